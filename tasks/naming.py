@@ -1,0 +1,50 @@
+"""Surface names of an episode, drawn anew for each so that an agent must read them, not remember them."""
+
+import random
+from dataclasses import dataclass
+
+# Words never shared between the two lists: names of held-out episodes are new to a trained policy.
+TRAIN_WORDS = (
+    "amber anchor apple arrow autumn bamboo basil beacon birch bridge bronze canyon cedar cherry circle clover cobalt "
+    "comet copper coral cotton crystal delta desert dune eagle echo ember falcon fern flint forest fossil garden garnet "
+    "ginger glacier granite harbor hazel heron indigo island ivory jade jasmine jungle kettle lagoon lantern lemon lilac "
+    "linen lotus maple marble meadow mint mirror moss nectar night north oak ocean olive onyx opal orchid otter palm "
+    "pearl pebble pine planet plum pond quartz rabbit rain raven reef ribbon ridge river robin ruby saffron sage sail "
+    "salmon shadow shell silver sparrow spring stone storm summer sunset temple thunder tiger topaz tulip valley velvet "
+    "violet walnut water willow winter wolf zephyr"
+).split()
+HELDOUT_WORDS = (
+    "acorn badger barley candle cactus dolphin drift elm feather frost galaxy hollow iris juniper kiwi lavender magnet "
+    "nutmeg orbit panda quill rocket saturn tundra umber vapor wagon yarrow zebra cinder"
+).split()
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names one episode goes by.
+
+    Attributes:
+        project: what the research problem is called.
+        train_file: training data, with the target.
+        test_file: test data, without the target.
+        script: the initial script.
+    """
+
+    project: str
+    train_file: str
+    test_file: str
+    script: str
+
+
+def draw_names(rng: random.Random, heldout: bool = False) -> Names:
+    """Returns names for one episode; held-out episodes use words that no training episode has."""
+    words = HELDOUT_WORDS if heldout else TRAIN_WORDS
+    project, data, script = rng.sample(words, 3)
+    return Names(project=project, train_file=f"{data}_train.csv", test_file=f"{data}_test.csv", script=f"{script}.py")
+
+
+def draw_script_name(rng: random.Random, taken: frozenset[str], heldout: bool = False) -> str:
+    """Returns a script name that is not in `taken`."""
+    words = HELDOUT_WORDS if heldout else TRAIN_WORDS
+    free = [name for word in words if (name := f"{word}.py") not in taken]
+    return rng.choice(free)

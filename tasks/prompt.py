@@ -1,0 +1,57 @@
+"""How a state is put to a model: the system message, the problem, the turns."""
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+from tasks.feedback import status_line
+from tasks.state import State
+from tasks.task import Instance
+
+SYSTEM = """\
+You are a machine learning engineer. Improve the test score of a training script, one action at a time.
+
+Actions and their input:
+List Files {"dir_path": folder}
+Copy File {"source": file, "destination": file}
+Inspect Script Lines {"script_name": file, "start_line_number": number, "end_line_number": number} (100 lines at most)
+Execute Script {"script_name": file}
+Understand File {"file_name": file, "things_to_look_for": text}
+Edit Script (AI) {"script_name": file, "edit_instruction": text, "save_name": file} (edits, saves and runs)
+Final Answer {"final_answer": text}
+
+Answer with six fields, each on a line:
+Reflection: what the last observation means
+Research Plan and Status: the best script and score so far, what comes next
+Fact Check: what is known, what is guessed
+Thought: why this action
+Action: the name of one action
+Action Input: a JSON object with exactly its keys"""
+
+
+class Message(TypedDict):
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def problem_text(instance: Instance, ideas: Sequence[str] = ()) -> str:
+    """Returns the task's specification s_0; `ideas`, if any, are to be tried in the first step."""
+    task, names = instance.task, instance.names
+    text = task.problem.strip().format(train_file=names.train_file, test_file=names.test_file, script=names.script)
+    lines = [f"Research problem {names.project}: {text}"]
+    if ideas:
+        lines.append(
+            "Try these ideas in your first step: " + " ".join(f"({i}) {idea}" for i, idea in enumerate(ideas, 1))
+        )
+    lines.append(status_line(names.script, task.validation_init))
+    return "\n".join(lines)
+
+
+def messages(state: State) -> list[Message]:
+    """Returns the chat whose next message is the agent's; append-only from one turn to the next."""
+    chat: list[Message] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": state.problem}]
+    for turn in state.turns:
+        chat.append({"role": "assistant", "content": turn.response})
+        chat.append({"role": "user", "content": turn.feedback})
+    return chat

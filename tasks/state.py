@@ -1,0 +1,28 @@
+"""The agent's state: the whole history s_t = (s_0, a_0, f_0, ..., a_{t-1}, f_{t-1})."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One response of the agent and the feedback it got, as texts."""
+
+    response: str
+    feedback: str
+
+
+@dataclass(frozen=True)
+class State:
+    """A history that a next response can be asked for.
+
+    Attributes:
+        problem: the first user message, the task's specification s_0.
+        turns: what was done and answered since, oldest first.
+    """
+
+    problem: str
+    turns: tuple[Turn, ...] = ()
+
+    def then(self, response: str, feedback: str) -> "State":
+        """Returns the state after one more turn; this state is an exact prefix of it."""
+        return State(self.problem, (*self.turns, Turn(response, feedback)))
