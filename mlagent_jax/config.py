@@ -1,0 +1,266 @@
+"""Everything a run can be told: one frozen dataclass a section, the quickstart's values as defaults.
+
+Read by `mlagent_jax.config_file`, which turns YAML and `key.sub=value` into a `Config`. The string under a key is its
+meaning, shown by `--help` and beside an error in its value.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Count = Annotated[int, Field(gt=0)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Dtype = Literal["float32", "bfloat16"]
+
+_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: what it is, what was expected, what to do."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Tasks:
+    """Which ML problems are learnt from and which are only evaluated."""
+
+    train: tuple[str, ...] = ()
+    """Names of tasks to learn from, folders of tasks/catalog; empty: every training task there is."""
+    heldout: tuple[str, ...] = ()
+    """Names of tasks seen only in evaluation; empty: every held-out task there is."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Executor:
+    """Where the agent's scripts run."""
+
+    slots: Count = 2
+    """Scripts that run at the same time; one a core is right for scripts of one thread."""
+    python: str | None = None
+    """Folder of the environment the scripts run in; null: task_env beside the running interpreter."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Writer:
+    """Who writes for us: the offline part that ships, or a model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["offline", "endpoint"] = "offline"
+    """offline: scripted, needs no network; endpoint: a model behind an OpenAI-compatible API."""
+    base_url: str | None = None
+    """Address of the endpoint, such as https://api.openai.com/v1; only for kind endpoint."""
+    model: str | None = None
+    """Name of the model at the endpoint; only for kind endpoint."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the endpoint's key; the key itself is never stored."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Ideas:
+    """The pool of ideas that makes the expert explore."""
+
+    source: Literal["offline", "endpoint"] = "offline"
+    """Who proposes ideas: the library that ships, or the expert's endpoint."""
+    candidates_per_axis: Count = 24
+    """Ideas proposed for each axis (data, model, learning) before near-duplicates are dropped."""
+    pool_size: Count = 10
+    """Ideas kept for each axis and task."""
+    rule: Literal["fps", "mean"] = "fps"
+    """How the pool is chosen: farthest-point sampling, or the largest mean distance (the paper's version 1)."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Collect:
+    """The expert's trajectories."""
+
+    num_trajectories: Count = 240
+    """Trajectories to collect over all training tasks."""
+    max_steps: Count = 6
+    """Actions in a trajectory at most."""
+    max_minutes: Positive = 5.0
+    """Minutes a trajectory may take."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Tokenizer:
+    """The tokenizer of a policy that starts from scratch; a model read from model.path brings its own."""
+
+    vocab_size: Count = 2048
+    """Tokens of the byte-level BPE, special ones included; the text may hold fewer merges."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Model:
+    """The policy: a Qwen2.5-shaped transformer."""
+
+    path: str | None = None
+    """Hugging Face directory to start from; its sizes must be those below. null: from scratch."""
+    num_layers: Count = 2
+    """Transformer layers."""
+    hidden_size: Count = 256
+    """Width of the residual stream."""
+    num_heads: Count = 4
+    """Query heads."""
+    num_kv_heads: Count = 2
+    """Key/value heads, each shared by num_heads / num_kv_heads query heads."""
+    intermediate_size: Count = 768
+    """Width of the SwiGLU feed-forward."""
+    rope_theta: Positive = 10000.0
+    """Base of the rotary position embedding."""
+    tie_word_embeddings: bool = True
+    """Whether the output head is the embedding table."""
+    dtype: Dtype = "float32"
+    """Type the model computes in; log-probabilities and losses are always float32."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Mesh:
+    """How the trainer's devices are laid out; the product is the number of devices."""
+
+    data: Count = 1
+    """Copies of the model that share the batch."""
+    fsdp: Count = 1
+    """Shards of parameters and optimizer state; they share the batch too."""
+    tensor: Count = 1
+    """Shards of heads and feed-forward."""
+    context: Count = 1
+    """Shards of the sequence."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SFT:
+    """Exploration-enriched fine-tuning on the expert's trajectories."""
+
+    wordings: Count = 6
+    """Wordings each offline trajectory is rendered in, its actions and results unchanged; 1: as collected."""
+    max_length: Count = 1152
+    """Tokens of a trajectory at most; later turns are cut off and counted."""
+    batch_size: Count = 2
+    """Trajectories in a step."""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """adamw, or muon for the weight matrices with adamw for the rest."""
+    learning_rate: Positive = 3e-3
+    """Peak learning rate of adamw; muon scales it to its own."""
+    min_learning_rate_ratio: Share = 0.05
+    """Learning rate at the end of the cosine, as a share of the peak."""
+    warmup_steps: CountOrZero = 20
+    """Steps of linear warm-up."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    clip_norm: Positive = 1.0
+    """Global norm the gradient is clipped to."""
+    num_epochs: Positive = 1.0
+    """Passes over the trajectories, all wordings together, at most."""
+    max_steps: Count | None = None
+    """Steps at most; null: as many as the epochs give."""
+    eval_every: Count = 50
+    """Steps between two readings of the held-out perplexity."""
+    patience: Count = 3
+    """Readings without a better held-out perplexity after which training stops."""
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
+    """Share of the trajectories kept for the held-out perplexity."""
+    copy_warmup_steps: CountOrZero = 0
+    """Steps on sequences that only ask to copy from the context, before the trajectories."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Server:
+    """The vLLM server that samples from the policy."""
+
+    address: str | None = None
+    """Address of a running server, such as http://10.0.0.2:8000; null: start one here and stop it afterwards."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the server started here; 0: a free one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Type the server computes in; auto: the checkpoint's."""
+    max_model_len: Count = 1536
+    """Prompt and response together, in tokens, at most."""
+    kv_cache_mb: Count | None = 256
+    """Memory of the key/value cache, in MiB; null: what the server takes of itself, on a CPU most of the memory."""
+    start_timeout_seconds: Positive = 240.0
+    """Seconds the server may take to answer after its start."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PPO:
+    """Step-wise PPO: one action from states cut out of the expert's trajectories."""
+
+    num_updates: Count = 24
+    """Updates to do."""
+    trajectories_per_update: Count = 8
+    """Trajectories whose states make one update's batch."""
+    states_per_trajectory: Count = 2
+    """States taken from each of them; those of one trajectory share their prefix."""
+    samples_per_state: Count = 6
+    """Actions sampled from each state."""
+    max_response_tokens: Count = 128
+    """Tokens of an action at most."""
+    temperature: Positive = 1.0
+    """Sampling temperature; the update uses the same."""
+    reward: Literal["v1", "v2"] = "v2"
+    """Version of the paper's reward."""
+    advantage: Literal["gae", "group"] = "gae"
+    """gae: a critic and generalised advantage estimation; group: the mean reward of the state's samples."""
+    gamma: Share = 1.0
+    """Discount from token to token."""
+    lam: Share = 1.0
+    """Lambda of generalised advantage estimation."""
+    kl_coefficient: NonNegative = 0.001
+    """Weight of the KL to the fine-tuned policy, taken off the reward token by token."""
+    clip: Positive = 0.2
+    """Clip range of the probability ratio."""
+    value_clip: Positive = 0.5
+    """Clip range of the critic's change."""
+    learning_rate: Positive = 3e-4
+    """Learning rate of the policy."""
+    critic_learning_rate: Positive = 1e-3
+    """Learning rate of the critic."""
+    critic_warmup_updates: CountOrZero = 2
+    """First updates in which only the critic learns."""
+    num_epochs: Count = 1
+    """Passes over each update's batch."""
+    num_minibatches: Count = 1
+    """Minibatches a pass is cut into."""
+    clip_norm: Positive = 1.0
+    """Global norm the gradients are clipped to."""
+    checkpoint_every: Count = 4
+    """Updates between two checkpoints."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Evaluate:
+    """Whole trajectories of the initial script, the fine-tuned and the PPO policy."""
+
+    num_trajectories: Count = 4
+    """Trajectories for each task and policy (K of avg@K)."""
+    max_steps: Count = 6
+    """Actions in a trajectory at most."""
+    max_minutes: Positive = 5.0
+    """Minutes a trajectory may take."""
+    num_bootstrap: Count = 2000
+    """Resamples (tasks, then trajectories) behind each interval."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """A whole run."""
+
+    seed: CountOrZero = 0
+    """Seed of every random draw."""
+    run_dir: str = "runs/quickstart"
+    """Folder of the run; the same command goes on where it stopped."""
+    tasks: Tasks = Tasks()
+    executor: Executor = Executor()
+    expert: Writer = Writer()
+    coder: Writer = Writer()
+    ideas: Ideas = Ideas()
+    collect: Collect = Collect()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    mesh: Mesh = Mesh()
+    sft: SFT = SFT()
+    server: Server = Server()
+    ppo: PPO = PPO()
+    evaluate: Evaluate = Evaluate()

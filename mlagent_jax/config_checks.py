@@ -1,0 +1,85 @@
+"""Settings that must go together, checked before anything starts."""
+
+from mlagent_jax.config import Config, ConfigError, Writer
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for the first pair of settings that contradict each other, with a remedy."""
+    _check_writers(config)
+    _check_model(config)
+    _check_batches(config)
+    shared = sorted(set(config.tasks.train) & set(config.tasks.heldout))
+    if shared:
+        raise ConfigError(f"tasks.train and tasks.heldout share {', '.join(shared)}; a task is one or the other")
+    if config.ppo.max_response_tokens >= config.server.max_model_len:
+        raise ConfigError(
+            f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "
+            f"server.max_model_len={config.server.max_model_len}; raise server.max_model_len"
+        )
+
+
+def _check_writers(config: Config) -> None:
+    def complete(name: str, writer: Writer) -> None:
+        for key in ("base_url", "model"):
+            if writer.kind == "endpoint" and not getattr(writer, key):
+                raise ConfigError(f"{name}.kind=endpoint needs {name}.{key}; set it, or {name}.kind=offline")
+
+    complete("expert", config.expert)
+    complete("coder", config.coder)
+    if config.ideas.source == "endpoint" and config.expert.kind == "offline":
+        raise ConfigError("ideas.source=endpoint asks the expert's endpoint; set expert.kind=endpoint too")
+    if config.ideas.pool_size > config.ideas.candidates_per_axis:
+        raise ConfigError(
+            f"ideas.pool_size={config.ideas.pool_size} is more than ideas.candidates_per_axis="
+            f"{config.ideas.candidates_per_axis}; lower it or propose more"
+        )
+    if config.sft.wordings > 1 and config.expert.kind == "endpoint":
+        raise ConfigError(
+            f"sft.wordings={config.sft.wordings}: only the offline expert's text can be worded anew; set sft.wordings=1"
+        )
+
+
+def _check_model(config: Config) -> None:
+    model, tensor = config.model, config.mesh.tensor
+    if model.hidden_size % (2 * model.num_heads):
+        width = 2 * model.num_heads
+        near = max(width, round(model.hidden_size / width) * width)
+        raise ConfigError(
+            f"model.hidden_size={model.hidden_size} does not give model.num_heads={model.num_heads} heads of one even "
+            f"size; use {near}"
+        )
+    if model.num_heads % model.num_kv_heads:
+        fits = [str(n) for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
+        raise ConfigError(
+            f"model.num_heads={model.num_heads} is not divisible by model.num_kv_heads={model.num_kv_heads}; "
+            f"use {' or '.join(fits)}"
+        )
+    for key in ("num_kv_heads", "intermediate_size"):
+        if getattr(model, key) % tensor:
+            raise ConfigError(
+                f"model.{key}={getattr(model, key)} is not divisible by mesh.tensor={tensor}; lower mesh.tensor"
+            )
+
+
+def _check_batches(config: Config) -> None:
+    ppo, devices = config.ppo, config.mesh.data * config.mesh.fsdp
+    if config.sft.batch_size % devices:
+        raise ConfigError(_indivisible("sft.batch_size", config.sft.batch_size, devices))
+    if ppo.trajectories_per_update % ppo.num_minibatches:
+        raise ConfigError(
+            f"ppo.trajectories_per_update={ppo.trajectories_per_update} is not divisible by "
+            f"ppo.num_minibatches={ppo.num_minibatches}; use {_above(ppo.trajectories_per_update, ppo.num_minibatches)}"
+        )
+    minibatch = ppo.trajectories_per_update // ppo.num_minibatches
+    if minibatch % devices:
+        raise ConfigError(_indivisible("ppo.trajectories_per_update / ppo.num_minibatches", minibatch, devices))
+    if ppo.advantage == "group" and ppo.samples_per_state == 1:
+        raise ConfigError("ppo.advantage=group compares a state's samples; set ppo.samples_per_state to 2 or more")
+
+
+def _indivisible(key: str, value: int, devices: int) -> str:
+    return f"{key}={value} is not divisible by the {devices} devices of mesh axes (data, fsdp); use {_above(value, devices)}"
+
+
+def _above(value: int, divisor: int) -> int:
+    return -(-value // divisor) * divisor
