@@ -1,0 +1,95 @@
+"""The one event loop of a process, in one long-lived thread, and the bridge by which blocking code calls it.
+
+Sandboxes are launched from this thread and die with it (`bwrap --die-with-parent` is tied to the thread, not the
+process), so it must outlive every script it starts.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+SETTLE_SECONDS = 10.0  # how long cancelled work may take to clean up after itself
+
+
+class Background:
+    """An event loop in a thread of its own; a context manager that leaves no task behind."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="rollout", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def submit(self, coro: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Returns a future of the coroutine's result; cancelling the future cancels the coroutine."""
+        self._check_usable(coro)
+        return asyncio.run_coroutine_threadsafe(coro, self._loop)
+
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Returns the coroutine's result, blocking the caller until it is there.
+
+        An interrupt of the caller (KeyboardInterrupt above all) cancels the coroutine and waits for it to clean up, so
+        that no sandbox outlives the call, and is then raised on.
+        """
+        future = self.submit(coro)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                self._settle()
+            raise
+
+    def close(self) -> None:
+        """Cancels everything still running, waits for it to clean up and ends the thread; safe to call twice."""
+        if self._loop.is_closed():
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(_wind_down(), self._loop).result(SETTLE_SECONDS + 1)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _settle(self) -> None:
+        asyncio.run_coroutine_threadsafe(_await_cancelled(), self._loop).result(SETTLE_SECONDS + 1)
+
+    def _check_usable(self, coro: Coroutine[Any, Any, Any]) -> None:
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
+            coro.close()  # or Python would warn that it was never awaited
+            raise AssertionError("Background is closed, or called from inside its own loop, where `await` is the way")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _await_cancelled() -> None:
+    """Waits for the tasks that were asked to stop."""
+    cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
+    if cancelled:
+        await asyncio.wait(cancelled, timeout=SETTLE_SECONDS)
+
+
+async def _wind_down() -> None:
+    """Cancels every task but this one and lets the loop's own helpers finish."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=SETTLE_SECONDS)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
