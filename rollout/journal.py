@@ -1,0 +1,66 @@
+"""An append-only file of finished work, so that an interrupted run goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rollout.errors import CorruptRecord
+
+
+class Journal:
+    """JSON lines, each on disk before `append` returns; a last line torn by a crash is dropped on opening."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the journal, making it and its folder if there is none.
+
+        Raises:
+            CorruptRecord: where a line other than a torn last one is not a JSON object; names file and line.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        self.records: list[dict[str, Any]] = _parse(path, whole)
+        self._file = path.open("ab")
+        if len(whole) < len(content):
+            self._file.truncate(len(whole))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes one record; when this returns, it survives a crash of the machine."""
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        # One write: a reader or a crash sees no part of the next record without the whole of this one.
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.append(json.loads(line))
+
+    def close(self) -> None:
+        """Closes the file; the records stay readable."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise CorruptRecord(
+                f"{path} line {number} is not a JSON object; expected a journal of this program; "
+                "remove the file to do its work again"
+            )
+        records.append(record)
+    return records

@@ -1,0 +1,66 @@
+"""How what happened is put into the few words of a feedback; pure functions of text."""
+
+import difflib
+import re
+
+from rollout.types import Execution, Exit
+from tasks.feedback import error_text, shorten
+from tasks.task import Limits
+
+# Characters of a feedback's parts. Short, because every feedback stays in the context of all later responses.
+OUTPUT_LIMIT = 400
+EDIT_OUTPUT_LIMIT = 200
+ERROR_LIMIT = 300
+DIFF_LIMIT = 600
+REASON_LIMIT = 300
+
+EXCEPTION_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Iteration)\b.*", re.MULTILINE)
+FRAME_LINE = re.compile(r'^  File "(?:[^"\n]*/)?([^"/\n]+)", line (\d+)[^\n]*(?:\n    ([^\n]+))?', re.MULTILINE)
+
+
+def diff_text(old: str, new: str) -> str:
+    """Returns the unified diff of two sources without context lines or file headers (the feedback names the files)."""
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))
+    return shorten("\n".join(lines[2:]), DIFF_LIMIT)
+
+
+def tail_lines(text: str, limit: int) -> str:
+    """Returns the last whole lines of `text` that fit `limit` characters; a cut is marked by dots."""
+    text = text.strip()
+    if len(text) <= limit:
+        return text
+    tail = text[-limit:]
+    first_break = tail.find("\n")
+    return "..." + (tail[first_break:] if 0 <= first_break < len(tail) - 1 else tail)
+
+
+def error_summary(output: str, script: str) -> str:
+    """Returns the line of `script` that failed and the exception's own line, else the output's last lines."""
+    exceptions = list(EXCEPTION_LINE.finditer(output))
+    if not exceptions:
+        return tail_lines(output, ERROR_LIMIT)
+    lines = []
+    frames = [frame for frame in FRAME_LINE.finditer(output, 0, exceptions[-1].start()) if frame[1] == script]
+    if frames:
+        number, code = frames[-1][2], frames[-1][3]
+        lines.append(f"line {number}: {shorten(code, ERROR_LIMIT // 3)}" if code else f"line {number}")
+    lines.append(shorten(exceptions[-1][0], ERROR_LIMIT // 2))
+    return "\n".join(lines)
+
+
+def failure_text(script: str, execution: Execution, limits: Limits) -> str:
+    """Returns what the agent reads about a run that did not end well."""
+    match execution.exit:
+        case Exit.TIMEOUT:
+            return f"Stopped: {script} ran longer than {limits.seconds:g} s."
+        case Exit.OUT_OF_MEMORY:
+            return f"Stopped: {script} used more than {limits.memory_mb} MiB of memory."
+        case Exit.OUT_OF_DISK:
+            return f"Stopped: {script} wrote more than the disk space it has."
+        case _:
+            return error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
+
+
+def storable(text: str) -> str:
+    """Returns `text` as UTF-8 can hold it: a lone surrogate, which JSON can spell, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

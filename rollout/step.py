@@ -1,0 +1,97 @@
+"""One step of the environment: a pure function of an immutable snapshot and a response."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rollout.actions import Actions, Effect
+from rollout.errors import InfrastructureError
+from rollout.observation import storable
+from rollout.types import Coder, Executor, Snapshot
+from rollout.workspace import BlobStore
+from tasks.action import Invalid, parse_response
+from tasks.feedback import Feedback, Outcome, invalid_text, status_line
+from tasks.task import Instance, Task
+
+ATTEMPTS = 2  # an action whose infrastructure failed is done once more
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of one response.
+
+    Attributes:
+        feedback: what the agent reads, with the outcome and scores that it does not.
+        after: the snapshot to go on from.
+        action: the action's name, `` if the response was invalid.
+        arguments: its arguments, empty if the response was invalid.
+        seconds: wall clock of the coder and the script; 0 where a recorded result stood for the run.
+    """
+
+    feedback: Feedback
+    after: Snapshot
+    action: str
+    arguments: Mapping[str, str]
+    seconds: float
+
+
+class Environment:
+    """Where responses have effects: workspaces in a blob store, a coder, an executor."""
+
+    def __init__(self, store: BlobStore, executor: Executor, coder: Coder) -> None:
+        self.store = store
+        self.actions = Actions(store, executor, coder)
+
+    def start(self, instance: Instance) -> Snapshot:
+        """Returns the snapshot that an episode of `instance` starts from."""
+        return Snapshot(
+            files={name: self.store.put(content) for name, content in instance.initial_files().items()},
+            metric=instance.task.m_init,
+            last_submission=None,
+            best_script=instance.names.script,
+            best_score=instance.task.validation_init,
+        )
+
+    async def step(self, instance: Instance, snapshot: Snapshot, response: str) -> StepResult:
+        """Returns what `response` does in the state whose snapshot is `snapshot`.
+
+        Whatever the agent does wrong is feedback.
+
+        Raises:
+            InfrastructureError: when coder or executor failed twice; nothing is known then, and nothing is rewarded.
+        """
+        action = parse_response(response)
+        if isinstance(action, Invalid):
+            text = f"{invalid_text(action.reason)}\n{status_line(snapshot.best_script, snapshot.best_score)}"
+            return StepResult(Feedback(Outcome.INVALID, storable(text)), snapshot, "", {}, 0.0)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                effect = await self.actions.do(instance, snapshot.files, action)
+                break
+            except InfrastructureError:
+                if attempt == ATTEMPTS:
+                    raise
+        after = advance(instance.task, snapshot, effect)
+        text = f"{effect.text}\n{status_line(after.best_script, after.best_score)}"
+        feedback = Feedback(effect.outcome, storable(text), effect.metric, effect.validation)
+        arguments = {key: storable(value) for key, value in action.arguments.items()}
+        return StepResult(feedback, after, action.name, arguments, effect.seconds)
+
+
+def advance(task: Task, before: Snapshot, effect: Effect) -> Snapshot:
+    """Returns the snapshot after an effect.
+
+    m_t moves with edits that ran only; the last submission with every valid one; the best script with every valid
+    submission whose script printed a better validation score.
+    """
+    score = effect.validation
+    submitted = effect.metric is not None
+    best = submitted and score is not None and math.isfinite(score) and task.is_better(score, before.best_score)
+    return Snapshot(
+        files=effect.files,
+        metric=effect.metric if effect.outcome is Outcome.EDIT and effect.metric is not None else before.metric,
+        last_submission=effect.metric if submitted else before.last_submission,
+        best_script=effect.script if best else before.best_script,
+        best_score=score if best and score is not None else before.best_score,
+    )
+
