@@ -1,0 +1,134 @@
+"""Coders: who turns an edit instruction into a changed script and describes files."""
+
+import csv
+import hashlib
+import io
+import re
+
+from rollout.endpoint import ChatEndpoint
+from rollout.recipes import Cannot, Script, apply, recognise
+from rollout.types import CoderReply
+from tasks.prompt import Message
+
+CODE_BLOCK = re.compile(r"^```[\w+-]*[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+MAX_CLASSES = 40  # a column of numbers with more distinct values is called a number, not classes
+
+EDIT_PROMPT = """\
+Edit this Python script as instructed. Answer with the whole edited script in one code block and nothing else. Change \
+only what the instruction asks for. If it cannot be done, answer with CANNOT and the reason, without a code block.
+
+Instruction: {instruction}
+
+```python
+{source}
+```"""
+DESCRIBE_PROMPT = """\
+Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
+
+{content}"""
+DESCRIBE_CHARACTERS = 20_000  # of a file that a model is shown
+
+
+class RecipeCoder:
+    """The offline coder: recognises recipes in an instruction and applies them to the script's structure."""
+
+    async def edit(self, source: str, instruction: str) -> CoderReply:
+        """Returns the edited script, or why there is none. It never sees a score."""
+        if not source.strip():
+            return CoderReply(None, "the script is empty")
+        names = recognise(instruction)
+        if not names:
+            return CoderReply(None, "I do not understand the instruction")
+        try:
+            return CoderReply(apply(source, names))
+        except Cannot as error:
+            return CoderReply(None, str(error))
+
+    async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
+        """Returns a factual description of a CSV or Python file, in at most 40 words.
+
+        The facts are the same whatever is looked for: size, columns and target of data, the model of a script.
+        """
+        if name.endswith(".csv"):
+            return _describe_table(name, content)
+        if name.endswith(".py"):
+            return _describe_script(name, content)
+        return f"{name} has {len(content.splitlines())} lines."
+
+
+def _describe_table(name: str, content: str) -> str:
+    rows = [row for row in csv.reader(io.StringIO(content)) if row]
+    if not rows:
+        return f"{name} is empty."
+    header, body = rows[0], rows[1:]
+    columns = [[row[i] for row in body if i < len(row) and row[i]] for i in range(len(header))]
+    numeric = [bool(column) and all(_is_number(value) for value in column) for column in columns]
+    features = [i for i, label in enumerate(header) if label not in ("id", "target")]
+    num_numeric = sum(numeric[i] for i in features)
+    empty = any(len(columns[i]) < len(body) for i in features)
+    text = f"{name} has {len(body)} rows, {num_numeric} number columns and {len(features) - num_numeric} word columns"
+    text += ", some values missing." if empty else "."
+    if "target" not in header:
+        return text
+    target = header.index("target")
+    classes = len(set(columns[target]))
+    if numeric[target] and (classes > MAX_CLASSES or any("." in value for value in columns[target])):
+        return f"{text} The target is a number."
+    return f"{text} The target has {classes} classes."
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _describe_script(name: str, content: str) -> str:
+    try:
+        script = Script(content)
+        line = script.code(script.expression("model"))
+    except Cannot as error:
+        return f"{name} has {len(content.splitlines())} lines; {error}."
+    return f"{name} has {len(content.splitlines())} lines, model = {line[:200]}"
+
+
+class EndpointCoder:
+    """A coder model behind an OpenAI-compatible endpoint, such as the paper's Qwen2.5-Coder-32B-Instruct."""
+
+    def __init__(self, endpoint: ChatEndpoint) -> None:
+        self.endpoint = endpoint
+
+    async def edit(self, source: str, instruction: str) -> CoderReply:
+        """Returns the edited script, or why there is none. Raises CoderError when no answer came."""
+        answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source), max_tokens=4096)
+        code = extract_code(answer)
+        if code is None:
+            return CoderReply(None, shorten_reason(answer))
+        return CoderReply(code)
+
+    async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
+        """Returns the model's description of a file. Raises CoderError when no answer came."""
+        prompt = DESCRIBE_PROMPT.format(
+            name=name, things_to_look_for=things_to_look_for, content=content[:DESCRIBE_CHARACTERS]
+        )
+        return (await self._ask(prompt, max_tokens=256)).strip()
+
+    async def _ask(self, prompt: str, max_tokens: int) -> str:
+        # The same question gets the same seed, so that a repeated action repeats its answer where the endpoint can.
+        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
+        message = Message(role="user", content=prompt)
+        return await self.endpoint.complete([message], seed=seed, temperature=0.0, max_tokens=max_tokens)
+
+
+def extract_code(answer: str) -> str | None:
+    """Returns the longest fenced code block of a model's answer, None if it holds none (or only empty ones)."""
+    blocks = [block for block in CODE_BLOCK.findall(answer) if block.strip()]
+    return max(blocks, key=len) if blocks else None
+
+
+def shorten_reason(answer: str) -> str:
+    """Returns the first line of an answer without code as a reason, at most 200 characters."""
+    lines = answer.strip().removeprefix("CANNOT").strip(" :.\n").splitlines()
+    return lines[0][:200] if lines else "the coder gave no code"

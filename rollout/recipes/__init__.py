@@ -1,0 +1,45 @@
+"""Recipes: what the offline coder can do to a script, and how an instruction asks for it."""
+
+import re
+from collections.abc import Mapping
+
+from rollout.recipes import data, learning, models
+from rollout.recipes.recipe import Recipe
+from rollout.recipes.script import Cannot, Script
+
+__all__ = ["RECIPES", "Cannot", "Recipe", "Script", "apply", "recognise"]
+
+RECIPES: Mapping[str, Recipe] = {r.name: r for r in (*data.RECIPES, *models.RECIPES, *learning.RECIPES)}
+MAX_RECIPES = 2  # of one instruction
+FILE_NAME = re.compile(r"\S+\.(?:py|csv)\b")
+PATTERNS = [
+    (name, re.compile(rf"\b(?:{keyword})(?![a-z])")) for name, recipe in RECIPES.items() for keyword in recipe.keywords
+]
+
+
+def recognise(instruction: str) -> list[str]:
+    """Returns the names of the recipes an instruction asks for, in the order it names them, at most two.
+
+    Decided by keywords: of overlapping matches the longest counts, so that `more trees` is not `trees`. File names
+    in the instruction count for nothing: `next_bagging.py` asks for no bagging. No match, no recipe.
+    """
+    text = re.sub(r"\s+", " ", FILE_NAME.sub(" ", instruction)).lower()
+    found = [(m.start(), m.end(), name) for name, pattern in PATTERNS for m in pattern.finditer(text)]
+    found.sort(key=lambda match: (match[0] - match[1], match[0]))  # longest first
+    kept: list[tuple[int, int, str]] = []
+    for start, end, name in found:
+        if all(end <= other[0] or start >= other[1] for other in kept):
+            kept.append((start, end, name))
+    return list(dict.fromkeys(name for _, _, name in sorted(kept)))[:MAX_RECIPES]
+
+
+def apply(source: str, names: list[str]) -> str:
+    """Returns the script after the recipes `names`, in order.
+
+    Raises:
+        Cannot: where any of them has nothing to change; the text says why.
+    """
+    script = Script(source)
+    for name in names:
+        RECIPES[name].edit(script)
+    return script.source()

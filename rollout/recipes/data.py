@@ -1,0 +1,401 @@
+"""Recipes on the Data axis: what the model gets to see of rows and columns."""
+
+import libcst as cst
+
+from rollout.recipes.recipe import ALL, NUMERIC, REGRESSION, TABULAR, TEXT, Recipe
+from rollout.recipes.script import VECTORIZERS, Cannot, Script, call_name, keyword, parse_call, with_keyword
+
+IMPUTERS = frozenset({"SimpleImputer"})
+SCALERS = frozenset({"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "QuantileTransformer"})
+EXPANSIONS = frozenset({"SplineTransformer", "PolynomialFeatures"})
+
+
+def _after(script: Script, names: frozenset[str]) -> int:
+    """Returns the index behind the last step called one of `names`, 0 if there is none."""
+    return max((i + 1 for i, name in enumerate(script.step_names()) if name in names), default=0)
+
+
+def _scale(script: Script, code: str) -> None:
+    call = parse_call(code)
+    if script.is_text and call_name(call) == "StandardScaler":
+        call = with_keyword(call, "with_mean", False)
+    steps, names = script.steps, script.step_names()
+    old = next((i for i, name in enumerate(names) if name in SCALERS), None)
+    if old is None:
+        script.add_step("sklearn.preprocessing", script.code(call), _after(script, IMPUTERS | VECTORIZERS))
+        return
+    if names[old] == call_name(call):
+        raise Cannot(f"{names[old]} is already in the pipeline")
+    script.require("sklearn.preprocessing", call_name(call))
+    script.set_steps([*steps[:old], call, *steps[old + 1 :]])
+
+
+def _standardize(script: Script) -> None:
+    _scale(script, "StandardScaler()")
+
+
+def _to_range(script: Script) -> None:
+    _scale(script, "MinMaxScaler()" if not script.is_text else "MaxAbsScaler()")
+
+
+def _quantiles(script: Script) -> None:
+    _numeric(script)
+    _scale(script, 'QuantileTransformer(n_quantiles=100, output_distribution="normal")')
+
+
+def _numeric(script: Script) -> None:
+    if script.is_text:
+        raise Cannot("the script works on texts, there are no numeric columns")
+
+
+def _methods(node: cst.BaseExpression, drop: frozenset[str]) -> cst.BaseExpression:
+    """Returns a chain of method calls without those named in `drop`."""
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        inner = _methods(node.func.value, drop)
+        if node.func.attr.value in drop:
+            return inner
+        return node.with_changes(func=node.func.with_changes(value=inner))
+    return node
+
+
+def _one_hot(script: Script) -> None:
+    _numeric(script)
+    columns = script.code(script.expression("X"))
+    if "get_dummies" in columns:
+        raise Cannot("the categorical columns are already encoded")
+    fill = ".fillna(0)" if "fillna" in columns else ""
+    script.assign("X", f'pd.get_dummies(train.drop(columns=["id", "target"]), dtype=float){fill}')
+    script.assign("X_test", f"pd.get_dummies(test, dtype=float).reindex(columns=X.columns, fill_value=0){fill}")
+
+
+def _impute(script: Script) -> None:
+    _numeric(script)
+    script.add_step("sklearn.impute", 'SimpleImputer(strategy="median")', 0)
+    for name in ("X", "X_test"):
+        script.assign(name, _methods(script.expression(name), frozenset({"fillna"})))
+
+
+def _log_target(script: Script) -> None:
+    if script.is_classifier:
+        raise Cannot("the target is a class, it has no logarithm")
+    if "TransformedTargetRegressor" in script.step_names():
+        raise Cannot("the target is already transformed")
+    script.require("sklearn.compose", "TransformedTargetRegressor")
+    script.require_numpy()
+    inner = script.code(script.steps[-1])
+    wrapped = parse_call(f"TransformedTargetRegressor({inner}, func=np.log1p, inverse_func=np.expm1)")
+    script.set_steps([*script.steps[:-1], wrapped])
+
+
+def _splines(script: Script) -> None:
+    _numeric(script)
+    place = _after(script, IMPUTERS | SCALERS)
+    script.add_step("sklearn.preprocessing", 'SplineTransformer(n_knots=4, extrapolation="constant")', place)
+
+
+def _products(script: Script) -> None:
+    _numeric(script)
+    place = _after(script, IMPUTERS | SCALERS)
+    script.add_step("sklearn.preprocessing", "PolynomialFeatures(degree=2, include_bias=False)", place)
+
+
+def _components(script: Script) -> None:
+    code = "TruncatedSVD(n_components=2, random_state=0)" if script.is_text else "PCA(n_components=2, random_state=0)"
+    script.add_step("sklearn.decomposition", code, len(script.steps) - 1)
+
+
+def _select(script: Script) -> None:
+    score = script.pick("f_classif", "f_regression")
+    script.require("sklearn.feature_selection", score)
+    script.add_step("sklearn.feature_selection", f"SelectPercentile({score}, percentile=40)", len(script.steps) - 1)
+
+
+def _half_rows(script: Script) -> None:
+    rows = script.code(script.expression("train"))
+    if ".sample(" in rows:
+        raise Cannot("the script already uses a part of the rows")
+    script.assign("train", f"{rows}.sample(frac=0.4, random_state=0)")
+
+
+def _vectorizer(script: Script) -> cst.Call:
+    if not script.is_text:
+        raise Cannot("the script has no texts")
+    return script.steps[0]
+
+
+def _set_vectorizer(script: Script, new: cst.Call) -> None:
+    if script.code(new) == script.code(script.steps[0]):
+        raise Cannot("the words are already counted so")
+    script.set_steps([new, *script.steps[1:]])
+
+
+def _tfidf(script: Script) -> None:
+    old = _vectorizer(script)
+    script.require("sklearn.feature_extraction.text", "TfidfVectorizer")
+    _set_vectorizer(script, old.with_changes(func=cst.Name("TfidfVectorizer")))
+
+
+def _bigrams(script: Script) -> None:
+    _set_vectorizer(script, with_keyword(_vectorizer(script), "ngram_range", (1, 2)))
+
+
+def _larger_vocabulary(script: Script) -> None:
+    old = keyword(_vectorizer(script), "max_features")
+    if not isinstance(old, int) or old >= 5000:
+        raise Cannot("the vocabulary is already large")
+    _set_vectorizer(script, with_keyword(script.steps[0], "max_features", min(old * 10, 5000)))
+
+
+def _smaller_vocabulary(script: Script) -> None:
+    _set_vectorizer(script, with_keyword(_vectorizer(script), "max_features", 30))
+
+
+def _characters(script: Script) -> None:
+    call = with_keyword(_vectorizer(script), "analyzer", "char_wb")
+    _set_vectorizer(script, with_keyword(call, "ngram_range", (2, 4)))
+
+
+def _stop_words(script: Script) -> None:
+    _set_vectorizer(script, with_keyword(_vectorizer(script), "stop_words", "english"))
+
+
+RECIPES = (
+    Recipe(
+        "standardize",
+        "Data",
+        "good",
+        NUMERIC,
+        (
+            "Standardize the features.",
+            "Use StandardScaler.",
+            "Scale the features to unit variance.",
+            "Add a step that standardizes the features.",
+        ),
+        (r"standardi[sz]\w*", r"standard ?scaler", r"(zero mean and )?unit variance"),
+        _standardize,
+    ),
+    Recipe(
+        "scale_to_range",
+        "Data",
+        "harmless",
+        NUMERIC,
+        (
+            "Scale the features to a range from zero to one.",
+            "Use MinMaxScaler.",
+            "Add min max scaling.",
+            "Scale the features between zero and one.",
+        ),
+        (r"min[ -]?max\w*", r"(from|between|range) zero (to|and) one", r"same range"),
+        _to_range,
+    ),
+    Recipe(
+        "quantiles",
+        "Data",
+        "good",
+        TABULAR,
+        (
+            "Transform the features by quantiles.",
+            "Use QuantileTransformer.",
+            "Add a quantile transform of the features.",
+            "Map the features to a normal distribution.",
+        ),
+        (r"quantile\w*", r"(normal|gaussian) distribution"),
+        _quantiles,
+    ),
+    Recipe(
+        "one_hot",
+        "Data",
+        "good",
+        TABULAR,
+        (
+            "Encode the categorical columns.",
+            "Use one-hot encoding for the categorical columns.",
+            "Use all columns with one-hot encoding.",
+            "Add the categorical columns as dummies.",
+        ),
+        (r"(all columns with |use )?one[ -]?hot\w*", r"categorical\w*( columns)?( as dummies)?", r"dumm(y|ies)"),
+        _one_hot,
+    ),
+    Recipe(
+        "median_impute",
+        "Data",
+        "good",
+        TABULAR,
+        (
+            "Impute missing values with the median.",
+            "Use SimpleImputer with the median.",
+            "Fill missing values with the median.",
+            "Add a median imputer.",
+        ),
+        (r"imput\w*", r"median", r"missing values?", r"simple ?imputer"),
+        _impute,
+    ),
+    Recipe(
+        "log_target",
+        "Data",
+        "good",
+        REGRESSION,
+        (
+            "Take the logarithm of the target.",
+            "Log-transform the target.",
+            "Train on the log of the target.",
+            "Use the log target.",
+        ),
+        (r"log(arithm)?[ -]?(transform(ed)?|scale)?( of)? (the )?target", r"target on a log scale"),
+        _log_target,
+    ),
+    Recipe(
+        "splines",
+        "Data",
+        "good",
+        NUMERIC,
+        (
+            "Add spline features.",
+            "Use SplineTransformer.",
+            "Transform the features by splines.",
+            "Add splines of the features.",
+        ),
+        (r"spline\w*",),
+        _splines,
+    ),
+    Recipe(
+        "products",
+        "Data",
+        "harmless",
+        NUMERIC,
+        (
+            "Add polynomial features.",
+            "Use PolynomialFeatures.",
+            "Add squares and products of the features.",
+            "Add products of the features.",
+        ),
+        (r"polynomial\w*", r"squares? and products?", r"products? of", r"interactions?"),
+        _products,
+    ),
+    Recipe(
+        "two_components",
+        "Data",
+        "harmful",
+        ALL,
+        (
+            "Use PCA with two components.",
+            "Reduce the features to two components.",
+            "Keep two components of the features.",
+            "Add PCA.",
+        ),
+        (r"pca( with)?( two components?)?", r"(two|few) (principal )?components?", r"principal components?"),
+        _components,
+    ),
+    Recipe(
+        "select_best",
+        "Data",
+        "harmless",
+        ALL,
+        (
+            "Select the best features.",
+            "Keep the best features.",
+            "Add feature selection.",
+            "Remove the weak features.",
+        ),
+        (r"(best|strongest|informative|relevant) features", r"feature selection", r"(weak|useless|noisy) features"),
+        _select,
+    ),
+    Recipe(
+        "half_rows",
+        "Data",
+        "harmful",
+        ALL,
+        (
+            "Train on half of the rows.",
+            "Drop half of the rows.",
+            "Use a sample of the rows.",
+            "Keep half of the rows.",
+        ),
+        (r"half( of)?( the)?( training)? (rows|data)", r"(sample|subset|part) of the (rows|data)", r"fewer rows"),
+        _half_rows,
+    ),
+    Recipe(
+        "tfidf",
+        "Data",
+        "good",
+        TEXT,
+        (
+            "Use TF-IDF.",
+            "Use TfidfVectorizer.",
+            "Weight the words by TF-IDF.",
+            "Change the counts to TF-IDF.",
+        ),
+        (r"(words by |counts (to|by) )?tf-?idf\w*", r"inverse document frequency"),
+        _tfidf,
+    ),
+    Recipe(
+        "bigrams",
+        "Data",
+        "good",
+        TEXT,
+        (
+            "Add bigrams.",
+            "Use words and bigrams.",
+            "Add pairs of words.",
+            "Count bigrams too.",
+        ),
+        (r"(words and )?bi-?grams?", r"pairs of (neighbou?ring )?words", r"word pairs"),
+        _bigrams,
+    ),
+    Recipe(
+        "larger_vocabulary",
+        "Data",
+        "good",
+        TEXT,
+        (
+            "Use a larger vocabulary.",
+            "Use more words.",
+            "Keep more words in the vocabulary.",
+            "Make the vocabulary larger.",
+        ),
+        (r"(larger|bigger|richer|wider) vocabulary", r"vocabulary (larger|bigger)", r"more words"),
+        _larger_vocabulary,
+    ),
+    Recipe(
+        "smaller_vocabulary",
+        "Data",
+        "harmful",
+        TEXT,
+        (
+            "Use a smaller vocabulary.",
+            "Use fewer words.",
+            "Keep fewer words in the vocabulary.",
+            "Make the vocabulary smaller.",
+        ),
+        (r"(smaller|tiny|short) vocabulary", r"vocabulary (smaller|tiny)", r"fewer words", r"most frequent words"),
+        _smaller_vocabulary,
+    ),
+    Recipe(
+        "characters",
+        "Data",
+        "good",
+        TEXT,
+        (
+            "Use character n-grams.",
+            "Count characters, not words.",
+            "Use parts of words.",
+            "Count character n-grams.",
+        ),
+        (r"characters?(, not words)?( n-?grams?)?", r"parts of words", r"subwords?"),
+        _characters,
+    ),
+    Recipe(
+        "stop_words",
+        "Data",
+        "harmless",
+        TEXT,
+        (
+            "Remove stop words.",
+            "Drop the stop words.",
+            "Use a list of stop words.",
+            "Leave out stop words.",
+        ),
+        (r"stop ?-?words?", r"(very )?common words"),
+        _stop_words,
+    ),
+)

@@ -1,0 +1,425 @@
+"""Recipes on the Learning axis: how the estimator is trained and validated."""
+
+from rollout.recipes.recipe import ALL, CLASSIFICATION, Recipe
+from rollout.recipes.script import Cannot, Script, call_name, keyword, with_keyword
+
+# estimator -> (keyword, default, its direction: +1 if a larger value regularises less), for the first three tables
+LEAF = ("min_samples_leaf", 1, -1)
+REGULARISATION: dict[str, tuple[str, float, int]] = {
+    "LogisticRegression": ("C", 1.0, 1),
+    "SVC": ("C", 1.0, 1),
+    "SVR": ("C", 1.0, 1),
+    "LinearSVC": ("C", 1.0, 1),
+    "Ridge": ("alpha", 1.0, -1),
+    "Lasso": ("alpha", 1.0, -1),
+    "MultinomialNB": ("alpha", 1.0, -1),
+    "SGDClassifier": ("alpha", 0.0001, -1),
+    "SGDRegressor": ("alpha", 0.0001, -1),
+    "MLPClassifier": ("alpha", 0.0001, -1),
+    "MLPRegressor": ("alpha", 0.0001, -1),
+    "KNeighborsClassifier": ("n_neighbors", 5, -1),
+    "KNeighborsRegressor": ("n_neighbors", 5, -1),
+    "DecisionTreeClassifier": LEAF,
+    "DecisionTreeRegressor": LEAF,
+    "RandomForestClassifier": LEAF,
+    "RandomForestRegressor": LEAF,
+    "ExtraTreesClassifier": LEAF,
+    "ExtraTreesRegressor": LEAF,
+    "GradientBoostingClassifier": LEAF,
+    "GradientBoostingRegressor": LEAF,
+}
+ITERATIONS: dict[str, tuple[str, int]] = {
+    "LogisticRegression": ("max_iter", 100),
+    "Lasso": ("max_iter", 1000),
+    "LinearSVC": ("max_iter", 1000),
+    "SGDClassifier": ("max_iter", 1000),
+    "SGDRegressor": ("max_iter", 1000),
+    "MLPClassifier": ("max_iter", 200),
+    "MLPRegressor": ("max_iter", 200),
+    "GradientBoostingClassifier": ("n_estimators", 100),
+    "GradientBoostingRegressor": ("n_estimators", 100),
+}
+LEARNING_RATE: dict[str, tuple[str, float]] = {
+    "GradientBoostingClassifier": ("learning_rate", 0.1),
+    "GradientBoostingRegressor": ("learning_rate", 0.1),
+    "MLPClassifier": ("learning_rate_init", 0.001),
+    "MLPRegressor": ("learning_rate_init", 0.001),
+    "SGDClassifier": ("eta0", 0.01),
+    "SGDRegressor": ("eta0", 0.01),
+}
+CAN_WEIGH = frozenset(
+    "LogisticRegression SVC LinearSVC SGDClassifier DecisionTreeClassifier RandomForestClassifier "
+    "ExtraTreesClassifier".split()
+)
+
+
+def _number(script: Script, name: str, default: float) -> float:
+    value = keyword(script.core, name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _set(script: Script, name: str, value: object) -> None:
+    """Sets a keyword of the estimator; Cannot where it has that value."""
+    if keyword(script.core, name) == value:
+        raise Cannot(f"{name} is already {value!r}")
+    script.set_core(with_keyword(script.core, name, value))
+
+
+def _unknown(script: Script, what: str) -> Cannot:
+    return Cannot(f"{call_name(script.core) or 'the model'} has no {what}")
+
+
+def _regularise(script: Script, direction: int) -> None:
+    if (entry := REGULARISATION.get(call_name(script.core))) is None:
+        raise _unknown(script, "regularisation")
+    name, default, sign = entry
+    old = _number(script, name, default)
+    if isinstance(old, int):  # a count of rows: a factor of ten would be too much
+        new: float = max(1, old * 4 if direction * sign > 0 else old // 4)
+    else:
+        new = float(f"{old * 10.0 ** (direction * sign):.6g}")
+    if new == old:
+        raise Cannot(f"{name} cannot be less than {old}")
+    _set(script, name, new)
+
+
+def _weaker(script: Script) -> None:
+    _regularise(script, 1)
+
+
+def _stronger(script: Script) -> None:
+    _regularise(script, -1)
+
+
+def _more_iterations(script: Script) -> None:
+    if (entry := ITERATIONS.get(call_name(script.core))) is None:
+        raise _unknown(script, "iterations")
+    name, default = entry
+    old = int(_number(script, name, default))
+    limit = 120 if name == "n_estimators" else 1000
+    if old >= limit:
+        raise Cannot(f"{name}={old} is already enough")
+    _set(script, name, min(old * (3 if name == "n_estimators" else 10), limit))
+
+
+def _trees(script: Script) -> None:
+    name = call_name(script.core)
+    if not any(part in name for part in ("Forest", "Trees", "Tree", "GradientBoosting")):
+        raise _unknown(script, "trees")
+
+
+def _more_trees(script: Script) -> None:
+    _trees(script)
+    if "DecisionTree" in call_name(script.core):
+        raise _unknown(script, "number of trees")
+    old = int(_number(script, "n_estimators", 100))
+    if old >= 120:
+        raise Cannot(f"n_estimators={old} is already enough")
+    _set(script, "n_estimators", min(old * 3, 120))
+
+
+def _deeper(script: Script) -> None:
+    _trees(script)
+    old = int(_number(script, "max_depth", 3 if "Boosting" in call_name(script.core) else 0))
+    if not 0 < old < 20:
+        raise Cannot("the depth of the trees is not limited")
+    _set(script, "max_depth", old * 2)
+
+
+def _shallower(script: Script) -> None:
+    _trees(script)
+    _set(script, "max_depth", 2)
+
+
+def _learning_rate(script: Script, factor: float) -> None:
+    if (entry := LEARNING_RATE.get(call_name(script.core))) is None:
+        raise _unknown(script, "learning rate")
+    name, default = entry
+    _set(script, name, float(f"{_number(script, name, default) * factor:.6g}"))
+
+
+def _lower_rate(script: Script) -> None:
+    _learning_rate(script, 0.3)
+
+
+def _huge_rate(script: Script) -> None:
+    _learning_rate(script, 50.0)
+
+
+def _class_weights(script: Script) -> None:
+    if call_name(script.core) not in CAN_WEIGH:
+        raise _unknown(script, "class weights")
+    _set(script, "class_weight", "balanced")
+
+
+def _tune(script: Script) -> None:
+    entry = REGULARISATION.get(call_name(script.core))
+    if entry is None or call_name(script.core) in ("SVC", "SVR"):
+        raise _unknown(script, "parameter to tune")
+    name, default, _ = entry
+    values = [1, 4, 16] if isinstance(default, int) else [0.01, 1.0, 100.0]
+    _search(script, f'{{"{name}": {values}}}, cv=2')
+
+
+def _search(script: Script, arguments: str) -> None:
+    if "GridSearchCV" in script.step_names():
+        raise Cannot("the parameters are already searched")
+    script.require("sklearn.model_selection", "GridSearchCV")
+    core = script.core
+    wrapped = script.code(core)
+    from_code = Script(f"model = make_pipeline(GridSearchCV({wrapped}, {arguments}))\n")
+    script.set_core(from_code.steps[0])
+
+
+def _exhaustive(script: Script) -> None:
+    # A thousand fits of any model: past every time limit, as such a search is.
+    name, default, _ = REGULARISATION.get(call_name(script.core), ("random_state", 0, 1))
+    if isinstance(default, int):
+        grid = f'{{"{name}": range(1, 2000)}}'
+    else:
+        grid = f'{{"{name}": [0.0001 * 1.01**i for i in range(2000)]}}'
+    _search(script, f"{grid}, cv=20")
+
+
+def _gpu(script: Script) -> None:
+    _set(script, "device", "cuda")
+
+
+def _normalize(script: Script) -> None:
+    _set(script, "normalize", True)
+
+
+def _seed(script: Script) -> None:
+    script.replace_text("random_state=0", "random_state=1")
+
+
+def _holdout(script: Script) -> None:
+    script.replace_text("test_size=0.25", "test_size=0.15")
+
+
+RECIPES = (
+    Recipe(
+        "more_iterations",
+        "Learning",
+        "good",
+        ALL,
+        (
+            "Train for more iterations.",
+            "Use more iterations.",
+            "Train longer.",
+            "Train with more iterations.",
+        ),
+        (r"more iterations?", r"(train|fit|run)( the model)? longer", r"max_iter\w*"),
+        _more_iterations,
+        needs="iterations",
+    ),
+    Recipe(
+        "weaker_regularisation",
+        "Learning",
+        "good",
+        ALL,
+        (
+            "Use weaker regularization.",
+            "Make the regularization weaker.",
+            "Use less regularization.",
+            "Train with weaker regularization.",
+        ),
+        (
+            r"(weaker|less|lower) (regulari[sz]ation|penalty)",
+            r"(regulari[sz]ation|penalty) weaker",
+            r"regulari[sz]e less",
+        ),
+        _weaker,
+    ),
+    Recipe(
+        "stronger_regularisation",
+        "Learning",
+        "harmless",
+        ALL,
+        (
+            "Use stronger regularization.",
+            "Make the regularization stronger.",
+            "Use more regularization.",
+            "Train with stronger regularization.",
+        ),
+        (
+            r"(stronger|more|higher) (regulari[sz]ation|penalty)",
+            r"(regulari[sz]ation|penalty) stronger",
+            r"regulari[sz]e more",
+        ),
+        _stronger,
+    ),
+    Recipe(
+        "more_trees",
+        "Learning",
+        "good",
+        ALL,
+        (
+            "Use more trees.",
+            "Train with more trees.",
+            "Train more trees.",
+            "Add more trees.",
+        ),
+        (r"more trees", r"number of trees", r"n_estimators"),
+        _more_trees,
+        needs="trees",
+    ),
+    Recipe(
+        "deeper_trees",
+        "Learning",
+        "harmless",
+        ALL,
+        (
+            "Use deeper trees.",
+            "Make the trees deeper.",
+            "Train deeper trees.",
+            "Train with deeper trees.",
+        ),
+        (r"deeper( trees)?", r"trees deeper"),
+        _deeper,
+        needs="boosting",
+    ),
+    Recipe(
+        "shallower_trees",
+        "Learning",
+        "harmful",
+        ALL,
+        (
+            "Use shallow trees.",
+            "Make the trees shallow.",
+            "Train shallow trees.",
+            "Train with shallow trees.",
+        ),
+        (r"shallow(er)?( trees)?",),
+        _shallower,
+        needs="trees",
+    ),
+    Recipe(
+        "lower_learning_rate",
+        "Learning",
+        "harmless",
+        ALL,
+        (
+            "Use a lower learning rate.",
+            "Make the learning rate lower.",
+            "Train with a lower learning rate.",
+            "Train at a lower learning rate.",
+        ),
+        (r"(lower|smaller|reduced?)( the)? learning rate", r"learning rate (lower|smaller)"),
+        _lower_rate,
+        needs="boosting",
+    ),
+    Recipe(
+        "huge_learning_rate",
+        "Learning",
+        "harmful",
+        ALL,
+        (
+            "Use a very high learning rate.",
+            "Make the learning rate very high.",
+            "Train with a very high learning rate.",
+            "Train at a very high learning rate.",
+        ),
+        (r"(high|higher|large|huge) learning rate", r"learning rate (very )?(high|higher|large|huge)"),
+        _huge_rate,
+        needs="boosting",
+    ),
+    Recipe(
+        "class_weights",
+        "Learning",
+        "harmless",
+        CLASSIFICATION,
+        (
+            "Use balanced class weights.",
+            "Weight the classes.",
+            "Add class weights.",
+            "Train with class weights.",
+        ),
+        (r"(balanced )?class weights?", r"weight the classes", r"balance the classes"),
+        _class_weights,
+    ),
+    Recipe(
+        "tune",
+        "Learning",
+        "good",
+        ALL,
+        (
+            "Tune the model by cross validation.",
+            "Use cross validation.",
+            "Tune the model.",
+            "Add a small search by cross validation.",
+        ),
+        (r"(tune|tuning)\b.{0,30}cross[ -]validation", r"cross[ -]validat\w*", r"\b(tune|tuning)\b", r"small search"),
+        _tune,
+    ),
+    Recipe(
+        "exhaustive_search",
+        "Learning",
+        "slow",
+        ALL,
+        (
+            "Search all values of the parameters.",
+            "Use a full grid search.",
+            "Run a full grid search.",
+            "Add a full grid search.",
+        ),
+        (r"(full|exhaustive|large) (grid )?search", r"grid search", r"search all( values)?"),
+        _exhaustive,
+    ),
+    Recipe(
+        "gpu",
+        "Learning",
+        "crash",
+        ALL,
+        (
+            "Train on the GPU.",
+            "Use the GPU.",
+            "Run the model on the GPU.",
+            "Train the model on the GPU.",
+        ),
+        (r"gpus?", r"cuda"),
+        _gpu,
+    ),
+    Recipe(
+        "normalize_argument",
+        "Learning",
+        "crash",
+        ALL,
+        (
+            "Add the normalize argument.",
+            "Use the normalize argument.",
+            "Train with the normalize argument.",
+            "Add the normalize argument to the model.",
+        ),
+        (r"normali[sz]e (argument|option)", r"normalize=true"),
+        _normalize,
+    ),
+    Recipe(
+        "new_seed",
+        "Learning",
+        "harmless",
+        ALL,
+        (
+            "Change the seed.",
+            "Use another seed.",
+            "Train with another seed.",
+            "Try another seed.",
+        ),
+        (r"seeds?", r"random_state"),
+        _seed,
+    ),
+    Recipe(
+        "smaller_holdout",
+        "Learning",
+        "harmless",
+        ALL,
+        (
+            "Validate on fewer rows.",
+            "Make the validation set smaller.",
+            "Use a smaller validation set.",
+            "Train with a smaller validation set.",
+        ),
+        (r"validat\w* on fewer rows", r"validation (set|part) smaller", r"smaller validation( set| part)?"),
+        _holdout,
+    ),
+)

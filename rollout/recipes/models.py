@@ -1,0 +1,268 @@
+"""Recipes on the Model axis: which estimator ends the pipeline."""
+
+from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMERIC, Recipe
+from rollout.recipes.script import Cannot, Script, call_name, keyword, parse_call
+
+ENSEMBLE = "sklearn.ensemble"
+ENSEMBLES = frozenset(
+    "RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor GradientBoostingClassifier "
+    "GradientBoostingRegressor BaggingClassifier BaggingRegressor VotingClassifier VotingRegressor".split()
+)
+
+
+def _use(script: Script, module: str, classifier: str, regressor: str) -> None:
+    """Makes one of two constructors the estimator; Cannot where one of that name is there already."""
+    code = script.pick(classifier, regressor)
+    if not code:
+        raise Cannot("this model predicts classes only")
+    call = parse_call(code)
+    if call_name(call) == call_name(script.core) and keyword(call, "max_depth") == keyword(script.core, "max_depth"):
+        raise Cannot(f"the model is already a {call_name(call)}")
+    script.require(module, call_name(call))
+    script.set_estimator(call)
+
+
+def _random_forest(script: Script) -> None:
+    _use(
+        script,
+        ENSEMBLE,
+        "RandomForestClassifier(n_estimators=50, random_state=0)",
+        "RandomForestRegressor(n_estimators=40, max_features=0.4, random_state=0)",
+    )
+
+
+def _extra_trees(script: Script) -> None:
+    _use(
+        script,
+        ENSEMBLE,
+        "ExtraTreesClassifier(n_estimators=60, random_state=0)",
+        "ExtraTreesRegressor(n_estimators=60, max_features=0.4, random_state=0)",
+    )
+
+
+def _boosting(script: Script) -> None:
+    options = 'n_estimators=40, max_features="sqrt", random_state=0'
+    _use(script, ENSEMBLE, f"GradientBoostingClassifier({options})", f"GradientBoostingRegressor({options})")
+
+
+def _neighbours(script: Script) -> None:
+    options = 'n_neighbors=10, weights="distance"'
+    _use(script, "sklearn.neighbors", f"KNeighborsClassifier({options})", f"KNeighborsRegressor({options})")
+
+
+def _svm(script: Script) -> None:
+    _use(script, "sklearn.svm", "SVC()", "SVR()")
+    if script.needs_probabilities:
+        script.require("sklearn.calibration", "CalibratedClassifierCV")
+        script.set_estimator(parse_call("CalibratedClassifierCV(SVC(), ensemble=False)"))
+
+
+def _linear(script: Script) -> None:
+    _use(script, "sklearn.linear_model", "LogisticRegression(max_iter=200)", "Ridge()")
+
+
+def _naive_bayes(script: Script) -> None:
+    if script.is_text:
+        _use(script, "sklearn.naive_bayes", "MultinomialNB(alpha=0.5)", "")
+    else:
+        _use(script, "sklearn.naive_bayes", "GaussianNB()", "")
+
+
+def _stump(script: Script) -> None:
+    options = "max_depth=1, random_state=0"
+    _use(script, "sklearn.tree", f"DecisionTreeClassifier({options})", f"DecisionTreeRegressor({options})")
+
+
+def _neural_network(script: Script) -> None:
+    options = "hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=30, random_state=0"
+    _use(script, "sklearn.neural_network", f"MLPClassifier({options})", f"MLPRegressor({options})")
+
+
+def _bagging(script: Script) -> None:
+    if call_name(script.core) in ENSEMBLES or call_name(script.steps[-1]).startswith("Bagging"):
+        raise Cannot("the model is already an ensemble")
+    name = script.pick("BaggingClassifier", "BaggingRegressor")
+    script.require(ENSEMBLE, name)
+    script.set_estimator(parse_call(f"{name}({script.code(script.core)}, n_estimators=8, random_state=0)"))
+
+
+def _blend(script: Script) -> None:
+    if call_name(script.core).startswith("Voting"):
+        raise Cannot("the model is already an average of models")
+    name = script.pick("VotingClassifier", "VotingRegressor")
+    forest = script.pick("ExtraTreesClassifier", "ExtraTreesRegressor")
+    soft = ', voting="soft"' if script.is_classifier else ""
+    script.require(ENSEMBLE, name)
+    script.require(ENSEMBLE, forest)
+    first = script.code(script.core)
+    second = f"{forest}(n_estimators=40, max_depth=12, random_state=0)"
+    script.set_estimator(parse_call(f'{name}([("first", {first}), ("trees", {second})]{soft})'))
+
+
+RECIPES = (
+    Recipe(
+        "random_forest",
+        "Model",
+        "good",
+        ALL,
+        (
+            "Use a random forest.",
+            "Change the model to a random forest.",
+            "Train a random forest.",
+            "Try a random forest.",
+        ),
+        (r"random forests?", r"randomforest\w*"),
+        _random_forest,
+        gives="trees",
+    ),
+    Recipe(
+        "extra_trees",
+        "Model",
+        "good",
+        ALL,
+        (
+            "Use extra trees.",
+            "Change the model to extra trees.",
+            "Train extra trees.",
+            "Try extra trees.",
+        ),
+        (r"extra ?trees?\w*", r"extremely randomi[sz]ed trees"),
+        _extra_trees,
+        gives="trees",
+    ),
+    Recipe(
+        "gradient_boosting",
+        "Model",
+        "good",
+        ALL,
+        (
+            "Use gradient boosting.",
+            "Change the model to gradient boosting.",
+            "Train gradient boosting.",
+            "Try gradient boosting.",
+        ),
+        (r"(gradient )?boosting", r"gradientboosting\w*", r"boosted trees"),
+        _boosting,
+        gives="boosting",
+    ),
+    Recipe(
+        "neighbours",
+        "Model",
+        "harmless",
+        ALL,
+        (
+            "Use nearest neighbors.",
+            "Change the model to nearest neighbors.",
+            "Train nearest neighbors.",
+            "Try nearest neighbors.",
+        ),
+        (r"(nearest )?neighbou?rs?", r"k-?nn"),
+        _neighbours,
+        gives="other",
+    ),
+    Recipe(
+        "svm",
+        "Model",
+        "good",
+        ALL,
+        (
+            "Use a support vector machine.",
+            "Change the model to a support vector machine.",
+            "Train a support vector machine.",
+            "Try a support vector machine.",
+        ),
+        (r"support vector( machines?)?", r"svm", r"rbf kernel"),
+        _svm,
+        gives="linear",
+    ),
+    Recipe(
+        "linear_model",
+        "Model",
+        "harmless",
+        ALL,
+        (
+            "Use a linear model.",
+            "Change the model to a linear model.",
+            "Train a linear model.",
+            "Try a linear model.",
+        ),
+        (r"linear models?", r"(logistic|ridge|linear) regression", r"logisticregression"),
+        _linear,
+        gives="linear",
+    ),
+    Recipe(
+        "naive_bayes",
+        "Model",
+        "harmless",
+        CLASSIFICATION,
+        (
+            "Use naive Bayes.",
+            "Change the model to naive Bayes.",
+            "Train naive Bayes.",
+            "Try naive Bayes.",
+        ),
+        (r"(naive )?bayes\w*",),
+        _naive_bayes,
+        gives="other",
+    ),
+    Recipe(
+        "stump",
+        "Model",
+        "harmful",
+        ALL,
+        (
+            "Use a decision stump.",
+            "Change the model to a decision stump.",
+            "Train a decision stump.",
+            "Try a decision stump.",
+        ),
+        (r"(decision )?stumps?", r"single split"),
+        _stump,
+        gives="other",
+    ),
+    Recipe(
+        "neural_network",
+        "Model",
+        "good",
+        NUMERIC,
+        (
+            "Use a neural network.",
+            "Change the model to a neural network.",
+            "Train a neural network.",
+            "Try a neural network.",
+        ),
+        (r"neural net(work)?s?", r"multi-?layer perceptron", r"hidden layer"),
+        _neural_network,
+        gives="other",
+    ),
+    Recipe(
+        "bagging",
+        "Model",
+        "harmless",
+        ALL,
+        (
+            "Use bagging.",
+            "Bag the model.",
+            "Train several models by bagging.",
+            "Add bagging to the model.",
+        ),
+        (r"bag(ging|ged)?", r"bootstrap( samples)?"),
+        _bagging,
+        gives="other",
+    ),
+    Recipe(
+        "blend",
+        "Model",
+        "good",
+        ALL,
+        (
+            "Average the model with a forest.",
+            "Blend the model with a forest.",
+            "Use the average of the model and a forest.",
+            "Add a forest to the model and average both.",
+        ),
+        (r"averag\w*", r"blend\w*", r"voting"),
+        _blend,
+        gives="other",
+    ),
+)

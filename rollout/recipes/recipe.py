@@ -1,0 +1,44 @@
+"""What a recipe is: a structural edit of a script, how it is asked for, and where it is meant to be used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rollout.recipes.script import Script
+
+Axis = Literal["Data", "Model", "Learning"]
+Effect = Literal["good", "harmless", "harmful", "slow", "crash"]
+
+TEXT = ("text-classification", "text-regression")
+NUMERIC = ("tabular-classification", "tabular-regression", "image-classification")
+TABULAR = ("tabular-classification", "tabular-regression")
+REGRESSION = ("tabular-regression", "text-regression")
+CLASSIFICATION = ("tabular-classification", "image-classification", "text-classification")
+ALL = (*NUMERIC, *TEXT)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One edit of a training script.
+
+    Attributes:
+        name: what it is called in records.
+        axis: the axis of ideas it belongs to.
+        effect: what an ML engineer would expect of it; what it does is measured, task by task.
+        kinds: the kinds of task it is meant for. Whether it fits a script is decided by the script alone.
+        phrasings: instructions that ask for it, each a sentence of at most 14 words.
+        keywords: regular expressions; any of them in an instruction means this recipe.
+        edit: changes a script in place; raises Cannot where the script has nothing to change.
+        needs: the family of model it tunes (`linear`, `trees`, `boosting`), `` where any will do.
+        gives: the family of model it leaves in the script, `` where it leaves the model alone.
+    """
+
+    name: str
+    axis: Axis
+    effect: Effect
+    kinds: tuple[str, ...]
+    phrasings: tuple[str, ...]
+    keywords: tuple[str, ...]
+    edit: Callable[[Script], None]
+    needs: str = ""
+    gives: str = ""
