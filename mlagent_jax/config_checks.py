@@ -78,7 +78,8 @@ def _check_batches(config: Config) -> None:
 
 
 def _indivisible(key: str, value: int, devices: int) -> str:
-    return f"{key}={value} is not divisible by the {devices} devices of mesh axes (data, fsdp); use {_above(value, devices)}"
+    remedy = f"use {_above(value, devices)}"
+    return f"{key}={value} is not divisible by the {devices} devices of mesh axes (data, fsdp); {remedy}"
 
 
 def _above(value: int, divisor: int) -> int:

@@ -135,6 +135,8 @@ def _leaves(tree: Mapping[Any, Any], names: set[str], prefix: str = "") -> Itera
                 inside = ", ".join(known for known in sorted(names) if known.startswith(f"{name}."))
                 raise ConfigError(f"{name} is a section, got {_inline(value)[:60]}; it holds the keys {inside}")
             yield from _leaves(value, names, f"{name}.")
+        elif name not in names and isinstance(value, dict) and value:
+            yield from _leaves(value, names, f"{name}.")  # an unknown section: name the whole key
         else:
             yield name
 
