@@ -220,4 +220,3 @@ def _script(path: str) -> str:
     if not path.strip().endswith(".py"):
         raise Refused(f"{shorten(path, 80)!r} is not a script; a script's name ends in .py")
     return path
-

@@ -6,7 +6,7 @@ process), so it must outlive every script it starts.
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -93,3 +93,19 @@ async def _wind_down() -> None:
     loop = asyncio.get_running_loop()
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()
+
+
+async def gather(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Returns the results of coroutines run at the same time, in their order.
+
+    When one fails, or the caller is cancelled, the others are cancelled and have cleaned up before this raises; the
+    exception is the failing one's own, not a group.
+    """
+    tasks = [asyncio.ensure_future(coro) for coro in coros]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

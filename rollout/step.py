@@ -94,4 +94,3 @@ def advance(task: Task, before: Snapshot, effect: Effect) -> Snapshot:
         best_script=effect.script if best else before.best_script,
         best_score=score if best and score is not None else before.best_score,
     )
-

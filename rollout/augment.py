@@ -1,0 +1,67 @@
+"""One recorded trajectory told in several ways: other names, other words, the same events.
+
+Scripts are the dear part of a trajectory and texts the cheap one. Only texts are made anew; the recorded steps stay.
+"""
+
+import random
+import re
+from collections.abc import Callable, Mapping
+
+from rollout.types import Trajectory
+from tasks.naming import TRAIN_WORDS
+from tasks.state import State, Turn
+
+SCRIPT_NAME = re.compile(r"(?<![\w./-])[\w-]+\.py(?![\w.-]*\w)")
+
+# Words a recorded response anew from what its expert meant (`Step.wording`).
+RewordResponse = Callable[[str, random.Random], str]
+
+
+def reword(trajectory: Trajectory, rng: random.Random, reword_response: RewordResponse) -> State:
+    """Returns the whole history with every response worded anew; one without a recorded meaning stays as it is."""
+    turns = (
+        Turn(reword_response(step.wording, rng) if step.wording else step.response, step.feedback.text)
+        for step in trajectory.steps
+    )
+    return State(trajectory.problem, tuple(turns))
+
+
+def draw_renaming(trajectory: Trajectory, state: State, rng: random.Random) -> dict[str, str]:
+    """Returns new names for the project, the data files and every script that `state` mentions.
+
+    Scripts that do not exist are renamed too, so that a new name never makes one of them exist.
+    """
+    texts = [state.problem, *(text for turn in state.turns for text in (turn.response, turn.feedback))]
+    scripts = sorted({name for text in texts for name in SCRIPT_NAME.findall(text)})
+    words = rng.sample(TRAIN_WORDS, len(TRAIN_WORDS))
+    project, data = words.pop(), words.pop()
+    names = trajectory.names
+    # The project's name is an ordinary word, such as the forest of a random forest, so it is only safe in place.
+    mapping = {f"{noun} {names.project}": f"{noun} {project}" for noun in ("problem", "project")}
+    mapping |= {names.train_file: f"{data}_train.csv", names.test_file: f"{data}_test.csv"}
+    return mapping | {script: f"{word}.py" for script, word in zip(scripts, words, strict=False)}
+
+
+def rename(state: State, mapping: Mapping[str, str]) -> State:
+    """Returns `state` with each key of `mapping`, where it stands as a whole word, replaced by its value, all at once.
+
+    At once means that a new name equal to another's old one is not replaced again.
+    """
+    longest_first = sorted(mapping, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w-])(?<!\w\.)(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])(?!\.\w)")
+
+    def replaced(text: str) -> str:
+        return pattern.sub(lambda match: mapping[match[0]], text)
+
+    turns = (Turn(replaced(turn.response), replaced(turn.feedback)) for turn in state.turns)
+    return State(replaced(state.problem), tuple(turns))
+
+
+def variants(trajectory: Trajectory, num_variants: int, seed: int, reword_response: RewordResponse) -> list[State]:
+    """Returns `num_variants` tellings of a trajectory: as it was recorded, then renamed and reworded ones."""
+    told = [trajectory.state()]
+    for number in range(1, num_variants):
+        rng = random.Random(f"{seed}/variant/{trajectory.trajectory_id}/{number}")
+        state = reword(trajectory, rng, reword_response)
+        told.append(rename(state, draw_renaming(trajectory, state, rng)))
+    return told[:num_variants]

@@ -1,0 +1,214 @@
+"""Step-wise rollouts: several single actions from each of a batch of states, each done and rewarded."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rollout.background import gather
+from rollout.chat import ChatTokenizer
+from rollout.context_reading import read_context
+from rollout.episode import draw_seed
+from rollout.errors import CorruptRecord, InfrastructureError
+from rollout.journal import Journal
+from rollout.state_pool import PoolState
+from rollout.step import Environment
+from rollout.types import Completion, Policy
+from tasks.action import EDIT
+from tasks.feedback import Outcome
+from tasks.reward import Version, reward
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One action from one state and what it earned.
+
+    Attributes:
+        trajectory_id: the trajectory whose prefix the state is.
+        depth: turns of the state.
+        task: the task's name.
+        sample: which of the state's responses this is.
+        prompt_ids: the state as tokens.
+        response_ids: the response as sampled, its end token included if it has one.
+        logprobs: the sampler's, one per response token.
+        policy_version: the weights that wrote it.
+        finish_reason: `stop` or `length`.
+        outcome: what became of it; `infrastructure` where nothing is known.
+        metric: hidden score of the submission its run left.
+        reward: None where it is masked because nothing is known.
+        seconds: wall clock in coder and script, 0 for a recorded result.
+        action: the action's name, `` if invalid.
+        instruction: the edit instruction, `` for other actions.
+        context: which facts of the state the response repeats rightly (`rollout.context_reading`).
+    """
+
+    trajectory_id: str
+    depth: int
+    task: str
+    sample: int
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    policy_version: int
+    finish_reason: str
+    outcome: Outcome
+    metric: float | None
+    reward: float | None
+    seconds: float
+    action: str
+    instruction: str
+    context: Mapping[str, bool | None]
+
+
+async def roll_out(
+    environment: Environment,
+    policy: Policy,
+    tokenizer: ChatTokenizer,
+    states: Sequence[PoolState],
+    *,
+    num_samples: int,
+    seed: int,
+    update: int = 0,
+    reward_version: Version = "v2",
+    journal: Journal | None = None,
+) -> list[Experience]:
+    """Returns `num_samples` experiences of each state, in the order of states, then samples.
+
+    Responses that are equal in one state are done once. An action whose infrastructure failed is masked: its reward
+    is None. With a journal every finished action is appended first, and those that it has for this update are taken
+    from it; what is missing is sampled anew with the same seeds.
+
+    Raises:
+        ServerError: when the policy does not answer.
+        CorruptRecord: where the journal's actions of this update are of other states.
+    """
+    recorded: dict[int, dict[int, Experience]] = defaultdict(dict)
+    prompts = [tuple(tokenizer.prompt_ids(state.state)) for state in states]
+    for record in journal.records if journal else ():
+        if record["update"] == update:
+            index = record["state"]
+            experience = _experience(record["experience"], prompts[index] if index < len(states) else ())
+            if index >= len(states) or not _is_of(experience, states[index]):
+                raise CorruptRecord(
+                    f"{journal.path if journal else ''} holds actions of other states for update {update}; "
+                    "remove it to roll the update out again"
+                )
+            recorded[index][experience.sample] = experience
+
+    async def act_in(index: int) -> list[Experience]:
+        done = recorded[index]
+        if len(done) < num_samples:
+            state, prompt_ids = states[index], prompts[index]
+            completions = await policy.sample(
+                prompt_ids, num_samples=num_samples, seed=draw_seed(seed, "action", update, index)
+            )
+            missing: dict[str, list[int]] = defaultdict(list)
+            for sample, completion in enumerate(completions):
+                if sample not in done:
+                    missing[tokenizer.decode(completion.token_ids)].append(sample)
+
+            async def do(text: str, samples: list[int]) -> None:
+                outcome = await _do(environment, state, prompt_ids, text, reward_version)
+                for sample in samples:
+                    done[sample] = _with_completion(outcome, sample, completions[sample])
+                    if journal:
+                        record = _record(done[sample])
+                        journal.append({"update": update, "state": index, "experience": record})
+
+            await gather(do(text, samples) for text, samples in missing.items())
+        return [done[sample] for sample in range(num_samples)]
+
+    batches = await gather(act_in(index) for index in range(len(states)))
+    return [experience for batch in batches for experience in batch]
+
+
+def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
+    """Returns the mean reward, that of edits that ran, and the share of each outcome and of masked actions.
+
+    Means and shares are over the actions that are not masked; `edit_mean` is missing where no edit ran.
+    """
+    known = [experience for experience in experiences if experience.reward is not None]
+    figures = {"masked_share": 1.0 - len(known) / max(len(experiences), 1)}
+    if not known:
+        return figures
+    rewards = [experience.reward or 0.0 for experience in known]
+    edits = [value for value, experience in zip(rewards, known, strict=True) if experience.outcome is Outcome.EDIT]
+    figures["mean"] = sum(rewards) / len(rewards)
+    if edits:
+        figures["edit_mean"] = sum(edits) / len(edits)
+    for outcome in Outcome:
+        if outcome is not Outcome.INFRASTRUCTURE:
+            num = sum(experience.outcome is outcome for experience in known)
+            figures[f"{outcome.value}_share"] = num / len(known)
+    return figures
+
+
+async def _do(
+    environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, version: Version
+) -> Experience:
+    """Returns what the response `text` earns in `state`, its completion still to be filled in."""
+    unsampled = Experience(
+        trajectory_id=state.trajectory_id,
+        depth=state.depth,
+        task=state.instance.task.name,
+        sample=0,
+        prompt_ids=prompt_ids,
+        response_ids=(),
+        logprobs=(),
+        policy_version=0,
+        finish_reason="",
+        outcome=Outcome.INFRASTRUCTURE,
+        metric=None,
+        reward=None,
+        seconds=0.0,
+        action="",
+        instruction="",
+        context=read_context(text, state.snapshot),
+    )
+    try:
+        result = await environment.step(state.instance, state.snapshot, text)
+    except InfrastructureError:
+        return unsampled
+    return replace(
+        unsampled,
+        outcome=result.feedback.outcome,
+        metric=result.feedback.metric,
+        reward=reward(state.instance.task, result.feedback, state.snapshot.metric, version),
+        seconds=result.seconds,
+        action=result.action,
+        instruction=result.arguments["edit_instruction"] if result.action == EDIT else "",
+    )
+
+
+def _with_completion(outcome: Experience, sample: int, completion: Completion) -> Experience:
+    return replace(
+        outcome,
+        sample=sample,
+        response_ids=completion.token_ids,
+        logprobs=completion.logprobs,
+        policy_version=completion.policy_version,
+        finish_reason=completion.finish_reason,
+    )
+
+
+def _record(experience: Experience) -> dict[str, Any]:
+    """Returns the experience as JSON values without its prompt, which the state gives again."""
+    record = asdict(experience)
+    del record["prompt_ids"]
+    return record
+
+
+def _experience(record: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Experience:
+    return Experience(
+        **{
+            **record,
+            "prompt_ids": prompt_ids,
+            "response_ids": tuple(record["response_ids"]),
+            "logprobs": tuple(record["logprobs"]),
+            "outcome": Outcome(record["outcome"]),
+        }
+    )
+
+
+def _is_of(experience: Experience, state: PoolState) -> bool:
+    return (experience.trajectory_id, experience.depth) == (state.trajectory_id, state.depth)
