@@ -50,31 +50,31 @@ class RecipeCoder:
         The facts are the same whatever is looked for: size, columns and target of data, the model of a script.
         """
         if name.endswith(".csv"):
-            return _describe_table(name, content)
+            return _describe_table(content)
         if name.endswith(".py"):
-            return _describe_script(name, content)
-        return f"{name} has {len(content.splitlines())} lines."
+            return _describe_script(content)
+        return f"{len(content.splitlines())} lines"
 
 
-def _describe_table(name: str, content: str) -> str:
+def _describe_table(content: str) -> str:
     rows = [row for row in csv.reader(io.StringIO(content)) if row]
     if not rows:
-        return f"{name} is empty."
+        return "an empty file"
     header, body = rows[0], rows[1:]
     columns = [[row[i] for row in body if i < len(row) and row[i]] for i in range(len(header))]
     numeric = [bool(column) and all(_is_number(value) for value in column) for column in columns]
     features = [i for i, label in enumerate(header) if label not in ("id", "target")]
     num_numeric = sum(numeric[i] for i in features)
     empty = any(len(columns[i]) < len(body) for i in features)
-    text = f"{name} has {len(body)} rows, {num_numeric} number columns and {len(features) - num_numeric} word columns"
-    text += ", some values missing." if empty else "."
+    text = f"{len(body)} rows, {num_numeric} number columns, {len(features) - num_numeric} word columns"
+    text += ", some values missing" if empty else ""
     if "target" not in header:
         return text
     target = header.index("target")
     classes = len(set(columns[target]))
     if numeric[target] and (classes > MAX_CLASSES or any("." in value for value in columns[target])):
-        return f"{text} The target is a number."
-    return f"{text} The target has {classes} classes."
+        return f"{text}, the target is a number"
+    return f"{text}, the target has {classes} classes"
 
 
 def _is_number(value: str) -> bool:
@@ -85,13 +85,13 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _describe_script(name: str, content: str) -> str:
+def _describe_script(content: str) -> str:
     try:
         script = Script(content)
         line = script.code(script.expression("model"))
     except Cannot as error:
-        return f"{name} has {len(content.splitlines())} lines; {error}."
-    return f"{name} has {len(content.splitlines())} lines, model = {line[:200]}"
+        return f"{len(content.splitlines())} lines; {error}"
+    return f"{len(content.splitlines())} lines, model = {line[:200]}"
 
 
 class EndpointCoder:

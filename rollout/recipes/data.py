@@ -90,17 +90,17 @@ def _log_target(script: Script) -> None:
 def _splines(script: Script) -> None:
     _numeric(script)
     place = _after(script, IMPUTERS | SCALERS)
-    script.add_step("sklearn.preprocessing", 'SplineTransformer(n_knots=4, extrapolation="constant")', place)
+    script.add_step("sklearn.preprocessing", "SplineTransformer(n_knots=4)", place)
 
 
 def _products(script: Script) -> None:
     _numeric(script)
     place = _after(script, IMPUTERS | SCALERS)
-    script.add_step("sklearn.preprocessing", "PolynomialFeatures(degree=2, include_bias=False)", place)
+    script.add_step("sklearn.preprocessing", "PolynomialFeatures()", place)
 
 
 def _components(script: Script) -> None:
-    code = "TruncatedSVD(n_components=2, random_state=0)" if script.is_text else "PCA(n_components=2, random_state=0)"
+    code = "TruncatedSVD(n_components=2, random_state=0)" if script.is_text else "PCA(n_components=2)"
     script.add_step("sklearn.decomposition", code, len(script.steps) - 1)
 
 

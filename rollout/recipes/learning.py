@@ -48,8 +48,15 @@ LEARNING_RATE: dict[str, tuple[str, float]] = {
     "SGDRegressor": ("eta0", 0.01),
 }
 CAN_WEIGH = frozenset(
-    "LogisticRegression SVC LinearSVC SGDClassifier DecisionTreeClassifier RandomForestClassifier "
-    "ExtraTreesClassifier".split()
+    {
+        "LogisticRegression",
+        "SVC",
+        "LinearSVC",
+        "SGDClassifier",
+        "DecisionTreeClassifier",
+        "RandomForestClassifier",
+        "ExtraTreesClassifier",
+    }
 )
 
 
@@ -211,7 +218,7 @@ RECIPES = (
         ),
         (r"more iterations?", r"(train|fit|run)( the model)? longer", r"max_iter\w*"),
         _more_iterations,
-        needs="iterations",
+        needs=("", "linear", "boosting", "network"),
     ),
     Recipe(
         "weaker_regularisation",
@@ -230,6 +237,7 @@ RECIPES = (
             r"regulari[sz]e less",
         ),
         _weaker,
+        needs=("", "linear", "neighbours"),
     ),
     Recipe(
         "stronger_regularisation",
@@ -248,6 +256,7 @@ RECIPES = (
             r"regulari[sz]e more",
         ),
         _stronger,
+        needs=("", "linear", "trees", "neighbours"),
     ),
     Recipe(
         "more_trees",
@@ -262,7 +271,7 @@ RECIPES = (
         ),
         (r"more trees", r"number of trees", r"n_estimators"),
         _more_trees,
-        needs="trees",
+        needs=("trees", "boosting"),
     ),
     Recipe(
         "deeper_trees",
@@ -277,7 +286,7 @@ RECIPES = (
         ),
         (r"deeper( trees)?", r"trees deeper"),
         _deeper,
-        needs="boosting",
+        needs=("boosting",),
     ),
     Recipe(
         "shallower_trees",
@@ -292,7 +301,7 @@ RECIPES = (
         ),
         (r"shallow(er)?( trees)?",),
         _shallower,
-        needs="trees",
+        needs=("trees", "boosting"),
     ),
     Recipe(
         "lower_learning_rate",
@@ -307,7 +316,7 @@ RECIPES = (
         ),
         (r"(lower|smaller|reduced?)( the)? learning rate", r"learning rate (lower|smaller)"),
         _lower_rate,
-        needs="boosting",
+        needs=("boosting", "network"),
     ),
     Recipe(
         "huge_learning_rate",
@@ -322,7 +331,7 @@ RECIPES = (
         ),
         (r"(high|higher|large|huge) learning rate", r"learning rate (very )?(high|higher|large|huge)"),
         _huge_rate,
-        needs="boosting",
+        needs=("boosting", "network"),
     ),
     Recipe(
         "class_weights",
@@ -337,6 +346,7 @@ RECIPES = (
         ),
         (r"(balanced )?class weights?", r"weight the classes", r"balance the classes"),
         _class_weights,
+        needs=("", "linear", "trees"),
     ),
     Recipe(
         "tune",
@@ -351,6 +361,7 @@ RECIPES = (
         ),
         (r"(tune|tuning)\b.{0,30}cross[ -]validation", r"cross[ -]validat\w*", r"\b(tune|tuning)\b", r"small search"),
         _tune,
+        needs=("", "linear", "trees", "neighbours"),
     ),
     Recipe(
         "exhaustive_search",

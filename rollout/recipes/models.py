@@ -4,10 +4,7 @@ from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMERIC, Recipe
 from rollout.recipes.script import Cannot, Script, call_name, keyword, parse_call
 
 ENSEMBLE = "sklearn.ensemble"
-ENSEMBLES = frozenset(
-    "RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor GradientBoostingClassifier "
-    "GradientBoostingRegressor BaggingClassifier BaggingRegressor VotingClassifier VotingRegressor".split()
-)
+ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "Bagging", "Voting")
 
 
 def _use(script: Script, module: str, classifier: str, regressor: str) -> None:
@@ -79,7 +76,7 @@ def _neural_network(script: Script) -> None:
 
 
 def _bagging(script: Script) -> None:
-    if call_name(script.core) in ENSEMBLES or call_name(script.steps[-1]).startswith("Bagging"):
+    if call_name(script.core).startswith(ENSEMBLES) or call_name(script.steps[-1]).startswith(ENSEMBLES):
         raise Cannot("the model is already an ensemble")
     name = script.pick("BaggingClassifier", "BaggingRegressor")
     script.require(ENSEMBLE, name)
@@ -95,7 +92,7 @@ def _blend(script: Script) -> None:
     script.require(ENSEMBLE, name)
     script.require(ENSEMBLE, forest)
     first = script.code(script.core)
-    second = f"{forest}(n_estimators=40, max_depth=12, random_state=0)"
+    second = f"{forest}(n_estimators=40, random_state=0)"
     script.set_estimator(parse_call(f'{name}([("first", {first}), ("trees", {second})]{soft})'))
 
 
@@ -158,7 +155,7 @@ RECIPES = (
         ),
         (r"(nearest )?neighbou?rs?", r"k-?nn"),
         _neighbours,
-        gives="other",
+        gives="neighbours",
     ),
     Recipe(
         "svm",
@@ -233,7 +230,7 @@ RECIPES = (
         ),
         (r"neural net(work)?s?", r"multi-?layer perceptron", r"hidden layer"),
         _neural_network,
-        gives="other",
+        gives="network",
     ),
     Recipe(
         "bagging",
@@ -248,7 +245,6 @@ RECIPES = (
         ),
         (r"bag(ging|ged)?", r"bootstrap( samples)?"),
         _bagging,
-        gives="other",
     ),
     Recipe(
         "blend",
@@ -263,6 +259,6 @@ RECIPES = (
         ),
         (r"averag\w*", r"blend\w*", r"voting"),
         _blend,
-        gives="other",
+        gives="blend",
     ),
 )

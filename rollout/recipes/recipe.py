@@ -29,7 +29,7 @@ class Recipe:
         phrasings: instructions that ask for it, each a sentence of at most 14 words.
         keywords: regular expressions; any of them in an instruction means this recipe.
         edit: changes a script in place; raises Cannot where the script has nothing to change.
-        needs: the family of model it tunes (`linear`, `trees`, `boosting`), `` where any will do.
+        needs: families of model it tunes, `` for the one a task starts from; empty where any will do.
         gives: the family of model it leaves in the script, `` where it leaves the model alone.
     """
 
@@ -40,5 +40,5 @@ class Recipe:
     phrasings: tuple[str, ...]
     keywords: tuple[str, ...]
     edit: Callable[[Script], None]
-    needs: str = ""
+    needs: tuple[str, ...] = ()
     gives: str = ""

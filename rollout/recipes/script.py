@@ -6,11 +6,12 @@ import libcst as cst
 
 # An estimator that holds another one as its first argument; hyper-parameters are those of the inner one.
 WRAPPERS = frozenset(
-    "TransformedTargetRegressor BaggingClassifier BaggingRegressor CalibratedClassifierCV GridSearchCV".split()
+    {"TransformedTargetRegressor", "BaggingClassifier", "BaggingRegressor", "CalibratedClassifierCV", "GridSearchCV"}
 )
-CLASSIFIERS = frozenset("LogisticRegression SVC LinearSVC GaussianNB MultinomialNB CalibratedClassifierCV".split())
-REGRESSORS = frozenset("LinearRegression Ridge Lasso SVR".split())
-VECTORIZERS = frozenset("CountVectorizer TfidfVectorizer".split())
+# Estimators whose names do not end in what they are.
+CLASSIFIERS = frozenset({"LogisticRegression", "SVC", "LinearSVC", "GaussianNB", "MultinomialNB"})
+REGRESSORS = frozenset({"LinearRegression", "Ridge", "Lasso", "SVR"})
+VECTORIZERS = frozenset({"CountVectorizer", "TfidfVectorizer"})
 
 
 class Cannot(Exception):

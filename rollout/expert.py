@@ -1,0 +1,293 @@
+"""Experts and baselines: who acts in episodes that a policy learns from or is measured against."""
+
+import random
+import re
+from dataclasses import dataclass, field
+
+from rollout.endpoint import ChatEndpoint
+from rollout.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
+from rollout.types import Response
+from rollout.wording import Meaning, to_json, word
+from tasks import action as grammar
+from tasks.action import Action, parse_response
+from tasks.feedback import score_text, validation_score
+from tasks.naming import draw_script_name
+from tasks.prompt import messages
+from tasks.state import State
+from tasks.task import Instance
+
+STATUS_LINE = re.compile(r"^Best so far: (\S+) (\S+)$", re.MULTILINE)
+IDEA = re.compile(r"\(\d\) (.*?)(?=\s*\(\d\) |$)")
+DATA_FILE = re.compile(r"[\w.-]+\.csv")
+IDEAS_LINE = "Try these ideas in your first step: "
+
+# Habits of the offline expert, as probabilities of one decision.
+LOOK_FIRST, LOOK_AGAIN = 0.38, 0.15
+COPY = 0.05
+COMBINE_IDEAS = 0.2  # of the first edit, where there are two ideas
+STOP_EARLY = 0.12  # after an edit, once all ideas are tried
+RUN_BEST = 0.7  # before the end, where another script than the best left the last submission
+FROM_LATEST, FROM_FIRST = 0.08, 0.07  # else from the best
+SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.015, 0.045, 0.035, 0.04
+GOOD_WEIGHT = 2.0  # of a recipe an engineer would expect good of, where the expert has no idea left; others 1
+
+
+@dataclass
+class Memory:
+    """What a state's texts tell: no more than any agent can read."""
+
+    first: str
+    first_score: str
+    best: str
+    best_score: str
+    data_files: list[str]
+    ideas: list[list[str]]  # the recipes of each
+    situation: str = "start"
+    last: str = ""  # the last script that ran, and the score it printed
+    last_score: str = ""
+    submitted: str = ""  # the script whose submission is the last
+    edited: bool = False
+    tried: set[str] = field(default_factory=set)
+    families: dict[str, str] = field(default_factory=dict)  # script -> family of its model
+
+
+def read_state(state: State) -> Memory:
+    """Returns what the texts of a state tell. Raises ValueError where the problem has no status line."""
+    status = STATUS_LINE.findall(state.problem)
+    if not status:
+        raise ValueError("the problem text has no line 'Best so far: NAME SCORE'; build it by tasks.prompt")
+    name, score = status[-1]
+    ideas = [recognise(idea) for idea in idea_texts(state.problem)]
+    memory = Memory(
+        first=name,
+        first_score=score,
+        best=name,
+        best_score=score,
+        data_files=list(dict.fromkeys(DATA_FILE.findall(state.problem))),
+        ideas=[recipes for recipes in ideas if recipes],
+        families={name: ""},
+    )
+    for turn in state.turns:
+        action = parse_response(turn.response)
+        if isinstance(action, Action):
+            _remember(memory, action, turn.feedback)
+    return memory
+
+
+def idea_texts(problem: str) -> list[str]:
+    """Returns the ideas that `tasks.prompt.problem_text` put into a problem."""
+    lines = [line.removeprefix(IDEAS_LINE) for line in problem.splitlines() if line.startswith(IDEAS_LINE)]
+    return IDEA.findall(lines[0]) if lines else []
+
+
+def _remember(memory: Memory, action: Action, feedback: str) -> None:
+    before = memory.best
+    memory.best, memory.best_score = STATUS_LINE.findall(feedback)[-1]
+    if action.name == grammar.COPY_FILE:
+        memory.situation = "copied"
+        memory.families[action.arguments["destination"]] = memory.families.get(action.arguments["source"], "")
+    elif action.name in (grammar.EDIT, grammar.EXECUTE):
+        edit = action.name == grammar.EDIT
+        script = action.arguments["save_name" if edit else "script_name"]
+        memory.situation = _situation(feedback, edit, memory.best == script and (before != script or edit))
+        if memory.situation != "refused":
+            memory.last = script
+            score = validation_score(feedback)
+            memory.last_score = "" if score is None else score_text(score)
+        if memory.situation in ("better", "worse", "looked"):
+            memory.submitted = script
+        if edit:
+            recipes = recognise(action.arguments["edit_instruction"])
+            memory.edited = True
+            memory.tried.update(recipes)
+            gives = [RECIPES[name].gives for name in recipes if RECIPES[name].gives]
+            source = action.arguments["script_name"]
+            memory.families[script] = gives[-1] if gives else memory.families.get(source, "")
+    else:
+        memory.situation = "looked"
+
+
+def _situation(feedback: str, edit: bool, improved: bool) -> str:
+    if "Stopped: " in feedback:
+        return "stopped"
+    if feedback.startswith("Error: the edit"):
+        return "refused"
+    if validation_score(feedback) is None:
+        return "crashed"
+    if not edit:
+        return "looked"
+    return "better" if improved else "worse"
+
+
+@dataclass(frozen=True)
+class OfflineExpert:
+    """A scripted expert with varied wording: tries its ideas one by one, keeps or reverts by the scores it reads.
+
+    It looks first now and then, edits mostly from the best script, adds ideas of its own for this kind of task when
+    its ideas are used up, and makes the mistakes that agents make: edits that crash, run too long, or make no sense.
+
+    Attributes:
+        max_steps: the most actions of an episode; the last is the final answer.
+    """
+
+    max_steps: int = 6
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
+        """Returns the next response; the same state and seed give the same one."""
+        rng = random.Random(f"{seed}/expert")
+        memory = read_state(state)
+        meaning = self._decide(instance, memory, len(state.turns), rng)
+        return Response(word(meaning, rng), to_json(meaning))
+
+    def _decide(self, instance: Instance, memory: Memory, turn: int, rng: random.Random) -> Meaning:
+        left = self.max_steps - turn
+        ideas = [idea for idea in memory.ideas if not memory.tried.issuperset(idea)]
+        unsaved = bool(memory.submitted) and memory.submitted != memory.best
+        if left <= 1:
+            return _final(memory)
+        if unsaved and left == 2 and rng.random() < RUN_BEST:
+            return _run(memory)
+        if not memory.edited and rng.random() < (LOOK_FIRST if turn == 0 else LOOK_AGAIN):
+            return _look(memory, rng)
+        if memory.edited and not ideas and rng.random() < STOP_EARLY:
+            return _run(memory) if unsaved and rng.random() < RUN_BEST else _final(memory)
+        if memory.situation in ("better", "worse") and rng.random() < COPY:
+            return _copy(instance, memory, rng)
+        script = _base(memory, rng)
+        recipes = slip(instance.task.kind, rng)
+        if recipes is None and ideas:
+            combine = len(ideas) > 1 and not memory.edited and rng.random() < COMBINE_IDEAS
+            recipes = list(dict.fromkeys(ideas[0] + ideas[1]))[:MAX_RECIPES] if combine else ideas[0]
+        if recipes is None:
+            recipes = [_own_idea(instance.task.kind, memory, script, rng)]
+        return edit_meaning(instance, memory, script, recipes, rng)
+
+
+def slip(kind: str, rng: random.Random) -> list[str] | None:
+    """Returns a recipe that a careless agent would try, mostly None."""
+    draw = rng.random()
+    for share, fits in (
+        (SLIP_SLOW, lambda r: r.effect == "slow"),
+        (SLIP_CRASH, lambda r: r.effect == "crash"),
+        (SLIP_KIND, lambda r: kind not in r.kinds),
+    ):
+        if draw < share:
+            return [rng.choice([r.name for r in RECIPES.values() if fits(r)])]
+        draw -= share
+    return None
+
+
+def recipes_for(kind: str) -> list[Recipe]:
+    """Returns the recipes meant for a kind of task."""
+    return [recipe for recipe in RECIPES.values() if kind in recipe.kinds]
+
+
+def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random) -> str:
+    family = memory.families.get(script, "")
+    careless = rng.random() < SLIP_FAMILY
+    free = [
+        recipe
+        for recipe in recipes_for(kind)
+        if recipe.name not in memory.tried
+        and recipe.effect not in ("slow", "crash")
+        and (careless or not recipe.needs or family in recipe.needs)
+        and (careless or not recipe.gives or recipe.gives != family)
+    ]
+    weights = [GOOD_WEIGHT if recipe.effect == "good" else 1.0 for recipe in free]
+    return rng.choices([recipe.name for recipe in free], weights)[0]
+
+
+def _base(memory: Memory, rng: random.Random) -> str:
+    draw = rng.random()
+    if draw < FROM_LATEST and memory.submitted:
+        return memory.submitted
+    return memory.first if draw > 1.0 - FROM_FIRST else memory.best
+
+
+def _meaning(memory: Memory, intent: str, target: str, action: str, **arguments: str) -> Meaning:
+    return Meaning(
+        situation=memory.situation,
+        intent=intent,
+        best=memory.best,
+        best_score=memory.best_score,
+        last=memory.last,
+        last_score=memory.last_score,
+        target=target,
+        action=action,
+        arguments=arguments,
+    )
+
+
+def edit_meaning(instance: Instance, memory: Memory, script: str, recipes: list[str], rng: random.Random) -> Meaning:
+    """Returns an edit of `script` by `recipes`, saved under a name that is not taken."""
+    taken = frozenset(memory.families)
+    saved = draw_script_name(rng, taken, heldout=instance.task.split == "heldout")
+    intent = "return" if memory.situation in ("worse", "crashed", "stopped") and script != memory.last else "edit"
+    meaning = _meaning(memory, intent, script, grammar.EDIT, script_name=script, save_name=saved)
+    meaning.recipes.extend(recipes)
+    return meaning
+
+
+def _look(memory: Memory, rng: random.Random) -> Meaning:
+    kind = rng.choice(("list", "inspect", "inspect", "script", "data", "data", "run"))
+    if kind == "list":
+        return _meaning(memory, "list", "", grammar.LIST_FILES, dir_path=".")
+    if kind == "inspect":
+        lines = {"start_line_number": "1", "end_line_number": "12"}
+        return _meaning(memory, "look", memory.first, grammar.INSPECT, script_name=memory.first, **lines)
+    if kind == "run":
+        return _meaning(memory, "run", memory.first, grammar.EXECUTE, script_name=memory.first)
+    if kind == "data" and memory.data_files:
+        name, wanted = rng.choice(memory.data_files), "the columns"
+    else:
+        name, wanted = memory.first, "the model"
+    return _meaning(memory, "look", name, grammar.UNDERSTAND, file_name=name, things_to_look_for=wanted)
+
+
+def _run(memory: Memory) -> Meaning:
+    return _meaning(memory, "run", memory.best, grammar.EXECUTE, script_name=memory.best)
+
+
+def _copy(instance: Instance, memory: Memory, rng: random.Random) -> Meaning:
+    copy = draw_script_name(rng, frozenset(memory.families), heldout=instance.task.split == "heldout")
+    return _meaning(memory, "copy", memory.best, grammar.COPY_FILE, source=memory.best, destination=copy)
+
+
+def _final(memory: Memory) -> Meaning:
+    answer = f"The best script is {memory.best}."
+    return _meaning(memory, "final", memory.best, grammar.FINAL_ANSWER, final_answer=answer)
+
+
+@dataclass(frozen=True)
+class EndpointExpert:
+    """A model behind an OpenAI-compatible endpoint as the expert; the ideas stand in the state's problem text."""
+
+    endpoint: ChatEndpoint
+    temperature: float = 1.0
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
+        """Returns the model's response, whatever it is. Raises ExpertError when none came."""
+        del instance  # the expert sees the state and nothing else
+        text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
+        return Response(text.strip())
+
+
+class RandomRecipeActor:
+    """A baseline: each response edits the best script by one uniformly random recipe meant for the kind of task."""
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
+        """Returns an edit; the same state and seed give the same one."""
+        rng = random.Random(f"{seed}/random_recipe")
+        memory = read_state(state)
+        recipe = rng.choice(recipes_for(instance.task.kind))
+        meaning = edit_meaning(instance, memory, memory.best, [recipe.name], rng)
+        return Response(word(meaning, rng), to_json(meaning))
+
+
+class NeverEditActor:
+    """A baseline: answers at once, so that the initial script's score stands."""
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
+        """Returns a final answer."""
+        meaning = _final(read_state(state))
+        return Response(word(meaning, random.Random(f"{seed}/never_edit")), to_json(meaning))
