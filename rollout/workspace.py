@@ -1,0 +1,62 @@
+"""Content-addressed storage of workspace files: a state is a mapping of names to hashes, its bytes stand here once."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from rollout.errors import CorruptRecord
+
+
+def digest_of(content: bytes) -> str:
+    """Returns the name that `content` has in every store: its SHA-256, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class BlobStore:
+    """Files by the hash of their content, under one folder that several processes may use at once.
+
+    A blob is written aside and renamed into place, so a reader sees all of it or nothing; two writers of the same
+    content write the same file. Nothing is ever changed or removed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Returns where the blob of that digest stands, or would stand."""
+        return self.root / digest[:2] / digest[2:]
+
+    def put(self, content: bytes) -> str:
+        """Returns the digest under which `content` can be had again. Raises OSError when the disk is full."""
+        digest = digest_of(content)
+        path = self.path(digest)
+        # A file of another length is the remains of a power cut: it is written again.
+        if path.exists() and path.stat().st_size == len(content):
+            return digest
+        write_atomically(path, content)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Returns the content of a blob. Raises CorruptRecord when it is missing or is not what its name says."""
+        path = self.path(digest)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptRecord(f"blob {path} is missing; the run that wrote it must be repeated") from error
+        if digest_of(content) != digest:
+            raise CorruptRecord(f"blob {path} does not have the content that its name says; delete it and run again")
+        return content
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Returns once `path` holds `content`, whole, whatever other processes write there. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
