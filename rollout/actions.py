@@ -81,7 +81,7 @@ class Actions:
             return Effect(Outcome.ERROR, error_text(shorten(str(refusal), REASON_LIMIT)), files)
 
     async def _list_files(self, _: Instance, files: Mapping[str, str], arguments: Mapping[str, str]) -> Effect:
-        if arguments["dir_path"].strip().rstrip("/") not in ("", "."):
+        if arguments["dir_path"].strip() not in ("", ".", "./"):
             raise Refused(f"there is no folder {arguments['dir_path']!r}; the workspace is the folder '.'")
         return Effect(Outcome.NON_EDIT, "Files: " + ", ".join(sorted(files)), files)
 

@@ -1,0 +1,172 @@
+"""A toy task and quick fakes of the parts that need processes, for tests of what goes on between them."""
+
+import ast
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rollout.step import Environment
+from rollout.types import CoderReply, Completion, Execution, Exit, Job, Response
+from rollout.workspace import BlobStore
+from tasks import action as grammar
+from tasks.action import Action, format_response
+from tasks.naming import Names
+from tasks.state import State
+from tasks.task import Instance, Task
+
+TRUTH = [0, 1, 0, 1, 1, 0, 1, 1, 0, 1]
+SCRIPT = """\
+train = "train.csv"
+test = "test.csv"
+correct = 5
+validation = 0.5
+"""
+
+
+@dataclass
+class FakeExecutor:
+    """Reads what a toy script says instead of running it; the same seams as the sandbox, none of its seconds."""
+
+    store: BlobStore
+    faults: list[Exception] = field(default_factory=list)  # raised one by one, before anything runs
+    jobs: list[Job] = field(default_factory=list)
+
+    async def run(self, job: Job) -> Execution:
+        await asyncio.sleep(0)
+        self.jobs.append(job)
+        if self.faults:
+            raise self.faults.pop(0)
+        source = self.store.get(job.files[job.script]).decode()
+        says = {key: ast.literal_eval(value) for key, value in re.findall(r"^(\w+) = (.+)$", source, re.MULTILINE)}
+        if "exit" in says:
+            return Execution(Exit(says["exit"]), says.get("output", ""), None, 0.5, "fake")
+        output = f"validation accuracy: {says['validation']:.4f}\n" if "validation" in says else ""
+        submission = says.get("submission")
+        if "correct" in says:
+            rows = [truth if i < says["correct"] else 1 - truth for i, truth in enumerate(TRUTH)]
+            submission = "id,target\n" + "".join(f"{i},{row}\n" for i, row in enumerate(rows))
+        blob = None if submission is None else submission.encode()
+        return Execution(Exit.OK, says.get("output", "") + output, blob, 0.5, "fake")
+
+
+class FakeCoder:
+    """Sets the toy script's variables to those of an instruction, given as JSON."""
+
+    async def edit(self, source: str, instruction: str) -> CoderReply:
+        try:
+            changes = json.loads(instruction)
+        except ValueError:
+            return CoderReply(None, "I do not understand the instruction")
+        for key, value in changes.items():
+            source = re.sub(rf"^{key} = .+\n", "", source, flags=re.MULTILINE)
+            source += "" if value is None else f"{key} = {value!r}\n"
+        return CoderReply(source)
+
+    async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
+        return f"{len(content.splitlines())} lines about {things_to_look_for}"
+
+
+def respond(name: str, **arguments: object) -> str:
+    """Returns a well-formed response."""
+    action = Action(name, {key: str(value) for key, value in arguments.items()})
+    return format_response(dict.fromkeys(grammar.FIELDS[:4], "Fine."), action)
+
+
+def edit(script: str, save: str, **changes: object) -> str:
+    """Returns a response that edits a toy script."""
+    return respond(grammar.EDIT, script_name=script, edit_instruction=json.dumps(changes), save_name=save)
+
+
+@dataclass
+class ScriptedActor:
+    """Says its lines in order; a line may be an exception to raise or None for a context that is full."""
+
+    lines: Sequence[str | Exception | None]
+    calls: list[tuple[Instance, State, int]] = field(default_factory=list)
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
+        await asyncio.sleep(0)
+        self.calls.append((instance, state, seed))
+        line = self.lines[len(state.turns)]
+        if isinstance(line, Exception):
+            raise line
+        return None if line is None else Response(line.replace("SCRIPT", instance.names.script), wording=f'["{seed}"]')
+
+
+@dataclass
+class FakePolicy:
+    """Samples from a list of responses, by seed, one character a token."""
+
+    responses: Sequence[str]
+    version: int = 3
+    calls: list[tuple[int, int]] = field(default_factory=list)
+
+    async def sample(self, prompt_ids: Sequence[int], *, num_samples: int, seed: int) -> list[Completion]:
+        await asyncio.sleep(0)
+        self.calls.append((num_samples, seed))
+        texts = [self.responses[(seed + i) % len(self.responses)] for i in range(num_samples)]
+        return [Completion(tuple(map(ord, text)), (-0.25,) * len(text), self.version, "stop") for text in texts]
+
+
+class CharacterTokenizer:
+    """One character a token."""
+
+    def prompt_ids(self, state: State) -> list[int]:
+        return [ord(c) for c in state.problem + "".join(turn.response + turn.feedback for turn in state.turns)]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+
+@dataclass
+class Toys:
+    """What the tests of this folder play with."""
+
+    make_task: Callable[..., Task]
+    instance: Instance
+    store: BlobStore
+    executor: FakeExecutor
+    environment: Environment
+    respond = staticmethod(respond)
+    edit = staticmethod(edit)
+    actor = ScriptedActor
+    policy = FakePolicy
+    tokenizer = CharacterTokenizer()
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> Toys:
+    """A toy task (accuracy on ten rows, from 0.5 to 1.0), its instance, and an environment of fakes."""
+    public, private = tmp_path / "public", tmp_path / "private"
+    public.mkdir()
+    private.mkdir()
+    (public / "train.csv").write_text("id,x,target\n0,1,0\n")
+    (public / "test.csv").write_text("id,x\n" + "".join(f"{i},{i}\n" for i in range(len(TRUTH))))
+    (private / "answers.csv").write_text("id,target\n" + "".join(f"{i},{y}\n" for i, y in enumerate(TRUTH)))
+
+    def make_task(name: str = "toy", split: str = "train") -> Task:
+        return Task(
+            name=name,
+            kind="tabular-classification",
+            split=split,  # type: ignore[arg-type]
+            metric="accuracy",
+            direction="maximize",
+            m_init=0.5,
+            validation_init=0.5,
+            m_best=1.0,
+            m_best_source="all rows right",
+            problem="Predict target from {train_file} for {test_file}; the script is {script}.",
+            script=SCRIPT,
+            public=public,
+            private=private,
+        )
+
+    store = BlobStore(tmp_path / "blobs")
+    executor = FakeExecutor(store)
+    names = Names("maple", "birch_train.csv", "birch_test.csv", "cedar.py")
+    return Toys(make_task, Instance(make_task(), names), store, executor, Environment(store, executor, FakeCoder()))

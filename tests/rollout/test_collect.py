@@ -1,0 +1,133 @@
+"""Collections: what is planned, what is resumed, what is lost."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rollout.collect import JOURNAL, EpisodePlan, collect, plan_collection
+from rollout.errors import CorruptRecord, ExecutorError, ExpertError, InfrastructureError
+from rollout.trajectories import read_trajectories
+from rollout.types import Trajectory
+from tasks import action as grammar
+from tasks.naming import HELDOUT_WORDS, TRAIN_WORDS
+
+
+def plans_of(toys, num: int = 7, seed: int = 1) -> list[EpisodePlan]:
+    tasks = [toys.make_task("a"), toys.make_task("b"), toys.make_task("c", split="heldout")]
+    return plan_collection(tasks, num, seed, lambda task, rng: (f"idea {rng.randrange(100)} for {task.name}",))
+
+
+def lines_of(toys) -> list:
+    return [
+        toys.edit("SCRIPT", "sky.py", correct=9, validation=0.8),
+        toys.respond(grammar.FINAL_ANSWER, final_answer="sky.py"),
+    ]
+
+
+def run(toys, folder: Path, plans, lines, **options) -> list[Trajectory]:
+    settings = {"max_steps": 4, "max_seconds": 60.0, "num_concurrent": 2} | options
+    toys.last_actor = toys.actor(lines)
+    return asyncio.run(collect(folder, plans, toys.environment, toys.last_actor, **settings))
+
+
+def timeless(trajectories: list[Trajectory]) -> list[Trajectory]:
+    return [replace(t, steps=tuple(replace(step, seconds=0.0) for step in t.steps)) for t in trajectories]
+
+
+def test_a_plan_is_balanced_over_tasks_and_depends_on_seed_and_index_alone(toys):
+    plans = plans_of(toys, 12)
+    assert Counter(plan.instance.task.name for plan in plans) == {"a": 4, "b": 4, "c": 4}
+    assert plans_of(toys, 5) == plans[:5]
+    assert plans_of(toys, 12, seed=2) != plans
+    assert len({plan.seed for plan in plans}) == 12
+    assert len({plan.ideas for plan in plans}) > 8
+    for plan in plans:
+        words = HELDOUT_WORDS if plan.instance.task.name == "c" else TRAIN_WORDS
+        assert plan.instance.names.script.removesuffix(".py") in words
+
+
+def test_a_collection_is_parquet_in_the_order_of_its_plans(toys, tmp_path: Path):
+    seen: list[tuple[int, int, dict]] = []
+    plans = plans_of(toys)
+    trajectories = run(
+        toys,
+        tmp_path / "t",
+        plans,
+        lines_of(toys),
+        progress=lambda done, total, figures: seen.append((done, total, dict(figures))),
+    )
+    assert [one.trajectory_id for one in trajectories] == [plan.trajectory_id for plan in plans]
+    assert read_trajectories(tmp_path / "t") == trajectories
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["part-00000.parquet"]
+    assert [done for done, _, _ in seen] == list(range(8))
+    figures = seen[-1][2]
+    assert figures["edit_share"] == figures["non_edit_share"] == 0.5
+    assert figures["submitted_share"] == 1.0
+    assert figures["span_gain"] == pytest.approx(0.8)
+    assert (figures["num_retried"], figures["num_lost"]) == (0, 0)
+
+
+def test_an_interrupted_collection_goes_on_without_repeating(toys, tmp_path: Path):
+    plans = plans_of(toys)
+    whole = run(toys, tmp_path / "whole", plans, lines_of(toys))
+
+    def stop(done: int, total: int, figures: object) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run(toys, folder, plans, lines_of(toys), progress=stop, num_concurrent=1)
+    assert len((folder / JOURNAL).read_bytes().splitlines()) == 3
+    with (folder / JOURNAL).open("ab") as file:
+        file.write(b'{"trajectory_id": "1-0')  # what a power cut leaves
+    resumed = run(toys, folder, plans, lines_of(toys))
+    assert len(toys.last_actor.calls) == 2 * (len(plans) - 3)
+    assert timeless(resumed) == timeless(whole)
+    run(toys, folder, plans, [])
+    assert toys.last_actor.calls == []
+    longer = run(toys, folder, plans_of(toys, 9), lines_of(toys))
+    assert (len(longer), len(toys.last_actor.calls)) == (9, 4)
+
+
+def test_a_folder_of_another_collection_is_refused_and_left_alone(toys, tmp_path: Path):
+    run(toys, tmp_path, plans_of(toys), lines_of(toys))
+    before = (tmp_path / "part-00000.parquet").read_bytes()
+    for other in (plans_of(toys, 7, seed=2), plans_of(toys, 3)):
+        with pytest.raises(CorruptRecord, match="another collection"):
+            run(toys, tmp_path, other, lines_of(toys))
+    assert (tmp_path / "part-00000.parquet").read_bytes() == before
+
+
+def test_a_journal_line_that_is_no_trajectory_is_named(toys, tmp_path: Path):
+    (tmp_path / JOURNAL).write_text('{"trajectory_id": "1-00000"}\n')
+    with pytest.raises(CorruptRecord, match="journal.jsonl line 1"):
+        run(toys, tmp_path, plans_of(toys), lines_of(toys))
+
+
+def test_an_episode_lost_once_is_begun_again(toys, tmp_path: Path):
+    toys.executor.faults = [ExecutorError("lost"), ExecutorError("lost again")]
+    seen: list[dict] = []
+    trajectories = run(
+        toys,
+        tmp_path,
+        plans_of(toys),
+        lines_of(toys),
+        num_concurrent=1,
+        progress=lambda done, total, figures: seen.append(dict(figures)),
+    )
+    assert len(trajectories) == 7
+    assert (seen[-1]["num_retried"], seen[-1]["num_lost"]) == (1, 0)
+
+
+def test_an_episode_lost_twice_is_left_out_and_many_stop_the_collection(toys, tmp_path: Path):
+    toys.executor.faults = [ExecutorError("lost")] * 4
+    plans = plans_of(toys)
+    trajectories = run(toys, tmp_path / "one", plans, lines_of(toys), num_concurrent=1)
+    assert [one.trajectory_id for one in trajectories] == [plan.trajectory_id for plan in plans[1:]]
+    assert len(run(toys, tmp_path / "one", plans, lines_of(toys))) == 7  # the lost one is made up for
+    with pytest.raises(InfrastructureError, match="2 of 7 episodes were lost"):
+        run(toys, tmp_path / "all", plans, [ExpertError("no answer")], num_concurrent=1)

@@ -1,0 +1,40 @@
+"""How happenings are worded."""
+
+from rollout.observation import diff_text, error_summary, tail_lines
+
+WARNING = """\
+/env/lib/python3.11/site-packages/sklearn/linear_model/_logistic.py:465: ConvergenceWarning: lbfgs failed
+STOP: TOTAL NO. OF ITERATIONS REACHED LIMIT.
+  n_iter_i = _check_optimize_result(
+validation accuracy: 0.7000
+"""
+
+
+def test_a_diff_has_hunks_and_changed_lines_only():
+    old = "a\nb\nc\nd\ne\n"
+    assert diff_text(old, "a\nb\nx\nd\ne\nf\n") == "@@ -3 +3 @@\n-c\n+x\n@@ -5,0 +6 @@\n+f"
+    assert diff_text(old, old) == ""
+
+
+def test_a_tail_is_of_whole_lines_and_marks_its_cut():
+    assert tail_lines(WARNING, 1000) == WARNING.strip()
+    assert tail_lines(WARNING, 80) == "...\n  n_iter_i = _check_optimize_result(\nvalidation accuracy: 0.7000"
+    assert tail_lines("x" * 50, 10) == "..." + "x" * 10
+    assert tail_lines(" \n", 10) == ""
+
+
+def test_an_error_without_traceback_is_told_by_its_last_lines():
+    assert error_summary("Segmentation fault", "a.py") == "Segmentation fault"
+    assert error_summary("", "a.py") == ""
+
+
+def test_the_last_exception_and_the_scripts_own_line_are_told():
+    output = (
+        '  File "/w/a.py", line 3, in <module>\n    load()\nKeyError: 1\n'
+        "During handling of the above exception, another exception occurred:\n"
+        '  File "/w/a.py", line 9, in <module>\n    save()\n  File "/env/b.py", line 7, in save\n'
+        "pandas.errors.ParserError: bad\n"
+    )
+    assert error_summary(output, "a.py") == "line 9: save()\npandas.errors.ParserError: bad"
+    syntax = '  File "/w/a.py", line 2\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n'
+    assert error_summary(syntax, "a.py") == "line 2: x = = 1\nSyntaxError: invalid syntax"
