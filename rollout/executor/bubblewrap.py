@@ -27,14 +27,14 @@ PROBE_SOURCE = """
 import importlib.util, json, os, socket
 
 status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
-writable = [path for path in ("/", "/env", "/usr/bin", "/dev", "/proc/sys/kernel/core_pattern") if os.access(path, os.W_OK)]
+closed = ("/", "/env", "/usr/bin", "/dev", "/proc/sys/kernel/core_pattern")
 socket.create_server(("127.0.0.1", 0)).close()
 found = {
     "uid": os.getuid(),
     "capabilities": [status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")],
     "no_new_privileges": status["NoNewPrivs"].strip(),
     "seccomp": status["Seccomp"].strip(),
-    "writable": writable,
+    "writable": [path for path in closed if os.access(path, os.W_OK)],
     "interfaces": sorted(line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]),
     "missing": [name for name in ("numpy", "pandas", "sklearn") if importlib.util.find_spec(name) is None],
 }

@@ -24,6 +24,7 @@ TIMEOUTS_TO_BELIEVE = 2
 NAME_READERS = re.compile(
     r"\b(?:__file__|argv|listdir|scandir|walk|i?glob|rglob|iterdir|subprocess|Popen|system|exec|eval|inspect|runpy)\b"
 )
+SCRIPT = "<file:script>"  # stands for the script's own name in a record
 FILE_NAME = re.compile(r"[\w-]+\.\w+")
 
 
@@ -55,14 +56,14 @@ def key_of(job: Job, source: str, fingerprint: str, modules: frozenset[str] = fr
         named = [name for name in files if name in literals and FILE_NAME.fullmatch(name)]
         # Two files of the same content could not be told apart in the record.
         if len({files[name] for name in named}) == len(named) and job.script not in literals:
-            names = {name: f"<{files[name]}>" for name in named} | {job.script: "<script>"}
+            names = {name: f"<file:{files[name]}>" for name in named} | {job.script: SCRIPT}
             files = {name: digest for name, digest in files.items() if name not in names}
             words = set(re.findall(r"\w+", source)) | modules | sys.stdlib_module_names
             files = {name: digest for name, digest in files.items() if _is_seen(name, words)}
     for name, placeholder in names.items():
         if name != job.script:
             source = re.sub(rf"(['\"]){re.escape(name)}\1", lambda found, to=placeholder: to.join(found[1] * 2), source)
-    script = "<script>" if job.script in names else job.script
+    script = SCRIPT if job.script in names else job.script
     parts = [script, source, sorted(files.items()), asdict(job.limits), fingerprint]
     return JobKey(hashlib.sha256(json.dumps(parts).encode()).hexdigest(), names)
 

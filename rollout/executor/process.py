@@ -67,8 +67,8 @@ class Sandbox:
 async def launch(command: list[str], info: tuple[int, int], seccomp: int, output_bytes: int) -> Sandbox:
     """Returns a sandbox that stands and waits at its gate. Raises ExecutorError when it cannot be made.
 
-    `command` is what `sandbox_command` gives; `info` is the pipe and `seccomp` the descriptor that it names; both are taken over and closed here.
-    Must be awaited on a thread that outlives the sandbox: its death signal is tied to the thread that launches.
+    `command` is what `sandbox_command` gives; `info` is the pipe and `seccomp` the descriptor that it names, both
+    taken over and closed here. Must be awaited on a thread that outlives the sandbox: its death signal is tied to the thread that launches.
     """
     try:
         monitor = subprocess.Popen(  # noqa: ASYNC220 (takes about a ms; asyncio's own may launch from another thread)

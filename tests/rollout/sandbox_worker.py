@@ -1,0 +1,69 @@
+"""Runs scripts in sandboxes as an ordinary user, for tests that themselves run as root.
+
+Started as root by `unshare --mount`, so that what it mounts is seen by nobody else: where the interpreter or the
+checkout lies under a folder closed to others (such as /root), it lays open just the folders needed, at the same paths.
+Then it becomes an ordinary user for good, and answers pickled jobs on its standard input.
+"""
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+UID = 23456
+
+
+def lay_open(paths: list[Path]) -> None:
+    """Makes folders readable for everybody at their own paths, in this process's mount namespace only."""
+    held = []
+    for path in paths:
+        closed = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001]
+        if closed:
+            held.append((closed[0], path, os.open(path, os.O_PATH | os.O_DIRECTORY)))
+    for folder in {folder for folder, _, _ in held}:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(folder)], check=True)
+    for _, path, descriptor in held:
+        path.mkdir(parents=True, exist_ok=True)
+        source = f"/proc/self/fd/{descriptor}"
+        subprocess.run(["mount", "--no-canonicalize", "--bind", source, str(path)], check=True, pass_fds=(descriptor,))
+
+
+def main() -> None:
+    """Serves until its standard input ends."""
+    repository, python, bwrap = map(Path, sys.argv[1:4])
+    prefixes = {Path(sys.base_prefix), Path(sys.prefix), repository, python.parent.parent, bwrap.parent}
+    lay_open(sorted(prefixes))
+    os.setgroups([])
+    os.setresgid(UID, UID, UID)
+    os.setresuid(UID, UID, UID)
+    sys.path.insert(0, str(repository))
+    from rollout.executor import BubblewrapExecutor
+    from rollout.types import Job
+    from rollout.workspace import BlobStore
+
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
+        store = BlobStore(Path(folder))
+        executor = BubblewrapExecutor(store, python, slots=2, bwrap=bwrap)
+
+        async def run(request: tuple) -> object:
+            script, files, limits = request
+            job = Job(script, {name: store.put(content) for name, content in files.items()}, limits)
+            try:
+                return await executor.run(job)
+            except Exception as error:
+                return error
+
+        while True:
+            try:
+                request = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            pickle.dump(runner.run(run(request)), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
