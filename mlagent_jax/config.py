@@ -40,7 +40,7 @@ class Executor:
     slots: Count = 2
     """Scripts that run at the same time; one a core is right for scripts of one thread."""
     python: str | None = None
-    """Folder of the environment the scripts run in; null: task_env beside the running interpreter."""
+    """Interpreter of the environment that scripts run in; null: that of task_env in the running environment."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -53,8 +53,8 @@ class Writer:
     """Address of the endpoint, such as https://api.openai.com/v1; only for kind endpoint."""
     model: str | None = None
     """Name of the model at the endpoint; only for kind endpoint."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the endpoint's key; the key itself is never stored."""
+    api_key_env: str | None = None
+    """Environment variable that holds the endpoint's key, which is never stored; null: it asks for none."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -64,11 +64,9 @@ class Ideas:
     source: Literal["offline", "endpoint"] = "offline"
     """Who proposes ideas: the library that ships, or the expert's endpoint."""
     candidates_per_axis: Count = 24
-    """Ideas proposed for each axis (data, model, learning) before near-duplicates are dropped."""
+    """Ideas asked of the endpoint for each axis (data, model, learning) and task; the library has its own number."""
     pool_size: Count = 10
-    """Ideas kept for each axis and task."""
-    rule: Literal["fps", "mean"] = "fps"
-    """How the pool is chosen: farthest-point sampling, or the largest mean distance (the paper's version 1)."""
+    """Ideas kept for each axis and task, those farthest from one another."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -239,8 +237,6 @@ class Evaluate:
     """Actions in a trajectory at most."""
     max_minutes: Positive = 5.0
     """Minutes a trajectory may take."""
-    num_bootstrap: Count = 2000
-    """Resamples (tasks, then trajectories) behind each interval."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -28,7 +28,7 @@ def _check_writers(config: Config) -> None:
     complete("coder", config.coder)
     if config.ideas.source == "endpoint" and config.expert.kind == "offline":
         raise ConfigError("ideas.source=endpoint asks the expert's endpoint; set expert.kind=endpoint too")
-    if config.ideas.pool_size > config.ideas.candidates_per_axis:
+    if config.ideas.source == "endpoint" and config.ideas.pool_size > config.ideas.candidates_per_axis:
         raise ConfigError(
             f"ideas.pool_size={config.ideas.pool_size} is more than ideas.candidates_per_axis="
             f"{config.ideas.candidates_per_axis}; lower it or propose more"

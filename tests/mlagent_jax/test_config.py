@@ -78,7 +78,7 @@ def test_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
         ("ppo=3", ("ppo is a section", "got 3", "ppo.num_updates")),
         ("ppo.clip.low=3", ("ppo.clip", "number")),
         ("ppo.num_updates", ("not understood", "key.sub=value")),
-        ("ideas.rule=[", ("not YAML",)),
+        ("ideas.source=[", ("not YAML",)),
     ],
 )
 def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str, ...]) -> None:
@@ -96,7 +96,11 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
         (["ppo.advantage=group", "ppo.samples_per_state=1"], "ppo.samples_per_state to 2"),
         (["expert.kind=endpoint", "sft.wordings=1"], "set it, or expert.kind=offline"),
         (["ideas.source=endpoint"], "expert.kind=endpoint"),
-        (["ideas.pool_size=500"], "lower it"),
+        (
+            ["expert={kind: endpoint, base_url: http://a/v1, model: m}", "sft.wordings=1"]
+            + ["ideas.source=endpoint", "ideas.pool_size=500"],
+            "lower it",
+        ),
         (["tasks.train=[a]", "tasks.heldout=[a]"], "share a"),
         (["ppo.max_response_tokens=4096"], "raise server.max_model_len"),
     ],
