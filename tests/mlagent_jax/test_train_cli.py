@@ -1,0 +1,154 @@
+"""The command line: what it says and with which code it ends, whatever goes wrong."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from mlagent_jax import pipeline
+from mlagent_jax.config import Config
+from mlagent_jax.config_file import keys
+from mlagent_jax.progress import Reporter
+from mlagent_jax.run_dir import RunDir
+from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
+from rollout.errors import ServerError
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Returns the outcome of the real command, started in `cwd`."""
+    root = Path(__file__).parents[2]
+    command = (sys.executable, "-m", "mlagent_jax.train", *arguments)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Replaces the work of the stages, so that a test can end it as it likes."""
+
+    def end_with(action: Callable[[], None]) -> None:
+        def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
+            action()
+
+        monkeypatch.setattr(pipeline, "run_stages", run_stages)
+
+    return end_with
+
+
+def raiser(error: BaseException) -> Callable[[], None]:
+    def action() -> None:
+        raise error
+
+    return action
+
+
+def test_unknown_key_is_one_line_and_touches_nothing(tmp_path: Path) -> None:
+    done = run("ppo.num_update=3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown key ppo.num_update; did you mean ppo.num_updates?\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_stage_before_its_time_is_one_line(tmp_path: Path) -> None:
+    done = run("stage=sft", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "run stage=collect first" in done.stderr
+    assert "Traceback" in (tmp_path / "runs/quickstart/log.txt").read_text()  # for us, not for the user
+
+
+def test_help_lists_every_key_with_default_and_meaning(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr
+    assert all(f"  {key.name}={key.default}\n" in done.stdout for key in keys())
+    assert all(name in done.stdout for name in STAGE_NAMES)
+
+
+def test_help_keeps_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    meanings = [line for line in help_text().splitlines() if line.startswith("      ")]
+    assert max(map(len, meanings)) <= 70
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["stage=train"], "no such stage; use all, collect, sft"),
+        (["--ppo.num_updates", "3"], "give settings as key.sub=value"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file or directory"),
+        (["--config"], "expected one argument"),
+        (["sft.batch_size=two"], "sft.batch_size: got two"),
+    ],
+)
+def test_bad_command_line_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_settings_may_stand_on_both_sides_of_the_config(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("seed: 5\n")
+    config, stages = parse_arguments(["ppo.clip=0.1", "--config", str(tmp_path / "c.yaml"), "stage=ppo", "run_dir=x"])
+    assert (config.seed, config.ppo.clip, config.run_dir, stages) == (5, 0.1, "x", ("ppo",))
+
+
+def test_all_stages_run_in_order_by_default() -> None:
+    assert parse_arguments([])[1] == parse_arguments(["stage=all"])[1] == STAGE_NAMES
+
+
+def test_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunDir(tmp_path).lock():
+        assert main(["stage=sft", f"run_dir={tmp_path}"]) == 2
+    assert f"in use by process {os.getpid()}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full (runs/x); free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2, "runs/x: Permission denied"),
+        (ServerError("no answer in 240 s"), 3, "ServerError: no answer in 240 s; details in runs/x/log.txt"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command to go on"),
+    ],
+)
+def test_failure_is_one_line_and_its_own_code(
+    error: BaseException,
+    code: int,
+    words: str,
+    ending: Callable[[Callable[[], None]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ending(raiser(error))
+    assert main(["run_dir=runs/x"]) == code
+    said = capsys.readouterr().err.strip()
+    assert words in said and "\n" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_is_an_interrupt_once_and_cleanup_is_not_cut_short(
+    number: signal.Signals, ending: Callable[[Callable[[], None]], None]
+) -> None:
+    cleaned = []
+
+    def action() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)  # an impatient second Ctrl-C
+            cleaned.append(True)
+
+    before = signal.getsignal(number)
+    ending(action)
+    assert main([]) == 130
+    assert cleaned and signal.getsignal(number) == before
+
+
+def test_error_of_a_library_is_a_bug_and_keeps_its_traceback(ending: Callable[[Callable[[], None]], None]) -> None:
+    ending(lambda: json.loads("{"))
+    with pytest.raises(json.JSONDecodeError):
+        main([])
