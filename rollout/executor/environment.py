@@ -10,8 +10,9 @@ from pathlib import Path
 # Inside every sandbox the task environment stands here, so tracebacks are the same on every machine.
 ENVIRONMENT = Path("/env")
 
-# Data sets that packages bring along: with them, a script could look the hidden labels up.
-BUNDLED_DATA = ("*/datasets/data", "*/datasets/images", "*/datasets/descr", "*/datasets/tests")
+# Data sets that packages bring along, for users and for their own tests: with them, a script could look the hidden
+# labels up (scikit-learn has its toy sets, scipy's tests have iris).
+BUNDLED_DATA = ("datasets/data", "datasets/images", "datasets/descr", "tests/data")
 OTHER_PACKAGES = ("lib*/python*/site-packages", "lib*/python*/dist-packages", "lib*/R")
 
 INSPECT = """
@@ -68,7 +69,12 @@ class TaskEnvironment:
         packages bring along.
         """
         inside = ENVIRONMENT / self.packages.relative_to(self.prefix)
-        found = [inside / path.relative_to(self.packages) for glob in BUNDLED_DATA for path in self.packages.glob(glob)]
+        found = [
+            inside / Path(folder, name).relative_to(self.packages)
+            for folder, subfolders, _ in os.walk(self.packages)
+            for name in subfolders
+            if f"{os.path.basename(folder)}/{name}" in BUNDLED_DATA
+        ]
         shown = [here for here, _ in self.read_only()]
         for root in dict.fromkeys((Path("/usr"), Path("/"), self.base_prefix, self.base_prefix.resolve())):
             candidates = (path for glob in OTHER_PACKAGES for path in root.glob(glob) if not path.is_symlink())
@@ -111,8 +117,13 @@ def inspect_environment(python: Path) -> TaskEnvironment:
 
 
 def _compile(python: Path, packages: Path) -> None:
-    """Compiles the packages that have modules and no bytecode, as some installers leave them."""
-    modules = [path for path in packages.glob("*/__init__.py") if not (path.parent / "__pycache__").is_dir()]
-    if modules:
-        folders = [str(path.parent) for path in modules]
-        subprocess.run([str(python), "-m", "compileall", "-q", "-j0", *folders], capture_output=True, check=False)
+    """Compiles the modules that have no bytecode, as some installers leave them."""
+    sources = []
+    for folder, _, files in os.walk(packages):
+        modules = [name for name in files if name.endswith(".py")]
+        bytecode = Path(folder, "__pycache__")
+        compiled = {name.split(".")[0] for name in os.listdir(bytecode)} if modules and bytecode.is_dir() else set()
+        sources += [os.path.join(folder, name) for name in modules if name.removesuffix(".py") not in compiled]
+    if sources:
+        command = [str(python), "-m", "compileall", "-q", "-j0", "-i", "-"]
+        subprocess.run(command, input="\n".join(sources), capture_output=True, text=True, check=False)

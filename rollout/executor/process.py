@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from rollout.executor.command import READY, SCRATCH, SCRIPT_ENVIRONMENT, WORKSPA
 from rollout.executor.output import BoundedOutput
 
 CHUNK = 65536
+DEATH_SECONDS = 10  # how long the kernel may take to end the processes of a killed sandbox
 MARKER = f"{READY}\n".encode()
 
 
@@ -50,9 +52,13 @@ class Sandbox:
         self.monitor.kill()
 
     def close(self) -> None:
-        """Ends the sandbox if it still runs, and gives its file descriptors back."""
+        """Ends the sandbox if it still runs, and gives its file descriptors back; then nothing of it is left."""
         self.kill()
         self.monitor.wait()
+        if self.init >= 0:
+            end = select.poll()
+            end.register(self.init, select.POLLIN)
+            end.poll(DEATH_SECONDS * 1000)
         for pipe in (self.monitor.stdin, self.monitor.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -67,11 +73,12 @@ class Sandbox:
 async def launch(command: list[str], info: tuple[int, int], seccomp: int, output_bytes: int) -> Sandbox:
     """Returns a sandbox that stands and waits at its gate. Raises ExecutorError when it cannot be made.
 
-    `command` is what `sandbox_command` gives; `info` is the pipe and `seccomp` the descriptor that it names, both
-    taken over and closed here. Must be awaited on a thread that outlives the sandbox: its death signal is tied to the thread that launches.
+    `command` is what `sandbox_command` gives; `info` is the pipe and `seccomp` the descriptor that it names, both taken
+    over and closed here. Must be awaited on a thread that outlives the sandbox: its death signal is tied to the thread
+    that launches.
     """
     try:
-        monitor = subprocess.Popen(  # noqa: ASYNC220 (takes about a ms; asyncio's own may launch from another thread)
+        monitor = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

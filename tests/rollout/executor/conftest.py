@@ -1,0 +1,115 @@
+"""The sandboxes under test: in this process, and as an ordinary user where the tests run as root."""
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rollout.executor import BubblewrapExecutor, SandboxUnavailable
+from rollout.executor.command import Way, find_bwrap, way_of_this_process
+from rollout.types import Execution, Job
+from rollout.workspace import BlobStore
+from tasks.task import Limits
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PYTHON = Path(os.environ.get("TASK_PYTHON", REPOSITORY / ".venv/task_env/bin/python"))
+SECRET = "a-secret-of-the-launcher"
+
+
+@dataclass
+class Sandboxes:
+    """Runs a script under one of the two ways of making a sandbox."""
+
+    tier: str
+    execute: Callable[[tuple[str, dict[str, bytes], Limits]], Execution]
+
+    def run(self, source: str, files: Mapping[str, bytes] | None = None, **limits: float) -> Execution:
+        """Returns what the script did, with the default limits but for those given."""
+        return self.execute(("script.py", {"script.py": source.encode(), **(files or {})}, Limits(**limits)))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a script did without a sandbox."""
+
+    returncode: int
+    output: str
+    folder: Path
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Callable[..., Finished]:
+    """Runs a script in the task environment without a sandbox: the control that its attack works at all."""
+
+    def run(source: str, *arguments: str) -> Finished:
+        folder = tmp_path / "bare"
+        folder.mkdir(exist_ok=True)
+        script = folder / "script.py"
+        script.write_text(source)
+        done = subprocess.run([PYTHON, script, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+        return Finished(done.returncode, done.stdout + done.stderr, folder)
+
+    return run
+
+
+@pytest.fixture(scope="session", params=[Way.ROOT, Way.USER], ids=str)
+def sandboxes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandboxes]:
+    """Each way of making a sandbox that can be tried on this machine."""
+    way, here = request.param, way_of_this_process()
+    os.environ["SECRET_TOKEN"] = SECRET
+    try:
+        if way is here:
+            yield from in_process(tmp_path_factory.mktemp("blobs"))
+        elif way is Way.USER:
+            yield from as_ordinary_user()
+        else:
+            pytest.skip("the way of root needs root")
+    finally:
+        del os.environ["SECRET_TOKEN"]
+
+
+def in_process(folder: Path) -> Iterator[Sandboxes]:
+    store = BlobStore(folder)
+    try:
+        executor = BubblewrapExecutor(store, PYTHON, slots=2)
+    except SandboxUnavailable:
+        pytest.skip("no sandbox can be made here, see test_preflight.py")
+    with asyncio.Runner() as runner:
+
+        def execute(request: tuple[str, dict[str, bytes], Limits]) -> Execution:
+            script, files, limits = request
+            job = Job(script, {name: store.put(content) for name, content in files.items()}, limits)
+            return runner.run(executor.run(job))
+
+        yield Sandboxes(executor.tier, execute)
+
+
+def as_ordinary_user() -> Iterator[Sandboxes]:
+    bwrap = find_bwrap()
+    if bwrap is None:
+        pytest.skip("no bwrap here, see test_preflight.py")
+    worker = Path(__file__).with_name("sandbox_worker.py")
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, worker, REPOSITORY, PYTHON, bwrap]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+
+    def execute(request: tuple[str, dict[str, bytes], Limits]) -> Execution:
+        pickle.dump(request, process.stdin)
+        process.stdin.flush()
+        answer = pickle.load(process.stdout)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    try:
+        yield Sandboxes(Way.USER, execute)
+    finally:
+        process.stdin.close()
+        process.wait(timeout=30)
+        process.stdout.close()

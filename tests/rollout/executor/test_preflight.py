@@ -1,0 +1,12 @@
+"""The one test that fails where no sandbox can be made; the others then do not pretend to have run."""
+
+from pathlib import Path
+
+from rollout.executor import BubblewrapExecutor
+from rollout.workspace import BlobStore
+
+from .conftest import PYTHON
+
+
+def test_a_sandbox_can_be_made_on_this_machine(tmp_path: Path) -> None:
+    BubblewrapExecutor(BlobStore(tmp_path), PYTHON, slots=1)
