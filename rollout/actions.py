@@ -12,6 +12,7 @@ from rollout.observation import (
     REASON_LIMIT,
     diff_text,
     failure_text,
+    head_lines,
     storable,
     tail_lines,
 )
@@ -103,9 +104,10 @@ class Actions:
             raise Refused(f"{last - first + 1} lines are too many; {MAX_INSPECT_LINES} is the most at a time")
         if first > len(lines):
             raise Refused(f"{name} ends at line {len(lines)}")
-        last = min(last, len(lines))
-        shown = shorten("\n".join(lines[first - 1 : last]), OUTPUT_LIMIT)
-        return Effect(Outcome.NON_EDIT, f"{name}, lines {first} to {last} of {len(lines)}:\n{shown}", files)
+        shown = head_lines(lines[first - 1 : last], OUTPUT_LIMIT)
+        last = first + len(shown) - 1
+        text = "\n".join([f"{name}, lines {first} to {last} of {len(lines)}:", *shown])
+        return Effect(Outcome.NON_EDIT, text, files)
 
     async def _understand(self, _: Instance, files: Mapping[str, str], arguments: Mapping[str, str]) -> Effect:
         name = _existing(files, arguments["file_name"])
@@ -143,7 +145,7 @@ class Actions:
             raise Refused("the edit changed nothing")
         files = {**files, saved: self.store.put(edited.encode())}
         execution, metric, fault = await self._run(instance, files, saved)
-        lines = [f"Edited {name}, saved as {saved}:", diff_text(source, edited)]
+        lines = [f"Saved {saved}:", diff_text(source, edited)]
         if execution.exit is not Exit.OK:
             outcome = Outcome.CORNER if execution.exit in LIMIT_EXITS else Outcome.ERROR
             lines.append(failure_text(saved, execution, instance.task.limits))

@@ -176,7 +176,7 @@ async def _attempt(
                 ideas=plan.ideas,
             )
         except InfrastructureError as error:
-            log.warning("episode %s, attempt %d: %s: %s", plan.trajectory_id, attempt, type(error).__name__, error)
+            log.warning("episode %s, attempt %d: %r", plan.trajectory_id, attempt, error)
             if attempt < EPISODE_ATTEMPTS:
                 tally.num_retried += 1
     tally.num_lost += 1

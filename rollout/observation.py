@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from rollout.types import Execution, Exit
 from tasks.feedback import error_text, shorten
@@ -11,17 +12,28 @@ from tasks.task import Limits
 OUTPUT_LIMIT = 400
 EDIT_OUTPUT_LIMIT = 200
 ERROR_LIMIT = 300
-DIFF_LIMIT = 600
+DIFF_LIMIT = 500
+DIFF_LINE_LIMIT = 160
 REASON_LIMIT = 300
 
 EXCEPTION_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Iteration)\b.*", re.MULTILINE)
+IMPORT_LINE = re.compile(r"[+-](?:import|from) ")
 FRAME_LINE = re.compile(r'^  File "(?:[^"\n]*/)?([^"/\n]+)", line (\d+)[^\n]*(?:\n    ([^\n]+))?', re.MULTILINE)
 
 
 def diff_text(old: str, new: str) -> str:
-    """Returns the unified diff of two sources without context lines or file headers (the feedback names the files)."""
-    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))
-    return shorten("\n".join(lines[2:]), DIFF_LIMIT)
+    """Returns the removed and added lines of the unified diff of two sources.
+
+    Headers and context are left out, and so are imports, which follow from what is used, unless nothing else changed.
+    """
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
+    changed = [line for line in lines if not line.startswith("@@")]
+    told = [line for line in changed if not IMPORT_LINE.match(line)] or changed
+    return shorten("\n".join(_cut(line, DIFF_LINE_LIMIT) for line in told), DIFF_LIMIT)
+
+
+def _cut(line: str, limit: int) -> str:
+    return line if len(line) <= limit else f"{line[: limit // 2]}...{line[-(limit // 2) :]}"
 
 
 def tail_lines(text: str, limit: int) -> str:
@@ -32,6 +44,18 @@ def tail_lines(text: str, limit: int) -> str:
     tail = text[-limit:]
     first_break = tail.find("\n")
     return "..." + (tail[first_break:] if 0 <= first_break < len(tail) - 1 else tail)
+
+
+def head_lines(lines: Sequence[str], limit: int) -> list[str]:
+    """Returns the first of `lines` that together fit `limit` characters; a first one that is longer alone is cut."""
+    shown = [_cut(line, limit) for line in lines[:1]]
+    room = limit - sum(map(len, shown))
+    for line in lines[1:]:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        shown.append(line)
+    return shown
 
 
 def error_summary(output: str, script: str) -> str:

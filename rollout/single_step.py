@@ -1,5 +1,6 @@
 """Step-wise rollouts: several single actions from each of a batch of states, each done and rewarded."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,8 @@ from rollout.types import Completion, Policy
 from tasks.action import EDIT
 from tasks.feedback import Outcome
 from tasks.reward import Version, reward
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,10 @@ async def _do(
     )
     try:
         result = await environment.step(state.instance, state.snapshot, text)
-    except InfrastructureError:
+    except InfrastructureError as error:
+        log.warning(
+            "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
+        )
         return unsampled
     return replace(
         unsampled,

@@ -127,8 +127,8 @@ class StatePool:
         groups = _interleave(eligible)[:num_trajectories]
         if len(groups) < num_trajectories:
             raise ValueError(
-                f"the pool has {len(groups)} trajectories with {num_depths} states or more, expected {num_trajectories}; "
-                "ask for fewer or collect more"
+                f"the pool has {len(groups)} trajectories with {num_depths} or more states, expected "
+                f"{num_trajectories}; ask for fewer or collect more"
             )
         chosen = (sorted(rng.sample(group, num_depths), key=lambda state: state.depth) for group in groups)
         return [state for group in chosen for state in group]

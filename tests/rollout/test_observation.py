@@ -1,6 +1,6 @@
 """How happenings are worded."""
 
-from rollout.observation import diff_text, error_summary, tail_lines
+from rollout.observation import diff_text, error_summary, head_lines, tail_lines
 
 WARNING = """\
 /env/lib/python3.11/site-packages/sklearn/linear_model/_logistic.py:465: ConvergenceWarning: lbfgs failed
@@ -10,10 +10,16 @@ validation accuracy: 0.7000
 """
 
 
-def test_a_diff_has_hunks_and_changed_lines_only():
-    old = "a\nb\nc\nd\ne\n"
-    assert diff_text(old, "a\nb\nx\nd\ne\nf\n") == "@@ -3 +3 @@\n-c\n+x\n@@ -5,0 +6 @@\n+f"
+def test_a_diff_has_changed_lines_only_and_leaves_imports_out():
+    old = "import os\na\nb\nc\nd\n"
+    assert diff_text(old, "import os\nimport re\na\nx\nc\nd\nf\n") == "-b\n+x\n+f"
+    assert diff_text(old, "import os\nimport re\na\nb\nc\nd\n") == "+import re"
     assert diff_text(old, old) == ""
+
+
+def test_a_diff_stays_short_however_much_changes():
+    assert diff_text("x\n", f"{'y' * 90}{'z' * 90}\n") == f"-x\n+{'y' * 79}...{'z' * 80}"
+    assert len(diff_text("a\n" * 500, "b\n" * 500)) < 550
 
 
 def test_a_tail_is_of_whole_lines_and_marks_its_cut():
@@ -21,6 +27,12 @@ def test_a_tail_is_of_whole_lines_and_marks_its_cut():
     assert tail_lines(WARNING, 80) == "...\n  n_iter_i = _check_optimize_result(\nvalidation accuracy: 0.7000"
     assert tail_lines("x" * 50, 10) == "..." + "x" * 10
     assert tail_lines(" \n", 10) == ""
+
+
+def test_a_head_is_of_whole_lines():
+    assert head_lines(["ab", "cd", "ef"], 5) == ["ab", "cd"]
+    assert head_lines(["x" * 50, "y"], 10) == ["xxxxx...xxxxx"]
+    assert head_lines([], 10) == []
 
 
 def test_an_error_without_traceback_is_told_by_its_last_lines():
