@@ -1,0 +1,116 @@
+"""Qwen2.5: RMSNorm, rotary positions, grouped-query attention with q/k/v bias, SwiGLU, tied or untied head.
+
+Dimensions: B batch, T positions, D model, F feed-forward, N query heads, K key/value heads, H head dim, L layers,
+V vocabulary. Layer parameters are stacked on a leading L and scanned over.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from mlagent_jax.model.attention import Layout, attention, attention_mask
+from mlagent_jax.model.config import Qwen2Config
+
+
+class Block(nnx.Module):
+    """One decoder layer; `num_layers` of them when stacked (every parameter then has a leading L)."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, stack: tuple[int, ...] = ()) -> None:
+        d, f, h = config.hidden_size, config.intermediate_size, config.head_dim
+        n, k = config.num_heads, config.num_kv_heads
+
+        def normal(*shape: int) -> nnx.Param:
+            return nnx.Param(config.initializer_range * jax.random.normal(rngs.params(), (*stack, *shape)))
+
+        self.eps = config.rms_norm_eps
+        self.input_layernorm = nnx.Param(jnp.ones((*stack, d)))
+        self.q_proj, self.q_bias = normal(d, n, h), nnx.Param(jnp.zeros((*stack, n, h)))
+        self.k_proj, self.k_bias = normal(d, k, h), nnx.Param(jnp.zeros((*stack, k, h)))
+        self.v_proj, self.v_bias = normal(d, k, h), nnx.Param(jnp.zeros((*stack, k, h)))
+        self.o_proj = normal(n, h, d)
+        self.post_attention_layernorm = nnx.Param(jnp.ones((*stack, d)))
+        self.gate_proj, self.up_proj, self.down_proj = normal(d, f), normal(d, f), normal(f, d)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        cos: Float[Array, "B T H"],
+        sin: Float[Array, "B T H"],
+        mask: Bool[Array, "B T T"],
+    ) -> Float[Array, "B T D"]:
+        """Returns the residual stream after this layer."""
+        y = rms_norm(x, self.input_layernorm, self.eps)
+        q = rotate(jnp.einsum("btd,dnh->btnh", y, cast(self.q_proj, y)) + cast(self.q_bias, y), cos, sin)
+        k = rotate(jnp.einsum("btd,dkh->btkh", y, cast(self.k_proj, y)) + cast(self.k_bias, y), cos, sin)
+        v = jnp.einsum("btd,dkh->btkh", y, cast(self.v_proj, y)) + cast(self.v_bias, y)
+        x = x + jnp.einsum("btnh,nhd->btd", attention(q, k, v, mask), cast(self.o_proj, y))
+        y = rms_norm(x, self.post_attention_layernorm, self.eps)
+        y = jax.nn.silu(y @ cast(self.gate_proj, y)) * (y @ cast(self.up_proj, y))
+        return x + y @ cast(self.down_proj, y)
+
+
+class Qwen2(nnx.Module):
+    """A Qwen2.5 network; parameters are fp32, `dtype` is what activations are computed in."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) -> None:
+        self.config, self.dtype = config, jnp.dtype(dtype)
+        v, d, scale = config.vocab_size, config.hidden_size, config.initializer_range
+        self.embed_tokens = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
+        self.layers = Block(config, rngs, stack=(config.num_layers,))
+        self.norm = nnx.Param(jnp.ones((d,)))
+        if not config.tie_word_embeddings:
+            self.lm_head = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
+
+    def hidden(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], layout: Layout
+    ) -> Float[Array, "B T D"]:
+        """Returns the final, normed hidden states; the one forward path of training and scoring."""
+        x = self.embed_tokens[...][tokens].astype(self.dtype)
+        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        mask = attention_mask(layout)
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(x: Float[Array, "B T D"], parameters: nnx.State) -> tuple[Float[Array, "B T D"], None]:
+            return nnx.merge(graph, parameters)(x, cos.astype(x.dtype), sin.astype(x.dtype), mask), None
+
+        x, _ = jax.lax.scan(layer, x, stacked)
+        return rms_norm(x, self.norm, self.config.rms_norm_eps)
+
+    def head(self) -> Float[Array, "V D"]:
+        """Returns the output matrix: the embedding itself where the head is tied."""
+        return (self.embed_tokens if self.config.tie_word_embeddings else self.lm_head)[...]
+
+    def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
+        """Returns fp32 logits of hidden states."""
+        return jnp.einsum("...d,vd->...v", hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def cast(parameter: nnx.Param, like: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the parameter in the dtype of the activations it meets."""
+    return parameter[...].astype(like.dtype)
+
+
+def rms_norm(x: Float[Array, "*b D"], weight: nnx.Param, eps: float) -> Float[Array, "*b D"]:
+    """Returns x / sqrt(mean(x^2) + eps) * weight, the mean in fp32 as in transformers."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    return cast(weight, x) * y.astype(x.dtype)
+
+
+def rotary(
+    positions: Int[Array, "B T"], head_dim: int, theta: float
+) -> tuple[Float[Array, "B T H"], Float[Array, "B T H"]]:
+    """Returns cosine and sine of position * theta^(-2i/H), each frequency twice (transformers' half-split order)."""
+    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = positions[..., None].astype(jnp.float32) * frequency
+    angle = jnp.concatenate([angle, angle], axis=-1)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(
+    x: Float[Array, "B T M H"], cos: Float[Array, "B T H"], sin: Float[Array, "B T H"]
+) -> Float[Array, "B T M H"]:
+    """Returns x with every pair (i, i + H/2) rotated by its position's angle."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return x * cos[:, :, None] + jnp.concatenate([-second, first], axis=-1) * sin[:, :, None]

@@ -1,0 +1,90 @@
+"""The mesh, and one strict table that says how every parameter lies on it."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+AXES = ("data", "fsdp", "tensor", "context")
+BATCH = P(("data", "fsdp"))  # rows of a batch
+
+# parameter name -> mesh axis of each of its dims; L is never sharded
+RULES: Mapping[str, P] = {
+    "embed_tokens": P("tensor", "fsdp"),
+    "lm_head": P("tensor", "fsdp"),
+    "norm": P(None),
+    "value_head": P(None),
+    "value_bias": P(),
+    "input_layernorm": P(None, None),
+    "post_attention_layernorm": P(None, None),
+    "q_proj": P(None, "fsdp", "tensor", None),
+    "k_proj": P(None, "fsdp", "tensor", None),
+    "v_proj": P(None, "fsdp", "tensor", None),
+    "q_bias": P(None, "tensor", None),
+    "k_bias": P(None, "tensor", None),
+    "v_bias": P(None, "tensor", None),
+    "o_proj": P(None, "tensor", None, "fsdp"),
+    "gate_proj": P(None, "fsdp", "tensor"),
+    "up_proj": P(None, "fsdp", "tensor"),
+    "down_proj": P(None, "tensor", "fsdp"),
+}
+
+
+def make_mesh(data: int, fsdp: int, tensor: int, context: int) -> Mesh:
+    """Returns the mesh of the first data * fsdp * tensor * context devices.
+
+    Raises:
+        ValueError: if there are fewer devices.
+    """
+    shape = (data, fsdp, tensor, context)
+    need, devices = int(np.prod(shape)), jax.devices()
+    if need > len(devices):
+        raise ValueError(
+            f"mesh {dict(zip(AXES, shape, strict=True))} needs {need} devices, this machine has {len(devices)}; "
+            "make the mesh smaller"
+        )
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:need])
+
+
+def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
+    """Returns the sharding of every parameter.
+
+    Raises:
+        ValueError: for a parameter without a rule.
+    """
+
+    def sharding(path: tuple, leaf: jax.Array) -> NamedSharding:
+        rule = _rule(path)
+        if rule is None:
+            raise ValueError(f"no sharding rule for {jax.tree_util.keystr(path)} of shape {leaf.shape}")
+        return NamedSharding(mesh, rule)
+
+    return jax.tree_util.tree_map_with_path(sharding, parameters)
+
+
+def optimizer_shardings(state: PyTree, mesh: Mesh) -> PyTree:
+    """Returns the sharding of optimizer state: moments lie as their parameters do, all else is replicated."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, _rule(path) or P()), state)
+
+
+def _rule(path: tuple) -> P | None:
+    names = [name for entry in path if (name := _name(entry)) in RULES]
+    return RULES[names[-1]] if names else None
+
+
+def _name(entry: object) -> str:
+    return str(getattr(entry, "key", getattr(entry, "name", "")))
+
+
+def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns a batch with its rows spread over the data and fsdp axes."""
+    return jax.device_put(tree, NamedSharding(mesh, BATCH))
+
+
+def parameters_of(model: nnx.Module) -> nnx.State:
+    """Returns the model's parameters as a pytree."""
+    return nnx.state(model, nnx.Param)

@@ -1,0 +1,24 @@
+"""The critic: a Qwen2 trunk of its own with a linear head that reads a value off each hidden state."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlagent_jax.model.logprob import gather_sources
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.rows import Rows
+
+
+class Critic(nnx.Module):
+    """A value network; starts from a policy's weights and predicts 0 everywhere."""
+
+    def __init__(self, trunk: Qwen2) -> None:
+        self.trunk = trunk
+        self.value_head = nnx.Param(jnp.zeros((trunk.config.hidden_size,)))
+        self.value_bias = nnx.Param(jnp.zeros(()))
+
+    def values(self, rows: Rows) -> Float[Array, "B M"]:
+        """Returns V(s) at each source: the return expected before the token that it predicts is chosen."""
+        hidden = self.trunk.hidden(rows.tokens, rows.positions, rows.layout)
+        hidden = gather_sources(hidden, rows.sources).astype(jnp.float32)
+        return hidden @ self.value_head[...] + self.value_bias[...]

@@ -1,0 +1,60 @@
+"""Optimizers and schedules, from optax."""
+
+from typing import Literal
+
+import optax
+from flax import nnx
+from jaxtyping import PyTree
+from optax.contrib import MuonDimensionNumbers, muon
+
+# The weight matrices that muon orthogonalises, layer by layer: their input and output dims. Everything else (embedding,
+# head, norms, biases) is adamw's.
+MATRICES = {
+    "q_proj": MuonDimensionNumbers(1, (2, 3)),
+    "k_proj": MuonDimensionNumbers(1, (2, 3)),
+    "v_proj": MuonDimensionNumbers(1, (2, 3)),
+    "o_proj": MuonDimensionNumbers((1, 2), 3),
+    "gate_proj": MuonDimensionNumbers(1, 2),
+    "up_proj": MuonDimensionNumbers(1, 2),
+    "down_proj": MuonDimensionNumbers(1, 2),
+}
+MUON_RMS = 0.2  # an update of muon has the root mean square of a typical adamw update, so one learning rate serves both
+
+
+def cosine_schedule(peak: float, num_steps: int, warmup_steps: int, min_ratio: float) -> optax.Schedule:
+    """Returns a linear warm-up to `peak`, then a cosine down to `min_ratio` of it at `num_steps`."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / (warmup_steps + 1),
+        peak_value=peak,
+        warmup_steps=warmup_steps,
+        decay_steps=max(num_steps, warmup_steps + 1),
+        end_value=peak * min_ratio,
+    )
+
+
+def make_optimizer(
+    kind: Literal["adamw", "muon"],
+    learning_rate: float | optax.Schedule,
+    clip_norm: float,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """Returns adamw, or muon for the weight matrices with adamw for the rest, behind a global gradient clip."""
+    if kind == "adamw":
+        update = optax.adamw(learning_rate, b1=0.9, b2=0.95, weight_decay=weight_decay)
+    else:
+        update = muon(
+            learning_rate,
+            beta=0.95,
+            weight_decay=weight_decay,
+            adam_b2=0.95,
+            adam_weight_decay=weight_decay,
+            muon_weight_dimension_numbers=matrix_dims,
+            consistent_rms=MUON_RMS,
+        )
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update)
+
+
+def matrix_dims(parameters: PyTree) -> PyTree:
+    """Returns, for each parameter, the dims muon works on, or None where adamw takes it."""
+    flat = nnx.to_flat_state(parameters)
+    return nnx.from_flat_state([(path, leaf.replace(MATRICES.get(path[-1]))) for path, leaf in flat])

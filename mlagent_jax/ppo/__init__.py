@@ -1,0 +1,1 @@
+"""Step-wise PPO: one action from states cut out of expert trajectories."""

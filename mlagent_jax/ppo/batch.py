@@ -1,0 +1,130 @@
+"""Experiences as rows of tokens: responses to the states of one trajectory share their history."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from mlagent_jax.rows import Row, Rows, stack_rows
+from rollout.single_step import Experience
+
+NUM_SEGMENTS = 48  # of a row at most: the pieces of a shared history and the responses
+
+
+class PPOBatch(NamedTuple):
+    """Micro-batches of rows with what the losses need at each prediction; each array is `[B, M]`.
+
+    Attributes:
+        rows: responses, predicted token by token; weight 0 where there is no token.
+        old_logprobs: of the policy before the update, by the trainer.
+        old_values: of the critic before the update.
+        advantages: whitened over the batch.
+        returns: what the critic is to predict.
+    """
+
+    rows: Rows
+    old_logprobs: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+    old_values: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+    advantages: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+    returns: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tokens of one response are predicted: the row, and the places among its predictions."""
+
+    row: int
+    predictions: slice
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows of an update, and the place in them of each experience, in the order of the experiences."""
+
+    rows: tuple[Row, ...]
+    places: tuple[Place, ...]
+
+
+def pack_experiences(experiences: Sequence[Experience], length: int) -> Packed:
+    """Returns rows of at most `length` tokens, half of them predicted, in which a shared history stands once.
+
+    States of one trajectory are prefixes of one another, so a row holds the history in pieces, a piece for the turns
+    between one state and the next, and every response as a child of the piece its state ends with. What does not fit
+    a row goes into another one, with its history again.
+
+    Raises:
+        ValueError: if one state and one response are longer than a row.
+    """
+    by_trajectory: dict[str, list[int]] = defaultdict(list)
+    for index, experience in enumerate(experiences):
+        by_trajectory[experience.trajectory_id].append(index)
+    rows: list[Row] = []
+    places: dict[int, Place] = {}
+    for indices in by_trajectory.values():
+        indices.sort(key=lambda i: len(experiences[i].prompt_ids))
+        while indices:
+            row = Row()
+            placed = _fill(row, [experiences[i] for i in indices], length)
+            if not placed:
+                longest = len(experiences[indices[0]].prompt_ids) + len(experiences[indices[0]].response_ids)
+                raise ValueError(f"a state and its response have {longest} tokens, a row {length}; lengthen the rows")
+            for index, predictions in zip(indices, placed, strict=False):
+                places[index] = Place(len(rows), predictions)
+            indices = indices[len(placed) :]
+            rows.append(row)
+    return Packed(tuple(rows), tuple(places[index] for index in range(len(experiences))))
+
+
+def _fill(row: Row, experiences: Sequence[Experience], length: int) -> list[slice]:
+    """Adds as many of the experiences, shortest state first, as fit; returns the places of their predictions."""
+    placed: list[slice] = []
+    history: tuple[int, ...] = ()
+    parent: int | None = None
+    for experience in experiences:
+        prompt, response = experience.prompt_ids, experience.response_ids
+        assert prompt[: len(history)] == history, "the states of a trajectory are prefixes of one another"
+        piece = prompt[len(history) :]
+        fits = len(row.tokens) + len(piece) + len(response) <= length and len(row.seen) + 2 <= NUM_SEGMENTS
+        if not fits or len(row.targets) + len(response) > num_predictions(length):
+            break
+        if piece:
+            parent, history = row.add(piece, parent), prompt
+        assert parent is not None
+        placed.append(row.predict_segment(row.add(response, parent), parent))
+    return placed
+
+
+def num_predictions(length: int) -> int:
+    """Returns M, the predictions of a row of `length` tokens."""
+    return length // 2
+
+
+def stack_packed(packed: Packed, length: int, rows_per_micro_batch: int) -> list[Rows]:
+    """Returns the rows as micro-batches of one shape; the last is filled up with empty rows."""
+    rows = list(packed.rows)
+    rows += [Row() for _ in range(-len(rows) % rows_per_micro_batch)]
+    return [
+        stack_rows(rows[i : i + rows_per_micro_batch], length, num_predictions(length), NUM_SEGMENTS)
+        for i in range(0, len(rows), rows_per_micro_batch)
+    ]
+
+
+def by_response(packed: Packed, values: Sequence[np.ndarray], max_tokens: int) -> Float[np.ndarray, "R T"]:
+    """Returns values at predictions (`[B, M]` by micro-batch) as one row a response, padded with 0."""
+    table = np.concatenate([np.asarray(value) for value in values])
+    result = np.zeros((len(packed.places), max_tokens), np.float32)
+    for index, place in enumerate(packed.places):
+        found = table[place.row, place.predictions]
+        result[index, : len(found)] = found
+    return result
+
+
+def by_prediction(packed: Packed, values: Float[np.ndarray, "R T"], like: Sequence[Rows]) -> list[np.ndarray]:
+    """Returns values by response as arrays `[B, M]` for each micro-batch; the inverse of `by_response`."""
+    table = np.zeros((sum(len(rows.tokens) for rows in like), like[0].targets.shape[1]), np.float32)
+    for index, place in enumerate(packed.places):
+        table[place.row, place.predictions] = values[index, : place.predictions.stop - place.predictions.start]
+    return np.split(table, len(like))

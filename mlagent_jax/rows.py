@@ -1,0 +1,100 @@
+"""Token rows: several segments side by side, which of them see which, and what is to be predicted from where.
+
+A segment continues its parent, and sees it and all that its parent sees: responses that share a prompt are children of
+one segment, packed sequences are segments without a parent. What is learnt or scored is given as explicit pairs
+(place of the hidden state, token to predict), since the last token of a shared prompt predicts several next tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mlagent_jax.model.attention import Layout
+
+
+class Rows(NamedTuple):
+    """A batch of rows, as the model takes it.
+
+    Attributes:
+        tokens: `[B, T]`.
+        positions: `[B, T]` position of each token in its own sequence, from 0.
+        layout: which tokens see which.
+        sources: `[B, M]` index in the row of the hidden state that predicts.
+        targets: `[B, M]` the token it is to predict.
+        weights: `[B, M]` weight of the prediction; 0 where there is none.
+    """
+
+    tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"]
+    positions: Int[Array, "B T"] | Int[np.ndarray, "B T"]
+    layout: Layout
+    sources: Int[Array, "B M"] | Int[np.ndarray, "B M"]
+    targets: Int[Array, "B M"] | Int[np.ndarray, "B M"]
+    weights: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+
+
+@dataclass
+class Row:
+    """One row under construction; segments are numbered from 1 in the order they are added."""
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    seen: list[tuple[int, ...]] = field(default_factory=list)  # by segment: the segments it sees, itself included
+    ends: list[int] = field(default_factory=list)  # by segment: index of its last token
+    sources: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, tokens: Sequence[int], parent: int | None = None) -> int:
+        """Returns the number of a new segment of `tokens` that continues segment `parent`."""
+        assert tokens, "a segment has at least one token"
+        segment = len(self.seen) + 1
+        start = 0 if parent is None else self.positions[self.ends[parent - 1]] + 1
+        self.tokens.extend(tokens)
+        self.positions.extend(range(start, start + len(tokens)))
+        self.segments.extend([segment] * len(tokens))
+        self.seen.append((*(() if parent is None else self.seen[parent - 1]), segment))
+        self.ends.append(len(self.tokens) - 1)
+        return segment
+
+    def predict(self, source: int, target: int, weight: float = 1.0) -> None:
+        """Asks for `target` to be predicted from the hidden state at index `source`."""
+        self.sources.append(source)
+        self.targets.append(target)
+        self.weights.append(weight)
+
+    def predict_segment(self, segment: int, parent: int) -> slice:
+        """Returns the places among the row's predictions of a whole segment, its first token from its parent's last."""
+        start, end = self.ends[segment - 2] + 1, self.ends[segment - 1]
+        first = len(self.targets)
+        for index in range(start, end + 1):
+            self.predict(index - 1 if index > start else self.ends[parent - 1], self.tokens[index])
+        return slice(first, len(self.targets))
+
+
+def stack_rows(rows: Sequence[Row], length: int, num_predictions: int, num_segments: int) -> Rows:
+    """Returns rows as padded arrays: T = length, M = num_predictions, C = num_segments + 1 (0 is padding).
+
+    Raises:
+        ValueError: if a row holds more than fits.
+    """
+    b = len(rows)
+    tokens, positions, segments = (np.zeros((b, length), np.int32) for _ in range(3))
+    sources, targets = (np.zeros((b, num_predictions), np.int32) for _ in range(2))
+    weights = np.zeros((b, num_predictions), np.float32)
+    ancestors = np.broadcast_to(np.eye(num_segments + 1, dtype=bool), (b, num_segments + 1, num_segments + 1)).copy()
+    for i, row in enumerate(rows):
+        size, count = len(row.tokens), len(row.targets)
+        if size > length or count > num_predictions or len(row.seen) > num_segments:
+            raise ValueError(
+                f"a row of {size} tokens, {count} predictions and {len(row.seen)} segments does not fit the bucket of "
+                f"{length}, {num_predictions} and {num_segments}"
+            )
+        tokens[i, :size], positions[i, :size], segments[i, :size] = row.tokens, row.positions, row.segments
+        sources[i, :count], targets[i, :count], weights[i, :count] = row.sources, row.targets, row.weights
+        for segment, seen in enumerate(row.seen, 1):
+            ancestors[i, segment, list(seen)] = True
+    return Rows(tokens, positions, Layout(segments, ancestors), sources, targets, weights)

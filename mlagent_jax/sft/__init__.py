@@ -1,0 +1,1 @@
+"""Exploration-enriched fine-tuning on the expert's trajectories."""

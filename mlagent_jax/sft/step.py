@@ -1,0 +1,44 @@
+"""The fine-tuning step: cross-entropy of the agent's tokens."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from mlagent_jax.model.logprob import token_logprobs
+from mlagent_jax.rows import Rows
+from mlagent_jax.train_state import TrainState, apply_gradients
+
+SFTStep = Callable[[TrainState, Rows], tuple[TrainState, dict[str, Array]]]
+SFTEval = Callable[[PyTree, Rows], tuple[Array, Array]]
+
+
+def cross_entropy(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns the summed -log p of the targets, in nats, and the sum of their weights."""
+    logprob, _ = token_logprobs(nnx.merge(graph, parameters), rows)
+    return -jnp.sum(jnp.where(rows.weights > 0, logprob * rows.weights, 0.0)), jnp.sum(rows.weights)
+
+
+def make_sft_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation) -> SFTStep:
+    """Returns the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update."""
+
+    def loss(parameters: PyTree, rows: Rows) -> Float[Array, ""]:
+        total, weight = cross_entropy(graph, parameters, rows)
+        return total / jnp.maximum(weight, 1.0)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, rows: Rows) -> tuple[TrainState, dict[str, Array]]:
+        value, gradients = jax.value_and_grad(loss)(state.parameters, rows)
+        state, norm = apply_gradients(state, gradients, optimizer)
+        return state, {"loss": value, "gradient_norm": norm}
+
+    return step
+
+
+def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:
+    """Returns the compiled evaluation: summed cross-entropy and number of targets of a batch."""
+    return jax.jit(partial(cross_entropy, graph))

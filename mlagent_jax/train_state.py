@@ -1,0 +1,49 @@
+"""What a training step takes and gives: parameters, optimizer state, the number of steps done."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
+
+from mlagent_jax.model.sharding import optimizer_shardings, parameter_shardings, parameters_of
+
+
+class TrainState(NamedTuple):
+    """The trained part of one network.
+
+    Attributes:
+        parameters: fp32 master weights.
+        optimizer: optax state.
+        step: optimizer steps done.
+    """
+
+    parameters: PyTree
+    optimizer: PyTree
+    step: Int[Array, ""]
+
+
+def make_state(model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Returns the state before the first step, laid out on the mesh."""
+    parameters = parameters_of(model)
+    parameters = jax.device_put(parameters, parameter_shardings(parameters, mesh))
+    moments = optimizer.init(parameters)
+    moments = jax.device_put(moments, optimizer_shardings(moments, mesh))
+    return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+
+
+def apply_gradients(
+    state: TrainState, gradients: PyTree, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Returns the state after one optimizer step, and the global norm of the gradients before clipping."""
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    return TrainState(parameters, optimizer_state, state.step + 1), optax.global_norm(gradients)
+
+
+def add_trees(a: PyTree, b: PyTree) -> PyTree:
+    """Returns the sum, leaf by leaf; gradients of micro-batches are accumulated with it."""
+    return jax.tree.map(jnp.add, a, b)
