@@ -5,6 +5,7 @@ process), so it must outlive every script it starts.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
@@ -60,7 +61,8 @@ class Background:
             self._loop.close()
 
     def _settle(self) -> None:
-        asyncio.run_coroutine_threadsafe(_await_cancelled(), self._loop).result(SETTLE_SECONDS + 1)
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_await_cancelled(), self._loop).result(SETTLE_SECONDS + 1)
 
     def _check_usable(self, coro: Coroutine[Any, Any, Any]) -> None:
         if self._loop.is_closed() or threading.current_thread() is self._thread:

@@ -14,7 +14,7 @@ from rollout.errors import CorruptRecord, InfrastructureError
 from rollout.journal import Journal
 from rollout.state_pool import PoolState
 from rollout.step import Environment
-from rollout.types import Completion, Policy
+from rollout.types import Actor, Completion, Policy
 from tasks.action import EDIT
 from tasks.feedback import Outcome
 from tasks.reward import Version, reward
@@ -123,6 +123,30 @@ async def roll_out(
 
     batches = await gather(act_in(index) for index in range(len(states)))
     return [experience for batch in batches for experience in batch]
+
+
+async def act_once(
+    environment: Environment,
+    actor: Actor,
+    states: Sequence[PoolState],
+    *,
+    num_samples: int,
+    seed: int,
+    reward_version: Version = "v2",
+) -> list[Experience]:
+    """Returns `num_samples` experiences of each state by an actor that is no policy, such as a baseline; no tokens.
+
+    Raises:
+        ExpertError: when an actor behind an endpoint does not answer.
+    """
+
+    async def act(index: int, sample: int) -> Experience:
+        state = states[index]
+        response = await actor.act(state.instance, state.state, draw_seed(seed, "action", index, sample))
+        text = response.text if response else ""
+        return replace(await _do(environment, state, (), text, reward_version), sample=sample)
+
+    return await gather(act(index, sample) for index in range(len(states)) for sample in range(num_samples))
 
 
 def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """One step of the environment: a pure function of an immutable snapshot and a response."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tasks.action import Invalid, parse_response
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
 from tasks.task import Instance, Task
 
-ATTEMPTS = 2  # an action whose infrastructure failed is done once more
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,11 @@ class Environment:
         if isinstance(action, Invalid):
             text = f"{invalid_text(action.reason)}\n{status_line(snapshot.best_script, snapshot.best_score)}"
             return StepResult(Feedback(Outcome.INVALID, storable(text)), snapshot, "", {}, 0.0)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                effect = await self.actions.do(instance, snapshot.files, action)
-                break
-            except InfrastructureError:
-                if attempt == ATTEMPTS:
-                    raise
+        try:
+            effect = await self.actions.do(instance, snapshot.files, action)
+        except InfrastructureError as error:
+            log.warning("%s is done once more after %r", action.name, error)
+            effect = await self.actions.do(instance, snapshot.files, action)
         after = advance(instance.task, snapshot, effect)
         text = f"{effect.text}\n{status_line(after.best_script, after.best_score)}"
         feedback = Feedback(effect.outcome, storable(text), effect.metric, effect.validation)

@@ -1,9 +1,12 @@
 """The seven actions, one step at a time: what each does, says and leaves."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rollout.errors import CoderError, ExecutorError
 from rollout.step import StepResult
@@ -256,6 +259,26 @@ def test_text_that_utf8_cannot_hold_is_taken_in(toys):
     assert result.arguments["edit_instruction"] == "?"
     listed = toys.respond(grammar.LIST_FILES, dir_path="SPOT").replace("SPOT", "\\ud800")
     assert step(toys, listed).feedback.text.encode()
+
+
+VALUES = st.text(max_size=20) | st.sampled_from(["cedar.py", "birch_train.csv", "../x", "/", ".", "3", "9" * 30])
+RESPONSES = st.text(max_size=200) | st.sampled_from(sorted(grammar.ARGUMENTS)).flatmap(
+    lambda name: st.fixed_dictionaries(dict.fromkeys(grammar.ARGUMENTS[name], VALUES)).map(
+        lambda arguments: (
+            f"Reflection:\nResearch Plan and Status:\nFact Check:\nThought:\nAction: {name}\n"
+            f"Action Input: {json.dumps(arguments)}"
+        )
+    )
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(response=RESPONSES)
+def test_no_response_breaks_the_environment_or_touches_the_data(toys, response: str):
+    result = step(toys, response)
+    start = toys.environment.start(toys.instance)
+    assert result.feedback.text.encode().endswith(BEST.encode())
+    assert {name: result.after.files[name] for name in toys.instance.read_only}.items() <= start.files.items()
 
 
 def test_an_infrastructure_failure_is_tried_once_more_and_then_raised(toys):

@@ -3,12 +3,13 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError, ServerError
 from rollout.journal import Journal
-from rollout.single_step import Experience, reward_figures, roll_out
+from rollout.single_step import Experience, act_once, reward_figures, roll_out
 from rollout.state_pool import PoolState
 from tasks.feedback import Outcome
 from tasks.prompt import problem_text
@@ -22,8 +23,8 @@ def states(toys) -> list[PoolState]:
     return [PoolState(f"t{i}", 0, state, snapshot, toys.instance) for i in range(3)]
 
 
-def run(toys, policy, states, **options) -> list[Experience]:
-    settings = {"num_samples": 4, "seed": 5} | options
+def run(toys, policy, states, **options: Any) -> list[Experience]:
+    settings: dict[str, Any] = {"num_samples": 4, "seed": 5} | options
     return asyncio.run(roll_out(toys.environment, policy, toys.tokenizer, states, **settings))
 
 
@@ -100,3 +101,12 @@ def test_a_server_that_does_not_answer_is_not_hidden(toys, states: list[PoolStat
 
     with pytest.raises(ServerError, match="no answer"):
         run(toys, Silent(), states)
+
+
+def test_an_actor_that_is_no_policy_is_rewarded_the_same_way(toys, states: list[PoolState]):
+    actor = toys.actor([toys.edit("SCRIPT", "oak.py", correct=9, validation=0.8)])
+    experiences = asyncio.run(act_once(toys.environment, actor, states, num_samples=2, seed=5))
+    assert [(one.trajectory_id, one.sample, one.reward) for one in experiences] == [
+        (f"t{i}", j, 0.8) for i in range(3) for j in range(2)
+    ]
+    assert len({seed for _, _, seed in actor.calls}) == 6

@@ -15,7 +15,7 @@ from tasks.task import Task
 def trajectory(toys, name: str, task: str, num_steps: int, answered: bool) -> Trajectory:
     snapshots = [Snapshot({}, float(i), None, "cedar.py", 0.5) for i in range(num_steps + 1)]
     steps = [
-        Step(f"r{i}", grammar.LIST_FILES, {}, Feedback(Outcome.NON_EDIT, f"f{i}"), *snapshots[i : i + 2], 0.0)
+        Step(f"r{i}", grammar.LIST_FILES, {}, Feedback(Outcome.NON_EDIT, f"f{i}"), snapshots[i], snapshots[i + 1], 0.0)
         for i in range(num_steps)
     ]
     if answered:
