@@ -27,10 +27,16 @@ class ConfigError(ValueError):
 class Tasks:
     """Which ML problems are learnt from and which are only evaluated."""
 
-    train: tuple[str, ...] = ()
-    """Names of tasks to learn from, folders of tasks/catalog; empty: every training task there is."""
-    heldout: tuple[str, ...] = ()
-    """Names of tasks seen only in evaluation; empty: every held-out task there is."""
+    train: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "customer_churn",
+        "diamond_price",
+        "digit_images",
+        "house_price",
+        "movie_sentiment",
+    )
+    """Tasks to learn from; `python -m tasks list` shows the catalog."""
+    heldout: tuple[str, ...] = ("hotel_rate", "leaf_species", "tweet_device")
+    """Tasks seen only in evaluation."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -105,8 +111,10 @@ class Model:
     """Key/value heads, each shared by num_heads / num_kv_heads query heads."""
     intermediate_size: Count = 768
     """Width of the SwiGLU feed-forward."""
-    rope_theta: Positive = 10000.0
+    rope_theta: Positive = 1000000.0
     """Base of the rotary position embedding."""
+    induction_init: bool = True
+    """Whether a model from scratch starts with heads that copy from the context (mlagent_jax.model.induction)."""
     tie_word_embeddings: bool = True
     """Whether the output head is the embedding table."""
     dtype: Dtype = "float32"
@@ -159,8 +167,6 @@ class SFT:
     """Readings without a better held-out perplexity after which training stops."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
     """Share of the trajectories kept for the held-out perplexity."""
-    copy_warmup_steps: CountOrZero = 0
-    """Steps on sequences that only ask to copy from the context, before the trajectories."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -195,6 +201,10 @@ class PPO:
     """Actions sampled from each state."""
     max_response_tokens: Count = 128
     """Tokens of an action at most."""
+    row_length: Count = 1536
+    """Tokens of a training row: a shared history and the responses to its states."""
+    rows_per_micro_batch: Count = 4
+    """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
     temperature: Positive = 1.0
     """Sampling temperature; the update uses the same."""
     reward: Literal["v1", "v2"] = "v2"

@@ -1,6 +1,7 @@
 """Settings that must go together, checked before anything starts."""
 
 from mlagent_jax.config import Config, ConfigError, Writer
+from tasks import registry
 
 
 def check(config: Config) -> None:
@@ -8,14 +9,25 @@ def check(config: Config) -> None:
     _check_writers(config)
     _check_model(config)
     _check_batches(config)
-    shared = sorted(set(config.tasks.train) & set(config.tasks.heldout))
-    if shared:
-        raise ConfigError(f"tasks.train and tasks.heldout share {', '.join(shared)}; a task is one or the other")
+    _check_tasks("train", config.tasks.train)
+    _check_tasks("heldout", config.tasks.heldout)
     if config.ppo.max_response_tokens >= config.server.max_model_len:
         raise ConfigError(
             f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "
             f"server.max_model_len={config.server.max_model_len}; raise server.max_model_len"
         )
+
+
+def _check_tasks(split: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        try:
+            found = registry.entry(name).split
+        except ValueError as error:
+            raise ConfigError(f"tasks.{split}: {error}") from None
+        if found != split:
+            raise ConfigError(f"tasks.{split}: {name} is one of the catalog's {found} tasks; move it to tasks.{found}")
+        if names.count(name) > 1:
+            raise ConfigError(f"tasks.{split}: {name} is given twice; give it once")
 
 
 def _check_writers(config: Config) -> None:

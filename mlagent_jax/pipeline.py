@@ -1,46 +1,77 @@
 """The stages of a run in their order, each done, gone on with, or skipped."""
 
+import shutil
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import to_yaml
 from mlagent_jax.logs import logging_to
+from mlagent_jax.model.config import read_config
+from mlagent_jax.policy_server import PolicyServer, check_address
 from mlagent_jax.progress import Reporter, duration_text
 from mlagent_jax.report import write_report
 from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, write_text
+from mlagent_jax.sft import loop as sft
+from mlagent_jax.stages import collect, evaluate, ppo
 from mlagent_jax.summary import commit, write_summary
+from mlagent_jax.world import World, open_world
+
+ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
+SERVED = {"ppo", "evaluate"}  # stages that sample from the policy
 
 
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
     """Brings the named stages of the run up to date; summary.json and report.html are rewritten after each.
 
     Raises:
-        ConfigError: if the run directory is in use, or a stage needs another that is not done.
+        ValueError: if the run directory is in use, a stage needs another that is not done, or a setting does not work.
         InfrastructureError: if the server, a sandbox or an endpoint failed for good.
     """
     run_dir = RunDir(Path(config.run_dir))
     with ExitStack() as stack:
         stack.enter_context(run_dir.lock())
         stack.enter_context(logging_to(run_dir.path("log.txt"), reporter.console))
+        stack.enter_context(_temporary_files_in(run_dir.path("tmp")))
+        due = [BY_NAME[name] for name in names if not run_dir.is_done(BY_NAME[name], config)]
+        if not due:
+            reporter.note(f"everything is done: {run_dir.path('report.html')}")
+            return
+        _check(due, names, config, run_dir)
         write_text(run_dir.path("config.yaml"), f"# commit {commit()}\n{to_yaml(config)}")
-        for name in names:
-            _bring_up_to_date(BY_NAME[name], config, run_dir, reporter)
+        world = None
+        if ACTING & {stage.name for stage in due}:
+            world = stack.enter_context(open_world(config, run_dir, reporter))
+        server = stack.enter_context(PolicyServer(config, run_dir))
+        for stage in due:
+            _do(stage, config, run_dir, reporter, world, server)
         reporter.note(f"report: {run_dir.path('report.html')}")
 
 
-def _bring_up_to_date(stage: Stage, config: Config, run_dir: RunDir, reporter: Reporter) -> None:
-    if run_dir.is_done(stage, config):
-        reporter.note(f"{stage.name}: done before")
-        return
-    run_dir.require(stage, config)
+def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: RunDir) -> None:
+    """Raises for what would only be found out in the middle of the run otherwise."""
+    if len(names) == 1:
+        run_dir.require(due[0], config)
+    due_names = {stage.name for stage in due}
+    if "sft" in due_names and config.model.path is not None:
+        read_config(Path(config.model.path))
+    if SERVED & due_names and config.server.address is not None:
+        check_address(config.server.address)
+
+
+def _do(
+    stage: Stage, config: Config, run_dir: RunDir, reporter: Reporter, world: World | None, server: PolicyServer
+) -> None:
     start = run_dir.begin(stage, config)
-    reporter.note(f"{stage.name}: {start}" if start else f"{stage.name}")
+    reporter.note(f"{stage.name}{f': {start}' if start else ''}")
     began = time.monotonic()
-    figures = _run(stage.name, config, run_dir, reporter)
+    if stage.name in SERVED:
+        server.launch(run_dir.sft_policy)  # ready by the time it is asked
+    figures = _run(stage.name, config, run_dir, reporter, world, server)
     seconds = time.monotonic() - began
     run_dir.finish(stage, config, figures, seconds)
     write_summary(run_dir, config)
@@ -48,6 +79,33 @@ def _bring_up_to_date(stage: Stage, config: Config, run_dir: RunDir, reporter: R
     reporter.note(f"{stage.name}: done in {duration_text(seconds)}")
 
 
-def _run(name: str, config: Config, run_dir: RunDir, reporter: Reporter) -> Mapping[str, Any]:
-    """Returns the figures of one stage, by running it."""
-    raise NotImplementedError
+def _run(
+    name: str, config: Config, run_dir: RunDir, reporter: Reporter, world: World | None, server: PolicyServer
+) -> Mapping[str, Any]:
+    """Returns the figures of one stage, by doing it."""
+    if name == "sft":
+        return sft.run(config, run_dir, reporter)
+    if name == "export":
+        from mlagent_jax import export
+
+        return export.run(config, run_dir, reporter)
+    assert world is not None, f"{name} acts"
+    if name == "collect":
+        return collect.run(config, run_dir, reporter, world)
+    if name == "ppo":
+        return ppo.run(config, run_dir, reporter, world, server)
+    return evaluate.run(config, run_dir, reporter, world, server)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Has this process make its temporary files in `folder`, so that even a kill leaves none outside the run."""
+    before = tempfile.tempdir
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tempfile.tempdir = str(folder.absolute())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)

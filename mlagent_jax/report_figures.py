@@ -28,7 +28,7 @@ OUTCOME_NAMES = {
     "non_edit": "looked, did not edit",
     "edit": "edit that ran",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,

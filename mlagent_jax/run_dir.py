@@ -60,6 +60,21 @@ class RunDir:
         """Returns a path inside the run directory."""
         return self.root.joinpath(*parts)
 
+    @property
+    def tokenizer(self) -> Path:
+        """The policy's tokenizer."""
+        return self.path("tokenizer")
+
+    @property
+    def sft_policy(self) -> Path:
+        """The fine-tuned policy, a Hugging Face directory."""
+        return self.path("sft", "model")
+
+    @property
+    def ppo_policy(self) -> Path:
+        """The policy after PPO, a Hugging Face directory."""
+        return self.path("ppo", "model")
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the run directory, making it first; the lock ends with the process, however that ends.

@@ -102,10 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(
                 f"the disk is full ({where}); free some space and run the same command to go on", USER_ERROR
             )
-        if error.filename is None:
+        if error.filename is not None:
+            return _complain(f"{error.filename}: {error.strerror}", USER_ERROR)
+        if not _raised_by_us(error):
             raise
-        return _complain(f"{error.filename}: {error.strerror}", USER_ERROR)
-    except ValueError as error:
+        return _complain(str(error), USER_ERROR)
+    except (ValueError, FloatingPointError) as error:
         if not _raised_by_us(error):
             raise
         return _complain(str(error), USER_ERROR)

@@ -17,14 +17,14 @@ def complaint(*overrides: str) -> str:
 
 
 def test_override_sets_one_key_and_leaves_the_rest() -> None:
-    config = load_config(None, ["ppo.num_updates=7", "tasks.train=[a, b]"])
+    config = load_config(None, ["ppo.num_updates=7", "tasks.train=[digit_images, house_price]"])
     assert config.ppo.num_updates == 7
-    assert config.tasks.train == ("a", "b")
+    assert config.tasks.train == ("digit_images", "house_price")
     assert config.ppo.clip == Config().ppo.clip
 
 
 def test_yaml_round_trip_is_the_same_configuration(tmp_path: Path) -> None:
-    config = load_config(None, ["seed=3", "sft.learning_rate=1e-5", "tasks.heldout=[x]"])
+    config = load_config(None, ["seed=3", "sft.learning_rate=1e-5", "tasks.heldout=[]"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load_config(tmp_path / "config.yaml") == config
 
@@ -101,7 +101,9 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
             + ["ideas.source=endpoint", "ideas.pool_size=500"],
             "lower it",
         ),
-        (["tasks.train=[a]", "tasks.heldout=[a]"], "share a"),
+        (["tasks.train=[house_prices]"], "nearest: house_price"),
+        (["tasks.heldout=[digit_images]"], "move it to tasks.train"),
+        (["tasks.train=[digit_images, digit_images]"], "give it once"),
         (["ppo.max_response_tokens=4096"], "raise server.max_model_len"),
     ],
 )

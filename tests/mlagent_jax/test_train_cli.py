@@ -112,6 +112,7 @@ def test_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full (runs/x); free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2, "runs/x: Permission denied"),
+        (FileNotFoundError("models/x: no such file; expected a model"), 2, "models/x: no such file; expected a model"),
         (ServerError("no answer in 240 s"), 3, "ServerError: no answer in 240 s; details in runs/x/log.txt"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command to go on"),
     ],

@@ -1,0 +1,87 @@
+"""The one policy server of a run: launched as soon as there is a model, waited for by whoever needs it first."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mlagent_jax.config import Config
+from mlagent_jax.run_dir import RunDir
+from mlagent_jax.world import World
+from rollout.chat import ChatTokenizer
+from rollout.client import PolicyClient
+from rollout.errors import ServerError
+from rollout.server import ServerOptions, ServerProcess, is_healthy
+
+
+class PolicyServer:
+    """A server started here, or the running one of `server.address`; leaving the block ends what was started."""
+
+    def __init__(self, config: Config, run_dir: RunDir) -> None:
+        self._config = config.server
+        self._log = run_dir.path("server.log")
+        self._process: ServerProcess | None = None
+
+    def launch(self, model: Path) -> None:
+        """Starts serving the directory `model` and returns at once; a second call does nothing.
+
+        Raises:
+            ValueError: for what a user can mend: no vLLM, the port in use.
+        """
+        if self._config.address is not None or self._process is not None:
+            return
+        options = ServerOptions(
+            dtype=self._config.dtype,
+            max_model_len=self._config.max_model_len,
+            kv_cache_mb=self._config.kv_cache_mb or 0,
+        )
+        process = ServerProcess(model, self._log, options, self._config.port)
+        process.launch()
+        self._process = process
+
+    def address(self) -> str:
+        """Returns where the server answers, once it does.
+
+        Raises:
+            ServerError: if it does not start, or nothing answers at `server.address`.
+        """
+        if self._config.address is not None:
+            check_address(self._config.address)
+            return self._config.address
+        assert self._process is not None, "launch comes first"
+        return self._process.wait_ready(self._config.start_timeout_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+
+@contextmanager
+def connected(config: Config, tokenizer: ChatTokenizer, world: World, server: PolicyServer) -> Iterator[PolicyClient]:
+    """Yields a client of the run's server that samples as training did."""
+    client = PolicyClient(
+        server.address(),
+        temperature=config.ppo.temperature,
+        max_tokens=config.ppo.max_response_tokens,
+        stop_ids=[tokenizer.eos_id],
+    )
+    try:
+        world.background.run(client.connect())
+        yield client
+    finally:
+        world.background.run(client.close())
+
+
+def check_address(address: str) -> None:
+    """Raises ServerError unless a healthy server answers at `address`."""
+    if not is_healthy(address):
+        raise ServerError(
+            f"no policy server answers at server.address={address}; start one there with python -m rollout.server "
+            "--model DIR, or set server.address=null to have it started here"
+        )

@@ -1,0 +1,1 @@
+"""The stages of a run that learn nothing themselves: collecting the expert's trajectories, evaluating policies."""

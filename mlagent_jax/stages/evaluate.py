@@ -1,0 +1,93 @@
+"""The evaluation: whole trajectories of the initial script, the fine-tuned policy and the PPO policy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlagent_jax.config import Config
+from mlagent_jax.model.hf import load_hf
+from mlagent_jax.policy_server import PolicyServer, connected
+from mlagent_jax.progress import Bar, Reporter
+from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.tried import what_was_tried
+from mlagent_jax.weight_sync import WeightSync
+from mlagent_jax.world import World
+from rollout.chat import ChatTokenizer
+from rollout.collect import EpisodePlan, collect
+from rollout.episode import PolicyActor
+from rollout.evaluate import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.types import Actor, Trajectory
+from tasks.prompt import problem_text
+from tasks.state import State
+from tasks.task import Task
+
+
+def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
+    """Writes evaluate/<initial|sft|ppo>/ and evaluate/tried.json; returns the evaluation as `evaluation`.
+
+    All three go through the same episodes: the same tasks under the same names with the same seeds.
+
+    Raises:
+        InfrastructureError: if the server failed, or does not sample from the weights that are evaluated.
+    """
+    tasks = list(world.tasks.values())
+    plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
+    tokenizer = ChatTokenizer(run_dir.tokenizer)
+    room = {"context_limit": config.server.max_model_len, "max_response_tokens": config.ppo.max_response_tokens}
+    found: dict[str, list[Trajectory]] = {}
+    with reporter.bar("evaluate", 3 * len(plans)) as bar:
+        found["initial"] = episodes("initial", InitialScriptActor(), plans, config, run_dir, world, bar)
+        with connected(config, tokenizer, world, server) as client:
+            canary = tokenizer.prompt_ids(State(problem_text(plans[0].instance)))
+            sync = WeightSync(client, run_dir.path("tmp", "sync"), canary, config.server.dtype)
+            for name, folder in (("sft", run_dir.sft_policy), ("ppo", run_dir.ppo_policy)):
+                world.background.run(sync.push(load_hf(folder), client.version + 1))
+                actor = PolicyActor(client, tokenizer, **room)
+                found[name] = episodes(name, actor, plans, config, run_dir, world, bar)
+    tried = {name: what_was_tried(found[name], world.tasks) for name in ("sft", "ppo")}
+    write_json(run_dir.path("evaluate", "tried.json"), tried)
+    return {"evaluation": evaluation(found, tasks, config.seed)}
+
+
+def episodes(
+    name: str,
+    actor: Actor,
+    plans: Sequence[EpisodePlan],
+    config: Config,
+    run_dir: RunDir,
+    world: World,
+    bar: Bar,
+) -> list[Trajectory]:
+    """Returns the trajectories of one actor, those of an interrupted evaluation included; kept in evaluate/<name>."""
+    before = bar.done
+
+    def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+        bar.update(before + done, {f"gain of {name}": figures["span_gain"]})
+
+    return world.background.run(
+        collect(
+            run_dir.path("evaluate", name),
+            plans,
+            world.environment,
+            actor,
+            max_steps=config.evaluate.max_steps,
+            max_seconds=60 * config.evaluate.max_minutes,
+            num_concurrent=world.num_concurrent,
+            progress=progress,
+        )
+    )
+
+
+def evaluation(found: Mapping[str, Sequence[Trajectory]], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
+    """Returns `rollout.evaluate.summarize` by policy, and `ppo_minus_sft`, the paired difference of the span gains.
+
+    Each task has `span_interval` too, the bootstrap interval of its own mean over trajectories.
+    """
+    result: dict[str, Any] = {name: summarize(trajectories, tasks, seed) for name, trajectories in found.items()}
+    for summary in result.values():
+        for task in tasks:
+            if task.name in summary["tasks"]:
+                figures = summary["tasks"][task.name]
+                figures["span_interval"] = bootstrap([[task.gain(score) for score in figures["scores"]]], seed)
+    difference = gain_difference(found["ppo"], found["sft"], tasks, seed)
+    result["ppo_minus_sft"] = {f"{split}_span_gain": interval for split, interval in difference.items()}
+    return result

@@ -1,0 +1,36 @@
+"""The PPO stage's surroundings: the states to learn from, and the server to sample from."""
+
+from typing import Any
+
+from mlagent_jax.config import Config
+from mlagent_jax.policy_server import PolicyServer, connected
+from mlagent_jax.ppo import loop
+from mlagent_jax.progress import Reporter
+from mlagent_jax.run_dir import RunDir
+from mlagent_jax.world import World
+from rollout.chat import ChatTokenizer
+from rollout.state_pool import StatePool
+from rollout.trajectories import read_trajectories
+
+
+def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
+    """Writes ppo/; returns the figures of the training.
+
+    Raises:
+        ValueError: if a trajectory file is damaged, or the pool has too few states.
+        InfrastructureError: if the server failed.
+    """
+    tokenizer = ChatTokenizer(run_dir.tokenizer)
+    pool = make_pool(config, run_dir, world, tokenizer)
+    with connected(config, tokenizer, world, server) as client:
+        rollouts = loop.Rollouts(world.background, world.environment, client, tokenizer, pool)
+        figures = loop.run(config, run_dir, reporter, rollouts)
+    return {"pool_states": len(pool), **figures}
+
+
+def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool:
+    """Returns every state of the expert's trajectories whose prompt leaves room for a response."""
+    trajectories = read_trajectories(run_dir.path("trajectories"))
+    longest = config.server.max_model_len - config.ppo.max_response_tokens
+    pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps)
+    return pool.where(lambda state: len(tokenizer.prompt_ids(state.state)) <= longest)

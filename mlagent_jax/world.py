@@ -1,0 +1,92 @@
+"""The world that agents act in: prepared tasks, an environment, and the thread in which it all happens."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlagent_jax.config import Config, ConfigError, Writer
+from mlagent_jax.progress import Reporter
+from mlagent_jax.run_dir import RunDir
+from rollout.background import Background
+from rollout.coder import EndpointCoder, RecipeCoder
+from rollout.endpoint import ChatEndpoint
+from rollout.errors import CoderError, InfrastructureError
+from rollout.executor import make_executor
+from rollout.step import Environment
+from rollout.types import Coder
+from rollout.workspace import BlobStore
+from tasks import registry
+from tasks.task import Task
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything an episode needs but its actor.
+
+    Attributes:
+        tasks: the prepared tasks of the configuration by name, training tasks first.
+        environment: where actions are done.
+        background: the thread whose event loop does them.
+        num_concurrent: episodes worth having under way at one time.
+    """
+
+    tasks: Mapping[str, Task]
+    environment: Environment
+    background: Background
+    num_concurrent: int
+
+    def of_split(self, split: str) -> list[Task]:
+        """Returns the tasks of one split, `train` or `heldout`."""
+        return [task for task in self.tasks.values() if task.split == split]
+
+
+@contextmanager
+def open_world(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[World]:
+    """Yields the world of a run, its tasks prepared; leaving the block ends every script under way.
+
+    Raises:
+        ValueError: if a sandbox cannot be made, a task not prepared, or an endpoint has no key; says what to do.
+    """
+    python = Path(config.executor.python or Path(sys.prefix) / "task_env/bin/python")
+    store = BlobStore(run_dir.path("blobs"))
+    executor = make_executor(store, python, config.executor.slots, run_dir.path("cache"))
+    coder = make_coder(config.coder)
+    tasks = prepare(config, run_dir.path("data"), python, reporter)
+    with Background() as background:
+        # Twice as many episodes as scripts at a time: while some run theirs, the others are read and answered.
+        yield World(tasks, Environment(store, executor, coder), background, 2 * config.executor.slots)
+
+
+def make_coder(writer: Writer) -> Coder:
+    """Returns the coder of the configuration. Raises ValueError for an endpoint without its key."""
+    return RecipeCoder() if writer.kind == "offline" else EndpointCoder(endpoint(writer, CoderError))
+
+
+def endpoint(writer: Writer, error: type[InfrastructureError]) -> ChatEndpoint:
+    """Returns the endpoint of a writer, whose failures are raised as `error`."""
+    assert writer.base_url and writer.model, "checked with the configuration"
+    return ChatEndpoint(writer.base_url, writer.model, error, writer.api_key_env or "")
+
+
+def prepare(config: Config, data: Path, python: Path, reporter: Reporter) -> dict[str, Task]:
+    """Returns the tasks of the configuration by name, with their data in `data`.
+
+    The data packages are imported in a process of their own, where everything is made that is not there yet.
+    """
+    names = (*config.tasks.train, *config.tasks.heldout)
+    command = (sys.executable, "-m", "tasks", "prepare", *names, "--out", str(data), "--python", str(python))
+    # Its temporary files go where ours do, and so are gone with ours even after a kill.
+    environment = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        raise ConfigError(f"the tasks' data cannot be prepared: {said[-1]}")
+    for line in done.stdout.splitlines():
+        if "prepared already" not in line:
+            reporter.note(line)
+    return {name: registry.load(name, data) for name in names}
