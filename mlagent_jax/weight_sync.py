@@ -23,14 +23,13 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token
 class WeightSync:
     """Pushes the policy into the running server and checks it on a canary prompt."""
 
-    def __init__(self, client: PolicyClient, folder: Path, canary: Sequence[int], dtype: str, server_dtype: str) -> None:
+    def __init__(self, client: PolicyClient, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
         """Takes a folder to write weights to, and the token ids that the check scores.
 
         Args:
-            dtype: what weights are written in.
             server_dtype: what the server computes in; sets how near its log-probabilities must be.
         """
-        self.client, self.folder, self.dtype = client, folder, dtype
+        self.client, self.folder = client, folder
         self.canary = list(canary)
         self.tolerance = TOLERANCE.get(server_dtype, TOLERANCE["bfloat16"])
         row = Row()
@@ -47,7 +46,7 @@ class WeightSync:
         """
         aside = self.folder.with_name(f"{self.folder.name}.{os.getpid()}")
         try:
-            save_hf(model, aside, self.dtype)
+            save_hf(model, aside)
             await self.client.update_weights(aside, version)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -57,7 +56,7 @@ class WeightSync:
         """Raises ServerError unless the server scores the canary as `model` does."""
         graph, parameters = nnx.split(model)
         expected = np.asarray(_score(graph, parameters, self._rows))[0, : len(self.canary) - 1]
-        await verify_weights(self.client, self.canary, [float(x) for x in expected], self.tolerance)
+        await verify_weights(self.client, [(self.canary, expected.tolist())], self.tolerance)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -61,7 +61,9 @@ def read_config(folder: Path) -> Qwen2Config:
         raise FileNotFoundError(f"{path}: no such file; expected a Hugging Face model directory with config.json")
     raw = json.loads(path.read_text())
     if raw.get("model_type") != "qwen2":
-        raise ValueError(f"{path}: model_type is {raw.get('model_type')!r}; only 'qwen2' (Qwen2 and Qwen2.5) is supported")
+        raise ValueError(
+            f"{path}: model_type is {raw.get('model_type')!r}; only 'qwen2' (Qwen2 and Qwen2.5) is supported"
+        )
     if raw.get("use_sliding_window"):
         raise ValueError(f"{path}: use_sliding_window=true is not supported; set it to false for full attention")
     heads, width = raw["num_attention_heads"], raw["hidden_size"]

@@ -9,7 +9,6 @@ Induction Heads", with a bigram for the key). Nothing is frozen: training starts
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Float
 
 from mlagent_jax.model.qwen2 import Qwen2

@@ -62,9 +62,7 @@ class Qwen2(nnx.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
 
-    def hidden(
-        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], layout: Layout
-    ) -> Float[Array, "B T D"]:
+    def hidden(self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], layout: Layout) -> Float[Array, "B T D"]:
         """Returns the final, normed hidden states; the one forward path of training and scoring."""
         x = self.embed_tokens[...][tokens].astype(self.dtype)
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)

@@ -12,7 +12,7 @@ def token_rewards(
     reference_logprobs: Float[Array, "R T"],
     kl_coefficient: float,
 ) -> Float[Array, "R T"]:
-    """Returns r_t = -kl_coefficient (log pi(a_t|s_t) - log pi_ref(a_t|s_t)), plus the action's reward on the last token.
+    """Returns r_t = -kl_coefficient (log pi(a_t|s_t) - log pi_ref(a_t|s_t)), plus the reward on the last token.
 
     The KL term is the k1 estimator of KL(pi || pi_ref), inside the reward as in InstructGPT (arXiv 2203.02155).
 

@@ -43,9 +43,7 @@ def make_policy(
     def score(parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
         return token_logprobs(nnx.merge(graph, parameters), rows, temperature)[0]
 
-    def loss(
-        parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Figures]:
+    def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
         logprobs, entropy = token_logprobs(nnx.merge(graph, parameters), batch.rows, temperature)
         mask = batch.rows.weights > 0
         change = jnp.where(mask, logprobs - batch.old_logprobs, 0.0)
@@ -68,9 +66,7 @@ def make_critic(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, cl
     def score(parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
         return nnx.merge(graph, parameters).values(rows)
 
-    def loss(
-        parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Figures]:
+    def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
         values = score(parameters, batch.rows)
         losses = clipped_value_loss(values, batch.old_values, batch.returns, clip)
         figures = {"value_loss": _sum_over(batch.rows.weights > 0, num_tokens, losses)}

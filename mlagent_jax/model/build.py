@@ -1,0 +1,53 @@
+"""The policy a run starts from: a checkpoint's, or a fresh one of the configured shape."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import nnx
+
+from mlagent_jax.config import Config, Model
+from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.induction import write_induction_heads
+from mlagent_jax.model.qwen2 import Qwen2
+from rollout.chat import ChatTokenizer
+
+
+def model_config(model: Model, vocab_size: int, eos_token_id: int, max_length: int) -> Qwen2Config:
+    """Returns the network's shape as the configuration gives it."""
+    return Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        num_kv_heads=model.num_kv_heads,
+        head_dim=model.hidden_size // model.num_heads,
+        rope_theta=model.rope_theta,
+        tie_word_embeddings=model.tie_word_embeddings,
+        max_position_embeddings=max_length,
+        eos_token_id=eos_token_id,
+    )
+
+
+def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
+    """Returns the policy before training: read from `model.path`, or fresh weights drawn from the run's seed.
+
+    Raises:
+        ValueError: if the checkpoint has fewer embedding rows than the tokenizer has tokens.
+        FileNotFoundError: if `model.path` is no model directory.
+    """
+    dtype = jnp.dtype(config.model.dtype)
+    if config.model.path is not None:
+        model = load_hf(Path(config.model.path), dtype)
+        if model.config.vocab_size < tokenizer.vocab_size:
+            raise ValueError(
+                f"{config.model.path}: {model.config.vocab_size} embedding rows for a tokenizer of "
+                f"{tokenizer.vocab_size} tokens; use the tokenizer the model was trained with"
+            )
+        return model
+    shape = model_config(config.model, tokenizer.vocab_size, tokenizer.eos_id, config.server.max_model_len)
+    model = Qwen2(shape, nnx.Rngs(config.seed), dtype)
+    if config.model.induction_init:
+        write_induction_heads(model, config.seed)
+    return model
