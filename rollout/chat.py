@@ -29,7 +29,9 @@ END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START, END)
 
 # transformers rebuilds the tokenizer of every folder whose config says qwen2 with this split, whatever the folder says.
-QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -66,15 +68,11 @@ class ChatTokenizer:
         """
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
-            raise ValueError(
-                f"no tokenizer at {path}; expected a folder with {TOKENIZER_FILE}, as a checkpoint has"
-            )
+            raise ValueError(f"no tokenizer at {path}; expected a folder with {TOKENIZER_FILE}, as a checkpoint has")
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception for whatever it cannot read
-            raise ValueError(
-                f"{path} is not a tokenizer of the `tokenizers` library: {error}"
-            ) from None
+        except Exception as error:  # the library raises bare Exception for whatever it cannot read
+            raise ValueError(f"{path} is not a tokenizer of the `tokenizers` library: {error}") from None
         self.tokenizer.encode_special_tokens = True
         self.folder = Path(folder)
         self.start_id = self._special_id(START)
@@ -137,15 +135,11 @@ class ChatTokenizer:
         """Returns the id of a special token of ChatML."""
         token_id = self.tokenizer.token_to_id(token)
         if token_id is None:
-            raise ValueError(
-                f"the tokenizer in {self.folder} has no token {token}; expected a ChatML one (Qwen2.5's)"
-            )
+            raise ValueError(f"the tokenizer in {self.folder} has no token {token}; expected a ChatML one (Qwen2.5's)")
         return token_id
 
 
-def train_tokenizer(
-    texts: Iterable[str], folder: Path, vocab_size: int
-) -> ChatTokenizer:
+def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> ChatTokenizer:
     """Returns a byte-level BPE trained on `texts` and written to `folder`, loadable by transformers as Qwen2's.
 
     As in Qwen2.5, the special tokens have the last ids. Small texts run out of merges before `vocab_size`.
@@ -154,9 +148,7 @@ def train_tokenizer(
         ValueError: where `vocab_size` has no room for 256 bytes and the special tokens.
     """
     if vocab_size < 256 + len(SPECIAL_TOKENS):
-        raise ValueError(
-            f"vocab_size={vocab_size} is too small; 256 bytes and {len(SPECIAL_TOKENS)} special tokens"
-        )
+        raise ValueError(f"vocab_size={vocab_size} is too small; 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -172,9 +164,7 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     added = {
         str(tokenizer.token_to_id(token)): {
             "content": token,
@@ -202,9 +192,7 @@ def train_tokenizer(
         "unk_token": None,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write_aside(
-        folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    )
+    _write_aside(folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     _write_aside(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     return ChatTokenizer(folder)
 

@@ -1,0 +1,117 @@
+"""Keeps one process group: ends it with its parent, and takes away what it leaves behind."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+TEMP_PREFIX = "mlagent-server-"
+SHARED_MEMORY = Path("/dev/shm")
+POLL_SECONDS = 0.1
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Supervised:
+    """A command in a process group and a temporary folder of its own; leaving the block ends both.
+
+    The command gets SIGTERM when this process is killed, whatever kills it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+        """Describes a command; entering the block starts it, with `TMPDIR` set to its folder."""
+        self.command = list(command)
+        self.environment = dict(environment)
+
+    def __enter__(self) -> Self:
+        remove_stale_folders()
+        # Grandchildren that lose their parent come to this process, which reaps them.
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-"))
+        supervisor = os.getpid()
+
+        def die_with_supervisor() -> None:
+            _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != supervisor:
+                os._exit(1)
+
+        self.process = subprocess.Popen(
+            self.command,
+            env={**self.environment, "TMPDIR": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_supervisor,
+        )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def end(self, grace_seconds: float = 5.0) -> None:
+        """Ends the whole group, first asking its leader, then by force, and removes its files."""
+        shared = _shared_memory_of_group(self.process.pid)
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(grace_seconds)
+            except subprocess.TimeoutExpired:
+                pass
+        _kill_group(self.process.pid)
+        self.process.wait()
+        _reap_group(self.process.pid)
+        for path in shared:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def remove_stale_folders() -> None:
+    """Removes the temporary folders of supervisors that were killed and so could not do it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMP_PREFIX}*-*"):
+        owner = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _reap_group(group: int, seconds: float = 5.0) -> None:
+    """Waits until no process of a killed group is left, as far as they came to this process."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-group, os.WNOHANG)[0] == 0:
+                time.sleep(POLL_SECONDS / 10)
+        except ChildProcessError:
+            return
+
+
+def _shared_memory_of_group(group: int) -> set[Path]:
+    """Returns the files in shared memory that processes of a group have mapped: what a SIGKILL would leave there."""
+    found: set[Path] = set()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if os.getpgid(int(process.name)) == group:
+                lines = (process / "maps").read_text().splitlines()
+                names = (line.split(maxsplit=5)[5] for line in lines if f" {SHARED_MEMORY}/" in line)
+                found.update(Path(name) for name in names if not name.endswith(" (deleted)"))
+        except OSError:
+            continue  # ended meanwhile, or not ours
+    return found

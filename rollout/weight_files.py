@@ -1,0 +1,62 @@
+"""What the safetensors files of a checkpoint directory hold, read from their headers alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+FLOAT_DTYPES = ("F32", "BF16", "F16")  # each is converted to the served one as it is loaded
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the safetensors files of a checkpoint directory, as absolute paths.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    files = sorted(Path(folder).resolve().glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"no *.safetensors in {folder}; expected a checkpoint directory")
+    return files
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Returns name and shape of every tensor in a checkpoint directory.
+
+    Raises:
+        ValueError: where there is no safetensors file, one is not whole, or a tensor is not floating point.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():
+                    view = tensors.get_slice(name)
+                    if view.get_dtype() not in FLOAT_DTYPES:
+                        raise ValueError(f"{name} in {file} is {view.get_dtype()}; expected one of {FLOAT_DTYPES}")
+                    shapes[name] = tuple(view.get_shape())
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
+    return shapes
+
+
+def check_same_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that a checkpoint directory holds exactly the tensors `expected`, by name and shape.
+
+    Raises:
+        ValueError: naming what is missing, unknown or of another shape.
+    """
+    found = tensor_shapes(folder)
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"weights in {folder} do not fit the served model: missing {_some(missing)}; unknown {_some(unknown)}"
+        )
+    for name, shape in found.items():
+        if shape != expected[name]:
+            raise ValueError(f"{name} in {folder} has shape {shape}; the served model has {expected[name]}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"

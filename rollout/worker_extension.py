@@ -1,0 +1,108 @@
+"""Runs inside vLLM's worker: loads new weights from a directory of safetensors, the tied head included.
+
+vLLM imports this module by name (`--worker-extension-cls`) in the process that holds the model, which registers the
+transfer engine `BACKEND`; the verbs that drive it are those of every other engine (`rollout.client`).
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.platforms import current_platform
+
+BACKEND = "safetensors_directory"
+
+
+@dataclass
+class InitInfo(WeightTransferInitInfo):
+    """Nothing to agree on beforehand: the files say everything."""
+
+
+@dataclass
+class UpdateInfo(WeightTransferUpdateInfo):
+    """One chunk of an update.
+
+    Attributes:
+        paths: safetensors files with tensors under the checkpoint's own names.
+    """
+
+    paths: list[str] = field(default_factory=list)
+
+
+class SafetensorsDirectoryEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
+    """Loads checkpoint-format weights from files that the worker can read, as vLLM loads them at start."""
+
+    init_info_cls = InitInfo
+    update_info_cls = UpdateInfo
+
+    def init_transfer_engine(self, init_info: InitInfo) -> None:
+        """Needs no rendezvous."""
+
+    def start_weight_update(self) -> None:
+        """Makes the model ready to take tensors in checkpoint layout."""
+        initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: UpdateInfo) -> None:
+        """Loads one chunk of files; fused and sharded parameters take their part of each tensor.
+
+        Raises:
+            OSError: for a file that is not there; safetensors' own error for one that is not whole.
+        """
+        model: Any = self.model  # every vLLM model has load_weights; torch's stub knows nothing of it
+        for path in update_info.paths:
+            model.load_weights(load_file(path).items())
+
+    def finish_weight_update(self) -> None:
+        """Ends the update and packs the tied head anew."""
+        finalize_layerwise_reload(self.model, self.model_config)
+        if current_platform.is_cpu():
+            repack_tied_head(self.model)
+
+    def shutdown(self) -> None:
+        """Holds nothing that outlives an update."""
+
+
+def repack_tied_head(model: torch.nn.Module) -> None:
+    """Packs the output head again from the embedding it is tied to.
+
+    On CPU a linear layer computes with a packed copy of its weight. A head that shares the embedding's tensor gets none
+    of its own in an update, so vLLM leaves its old copy: every logit would be wrong, without an error. For a head with
+    a weight of its own, this packs the same values once more.
+    """
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+class WorkerExtension:
+    """The class that vLLM mixes into its worker; it adds no method, the import of this module is what counts."""
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the API server that spawned it was killed, which leaves vLLM's engine running."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+_end_with_parent()
+WeightTransferEngineFactory.register_engine(BACKEND, SafetensorsDirectoryEngine)
