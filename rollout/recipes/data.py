@@ -30,7 +30,8 @@ def _scale(script: Script, code: str) -> None:
     script.set_steps([*steps[:old], call, *steps[old + 1 :]])
 
 
-def _standardize(script: Script) -> None:
+def standardize(script: Script) -> None:
+    """Puts a StandardScaler in front of the model, or in place of another scaler."""
     _scale(script, "StandardScaler()")
 
 
@@ -66,6 +67,15 @@ def _one_hot(script: Script) -> None:
     fill = ".fillna(0)" if "fillna" in columns else ""
     script.assign("X", f'pd.get_dummies(train.drop(columns=["id", "target"]), dtype=float){fill}')
     script.assign("X_test", f"pd.get_dummies(test, dtype=float).reindex(columns=X.columns, fill_value=0){fill}")
+
+
+def _all_columns(script: Script) -> None:
+    _numeric(script)
+    columns = script.code(script.expression("X"))
+    if "train.drop(" in columns:
+        raise Cannot("the script already uses all columns of this type")
+    fill = ".fillna(0)" if "fillna" in columns else ""
+    script.assign("X", f'train.drop(columns=["id", "target"]).select_dtypes("number"){fill}')
 
 
 def _impute(script: Script) -> None:
@@ -152,7 +162,7 @@ def _smaller_vocabulary(script: Script) -> None:
 
 def _characters(script: Script) -> None:
     call = with_keyword(_vectorizer(script), "analyzer", "char_wb")
-    _set_vectorizer(script, with_keyword(call, "ngram_range", (2, 4)))
+    _set_vectorizer(script, with_keyword(call, "ngram_range", (3, 3)))
 
 
 def _stop_words(script: Script) -> None:
@@ -172,7 +182,7 @@ RECIPES = (
             "Add a step that standardizes the features.",
         ),
         (r"standardi[sz]\w*", r"standard ?scaler", r"(zero mean and )?unit variance"),
-        _standardize,
+        standardize,
     ),
     Recipe(
         "scale_to_range",
@@ -201,6 +211,20 @@ RECIPES = (
         ),
         (r"quantile\w*", r"(normal|gaussian) distribution"),
         _quantiles,
+    ),
+    Recipe(
+        "all_columns",
+        "Data",
+        "good",
+        NUMERIC,
+        (
+            "Use all numeric columns.",
+            "Use all numeric features.",
+            "Add all numeric columns.",
+            "Train on all numeric columns.",
+        ),
+        (r"(all|every|more)( the)?( numeric)? (columns?|features?|pixels?)", r"(columns|features|pixels) left out"),
+        _all_columns,
     ),
     Recipe(
         "one_hot",

@@ -81,6 +81,10 @@ def _regularise(script: Script, direction: int) -> None:
         raise _unknown(script, "regularisation")
     name, default, sign = entry
     old = _number(script, name, default)
+    depth = keyword(script.core, "max_depth")
+    if direction > 0 and name == "min_samples_leaf" and old == 1 and isinstance(depth, int):
+        _set(script, "max_depth", depth * 2)  # what holds such trees back is their depth
+        return
     if isinstance(old, int):  # a count of rows: a factor of ten would be too much
         new: float = max(1, old * 4 if direction * sign > 0 else old // 4)
     else:

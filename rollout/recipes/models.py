@@ -1,5 +1,6 @@
 """Recipes on the Model axis: which estimator ends the pipeline."""
 
+from rollout.recipes.data import SCALERS, standardize
 from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMERIC, Recipe
 from rollout.recipes.script import Cannot, Script, call_name, keyword, parse_call
 
@@ -38,8 +39,10 @@ def _extra_trees(script: Script) -> None:
 
 
 def _boosting(script: Script) -> None:
-    options = 'n_estimators=40, max_features="sqrt", random_state=0'
-    _use(script, ENSEMBLE, f"GradientBoostingClassifier({options})", f"GradientBoostingRegressor({options})")
+    options = 'max_features="sqrt", random_state=0'
+    # a tree for each class and round: few and small ones, or many classes take long
+    classifier = f"GradientBoostingClassifier(n_estimators=25, learning_rate=0.2, max_depth=2, {options})"
+    _use(script, ENSEMBLE, classifier, f"GradientBoostingRegressor(n_estimators=60, {options})")
 
 
 def _neighbours(script: Script) -> None:
@@ -48,7 +51,7 @@ def _neighbours(script: Script) -> None:
 
 
 def _svm(script: Script) -> None:
-    _use(script, "sklearn.svm", "SVC()", "SVR()")
+    _use(script, "sklearn.svm", "SVC()", "SVR(C=100.0)")
     if script.needs_probabilities:
         script.require("sklearn.calibration", "CalibratedClassifierCV")
         script.set_estimator(parse_call("CalibratedClassifierCV(SVC(), ensemble=False)"))
@@ -71,8 +74,10 @@ def _stump(script: Script) -> None:
 
 
 def _neural_network(script: Script) -> None:
-    options = "hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=30, random_state=0"
+    options = "hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=60, random_state=0"
     _use(script, "sklearn.neural_network", f"MLPClassifier({options})", f"MLPRegressor({options})")
+    if not script.is_text and not SCALERS.intersection(script.step_names()):
+        standardize(script)  # it does not learn from columns of different units
 
 
 def _bagging(script: Script) -> None:

@@ -1,0 +1,199 @@
+"""What every recipe does to every task's initial script and to an improved one, in the real environment.
+
+    python -m tasks prepare --out DATA
+    python benchmarks/recipes.py DATA [--out benchmarks/results/recipes] [--slots 2]
+
+An effect is the reward (version 2) of the edit: the change of the hidden score in units of m_best - m_init, -1 for an
+error, 0 for a limit. Their mean over the recipes meant for the kind of task is the reward of a uniformly random
+recipe: where it is far below 0, never editing is hard to beat, so it belongs beside every claim of learning.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.background import Background, gather
+from rollout.coder import RecipeCoder
+from rollout.executor import make_executor
+from rollout.expert import edit_meaning, read_state, recipes_for
+from rollout.recipes import RECIPES, Cannot, apply
+from rollout.step import Environment
+from rollout.types import Snapshot
+from rollout.wording import word
+from rollout.workspace import BlobStore
+from tasks.feedback import Outcome
+from tasks.naming import Names
+from tasks.prompt import problem_text
+from tasks.registry import load, names
+from tasks.reward import reward
+from tasks.state import State
+from tasks.task import Instance
+
+TASK_PYTHON = Path(sys.prefix) / "task_env/bin/python"
+EPISODE = Names(project="benchmark", train_file="train.csv", test_file="test.csv", script="train.py")
+# What turns an initial script into an improved one: each that fits, in this order.
+IMPROVEMENTS = ("one_hot", "larger_vocabulary", "gradient_boosting")
+BASES = ("initial", "improved")
+MARKS = {Outcome.ERROR: "error", Outcome.CORNER: "limit"}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds."""
+
+    outcome: Outcome
+    reward: float
+    looks_better: bool
+    seconds: float
+
+
+async def measure(environment: Environment, instance: Instance, before: Snapshot, recipe: str) -> Effect:
+    """Returns the effect of one recipe in the state whose snapshot is `before`."""
+    rng = random.Random(f"benchmark/{recipe}")
+    memory = read_state(State(problem_text(instance)))
+    response = word(edit_meaning(instance, memory, before.best_script, [recipe], rng), rng)
+    result = await environment.step(instance, before, response)
+    looks_better = result.after.best_script != before.best_script
+    value = reward(instance.task, result.feedback, before.metric)
+    return Effect(result.feedback.outcome, value, looks_better, result.seconds)
+
+
+async def improve(environment: Environment, instance: Instance) -> Snapshot:
+    """Returns the snapshot after the improved script ran; its score is m_t there, and it counts as the best."""
+    source = instance.script_source()
+    for recipe in IMPROVEMENTS:
+        try:
+            source = apply(source, [recipe])
+        except Cannot:
+            continue
+    start = environment.start(instance)
+    files = {**start.files, EPISODE.script: environment.store.put(source.encode())}
+    ready = Snapshot(files, start.metric, None, start.best_script, start.best_score)
+    text = f'Action: Execute Script\nAction Input: {{"script_name": "{EPISODE.script}"}}'
+    fields = "Reflection: -\nResearch Plan and Status: -\nFact Check: -\nThought: -\n"
+    ran = await environment.step(instance, ready, fields + text)
+    if ran.feedback.metric is None or ran.feedback.validation is None:
+        raise ValueError(f"the improved script of {instance.task.name} did not run: {ran.feedback.text}")
+    return Snapshot(files, ran.feedback.metric, ran.feedback.metric, EPISODE.script, ran.feedback.validation)
+
+
+async def measure_task(
+    environment: Environment, instance: Instance
+) -> tuple[dict[str, float], dict[str, dict[str, Effect]]]:
+    """Returns the hidden score of both base scripts, and the effect of each recipe on each."""
+    improved = await improve(environment, instance)
+    snapshots = {"initial": environment.start(instance), "improved": improved}
+    recipes = [recipe.name for recipe in recipes_for(instance.task.kind)]
+    cases = [(base, recipe) for base in BASES for recipe in recipes]
+    found = await gather(measure(environment, instance, snapshots[base], recipe) for base, recipe in cases)
+    effects: dict[str, dict[str, Effect]] = {base: {} for base in BASES}
+    for (base, recipe), effect in zip(cases, found, strict=True):
+        effects[base][recipe] = effect
+    return {base: snapshots[base].metric for base in BASES}, effects
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="without suffix")
+    parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
+    options = parser.parse_args(argv)
+    try:
+        tasks = [load(name, options.data) for name in (*names("train"), *names("heldout"))]
+        record: dict[str, dict[str, object]] = {}
+        with tempfile.TemporaryDirectory(prefix="mlagent-recipes-") as folder, Background() as background:
+            store = BlobStore(Path(folder) / "blobs")
+            executor = make_executor(store, TASK_PYTHON, options.slots, Path(folder) / "records")
+            environment = Environment(store, executor, RecipeCoder())
+            for task in tasks:
+                scores, effects = background.run(measure_task(environment, Instance(task, EPISODE)))
+                record[task.name] = {
+                    "kind": task.kind,
+                    "split": task.split,
+                    "m_init": task.m_init,
+                    "m_best": task.m_best,
+                    "scores": scores,
+                    "effects": {base: {r: vars(e) for r, e in effects[base].items()} for base in BASES},
+                    "means": {base: means(list(effects[base].values())) for base in BASES},
+                }
+                print(f"{task.name}: {record[task.name]['means']}", flush=True)
+    except (ValueError, OSError) as error:
+        print(f"benchmarks/recipes.py: {error}", file=sys.stderr)
+        return 2
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    _write(options.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    _write(options.out.with_suffix(".md"), table(record))
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def means(effects: Sequence[Effect]) -> dict[str, float]:
+    """Returns what a uniformly random recipe gets: mean reward, mean over edits that ran, and shares of outcomes."""
+    edits = [effect.reward for effect in effects if effect.outcome is Outcome.EDIT]
+    count = len(effects)
+    return {
+        "reward": round(sum(effect.reward for effect in effects) / count, 4),
+        "reward_of_edits": round(sum(edits) / len(edits), 4),
+        "best": round(max(edits), 4),
+        "edit_share": round(len(edits) / count, 4),
+        "helpful_share": round(sum(value > 0.01 for value in edits) / count, 4),
+        "error_share": round(sum(effect.outcome is Outcome.ERROR for effect in effects) / count, 4),
+        "misleading_share": round(
+            sum(e.looks_better != (e.reward > 0) for e in effects if e.outcome is Outcome.EDIT) / len(edits), 4
+        ),
+    }
+
+
+def table(record: dict[str, dict[str, object]]) -> str:
+    """Returns the effects as Markdown: a row a recipe, a column a task, `initial / improved`."""
+    lines = [
+        "# Effect of each recipe, in units of m_best - m_init",
+        "",
+        "`initial / improved`: on the task's initial script, and on an improved one (" + ", ".join(IMPROVEMENTS) + ").",
+        "`error` is rewarded -1, `limit` 0; `.` is a recipe not meant for this kind of task. Made by",
+        "`python benchmarks/recipes.py DATA`; the figures with their seconds are in the JSON file beside this one.",
+        "",
+        "| | " + " | ".join(record) + " |",
+        "|---" * (len(record) + 1) + "|",
+        "| split | " + " | ".join(str(entry["split"]) for entry in record.values()) + " |",
+    ]
+    for label, key in (
+        ("uniformly random recipe", "reward"),
+        ("of edits that ran", "reward_of_edits"),
+        ("best recipe", "best"),
+        ("share that helps", "helpful_share"),
+        ("share of errors", "error_share"),
+        ("share whose own score misleads", "misleading_share"),
+    ):
+        cells = [" / ".join(f"{entry['means'][base][key]:.2f}" for base in BASES) for entry in record.values()]  # type: ignore[index]
+        lines.append(f"| **{label}** | " + " | ".join(cells) + " |")
+    for name in RECIPES:
+        cells = []
+        for entry in record.values():
+            effects = entry["effects"]
+            cells.append(" / ".join(_cell(effects[base].get(name)) for base in BASES))  # type: ignore[index]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(effect: dict[str, object] | None) -> str:
+    if effect is None:
+        return "."
+    outcome = effect["outcome"]
+    return MARKS[outcome] if outcome in MARKS else f"{effect['reward']:+.2f}"  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
