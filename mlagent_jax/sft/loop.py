@@ -30,9 +30,9 @@ from mlagent_jax.sft.step import SFTEval, make_sft_eval, make_sft_step
 from mlagent_jax.train_state import make_state
 from rollout.augment import variants
 from rollout.chat import ChatTokenizer, train_tokenizer
-from rollout.expert import reword
 from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
+from rollout.wording import reword
 from tasks.prompt import messages
 from tasks.state import State
 
