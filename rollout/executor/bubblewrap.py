@@ -128,15 +128,16 @@ class BubblewrapExecutor:
             sandbox.close()
 
     async def _launch(self, script: str, limits: Limits, uid: int, deadline: float) -> Sandbox:
-        info, seccomp = os.pipe(), os.pipe()
-        os.write(seccomp[1], self._filter)
-        os.close(seccomp[1])
-        command = sandbox_command(self._bwrap, self._way, self._view, limits, uid, info[1], seccomp[0])
+        info = os.memfd_create("sandbox-info")
+        seccomp, write_end = os.pipe()
+        os.write(write_end, self._filter)
+        os.close(write_end)
+        command = sandbox_command(self._bwrap, self._way, self._view, limits, uid, info, seccomp)
         # Not -I: it would ignore the environment, and with it the fixed hash seed.
         command += [str(ENVIRONMENT / "bin/python"), script]
         try:
             async with asyncio.timeout_at(deadline):
-                return await launch(command, info, seccomp[0], limits.output_kb * 1024)
+                return await launch(command, info, seccomp, limits.output_kb * 1024)
         except TimeoutError as error:
             raise ExecutorError(
                 f"making a sandbox took longer than the {limits.seconds} s of the whole run; is the machine overloaded?"

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 
 from rollout.errors import ExecutorError
@@ -14,6 +15,7 @@ from rollout.executor.command import READY, SCRATCH, SCRIPT_ENVIRONMENT, WORKSPA
 from rollout.executor.output import BoundedOutput
 
 CHUNK = 65536
+TELL_SECONDS = 2  # bwrap tells the number of its process 1 within a few ms, or never
 DEATH_SECONDS = 10  # how long the kernel may take to end the processes of a killed sandbox
 MARKER = f"{READY}\n".encode()
 
@@ -70,12 +72,13 @@ class Sandbox:
         self.scratch = []
 
 
-async def launch(command: list[str], info: tuple[int, int], seccomp: int, output_bytes: int) -> Sandbox:
+async def launch(command: list[str], info: int, seccomp: int, output_bytes: int) -> Sandbox:
     """Returns a sandbox that stands and waits at its gate. Raises ExecutorError when it cannot be made.
 
-    `command` is what `sandbox_command` gives; `info` is the pipe and `seccomp` the descriptor that it names, both taken
-    over and closed here. Must be awaited on a thread that outlives the sandbox: its death signal is tied to the thread
-    that launches.
+    `command` is what `sandbox_command` gives; `info` and `seccomp` are the descriptors that it names, taken over and
+    closed here. `info` must be a file: a pipe whose reader dies at the wrong moment would take bwrap's monitor with it
+    before that lets its child go on, and the child would wait for ever. Must be awaited on a thread that outlives the
+    sandbox: its death signal is tied to the thread that launches.
     """
     try:
         monitor = subprocess.Popen(
@@ -84,34 +87,60 @@ async def launch(command: list[str], info: tuple[int, int], seccomp: int, output
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(SCRIPT_ENVIRONMENT),
-            pass_fds=(info[1], seccomp),
+            pass_fds=(info, seccomp),
             bufsize=0,
         )
     except OSError as error:
-        os.close(info[0])
+        os.close(info)
         raise ExecutorError(f"cannot start {command[0]}: {error}") from error
     finally:
-        for descriptor in (info[1], seccomp):
-            os.close(descriptor)
+        os.close(seccomp)
     sandbox = Sandbox(monitor, BoundedOutput(output_bytes))
     try:
-        rest = await _wait_for_gate(monitor)
-        sandbox.output.add(rest)
-        process = json.loads(os.read(info[0], CHUNK))["child-pid"]
-        sandbox.init = os.pidfd_open(process)
+        sandbox.output.add(await _wait_for_gate(monitor))
+        process, sandbox.init = _process_1(info)
         root, flags = f"/proc/{process}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         sandbox.workspace = os.open(root + WORKSPACE, flags)
         sandbox.scratch = [os.open(root + folder, flags) for folder in SCRATCH]
         sandbox.processes = os.open(root + "/proc", flags)
-    except (OSError, ValueError) as error:
+    except BaseException as error:
+        if sandbox.init < 0:
+            sandbox.init = _process_1_begun(monitor, info)
         sandbox.close()
-        raise ExecutorError(f"cannot reach into the sandbox that bwrap made: {error}") from error
-    except BaseException:
-        sandbox.close()
+        if isinstance(error, (OSError, ValueError)):
+            raise ExecutorError(f"cannot reach into the sandbox that bwrap made: {error}") from error
         raise
     finally:
-        os.close(info[0])
+        os.close(info)
     return sandbox
+
+
+def _process_1(info: int) -> tuple[int, int]:
+    """Returns the process id and a pidfd of process 1 inside, as bwrap tells in the file `info`.
+
+    Raises ValueError while it has not told, OSError when that process is gone.
+    """
+    process = int(json.loads(os.pread(info, CHUNK, 0))["child-pid"])
+    return process, os.pidfd_open(process)
+
+
+def _process_1_begun(monitor: subprocess.Popen[bytes], info: int) -> int:
+    """Returns a pidfd of process 1 of a sandbox that was given up while it was being made, -1 if there is none.
+
+    Waits, without the loop, the moment until bwrap has told: the child of a monitor killed before would wait for ever.
+    """
+    deadline = time.monotonic() + TELL_SECONDS
+    while time.monotonic() < deadline:
+        ended = monitor.poll() is not None
+        try:
+            return _process_1(info)[1]
+        except OSError:
+            return -1
+        except ValueError:
+            if ended:
+                return -1
+        time.sleep(0.001)
+    return -1
 
 
 async def _wait_for_gate(monitor: subprocess.Popen[bytes]) -> bytes:
@@ -148,12 +177,15 @@ async def run_to_end(sandbox: Sandbox) -> int:
 
     Then nothing of the sandbox runs any more and its output is complete. The end of the output is never waited for: a
     daemon the script left may hold it open. A script that died of a signal gives 128 + the signal's number. Raises
-    ExecutorError when the sandbox was lost before the script began.
+    ExecutorError when the sandbox was killed from outside; the script cannot reach the process that tells.
     """
+    lost = "the sandbox was killed from outside"
+    if sandbox.monitor.poll() is not None:
+        raise ExecutorError(lost)
     try:
         sandbox.monitor.stdin.write(b"\n")
     except BrokenPipeError as error:
-        raise ExecutorError("the sandbox was killed from outside before its script began") from error
+        raise ExecutorError(lost) from error
     reader = asyncio.create_task(_drain(sandbox))
     try:
         ended = os.pidfd_open(sandbox.monitor.pid)
@@ -167,11 +199,13 @@ async def run_to_end(sandbox: Sandbox) -> int:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
     code = sandbox.monitor.wait()
+    if code < 0 and sandbox.stopped is None:
+        raise ExecutorError(lost)
     os.set_blocking(sandbox.monitor.stdout.fileno(), False)
     with contextlib.suppress(BlockingIOError):
         while chunk := os.read(sandbox.monitor.stdout.fileno(), CHUNK):
             sandbox.output.add(chunk)
-    return 128 - code if code < 0 else code
+    return code
 
 
 async def _drain(sandbox: Sandbox) -> None:

@@ -43,6 +43,19 @@ class Finished:
     folder: Path
 
 
+def processes_with(word: str) -> list[str]:
+    """Returns the command lines of this machine's processes, but for this one, that have a word in them."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and int(folder.name) != os.getpid():
+                line = (folder / "cmdline").read_bytes()
+                found += [line.decode()] if word.encode() in line else []
+        except OSError:
+            pass
+    return found
+
+
 @pytest.fixture
 def bare(tmp_path: Path) -> Callable[..., Finished]:
     """Runs a script in the task environment without a sandbox: the control that its attack works at all."""

