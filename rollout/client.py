@@ -76,11 +76,12 @@ class PolicyClient:
             ValueError: where nothing answers at the address, or a server that cannot take new weights.
         """
         try:
-            models = await self._get("/v1/models")
-            info = await self._get("/weight_info")
-        except ServerError as error:
+            await self._http.get("/health", timeout=CONNECT_SECONDS)  # at once: waiting does not mend a wrong address
+            models = await self._request("GET", "/v1/models", None)
+            info = await self._request("GET", "/weight_info", None)
+        except (httpx.TransportError, httpx.UnsupportedProtocol, ServerError) as error:
             raise ValueError(
-                f"server address {self.address}: {error}; start one with `python -m rollout.server --model DIR`"
+                f"no policy server at {self.address}: {error}; start one with `python -m rollout.server --model DIR`"
             ) from None
         served = Path(models["data"][0]["root"])
         self._served_tensors = tensor_shapes(served) if served.is_dir() else {}
@@ -204,9 +205,6 @@ class PolicyClient:
         answer = await self._post("/reset_prefix_cache?reset_running_requests=true")
         if not answer["success"]:
             raise ServerError("the policy server did not empty its prefix cache, so it would mix old and new weights")
-
-    async def _get(self, path: str) -> Mapping[str, Any]:
-        return await self._request("GET", path, None)
 
     async def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return await self._request("POST", path, body)

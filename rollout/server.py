@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ def is_healthy(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
             return response.status == 200
-    except (OSError, urllib.error.URLError):
+    except (OSError, ValueError):  # refused or silent; no address at all
         return False
 
 

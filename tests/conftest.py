@@ -1,0 +1,99 @@
+"""The one real policy server that all tests marked `vllm` share, and the small checkpoints it serves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from rollout.chat import ChatTokenizer, train_tokenizer
+from rollout.client import PolicyClient
+from rollout.server import ServerOptions, ServerProcess
+from tasks.prompt import SYSTEM
+
+T = TypeVar("T")
+VOCAB_SIZE = 512
+MAX_MODEL_LEN = 1024
+
+
+def write_checkpoint(folder: Path, seed: int) -> Path:
+    """Writes a random Qwen2 checkpoint of two layers with a tied head, and a tokenizer trained on our own prompt."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = train_tokenizer(
+        [SYSTEM, Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
+    )
+    config = Qwen2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # of 32 dimensions: vLLM's CPU attention has none smaller
+        num_key_value_heads=1,
+        max_position_embeddings=MAX_MODEL_LEN,
+        tie_word_embeddings=True,
+        initializer_range=0.1,  # far from uniform, so that wrong weights show
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        Qwen2ForCausalLM(config).float().save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """The shared server and what belongs to it.
+
+    Attributes:
+        address: where it listens.
+        folder: the checkpoint that it was started on.
+        other: a checkpoint of the same shape with other weights.
+        process: the running server.
+    """
+
+    address: str
+    folder: Path
+    other: Path
+    process: ServerProcess
+
+    def tokenizer(self) -> ChatTokenizer:
+        """Returns the tokenizer of both checkpoints."""
+        return ChatTokenizer(self.folder)
+
+    def run(self, body: Callable[[PolicyClient], Awaitable[T]], **settings: object) -> T:
+        """Runs a coroutine with a connected client and returns what it returns."""
+        defaults = {"temperature": 1.0, "max_tokens": 16, "stop_ids": [self.tokenizer().eos_id]}
+
+        async def connected() -> T:
+            async with PolicyClient(self.address, **{**defaults, **settings}) as client:  # pyright: ignore
+                return await body(client)
+
+        return asyncio.run(connected())
+
+
+@pytest.fixture(scope="session")
+def _policy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
+    folder = write_checkpoint(tmp_path_factory.mktemp("policy"), seed=0)
+    other = write_checkpoint(tmp_path_factory.mktemp("other_policy"), seed=1)
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with ServerProcess(
+        folder, log, ServerOptions(max_model_len=MAX_MODEL_LEN, kv_cache_mb=64, num_threads=1)
+    ) as process:
+        yield ServedPolicy(process.address, folder, other, process)
+
+
+@pytest.fixture
+def policy_server(_policy_server: ServedPolicy) -> Iterator[ServedPolicy]:
+    """A running policy server; whatever weights a test gives it, the next one finds the first ones again."""
+    yield _policy_server
+
+    async def restore(client: PolicyClient) -> None:
+        if client.version != 0:
+            await client.update_weights(_policy_server.folder, 0)
+
+    _policy_server.run(restore)

@@ -1,0 +1,272 @@
+import asyncio
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rollout.client import PolicyClient, verify_weights
+from rollout.errors import ServerError
+from rollout.server import free_port
+from rollout.types import Completion
+
+PROMPT = [(37 * i) % 500 for i in range(300)]  # longer than two blocks of the prefix cache
+
+
+@cache
+def reference(folder: Path):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def reference_logprobs(folder: Path, token_ids: Sequence[int], temperature: float = 1.0) -> list[float]:
+    """Log-probabilities by transformers of all tokens but the first."""
+    import torch
+
+    with torch.no_grad():
+        logits = reference(folder)(torch.tensor([list(token_ids)])).logits[0] / temperature
+    table = logits.log_softmax(-1)
+    return [table[i, token].item() for i, token in enumerate(token_ids[1:])]
+
+
+def difference(completion: Completion, folder: Path, prompt: Sequence[int], temperature: float) -> float:
+    expected = reference_logprobs(folder, [*prompt, *completion.token_ids], temperature)[len(prompt) - 1 :]
+    return max(abs(ours - theirs) for ours, theirs in zip(completion.logprobs, expected, strict=True))
+
+
+def expectations(folder: Path) -> list[tuple[list[int], list[float]]]:
+    prompts = [PROMPT[:40], PROMPT[5:170]]
+    return [(prompt, reference_logprobs(folder, prompt)) for prompt in prompts]
+
+
+def save_changed(folder: Path, source: Path, change) -> Path:
+    """Copies a checkpoint with the tensors that `change` makes of its own."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.vllm
+def test_samples_are_tokens_with_the_logprobs_they_were_sampled_at(policy_server):
+    async def body(client: PolicyClient):
+        return await client.sample(PROMPT, num_samples=4, seed=3)
+
+    for temperature in (1.0, 0.6):
+        completions = policy_server.run(body, temperature=temperature, max_tokens=20)
+        assert len(completions) == 4
+        assert len({completion.token_ids for completion in completions}) == 4
+        for completion in completions:
+            assert len(completion.logprobs) == len(completion.token_ids) <= 20
+            assert completion.policy_version == 0
+            assert difference(completion, policy_server.folder, PROMPT, temperature) < 1e-4
+
+
+@pytest.mark.vllm
+def test_a_seed_repeats_its_samples_and_neighbouring_seeds_share_none(policy_server):
+    async def body(client: PolicyClient):
+        return [await client.sample(PROMPT, num_samples=4, seed=seed) for seed in (7, 7, 8)]
+
+    first, again, other = policy_server.run(body)
+    assert [completion.token_ids for completion in first] == [completion.token_ids for completion in again]
+    assert not {completion.token_ids for completion in first} & {completion.token_ids for completion in other}
+
+
+@pytest.mark.vllm
+def test_a_response_ends_with_its_stop_token_or_at_the_limit(policy_server):
+    async def body(client: PolicyClient):
+        return (await client.sample(PROMPT, num_samples=1, seed=1))[0]
+
+    free = policy_server.run(body)
+    assert (len(free.token_ids), free.finish_reason) == (16, "length")
+    stop = free.token_ids[5]
+    ended = policy_server.run(body, stop_ids=[stop])
+    assert (ended.token_ids, ended.finish_reason) == (free.token_ids[: free.token_ids.index(stop) + 1], "stop")
+
+
+@pytest.mark.vllm
+def test_many_requests_at_once_each_get_their_own_answer(policy_server):
+    prompts = [PROMPT[: 20 + i] for i in range(24)]
+
+    async def body(client: PolicyClient):
+        return await asyncio.gather(*(client.sample(p, num_samples=2, seed=i) for i, p in enumerate(prompts)))
+
+    for prompt, completions in zip(prompts, policy_server.run(body), strict=True):
+        assert all(difference(completion, policy_server.folder, prompt, 1.0) < 1e-4 for completion in completions)
+
+
+@pytest.mark.vllm
+def test_scores_are_logprobs_of_given_tokens_at_temperature_one(policy_server):
+    async def body(client: PolicyClient):
+        return await client.score(PROMPT)
+
+    expected = reference_logprobs(policy_server.folder, PROMPT)
+    found = policy_server.run(body, temperature=0.6)
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-4
+
+
+@pytest.mark.vllm
+def test_new_weights_reach_every_layer_and_the_tied_head_and_the_prefix_cache(policy_server):
+    async def body(client: PolicyClient):
+        before = await client.sample(PROMPT, num_samples=1, seed=1)  # leaves keys and values of the prompt behind
+        await client.update_weights(policy_server.other, 5)
+        after = await client.sample(PROMPT, num_samples=1, seed=1)
+        worst = await verify_weights(client, expectations(policy_server.other), 1e-4)
+        with pytest.raises(ServerError, match="does not have the weights of version 5"):
+            await verify_weights(client, expectations(policy_server.folder), 1e-4)
+        return before[0], after[0], worst
+
+    before, after, worst = policy_server.run(body)
+    assert (before.policy_version, after.policy_version) == (0, 5)
+    assert difference(before, policy_server.folder, PROMPT, 1.0) < 1e-4
+    assert difference(after, policy_server.other, PROMPT, 1.0) < 1e-4
+    assert 0 < worst < 1e-4
+
+
+@pytest.mark.vllm
+def test_a_stale_tied_head_is_caught(policy_server):
+    """vLLM's own reload on CPU: it answers 200 and leaves the packed copy of the head as it was."""
+
+    async def body(client: PolicyClient):
+        request = {"method": "reload_weights", "kwargs": {"weights_path": str(policy_server.other)}}
+        await client._post("/collective_rpc", request)
+        with pytest.raises(ServerError, match="does not have the weights"):
+            await verify_weights(client, expectations(policy_server.other), 1e-3)
+        await client.update_weights(policy_server.other, 2)
+        await verify_weights(client, expectations(policy_server.other), 1e-4)
+
+    policy_server.run(body)
+
+
+@pytest.mark.vllm
+def test_a_layer_left_out_of_an_update_is_caught(policy_server, tmp_path, monkeypatch):
+    skipped = "model.layers.1.mlp.down_proj.weight"
+    folder = save_changed(
+        tmp_path / "short", policy_server.other, lambda t: {name: t[name] for name in t if name != skipped}
+    )
+
+    async def body(client: PolicyClient):
+        with pytest.raises(ValueError, match=rf"missing {skipped}; unknown none"):
+            await client.update_weights(folder, 2)
+        assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 0
+        monkeypatch.setattr(client, "check_weights", lambda folder: [folder / "model.safetensors"])
+        await client.update_weights(folder, 2)  # vLLM has no objection
+        with pytest.raises(ServerError, match="does not have the weights of version 2"):
+            await verify_weights(client, expectations(policy_server.other), 1e-3)
+
+    policy_server.run(body)
+
+
+@pytest.mark.vllm
+def test_weights_of_another_shape_name_or_kind_are_refused_before_anything_is_sent(policy_server, tmp_path):
+    name = "model.layers.0.self_attn.k_proj.weight"
+    wrong = {
+        r"has shape \(32, 63\)": lambda t: t | {name: t[name][:, :-1].contiguous()},
+        "unknown extra.weight": lambda t: t | {"extra.weight": t[name].clone()},
+        "is I64": lambda t: t | {name: t[name].long()},
+    }
+
+    async def body(client: PolicyClient):
+        for index, (message, change) in enumerate(wrong.items()):
+            folder = save_changed(tmp_path / str(index), policy_server.other, change)
+            with pytest.raises(ValueError, match=message):
+                await client.update_weights(folder, 2)
+        (tmp_path / "0" / "model.safetensors").write_bytes(b"\x10")
+        with pytest.raises(ValueError, match="not a whole safetensors file"):
+            await client.update_weights(tmp_path / "0", 2)
+        with pytest.raises(ValueError, match="no \\*.safetensors"):
+            await client.update_weights(tmp_path, 2)
+        assert client.version == 0
+        await verify_weights(client, expectations(policy_server.folder), 1e-4)
+
+    policy_server.run(body)
+
+
+@pytest.mark.vllm
+def test_after_a_failed_update_nothing_is_sampled_until_one_succeeds(policy_server, monkeypatch):
+    async def body(client: PolicyClient):
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "check_weights", lambda folder: [folder / "gone.safetensors"])
+            with pytest.raises(ServerError, match="update_weights was answered 500"):
+                await client.update_weights(policy_server.other, 2)
+        assert client.version == 0
+        with pytest.raises(ServerError, match="unfinished weights"):
+            await client.sample(PROMPT, num_samples=1, seed=1)
+        await client.update_weights(policy_server.other, 3)
+        await verify_weights(client, expectations(policy_server.other), 1e-4)
+        assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 3
+
+    policy_server.run(body)
+
+
+@pytest.mark.vllm
+def test_a_response_in_flight_goes_on_with_new_weights_and_carries_the_older_version(policy_server):
+    async def body(client: PolicyClient):
+        running = asyncio.create_task(client.sample(PROMPT, num_samples=2, seed=1))
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        await client.update_weights(policy_server.other, 4)
+        return await running, await client.sample(PROMPT, num_samples=1, seed=1)
+
+    flying, fresh = policy_server.run(body, max_tokens=200)
+    assert {completion.policy_version for completion in flying} == {0}
+    assert fresh[0].policy_version == 4
+    for completion in flying:
+        expected = reference_logprobs(policy_server.other, [*PROMPT, *completion.token_ids])
+        assert math.isclose(completion.logprobs[-1], expected[-1], abs_tol=1e-4)
+
+
+@pytest.mark.vllm
+def test_a_request_the_server_refuses_is_a_server_error_with_its_reason(policy_server):
+    async def body(client: PolicyClient):
+        with pytest.raises(ServerError, match="answered 400.*maximum"):
+            await client.sample(PROMPT * 4, num_samples=1, seed=1)
+
+    policy_server.run(body)
+
+
+def test_an_address_that_does_not_answer_is_said_at_once():
+    address = f"http://127.0.0.1:{free_port()}"
+
+    async def connect():
+        async with PolicyClient(address, temperature=1.0, max_tokens=8, stop_ids=[1]):
+            pass
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=f"no policy server at {address}"):
+        asyncio.run(connect())
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_that_goes_away_is_a_server_error(monkeypatch):
+    async def sample():
+        client = PolicyClient(f"http://127.0.0.1:{free_port()}", temperature=1.0, max_tokens=8, stop_ids=[1])
+        try:
+            await client.sample([1], num_samples=1, seed=0)
+        finally:
+            await client.close()
+
+    tries = []
+    request = httpx.AsyncClient.request
+
+    async def counted(self, *args, **kwargs):
+        tries.append(args)
+        return await request(self, *args, **kwargs)
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", counted)
+    monkeypatch.setattr("rollout.client._RETRYING.stop", lambda state: state.attempt_number >= 3)
+    with pytest.raises(ServerError, match="got no answer"):
+        asyncio.run(sample())
+    assert len(tries) == 3
+
+
+def test_greedy_sampling_is_refused():
+    with pytest.raises(ValueError, match="temperature=0"):
+        PolicyClient("http://127.0.0.1:1", temperature=0.0, max_tokens=8, stop_ids=[1])
