@@ -1,0 +1,200 @@
+"""Measures `m_best` of every task: the best hidden score of a small search over good scikit-learn pipelines.
+
+    python -m tasks prepare --out DIR && python benchmarks/m_best.py DIR [NAME ...]
+
+All features, one-hot categories, tuned models of several families, and averages of the best two, three and five.
+The winner is taken by its hidden score, which an agent never sees: a mark to come near, not one to beat easily.
+Prints the best six, and the two lines that stand in each `task.yaml`. Takes about four minutes on two cores.
+"""
+
+import argparse
+import io
+import os
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # two processes, not threads, before numpy reads them
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+    VotingClassifier,
+    VotingRegressor,
+)
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, SVR
+
+from tasks.metric import METRICS, score
+from tasks.registry import load, names
+from tasks.task import Task
+
+Candidates = dict[str, BaseEstimator]
+
+
+def columns(*, scaled: bool) -> BaseEstimator:
+    """Returns a transformer of a table: numbers with medians for gaps, categories one-hot."""
+    numbers = make_pipeline(SimpleImputer(strategy="median"), *([StandardScaler()] if scaled else []))
+    return make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), make_column_selector(dtype_exclude="number")),
+    )
+
+
+def regressors() -> Candidates:
+    """Returns candidates for tabular regression, all on the logarithm of the target and on the target itself."""
+    found: Candidates = {}
+    for depth, rate in product((3, 4, 5), (0.03, 0.06)):
+        model = GradientBoostingRegressor(
+            n_estimators=600, learning_rate=rate, max_depth=depth, subsample=0.6, max_features=0.3, random_state=0
+        )
+        found[f"boosting depth {depth} rate {rate}"] = make_pipeline(columns(scaled=False), model)
+    for leaf in (1, 3):
+        model = ExtraTreesRegressor(300, min_samples_leaf=leaf, max_features=0.6, random_state=0)
+        found[f"extra trees leaf {leaf}"] = make_pipeline(columns(scaled=False), model)
+    for c in (3.0, 30.0):
+        found[f"svr C {c:g}"] = make_pipeline(
+            columns(scaled=True), StandardScaler(), SVR(C=c, epsilon=0.05, gamma=0.005)
+        )
+    found["ridge"] = make_pipeline(columns(scaled=True), Ridge(alpha=10.0))
+    logs = {
+        f"log {name}": TransformedTargetRegressor(model, func=np.log1p, inverse_func=np.expm1)
+        for name, model in found.items()
+    }
+    return found | logs
+
+
+def classifiers() -> Candidates:
+    """Returns candidates for classification of tables and images."""
+    found: Candidates = {}
+    for c in (0.03, 0.3, 3.0, 30.0):
+        found[f"logistic C {c:g}"] = make_pipeline(columns(scaled=True), LogisticRegression(C=c, max_iter=2000))
+    for leaf, share in product((1, 3, 8), ("sqrt", 0.4)):
+        forest = RandomForestClassifier(400, min_samples_leaf=leaf, max_features=share, random_state=0)
+        extra = ExtraTreesClassifier(400, min_samples_leaf=leaf, max_features=share, random_state=0)
+        found[f"forest leaf {leaf} features {share}"] = make_pipeline(columns(scaled=False), forest)
+        found[f"extra trees leaf {leaf} features {share}"] = make_pipeline(columns(scaled=False), extra)
+    for c, gamma in product((1.0, 10.0), ("scale", 0.001)):
+        machine = CalibratedClassifierCV(SVC(C=c, gamma=gamma), ensemble=False)
+        found[f"svc C {c:g} gamma {gamma}"] = make_pipeline(columns(scaled=False), StandardScaler(), machine)
+        found[f"unscaled svc C {c:g} gamma {gamma}"] = make_pipeline(columns(scaled=False), machine)
+    return found
+
+
+def boosted_classifiers() -> Candidates:
+    """Returns candidates that are too slow where there are many classes."""
+    return {
+        f"boosting depth {depth} rate {rate}": make_pipeline(
+            columns(scaled=False),
+            GradientBoostingClassifier(
+                n_estimators=200, learning_rate=rate, max_depth=depth, subsample=0.6, max_features=0.3, random_state=0
+            ),
+        )
+        for depth, rate in product((2, 3), (0.02, 0.05))
+    }
+
+
+def text_classifiers() -> Candidates:
+    """Returns candidates for text: n-grams of words, of characters and both, under linear models."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, token_pattern=r"\S+|\w+")
+    plain = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
+    cased = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True, min_df=2, lowercase=False)
+    features = {
+        "words": words,
+        "plain words": plain,
+        "letters": letters,
+        "cased letters": cased,
+        "words and letters": make_union(plain, letters),
+        "words and cased letters": make_union(plain, cased),
+    }
+    found: Candidates = {}
+    for (name, feature), c in product(features.items(), (1.0, 5.0, 25.0)):
+        found[f"{name}, logistic C {c:g}"] = make_pipeline(feature, LogisticRegression(C=c, max_iter=1000))
+    for (name, feature), alpha in product(features.items(), (0.1, 0.5)):
+        found[f"{name}, bayes alpha {alpha:g}"] = make_pipeline(feature, MultinomialNB(alpha=alpha))
+    return found
+
+
+def candidates(task: Task, num_classes: int) -> Candidates:
+    """Returns the pipelines to try on `task`."""
+    if task.kind == "tabular-regression":
+        return regressors()
+    if task.kind == "text-classification":
+        return text_classifiers()
+    return classifiers() | (boosted_classifiers() if num_classes == 2 else {})
+
+
+def submission(task: Task, model: BaseEstimator, test: pd.DataFrame, features: pd.DataFrame | pd.Series) -> bytes:
+    """Returns the submission file of a fitted model."""
+    if task.metric == "log_loss":
+        table = pd.DataFrame(model.predict_proba(features), columns=model.classes_)
+        table.insert(0, "id", test["id"])
+    else:
+        values = model.predict_proba(features)[:, 1] if task.metric == "auc" else model.predict(features)
+        table = pd.DataFrame({"id": test["id"], "target": values})
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False)
+    return buffer.getvalue().encode()
+
+
+def hidden_score(task: Task, model: BaseEstimator) -> float:
+    """Returns the hidden score of `model` fitted to all training data."""
+    train, test = (pd.read_csv(task.public / name) for name in ("train.csv", "test.csv"))
+    x, x_test = train.drop(columns=["id", "target"]), test.drop(columns="id")
+    if task.kind == "text-classification":
+        x, x_test = x["text"], x_test["text"]
+    model.fit(x, train["target"])
+    return score(submission(task, model, test, x_test), task.private / "answers.csv", task.metric)
+
+
+def average(task: Task, models: Candidates) -> BaseEstimator:
+    """Returns an average of `models`."""
+    if task.kind == "tabular-regression":
+        return VotingRegressor(list(models.items()))
+    return VotingClassifier(list(models.items()), voting="soft")
+
+
+def search(task: Task) -> None:
+    """Prints the scores of the best pipelines of one task and the lines for its `task.yaml`."""
+    start = time.monotonic()
+    models = candidates(task, pd.read_csv(task.public / "train.csv")["target"].nunique())
+    scores = Parallel(n_jobs=2)(delayed(hidden_score)(task, model) for model in models.values())
+    ranked = sorted(zip(scores, models, strict=True), reverse=METRICS[task.metric].direction == "maximize")
+    for num in (2, 3, 5):
+        chosen = {name: models[name] for _, name in ranked[:num]}
+        ranked.append((hidden_score(task, average(task, chosen)), "average of " + "; ".join(chosen)))
+    ranked.sort(reverse=METRICS[task.metric].direction == "maximize")
+    print(f"\n{task.name}: {len(ranked)} pipelines, {time.monotonic() - start:.0f} s")
+    for value, name in ranked[:6]:
+        print(f"  {value:9.4f}  gain {task.gain(value):6.3f}  {name}")
+    print(f"m_best: {ranked[0][0]:.4f}\nm_best_source: {ranked[0][1]}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("names", nargs="*", help="tasks (default: all)")
+    options = parser.parse_args(argv)
+    for name in options.names or names():
+        search(load(name, options.data))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Every task of the catalog, prepared for real once: its texts, its script's conventions, its data."""
+
+import ast
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.metric import METRICS
+from tasks.registry import entries, load, names
+from tasks.task import Task
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Folder with all eight tasks, prepared by the command that a user types."""
+    out = tmp_path_factory.mktemp("data")
+    done = subprocess.run([sys.executable, "-m", "tasks", "prepare", "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return out
+
+
+@pytest.fixture(params=names())
+def task(request, data) -> Task:
+    return load(request.param, data)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_the_catalog_has_the_breadth_it_promises():
+    for split in ("train", "heldout"):
+        found = [entry for entry in entries().values() if entry.split == split]
+        assert {entry.direction for entry in found} == {"maximize", "minimize"}
+        assert len({entry.kind for entry in found}) >= 3
+    assert len({entry.metric for entry in entries().values()}) == len(METRICS)
+
+
+def test_the_problem_is_short_and_says_what_is_wanted(task):
+    text = task.problem.format(train_file="a.csv", test_file="b.csv", script="c.py")
+    assert all(name in text for name in ("a.csv", "b.csv", "c.py"))
+    better = "higher" if task.direction == "maximize" else "lower"
+    assert f"Metric: {task.metric}, {better} is better." in text
+    assert len(text.split()) <= 45
+
+
+def test_the_script_keeps_to_the_conventions_that_coders_rely_on(task):
+    source = task.script
+    assert source.count('"train.csv"') == source.count('"test.csv"') == 1
+    assert 20 <= len(source.splitlines()) <= 35
+    assert re.findall(r"validation (\w+): ", source) == [task.metric]
+    assigned = [
+        node.targets[0].id
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    ]
+    assert [assigned.count(name) for name in ("y", "X", "X_test", "model", "score")] == [1] * 5
+    pipeline = next(
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model"
+    )
+    assert isinstance(pipeline, ast.Call) and ast.unparse(pipeline.func) == "make_pipeline"
+    assert all(isinstance(step, ast.Call) and not step.args for step in pipeline.args)
+
+
+def test_the_initial_score_is_measured_and_leaves_room(task):
+    assert task.is_better(task.m_best, task.m_init)
+    assert task.gain(task.m_best) == pytest.approx(1.0)
+    # What the script prints is of the size of the hidden score: the agent's own yardstick can be trusted.
+    assert abs(task.gain(task.validation_init)) < 0.75
+
+
+def test_answers_are_for_exactly_the_test_rows_and_nowhere_public(task):
+    train, test = rows_of(task.public / "train.csv"), rows_of(task.public / "test.csv")
+    answers = rows_of(task.private / "answers.csv")
+    assert "target" not in test[0] and set(train[0]) == {*test[0], "target"}
+    assert [row["id"] for row in answers] == [row["id"] for row in test]
+    assert len({row["id"] for row in train + test}) == len(train) + len(test)
+    assert sorted(path.name for path in task.public.iterdir()) == ["test.csv", "train.csv"]
+    assert 800 <= len(train) <= 1500 and len(test) >= 600
+
+
+def test_no_test_row_stands_in_the_training_data_with_its_answer(task):
+    def key(row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(value for name, value in row.items() if name != "id")
+
+    answers = {row["id"]: row["target"] for row in rows_of(task.private / "answers.csv")}
+    test = rows_of(task.public / "test.csv")
+    seen = {key(row) for row in rows_of(task.public / "train.csv")}
+    assert not seen & {key({**row, "target": answers[row["id"]]}) for row in test}
+
+
+def test_cells_hold_no_line_breaks_or_control_characters(task):
+    for file in ("train.csv", "test.csv"):
+        text = (task.public / file).read_text(encoding="utf-8")
+        assert len(text.splitlines()) == len(rows_of(task.public / file)) + 1
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+
+
+def test_classes_are_the_same_in_training_data_and_answers(task):
+    if METRICS[task.metric].form == "number":
+        pytest.skip("the target is a number")
+    known = {row["target"] for row in rows_of(task.public / "train.csv")}
+    assert known == {row["target"] for row in rows_of(task.private / "answers.csv")}
