@@ -68,9 +68,12 @@ def read_state(state: State) -> Memory:
         families={name: ""},
     )
     for turn in state.turns:
+        best_before = memory.best
+        if status := STATUS_LINE.findall(turn.feedback):
+            memory.best, memory.best_score = status[-1]
         action = parse_response(turn.response)
         if isinstance(action, Action):
-            _remember(memory, action, turn.feedback)
+            _remember(memory, action, turn.feedback, best_before)
     return memory
 
 
@@ -80,16 +83,14 @@ def idea_texts(problem: str) -> list[str]:
     return IDEA.findall(lines[0]) if lines else []
 
 
-def _remember(memory: Memory, action: Action, feedback: str) -> None:
-    before = memory.best
-    memory.best, memory.best_score = STATUS_LINE.findall(feedback)[-1]
+def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -> None:
     if action.name == grammar.COPY_FILE:
         memory.situation = "copied"
         memory.families[action.arguments["destination"]] = memory.families.get(action.arguments["source"], "")
     elif action.name in (grammar.EDIT, grammar.EXECUTE):
         edit = action.name == grammar.EDIT
         script = action.arguments["save_name" if edit else "script_name"]
-        memory.situation = _situation(feedback, edit, memory.best == script and (before != script or edit))
+        memory.situation = _situation(feedback, edit, memory.best == script and (best_before != script or edit))
         if memory.situation != "refused":
             memory.last = script
             score = validation_score(feedback)
