@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
@@ -60,5 +60,5 @@ class WeightSync:
 
 
 @partial(jax.jit, static_argnums=0)
-def _score(graph: nnx.GraphDef, parameters: nnx.State, rows: Rows) -> jnp.ndarray:
+def _score(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
     return token_logprobs(nnx.merge(graph, parameters), rows)[0]

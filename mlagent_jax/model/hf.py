@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -42,7 +43,7 @@ TOP_NAMES: Mapping[str, str] = {
 }
 
 
-def load_hf(folder: Path | str, dtype: jnp.dtype = jnp.float32) -> Qwen2:
+def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32) -> Qwen2:
     """Returns the model of a Hugging Face directory, with fp32 parameters.
 
     Args:

@@ -7,7 +7,8 @@ V vocabulary. Layer parameters are stacked on a leading L and scanned over.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mlagent_jax.model.attention import Layout, attention, attention_mask
 from mlagent_jax.model.config import Qwen2Config
@@ -53,7 +54,7 @@ class Block(nnx.Module):
 class Qwen2(nnx.Module):
     """A Qwen2.5 network; parameters are fp32, `dtype` is what activations are computed in."""
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) -> None:
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
         self.config, self.dtype = config, jnp.dtype(dtype)
         v, d, scale = config.vocab_size, config.hidden_size, config.initializer_range
         self.embed_tokens = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
@@ -69,7 +70,7 @@ class Qwen2(nnx.Module):
         mask = attention_mask(layout)
         graph, stacked = nnx.split(self.layers)
 
-        def layer(x: Float[Array, "B T D"], parameters: nnx.State) -> tuple[Float[Array, "B T D"], None]:
+        def layer(x: Float[Array, "B T D"], parameters: PyTree) -> tuple[Float[Array, "B T D"], None]:
             return nnx.merge(graph, parameters)(x, cos.astype(x.dtype), sin.astype(x.dtype), mask), None
 
         x, _ = jax.lax.scan(layer, x, stacked)

@@ -57,7 +57,7 @@ def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
         ValueError: for a parameter without a rule.
     """
 
-    def sharding(path: tuple, leaf: jax.Array) -> NamedSharding:
+    def sharding(path: tuple, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
         rule = _rule(path)
         if rule is None:
             raise ValueError(f"no sharding rule for {jax.tree_util.keystr(path)} of shape {leaf.shape}")
@@ -85,6 +85,6 @@ def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.device_put(tree, NamedSharding(mesh, BATCH))
 
 
-def parameters_of(model: nnx.Module) -> nnx.State:
+def parameters_of(model: nnx.Module) -> PyTree:
     """Returns the model's parameters as a pytree."""
     return nnx.state(model, nnx.Param)

@@ -1,0 +1,139 @@
+"""Eight simulated devices, tiny networks, and the shapes of real Qwen2.5 checkpoints."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.rows import Row, Rows, stack_rows
+
+# Said before any array is made, so that a mesh of eight is a mesh of eight; what names no mesh runs on the first device.
+jax.config.update("jax_num_cpu_devices", 8)
+
+TINY = Qwen2Config(
+    vocab_size=61,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    rope_theta=10_000.0,
+    initializer_range=0.2,
+    eos_token_id=2,
+)
+
+# The config.json files of Qwen/Qwen2.5-0.5B and Qwen/Qwen2.5-7B.
+QWEN2_5_0_5B: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,
+    "hidden_act": "silu",
+    "hidden_size": 896,
+    "initializer_range": 0.02,
+    "intermediate_size": 4864,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 24,
+    "model_type": "qwen2",
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.40.1",
+    "use_cache": True,
+    "use_mrope": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+QWEN2_5_7B: dict[str, Any] = QWEN2_5_0_5B | {
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 131072,
+    "max_window_layers": 28,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "sliding_window": 131072,
+    "tie_word_embeddings": False,
+    "vocab_size": 152064,
+}
+REAL = {"0.5B": QWEN2_5_0_5B, "7B": QWEN2_5_7B}
+SMALLER = {
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "hidden_size": 112,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "vocab_size": 96,
+}
+
+
+def _make_model(config: Qwen2Config = TINY, seed: int = 0) -> Qwen2:
+    """Returns a network with no parameter at a special value: biases are not 0, norms are not 1."""
+    rng = np.random.default_rng(seed)
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0))))
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        mean = 1.0 if "norm" in jax.tree_util.keystr(path) else 0.0
+        return jnp.asarray(mean + config.initializer_range * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, shapes))
+
+
+def _rows_of(sequences: Sequence[Sequence[int]], length: int | None = None) -> Rows:
+    """Returns one padded row a sequence, which predicts each of its tokens but the first."""
+    rows = []
+    for tokens in sequences:
+        row = Row()
+        row.add(list(tokens))
+        for index in range(len(tokens) - 1):
+            row.predict(index, tokens[index + 1])
+        rows.append(row)
+    longest = max(len(tokens) for tokens in sequences)
+    return jax.tree.map(jnp.asarray, stack_rows(rows, length or longest, (length or longest) - 1, 1))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiler() -> Iterator[None]:
+    """Compiles without most optimisations, which on networks this small cost more than they save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Qwen2Config:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Qwen2]:
+    return _make_model
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[..., Rows]:
+    return _rows_of
+
+
+@pytest.fixture(scope="session", params=sorted(REAL))
+def real_config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A real checkpoint's config.json."""
+    return REAL[request.param]
+
+
+@pytest.fixture(scope="session")
+def shrunk_config(real_config: dict[str, Any]) -> dict[str, Any]:
+    """A real checkpoint's config.json with its head counts and flags, but small."""
+    return real_config | SMALLER
