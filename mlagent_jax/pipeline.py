@@ -16,8 +16,6 @@ from mlagent_jax.policy_server import PolicyServer, check_address
 from mlagent_jax.progress import Reporter, duration_text
 from mlagent_jax.report import write_report
 from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, write_text
-from mlagent_jax.sft import loop as sft
-from mlagent_jax.stages import collect, evaluate, ppo
 from mlagent_jax.summary import commit, write_summary
 from mlagent_jax.world import World, open_world
 
@@ -43,12 +41,13 @@ def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None
             return
         _check(due, names, config, run_dir)
         write_text(run_dir.path("config.yaml"), f"# commit {commit()}\n{to_yaml(config)}")
+        began = time.monotonic()  # the first stage counts what it takes to get going
         world = None
         if ACTING & {stage.name for stage in due}:
             world = stack.enter_context(open_world(config, run_dir, reporter))
         server = stack.enter_context(PolicyServer(config, run_dir))
         for stage in due:
-            _do(stage, config, run_dir, reporter, world, server)
+            began = _do(stage, config, run_dir, reporter, world, server, began)
         reporter.note(f"report: {run_dir.path('report.html')}")
 
 
@@ -64,36 +63,54 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
 
 
 def _do(
-    stage: Stage, config: Config, run_dir: RunDir, reporter: Reporter, world: World | None, server: PolicyServer
-) -> None:
+    stage: Stage,
+    config: Config,
+    run_dir: RunDir,
+    reporter: Reporter,
+    world: World | None,
+    server: PolicyServer,
+    began: float,
+) -> float:
+    """Does one stage, whose time counts from `began`, and returns when it ended; both of the monotonic clock."""
     start = run_dir.begin(stage, config)
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
-    began = time.monotonic()
     if stage.name in SERVED:
         server.launch(run_dir.sft_policy)  # ready by the time it is asked
     figures = _run(stage.name, config, run_dir, reporter, world, server)
-    seconds = time.monotonic() - began
-    run_dir.finish(stage, config, figures, seconds)
+    ended = time.monotonic()
+    run_dir.finish(stage, config, figures, ended - began)
     write_summary(run_dir, config)
     write_report(run_dir, config)
-    reporter.note(f"{stage.name}: done in {duration_text(seconds)}")
+    reporter.note(f"{stage.name}: done in {duration_text(ended - began)}")
+    return ended
 
 
 def _run(
     name: str, config: Config, run_dir: RunDir, reporter: Reporter, world: World | None, server: PolicyServer
 ) -> Mapping[str, Any]:
-    """Returns the figures of one stage, by doing it."""
+    """Returns the figures of one stage, by doing it.
+
+    A stage is imported when it begins: collecting takes no JAX, and starts its processes before there is any.
+    """
     if name == "sft":
-        return sft.run(config, run_dir, reporter)
+        from mlagent_jax.sft import loop
+
+        return loop.run(config, run_dir, reporter)
     if name == "export":
         from mlagent_jax import export
 
         return export.run(config, run_dir, reporter)
     assert world is not None, f"{name} acts"
     if name == "collect":
+        from mlagent_jax.stages import collect
+
         return collect.run(config, run_dir, reporter, world)
     if name == "ppo":
+        from mlagent_jax.stages import ppo
+
         return ppo.run(config, run_dir, reporter, world, server)
+    from mlagent_jax.stages import evaluate
+
     return evaluate.run(config, run_dir, reporter, world, server)
 
 

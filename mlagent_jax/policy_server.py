@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from mlagent_jax.config import Config
 from mlagent_jax.run_dir import RunDir
@@ -52,7 +51,7 @@ class PolicyServer:
         assert self._process is not None, "launch comes first"
         return self._process.wait_ready(self._config.start_timeout_seconds)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PolicyServer":
         return self
 
     def __exit__(

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config, stages = parse_arguments(arguments)
         run_dir = config.run_dir
-        # Only now: these import JAX, which takes seconds that a wrong key should not cost.
+        # Only now: these take seconds to import, which a wrong key should not cost.
         from mlagent_jax.pipeline import run_stages
         from mlagent_jax.progress import Reporter
 

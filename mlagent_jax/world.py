@@ -18,7 +18,6 @@ from rollout.endpoint import ChatEndpoint
 from rollout.errors import CoderError, InfrastructureError
 from rollout.executor import make_executor
 from rollout.step import Environment
-from rollout.types import Coder
 from rollout.workspace import BlobStore
 from tasks import registry
 from tasks.task import Task
@@ -62,7 +61,7 @@ def open_world(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[
         yield World(tasks, Environment(store, executor, coder), background, 2 * config.executor.slots)
 
 
-def make_coder(writer: Writer) -> Coder:
+def make_coder(writer: Writer) -> RecipeCoder | EndpointCoder:
     """Returns the coder of the configuration. Raises ValueError for an endpoint without its key."""
     return RecipeCoder() if writer.kind == "offline" else EndpointCoder(endpoint(writer, CoderError))
 

@@ -12,7 +12,6 @@ from rollout.collect import collect, plan_collection
 from rollout.errors import ExpertError
 from rollout.expert import EndpointExpert, OfflineExpert
 from rollout.ideas import Pool, build_pools, library_candidates, propose_candidates, read_pools
-from rollout.types import Actor
 from tasks.ideas import draw_ideas
 from tasks.task import Task
 
@@ -49,7 +48,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
     return {"num_trajectories": len(trajectories), **last}
 
 
-def make_expert(config: Config) -> Actor:
+def make_expert(config: Config) -> OfflineExpert | EndpointExpert:
     """Returns the expert of the configuration. Raises ValueError for an endpoint without its key."""
     if config.expert.kind == "offline":
         return OfflineExpert(config.collect.max_steps)

@@ -15,7 +15,7 @@ from rollout.chat import ChatTokenizer
 from rollout.collect import EpisodePlan, collect
 from rollout.episode import PolicyActor
 from rollout.evaluate import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
-from rollout.types import Actor, Trajectory
+from rollout.types import Trajectory
 from tasks.prompt import problem_text
 from tasks.state import State
 from tasks.task import Task
@@ -50,7 +50,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
 
 def episodes(
     name: str,
-    actor: Actor,
+    actor: InitialScriptActor | PolicyActor,
     plans: Sequence[EpisodePlan],
     config: Config,
     run_dir: RunDir,

@@ -112,7 +112,6 @@ def test_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full (runs/x); free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2, "runs/x: Permission denied"),
-        (FileNotFoundError("models/x: no such file; expected a model"), 2, "models/x: no such file; expected a model"),
         (ServerError("no answer in 240 s"), 3, "ServerError: no answer in 240 s; details in runs/x/log.txt"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command to go on"),
     ],
@@ -128,6 +127,22 @@ def test_failure_is_one_line_and_its_own_code(
     assert main(["run_dir=runs/x"]) == code
     said = capsys.readouterr().err.strip()
     assert words in said and "\n" not in said
+
+
+def test_missing_model_directory_is_one_line_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"run_dir={tmp_path}", f"model.path={tmp_path / 'nowhere'}"]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere/config.json: no such file; expected a Hugging Face model directory" in said
+    assert said.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+def test_server_that_does_not_answer_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"run_dir={tmp_path}", "server.address=http://127.0.0.1:9"]) == 3
+    said = capsys.readouterr().err
+    assert "no policy server answers at server.address=http://127.0.0.1:9; start one" in said
+    assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
