@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
+BLOCK = 256  # queries attended at one time
+
+
 class Layout(NamedTuple):
     """Which tokens of a row belong together.
 
@@ -47,7 +50,20 @@ def attention(
     v: Float[Array, "B T K H"],
     mask: Bool[Array, "B T T"],
 ) -> Float[Array, "B T N H"]:
-    """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that `mask` lets each token see."""
+    """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that `mask` lets each token see.
+
+    Queries are taken a block at a time, each against the keys up to its end: what is later can never be seen.
+    """
+    length = q.shape[1]
+    blocks = [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
+    return jnp.concatenate(
+        [_attend(q[:, start:end], k[:, :end], v[:, :end], mask[:, start:end, :end]) for start, end in blocks], axis=1
+    )
+
+
+def _attend(
+    q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], v: Float[Array, "B S K H"], mask: Bool[Array, "B T S"]
+) -> Float[Array, "B T N H"]:
     b, t, n, h = q.shape
     groups = n // k.shape[2]
     q = q.reshape(b, t, -1, groups, h) * h**-0.5

@@ -153,7 +153,7 @@ class Learner:
         gap = np.abs(old - sampler)[mask > 0]
         real = mask > 0
         variance = float(np.var(returns[real]))
-        explained = 1.0 - float(np.var((returns - values)[real])) / variance if variance > 0 else 0.0
+        explained = 1.0 - float(np.var((returns - values)[real])) / variance if variance > 1e-6 else 0.0
         return {
             "sampler/logprob_gap_mean": float(gap.mean()),
             "sampler/logprob_gap_p95": float(np.percentile(gap, 95)),

@@ -92,7 +92,7 @@ def accumulate(
 
 def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransformation) -> Network:
     gradients = jax.jit(jax.grad(loss, has_aux=True))
-    apply = jax.jit(partial(apply_gradients, optimizer=optimizer), donate_argnums=(0, 1))
+    apply = jax.jit(partial(apply_gradients, optimizer=optimizer), donate_argnums=0)
     return Network(jax.jit(score), gradients, apply)
 
 
