@@ -255,7 +255,7 @@ def _copy(instance: Instance, memory: Memory, rng: random.Random) -> Meaning:
 
 
 def _final(memory: Memory) -> Meaning:
-    answer = f"The best script is {memory.best}."
+    answer = f"{memory.best} is the best."
     return _meaning(memory, "final", memory.best, grammar.FINAL_ANSWER, final_answer=answer)
 
 

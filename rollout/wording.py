@@ -16,14 +16,14 @@ from tasks.action import Action, format_response
 
 # Situation: what the last feedback said -> its reflections.
 REFLECTIONS: Mapping[str, tuple[str, ...]] = {
-    "start": ("Nothing is tried yet.", "This is the start.", "No edit is made yet."),
-    "looked": ("I know more now.", "I see what there is.", "Now I know more."),
-    "better": ("The edit helped.", "The score is better.", "This is better."),
-    "worse": ("The edit did not help.", "The score is not better.", "This is not better."),
-    "crashed": ("The edit broke the script.", "The script crashed.", "This crashed."),
-    "stopped": ("The script is too slow.", "The script ran too long.", "This is too slow."),
-    "refused": ("The edit was not made.", "Nothing is changed.", "No edit was made."),
-    "copied": ("The copy is made.", "Now there is a copy.", "I have a copy now."),
+    "start": ("Nothing is tried.", "This is the start.", "No edit yet."),
+    "looked": ("I know more now.", "Now I know more.", "I see."),
+    "better": ("The edit helped.", "It helped.", "This is better."),
+    "worse": ("The edit did not help.", "It did not help.", "This is not better."),
+    "crashed": ("The script crashed.", "It crashed.", "The edit crashed."),
+    "stopped": ("The script is too slow.", "It is too slow.", "The edit is too slow."),
+    "refused": ("No edit was made.", "The edit was not made.", "Nothing was edited."),
+    "copied": ("The copy is made.", "It is copied.", "I have a copy now."),
 }
 # Situation -> what is known for certain; {last} and {last_score} are the last script run and the score it printed.
 FACTS: Mapping[str, tuple[str, ...]] = {
@@ -43,8 +43,8 @@ THOUGHTS: Mapping[str, tuple[str, ...]] = {
     "look": ("First I look at {target}.", "I look at {target}.", "I want to know {target}."),
     "list": ("First I look at the files.", "I look at the files.", "I want to know the files."),
     "copy": ("I copy {target}.", "I keep a copy of {target}.", "I want a copy of {target}."),
-    "run": ("I run {target} again.", "I run the best script {target}.", "I end with {target}, so I run it."),
-    "final": ("I stop with {target}.", "{target} is the best, I stop.", "I end with {target}."),
+    "run": ("I run {target} again.", "I run {target}.", "Next I run {target}."),
+    "final": ("I stop with {target}.", "{target} is the best.", "I end with {target}."),
 }
 
 

@@ -129,8 +129,8 @@ _TEXTS: Mapping[str, Mapping[tuple[str, ...], tuple[str, ...]]] = {
     "Learning": {
         _ALL: (
             "The fit stops early, so train for more iterations.",
-            "Raise max_iter so that the solver converges.",
-            "Let the model train longer.",
+            "Use gradient boosting with more iterations.",
+            "Use a linear model and raise max_iter so that the solver converges.",
             "The model underfits, so use weaker regularization.",
             "Regularize less.",
             "Lower the penalty, it may be far too strong: less penalty.",
@@ -161,7 +161,7 @@ _TEXTS: Mapping[str, Mapping[tuple[str, ...], tuple[str, ...]]] = {
         _NUMERIC: (
             "Use a neural network and a lower learning rate.",
             "Standardize the features and use weaker regularization.",
-            "Standardize the features so that more iterations help.",
+            "Use a neural network and train it for more iterations.",
             "Use splines and tune the model by cross-validation.",
         ),
     },

@@ -39,13 +39,13 @@ ITERATIONS: dict[str, tuple[str, int]] = {
     "GradientBoostingClassifier": ("n_estimators", 100),
     "GradientBoostingRegressor": ("n_estimators", 100),
 }
-LEARNING_RATE: dict[str, tuple[str, float]] = {
-    "GradientBoostingClassifier": ("learning_rate", 0.1),
-    "GradientBoostingRegressor": ("learning_rate", 0.1),
-    "MLPClassifier": ("learning_rate_init", 0.001),
-    "MLPRegressor": ("learning_rate_init", 0.001),
-    "SGDClassifier": ("eta0", 0.01),
-    "SGDRegressor": ("eta0", 0.01),
+# estimator -> (keyword, default, a value far too high that still gives finite predictions)
+LEARNING_RATE: dict[str, tuple[str, float, float]] = {
+    "GradientBoostingClassifier": ("learning_rate", 0.1, 1.5),
+    "GradientBoostingRegressor": ("learning_rate", 0.1, 1.5),
+    "MLPClassifier": ("learning_rate_init", 0.001, 0.5),
+    "MLPRegressor": ("learning_rate_init", 0.001, 3.0),
+    "SGDClassifier": ("eta0", 0.01, 1.0),
 }
 CAN_WEIGH = frozenset(
     {
@@ -142,19 +142,20 @@ def _shallower(script: Script) -> None:
     _set(script, "max_depth", 2)
 
 
-def _learning_rate(script: Script, factor: float) -> None:
+def _learning_rate(script: Script) -> tuple[str, float, float]:
     if (entry := LEARNING_RATE.get(call_name(script.core))) is None:
         raise _unknown(script, "learning rate")
-    name, default = entry
-    _set(script, name, float(f"{_number(script, name, default) * factor:.6g}"))
+    return entry
 
 
 def _lower_rate(script: Script) -> None:
-    _learning_rate(script, 0.3)
+    name, default, _ = _learning_rate(script)
+    _set(script, name, float(f"{_number(script, name, default) * 0.3:.6g}"))
 
 
 def _huge_rate(script: Script) -> None:
-    _learning_rate(script, 50.0)
+    name, _, huge = _learning_rate(script)
+    _set(script, name, huge)
 
 
 def _class_weights(script: Script) -> None:
@@ -222,7 +223,7 @@ RECIPES = (
         ),
         (r"more iterations?", r"(train|fit|run)( the model)? longer", r"max_iter\w*"),
         _more_iterations,
-        needs=("", "linear", "boosting", "network"),
+        needs=("linear", "boosting", "network"),
     ),
     Recipe(
         "weaker_regularisation",

@@ -74,8 +74,9 @@ def _stump(script: Script) -> None:
 
 
 def _neural_network(script: Script) -> None:
-    options = "hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=60, random_state=0"
-    _use(script, "sklearn.neural_network", f"MLPClassifier({options})", f"MLPRegressor({options})")
+    classifier = "MLPClassifier(hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=40, random_state=0)"
+    regressor = "MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.05, max_iter=60, random_state=0)"
+    _use(script, "sklearn.neural_network", classifier, regressor)
     if not script.is_text and not SCALERS.intersection(script.step_names()):
         standardize(script)  # it does not learn from columns of different units
 
