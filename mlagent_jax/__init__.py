@@ -1,4 +1,20 @@
 """What learns from the rollouts: the policy, fine-tuning, step-wise PPO and the run that strings them together.
 
-Nothing here imports torch, vLLM or transformers.
+Nothing here imports torch, vLLM or transformers. `mlagent_jax.load_policy` gives an exported policy's logits; JAX is
+imported with it, not with the package.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlagent_jax.policy import load_policy
+
+__all__ = ["load_policy"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_policy":
+        from mlagent_jax.policy import load_policy
+
+        return load_policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+
 
 @dataclass(frozen=True)
 class Qwen2Config:
@@ -59,13 +69,19 @@ def read_config(folder: Path) -> Qwen2Config:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a Hugging Face model directory with config.json")
-    raw = json.loads(path.read_text())
+    try:
+        raw = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); fetch it again") from None
     if raw.get("model_type") != "qwen2":
         raise ValueError(
             f"{path}: model_type is {raw.get('model_type')!r}; only 'qwen2' (Qwen2 and Qwen2.5) is supported"
         )
     if raw.get("use_sliding_window"):
         raise ValueError(f"{path}: use_sliding_window=true is not supported; set it to false for full attention")
+    for name in SIZES:
+        if not isinstance(raw.get(name), int):
+            raise ValueError(f"{path}: {name} is {raw.get(name)!r}; expected a whole number, as Qwen2.5 has")
     heads, width = raw["num_attention_heads"], raw["hidden_size"]
     return Qwen2Config(
         vocab_size=raw["vocab_size"],
@@ -76,7 +92,7 @@ def read_config(folder: Path) -> Qwen2Config:
         num_kv_heads=raw["num_key_value_heads"],
         head_dim=raw.get("head_dim") or width // heads,
         rope_theta=_rope_theta(raw, path),
-        rms_norm_eps=raw["rms_norm_eps"],
+        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         tie_word_embeddings=raw.get("tie_word_embeddings", False),
         max_position_embeddings=raw["max_position_embeddings"],
         initializer_range=raw.get("initializer_range", 0.02),

@@ -13,7 +13,7 @@ from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.rows import Row, Rows, stack_rows
 
-# Said before any array is made, so that a mesh of eight is a mesh of eight; what names no mesh runs on the first device.
+# Said before any array is made, or there would be one device; what names no mesh runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 
 TINY = Qwen2Config(

@@ -1,0 +1,58 @@
+"""The export stage: the policy after PPO as a Hugging Face directory that transformers and vLLM load as it is."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mlagent_jax.config import Config
+from mlagent_jax.model.hf import WEIGHTS, load_hf
+from mlagent_jax.progress import Reporter
+from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.sft.loop import save_policy
+from rollout.chat import ChatTokenizer
+
+
+def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
+    """Leaves the policy in `export/`; returns the bytes of all its files and the SHA-256 of its weights.
+
+    Weights, `config.json`, `generation_config.json` and the tokenizer with its chat template are written aside; the
+    finished folder then takes its name.
+
+    Raises:
+        FileNotFoundError: if there is no policy to export.
+        ValueError: if its weights do not fit its config, or it has no tokenizer.
+    """
+    folder, aside = run_dir.path("export"), run_dir.path("tmp", "export")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        save_policy(load_hf(run_dir.ppo_policy), aside, run_dir.tokenizer)
+        write_json(aside / "generation_config.json", generation_config(config, ChatTokenizer(run_dir.tokenizer)))
+        num_bytes = sum(path.stat().st_size for path in aside.iterdir())
+        sha256 = _sha256(aside / WEIGHTS)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    reporter.note(f"exported: {folder}, {num_bytes / 2**20:.1f} MiB")
+    return {"bytes": num_bytes, "weights_sha256": sha256}
+
+
+def generation_config(config: Config, tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """Returns how the policy is to be sampled: as in its training, to the end of its turn."""
+    return {
+        "bos_token_id": tokenizer.pad_id,
+        "do_sample": True,
+        "eos_token_id": tokenizer.eos_id,
+        "max_new_tokens": config.ppo.max_response_tokens,
+        "pad_token_id": tokenizer.pad_id,
+        "temperature": config.ppo.temperature,
+        "top_k": 0,
+        "top_p": 1.0,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
