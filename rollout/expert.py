@@ -95,6 +95,8 @@ def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -
             memory.last = script
             score = validation_score(feedback)
             memory.last_score = "" if score is None else score_text(score)
+            if score is None and memory.situation == "better":
+                memory.last_score = memory.best_score
         if memory.situation in ("better", "worse", "looked"):
             memory.submitted = script
         if edit:
@@ -111,9 +113,9 @@ def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -
 def _situation(feedback: str, edit: bool, improved: bool) -> str:
     if "Stopped: " in feedback:
         return "stopped"
-    if feedback.startswith("Error: the edit"):
+    if edit and feedback.startswith("Error: "):  # nothing was saved, so nothing ran
         return "refused"
-    if validation_score(feedback) is None:
+    if "Error: " in feedback or (validation_score(feedback) is None and not improved):
         return "crashed"
     if not edit:
         return "looked"
