@@ -93,6 +93,9 @@ def server_environment(options: ServerOptions) -> dict[str, str]:
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         environment["TORCH_COMPILE_DISABLE"] = "1"
         environment["OMP_NUM_THREADS"] = str(options.num_threads or len(os.sched_getaffinity(0)))
+        # Threads that wait must not spin: sandboxed scripts and the learner want the same cores (3 to 4 times faster
+        # sampling beside other work).
+        environment["OMP_WAIT_POLICY"] = "passive"
     return environment
 
 

@@ -77,14 +77,18 @@ class ServedPolicy:
 
 
 @pytest.fixture(scope="session")
-def _policy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
-    folder = write_checkpoint(tmp_path_factory.mktemp("policy"), seed=0)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint directory that vLLM can serve."""
+    return write_checkpoint(tmp_path_factory.mktemp("policy"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def _policy_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
     other = write_checkpoint(tmp_path_factory.mktemp("other_policy"), seed=1)
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with ServerProcess(
-        folder, log, ServerOptions(max_model_len=MAX_MODEL_LEN, kv_cache_mb=64, num_threads=1)
-    ) as process:
-        yield ServedPolicy(process.address, folder, other, process)
+    options = ServerOptions(max_model_len=MAX_MODEL_LEN, kv_cache_mb=64, num_threads=1)
+    with ServerProcess(checkpoint, log, options) as process:
+        yield ServedPolicy(process.address, checkpoint, other, process)
 
 
 @pytest.fixture

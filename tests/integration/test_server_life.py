@@ -1,0 +1,97 @@
+"""The real server's whole life, in processes of its own: these tests start vLLM themselves."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from rollout.errors import ServerError
+from rollout.server import ServerProcess, is_healthy
+from rollout.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
+
+pytestmark = pytest.mark.slow
+
+TRAINER = """
+import sys, time
+from pathlib import Path
+from rollout.server import ServerOptions, ServerProcess
+server = ServerProcess(Path(sys.argv[1]), Path(sys.argv[2]), ServerOptions(max_model_len=256, kv_cache_mb=16))
+server.launch()
+print(server.process.pid, server.port, flush=True)
+print(server.wait_ready(), flush=True)
+time.sleep(600)
+"""
+
+
+def descendants(pid: int) -> list[int]:
+    """Returns every process below one."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                found += [int(folder.name), *descendants(int(folder.name))]
+    return found
+
+
+def files_of(pids: list[int]) -> set[Path]:
+    """Returns the temporary folders of supervisors, and what of shared memory processes have mapped."""
+    found = {path for pid in pids for path in Path(tempfile.gettempdir()).glob(f"{TEMP_PREFIX}{pid}-*")}
+    for pid in pids:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        found |= {Path(name) for name in re.findall(r"(/dev/shm/\S+)$", maps, re.MULTILINE)}
+    return found
+
+
+@pytest.mark.parametrize("victim", ["trainer", "supervisor", "api_server"])
+def test_a_kill_at_any_level_leaves_no_process_and_no_file(victim, checkpoint, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, str(checkpoint), str(tmp_path / "log")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert trainer.stdout is not None
+    try:
+        supervisor, port = map(int, trainer.stdout.readline().split())
+        address = trainer.stdout.readline().strip()
+        assert is_healthy(address) and address.endswith(str(port))
+        below = descendants(supervisor)
+        assert len(below) >= 2  # the API server and its engine
+        files = files_of([supervisor, *below])
+        assert any(path.name.startswith(TEMP_PREFIX) for path in files)
+
+        api_server = next(pid for pid in below if b"api_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill({"trainer": trainer.pid, "supervisor": supervisor, "api_server": api_server}[victim], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while any(map(is_running, [supervisor, *below])) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [pid for pid in [supervisor, *below] if is_running(pid)] == []
+        if victim == "supervisor":  # nobody is left to remove its folder: the next server does
+            remove_stale_folders()
+        assert [path for path in files if path.exists()] == []
+    finally:
+        trainer.kill()
+        trainer.wait()
+        trainer.stdout.close()
+
+
+def test_a_server_that_cannot_start_says_why_and_shows_its_log(checkpoint, tmp_path):
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text().replace("Qwen2ForCausalLM", "No"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
+    with pytest.raises(ServerError, match="ended before it was ready: .*Error: .*") as failure:
+        with ServerProcess(tmp_path, tmp_path / "server.log"):
+            pass
+    assert str(tmp_path / "server.log") in str(failure.value)
+    assert "'No'" in str(failure.value) or "['No']" in str(failure.value)
