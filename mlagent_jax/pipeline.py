@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.config import Config
+from mlagent_jax.config import Config, ConfigError, Model
 from mlagent_jax.config_file import to_yaml
 from mlagent_jax.logs import logging_to
 from mlagent_jax.model.config import read_config
@@ -21,6 +21,7 @@ from mlagent_jax.world import World, open_world
 
 ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
 SERVED = {"ppo", "evaluate"}  # stages that sample from the policy
+MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size rope_theta tie_word_embeddings").split()
 
 
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
@@ -57,9 +58,19 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
         run_dir.require(due[0], config)
     due_names = {stage.name for stage in due}
     if "sft" in due_names and config.model.path is not None:
-        read_config(Path(config.model.path))
+        _check_model(config.model, Path(config.model.path))
     if SERVED & due_names and config.server.address is not None:
         check_address(config.server.address)
+
+
+def _check_model(model: Model, path: Path) -> None:
+    found = read_config(path)
+    for key in MODEL_SIZES:
+        if getattr(model, key) != getattr(found, key):
+            raise ConfigError(
+                f"model.{key}={getattr(model, key)} does not fit the checkpoint at model.path, which has "
+                f"{getattr(found, key)}; set model.{key}={getattr(found, key)}"
+            )
 
 
 def _do(

@@ -22,6 +22,7 @@ from mlagent_jax.report_figures import (
 from mlagent_jax.run_dir import STAGES, RunDir, write_text
 from mlagent_jax.summary import build_summary
 
+PERCENT = "\N{NO-BREAK SPACE}%"
 NUM_RECIPES = 24  # rows of the table of what was tried
 FACT_NAMES = {
     "file_exists": "The file it acts on exists",
@@ -81,10 +82,11 @@ def headline(evaluation: Mapping[str, Any]) -> str:
     if not all(gains) or not difference:
         return "This run has not been evaluated yet; what it has done so far is below."
     sft, ppo = gains
+    interval = f"95{PERCENT} interval {_share(difference['low'])} to {_share(difference['high'])}"
     return (
         f"On tasks it never trained on, the agent went {_share(sft['mean'])} of the way from the initial script to the "
         f"best known score after fine-tuning, and {_share(ppo['mean'])} after reinforcement learning: a difference of "
-        f"{_share(difference['mean'])} (95 % interval {_share(difference['low'])} to {_share(difference['high'])})."
+        f"{_share(difference['mean'])} ({interval})."
     )
 
 
@@ -94,12 +96,12 @@ def signed(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Returns a share as per cent."""
-    return f"{100 * value:.0f} %" if value >= 0.1 or value == 0 else f"{100 * value:.1f} %"
+    """Returns a share as per cent, of one digit after the point where it is small."""
+    return f"{100 * value:.0f}{PERCENT}" if value >= 0.1 or value == 0 else f"{100 * value:.1f}{PERCENT}"
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.0f} %".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * value:.0f}{PERCENT}".replace("-", "\N{MINUS SIGN}")
 
 
 def _tiles(

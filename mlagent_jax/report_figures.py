@@ -59,7 +59,7 @@ def reward_figure(metrics: Lines) -> str | None:
     for (name, (x, y)), color in zip(series.items(), (POLICY_COLORS["ppo"], OUTCOME_COLORS["edit"]), strict=True):
         axes.plot(x, y, color=color, alpha=0.25, linewidth=1, marker="o", markersize=2.5)
         axes.plot(x, _smooth(y), color=color, linewidth=2, label=name)
-    axes.set_xlabel("PPO update")
+    _count_on_x(axes, "PPO update")
     axes.set_ylabel("mean reward")
     _legend(axes, num_columns=2)
     return _svg(figure)
@@ -80,7 +80,7 @@ def outcome_figure(metrics: Lines) -> str | None:
     axes.set_xlim(x[0], x[-1])
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    axes.set_xlabel("PPO update")
+    _count_on_x(axes, "PPO update")
     axes.set_ylabel("share of actions")
     _legend(axes, num_columns=3)
     return _svg(figure)
@@ -99,7 +99,7 @@ def loss_figure(metrics: Lines) -> str | None:
     axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    axes.set_xlabel("SFT step")
+    _count_on_x(axes, "SFT step")
     axes.set_ylabel("loss, nats a token")
     _legend(axes, num_columns=2)
     return _svg(figure)
@@ -151,8 +151,13 @@ def _figure(height: float = 3.2) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.6, height), layout="constrained")
         axes = figure.add_subplot()
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, min_n_ticks=1, steps=(1, 2, 5, 10)))
         return figure, axes
+
+
+def _count_on_x(axes: Axes, what: str) -> None:
+    """Labels the x axis as counting `what`, with whole numbers."""
+    axes.set_xlabel(what)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
 
 
 def _legend(axes: Axes, num_columns: int) -> None:

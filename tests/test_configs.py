@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 import yaml
+from flax import nnx
 
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import keys, load_config, to_dict
+from mlagent_jax.model.build import model_config
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.optim import make_optimizer
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -19,6 +25,19 @@ def test_config_parses_and_leaves_no_key_out(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_first_line_is_the_command_that_runs_it(path: Path) -> None:
     assert path.read_text().splitlines()[0] == f"# python -m mlagent_jax.train --config configs/{path.name}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_model_and_optimizer_of_every_config_build_without_memory(path: Path) -> None:
+    config = load_config(path)
+    shape = model_config(config.model, config.tokenizer.vocab_size, 2, config.server.max_model_len)
+    model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
+    parameters = nnx.state(model, nnx.Param)
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    assert path.stem != "qwen2_5_7b" or num_parameters == 7_615_616_512  # that of the released checkpoint
+    for rate in (config.sft.learning_rate, config.ppo.learning_rate, config.ppo.critic_learning_rate):
+        moments = jax.eval_shape(make_optimizer("adamw", rate, 1.0).init, parameters)
+        assert sum(leaf.size for leaf in jax.tree.leaves(moments)) >= 2 * num_parameters
 
 
 def test_quickstart_file_says_what_the_code_defaults_to() -> None:

@@ -175,12 +175,19 @@ def test_run_that_was_only_fine_tuned_renders() -> None:
     assert page.count("<img") == 1
 
 
+def test_policy_that_never_edited_still_has_its_example() -> None:
+    tried = {name: {**done, "recipes": []} for name, done in fake_tried().items()}
+    page = render(fake_summary(), fake_metrics(), tried)
+    assert "It never asked for an edit." in page and "A trajectory after SFT" in page
+
+
 def test_single_update_renders() -> None:
     assert render(fake_summary(), fake_metrics()[-1:], {}).count("<img") == 3
 
 
 def test_headline_says_what_was_measured() -> None:
     said = headline(fake_evaluation())
+    said = said.replace("\N{NO-BREAK SPACE}", " ")
     assert "8 % of the way" in said and "24 % after reinforcement learning" in said
     assert "15 % (95 % interval 5 % to 25 %)" in said
 

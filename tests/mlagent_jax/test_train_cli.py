@@ -14,8 +14,10 @@ import pytest
 from mlagent_jax import pipeline
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import keys
+from mlagent_jax.model.build import model_config
+from mlagent_jax.model.config import hf_config
 from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.run_dir import STAGES, RunDir
 from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
 from rollout.errors import ServerError
 
@@ -136,6 +138,25 @@ def test_missing_model_directory_is_one_line_before_anything_runs(
     said = capsys.readouterr().err
     assert "nowhere/config.json: no such file; expected a Hugging Face model directory" in said
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = model_config(Config().model, 512, 2, 1024)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(shape, "float32")))
+    assert main([f"run_dir={tmp_path / 'run'}", f"model.path={tmp_path}", "model.num_layers=3"]) == 2
+    assert "model.num_layers=3 does not fit the checkpoint" in capsys.readouterr().err
+
+
+def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = RunDir(tmp_path)
+    for stage in STAGES:
+        run_dir.begin(stage, Config())
+        for output in stage.outputs:
+            run_dir.path(output).mkdir()
+        run_dir.finish(stage, Config(), {}, seconds=1.0)
+    assert main([f"run_dir={tmp_path}"]) == 0
+    assert "everything is done" in capsys.readouterr().err
+    assert not (tmp_path / "tmp").exists() and not (tmp_path / "data").exists()
 
 
 def test_server_that_does_not_answer_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
