@@ -75,9 +75,9 @@ def test_example_is_the_trajectory_of_median_gain() -> None:
 
 
 def test_response_that_is_no_action_is_shown_as_it_came() -> None:
-    nonsense = Step(
-        "gibberish", "", {}, Feedback(Outcome.INVALID, "Invalid response"), *2 * (edit("", 20, 19).before,), 0
-    )
+    before = edit("", 20.0, 19.0).before
+    feedback = Feedback(Outcome.INVALID, "Invalid response")
+    nonsense = Step("gibberish", "", {}, feedback, before, before, 0.0)
     (step,) = example([trajectory("0", "train", nonsense)], TASKS)["steps"]
     assert step["response"] == "gibberish" and step["action"] == "not an action"
 
