@@ -1,8 +1,9 @@
 import pandas as pd
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.tree import DecisionTreeRegressor
+from sklearn.preprocessing import StandardScaler
 
 train = pd.read_csv("train.csv")
 test = pd.read_csv("test.csv")
@@ -11,7 +12,7 @@ X = train.drop(columns=["id", "target"]).select_dtypes("number").fillna(0)
 X_test = test[X.columns].fillna(0)
 
 X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)
-model = make_pipeline(DecisionTreeRegressor(max_depth=3, random_state=0))
+model = make_pipeline(StandardScaler(), KNeighborsRegressor(n_neighbors=50))
 model.fit(X_fit, y_fit)
 score = root_mean_squared_error(y_val, model.predict(X_val))
 print(f"validation rmse: {score:.4f}")

@@ -11,7 +11,7 @@ X = train[["GrLivArea", "YearBuilt", "LotArea", "GarageCars"]].fillna(0)
 X_test = test[X.columns].fillna(0)
 
 X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)
-model = make_pipeline(Lasso(alpha=20.0))
+model = make_pipeline(Lasso(alpha=2.0))
 model.fit(X_fit, y_fit)
 score = mean_absolute_error(y_val, model.predict(X_val))
 print(f"validation mae: {score:.4f}")
