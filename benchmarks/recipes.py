@@ -1,7 +1,10 @@
 """What every recipe does to every task's initial script and to an improved one, in the real environment.
 
     python -m tasks prepare --out DATA
-    python benchmarks/recipes.py DATA [--out benchmarks/results/recipes] [--slots 2]
+    python -m benchmarks.recipes DATA [--out benchmarks/results/recipes] [--work runs/recipes] [--slots 2]
+
+Run it on an idle machine: limits are wall clock. Results are kept in the work folder, so a second run only does what
+is missing or was stopped by a limit.
 
 An effect is the reward (version 2) of the edit: the change of the hidden score in units of m_best - m_init, -1 for an
 error, 0 for a limit. Their mean over the recipes meant for the kind of task is the reward of a uniformly random
@@ -13,7 +16,6 @@ import json
 import os
 import random
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,14 +105,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="without suffix")
+    parser.add_argument("--work", type=Path, default=Path("runs/recipes"), help="folder of recorded results")
     parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
     options = parser.parse_args(argv)
     try:
         tasks = [load(name, options.data) for name in (*names("train"), *names("heldout"))]
         record: dict[str, dict[str, object]] = {}
-        with tempfile.TemporaryDirectory(prefix="mlagent-recipes-") as folder, Background() as background:
-            store = BlobStore(Path(folder) / "blobs")
-            executor = make_executor(store, TASK_PYTHON, options.slots, Path(folder) / "records")
+        with Background() as background:
+            store = BlobStore(options.work / "blobs")
+            executor = make_executor(store, TASK_PYTHON, options.slots, options.work / "records")
             environment = Environment(store, executor, RecipeCoder())
             for task in tasks:
                 scores, effects = background.run(measure_task(environment, Instance(task, EPISODE)))
@@ -149,6 +152,7 @@ def means(effects: Sequence[Effect]) -> dict[str, float]:
         "best": round(max(edits), 4),
         "edit_share": round(len(edits) / count, 4),
         "helpful_share": round(sum(value > 0.01 for value in edits) / count, 4),
+        "limit_share": round(sum(effect.outcome is Outcome.CORNER for effect in effects) / count, 4),
         "error_share": round(sum(effect.outcome is Outcome.ERROR for effect in effects) / count, 4),
         "misleading_share": round(
             sum(e.looks_better != (e.reward > 0) for e in effects if e.outcome is Outcome.EDIT) / len(edits), 4
@@ -163,7 +167,7 @@ def table(record: dict[str, dict[str, object]]) -> str:
         "",
         "`initial / improved`: on the task's initial script, and on an improved one (" + ", ".join(IMPROVEMENTS) + ").",
         "`error` is rewarded -1, `limit` 0; `.` is a recipe not meant for this kind of task. Made by",
-        "`python benchmarks/recipes.py DATA`; the figures with their seconds are in the JSON file beside this one.",
+        "`python -m benchmarks.recipes DATA`; the figures with their seconds are in the JSON file beside this one.",
         "",
         "| | " + " | ".join(record) + " |",
         "|---" * (len(record) + 1) + "|",
@@ -175,6 +179,7 @@ def table(record: dict[str, dict[str, object]]) -> str:
         ("best recipe", "best"),
         ("share that helps", "helpful_share"),
         ("share of errors", "error_share"),
+        ("share stopped by a limit", "limit_share"),
         ("share whose own score misleads", "misleading_share"),
     ):
         cells = [" / ".join(f"{entry['means'][base][key]:.2f}" for base in BASES) for entry in record.values()]  # type: ignore[index]
