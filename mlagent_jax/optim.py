@@ -38,7 +38,10 @@ def make_optimizer(
     clip_norm: float,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns adamw, or muon for the weight matrices with adamw for the rest, behind a global gradient clip."""
+    """Returns adamw, or muon for the weight matrices with adamw for the rest, behind a global gradient clip.
+
+    Both parts of muon look ahead along their momentum (Nesterov), adamw alone does not.
+    """
     if kind == "adamw":
         update = optax.adamw(learning_rate, b1=0.9, b2=0.95, weight_decay=weight_decay)
     else:

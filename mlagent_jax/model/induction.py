@@ -9,8 +9,9 @@ Induction Heads", with a bigram for the key). Nothing is frozen: training starts
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 
 OFFSET_SHARPNESS = 7.0  # q/k biases of the heads that look back by position
@@ -18,6 +19,7 @@ MATCH_SCORE = 12.0  # pre-softmax score of one matching token
 EMBEDDING_STD = 0.05
 COPY_STRENGTH = 3.0  # of the copied embedding against the token's own
 STABLE_ROTATION = 3e-3  # radians a token: slower pairs carry content over ~500 tokens without turning away
+FEWEST_COORDINATES = 8  # of each code in a head; fewer, and random tokens match as well as equal ones
 
 
 def write_induction_heads(model: Qwen2, seed: int) -> None:
@@ -30,10 +32,11 @@ def write_induction_heads(model: Qwen2, seed: int) -> None:
         ValueError: if the network is too small to hold the circuit.
     """
     config = model.config
-    if config.num_layers < 2 or config.num_kv_heads < 2 or config.num_heads // config.num_kv_heads < 2:
+    got = (config.num_layers, config.num_kv_heads, config.num_heads // config.num_kv_heads, _coordinates(config))
+    if min(got[:3]) < 2 or got[3] < FEWEST_COORDINATES:
         raise ValueError(
-            f"an induction start needs 2 layers, 2 key/value heads and 2 query heads for each; got "
-            f"{config.num_layers}, {config.num_kv_heads} and {config.num_heads // config.num_kv_heads}: "
+            f"an induction start needs 2 layers, 2 key/value heads, 2 query heads for each, and heads wide enough for "
+            f"{FEWEST_COORDINATES} slowly turning coordinates of a code; got {got[0]}, {got[1]}, {got[2]} and {got[3]}: "
             "use a larger model or set model.induction_init=false"
         )
     rng = np.random.default_rng(seed)
@@ -53,6 +56,18 @@ def write_induction_heads(model: Qwen2, seed: int) -> None:
         getattr(model.layers, name)[...] = jnp.asarray(value, jnp.float32)
     model.layers.down_proj[...] = jnp.zeros_like(model.layers.down_proj[...])
     model.embed_tokens[...] = jnp.asarray(embedding, jnp.float32)
+
+
+def _stable_dims(config: Qwen2Config) -> Int[np.ndarray, " S"]:
+    """Returns the dims of a head that its rotation hardly turns, the first of each pair before all the second ones."""
+    frequency = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    pairs = np.flatnonzero(frequency < STABLE_ROTATION)
+    return np.concatenate([pairs, pairs + config.head_dim // 2])
+
+
+def _coordinates(config: Qwen2Config) -> int:
+    """Returns how many coordinates of each of two codes a head compares."""
+    return min(len(_stable_dims(config)), config.hidden_size // 4, config.head_dim) // 2
 
 
 def _look_back(layers: dict[str, np.ndarray], head_dim: int, theta: float, group: int) -> None:
@@ -85,10 +100,7 @@ def _match_and_copy(
     config = model.config
     half, quarter, head_dim = config.hidden_size // 2, config.hidden_size // 4, config.head_dim
     group = config.num_heads // config.num_kv_heads
-    frequency = config.rope_theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    pairs = np.flatnonzero(frequency < STABLE_ROTATION)
-    dims = np.concatenate([pairs, pairs + head_dim // 2])
-    part = min(len(dims) // 2, len(code) // 2)
+    dims, part = _stable_dims(config), _coordinates(config)
     # tokens and codes each have a third of the normed stream's D; `part` coordinates of a code are part/half of it
     gain = np.sqrt(MATCH_SCORE * np.sqrt(head_dim) / (config.hidden_size / 3 * part / half))
     basis = np.linalg.qr(rng.standard_normal((half, half)))[0].T

@@ -18,8 +18,3 @@ def clipped_value_loss(
     """Returns 1/2 max((V - R)^2, (V_clip - R)^2), V_clip = V_old + clip(V - V_old, -clip, clip)."""
     near = old_values + jnp.clip(values - old_values, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(values - returns), jnp.square(near - returns))
-
-
-def weighted_mean(values: Float[Array, "*b"], weights: Float[Array, "*b"]) -> Float[Array, ""]:
-    """Returns the mean over entries with a weight; entries without one never count, not even if they are NaN."""
-    return jnp.sum(jnp.where(weights > 0, values * weights, 0.0)) / jnp.maximum(jnp.sum(weights), 1.0)
