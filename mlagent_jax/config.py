@@ -81,7 +81,7 @@ class Collect:
 
     num_trajectories: Count = 240
     """Trajectories to collect over all training tasks."""
-    max_steps: Count = 6
+    max_steps: Count = 5
     """Actions in a trajectory at most."""
     max_minutes: Positive = 5.0
     """Minutes a trajectory may take."""
@@ -141,13 +141,13 @@ class SFT:
 
     wordings: Count = 6
     """Wordings each offline trajectory is rendered in, its actions and results unchanged; 1: as collected."""
-    max_length: Count = 1152
+    max_length: Count = 1024
     """Tokens of a trajectory at most; later turns are cut off and counted."""
-    batch_size: Count = 2
+    batch_size: Count = 3
     """Trajectories in a step."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """adamw, or muon for the weight matrices with adamw for the rest."""
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 6e-3
     """Peak learning rate of adamw; muon scales it to its own."""
     min_learning_rate_ratio: Share = 0.05
     """Learning rate at the end of the cosine, as a share of the peak."""
@@ -179,7 +179,7 @@ class Server:
     """Port of the server started here; 0: a free one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Type the server computes in; auto: the checkpoint's."""
-    max_model_len: Count = 1536
+    max_model_len: Count = 1280
     """Prompt and response together, in tokens, at most."""
     kv_cache_mb: Count | None = 256
     """Memory of the key/value cache, in MiB; null: what the server takes of itself, on a CPU most of the memory."""
@@ -193,15 +193,15 @@ class PPO:
 
     num_updates: Count = 24
     """Updates to do."""
-    trajectories_per_update: Count = 8
+    trajectories_per_update: Count = 12
     """Trajectories whose states make one update's batch."""
     states_per_trajectory: Count = 2
     """States taken from each of them; those of one trajectory share their prefix."""
-    samples_per_state: Count = 6
+    samples_per_state: Count = 4
     """Actions sampled from each state."""
     max_response_tokens: Count = 128
     """Tokens of an action at most."""
-    row_length: Count = 1536
+    row_length: Count = 1408
     """Tokens of a training row: a shared history and the responses to its states."""
     rows_per_micro_batch: Count = 4
     """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
@@ -229,7 +229,7 @@ class PPO:
     """First updates in which only the critic learns."""
     num_epochs: Count = 1
     """Passes over each update's batch."""
-    num_minibatches: Count = 1
+    num_minibatches: Count = 2
     """Minibatches a pass is cut into."""
     clip_norm: Positive = 1.0
     """Global norm the gradients are clipped to."""
@@ -243,7 +243,7 @@ class Evaluate:
 
     num_trajectories: Count = 4
     """Trajectories for each task and policy (K of avg@K)."""
-    max_steps: Count = 6
+    max_steps: Count = 5
     """Actions in a trajectory at most."""
     max_minutes: Positive = 5.0
     """Minutes a trajectory may take."""

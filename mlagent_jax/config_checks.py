@@ -77,14 +77,13 @@ def _check_batches(config: Config) -> None:
     ppo, devices = config.ppo, config.mesh.data * config.mesh.fsdp
     if config.sft.batch_size % devices:
         raise ConfigError(_indivisible("sft.batch_size", config.sft.batch_size, devices))
-    if ppo.trajectories_per_update % ppo.num_minibatches:
+    if ppo.rows_per_micro_batch % devices:
+        raise ConfigError(_indivisible("ppo.rows_per_micro_batch", ppo.rows_per_micro_batch, devices))
+    if ppo.row_length < config.server.max_model_len:
         raise ConfigError(
-            f"ppo.trajectories_per_update={ppo.trajectories_per_update} is not divisible by "
-            f"ppo.num_minibatches={ppo.num_minibatches}; use {_above(ppo.trajectories_per_update, ppo.num_minibatches)}"
+            f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "
+            "a state and its response must fit a row: make it at least as long"
         )
-    minibatch = ppo.trajectories_per_update // ppo.num_minibatches
-    if minibatch % devices:
-        raise ConfigError(_indivisible("ppo.trajectories_per_update / ppo.num_minibatches", minibatch, devices))
     if ppo.advantage == "group" and ppo.samples_per_state == 1:
         raise ConfigError("ppo.advantage=group compares a state's samples; set ppo.samples_per_state to 2 or more")
 

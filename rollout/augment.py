@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from rollout.types import Trajectory
-from tasks.naming import TRAIN_WORDS
+from tasks.naming import draw_words
 from tasks.state import State, Turn
 
 SCRIPT_NAME = re.compile(r"(?<![\w./-])[\w-]+\.py(?![\w.-]*\w)")
@@ -33,13 +33,12 @@ def draw_renaming(trajectory: Trajectory, state: State, rng: random.Random) -> d
     """
     texts = [state.problem, *(text for turn in state.turns for text in (turn.response, turn.feedback))]
     scripts = sorted({name for text in texts for name in SCRIPT_NAME.findall(text)})
-    words = rng.sample(TRAIN_WORDS, len(TRAIN_WORDS))
-    project, data = words.pop(), words.pop()
+    project, data, *words = draw_words(rng, len(scripts) + 2)
     names = trajectory.names
     # The project's name is an ordinary word, such as the forest of a random forest, so it is only safe in place.
     mapping = {f"{noun} {names.project}": f"{noun} {project}" for noun in ("problem", "project")}
     mapping |= {names.train_file: f"{data}_train.csv", names.test_file: f"{data}_test.csv"}
-    return mapping | {script: f"{word}.py" for script, word in zip(scripts, words, strict=False)}
+    return mapping | {script: f"{word}.py" for script, word in zip(scripts, words, strict=True)}
 
 
 def rename(state: State, mapping: Mapping[str, str]) -> State:

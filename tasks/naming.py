@@ -3,19 +3,19 @@
 import random
 from dataclasses import dataclass
 
-# Words never shared between the two lists: names of held-out episodes are new to a trained policy.
+# No word is in both lists: the names of held-out episodes are new to a trained policy.
 TRAIN_WORDS = (
-    "amber anchor apple arrow autumn bamboo basil beacon birch bridge bronze canyon cedar cherry circle clover cobalt "
-    "comet copper coral cotton crystal delta desert dune eagle echo ember falcon fern flint forest fossil garden garnet "
-    "ginger glacier granite harbor hazel heron indigo island ivory jade jasmine jungle kettle lagoon lantern lemon lilac "
-    "linen lotus maple marble meadow mint mirror moss nectar night north oak ocean olive onyx opal orchid otter palm "
-    "pearl pebble pine planet plum pond quartz rabbit rain raven reef ribbon ridge river robin ruby saffron sage sail "
-    "salmon shadow shell silver sparrow spring stone storm summer sunset temple thunder tiger topaz tulip valley velvet "
-    "violet walnut water willow winter wolf zephyr"
+    "amber anchor apple arrow autumn bamboo basil beacon birch bridge bronze canyon cedar cherry circle clover "
+    "cobalt comet copper coral cotton crystal delta desert dune eagle echo ember falcon fern flint forest fossil "
+    "garden garnet ginger glacier granite harbor hazel heron indigo island ivory jade jasmine jungle kettle "
+    "lagoon lantern lemon lilac linen lotus maple marble meadow mint mirror moss nectar night north oak ocean "
+    "olive onyx opal orchid otter palm pearl pebble pine planet plum pond quartz rabbit rain raven reef ribbon "
+    "ridge river robin ruby saffron sage sail salmon shadow shell silver sparrow spring stone storm summer sunset "
+    "temple thunder tiger topaz tulip valley velvet violet walnut water willow winter wolf zephyr"
 ).split()
 HELDOUT_WORDS = (
-    "acorn badger barley candle cactus dolphin drift elm feather frost galaxy hollow iris juniper kiwi lavender magnet "
-    "nutmeg orbit panda quill rocket saturn tundra umber vapor wagon yarrow zebra cinder"
+    "acorn badger barley candle cactus dolphin drift elm feather frost galaxy hollow iris juniper kiwi lavender "
+    "magnet nutmeg orbit panda quill rocket saturn tundra umber vapor wagon yarrow zebra cinder"
 ).split()
 
 
@@ -36,15 +36,30 @@ class Names:
     script: str
 
 
+SYLLABLES = tuple(consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou")
+MADE_SHARE = 0.5  # of the names in training episodes that are no word at all
+
+
+def draw_words(rng: random.Random, count: int, heldout: bool = False) -> list[str]:
+    """Returns distinct words; half of those of training episodes are made of syllables, too many to be learnt."""
+    if heldout:
+        return rng.sample(HELDOUT_WORDS, count)
+    words: dict[str, None] = {}
+    while len(words) < count:
+        made = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 3))))
+        word = made if rng.random() < MADE_SHARE else rng.choice(TRAIN_WORDS)
+        if word not in HELDOUT_WORDS:
+            words[word] = None
+    return list(words)
+
+
 def draw_names(rng: random.Random, heldout: bool = False) -> Names:
     """Returns names for one episode; held-out episodes use words that no training episode has."""
-    words = HELDOUT_WORDS if heldout else TRAIN_WORDS
-    project, data, script = rng.sample(words, 3)
+    project, data, script = draw_words(rng, 3, heldout)
     return Names(project=project, train_file=f"{data}_train.csv", test_file=f"{data}_test.csv", script=f"{script}.py")
 
 
 def draw_script_name(rng: random.Random, taken: frozenset[str], heldout: bool = False) -> str:
     """Returns a script name that is not in `taken`."""
-    words = HELDOUT_WORDS if heldout else TRAIN_WORDS
-    free = [name for word in words if (name := f"{word}.py") not in taken]
-    return rng.choice(free)
+    words = draw_words(rng, len(taken) + 1, heldout)
+    return next(name for word in words if (name := f"{word}.py") not in taken)

@@ -8,7 +8,7 @@ from tasks.state import State
 from tasks.task import Instance
 
 SYSTEM = """\
-You are a machine learning engineer. Improve the test score of a training script, one action at a time.
+You are a machine learning engineer. Improve the test score of a script, one action at a time.
 
 Actions and their input:
 List Files {"dir_path": folder}
@@ -16,16 +16,11 @@ Copy File {"source": file, "destination": file}
 Inspect Script Lines {"script_name": file, "start_line_number": number, "end_line_number": number} (100 lines at most)
 Execute Script {"script_name": file}
 Understand File {"file_name": file, "things_to_look_for": text}
-Edit Script (AI) {"script_name": file, "edit_instruction": text, "save_name": file} (edits, saves and runs)
+Edit Script (AI) {"script_name": file, "edit_instruction": text, "save_name": file} (edits, saves, runs)
 Final Answer {"final_answer": text}
 
-Answer with six fields, each on a line:
-Reflection: what the last observation means
-Research Plan and Status: the best script and score so far, what comes next
-Fact Check: what is known, what is guessed
-Thought: why this action
-Action: the name of one action
-Action Input: a JSON object with exactly its keys"""
+Answer with six fields, each on a line: Reflection: (on the last result), Research Plan and Status: (best so far), \
+Fact Check: (what is known), Thought: (what to do), Action: (its name), Action Input: (a JSON object with its keys)"""
 
 
 class Message(TypedDict):

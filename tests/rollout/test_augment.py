@@ -8,7 +8,7 @@ import pytest
 from rollout.augment import draw_renaming, rename, reword, variants
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
-from tasks.naming import TRAIN_WORDS, Names
+from tasks.naming import HELDOUT_WORDS, Names
 from tasks.state import State, Turn
 
 SNAPSHOT = Snapshot({}, 0.5, None, "oak.py", 0.5)
@@ -41,7 +41,7 @@ def texts(state: State) -> str:
 
 def test_all_names_change_consistently_and_ordinary_words_do_not(trajectory: Trajectory):
     state = trajectory.state()
-    mapping = draw_renaming(trajectory, state, random.Random(1))
+    mapping = draw_renaming(trajectory, state, random.Random(2))
     renamed = rename(state, mapping)
     new = texts(renamed)
     for old in ("fern_", "oak.py", "plum.py", "lost.py", "problem forest"):
@@ -50,7 +50,7 @@ def test_all_names_change_consistently_and_ordinary_words_do_not(trajectory: Tra
     assert "/env/lib/base.py" in new
     assert new.count(mapping["oak.py"]) == texts(state).count("oak.py")
     words = {name.removesuffix(".py").removesuffix("_train.csv").split()[-1] for name in mapping.values()}
-    assert {word for word in words if "." not in word} <= set(TRAIN_WORDS)
+    assert words.isdisjoint(HELDOUT_WORDS)
     assert len(set(mapping.values())) == len(mapping)
     assert rename(renamed, {new: old for old, new in mapping.items()}) == state
 

@@ -14,10 +14,10 @@ import pytest
 from rollout.server import ServerOptions, ServerProcess, check_start, free_port, is_healthy, main, server_command
 from rollout.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
 
-# A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and one in shared memory,
-# says who it is, and ends on SIGTERM only where told to.
+# A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
+# memory, says who it is, and ends on SIGTERM only where told to.
 STUBBORN = """
-import mmap, os, signal, subprocess, sys, tempfile, time
+import mmap, multiprocessing, os, signal, subprocess, sys, tempfile, time
 if sys.argv[2] == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -26,8 +26,10 @@ shared = f"/dev/shm/psm_mlagent_test_{os.getpid()}"
 with open(shared, "wb+") as file:
     file.truncate(64)
     kept = mmap.mmap(file.fileno(), 64)
+semaphore = multiprocessing.get_context("spawn").Lock()
+named = "/dev/shm/sem." + semaphore._semlock.name.removeprefix("/")
 with open(sys.argv[1] + ".part", "w") as report:
-    report.write(f"{os.getpid()} {grandchild.pid} {tempfile.gettempdir()} {shared}")
+    report.write(f"{os.getpid()} {grandchild.pid} {tempfile.gettempdir()} {shared} {named}")
 os.replace(sys.argv[1] + ".part", sys.argv[1])
 time.sleep(600)
 """
@@ -69,11 +71,13 @@ class Family:
     def __init__(self, folder: Path, manners: str):
         report = folder / "report"
         environment = {**os.environ, "STUBBORN": STUBBORN, "SUPERVISOR": SUPERVISOR, "PYTHONPATH": os.getcwd()}
-        self.trainer = subprocess.Popen([sys.executable, "-c", TRAINER, str(report), manners], env=environment)
+        command = [sys.executable, "-c", TRAINER, str(report), manners]
+        with (folder / "errors").open("w") as errors:  # the resource tracker's complaints
+            self.trainer = subprocess.Popen(command, env=environment, stderr=errors)
         assert eventually(report.exists)
-        child, grandchild, temporary, shared = report.read_text().split()
+        child, grandchild, *files = report.read_text().split()
         self.processes = [int(child), int(grandchild)]
-        self.files = [Path(temporary), Path(shared)]
+        self.files = [Path(name) for name in files]
         self.supervisor = parent_of(int(child))
         assert self.supervisor != self.trainer.pid
         assert all(path.exists() for path in self.files)
@@ -114,7 +118,8 @@ def test_a_killed_supervisor_takes_its_server_along_and_the_next_one_cleans_up(f
     assert eventually(lambda: not is_running(family.processes[0]))
     remove_stale_folders()
     assert not family.files[0].exists()
-    family.files[1].unlink()
+    for path in family.files[1:]:
+        path.unlink(missing_ok=True)
 
 
 def test_folders_of_living_supervisors_are_left_alone(monkeypatch, tmp_path):

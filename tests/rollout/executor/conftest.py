@@ -65,7 +65,7 @@ def bare(tmp_path: Path) -> Callable[..., Finished]:
         folder.mkdir(exist_ok=True)
         script = folder / "script.py"
         script.write_text(source)
-        done = subprocess.run([PYTHON, script, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([PYTHON, script, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
         return Finished(done.returncode, done.stdout + done.stderr, folder)
 
     return run

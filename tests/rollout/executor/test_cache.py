@@ -16,9 +16,7 @@ from tasks.task import Limits
 
 from .conftest import PYTHON
 
-SCRIPT = (
-    'import pandas\ntrain = pandas.read_csv("{train}")\ntest = pandas.read_csv("{test}")\nprint("{train} is read")\n'
-)
+SCRIPT = 'import pandas\ntrain = pandas.read_csv("{train}")\ntest = pandas.read_csv("{test}")\nprint(len(train))\n'
 
 
 @dataclass
@@ -60,22 +58,14 @@ def key(script: str, source: str, limits: Limits | None = None, **others: str) -
 
 
 def test_jobs_that_differ_in_names_only_have_one_key():
-    one = key(
-        "amber.py", SCRIPT.format(train="oak_train.csv", test="oak_test.csv"), oak_train__csv="1", oak_test__csv="2"
-    )
-    two = key(
-        "maple.py", SCRIPT.format(train="fern_train.csv", test="fern_test.csv"), fern_train__csv="1", fern_test__csv="2"
-    )
-    # The print names the file inside a longer text, which stays as it is.
-    assert one != two
-    plain = SCRIPT.replace('print("{train} is read")', "print(len(train))")
-    one = key(
-        "amber.py", plain.format(train="oak_train.csv", test="oak_test.csv"), oak_train__csv="1", oak_test__csv="2"
-    )
-    two = key(
-        "maple.py", plain.format(train="fern_train.csv", test="fern_test.csv"), fern_train__csv="1", fern_test__csv="2"
-    )
-    assert one == two
+    def of(script: str, data: str, source: str) -> str:
+        names = {"train": f"{data}_train.csv", "test": f"{data}_test.csv"}
+        return key(script, source.format(**names), **{f"{data}_train__csv": "1", f"{data}_test__csv": "2"})
+
+    assert of("amber.py", "oak", SCRIPT) == of("maple.py", "fern", SCRIPT)
+    # A name inside a longer text stays as it is.
+    longer = SCRIPT + "print(len(train))\n"
+    assert of("amber.py", "oak", longer) != of("maple.py", "fern", longer)
 
 
 def test_whatever_can_change_the_result_changes_the_key():

@@ -211,7 +211,7 @@ for folder, folders, files in os.walk(sys.argv[1] if len(sys.argv) > 1 else "/")
 def test_data_sets_that_packages_bring_along_are_masked(sandboxes, bare):
     leak = "from sklearn.datasets import load_iris\nprint('LEAK', load_iris().target.sum())"
     assert "LEAK 150" in bare(leak).output
-    masked = sandboxes.run(leak)
+    masked = sandboxes.run(leak, seconds=120.0)
     assert masked.exit == "crashed" and "LEAK 150" not in masked.output and "FileNotFoundError" in masked.output
 
 

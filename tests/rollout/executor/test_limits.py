@@ -16,9 +16,9 @@ from .conftest import processes_with
 )
 def test_an_endless_loop_is_ended_in_time(sandboxes, ignore):
     started = time.monotonic()
-    done = sandboxes.run(f"import signal\nprint('begun')\n{ignore}\nwhile True: pass", seconds=1.0)
+    done = sandboxes.run(f"import signal\nprint('begun')\n{ignore}\nwhile True: pass", seconds=1.5)
     assert (done.exit, done.output, done.submission) == ("timeout", "begun\n", None)
-    assert 0.9 < done.seconds < 2.0 and time.monotonic() - started < 3.0
+    assert 1.4 < done.seconds < 5.0 and time.monotonic() - started < 6.0
 
 
 def test_memory_of_one_process_is_limited(sandboxes):
@@ -101,7 +101,7 @@ def test_a_fork_bomb_stays_inside(sandboxes):
     assert refused.exit == "crashed" and "Resource temporarily unavailable" in refused.output
     started = time.monotonic()
     done = sandboxes.run(bomb, seconds=1.0, num_processes=40)
-    assert done.exit == "timeout" and time.monotonic() - started < 6.0
+    assert done.exit == "timeout" and time.monotonic() - started < 10.0
     assert sandboxes.run("print('alive')").output == "alive\n"
 
 
@@ -137,7 +137,7 @@ print("left")
 """
     started = time.monotonic()
     done = sandboxes.run(daemon)
-    assert (done.exit, done.output) == ("ok", "left\n") and time.monotonic() - started < 3.0
+    assert (done.exit, done.output) == ("ok", "left\n") and time.monotonic() - started < 10.0
     assert processes_with(token) == []
 
 

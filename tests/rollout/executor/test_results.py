@@ -91,7 +91,7 @@ if __name__ == "__main__":
 
 
 def test_multiprocessing_and_temporary_files_work(sandboxes):
-    done = sandboxes.run(PARALLEL)
+    done = sandboxes.run(PARALLEL, seconds=60.0)
     assert (done.exit, done.output) == ("ok", "[0, 1, 4, 9, 16]\n[0, 1, 4]\n[0, 1, 4]\n[0, 1, 4, 9]\n{'a': 1}\n")
 
 
@@ -117,7 +117,7 @@ def test_scikit_learn_and_joblib_work(sandboxes):
         + b"".join(b"%d,%d,%d\n" % (i, i * i, i % 2 * (i > 0)) for i in range(0))
         + b"".join(b"%d,%d,%d\n" % (i % 2 * 10, i, i % 2) for i in range(100))
     )
-    done = sandboxes.run(LIBRARIES, {"data.csv": rows}, seconds=60.0)
+    done = sandboxes.run(LIBRARIES, {"data.csv": rows}, seconds=120.0)
     assert done.output == "True\n[0, 1, 4, 9]\n" and done.submission == rows
 
 

@@ -1,0 +1,29 @@
+import random
+
+from tasks.naming import HELDOUT_WORDS, TRAIN_WORDS, draw_names, draw_script_name, draw_words
+
+
+def test_heldout_episodes_have_names_that_no_training_episode_has():
+    assert set(TRAIN_WORDS).isdisjoint(HELDOUT_WORDS)
+    for seed in range(300):
+        assert set(draw_words(random.Random(seed), 20)).isdisjoint(HELDOUT_WORDS)
+        assert set(draw_words(random.Random(seed), 20, heldout=True)) <= set(HELDOUT_WORDS)
+
+
+def test_half_of_the_training_names_are_made_up_and_hardly_any_comes_twice():
+    words = [word for seed in range(200) for word in draw_words(random.Random(seed), 5)]
+    made = [word for word in words if word not in TRAIN_WORDS]
+    assert 0.4 < len(made) / len(words) < 0.6
+    assert len(set(made)) > 0.9 * len(made)
+
+
+def test_names_are_a_function_of_the_seed_and_distinct():
+    assert draw_names(random.Random(3)) == draw_names(random.Random(3))
+    assert draw_names(random.Random(3)) != draw_names(random.Random(4))
+    names = draw_names(random.Random(5))
+    assert len({names.project, names.train_file.removesuffix("_train.csv"), names.script.removesuffix(".py")}) == 3
+
+
+def test_a_new_script_never_takes_a_name_that_is_there():
+    taken = frozenset(f"{word}.py" for word in HELDOUT_WORDS[:-1])
+    assert draw_script_name(random.Random(0), taken, heldout=True) == f"{HELDOUT_WORDS[-1]}.py"
