@@ -1,5 +1,6 @@
 """Keeps one process group: ends it with its parent, and takes away what it leaves behind."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -59,10 +60,10 @@ class Supervised:
         shared = _shared_memory_of_group(self.process.pid)
         if self.process.poll() is None:
             self.process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(grace_seconds)
-            except subprocess.TimeoutExpired:
-                pass
+        if self.process.poll() is not None:
+            _reap_group(self.process.pid, seconds=1.0)  # Python's resource trackers tidy up after the leader
         _kill_group(self.process.pid)
         self.process.wait()
         _reap_group(self.process.pid)
@@ -92,14 +93,12 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _kill_group(group: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _reap_group(group: int, seconds: float = 5.0) -> None:
-    """Waits until no process of a killed group is left, as far as they came to this process."""
+    """Waits until no process of a group is left; those whose parent ended have become children of this process."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -111,15 +110,15 @@ def _reap_group(group: int, seconds: float = 5.0) -> None:
 
 def _shared_memory_of_group(group: int) -> set[Path]:
     """Returns the files in shared memory that processes of a group have mapped: what a SIGKILL would leave there."""
-    found: set[Path] = set()
+    inodes: set[int] = set()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
         try:
             if os.getpgid(int(process.name)) == group:
                 lines = (process / "maps").read_text().splitlines()
-                names = (line.split(maxsplit=5)[5] for line in lines if f" {SHARED_MEMORY}/" in line)
-                found.update(Path(name) for name in names if not name.endswith(" (deleted)"))
+                # By number: a semaphore is mapped under the name it was made with, not the one it got then.
+                inodes.update(int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line)
         except OSError:
             continue  # ended meanwhile, or not ours
-    return found
+    return {Path(entry.path) for entry in os.scandir(SHARED_MEMORY) if entry.inode() in inodes} if inodes else set()
