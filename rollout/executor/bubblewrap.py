@@ -49,7 +49,7 @@ class SandboxUnavailable(ExecutorError, ValueError):
 
 
 class BubblewrapExecutor:
-    """Runs scripts in bubblewrap sandboxes; implements `rollout.types.Executor`.
+    """Runs scripts in bubblewrap sandboxes, on one event loop; implements `rollout.types.Executor`.
 
     Attributes:
         tier: the isolation, `bubblewrap-root` or `bubblewrap-user`.
@@ -81,7 +81,7 @@ class BubblewrapExecutor:
         self._bwrap = bwrap
         self._way = way_of_this_process()
         self.tier = str(self._way)
-        self._view = view_arguments(self.environment)
+        self._view = view_arguments(self.environment, self._way)
         self._filter = filter_program()
         self._free = asyncio.Semaphore(slots)
         first = FIRST_UID + os.getpid() * UIDS_PER_PROCESS

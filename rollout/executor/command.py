@@ -68,7 +68,7 @@ def way_of_this_process() -> Way:
     return Way.ROOT if os.geteuid() == 0 and identity else Way.USER
 
 
-def view_arguments(environment: TaskEnvironment) -> list[str]:
+def view_arguments(environment: TaskEnvironment, way: Way) -> list[str]:
     """Returns the part of the command line that says which files there are, the same for every run.
 
     The root is an empty tmpfs with an allow-list of read-only binds. Parents of mount points are made explicitly:
@@ -89,7 +89,10 @@ def view_arguments(environment: TaskEnvironment) -> list[str]:
         if Path("/", name).is_symlink():
             arguments += ["--symlink", f"usr/{name}", f"/{name}"]
     for folder in environment.masked():
-        arguments += ["--perms", "0555", "--size", "4096", "--tmpfs", str(folder), "--remount-ro", str(folder)]
+        arguments += ["--perms", "0555", "--size", "4096", "--tmpfs", str(folder)]
+        # In the way of root a mask belongs to uid 0, which the script is not.
+        if way is Way.USER:
+            arguments += ["--remount-ro", str(folder)]
     return arguments
 
 

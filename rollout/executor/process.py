@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
+from typing import IO
 
 from rollout.errors import ExecutorError
 from rollout.executor.command import READY, SCRATCH, SCRIPT_ENVIRONMENT, WORKSPACE
@@ -29,6 +30,8 @@ class Sandbox:
 
     Attributes:
         monitor: the bwrap process that was launched; its end is the script's end.
+        gate: what the sandbox waits for a line from, before the script begins.
+        stream: where everything in it prints.
         init: pidfd of process 1 inside; when that dies, the kernel has ended every process inside.
         workspace: the folder with the script.
         scratch: the other folders that can be written to.
@@ -38,6 +41,8 @@ class Sandbox:
     """
 
     monitor: subprocess.Popen[bytes]
+    gate: IO[bytes]
+    stream: IO[bytes]
     output: BoundedOutput
     init: int = -1
     workspace: int = -1
@@ -61,10 +66,8 @@ class Sandbox:
             end = select.poll()
             end.register(self.init, select.POLLIN)
             end.poll(DEATH_SECONDS * 1000)
-        for pipe in (self.monitor.stdin, self.monitor.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        self.gate.close()
+        self.stream.close()
         for descriptor in (self.init, self.workspace, self.processes, *self.scratch):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -89,15 +92,17 @@ async def launch(command: list[str], info: int, seccomp: int, output_bytes: int)
             env=dict(SCRIPT_ENVIRONMENT),
             pass_fds=(info, seccomp),
             bufsize=0,
+            start_new_session=True,  # Ctrl-C is for the launcher, which then ends its sandboxes in good order
         )
     except OSError as error:
         os.close(info)
         raise ExecutorError(f"cannot start {command[0]}: {error}") from error
     finally:
         os.close(seccomp)
-    sandbox = Sandbox(monitor, BoundedOutput(output_bytes))
+    assert monitor.stdin is not None and monitor.stdout is not None
+    sandbox = Sandbox(monitor, monitor.stdin, monitor.stdout, BoundedOutput(output_bytes))
     try:
-        sandbox.output.add(await _wait_for_gate(monitor))
+        sandbox.output.add(await _wait_for_gate(sandbox.stream))
         process, sandbox.init = _process_1(info)
         root, flags = f"/proc/{process}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         sandbox.workspace = os.open(root + WORKSPACE, flags)
@@ -143,11 +148,11 @@ def _process_1_begun(monitor: subprocess.Popen[bytes], info: int) -> int:
     return -1
 
 
-async def _wait_for_gate(monitor: subprocess.Popen[bytes]) -> bytes:
+async def _wait_for_gate(stream: IO[bytes]) -> bytes:
     """Returns what follows the gate's line in the output. Raises ExecutorError when bwrap gives up instead."""
     said = b""
     while MARKER not in said:
-        chunk = await read_chunk(monitor.stdout.fileno())
+        chunk = await _read_chunk(stream)
         if not chunk:
             reason = " ".join(said.decode(errors="replace").split()) or "it said nothing"
             raise ExecutorError(f"bwrap made no sandbox: {reason}")
@@ -155,13 +160,13 @@ async def _wait_for_gate(monitor: subprocess.Popen[bytes]) -> bytes:
     return said.partition(MARKER)[2]
 
 
-async def read_chunk(descriptor: int) -> bytes:
+async def _read_chunk(stream: IO[bytes]) -> bytes:
     """Returns the next bytes of a pipe, b"" at its end."""
-    await readable(descriptor)
-    return os.read(descriptor, CHUNK)
+    await _readable(stream.fileno())
+    return os.read(stream.fileno(), CHUNK)
 
 
-async def readable(descriptor: int) -> None:
+async def _readable(descriptor: int) -> None:
     """Returns when a descriptor can be read; for a pidfd, when its process has ended."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
@@ -183,32 +188,32 @@ async def run_to_end(sandbox: Sandbox) -> int:
     if sandbox.monitor.poll() is not None:
         raise ExecutorError(lost)
     try:
-        sandbox.monitor.stdin.write(b"\n")
+        sandbox.gate.write(b"\n")
     except BrokenPipeError as error:
         raise ExecutorError(lost) from error
     reader = asyncio.create_task(_drain(sandbox))
     try:
         ended = os.pidfd_open(sandbox.monitor.pid)
         try:
-            await readable(ended)
+            await _readable(ended)
         finally:
             os.close(ended)
         sandbox.kill()
-        await readable(sandbox.init)
+        await _readable(sandbox.init)
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
     code = sandbox.monitor.wait()
     if code < 0 and sandbox.stopped is None:
         raise ExecutorError(lost)
-    os.set_blocking(sandbox.monitor.stdout.fileno(), False)
+    os.set_blocking(sandbox.stream.fileno(), False)
     with contextlib.suppress(BlockingIOError):
-        while chunk := os.read(sandbox.monitor.stdout.fileno(), CHUNK):
+        while chunk := os.read(sandbox.stream.fileno(), CHUNK):
             sandbox.output.add(chunk)
     return code
 
 
 async def _drain(sandbox: Sandbox) -> None:
     """Takes the output in until its end, so that the script never blocks on a full pipe."""
-    while chunk := await read_chunk(sandbox.monitor.stdout.fileno()):
+    while chunk := await _read_chunk(sandbox.stream):
         sandbox.output.add(chunk)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ class Sandboxes:
     tier: str
     execute: Callable[[tuple[str, dict[str, bytes], Limits]], Execution]
 
-    def run(self, source: str, files: Mapping[str, bytes] | None = None, **limits: float) -> Execution:
+    def run(self, source: str, files: Mapping[str, bytes] | None = None, **limits: Any) -> Execution:
         """Returns what the script did, with the default limits but for those given."""
         return self.execute(("script.py", {"script.py": source.encode(), **(files or {})}, Limits(**limits)))
 
@@ -110,12 +111,13 @@ def as_ordinary_user() -> Iterator[Sandboxes]:
     worker = Path(__file__).with_name("sandbox_worker.py")
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, worker, REPOSITORY, PYTHON, bwrap]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None and process.stdout is not None
+    requests, answers = process.stdin, process.stdout
+    assert requests is not None and answers is not None
 
     def execute(request: tuple[str, dict[str, bytes], Limits]) -> Execution:
-        pickle.dump(request, process.stdin)
-        process.stdin.flush()
-        answer = pickle.load(process.stdout)
+        pickle.dump(request, requests)
+        requests.flush()
+        answer = pickle.load(answers)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -123,6 +125,6 @@ def as_ordinary_user() -> Iterator[Sandboxes]:
     try:
         yield Sandboxes(Way.USER, execute)
     finally:
-        process.stdin.close()
+        requests.close()
         process.wait(timeout=30)
-        process.stdout.close()
+        answers.close()

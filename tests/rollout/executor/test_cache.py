@@ -60,11 +60,11 @@ def key(script: str, source: str, limits: Limits | None = None, **others: str) -
 def test_jobs_that_differ_in_names_only_have_one_key():
     def of(script: str, data: str, source: str) -> str:
         names = {"train": f"{data}_train.csv", "test": f"{data}_test.csv"}
-        return key(script, source.format(**names), **{f"{data}_train__csv": "1", f"{data}_test__csv": "2"})
+        return key(script, source.format(**names), None, **{f"{data}_train__csv": "1", f"{data}_test__csv": "2"})
 
     assert of("amber.py", "oak", SCRIPT) == of("maple.py", "fern", SCRIPT)
     # A name inside a longer text stays as it is.
-    longer = SCRIPT + "print(len(train))\n"
+    longer = SCRIPT + 'print("{train} is read")\n'
     assert of("amber.py", "oak", longer) != of("maple.py", "fern", longer)
 
 
@@ -190,7 +190,8 @@ def test_when_the_first_of_identical_jobs_fails_or_is_cancelled_the_next_runs(st
 
     async def run_all() -> list:
         runs = [asyncio.create_task(executor.run(job(store))) for _ in range(4)]
-        await asyncio.sleep(0.015)
+        while len(inner.jobs) < 2:
+            await asyncio.sleep(0)
         runs[1].cancel()
         return await asyncio.gather(*runs, return_exceptions=True)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def token() -> str:
     return f"token{os.getpid()}x{time.time_ns()}"
 
 
-def job(store: BlobStore, source: str, name: str = "script.py", **limits: float) -> Job:
+def job(store: BlobStore, source: str, name: str = "script.py", **limits: Any) -> Job:
     return Job(name, {name: store.put(source.encode())}, Limits(**limits))
 
 
