@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.sharding import optimizer_shardings, parameter_shardings, parameters_of
@@ -32,7 +32,8 @@ def make_state(model: nnx.Module, optimizer: optax.GradientTransformation, mesh:
     parameters = jax.device_put(parameters, parameter_shardings(parameters, mesh))
     moments = optimizer.init(parameters)
     moments = jax.device_put(moments, optimizer_shardings(moments, mesh))
-    return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+    step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(mesh, PartitionSpec()))
+    return TrainState(parameters, moments, step)
 
 
 def apply_gradients(
@@ -41,7 +42,7 @@ def apply_gradients(
     """Returns the state after one optimizer step, and the global norm of the gradients before clipping."""
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
-    return TrainState(parameters, optimizer_state, state.step + 1), optax.global_norm(gradients)
+    return TrainState(parameters, optimizer_state, state.step + 1), optax.tree.norm(gradients)
 
 
 def add_trees(a: PyTree, b: PyTree) -> PyTree:

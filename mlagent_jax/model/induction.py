@@ -36,8 +36,8 @@ def write_induction_heads(model: Qwen2, seed: int) -> None:
     if min(got[:3]) < 2 or got[3] < FEWEST_COORDINATES:
         raise ValueError(
             f"an induction start needs 2 layers, 2 key/value heads, 2 query heads for each, and heads wide enough for "
-            f"{FEWEST_COORDINATES} slowly turning coordinates of a code; got {got[0]}, {got[1]}, {got[2]} and {got[3]}: "
-            "use a larger model or set model.induction_init=false"
+            f"{FEWEST_COORDINATES} slowly turning coordinates of a code; got {', '.join(map(str, got))}: use a larger "
+            "model or set model.induction_init=false"
         )
     rng = np.random.default_rng(seed)
     layers = {name: np.array(getattr(model.layers, name)[...]) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}

@@ -45,7 +45,7 @@ def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: i
     """
     order = random.Random(f"{seed}/sft/order").sample(range(len(states)), len(states))
     renderings = [tokenizer.render(states[index]) for index in order]
-    num_cut = sum(len(rendering.token_ids) > length for rendering in renderings)
+    num_cut = sum(any(end > length for _, end in rendering.spans) for rendering in renderings)
     waiting = [cut for rendering in renderings if (cut := _cut(rendering, length)).spans]
     rows: list[Row] = []
     while waiting:

@@ -1,5 +1,6 @@
 """Eight simulated devices, tiny networks, and the shapes of real Qwen2.5 checkpoints."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from flax import nnx
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.rows import Row, Rows, stack_rows
+from rollout.single_step import Experience
+from tasks.feedback import Outcome
 
 # Said before any array is made, or there would be one device; what names no mesh runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 
 TINY = Qwen2Config(
-    vocab_size=61,
+    vocab_size=64,
     hidden_size=32,
     intermediate_size=48,
     num_layers=2,
@@ -112,6 +115,30 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+def _make_experience(
+    prompt: Sequence[int], response: Sequence[int], reward: float | None = 0.0, *, trajectory_id: str = "one"
+) -> Experience:
+    """Returns a response to the state of so many tokens; the sampler's log-probs are a policy's that is all at sea."""
+    return Experience(
+        trajectory_id=trajectory_id,
+        depth=len(prompt),
+        task="toy",
+        sample=0,
+        prompt_ids=tuple(prompt),
+        response_ids=tuple(response),
+        logprobs=(-math.log(TINY.vocab_size),) * len(response),
+        policy_version=0,
+        finish_reason="stop",
+        outcome=Outcome.EDIT,
+        metric=None,
+        reward=reward,
+        seconds=0.0,
+        action="Edit Script",
+        instruction="",
+        context={},
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> Qwen2Config:
     return TINY
@@ -125,6 +152,11 @@ def make_model() -> Callable[..., Qwen2]:
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[..., Rows]:
     return _rows_of
+
+
+@pytest.fixture(scope="session")
+def make_experience() -> Callable[..., Experience]:
+    return _make_experience
 
 
 @pytest.fixture(scope="session", params=sorted(REAL))

@@ -1,5 +1,7 @@
 """Attention sees what the layout says and nothing else; values and gradients are those of the plain formula."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,12 +28,12 @@ def test_values_and_gradients_are_those_of_the_plain_formula() -> None:
     q, k, v, upstream = arrays()
     rng = np.random.default_rng(1)
     mask = jnp.asarray(rng.random((B, T, T)) < 0.5) | jnp.eye(T, dtype=bool)
-    found, expected = (
-        jax.jit(lambda q, k, v, f=f: jax.vjp(lambda *x: f(*x, mask), q, k, v)[1](upstream) + (f(q, k, v, mask),))(
-            q, k, v
-        )
-        for f in (attention, plain)
-    )
+
+    def with_gradients(compute: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+        result, backward = jax.vjp(lambda q, k, v: compute(q, k, v, mask), q, k, v)
+        return result, *backward(upstream)
+
+    found, expected = jax.jit(lambda: (with_gradients(attention), with_gradients(plain)))()
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 

@@ -23,7 +23,7 @@ TEMPERATURE = 0.7
 @pytest.fixture
 def rows(rows_of: Callable[..., Rows]) -> Rows:
     rng = np.random.default_rng(0)
-    return rows_of([rng.integers(0, 61, length).tolist() for length in (10, 7, 4)])
+    return rows_of([rng.integers(0, 64, length).tolist() for length in (10, 7, 4)])
 
 
 def plain(model: Qwen2, rows: Rows, temperature: float) -> tuple[jax.Array, jax.Array]:
@@ -66,8 +66,8 @@ def test_temperature_divides_the_logits(make_model: Callable[..., Qwen2], rows: 
         return token_logprobs(nnx.merge(graph, parameters), rows, temperature)
 
     hot = score(parameters, 1e4)
-    np.testing.assert_allclose(hot[0], -np.log(61), atol=1e-2)
-    np.testing.assert_allclose(hot[1], np.log(61), atol=1e-2)
+    np.testing.assert_allclose(hot[0], -np.log(64), atol=1e-2)
+    np.testing.assert_allclose(hot[1], np.log(64), atol=1e-2)
     softer = score(parameters, 2.0)
     parameters["norm"][...] = parameters["norm"][...] / (2.0 / 1e4)  # every logit times 5000
     for a, b in zip(score(parameters, 1e4), softer, strict=True):
@@ -92,12 +92,14 @@ def test_no_array_as_large_as_the_logits_of_the_batch_exists(
     assert largest["plain"] == rows.targets.size * wide.vocab_size > largest["token_logprobs"]
 
 
-def sizes(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[int]:
+def is_program(value: object) -> bool:
+    return isinstance(value, ClosedJaxpr | Jaxpr)
+
+
+def sizes(program: ClosedJaxpr | Jaxpr) -> Iterator[int]:
     """Yields the size of every intermediate array of a program, those of its inner programs included."""
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    for equation in getattr(program, "jaxpr", program).eqns:
         yield from (variable.aval.size for variable in equation.outvars)
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)
-        ):
-            if isinstance(inner, ClosedJaxpr | Jaxpr):
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):
+            if is_program(inner):
                 yield from sizes(inner)

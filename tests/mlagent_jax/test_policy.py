@@ -31,11 +31,11 @@ def test_logits_are_the_same_for_lists_and_arrays_and_fp32(policy: Policy) -> No
 
 
 def test_logits_depend_on_what_came_before_and_on_nothing_after(policy: Policy) -> None:
-    whole = np.random.default_rng(0).integers(0, 61, (1, 16))
+    whole = np.random.default_rng(0).integers(0, 64, (1, 16))
     found = policy.logits(whole)
     np.testing.assert_allclose(policy.logits(whole[:, :9]), found[:, :9], rtol=1e-4, atol=1e-5)
     other = whole.copy()
-    other[0, 0] = (other[0, 0] + 1) % 61
+    other[0, 0] = (other[0, 0] + 1) % 64
     assert np.abs(policy.logits(other)[0] - found[0]).max(axis=-1).min() > 1e-3
 
 
@@ -53,7 +53,7 @@ def test_rows_that_grow_compile_a_few_times_only(policy: Policy) -> None:
         ([1, 2, 3], r"got shape \(3,\) of int64; expected integers \[B, T\]"),
         ([[1.0, 2.0]], "of float64; expected integers"),
         ([[]], "at least one in each dimension"),
-        ([[1, 61]], "61 is not in the vocabulary of 61"),
+        ([[1, 64]], "64 is not in the vocabulary of 64"),
         ([[-1, 2]], "-1 is not in the vocabulary"),
     ],
 )

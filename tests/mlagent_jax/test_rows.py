@@ -33,7 +33,7 @@ def trees(draw: st.DrawFn) -> list[Piece]:
     """Returns up to six pieces, each a sequence of its own or the continuation of any earlier piece."""
     pieces: list[Piece] = []
     for index in range(draw(st.integers(1, BUCKET[3]))):
-        tokens = draw(st.lists(st.integers(0, 60), min_size=1, max_size=4))
+        tokens = draw(st.lists(st.integers(0, 63), min_size=1, max_size=4))
         parent = draw(st.none() | st.integers(0, index - 1)) if index else None
         weights = draw(st.lists(st.floats(-2, 2, width=32), min_size=len(tokens), max_size=len(tokens)))
         pieces.append(Piece(tokens, parent, weights))
@@ -111,11 +111,11 @@ def test_pieces_packed_and_shared_give_what_separate_sequences_give(score: Calla
     poisoned = jax.tree.map(np.copy, found)
     padding, unused = found.layout.segments == 0, found.weights == 0
     draw = np.random.default_rng(rng.getrandbits(32))
-    poisoned.tokens[padding] = draw.integers(0, 61, padding.sum())
+    poisoned.tokens[padding] = draw.integers(0, 64, padding.sum())
     poisoned.positions[padding] = draw.integers(0, 10_000, padding.sum())
     nobody = unused & ~(np.arange(BUCKET[2]) < [[len(row.targets)] for row in together + [Row()] * (BUCKET[0] - 1)])
     poisoned.sources[nobody] = draw.integers(0, BUCKET[1], nobody.sum())
-    poisoned.targets[nobody] = draw.integers(0, 61, nobody.sum())
+    poisoned.targets[nobody] = draw.integers(0, 64, nobody.sum())
     assert_same(score(poisoned), expected, together, apart)
 
 

@@ -1,0 +1,105 @@
+"""Responses to the states of one trajectory share its history, and every prediction still sees exactly its own past."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from mlagent_jax.model.attention import attention_mask
+from mlagent_jax.ppo.batch import (
+    NUM_SEGMENTS,
+    Packed,
+    by_prediction,
+    by_response,
+    num_predictions,
+    pack_experiences,
+    stack_packed,
+)
+from rollout.single_step import Experience
+
+LENGTH = 32
+
+
+@pytest.fixture
+def experiences(make_experience: Callable[..., Experience]) -> list[Experience]:
+    """Three trajectories: states at several depths, several responses each, in no order."""
+    rng = random.Random(0)
+    found = []
+    for trajectory in "abc":
+        history = [rng.randrange(64) for _ in range(12)]
+        for depth in (3, 7, 12):
+            for _ in range(2):
+                response = [rng.randrange(64) for _ in range(rng.randint(1, 4))]
+                found.append(make_experience(history[:depth], response, trajectory_id=trajectory))
+    rng.shuffle(found)
+    return found
+
+
+def assert_sees_its_own_past(packed: Packed, experiences: Sequence[Experience], length: int) -> None:
+    """Checks, for every token of every response, what is predicted from where, and all that this place sees."""
+    micro_batches = stack_packed(packed, length, 2)
+    masks = [mask for rows in micro_batches for mask in np.asarray(attention_mask(rows.layout))]
+    rows = [
+        [field[i] for field in (r.tokens, r.positions, r.sources, r.targets)] for r in micro_batches for i in (0, 1)
+    ]
+    for place, experience in zip(packed.places, experiences, strict=True):
+        tokens, positions, sources, targets = rows[place.row]
+        past = list(experience.prompt_ids)
+        assert targets[place.predictions].tolist() == list(experience.response_ids)
+        for source, target in zip(sources[place.predictions], experience.response_ids, strict=True):
+            visible = np.flatnonzero(masks[place.row][source])
+            assert tokens[visible].tolist() == past
+            assert positions[visible].tolist() == list(range(len(past)))
+            past.append(target)
+
+
+def test_every_response_sees_its_own_state_and_itself(experiences: list[Experience]) -> None:
+    packed = pack_experiences(experiences, 64)
+    assert len(packed.rows) == 3
+    for row in packed.rows:  # a history stands once, whatever the number of states and responses
+        trajectory = [e for e, place in zip(experiences, packed.places, strict=True) if packed.rows[place.row] is row]
+        assert len(row.tokens) == 12 + sum(len(e.response_ids) for e in trajectory)
+    assert_sees_its_own_past(packed, experiences, 64)
+
+
+def test_what_does_not_fit_a_row_goes_into_another_with_its_history(experiences: list[Experience]) -> None:
+    packed = pack_experiences(experiences, 20)
+    assert len(packed.rows) > 3
+    assert all(len(row.tokens) <= 20 and len(row.targets) <= num_predictions(20) for row in packed.rows)
+    assert_sees_its_own_past(packed, experiences, 20)
+
+
+def test_more_responses_than_segments_are_spread_over_rows(make_experience: Callable[..., Experience]) -> None:
+    many = [make_experience([1, 2, 3], [4]) for _ in range(NUM_SEGMENTS + 5)]
+    packed = pack_experiences(many, 200)
+    assert len(packed.rows) == 2 and max(len(row.seen) for row in packed.rows) <= NUM_SEGMENTS
+    assert_sees_its_own_past(packed, many, 200)
+
+
+def test_state_and_response_longer_than_a_row_are_refused(make_experience: Callable[..., Experience]) -> None:
+    with pytest.raises(ValueError, match="a state and its response have 33 tokens, a row 32; lengthen the rows"):
+        pack_experiences([make_experience([1] * 30, [2, 3, 4])], LENGTH)
+
+
+def test_values_by_response_and_by_prediction_are_inverse(experiences: list[Experience]) -> None:
+    packed = pack_experiences(experiences, 20)
+    rows = stack_packed(packed, 20, 2)
+    rng = np.random.default_rng(0)
+    values = np.zeros((len(experiences), 4), np.float32)
+    for value, experience in zip(values, experiences, strict=True):
+        value[: len(experience.response_ids)] = rng.standard_normal(len(experience.response_ids))
+    placed = by_prediction(packed, values, rows)
+    assert [part.shape for part in placed] == [micro.targets.shape for micro in rows]
+    np.testing.assert_array_equal(by_response(packed, placed, 4), values)
+    weights = np.concatenate([micro.weights for micro in rows])
+    table = np.concatenate(placed)
+    assert weights.sum() == sum(len(e.response_ids) for e in experiences)
+    assert not table[weights == 0].any() and (table[weights > 0] != 0).all()
+
+
+def test_last_micro_batch_is_filled_up_with_empty_rows(experiences: list[Experience]) -> None:
+    packed = pack_experiences(experiences, 64)
+    rows = stack_packed(packed, 64, 2)
+    assert [micro.tokens.shape for micro in rows] == [(2, 64)] * 2
+    assert not rows[-1].layout.segments[1].any() and not rows[-1].weights[1].any()
