@@ -28,8 +28,10 @@ COMBINE_IDEAS = 0.2  # of the first edit, where there are two ideas
 STOP_EARLY = 0.12  # after an edit, once all ideas are tried
 RUN_BEST = 0.7  # before the end, where another script than the best left the last submission
 FROM_LATEST, FROM_FIRST = 0.08, 0.07  # else from the best
-SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.015, 0.045, 0.035, 0.04
-GOOD_WEIGHT = 2.0  # of a recipe an engineer would expect good of, where the expert has no idea left; others 1
+SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.01, 0.045, 0.035, 0.04
+# Where the expert has no idea left: weight of a recipe an engineer would expect good of, and of one that tunes the
+# family of model it has; others weigh 1.
+GOOD_WEIGHT, TUNE_WEIGHT = 2.0, 3.0
 
 
 @dataclass
@@ -196,7 +198,10 @@ def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random) -> str
         and (careless or not recipe.needs or family in recipe.needs)
         and (careless or not recipe.gives or recipe.gives != family)
     ]
-    weights = [GOOD_WEIGHT if recipe.effect == "good" else 1.0 for recipe in free]
+    weights = [
+        (GOOD_WEIGHT if recipe.effect == "good" else 1.0) * (TUNE_WEIGHT if family and family in recipe.needs else 1.0)
+        for recipe in free
+    ]
     return rng.choices([recipe.name for recipe in free], weights)[0]
 
 

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 
-from rollout.recipes import data, learning, models
+from rollout.recipes import data, learning, models, texts
 from rollout.recipes.recipe import Recipe
 from rollout.recipes.script import Cannot, Script
 
 __all__ = ["RECIPES", "Cannot", "Recipe", "Script", "apply", "recognise"]
 
-RECIPES: Mapping[str, Recipe] = {r.name: r for r in (*data.RECIPES, *models.RECIPES, *learning.RECIPES)}
+RECIPES: Mapping[str, Recipe] = {r.name: r for r in (*data.RECIPES, *texts.RECIPES, *models.RECIPES, *learning.RECIPES)}
 MAX_RECIPES = 2  # of one instruction
 FILE_NAME = re.compile(r"\S+\.(?:py|csv)\b")
 PATTERNS = [

@@ -1,0 +1,58 @@
+"""Which keyword of each estimator is its regularisation, its number of iterations, its learning rate."""
+
+LEAF = ("min_samples_leaf", 1, -1)
+# estimator -> (keyword, default, its direction: +1 if a larger value regularises less)
+REGULARISATION: dict[str, tuple[str, float, int]] = {
+    "LogisticRegression": ("C", 1.0, 1),
+    "SVC": ("C", 1.0, 1),
+    "SVR": ("C", 1.0, 1),
+    "LinearSVC": ("C", 1.0, 1),
+    "Ridge": ("alpha", 1.0, -1),
+    "Lasso": ("alpha", 1.0, -1),
+    "MultinomialNB": ("alpha", 1.0, -1),
+    "SGDClassifier": ("alpha", 0.0001, -1),
+    "SGDRegressor": ("alpha", 0.0001, -1),
+    "MLPClassifier": ("alpha", 0.0001, -1),
+    "MLPRegressor": ("alpha", 0.0001, -1),
+    "KNeighborsClassifier": ("n_neighbors", 5, -1),
+    "KNeighborsRegressor": ("n_neighbors", 5, -1),
+    "DecisionTreeClassifier": LEAF,
+    "DecisionTreeRegressor": LEAF,
+    "RandomForestClassifier": LEAF,
+    "RandomForestRegressor": LEAF,
+    "ExtraTreesClassifier": LEAF,
+    "ExtraTreesRegressor": LEAF,
+    "GradientBoostingClassifier": LEAF,
+    "GradientBoostingRegressor": LEAF,
+}
+# estimator -> (keyword, default)
+ITERATIONS: dict[str, tuple[str, int]] = {
+    "LogisticRegression": ("max_iter", 100),
+    "Lasso": ("max_iter", 1000),
+    "LinearSVC": ("max_iter", 1000),
+    "SGDClassifier": ("max_iter", 1000),
+    "SGDRegressor": ("max_iter", 1000),
+    "MLPClassifier": ("max_iter", 200),
+    "MLPRegressor": ("max_iter", 200),
+    "GradientBoostingClassifier": ("n_estimators", 100),
+    "GradientBoostingRegressor": ("n_estimators", 100),
+}
+# estimator -> (keyword, default, a value far too high that still gives finite predictions)
+LEARNING_RATE: dict[str, tuple[str, float, float]] = {
+    "GradientBoostingClassifier": ("learning_rate", 0.1, 1.5),
+    "GradientBoostingRegressor": ("learning_rate", 0.1, 1.5),
+    "MLPClassifier": ("learning_rate_init", 0.001, 0.5),
+    "MLPRegressor": ("learning_rate_init", 0.001, 3.0),
+    "SGDClassifier": ("eta0", 0.01, 1.0),
+}
+CAN_WEIGH = frozenset(
+    {
+        "LogisticRegression",
+        "SVC",
+        "LinearSVC",
+        "SGDClassifier",
+        "DecisionTreeClassifier",
+        "RandomForestClassifier",
+        "ExtraTreesClassifier",
+    }
+)
