@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-
 BLOCK = 256  # queries attended at one time
 
 
@@ -52,21 +51,26 @@ def attention(
 ) -> Float[Array, "B T N H"]:
     """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that `mask` lets each token see.
 
-    Queries are taken a block at a time, each against the keys up to its end: what is later can never be seen.
+    Queries are taken a block at a time, each against the keys up to its end: what is later can never be seen. The query
+    heads of a group stand below one another in one matrix, so that a group is one matrix product.
     """
-    length = q.shape[1]
-    blocks = [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
-    return jnp.concatenate(
-        [_attend(q[:, start:end], k[:, :end], v[:, :end], mask[:, start:end, :end]) for start, end in blocks], axis=1
-    )
+    b, t, n, h = q.shape
+    groups = n // k.shape[2]
+    q = (q * h**-0.5).reshape(b, t, -1, groups, h).transpose(0, 2, 3, 1, 4)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    blocks = [
+        _attend(q[:, :, :, start:end], k[:, :, :end], v[:, :, :end], mask[:, start:end, :end])
+        for start in range(0, t, BLOCK)
+        for end in (min(start + BLOCK, t),)
+    ]
+    return jnp.concatenate(blocks, axis=3).transpose(0, 3, 1, 2, 4).reshape(b, t, n, h)
 
 
 def _attend(
-    q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], v: Float[Array, "B S K H"], mask: Bool[Array, "B T S"]
-) -> Float[Array, "B T N H"]:
-    b, t, n, h = q.shape
-    groups = n // k.shape[2]
-    q = q.reshape(b, t, -1, groups, h) * h**-0.5
-    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, -1e30), axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(b, t, n, h)
+    q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], mask: Bool[Array, "B T S"]
+) -> Float[Array, "B K G T H"]:
+    stacked = q.reshape(*q.shape[:2], -1, q.shape[-1])
+    scores = jnp.einsum("bkmh,bksh->bkms", stacked, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, None, None], scores.reshape(*q.shape[:4], -1), -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkms,bksh->bkmh", weights.reshape(*stacked.shape[:3], -1), v).reshape(q.shape)
