@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tasks.feedback import Feedback
 from tasks.naming import Names
@@ -28,6 +28,7 @@ class Completion:
     finish_reason: str
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Something that continues token prefixes: the policy server's client, or a fake."""
 
@@ -165,6 +166,7 @@ class Execution:
     cached: bool = False
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Something that runs scripts in isolation: the sandbox pool, or a fake."""
 
@@ -181,6 +183,7 @@ class CoderReply:
     reason: str = ""
 
 
+@runtime_checkable
 class Coder(Protocol):
     """Something that writes code for Edit Script and text for Understand File."""
 
@@ -202,6 +205,7 @@ class Response:
     completion: Completion | None = None
 
 
+@runtime_checkable
 class Actor(Protocol):
     """Whoever acts in an episode: the expert, or a policy behind its tokenizer."""
 
