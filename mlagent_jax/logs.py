@@ -40,6 +40,7 @@ def logging_to(path: Path, console: Console) -> Iterator[None]:
     levels = [log.level for log in ours]
     for log in ours:
         log.setLevel(logging.DEBUG)
+        log.propagate = False  # libraries put handlers of their own on the root logger
         log.addHandler(to_file)
         log.addHandler(to_console)
     try:
@@ -50,6 +51,7 @@ def logging_to(path: Path, console: Console) -> Iterator[None]:
     finally:
         for log, level in zip(ours, levels, strict=True):
             log.setLevel(level)
+            log.propagate = True
             log.removeHandler(to_file)
             log.removeHandler(to_console)
         to_file.close()

@@ -6,7 +6,13 @@ import time
 
 from rollout.parent import dies_with_us
 
-CHILD = "import sys, time; from rollout.parent import die_with_parent; die_with_parent(); print('up', flush=True); time.sleep(60)"
+CHILD = """
+import time
+from rollout.parent import die_with_parent
+die_with_parent()
+print("up", flush=True)
+time.sleep(60)
+"""
 PARENT = f"""
 import os, subprocess, sys
 from rollout.parent import dies_with_us
