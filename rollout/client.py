@@ -65,8 +65,8 @@ class PolicyClient:
         self._http = httpx.AsyncClient(
             base_url=self.address,
             timeout=httpx.Timeout(request_seconds, connect=CONNECT_SECONDS),
-            # Below the 5 s after which the server closes an idle connection, perhaps just as it is used again.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0),
+            # A connection for each request: one kept open may be closed by the server just as it is used again.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
 
     async def connect(self) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.client import PolicyClient
 from rollout.server import ServerOptions, ServerProcess
 from tasks.prompt import SYSTEM
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failure by load or by chance
+settings.load_profile("repeatable")
 
 T = TypeVar("T")
 VOCAB_SIZE = 512
