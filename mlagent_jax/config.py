@@ -209,6 +209,8 @@ class PPO:
     """Sampling temperature; the update uses the same."""
     reward: Literal["v1", "v2"] = "v2"
     """Version of the paper's reward."""
+    reward_clip: Positive | None = 1.0
+    """Rewards beyond this size count as this size in the update, not in the figures; null: none are clipped."""
     advantage: Literal["gae", "group"] = "gae"
     """gae: a critic and generalised advantage estimation; group: the mean reward of the state's samples."""
     gamma: Share = 1.0

@@ -13,8 +13,8 @@ from rollout.observation import (
     diff_text,
     failure_text,
     head_lines,
+    output_text,
     storable,
-    tail_lines,
 )
 from rollout.types import Coder, Execution, Executor, Exit, Job
 from rollout.workspace import BlobStore
@@ -124,7 +124,7 @@ class Actions:
         execution, metric, fault = await self._run(instance, files, script)
         if execution.exit is Exit.OK:
             outcome = Outcome.NON_EDIT
-            output = tail_lines(execution.output, OUTPUT_LIMIT) or "no output"
+            output = output_text(execution.output, OUTPUT_LIMIT)
             text = f"Ran {script}:\n{output}" + (f"\n{script} {fault}." if fault else "")
         else:
             outcome = Outcome.CORNER if execution.exit in LIMIT_EXITS else Outcome.ERROR
@@ -154,7 +154,7 @@ class Actions:
             lines.append(error_text(f"{saved} {fault}."))
         else:
             outcome = Outcome.EDIT
-            lines.append(tail_lines(execution.output, EDIT_OUTPUT_LIMIT) or "no output")
+            lines.append(output_text(execution.output, EDIT_OUTPUT_LIMIT))
         return _ran(outcome, "\n".join(lines), files, saved, execution, metric, coder_seconds)
 
     async def _run(

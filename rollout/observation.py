@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from rollout.types import Execution, Exit
-from tasks.feedback import error_text, shorten
+from tasks.feedback import SCORE_LINE, error_text, shorten
 from tasks.task import Limits
 
 # Characters of a feedback's parts. Short, because every feedback stays in the context of all later responses.
@@ -44,6 +44,15 @@ def tail_lines(text: str, limit: int) -> str:
     tail = text[-limit:]
     first_break = tail.find("\n")
     return "..." + (tail[first_break:] if 0 <= first_break < len(tail) - 1 else tail)
+
+
+def output_text(output: str, limit: int) -> str:
+    """Returns the end of a script's output, its score line in it wherever the script printed that."""
+    tail = tail_lines(output, limit)
+    scores = list(SCORE_LINE.finditer(output))
+    if scores and not SCORE_LINE.search(tail):
+        tail = f"{tail}\n{scores[-1][0].strip()}"
+    return tail or "no output"
 
 
 def head_lines(lines: Sequence[str], limit: int) -> list[str]:

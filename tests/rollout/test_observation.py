@@ -1,6 +1,6 @@
 """How happenings are worded."""
 
-from rollout.observation import diff_text, error_summary, head_lines, tail_lines
+from rollout.observation import diff_text, error_summary, head_lines, output_text, tail_lines
 
 WARNING = """\
 /env/lib/python3.11/site-packages/sklearn/linear_model/_logistic.py:465: ConvergenceWarning: lbfgs failed
@@ -50,3 +50,12 @@ def test_the_last_exception_and_the_scripts_own_line_are_told():
     assert error_summary(output, "a.py") == "line 9: save()\npandas.errors.ParserError: bad"
     syntax = '  File "/w/a.py", line 2\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n'
     assert error_summary(syntax, "a.py") == "line 2: x = = 1\nSyntaxError: invalid syntax"
+
+
+def test_a_score_is_read_even_where_warnings_come_after_it() -> None:
+    output = "validation mae: 12.5000\n" + "ConvergenceWarning: stopped early\n" * 20
+    assert output_text(output, 80).endswith("\nvalidation mae: 12.5000")
+    assert "ConvergenceWarning" in output_text(output, 80)
+    assert output_text("validation mae: 12.5000\n", 80) == "validation mae: 12.5000"
+    assert output_text("validation a: 1.0\n" + "x\n" * 99 + "validation a: 2.0\n", 40).count("validation") == 1
+    assert output_text("", 80) == "no output"
