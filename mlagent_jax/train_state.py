@@ -36,6 +36,11 @@ def make_state(model: nnx.Module, optimizer: optax.GradientTransformation, mesh:
     return TrainState(parameters, moments, step)
 
 
+def shardings_of(state: PyTree) -> PyTree:
+    """Returns where each leaf lies; as `out_shardings` of a step it keeps the state there and compiles it once."""
+    return jax.tree.map(lambda leaf: leaf.sharding, state)
+
+
 def apply_gradients(
     state: TrainState, gradients: PyTree, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Float[Array, ""]]:

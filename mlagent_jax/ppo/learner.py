@@ -13,7 +13,7 @@ from jaxtyping import Float, PyTree
 
 from mlagent_jax.config import PPO
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import parameters_of, place_batch
+from mlagent_jax.model.sharding import parameter_shardings, parameters_of, place_batch
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.ppo.advantage import generalized_advantages, group_advantages, token_rewards, whiten
@@ -58,15 +58,16 @@ class Learner:
         """Takes the fine-tuned policy, which is also the reference, and a critic that starts from it."""
         self.config, self.mesh = config, mesh
         self.graph = nnx.split(policy)[0]
-        self.reference = parameters_of(policy)
+        reference = parameters_of(policy)
+        self.reference = jax.device_put(reference, parameter_shardings(reference, mesh))
         policy_optimizer = make_optimizer("adamw", config.learning_rate, config.clip_norm)
         critic_optimizer = make_optimizer("adamw", config.critic_learning_rate, config.clip_norm)
-        self.policy = make_policy(self.graph, policy_optimizer, config.temperature, config.clip)
-        self.critic = make_critic(nnx.split(critic)[0], critic_optimizer, config.value_clip)
         copy = jax.tree.map(jnp.copy, self.reference)  # the steps donate their state; the reference must stay
-        self.state = LearnerState(
+        self.state = state = LearnerState(
             make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh), make_state(critic, critic_optimizer, mesh)
         )
+        self.policy = make_policy(self.graph, policy_optimizer, state.policy, config.temperature, config.clip)
+        self.critic = make_critic(nnx.split(critic)[0], critic_optimizer, state.critic, config.value_clip)
 
     def model(self) -> Qwen2:
         """Returns the policy as it is now."""
@@ -87,15 +88,7 @@ class Learner:
         mask = np.zeros_like(old)
         for index, experience in enumerate(experiences):
             mask[index, : len(experience.response_ids)] = 1.0
-        reward = np.array([experience.reward for experience in experiences], np.float32)
-        rewards = token_rewards(reward, mask, old, reference, config.kl_coefficient)
-        if config.advantage == "gae":
-            advantages = generalized_advantages(rewards, values, mask, config.gamma, config.lam)
-            returns = advantages + values * mask
-        else:
-            advantages = group_advantages(rewards, mask, state_groups(experiences))
-            returns = values * mask  # the critic is not asked
-        advantages = np.asarray(whiten(advantages, mask))
+        advantages, returns = self._advantages(experiences, old, reference, values, mask)
         batches = [
             PPOBatch(*parts)
             for parts in zip(
@@ -103,11 +96,11 @@ class Learner:
                 by_prediction(packed, old, rows),
                 by_prediction(packed, values, rows),
                 by_prediction(packed, advantages, rows),
-                by_prediction(packed, np.asarray(returns), rows),
+                by_prediction(packed, returns, rows),
                 strict=True,
             )
         ]
-        figures = self._figures(experiences, old, reference, values, np.asarray(returns), mask)
+        figures = self._figures(experiences, old, reference, values, returns, mask)
         figures["learner/rows"] = float(len(packed.rows))
         return Scored(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
 
@@ -131,6 +124,24 @@ class Learner:
         self.state = LearnerState(policy, critic)
         names = {name for figures in found for name in figures}
         return {f"ppo/{name}": float(np.mean([f[name] for f in found if name in f])) for name in sorted(names)}
+
+    def _advantages(
+        self, experiences: Sequence[Experience], *by_response: Float[np.ndarray, "R T"]
+    ) -> tuple[Float[np.ndarray, "R T"], Float[np.ndarray, "R T"]]:
+        """Returns whitened advantages and returns, from old and reference log-probabilities, values and mask."""
+        config = self.config
+        old, reference, values, mask = map(jnp.asarray, by_response)
+        reward = jnp.array([experience.reward for experience in experiences], jnp.float32)
+        if config.reward_clip is not None:
+            reward = jnp.clip(reward, -config.reward_clip, config.reward_clip)
+        rewards = token_rewards(reward, mask, old, reference, config.kl_coefficient)
+        if config.advantage == "gae":
+            advantages = generalized_advantages(rewards, values, mask, config.gamma, config.lam)
+            returns = advantages + values * mask
+        else:
+            advantages = group_advantages(rewards, mask, jnp.asarray(state_groups(experiences)))
+            returns = values * mask  # the critic is not asked
+        return np.asarray(whiten(advantages, mask)), np.asarray(returns)
 
     def _by_response(
         self, packed: Packed, score: Any, parameters: PyTree, rows: Sequence[Rows]

@@ -14,7 +14,7 @@ from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.loss import clipped_policy_loss, clipped_value_loss
 from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, add_trees, apply_gradients
+from mlagent_jax.train_state import TrainState, add_trees, apply_gradients, shardings_of
 
 Figures = dict[str, Float[Array, ""]]
 Gradients = Callable[[PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
@@ -36,9 +36,9 @@ class Network:
 
 
 def make_policy(
-    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, temperature: float, clip: float
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, temperature: float, clip: float
 ) -> Network:
-    """Returns the compiled functions of the policy."""
+    """Returns the compiled functions of the policy; the states to come will lie as `state` does."""
 
     def score(parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
         return token_logprobs(nnx.merge(graph, parameters), rows, temperature)[0]
@@ -57,11 +57,13 @@ def make_policy(
         }
         return figures["policy_loss"], figures
 
-    return _network(score, loss, optimizer)
+    return _network(score, loss, optimizer, shardings_of(state))
 
 
-def make_critic(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, clip: float) -> Network:
-    """Returns the compiled functions of the critic."""
+def make_critic(
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, clip: float
+) -> Network:
+    """Returns the compiled functions of the critic; the states to come will lie as `state` does."""
 
     def score(parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
         return nnx.merge(graph, parameters).values(rows)
@@ -72,7 +74,7 @@ def make_critic(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, cl
         figures = {"value_loss": _sum_over(batch.rows.weights > 0, num_tokens, losses)}
         return figures["value_loss"], figures
 
-    return _network(score, loss, optimizer)
+    return _network(score, loss, optimizer, shardings_of(state))
 
 
 def accumulate(
@@ -90,9 +92,12 @@ def accumulate(
     return state, {name: float(value) for name, value in figures.items()} | {"gradient_norm": float(norm)}
 
 
-def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransformation) -> Network:
-    gradients = jax.jit(jax.grad(loss, has_aux=True))
-    apply = jax.jit(partial(apply_gradients, optimizer=optimizer), donate_argnums=0)
+def _network(
+    score: Callable, loss: Callable, optimizer: optax.GradientTransformation, shardings: TrainState
+) -> Network:
+    gradients = jax.jit(jax.grad(loss, has_aux=True), out_shardings=(shardings.parameters, None))
+    update = partial(apply_gradients, optimizer=optimizer)
+    apply = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
     return Network(jax.jit(score), gradients, apply)
 
 

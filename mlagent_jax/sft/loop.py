@@ -126,8 +126,8 @@ def train(
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
     optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay)
     graph = nnx.split(model)[0]
-    step, evaluate = make_sft_step(graph, optimizer), make_sft_eval(graph)
     state = make_state(model, optimizer, mesh)
+    step, evaluate = make_sft_step(graph, optimizer, state), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, apply_gradients
+from mlagent_jax.train_state import TrainState, apply_gradients, shardings_of
 
 SFTStep = Callable[[TrainState, Rows], tuple[TrainState, dict[str, Array]]]
 SFTEval = Callable[[PyTree, Rows], tuple[Array, Array]]
@@ -23,14 +23,18 @@ def cross_entropy(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> tuple[
     return -jnp.sum(jnp.where(rows.weights > 0, logprob * rows.weights, 0.0)), jnp.sum(rows.weights)
 
 
-def make_sft_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation) -> SFTStep:
-    """Returns the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update."""
+def make_sft_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState) -> SFTStep:
+    """Returns the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update.
+
+    Args:
+        state: one laid out on the mesh, as those to come will be.
+    """
 
     def loss(parameters: PyTree, rows: Rows) -> Float[Array, ""]:
         total, weight = cross_entropy(graph, parameters, rows)
         return total / jnp.maximum(weight, 1.0)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=(shardings_of(state), None))
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, dict[str, Array]]:
         value, gradients = jax.value_and_grad(loss)(state.parameters, rows)
         state, norm = apply_gradients(state, gradients, optimizer)

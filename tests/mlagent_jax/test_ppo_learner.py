@@ -1,0 +1,249 @@
+"""An update moves policy and critic where it should, moves nothing else, and does not depend on how it is cut up."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import PyTree
+
+from mlagent_jax.config import PPO
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.value import Critic
+from mlagent_jax.optim import make_optimizer
+from mlagent_jax.ppo.batch import PPOBatch
+from mlagent_jax.ppo.learner import Learner, LearnerState, Scored, state_groups
+from mlagent_jax.train_state import apply_gradients, shardings_of
+from rollout.single_step import Experience
+
+CONFIG = PPO(
+    max_response_tokens=6,
+    row_length=24,
+    rows_per_micro_batch=2,
+    learning_rate=3e-3,
+    critic_learning_rate=1e-2,
+    critic_warmup_updates=0,
+    num_epochs=1,
+    num_minibatches=1,
+    kl_coefficient=0.01,
+    temperature=0.8,
+)
+
+
+@dataclass
+class Fresh:
+    """One compiled learner that every test finds in the same state."""
+
+    learner: Learner
+    start: LearnerState  # in NumPy, since an update takes the arrays it is given
+    shardings: LearnerState
+
+    def again(self, config: PPO = CONFIG) -> Learner:
+        """Returns the learner as it was made; settings that are compiled in stay those of `CONFIG`."""
+        self.learner.config = config
+        self.learner.state = jax.tree.map(jax.device_put, self.start, self.shardings)
+        return self.learner
+
+
+@pytest.fixture(scope="module")
+def fresh(make_model: Callable[..., Qwen2]) -> Fresh:
+    learner = Learner(make_model(), Critic(make_model()), CONFIG, make_mesh(1, 1, 1, 1))
+    return Fresh(learner, jax.tree.map(np.array, learner.state), shardings_of(learner.state))
+
+
+@pytest.fixture
+def experiences(make_experience: Callable[..., Experience]) -> list[Experience]:
+    """Two responses to each of three states, the first of each rewarded, the second punished."""
+    rng = np.random.default_rng(0)
+    found = []
+    for trajectory, length in (("a", 5), ("b", 9), ("c", 7)):
+        prompt = rng.integers(0, 64, length).tolist()
+        for reward in (0.75, -0.5):
+            response = rng.integers(0, 64, rng.integers(2, 5)).tolist()
+            found.append(make_experience(prompt, response, reward, trajectory_id=trajectory))
+    return found
+
+
+def numpy(tree: PyTree) -> PyTree:
+    return jax.tree.map(np.asarray, tree)
+
+
+def is_equal(a: PyTree, b: PyTree) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, numpy(a), numpy(b)))
+
+
+def logprobs_of(learner: Learner, experiences: list[Experience]) -> np.ndarray:
+    """Returns the summed log-prob of each response under the policy as it is now."""
+    batches = learner.score(experiences).batches
+    found = {}
+    for batch in batches:
+        scores = np.asarray(learner.policy.score(learner.state.policy.parameters, batch.rows))
+        for row in range(len(scores)):
+            weights, targets = np.asarray(batch.rows.weights[row]), np.asarray(batch.rows.targets[row])
+            for index, experience in enumerate(experiences):
+                size = len(experience.response_ids)
+                for start in range(len(targets) - size + 1):
+                    if tuple(targets[start : start + size]) == experience.response_ids and weights[start]:
+                        found[index] = scores[row, start : start + size].sum()
+    return np.array([found[index] for index in range(len(experiences))])
+
+
+def test_log_prob_of_a_rewarded_response_rises_and_that_of_a_punished_one_falls(
+    fresh: Fresh, experiences: list[Experience]
+) -> None:
+    learner = fresh.again()
+    before = logprobs_of(learner, experiences)
+    for number in range(4):
+        learner.update(learner.score(experiences), number, seed=0)
+    change = logprobs_of(learner, experiences) - before
+    assert (change[0::2] > 0).all() and (change[1::2] < 0).all(), change
+
+
+def test_first_update_starts_at_the_reference_with_a_critic_that_knows_nothing(
+    fresh: Fresh, experiences: list[Experience]
+) -> None:
+    learner = fresh.again()
+    scored = learner.score(experiences)
+    assert scored.figures["ppo/kl_to_sft"] == 0.0
+    assert scored.figures["ppo/explained_variance"] == pytest.approx(0.0, abs=1e-6)
+    assert scored.figures["learner/rows"] == 3
+    assert scored.figures["ppo/response_tokens"] == np.mean([len(e.response_ids) for e in experiences])
+    returns = np.concatenate([np.asarray(b.returns)[np.asarray(b.rows.weights) > 0] for b in scored.batches])
+    assert set(np.round(returns, 6)) == {0.75, -0.5}  # every token's return is its response's reward, not cut to 0
+    figures = learner.update(scored, 0, seed=0)
+    assert figures["ppo/clipped_share"] == 0.0 and figures["ppo/approximate_kl"] < 1e-9
+    assert figures["ppo/policy_loss"] == pytest.approx(0.0, abs=1e-5)  # the mean of whitened advantages
+    assert figures["ppo/value_loss"] == pytest.approx(np.mean(returns**2) / 2, rel=1e-4)
+    assert learner.score(experiences).figures["ppo/kl_to_sft"] != 0.0
+
+
+def test_reference_never_moves(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again()
+    before = numpy(learner.reference)
+    for number in range(2):
+        learner.update(learner.score(experiences), number, seed=0)
+    assert is_equal(learner.reference, before)
+    assert not is_equal(learner.state.policy.parameters, before)
+
+
+def test_every_part_of_an_update_compiles_once(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again()
+    parts = [part for network in (learner.policy, learner.critic) for part in vars(network).values()]
+    learner.update(learner.score(experiences), 0, seed=0)
+    before = [part._cache_size() for part in parts]
+    for number in (1, 2):
+        learner.update(learner.score(experiences), number, seed=0)
+    assert [part._cache_size() for part in parts] == before
+    assert learner.policy.score._cache_size() == 1  # for the reference too
+
+
+def test_critic_warms_up_alone(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again(replace(CONFIG, critic_warmup_updates=1))
+    figures = learner.update(learner.score(experiences), 0, seed=0)
+    assert is_equal(learner.state.policy, fresh.start.policy)
+    assert not is_equal(learner.state.critic.parameters, fresh.start.critic.parameters)
+    assert "ppo/value_loss" in figures and "ppo/policy_loss" not in figures
+    learner.update(learner.score(experiences), 1, seed=0)
+    assert not is_equal(learner.state.policy.parameters, fresh.start.policy.parameters)
+
+
+def test_critic_learns_the_returns(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again(replace(CONFIG, critic_warmup_updates=99))
+    losses = [learner.update(learner.score(experiences), number, seed=0)["ppo/value_loss"] for number in range(12)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert learner.score(experiences).figures["ppo/explained_variance"] > 0.3
+
+
+def test_group_advantages_ask_no_critic(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again(replace(CONFIG, advantage="group"))
+    before = logprobs_of(learner, experiences)
+    figures = learner.update(learner.score(experiences), 0, seed=0)
+    assert is_equal(learner.state.critic, fresh.start.critic)
+    assert "ppo/value_loss" not in figures
+    change = logprobs_of(learner, experiences) - before
+    assert (change[0::2] > change[1::2]).all()
+
+
+def test_micro_batches_add_up_to_the_gradient_of_one_batch(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again()
+    batches = learner.score(experiences).batches
+    assert len(batches) == 2
+    num_tokens = jnp.float32(sum(float(batch.rows.weights.sum()) for batch in batches))
+    whole: PPOBatch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
+    for network, state in ((learner.policy, learner.state.policy), (learner.critic, learner.state.critic)):
+        parts = [network.gradients(state.parameters, batch, num_tokens) for batch in batches]
+        added, expected = jax.tree.map(jnp.add, *parts), network.gradients(state.parameters, whole, num_tokens)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), added, expected)
+
+
+def test_minibatches_are_steps_of_their_own_in_a_seeded_order(fresh: Fresh, experiences: list[Experience]) -> None:
+    def parameters_after(seed: int) -> PyTree:
+        learner = fresh.again(replace(CONFIG, num_minibatches=2, num_epochs=3))
+        learner.update(learner.score(experiences), 5, seed)
+        assert int(learner.state.policy.step) == int(learner.state.critic.step) == 6
+        return numpy(learner.state)
+
+    first, again = parameters_after(0), parameters_after(0)
+    assert is_equal(first, again)
+    assert not all(is_equal(first, parameters_after(seed)) for seed in (1, 2, 3))
+
+
+def test_learning_rate_zero_leaves_all_parameters_unchanged(
+    fresh: Fresh, experiences: list[Experience], still: None
+) -> None:
+    learner = fresh.again()
+    for number in range(2):
+        scored = learner.score(experiences)
+        assert scored.figures["ppo/kl_to_sft"] == 0.0
+        figures = learner.update(scored, number, seed=0)
+        assert figures["ppo/gradient_norm"] > 0 and figures["ppo/critic_gradient_norm"] > 0
+    assert is_equal(learner.state.policy.parameters, fresh.start.policy.parameters)
+    assert is_equal(learner.state.critic.parameters, fresh.start.critic.parameters)
+
+
+@pytest.fixture
+def still(fresh: Fresh) -> Iterator[None]:
+    """Optimizers of the learner that take steps of no length."""
+    learner = fresh.learner
+    before = learner.policy, learner.critic
+    apply = jax.jit(partial(apply_gradients, optimizer=make_optimizer("adamw", 0.0, 1.0)))
+    learner.policy, learner.critic = (replace(network, apply=apply) for network in before)
+    yield
+    learner.policy, learner.critic = before
+
+
+def test_gap_to_the_samplers_log_probs_is_reported(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again()
+    scored = learner.score(experiences)
+    assert scored.figures["sampler/logprob_gap_max"] >= scored.figures["sampler/logprob_gap_p95"] > 0.1
+    exact = [
+        replace(e, logprobs=by_token) for e, by_token in zip(experiences, old_of(scored, experiences), strict=True)
+    ]
+    figures = learner.score(exact).figures
+    assert figures["sampler/logprob_gap_max"] == pytest.approx(0.0, abs=1e-6)
+
+
+def old_of(scored: Scored, experiences: list[Experience]) -> list[tuple[float, ...]]:
+    """Returns the trainer's log-probs of each response; a row here holds the two responses to one state."""
+    rows = [row for batch in scored.batches for row in np.asarray(batch.old_logprobs)]
+    found = []
+    for index, experience in enumerate(experiences):
+        start = len(experiences[index - 1].response_ids) if index % 2 else 0
+        found.append(tuple(rows[index // 2][start : start + len(experience.response_ids)].tolist()))
+    return found
+
+
+def test_groups_are_the_responses_to_one_state(make_experience: Callable[..., Experience]) -> None:
+    found = state_groups(
+        [
+            make_experience([1], [2], trajectory_id="a"),
+            make_experience([1, 2], [2], trajectory_id="a"),
+            make_experience([1], [3], trajectory_id="b"),
+            make_experience([1], [3], trajectory_id="a"),
+        ]
+    )
+    np.testing.assert_array_equal(found, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
