@@ -219,7 +219,8 @@ class ServerProcess:
     def last_words(self) -> str:
         """Returns the first error in the log, where the whole log is, and its end."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
-        errors = (match[0] for line in lines if (match := re.search(r"\b\w*(Error|Exception): .+", line)))
+        fatal = (line for line in lines if " WARNING " not in line)
+        errors = (match[0] for line in fatal if (match := re.search(r"\b\w*(Error|Exception): .+", line)))
         end = "\n".join(lines[-LOG_TAIL_LINES:])
         return f"{next(errors, 'no error in its log')} (log: {self.log})\n{end}"
 

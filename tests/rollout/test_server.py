@@ -162,6 +162,17 @@ def test_the_command_line_says_what_is_wrong_in_one_line(capsys):
     assert said.out == ""
 
 
+def test_last_words_are_the_first_error_and_the_end_of_the_log(tmp_path):
+    server = ServerProcess(tmp_path, tmp_path / "server.log")
+    assert "no error in its log" in server.last_words()
+    lines = ["WARNING low", "(A pid=1) WARNING limits can cause errors like `OSError: [Errno 24]`", "(E pid=2) ERROR"]
+    lines += ["(E pid=2) ERROR ValueError: no such layer", *map(str, range(20)), "RuntimeError: see above"]
+    server.log.write_text("\n".join(lines))
+    said = server.last_words().splitlines()
+    assert said[0] == f"ValueError: no such layer (log: {server.log})"
+    assert said[1:] == lines[-12:]
+
+
 def test_options_and_further_flags_reach_vllm(model):
     options = ServerOptions(dtype="bfloat16", max_model_len=9000, kv_cache_mb=3, seed=5)
     command = server_command(model, 1234, options, ["--tensor-parallel-size", "2"])
