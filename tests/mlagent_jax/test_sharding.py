@@ -1,0 +1,162 @@
+"""On eight simulated devices a step gives what it gives on one: loss, gradients and new parameters."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+from mlagent_jax.config import PPO
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import RULES, make_mesh, parameter_shardings, parameters_of, place_batch
+from mlagent_jax.model.value import Critic
+from mlagent_jax.optim import make_optimizer
+from mlagent_jax.ppo.learner import Learner
+from mlagent_jax.rows import Rows
+from mlagent_jax.sft.step import make_sft_step
+from mlagent_jax.train_state import make_state, shardings_of
+from rollout.single_step import Experience
+
+EXACT = {"rtol": 1e-5, "atol": 1e-6}
+FAST = (2, 2, 2)  # data, fsdp, tensor
+MESHES = [pytest.param(FAST)] + [pytest.param(m, marks=pytest.mark.slow) for m in ((8, 1, 1), (1, 8, 1), (1, 4, 2))]
+CONFIG = PPO(
+    max_response_tokens=6,
+    row_length=24,
+    rows_per_micro_batch=8,
+    learning_rate=1e-3,
+    critic_learning_rate=1e-3,
+    critic_warmup_updates=0,
+    num_epochs=1,
+    num_minibatches=1,
+)
+
+
+def mesh_of(shape: tuple[int, int, int]) -> Mesh:
+    return make_mesh(*shape, 1)
+
+
+def assert_close(found: PyTree, expected: PyTree, **tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
+
+
+@pytest.fixture(scope="module")
+def rows(rows_of: Callable[..., Rows]) -> Rows:
+    rng = np.random.default_rng(0)
+    return rows_of([rng.integers(0, 64, length).tolist() for length in (9, 3, 12, 7, 10, 2, 8, 11)])
+
+
+@pytest.fixture(scope="module")
+def sft(make_model: Callable[..., Qwen2], rows: Rows) -> Callable[[tuple[int, int, int]], tuple[dict, PyTree, PyTree]]:
+    """Returns what a first step of plain descent gives on a mesh: figures, gradients and the new parameters.
+
+    A second one finds the state where it was, and the step compiled.
+    """
+
+    def two_steps(shape: tuple[int, int, int]) -> tuple[dict, PyTree, PyTree]:
+        mesh, optimizer = mesh_of(shape), optax.sgd(1.0)
+        model = make_model()
+        before = jax.tree.map(np.array, parameters_of(model))
+        state = make_state(model, optimizer, mesh)
+        shardings = shardings_of(state)
+        step = make_sft_step(nnx.split(model)[0], optimizer, state)
+        state, figures = step(state, place_batch(rows, mesh))
+        after = jax.tree.map(np.array, state.parameters)
+        state, _ = step(state, place_batch(rows, mesh))
+        assert jax.tree.all(jax.tree.map(lambda leaf, sharding: leaf.sharding == sharding, state, shardings))
+        assert step._cache_size() == 1
+        return jax.tree.map(float, figures), jax.tree.map(np.subtract, before, after), after
+
+    return two_steps
+
+
+@pytest.fixture(scope="module")
+def sft_on_one(sft: Callable) -> tuple[dict, PyTree, PyTree]:
+    return sft((1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_fine_tuning_step_is_the_same_on_a_mesh(sft: Callable, sft_on_one: tuple, shape: tuple[int, int, int]) -> None:
+    figures, gradients, parameters = sft(shape)
+    assert_close(figures, sft_on_one[0], rtol=1e-5)
+    assert_close(gradients, sft_on_one[1], **EXACT)
+    assert_close(parameters, sft_on_one[2], **EXACT)
+
+
+@pytest.fixture(scope="module")
+def ppo(
+    make_model: Callable[..., Qwen2], make_experience: Callable[..., Experience]
+) -> Callable[[tuple[int, int, int]], tuple[dict, list[PyTree], list[PyTree]]]:
+    """Returns what one whole update gives on a mesh: figures, and gradients and new parameters of both networks."""
+    rng = np.random.default_rng(0)
+    experiences = [
+        make_experience(prompt, rng.integers(0, 64, 4).tolist(), float(reward), trajectory_id=str(number))
+        for number in range(8)
+        for prompt in [rng.integers(0, 64, 5 + number).tolist()]
+        for reward in rng.standard_normal(2)
+    ]
+
+    def update(shape: tuple[int, int, int]) -> tuple[dict, list[PyTree], list[PyTree]]:
+        critic = Critic(make_model(seed=1))
+        critic.value_head[...] = critic.value_head[...] + 0.1
+        learner = Learner(make_model(), critic, CONFIG, mesh_of(shape))
+        scored = learner.score(experiences)
+        (batch,) = scored.batches
+        num_tokens = batch.rows.weights.sum()
+        gradients = [
+            jax.tree.map(np.asarray, network.gradients(state.parameters, batch, num_tokens)[0])
+            for network, state in zip((learner.policy, learner.critic), learner.state, strict=True)
+        ]
+        figures = {**scored.figures, **learner.update(scored, 0, seed=0)}
+        return figures, gradients, [jax.tree.map(np.asarray, state.parameters) for state in learner.state]
+
+    return update
+
+
+@pytest.fixture(scope="module")
+def ppo_on_one(ppo: Callable) -> tuple[dict, list[PyTree], list[PyTree]]:
+    return ppo((1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_ppo_update_is_the_same_on_a_mesh(ppo: Callable, ppo_on_one: tuple, shape: tuple[int, int, int]) -> None:
+    figures, gradients, parameters = ppo(shape)
+    assert_close(figures, ppo_on_one[0], rtol=1e-4, atol=1e-5)
+    assert_close(gradients, ppo_on_one[1], **EXACT)
+    assert_close(parameters, ppo_on_one[2], rtol=1e-5, atol=0.02 * CONFIG.learning_rate)  # adam divides by |g|
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_moments_lie_as_their_parameters_do(make_model: Callable[..., Qwen2], kind: Literal["adamw", "muon"]) -> None:
+    state = make_state(make_model(), make_optimizer(kind, 1e-3, 1.0), mesh_of(FAST))
+    leaves = jax.tree_util.tree_leaves_with_path(state.optimizer)
+    moments = {}
+    for path, leaf in leaves:
+        names = [entry.key for entry in path if getattr(entry, "key", None) in RULES]
+        assert leaf.sharding.spec == (RULES[names[-1]] if names else P())
+        moments |= {names[-1]: leaf.shape} if names else {}
+    assert moments == {path[-1]: leaf.shape for path, leaf in nnx.to_flat_state(state.parameters)}
+    assert state.parameters["layers"]["q_proj"][...].addressable_shards[0].data.shape == (2, 16, 2, 8)
+
+
+def test_parameter_without_a_rule_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"no sharding rule for \['stranger'\] of shape \(3,\)"):
+        parameter_shardings({"stranger": jnp.zeros(3)}, mesh_of(FAST))
+
+
+def test_rows_of_a_batch_are_spread_over_data_and_fsdp(rows: Rows) -> None:
+    placed = place_batch(rows, mesh_of(FAST))
+    assert placed.tokens.sharding.spec == P(("data", "fsdp"))
+    assert placed.tokens.addressable_shards[0].data.shape == (2, 12)
+
+
+def test_mesh_larger_than_the_machine_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"mesh \{'data': 4, .*\} needs 16 devices, this machine has 8; make the mesh"):
+        make_mesh(4, 4, 1, 1)
