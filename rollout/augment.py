@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from rollout.types import Trajectory
-from tasks.naming import draw_words
+from tasks.naming import data_names, draw_words, script_name
 from tasks.state import State, Turn
 
 SCRIPT_NAME = re.compile(r"(?<![\w./-])[\w-]+\.py(?![\w.-]*\w)")
@@ -37,8 +37,8 @@ def draw_renaming(trajectory: Trajectory, state: State, rng: random.Random) -> d
     names = trajectory.names
     # The project's name is an ordinary word, such as the forest of a random forest, so it is only safe in place.
     mapping = {f"{noun} {names.project}": f"{noun} {project}" for noun in ("problem", "project")}
-    mapping |= {names.train_file: f"{data}_train.csv", names.test_file: f"{data}_test.csv"}
-    return mapping | {script: f"{word}.py" for script, word in zip(scripts, words, strict=True)}
+    mapping |= dict(zip((names.train_file, names.test_file), data_names(data), strict=True))
+    return mapping | {script: script_name(word) for script, word in zip(scripts, words, strict=True)}
 
 
 def rename(state: State, mapping: Mapping[str, str]) -> State:

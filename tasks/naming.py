@@ -1,4 +1,8 @@
-"""Surface names of an episode, drawn anew for each so that an agent must read them, not remember them."""
+"""Surface names of an episode, drawn anew for each so that an agent must read them, not remember them.
+
+Files are named by a fixed word, an underscore and a drawn word: so the drawn part is the same tokens after a space as
+inside the quotes of a JSON string, and copying it is copying.
+"""
 
 import random
 from dataclasses import dataclass
@@ -56,10 +60,21 @@ def draw_words(rng: random.Random, count: int, heldout: bool = False) -> list[st
 def draw_names(rng: random.Random, heldout: bool = False) -> Names:
     """Returns names for one episode; held-out episodes use words that no training episode has."""
     project, data, script = draw_words(rng, 3, heldout)
-    return Names(project=project, train_file=f"{data}_train.csv", test_file=f"{data}_test.csv", script=f"{script}.py")
+    train_file, test_file = data_names(data)
+    return Names(project=project, train_file=train_file, test_file=test_file, script=script_name(script))
+
+
+def script_name(word: str) -> str:
+    """Returns the name of the script that goes by `word`."""
+    return f"run_{word}.py"
+
+
+def data_names(word: str) -> tuple[str, str]:
+    """Returns the names of the training and test data that go by `word`."""
+    return f"data_{word}_train.csv", f"data_{word}_test.csv"
 
 
 def draw_script_name(rng: random.Random, taken: frozenset[str], heldout: bool = False) -> str:
     """Returns a script name that is not in `taken`."""
     words = draw_words(rng, len(taken) + 1, heldout)
-    return next(name for word in words if (name := f"{word}.py") not in taken)
+    return next(name for word in words if (name := script_name(word)) not in taken)

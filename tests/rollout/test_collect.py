@@ -49,7 +49,7 @@ def test_a_plan_is_balanced_over_tasks_and_depends_on_seed_and_index_alone(toys)
     assert len({plan.seed for plan in plans}) == 12
     assert len({plan.ideas for plan in plans}) > 8
     for plan in plans:
-        word = plan.instance.names.script.removesuffix(".py")
+        word = plan.instance.names.script.removeprefix("run_").removesuffix(".py")
         assert (word in HELDOUT_WORDS) == (plan.instance.task.name == "c")
 
 

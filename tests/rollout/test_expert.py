@@ -215,7 +215,7 @@ def test_new_scripts_are_named_by_words_of_their_split() -> None:
     for split in ("train", "heldout"):
         where = instance(split=split)
         action = parsed(act(RandomRecipeActor(), where, State(problem_text(where)), 3))
-        word = action.arguments["save_name"].removesuffix(".py")
+        word = action.arguments["save_name"].removeprefix("run_").removesuffix(".py")
         assert (word in HELDOUT_WORDS) == (split == "heldout")
 
 
