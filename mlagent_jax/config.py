@@ -91,7 +91,7 @@ class Collect:
 class Tokenizer:
     """The tokenizer of a policy that starts from scratch; a model read from model.path brings its own."""
 
-    vocab_size: Count = 2048
+    vocab_size: Count = 2304
     """Tokens of the byte-level BPE, special ones included; the text may hold fewer merges."""
 
 

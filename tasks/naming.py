@@ -1,7 +1,8 @@
 """Surface names of an episode, drawn anew for each so that an agent must read them, not remember them.
 
 Files are named by a fixed word, an underscore and a drawn word: so the drawn part is the same tokens after a space as
-inside the quotes of a JSON string, and copying it is copying.
+inside the quotes of a JSON string, and copying it is copying. `vocabulary_text` lets a tokenizer that is trained from
+scratch know all of these words, as a pretrained one would: that a name is new then means that no training text had it.
 """
 
 import random
@@ -9,13 +10,21 @@ from dataclasses import dataclass
 
 # No word is in both lists: the names of held-out episodes are new to a trained policy.
 TRAIN_WORDS = (
-    "amber anchor apple arrow autumn bamboo basil beacon birch bridge bronze canyon cedar cherry circle clover "
-    "cobalt comet copper coral cotton crystal delta desert dune eagle echo ember falcon fern flint forest fossil "
-    "garden garnet ginger glacier granite harbor hazel heron indigo island ivory jade jasmine jungle kettle "
-    "lagoon lantern lemon lilac linen lotus maple marble meadow mint mirror moss nectar night north oak ocean "
-    "olive onyx opal orchid otter palm pearl pebble pine planet plum pond quartz rabbit rain raven reef ribbon "
-    "ridge river robin ruby saffron sage sail salmon shadow shell silver sparrow spring stone storm summer sunset "
-    "temple thunder tiger topaz tulip valley velvet violet walnut water willow winter wolf zephyr"
+    "almond amber anchor anvil apple arrow aspen atlas autumn azure bagel bamboo banjo barrel basil basin beacon "
+    "birch bishop blaze bonsai boulder bramble bridge bronze brook bubble butter candor canyon carbon castle "
+    "cedar cello chalk chapel cherry circle clover cobalt cobble coconut column comet compass cookie copper copse "
+    "coral corner cosmos cotton cradle crater cricket crown crystal cypress daisy dawn delta denim desert diamond "
+    "dingo domino dragon drum dune eagle easel echo eclipse elbow ember emerald engine fable falcon fern ferry "
+    "fiddle flame flint flute forest forge fossil fountain gable garden garnet gazelle geyser ginger giraffe "
+    "glacier goblet granite grape gravel guitar hammer harbor harp hawk hazel helmet heron hickory honey hornet "
+    "iceberg iguana indigo inkwell island ivory jade jaguar jasmine jigsaw jungle kayak kernel kettle kite koala "
+    "ladder lagoon lantern lark lemon lemur lichen lilac lime linen lizard locket lotus lynx magma mango mantle "
+    "maple marble meadow meteor mint mirror mocha monsoon mosaic moss mustard nebula nectar needle night north "
+    "nugget oak oasis oboe ocean olive olivine onyx opal orchid otter oyster paddle palm papaya parrot pasture "
+    "peach pearl pebble pelican pepper petal piano pilot pine pixel planet plaza plum pond poppy prairie prism "
+    "pumpkin quartz rabbit rain raven reef ribbon ridge river robin ruby saffron sage sail salmon shadow shell "
+    "silver sparrow spring stone storm summer sunset temple thunder tiger topaz tulip valley velvet violet walnut "
+    "water willow winter wolf zephyr"
 ).split()
 HELDOUT_WORDS = (
     "acorn badger barley candle cactus dolphin drift elm feather frost galaxy hollow iris juniper kiwi lavender "
@@ -40,21 +49,9 @@ class Names:
     script: str
 
 
-SYLLABLES = tuple(consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou")
-MADE_SHARE = 0.5  # of the names in training episodes that are no word at all
-
-
 def draw_words(rng: random.Random, count: int, heldout: bool = False) -> list[str]:
-    """Returns distinct words; half of those of training episodes are made of syllables, too many to be learnt."""
-    if heldout:
-        return rng.sample(HELDOUT_WORDS, count)
-    words: dict[str, None] = {}
-    while len(words) < count:
-        made = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 3))))
-        word = made if rng.random() < MADE_SHARE else rng.choice(TRAIN_WORDS)
-        if word not in HELDOUT_WORDS:
-            words[word] = None
-    return list(words)
+    """Returns distinct words for the names of one episode."""
+    return rng.sample(HELDOUT_WORDS if heldout else TRAIN_WORDS, count)
 
 
 def draw_names(rng: random.Random, heldout: bool = False) -> Names:
@@ -78,3 +75,8 @@ def draw_script_name(rng: random.Random, taken: frozenset[str], heldout: bool = 
     """Returns a script name that is not in `taken`."""
     words = draw_words(rng, len(taken) + 1, heldout)
     return next(name for word in words if (name := script_name(word)) not in taken)
+
+
+def vocabulary_text() -> str:
+    """Returns the names of all words, training and held-out ones, for the training of a tokenizer."""
+    return "\n".join(name for word in (*TRAIN_WORDS, *HELDOUT_WORDS) for name in (script_name(word), *data_names(word)))

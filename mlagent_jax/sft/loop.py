@@ -33,9 +33,11 @@ from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
 from rollout.wording import reword
+from tasks.naming import vocabulary_text
 from tasks.prompt import messages
 from tasks.state import State
 
+NAME_COUNT = 40  # how often every file name is put to a fresh tokenizer, so that each becomes few tokens
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -84,7 +86,8 @@ def make_tokenizer(config: Config, folder: Path, trajectories: Sequence[Trajecto
             shutil.copyfile(source, folder / name)
     else:
         states = [state for told in tell(config, trajectories) for state in told]
-        texts = (message["content"] for state in states for message in messages(state))
+        texts = [message["content"] for state in states for message in messages(state)]
+        texts += [vocabulary_text()] * NAME_COUNT
         train_tokenizer(texts, folder, config.tokenizer.vocab_size)
     return ChatTokenizer(folder)
 
@@ -161,9 +164,10 @@ def train(
                         best, best_loss, since_best = jax.tree.map(jnp.copy, state.parameters), heldout, 0
                     else:
                         since_best += 1
+                log.write(line)
+                if "sft/heldout_loss" in line:
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
-                log.write(line)
     nnx.update(model, best)
     return {
         "steps": int(state.step),

@@ -1,0 +1,132 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SETTINGS = [
+    "tasks.train=[digit_images]",
+    "tasks.heldout=[hotel_rate]",
+    "ideas.pool_size=4",
+    "collect.num_trajectories=4",
+    "collect.max_steps=2",
+    "model.num_layers=2",
+    "model.hidden_size=64",
+    "model.num_heads=2",
+    "model.num_kv_heads=1",
+    "model.intermediate_size=128",
+    "model.rope_theta=10000.0",
+    "model.induction_init=false",
+    "sft.wordings=2",
+    "sft.max_length=1024",
+    "sft.batch_size=1",
+    "sft.max_steps=4",
+    "sft.eval_every=2",
+    "server.max_model_len=1024",
+    "ppo.num_updates=2",
+    "ppo.trajectories_per_update=2",
+    "ppo.states_per_trajectory=1",
+    "ppo.samples_per_state=2",
+    "ppo.max_response_tokens=24",
+    "ppo.row_length=1024",
+    "ppo.rows_per_micro_batch=1",
+    "ppo.critic_warmup_updates=1",
+    "ppo.num_minibatches=1",
+    "evaluate.num_trajectories=1",
+    "evaluate.max_steps=1",
+]
+
+
+def command(run_dir: Path, *settings: str) -> list[str]:
+    return [sys.executable, "-m", "mlagent_jax.train", *SETTINGS, f"run_dir={run_dir}", *settings]
+
+
+def train(run_dir: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(run_dir, *settings), capture_output=True, text=True)
+
+
+@pytest.mark.vllm
+def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server, tmp_path: Path):
+    served = (f"model.path={policy_server.folder}", f"server.address={policy_server.address}")
+    run_dir = tmp_path / "run"
+    done = train(run_dir, *served)
+    assert done.returncode == 0, done.stderr
+
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert set(summary["stages"]) == {"collect", "sft", "ppo", "evaluate", "export"}
+    for policy in ("initial", "sft", "ppo"):
+        for split in ("heldin_gain", "heldout_gain"):
+            assert set(summary["evaluation"][policy][split]) == {"mean", "low", "high", "n"}
+    assert summary["evaluation"]["initial"]["heldin_gain"]["mean"] == pytest.approx(0.0, abs=1e-6)
+    assert summary["stages"]["collect"]["edit_share"] > 0
+
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    updates = [line for line in lines if "ppo/update" in line]
+    assert [line["ppo/update"] for line in updates] == [0, 1]
+    assert all(line["sampler/logprob_gap_max"] < 1e-3 for line in updates)
+    assert updates[0]["ppo/kl_to_sft"] == pytest.approx(0.0, abs=1e-5)
+    assert {"reward/mean", "reward/invalid_share", "time/total_seconds"} <= set(updates[0])
+
+    assert_loads_in_transformers(run_dir / "export")
+    assert "<svg" in (run_dir / "report.html").read_text()
+    leftovers = {path.name for path in run_dir.iterdir()} & {"tmp", ".tmp"}
+    assert not leftovers
+
+    again = train(run_dir, *served)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("done before") + again.stdout.count("done before") == 5
+
+
+def assert_loads_in_transformers(folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import mlagent_jax
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("Best so far: run_opal.py 0.5000", return_tensors="pt").input_ids
+    expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids).logits.detach().numpy()
+    logits = mlagent_jax.load_policy(folder).logits(ids.numpy())
+    assert abs(logits - expected).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_collecting_goes_on_and_leaves_no_process(tmp_path: Path):
+    run_dir = tmp_path / "run"
+    arguments = command(run_dir, "stage=collect", "collect.num_trajectories=6", "collect.max_steps=4")
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = run_dir / "trajectories" / "journal.jsonl"
+    deadline = time.monotonic() + 300
+    while not (journal.exists() and journal.read_text().count("\n") >= 2):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = journal.read_text().splitlines()[:2]
+    deadline = time.monotonic() + 15
+    while any(str(run_dir) in line for line in processes()):
+        assert time.monotonic() < deadline, "something of the run is still alive"
+        time.sleep(0.1)
+
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_dir / "summary.json").read_text())["stages"]["collect"]["num_trajectories"] == 6
+    ids = [json.loads(line)["trajectory_id"] for line in journal.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == 6
+    assert ids[:2] == [json.loads(line)["trajectory_id"] for line in finished]
+
+
+def processes() -> list[str]:
+    lines = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                lines.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            except OSError:
+                continue
+    return lines
