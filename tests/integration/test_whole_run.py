@@ -72,7 +72,7 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
     assert {"reward/mean", "reward/invalid_share", "time/total_seconds"} <= set(updates[0])
 
     assert_loads_in_transformers(run_dir / "export")
-    assert "<svg" in (run_dir / "report.html").read_text()
+    assert "data:image/svg+xml" in (run_dir / "report.html").read_text()
     leftovers = {path.name for path in run_dir.iterdir()} & {"tmp", ".tmp"}
     assert not leftovers
 

@@ -115,6 +115,11 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+def _num_programs(function: Any) -> int:
+    """Returns how many programs a jitted function has been compiled to; JAX has no public count."""
+    return function._cache_size()
+
+
 def _make_experience(
     prompt: Sequence[int], response: Sequence[int], reward: float | None = 0.0, *, trajectory_id: str = "one"
 ) -> Experience:
@@ -152,6 +157,11 @@ def make_model() -> Callable[..., Qwen2]:
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[..., Rows]:
     return _rows_of
+
+
+@pytest.fixture(scope="session")
+def num_programs() -> Callable[[Any], int]:
+    return _num_programs
 
 
 @pytest.fixture(scope="session")

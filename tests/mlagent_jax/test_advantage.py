@@ -1,17 +1,22 @@
 """Rewards, advantages and whitening in hand-computed numbers, at their limits, and against a float64 reference."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
 
-from mlagent_jax.ppo.advantage import generalized_advantages, group_advantages, token_rewards, whiten
+from mlagent_jax.ppo import advantage
+
+generalized_advantages = jax.jit(advantage.generalized_advantages, static_argnums=(3, 4))
+group_advantages, whiten = jax.jit(advantage.group_advantages), jax.jit(advantage.whiten)
+token_rewards = jax.jit(advantage.token_rewards, static_argnums=4)
 
 NAN = float("nan")
 
 
 def f32(values: object) -> Array:
-    return jnp.asarray(values, jnp.float32)
+    return jnp.asarray(np.asarray(values, np.float32))
 
 
 @pytest.fixture
@@ -62,9 +67,9 @@ def test_reward_stands_on_the_last_token_and_the_kl_on_every_one() -> None:
 
 
 def test_fractional_rewards_survive() -> None:
-    nothing = jnp.zeros((2, 3))
-    found = token_rewards(f32([0.7, -0.3]), jnp.ones((2, 3)), nothing, nothing, 0.0)
-    np.testing.assert_allclose(found.sum(axis=1), [0.7, -0.3], rtol=1e-6)
+    nothing = f32(np.zeros((2, 3)))
+    found = token_rewards(f32([0.7, -0.3]), f32(np.ones((2, 3))), nothing, nothing, 0.0)
+    np.testing.assert_allclose(np.asarray(found).sum(axis=1), [0.7, -0.3], rtol=1e-6)
     assert found.dtype == jnp.float32
 
 
@@ -72,10 +77,10 @@ def test_group_advantages_of_whole_responses_sum_to_zero_in_each_group() -> None
     rng = np.random.default_rng(0)
     mask = f32(np.arange(4)[None] < rng.integers(1, 5, (6, 1)))
     groups = f32(np.arange(2)[:, None] == np.array([[0, 1, 0, 1, 0, 0]]))
-    nothing = jnp.zeros((6, 4))
+    nothing = f32(np.zeros((6, 4)))
     rewards = token_rewards(f32(rng.standard_normal(6)), mask, nothing, nothing, 0.0)
     found = group_advantages(rewards, mask, groups)
-    np.testing.assert_allclose(groups @ found[:, 0], [0, 0], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(groups) @ np.asarray(found)[:, 0], [0, 0], atol=1e-5)
     assert not np.asarray(found)[np.asarray(mask) == 0].any()
 
 
@@ -92,4 +97,4 @@ def test_whitened_values_have_mean_zero_and_deviation_one_where_they_count() -> 
     found = np.asarray(whiten(f32(3 + 2 * rng.standard_normal((5, 7))), f32(mask)))
     assert found[mask].mean() == pytest.approx(0, abs=1e-5) and found[mask].std() == pytest.approx(1, abs=1e-3)
     assert not found[~mask].any()
-    np.testing.assert_allclose(whiten(jnp.full((2, 2), 0.3), jnp.ones((2, 2))), 0, atol=1e-3)
+    np.testing.assert_allclose(whiten(f32(np.full((2, 2), 0.3)), f32(np.ones((2, 2)))), 0, atol=1e-3)

@@ -40,10 +40,9 @@ def test_values_and_gradients_are_those_of_the_plain_formula() -> None:
 
 def test_scores_beyond_the_range_of_exp_stay_finite() -> None:
     q, k, v, _ = arrays()
-    mask = jnp.tril(jnp.ones((T, T), bool))[None].repeat(B, 0)
-    found = attention(1e3 * q, k, v, mask)
-    gradient = jax.grad(lambda q: attention(1e3 * q, k, v, mask).sum())(q)
-    assert jnp.isfinite(found).all() and jnp.isfinite(gradient).all()
+    mask = jnp.asarray(np.broadcast_to(np.tril(np.ones((T, T), bool)), (B, T, T)))
+    found, gradient = jax.jit(jax.value_and_grad(lambda q: attention(1e3 * q, k, v, mask).sum()))(q)
+    assert np.isfinite(found) and np.isfinite(gradient).all()
 
 
 def test_mask_of_a_shared_prompt_and_two_responses() -> None:
@@ -58,11 +57,11 @@ def test_mask_of_a_shared_prompt_and_two_responses() -> None:
         [1, 1, 0, 0, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ]
-    np.testing.assert_array_equal(attention_mask(layout)[0], np.array(expected, bool))
+    np.testing.assert_array_equal(jax.jit(attention_mask)(layout)[0], np.array(expected, bool))
 
 
 def test_mask_of_padded_rows_is_causal_and_padding_sees_itself_only() -> None:
-    mask = np.asarray(attention_mask(padded_layout(jnp.array([3, 5]), 5)))
+    mask = np.asarray(jax.jit(lambda lengths: attention_mask(padded_layout(lengths, 5)))(jnp.array([3, 5])))
     np.testing.assert_array_equal(mask[1], np.tril(np.ones((5, 5), bool)))
     np.testing.assert_array_equal(mask[0, :3, :3], np.tril(np.ones((3, 3), bool)))
     np.testing.assert_array_equal(mask[0, 3:], np.eye(5, dtype=bool)[3:])

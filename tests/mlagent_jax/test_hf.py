@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
 def model(request: pytest.FixtureRequest, make_model: Callable[..., Qwen2], tiny_config: Qwen2Config) -> Qwen2:
-    settings = vars(tiny_config) | {"tie_word_embeddings": request.param, "eos_token_id": 7, "bos_token_id": 6}
-    return make_model(Qwen2Config(**settings))
+    return make_model(replace(tiny_config, tie_word_embeddings=request.param, eos_token_id=7, bos_token_id=6))
 
 
 @pytest.fixture
@@ -142,11 +142,11 @@ def test_config_that_the_network_cannot_have_is_refused(
 
 
 def test_heads_that_do_not_share_evenly_are_refused(checkpoint: Path) -> None:
-    config = vars(read_config(checkpoint))
+    config = read_config(checkpoint)
     with pytest.raises(ValueError, match="num_heads=4 is not a multiple of num_kv_heads=3"):
-        Qwen2Config(**config | {"num_kv_heads": 3})
+        replace(config, num_kv_heads=3)
     with pytest.raises(ValueError, match="head_dim=7 is odd"):
-        Qwen2Config(**config | {"head_dim": 7})
+        replace(config, head_dim=7)
 
 
 def test_folder_without_a_model_is_named(tmp_path: Path, checkpoint: Path) -> None:

@@ -1,5 +1,6 @@
 """Log-probs and entropies in chunks are those of a plain log-softmax, gradients too, in the memory of one chunk."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jaxtyping import PyTree
 
 from mlagent_jax.model import logprob
 from mlagent_jax.model.config import Qwen2Config
@@ -28,7 +30,8 @@ def rows(rows_of: Callable[..., Rows]) -> Rows:
 
 def plain(model: Qwen2, rows: Rows, temperature: float) -> tuple[jax.Array, jax.Array]:
     """Returns what `token_logprobs` does, by the logits of every prediction at once."""
-    hidden = gather_sources(model.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
+    sources = jnp.asarray(rows.sources)
+    hidden = gather_sources(model.hidden(jnp.asarray(rows.tokens), jnp.asarray(rows.positions), rows.layout), sources)
     every = jax.nn.log_softmax(model.logits(hidden) / temperature, axis=-1)
     return jnp.take_along_axis(every, rows.targets[..., None], -1)[..., 0], -jnp.sum(jnp.exp(every) * every, -1)
 
@@ -59,10 +62,11 @@ def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(
 
 
 def test_temperature_divides_the_logits(make_model: Callable[..., Qwen2], rows: Rows) -> None:
-    graph, parameters = nnx.split(make_model())
+    graph, *states = nnx.split(make_model())
+    parameters: PyTree = states[0]
 
     @partial(jax.jit, static_argnums=1)
-    def score(parameters: nnx.State, temperature: float) -> tuple[jax.Array, jax.Array]:
+    def score(parameters: PyTree, temperature: float) -> tuple[jax.Array, jax.Array]:
         return token_logprobs(nnx.merge(graph, parameters), rows, temperature)
 
     hot = score(parameters, 1e4)
@@ -99,7 +103,7 @@ def is_program(value: object) -> bool:
 def sizes(program: ClosedJaxpr | Jaxpr) -> Iterator[int]:
     """Yields the size of every intermediate array of a program, those of its inner programs included."""
     for equation in getattr(program, "jaxpr", program).eqns:
-        yield from (variable.aval.size for variable in equation.outvars)
+        yield from (math.prod(getattr(variable.aval, "shape", ())) for variable in equation.outvars)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):
             if is_program(inner):
                 yield from sizes(inner)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,6 +20,8 @@ from mlagent_jax.ppo.batch import (
 from rollout.single_step import Experience
 
 LENGTH = 32
+
+seen = jax.jit(attention_mask)
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def experiences(make_experience: Callable[..., Experience]) -> list[Experience]:
 def assert_sees_its_own_past(packed: Packed, experiences: Sequence[Experience], length: int) -> None:
     """Checks, for every token of every response, what is predicted from where, and all that this place sees."""
     micro_batches = stack_packed(packed, length, 2)
-    masks = [mask for rows in micro_batches for mask in np.asarray(attention_mask(rows.layout))]
+    masks = [mask for rows in micro_batches for mask in np.asarray(seen(rows.layout))]
     rows = [
         [field[i] for field in (r.tokens, r.positions, r.sources, r.targets)] for r in micro_batches for i in (0, 1)
     ]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from jaxtyping import PyTree
 
+from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import PPO
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
@@ -130,15 +133,17 @@ def test_reference_never_moves(fresh: Fresh, experiences: list[Experience]) -> N
     assert not is_equal(learner.state.policy.parameters, before)
 
 
-def test_every_part_of_an_update_compiles_once(fresh: Fresh, experiences: list[Experience]) -> None:
+def test_every_part_of_an_update_compiles_once(
+    fresh: Fresh, experiences: list[Experience], num_programs: Callable[[Any], int]
+) -> None:
     learner = fresh.again()
     parts = [part for network in (learner.policy, learner.critic) for part in vars(network).values()]
     learner.update(learner.score(experiences), 0, seed=0)
-    before = [part._cache_size() for part in parts]
+    before = [num_programs(part) for part in parts]
     for number in (1, 2):
         learner.update(learner.score(experiences), number, seed=0)
-    assert [part._cache_size() for part in parts] == before
-    assert learner.policy.score._cache_size() == 1  # for the reference too
+    assert [num_programs(part) for part in parts] == before
+    assert num_programs(learner.policy.score) == 1  # for the reference too
 
 
 def test_critic_warms_up_alone(fresh: Fresh, experiences: list[Experience]) -> None:
@@ -247,3 +252,19 @@ def test_groups_are_the_responses_to_one_state(make_experience: Callable[..., Ex
         ]
     )
     np.testing.assert_array_equal(found, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
+
+
+def test_learner_restored_between_updates_goes_on_bit_by_bit(
+    fresh: Fresh, experiences: list[Experience], tmp_path: Path
+) -> None:
+    learner = fresh.again()
+    with Checkpoints(tmp_path) as checkpoints:
+        learner.update(learner.score(experiences), 0, seed=0)
+        checkpoints.save(1, learner.state, {"update": 1})
+        expected_figures = learner.update(learner.score(experiences), 1, seed=0)
+        expected = numpy(learner.state)
+        found = checkpoints.latest(fresh.again().state)
+    assert found is not None
+    learner.state = LearnerState(*found[0])
+    assert learner.update(learner.score(experiences), 1, seed=0) == expected_figures
+    assert is_equal(learner.state, expected)

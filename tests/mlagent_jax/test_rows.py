@@ -17,7 +17,6 @@ from mlagent_jax.model.value import Critic
 from mlagent_jax.rows import Row, Rows, stack_rows
 
 BUCKET = (6, 24, 18, 6)  # rows, tokens, predictions and segments of every batch here, so that it compiles once
-CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 
 
 class Piece(NamedTuple):
@@ -97,7 +96,7 @@ def score(make_model: Callable[..., Qwen2]) -> Callable[[Rows], tuple[np.ndarray
 
 def assert_same(found: tuple, expected: tuple, rows: list[Row], others: list[Row]) -> None:
     for a, b in zip(found[:2], expected[:2], strict=True):
-        np.testing.assert_allclose(predicted(rows, a), predicted(others, b), **CLOSE)
+        np.testing.assert_allclose(predicted(rows, a), predicted(others, b), rtol=2e-4, atol=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found[2], expected[2])
 
 

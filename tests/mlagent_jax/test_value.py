@@ -52,4 +52,5 @@ def test_value_is_read_at_the_source_before_the_token_is_chosen(
 
 
 def hidden_of(critic: Critic, rows: Rows) -> jax.Array:
-    return gather_sources(critic.trunk.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
+    hidden = critic.trunk.hidden(jnp.asarray(rows.tokens), jnp.asarray(rows.positions), rows.layout)
+    return gather_sources(hidden, jnp.asarray(rows.sources))
