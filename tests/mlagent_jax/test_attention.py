@@ -5,10 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from mlagent_jax.model import attention as attention_module
 from mlagent_jax.model.attention import Layout, attention, attention_mask, padded_layout
 
-B, T, N, K, H = 2, 6, 4, 2, 8
+B, T, N, K, H = 2, 10, 4, 2, 8
 
 
 def arrays() -> tuple[jax.Array, ...]:
@@ -24,10 +26,12 @@ def plain(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arra
     return jnp.einsum("bnts,bsnh->btnh", scores / scores.sum(-1, keepdims=True), v)
 
 
-def test_values_and_gradients_are_those_of_the_plain_formula() -> None:
+@pytest.mark.parametrize("block", [4, 256])
+def test_values_and_gradients_are_those_of_the_plain_formula(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_module, "BLOCK", block)  # two whole blocks and a half, or one for all
     q, k, v, upstream = arrays()
     rng = np.random.default_rng(1)
-    mask = jnp.asarray(rng.random((B, T, T)) < 0.5) | jnp.eye(T, dtype=bool)
+    mask = jnp.asarray(np.tril(rng.random((B, T, T)) < 0.5) | np.eye(T, dtype=bool))
 
     def with_gradients(compute: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
         result, backward = jax.vjp(lambda q, k, v: compute(q, k, v, mask), q, k, v)

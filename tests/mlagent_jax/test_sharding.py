@@ -126,6 +126,7 @@ def ppo_on_one(ppo: Callable) -> tuple[dict, list[PyTree], list[PyTree]]:
     return ppo((1, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", MESHES)
 def test_ppo_update_is_the_same_on_a_mesh(ppo: Callable, ppo_on_one: tuple, shape: tuple[int, int, int]) -> None:
     figures, gradients, parameters = ppo(shape)

@@ -1,0 +1,214 @@
+"""Fine-tuning goes on after an interruption as if there had been none, and keeps what was best on held-out data."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import PyTree
+from rich.console import Console
+
+from mlagent_jax.config import SFT, Config, Model
+from mlagent_jax.metrics import read_metrics
+from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import make_mesh, parameters_of
+from mlagent_jax.progress import Bar, Reporter
+from mlagent_jax.rows import Row
+from mlagent_jax.run_dir import RunDir
+from mlagent_jax.sft import loop
+from mlagent_jax.sft.data import Dataset, bucket_of
+from rollout.types import Snapshot, Step, Trajectory
+from tasks.feedback import Feedback, Outcome
+from tasks.naming import TRAIN_WORDS, Names
+
+STEPS = 20
+
+
+class Stopping(Reporter):
+    """A reporter at which Ctrl-C is pressed after some step."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.at = at
+
+    @contextmanager
+    def bar(self, label: str, total: int, done: int = 0) -> Iterator[Bar]:
+        with super().bar(label, total, done) as bar:
+            yield _StoppingBar(bar, self.at)
+
+
+class _StoppingBar(Bar):
+    def __init__(self, bar: Bar, at: int | None) -> None:
+        self.bar, self.at = bar, at
+
+    def update(self, done: int, figures: Any = None) -> None:
+        self.bar.update(done, figures)
+        if done == self.at:
+            raise KeyboardInterrupt
+
+
+@dataclass
+class Ended:
+    """What a run left: its figures, its policy, its newest checkpoint's files, its metrics without the clock."""
+
+    figures: dict[str, Any]
+    parameters: PyTree
+    metrics: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets every run here find the programs of the first."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def data_of(train_seed: int, heldout_seed: int) -> loop.Data:
+    """Returns rows of noisy counting, forward or backward by the seed."""
+
+    def rows(seed: int, count: int) -> Dataset:
+        rng = np.random.default_rng(seed)
+        made = []
+        for _ in range(count):
+            row, step = Row(), 1 if seed % 2 else -1
+            tokens = (rng.integers(64) + step * np.arange(12) + rng.integers(0, 2, 12)) % 64
+            row.add(tokens.tolist())
+            for index in range(11):
+                row.predict(index, int(tokens[index + 1]))
+            made.append(row)
+        return Dataset(tuple(made), 0)
+
+    train, heldout = rows(train_seed, 2 * STEPS), rows(heldout_seed, 3)
+    return loop.Data(train, heldout, bucket_of([train, heldout], 12))
+
+
+def config_of(**settings: Any) -> Config:
+    return Config(
+        sft=SFT(batch_size=2, max_length=12, optimizer="muon", learning_rate=5e-2, warmup_steps=2, **settings)
+    )
+
+
+def train(model: Qwen2, folder: Path, data: loop.Data, config: Config, interrupt_at: int | None = None) -> Ended:
+    folder.mkdir(exist_ok=True)
+    figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), RunDir(folder), Stopping(interrupt_at))
+    metrics = read_metrics(folder / "metrics.jsonl")
+    for line in metrics:
+        del line["time/run_seconds"]
+    del figures["tokens_per_second"]
+    return Ended(figures, jax.tree.map(np.asarray, parameters_of(model)), metrics)
+
+
+def checkpoint_arrays(folder: Path, make_model: Callable[..., Qwen2], config: Config) -> PyTree:
+    """Returns parameters, optimizer state and best parameters of the newest checkpoint."""
+    optimizer = loop.make_optimizer(config.sft.optimizer, loop.cosine_schedule(1.0, STEPS, 2, 0.1), 1.0)
+    state = loop.make_state(make_model(seed=9), optimizer, make_mesh(1, 1, 1, 1))
+    with loop.Checkpoints(folder / "sft" / "checkpoints") as checkpoints:
+        found = checkpoints.latest({"state": state, "best": state.parameters})
+    assert found is not None
+    return found[0]
+
+
+def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
+    make_model: Callable[..., Qwen2], tmp_path: Path
+) -> None:
+    config, data = config_of(eval_every=3), data_of(1, 3)
+    whole = train(make_model(), tmp_path / "whole", data, config)
+    for at in (5, 7):  # two steps after the first checkpoint, one step after the second
+        with pytest.raises(KeyboardInterrupt):
+            train(make_model(), tmp_path / "cut", data, config, interrupt_at=at)
+    resumed = train(make_model(), tmp_path / "cut", data, config)
+    jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
+    assert resumed.metrics == whole.metrics
+    assert [line["sft/step"] for line in whole.metrics] == list(range(1, STEPS + 1))
+    assert resumed.figures == whole.figures
+    found, expected = (checkpoint_arrays(tmp_path / name, make_model, config) for name in ("cut", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert whole.metrics[-1]["sft/loss"] < whole.metrics[0]["sft/loss"]
+    again = train(make_model(), tmp_path / "whole", data, config)  # everything is done: nothing changes
+    assert (again.figures, again.metrics) == (whole.figures, whole.metrics)
+    jax.tree.map(np.testing.assert_array_equal, again.parameters, whole.parameters)
+
+
+def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
+    make_model: Callable[..., Qwen2], tmp_path: Path
+) -> None:
+    config = config_of(eval_every=1, patience=2)
+    data = data_of(train_seed=1, heldout_seed=2)  # counts the other way
+    model = make_model()
+    ended = train(model, tmp_path / "run", data, config)
+    readings = [line["sft/heldout_loss"] for line in ended.metrics]
+    best = int(np.argmin(readings))
+    assert len(readings) == best + 3 < STEPS
+    assert ended.figures["steps"] == len(readings)
+    assert ended.figures["heldout_loss"] == readings[best]
+    assert ended.figures["heldout_perplexity"] == pytest.approx(np.exp(readings[best]))
+    evaluate = loop.make_sft_eval(loop.nnx.split(model)[0])
+    kept = loop.heldout_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
+    assert kept == pytest.approx(readings[best], rel=1e-5)
+
+
+def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+    model = make_model()
+    model.norm[...] = model.norm[...] * float("nan")
+    with pytest.raises(FloatingPointError, match="loss became nan at step 1; lower sft.learning_rate"):
+        train(model, tmp_path / "run", data_of(1, 3), config_of())
+
+
+def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "tokenizer.json").write_text("{}")
+    model = make_model()
+    loop.save_policy(model, tmp_path / "model", tokenizer)
+    assert (tmp_path / "model" / "tokenizer.json").read_text() == "{}"
+    jax.tree.map(np.testing.assert_array_equal, parameters_of(load_hf(tmp_path / "model")), parameters_of(model))
+
+
+@pytest.fixture
+def trajectories() -> list[Trajectory]:
+    """Ten trajectories of one action each, told apart by a word of their problem."""
+    snapshot = Snapshot({}, 0.0, None, "", 0.0)
+    feedback = Feedback(Outcome.EDIT, "fine", None)
+    words = sorted(TRAIN_WORDS)[:10]
+    return [
+        Trajectory(
+            trajectory_id=word,
+            task="toy",
+            seed=0,
+            names=Names("project", "train.csv", "test.csv", "train.py"),
+            problem=f"Predict the {word}.",
+            ideas=(),
+            steps=(Step(f"Thought: the {word}.", "Final Answer", {}, feedback, snapshot, snapshot, 0.0),),
+            end="final_answer",
+        )
+        for word in words
+    ]
+
+
+def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
+    config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5, heldout_share=0.2))
+    tokenizer = loop.make_tokenizer(config, tmp_path, trajectories)
+    data = loop.load_data(config, tokenizer, trajectories)
+
+    def words(dataset: Dataset) -> list[str]:
+        texts = [tokenizer.decode(row.tokens) for row in dataset.rows]
+        return [word for text in texts for word in sorted(TRAIN_WORDS)[:10] if f"Predict the {word}." in text]
+
+    train, heldout = words(data.train), words(data.heldout)
+    assert len(set(heldout)) == len(heldout) == 2
+    assert set(train) == {trajectory.trajectory_id for trajectory in trajectories} - set(heldout)
+    assert len(train) >= 12 and max(train.count(word) for word in train) == 2  # a pass and a half over eight
+
+
+def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
+    config = Config(model=Model(path=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
+        loop.make_tokenizer(config, tmp_path / "tokenizer", trajectories)
