@@ -153,6 +153,11 @@ def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
     evaluate = loop.make_sft_eval(loop.nnx.split(model)[0])
     kept = loop.heldout_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
     assert kept == pytest.approx(readings[best], rel=1e-5)
+    with pytest.raises(KeyboardInterrupt):  # when the best is past, but not yet found to be
+        train(make_model(), tmp_path / "cut", data, config, interrupt_at=best + 3)
+    resumed = train(make_model(), tmp_path / "cut", data, config)
+    assert (resumed.figures, resumed.metrics) == (ended.figures, ended.metrics)
+    jax.tree.map(np.testing.assert_array_equal, resumed.parameters, ended.parameters)
 
 
 def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
