@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rollout.trajectories import from_record, read_trajectories, to_record
+
 SETTINGS = [
     "tasks.train=[digit_images]",
     "tasks.heldout=[hotel_rate]",
@@ -108,7 +110,7 @@ def test_a_run_that_is_killed_while_collecting_goes_on_and_leaves_no_process(tmp
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    finished = journal.read_text().splitlines()[:2]
+    before = {record["trajectory_id"]: record for record in map(json.loads, journal.read_text().splitlines()[:2])}
     deadline = time.monotonic() + 15
     while any(str(run_dir) in line for line in processes()):
         assert time.monotonic() < deadline, "something of the run is still alive"
@@ -117,9 +119,9 @@ def test_a_run_that_is_killed_while_collecting_goes_on_and_leaves_no_process(tmp
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((run_dir / "summary.json").read_text())["stages"]["collect"]["num_trajectories"] == 6
-    ids = [json.loads(line)["trajectory_id"] for line in journal.read_text().splitlines()]
-    assert len(ids) == len(set(ids)) == 6
-    assert ids[:2] == [json.loads(line)["trajectory_id"] for line in finished]
+    trajectories = {trajectory.trajectory_id: trajectory for trajectory in read_trajectories(journal.parent)}
+    assert len(trajectories) == 6
+    assert all(to_record(trajectories[name]) == to_record(from_record(record)) for name, record in before.items())
 
 
 def processes() -> list[str]:
