@@ -20,6 +20,7 @@ from rollout.background import Background
 from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
 from rollout.context_reading import context_shares
+from rollout.errors import InfrastructureError
 from rollout.journal import Journal
 from rollout.single_step import Experience, reward_figures, roll_out
 from rollout.state_pool import PoolState, StatePool
@@ -117,7 +118,13 @@ def one_update(
             )
         )
     clock.append(time.monotonic())
-    scored = learner.score([experience for experience in experiences if experience.reward is not None])
+    known = [experience for experience in experiences if experience.reward is not None]
+    if not known:
+        raise InfrastructureError(
+            f"every action of update {update} was lost to failures of the infrastructure; their causes are in the log; "
+            "run the same command to go on"
+        )
+    scored = learner.score(known)
     clock.append(time.monotonic())
     figures = learner.update(scored, update, config.seed)
     clock.append(time.monotonic())
