@@ -148,7 +148,7 @@ class SFT:
     optimizer: Literal["adamw", "muon"] = "muon"
     """adamw, or muon for the weight matrices with adamw for the rest."""
     learning_rate: Positive = 6e-3
-    """Peak learning rate of adamw; muon scales it to its own."""
+    """Peak learning rate; muon's for the matrices, half of it adamw's for the rest, or adamw's for all."""
     min_learning_rate_ratio: Share = 0.05
     """Learning rate at the end of the cosine, as a share of the peak."""
     warmup_steps: CountOrZero = 20

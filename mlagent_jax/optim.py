@@ -18,6 +18,7 @@ MATRICES = {
     "up_proj": MuonDimensionNumbers(1, 2),
     "down_proj": MuonDimensionNumbers(1, 2),
 }
+ADAM_SHARE = 0.5  # of muon's learning rate, for what adamw takes beside it
 MUON_RMS = 0.2  # an update of muon has the root mean square of a typical adamw update, so one learning rate serves both
 
 
@@ -50,11 +51,19 @@ def make_optimizer(
             beta=0.95,
             weight_decay=weight_decay,
             adam_b2=0.95,
+            adam_learning_rate=scaled(learning_rate, ADAM_SHARE),
             adam_weight_decay=weight_decay,
             muon_weight_dimension_numbers=matrix_dims,
             consistent_rms=MUON_RMS,
         )
     return optax.chain(optax.clip_by_global_norm(clip_norm), update)
+
+
+def scaled(learning_rate: float | optax.Schedule, share: float) -> float | optax.Schedule:
+    """Returns the learning rate, or schedule of it, times `share`."""
+    if callable(learning_rate):
+        return lambda step: share * learning_rate(step)
+    return share * learning_rate
 
 
 def matrix_dims(parameters: PyTree) -> PyTree:
