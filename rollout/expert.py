@@ -39,7 +39,6 @@ class Memory:
     """What a state's texts tell: no more than any agent can read."""
 
     first: str
-    first_score: str
     best: str
     best_score: str
     data_files: list[str]
@@ -62,7 +61,6 @@ def read_state(state: State) -> Memory:
     ideas = [recognise(idea) for idea in idea_texts(state.problem)]
     memory = Memory(
         first=name,
-        first_score=score,
         best=name,
         best_score=score,
         data_files=list(dict.fromkeys(DATA_FILE.findall(state.problem))),

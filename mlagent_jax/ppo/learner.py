@@ -92,7 +92,7 @@ class Learner:
         batches = [
             PPOBatch(*parts)
             for parts in zip(
-                rows,
+                placed,
                 by_prediction(packed, old, rows),
                 by_prediction(packed, values, rows),
                 by_prediction(packed, advantages, rows),
@@ -161,8 +161,8 @@ class Learner:
         sampler = np.zeros_like(old)
         for index, experience in enumerate(experiences):
             sampler[index, : len(experience.logprobs)] = experience.logprobs
-        gap = np.abs(old - sampler)[mask > 0]
         real = mask > 0
+        gap = np.abs(old - sampler)[real]
         variance = float(np.var(returns[real]))
         explained = 1.0 - float(np.var((returns - values)[real])) / variance if variance > 1e-6 else 0.0
         return {

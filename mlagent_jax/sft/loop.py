@@ -59,8 +59,9 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     """
     began = time.monotonic()
     trajectories = read_trajectories(run_dir.path("trajectories"))
-    tokenizer = make_tokenizer(config, run_dir.tokenizer, trajectories)
-    data = load_data(config, tokenizer, trajectories)
+    told = tell(config, trajectories)
+    tokenizer = make_tokenizer(config, run_dir.tokenizer, told)
+    data = load_data(config, tokenizer, told)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     model = build_model(config, tokenizer)
     figures = train(config, model, data, mesh, run_dir, reporter)
@@ -75,7 +76,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def make_tokenizer(config: Config, folder: Path, trajectories: Sequence[Trajectory]) -> ChatTokenizer:
+def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]) -> ChatTokenizer:
     """Returns the policy's tokenizer, and leaves it in `folder`: the checkpoint's, or one trained on all tellings."""
     if config.model.path is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,7 @@ def make_tokenizer(config: Config, folder: Path, trajectories: Sequence[Trajecto
                 raise ValueError(f"{source}: no such file; model.path needs the tokenizer beside the weights")
             shutil.copyfile(source, folder / name)
     else:
-        states = [state for told in tell(config, trajectories) for state in told]
-        texts = [message["content"] for state in states for message in messages(state)]
+        texts = [message["content"] for states in told for state in states for message in messages(state)]
         texts += [vocabulary_text()] * NAME_COUNT
         train_tokenizer(texts, folder, config.tokenizer.vocab_size)
     return ChatTokenizer(folder)
@@ -97,12 +97,11 @@ def tell(config: Config, trajectories: Sequence[Trajectory]) -> list[list[State]
     return [variants(trajectory, config.sft.wordings, config.seed, reword) for trajectory in trajectories]
 
 
-def load_data(config: Config, tokenizer: ChatTokenizer, trajectories: Sequence[Trajectory]) -> Data:
+def load_data(config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]]) -> Data:
     """Returns the rows of training, epoch after epoch, and those of the held-out perplexity."""
     sft = config.sft
-    num_heldout = max(1, round(sft.heldout_share * len(trajectories)))
-    order = random.Random(f"{config.seed}/sft/split").sample(range(len(trajectories)), len(trajectories))
-    told = tell(config, trajectories)
+    num_heldout = max(1, round(sft.heldout_share * len(told)))
+    order = random.Random(f"{config.seed}/sft/split").sample(range(len(told)), len(told))
     heldout = [state for index in order[:num_heldout] for state in told[index][:2]]
     train = [state for index in order[num_heldout:] for state in told[index]]
     rows: list = []

@@ -7,7 +7,6 @@ from rollout.recipes.script import VECTORIZERS, Cannot, Script, call_name, parse
 
 IMPUTERS = frozenset({"SimpleImputer"})
 SCALERS = frozenset({"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "QuantileTransformer"})
-EXPANSIONS = frozenset({"SplineTransformer", "PolynomialFeatures"})
 
 
 def _after(script: Script, names: frozenset[str]) -> int:

@@ -104,10 +104,6 @@ class Script:
         value = cst.parse_expression(value) if isinstance(value, str) else value
         self._body[index] = line.with_changes(body=[old.with_changes(value=value), *line.body[1:]])
 
-    def insert_after(self, name: str, line: str) -> None:
-        """Inserts a line after the first top-level `name = ...`."""
-        self._body.insert(self._find(name)[0] + 1, cst.parse_statement(line))
-
     def replace_text(self, old: str, new: str) -> None:
         """Replaces every `old` by `new`; raises Cannot when there is none."""
         source = self.source()

@@ -200,8 +200,9 @@ def trajectories() -> list[Trajectory]:
 
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5, heldout_share=0.2))
-    tokenizer = loop.make_tokenizer(config, tmp_path, trajectories)
-    data = loop.load_data(config, tokenizer, trajectories)
+    told = loop.tell(config, trajectories)
+    tokenizer = loop.make_tokenizer(config, tmp_path, told)
+    data = loop.load_data(config, tokenizer, told)
 
     def words(dataset: Dataset) -> list[str]:
         texts = [tokenizer.decode(row.tokens) for row in dataset.rows]
@@ -216,4 +217,4 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
 def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(model=Model(path=str(tmp_path)))
     with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
-        loop.make_tokenizer(config, tmp_path / "tokenizer", trajectories)
+        loop.make_tokenizer(config, tmp_path / "tokenizer", loop.tell(config, trajectories))
