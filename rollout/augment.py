@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from rollout.types import Trajectory
-from tasks.naming import data_names, draw_words, script_name
+from tasks.naming import data_names, draw_pairs, script_name
 from tasks.state import State, Turn
 
 SCRIPT_NAME = re.compile(r"(?<![\w./-])[\w-]+\.py(?![\w.-]*\w)")
@@ -33,12 +33,12 @@ def draw_renaming(trajectory: Trajectory, state: State, rng: random.Random) -> d
     """
     texts = [state.problem, *(text for turn in state.turns for text in (turn.response, turn.feedback))]
     scripts = sorted({name for text in texts for name in SCRIPT_NAME.findall(text)})
-    project, data, *words = draw_words(rng, len(scripts) + 2)
+    project, data, *pairs = draw_pairs(rng, len(scripts) + 2)
     names = trajectory.names
-    # The project's name is an ordinary word, such as the forest of a random forest, so it is only safe in place.
+    # A project may go by an ordinary word, such as the forest of a random forest, so its name is only safe in place.
     mapping = {f"{noun} {names.project}": f"{noun} {project}" for noun in ("problem", "project")}
     mapping |= dict(zip((names.train_file, names.test_file), data_names(data), strict=True))
-    return mapping | {script: script_name(word) for script, word in zip(scripts, words, strict=True)}
+    return mapping | {script: script_name(pair) for script, pair in zip(scripts, pairs, strict=True)}
 
 
 def rename(state: State, mapping: Mapping[str, str]) -> State:

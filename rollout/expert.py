@@ -226,12 +226,17 @@ def _meaning(memory: Memory, intent: str, target: str, action: str, **arguments:
 
 def edit_meaning(instance: Instance, memory: Memory, script: str, recipes: list[str], rng: random.Random) -> Meaning:
     """Returns an edit of `script` by `recipes`, saved under a name that is not taken."""
-    taken = frozenset(memory.families)
-    saved = draw_script_name(rng, taken, heldout=instance.task.split == "heldout")
+    saved = _new_script(instance, memory, rng)
     intent = "return" if memory.situation in ("worse", "crashed", "stopped") and script != memory.last else "edit"
     meaning = _meaning(memory, intent, script, grammar.EDIT, script_name=script, save_name=saved)
     meaning.recipes.extend(recipes)
     return meaning
+
+
+def _new_script(instance: Instance, memory: Memory, rng: random.Random) -> str:
+    names = instance.names
+    taken = (names.project, names.train_file, *sorted(memory.families))
+    return draw_script_name(rng, taken, heldout=instance.task.split == "heldout")
 
 
 def _look(memory: Memory, rng: random.Random) -> Meaning:
@@ -255,7 +260,7 @@ def _run(memory: Memory) -> Meaning:
 
 
 def _copy(instance: Instance, memory: Memory, rng: random.Random) -> Meaning:
-    copy = draw_script_name(rng, frozenset(memory.families), heldout=instance.task.split == "heldout")
+    copy = _new_script(instance, memory, rng)
     return _meaning(memory, "copy", memory.best, grammar.COPY_FILE, source=memory.best, destination=copy)
 
 

@@ -1,35 +1,36 @@
 """Surface names of an episode, drawn anew for each so that an agent must read them, not remember them.
 
-Files are named by a fixed word, an underscore and a drawn word: so the drawn part is the same tokens after a space as
-inside the quotes of a JSON string, and copying it is copying. `vocabulary_text` lets a tokenizer that is trained from
-scratch know all of these words, as a pretrained one would: that a name is new then means that no training text had it.
+A name is a pair of known words, as in `run_heron_topaz.py`. Each word behind an underscore is the same token in a
+sentence and inside the quotes of a JSON string, so copying a name is copying its tokens; and a share of the pairs is
+kept for held-out episodes: every word of such a name is known to a trained policy, the name itself was never seen.
 """
 
 import random
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-# No word is in both lists: the names of held-out episodes are new to a trained policy.
-TRAIN_WORDS = (
-    "almond amber anchor anvil apple arrow aspen atlas autumn azure bagel bamboo banjo barrel basil basin beacon "
-    "birch bishop blaze bonsai boulder bramble bridge bronze brook bubble butter candor canyon carbon castle "
-    "cedar cello chalk chapel cherry circle clover cobalt cobble coconut column comet compass cookie copper copse "
-    "coral corner cosmos cotton cradle crater cricket crown crystal cypress daisy dawn delta denim desert diamond "
-    "dingo domino dragon drum dune eagle easel echo eclipse elbow ember emerald engine fable falcon fern ferry "
-    "fiddle flame flint flute forest forge fossil fountain gable garden garnet gazelle geyser ginger giraffe "
-    "glacier goblet granite grape gravel guitar hammer harbor harp hawk hazel helmet heron hickory honey hornet "
-    "iceberg iguana indigo inkwell island ivory jade jaguar jasmine jigsaw jungle kayak kernel kettle kite koala "
-    "ladder lagoon lantern lark lemon lemur lichen lilac lime linen lizard locket lotus lynx magma mango mantle "
-    "maple marble meadow meteor mint mirror mocha monsoon mosaic moss mustard nebula nectar needle night north "
-    "nugget oak oasis oboe ocean olive olivine onyx opal orchid otter oyster paddle palm papaya parrot pasture "
-    "peach pearl pebble pelican pepper petal piano pilot pine pixel planet plaza plum pond poppy prairie prism "
-    "pumpkin quartz rabbit rain raven reef ribbon ridge river robin ruby saffron sage sail salmon shadow shell "
-    "silver sparrow spring stone storm summer sunset temple thunder tiger topaz tulip valley velvet violet walnut "
-    "water willow winter wolf zephyr"
+WORDS = (
+    "acorn almond amber anchor anvil apple arrow aspen atlas autumn azure badger bagel bamboo banjo barley barrel "
+    "basil basin beacon birch bishop blaze bonsai boulder bramble bridge bronze brook bubble butter cactus candle "
+    "candor canyon carbon castle cedar cello chalk chapel cherry cinder circle clover cobalt cobble coconut "
+    "column comet compass cookie copper copse coral corner cosmos cotton cradle crater cricket crown crystal "
+    "cypress daisy dawn delta denim desert diamond dingo dolphin domino dragon drift drum dune eagle easel echo "
+    "eclipse elbow elm ember emerald engine fable falcon feather fern ferry fiddle flame flint flute forest forge "
+    "fossil fountain frost gable galaxy garden garnet gazelle geyser ginger giraffe glacier goblet granite grape "
+    "gravel guitar hammer harbor harp hawk hazel helmet heron hickory hollow honey hornet iceberg iguana indigo "
+    "inkwell iris island ivory jade jaguar jasmine jigsaw jungle juniper kayak kernel kettle kite kiwi koala "
+    "ladder lagoon lantern lark lavender lemon lemur lichen lilac lime linen lizard locket lotus lynx magma "
+    "magnet mango mantle maple marble meadow meteor mint mirror mocha monsoon mosaic moss mustard nebula nectar "
+    "needle night north nugget nutmeg oak oasis oboe ocean olive olivine onyx opal orbit orchid otter oyster "
+    "paddle palm panda papaya parrot pasture peach pearl pebble pelican pepper petal piano pilot pine pixel "
+    "planet plaza plum pond poppy prairie prism pumpkin quartz quill rabbit rain raven reef ribbon ridge river "
+    "robin rocket ruby saffron sage sail salmon saturn shadow shell silver sparrow spring stone storm summer "
+    "sunset temple thunder tiger topaz tulip tundra umber valley vapor velvet violet wagon walnut water willow "
+    "winter wolf yarrow zebra zephyr"
 ).split()
-HELDOUT_WORDS = (
-    "acorn badger barley candle cactus dolphin drift elm feather frost galaxy hollow iris juniper kiwi lavender "
-    "magnet nutmeg orbit panda quill rocket saturn tundra umber vapor wagon yarrow zebra cinder"
-).split()
+NUMBERS = {word: number for number, word in enumerate(WORDS)}
+HELDOUT_EVERY = 8  # one pair of so many is held out
 
 
 @dataclass(frozen=True)
@@ -49,34 +50,46 @@ class Names:
     script: str
 
 
-def draw_words(rng: random.Random, count: int, heldout: bool = False) -> list[str]:
-    """Returns distinct words for the names of one episode."""
-    return rng.sample(HELDOUT_WORDS if heldout else TRAIN_WORDS, count)
+def is_heldout(pair: str) -> bool:
+    """Returns whether `pair`, such as `heron_topaz`, is kept for held-out episodes."""
+    return sum(NUMBERS[word] for word in pair.split("_")) % HELDOUT_EVERY == 0
+
+
+def draw_pairs(rng: random.Random, count: int, heldout: bool = False, taken: Iterable[str] = ()) -> list[str]:
+    """Returns `count` pairs of words for the names of one episode; no word is twice in them, nor in a name `taken`."""
+    pairs: list[str] = []
+    used = set(re.findall(r"[a-z]+", " ".join(taken)))
+    while len(pairs) < count:
+        words = rng.sample(WORDS, 2)
+        pair = "_".join(words)
+        if used.isdisjoint(words) and is_heldout(pair) == heldout:
+            used.update(words)
+            pairs.append(pair)
+    return pairs
 
 
 def draw_names(rng: random.Random, heldout: bool = False) -> Names:
-    """Returns names for one episode; held-out episodes use words that no training episode has."""
-    project, data, script = draw_words(rng, 3, heldout)
+    """Returns names for one episode; held-out episodes use pairs that no training episode has."""
+    project, data, script = draw_pairs(rng, 3, heldout)
     train_file, test_file = data_names(data)
     return Names(project=project, train_file=train_file, test_file=test_file, script=script_name(script))
 
 
-def script_name(word: str) -> str:
-    """Returns the name of the script that goes by `word`."""
-    return f"run_{word}.py"
+def script_name(pair: str) -> str:
+    """Returns the name of the script that goes by `pair`."""
+    return f"run_{pair}.py"
 
 
-def data_names(word: str) -> tuple[str, str]:
-    """Returns the names of the training and test data that go by `word`."""
-    return f"data_{word}_train.csv", f"data_{word}_test.csv"
+def data_names(pair: str) -> tuple[str, str]:
+    """Returns the names of the training and test data that go by `pair`."""
+    return f"data_{pair}_train.csv", f"data_{pair}_test.csv"
 
 
-def draw_script_name(rng: random.Random, taken: frozenset[str], heldout: bool = False) -> str:
-    """Returns a script name that is not in `taken`."""
-    words = draw_words(rng, len(taken) + 1, heldout)
-    return next(name for word in words if (name := script_name(word)) not in taken)
+def draw_script_name(rng: random.Random, taken: Iterable[str], heldout: bool = False) -> str:
+    """Returns the name of a script that shares no drawn word with the names in `taken`."""
+    return script_name(*draw_pairs(rng, 1, heldout, taken))
 
 
 def vocabulary_text() -> str:
-    """Returns the names of all words, training and held-out ones, for the training of a tokenizer."""
-    return "\n".join(name for word in (*TRAIN_WORDS, *HELDOUT_WORDS) for name in (script_name(word), *data_names(word)))
+    """Returns every word as names have it, for a tokenizer trained from scratch to know it as a pretrained one does."""
+    return "\n".join(f"run_{word}.py data_{word}_train.csv data_{word}_test.csv" for word in WORDS)

@@ -25,7 +25,7 @@ from mlagent_jax.sft import loop
 from mlagent_jax.sft.data import Dataset, bucket_of
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
-from tasks.naming import TRAIN_WORDS, Names
+from tasks.naming import WORDS, Names
 
 STEPS = 20
 
@@ -182,7 +182,7 @@ def trajectories() -> list[Trajectory]:
     """Ten trajectories of one action each, told apart by a word of their problem."""
     snapshot = Snapshot({}, 0.0, None, "", 0.0)
     feedback = Feedback(Outcome.EDIT, "fine", None)
-    words = sorted(TRAIN_WORDS)[:10]
+    words = WORDS[:10]
     return [
         Trajectory(
             trajectory_id=word,
@@ -206,7 +206,7 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
 
     def words(dataset: Dataset) -> list[str]:
         texts = [tokenizer.decode(row.tokens) for row in dataset.rows]
-        return [word for text in texts for word in sorted(TRAIN_WORDS)[:10] if f"Predict the {word}." in text]
+        return [word for text in texts for word in WORDS[:10] if f"Predict the {word}." in text]
 
     train, heldout = words(data.train), words(data.heldout)
     assert len(set(heldout)) == len(heldout) == 2

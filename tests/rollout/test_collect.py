@@ -12,7 +12,7 @@ from rollout.errors import CorruptRecord, ExecutorError, ExpertError, Infrastruc
 from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
-from tasks.naming import HELDOUT_WORDS
+from tasks.naming import is_heldout
 
 
 class Interrupted(Exception):
@@ -49,8 +49,8 @@ def test_a_plan_is_balanced_over_tasks_and_depends_on_seed_and_index_alone(toys)
     assert len({plan.seed for plan in plans}) == 12
     assert len({plan.ideas for plan in plans}) > 8
     for plan in plans:
-        word = plan.instance.names.script.removeprefix("run_").removesuffix(".py")
-        assert (word in HELDOUT_WORDS) == (plan.instance.task.name == "c")
+        pair = plan.instance.names.script.removeprefix("run_").removesuffix(".py")
+        assert is_heldout(pair) == (plan.instance.task.name == "c")
 
 
 def test_a_collection_is_parquet_in_the_order_of_its_plans(toys, tmp_path: Path):
