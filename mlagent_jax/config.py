@@ -141,7 +141,7 @@ class SFT:
 
     wordings: Count = 6
     """Wordings each offline trajectory is rendered in, its actions and results unchanged; 1: as collected."""
-    max_length: Count = 1024
+    max_length: Count = 1152
     """Tokens of a trajectory at most; later turns are cut off and counted."""
     batch_size: Count = 3
     """Trajectories in a step."""
@@ -201,9 +201,9 @@ class PPO:
     """Actions sampled from each state."""
     max_response_tokens: Count = 128
     """Tokens of an action at most."""
-    row_length: Count = 1408
+    row_length: Count = 1792
     """Tokens of a training row: a shared history and the responses to its states."""
-    rows_per_micro_batch: Count = 4
+    rows_per_micro_batch: Count = 2
     """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
     temperature: Positive = 1.0
     """Sampling temperature; the update uses the same."""

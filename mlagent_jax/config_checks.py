@@ -3,6 +3,8 @@
 from mlagent_jax.config import Config, ConfigError, Writer
 from tasks import registry
 
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # that vLLM's attention takes on CPUs and GPUs
+
 
 def check(config: Config) -> None:
     """Raises ConfigError for the first pair of settings that contradict each other, with a remedy."""
@@ -53,12 +55,12 @@ def _check_writers(config: Config) -> None:
 
 def _check_model(config: Config) -> None:
     model, tensor = config.model, config.mesh.tensor
-    if model.hidden_size % (2 * model.num_heads):
-        width = 2 * model.num_heads
-        near = max(width, round(model.hidden_size / width) * width)
+    head_size = model.hidden_size / model.num_heads
+    if head_size not in HEAD_SIZES:
+        near = min(HEAD_SIZES, key=lambda size: abs(size - head_size))
         raise ConfigError(
-            f"model.hidden_size={model.hidden_size} does not give model.num_heads={model.num_heads} heads of one even "
-            f"size; use {near}"
+            f"model.hidden_size={model.hidden_size} gives model.num_heads={model.num_heads} heads of size "
+            f"{head_size:g}, which vLLM does not serve everywhere; use model.hidden_size={near * model.num_heads}"
         )
     if model.num_heads % model.num_kv_heads:
         fits = [str(n) for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]

@@ -12,7 +12,7 @@ from mlagent_jax.config import Config, ConfigError, Model
 from mlagent_jax.config_file import to_yaml
 from mlagent_jax.logs import logging_to
 from mlagent_jax.model.config import read_config
-from mlagent_jax.policy_server import PolicyServer, check_address
+from mlagent_jax.policy_server import PolicyServer, check_server
 from mlagent_jax.progress import Reporter, duration_text
 from mlagent_jax.report import write_report
 from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, write_text
@@ -59,8 +59,8 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
     due_names = {stage.name for stage in due}
     if "sft" in due_names and config.model.path is not None:
         _check_model(config.model, Path(config.model.path))
-    if SERVED & due_names and config.server.address is not None:
-        check_address(config.server.address)
+    if SERVED & due_names:
+        check_server(config.server)
 
 
 def _check_model(model: Model, path: Path) -> None:

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from mlagent_jax.config import Config
+from mlagent_jax.config import Config, Server
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.world import World
 from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
 from rollout.errors import ServerError
-from rollout.server import ServerOptions, ServerProcess, is_healthy
+from rollout.server import ServerOptions, ServerProcess, check_serving, is_healthy
 
 
 class PolicyServer:
@@ -75,6 +75,19 @@ def connected(config: Config, tokenizer: ChatTokenizer, world: World, server: Po
         yield client
     finally:
         world.background.run(client.close())
+
+
+def check_server(server: Server) -> None:
+    """Checks, before the stages that come first, that there is a server or can be one.
+
+    Raises:
+        ServerError: if none answers at `server.address`.
+        ValueError: if none can be started here: no vLLM, or `server.port` is in use.
+    """
+    if server.address is not None:
+        check_address(server.address)
+    else:
+        check_serving(server.port)
 
 
 def check_address(address: str) -> None:

@@ -245,14 +245,14 @@ def _look(memory: Memory, rng: random.Random) -> Meaning:
         return _meaning(memory, "list", "", grammar.LIST_FILES, dir_path=".")
     if kind == "inspect":
         lines = {"start_line_number": "1", "end_line_number": "12"}
-        return _meaning(memory, "look", memory.first, grammar.INSPECT, script_name=memory.first, **lines)
+        return _meaning(memory, "inspect", memory.first, grammar.INSPECT, script_name=memory.first, **lines)
     if kind == "run":
         return _meaning(memory, "run", memory.first, grammar.EXECUTE, script_name=memory.first)
     if kind == "data" and memory.data_files:
         name, wanted = rng.choice(memory.data_files), "the columns"
     else:
         name, wanted = memory.first, "the model"
-    return _meaning(memory, "look", name, grammar.UNDERSTAND, file_name=name, things_to_look_for=wanted)
+    return _meaning(memory, "understand", name, grammar.UNDERSTAND, file_name=name, things_to_look_for=wanted)
 
 
 def _run(memory: Memory) -> Meaning:

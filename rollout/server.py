@@ -114,12 +114,21 @@ def check_start(model: Path, port: int) -> None:
     Raises:
         ValueError: where vLLM is not installed, the model is no checkpoint directory, or the port is taken.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise ValueError(f"vLLM is not installed for {sys.executable}; install this project with its extra cpu or cuda")
+    check_serving(port)
     if not model.is_dir():
         raise ValueError(f"model directory {model} does not exist; expected a Hugging Face checkpoint directory")
     if not (model / "config.json").is_file() or not any(model.glob("*.safetensors")):
         raise ValueError(f"{model} is not a model directory; expected config.json and *.safetensors in it")
+
+
+def check_serving(port: int) -> None:
+    """Checks what every start needs, whatever the model; port 0 is any free one.
+
+    Raises:
+        ValueError: where vLLM is not installed or the port is taken.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ValueError(f"vLLM is not installed for {sys.executable}; install this project with its extra cpu or cuda")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -36,15 +36,16 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "refused": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
     "copied": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
 }
-# Intent -> why this action; {target} is the file it acts on.
+# Intent -> why this action; {target} is the file it acts on. What is done comes last, next to the action itself.
 THOUGHTS: Mapping[str, tuple[str, ...]] = {
-    "edit": ("I edit {target}.", "Next I edit {target}.", "I change {target}."),
-    "return": ("I go back to {target}.", "Back to {target}.", "I return to {target}."),
-    "look": ("First I look at {target}.", "I look at {target}.", "I want to know {target}."),
-    "list": ("First I look at the files.", "I look at the files.", "I want to know the files."),
-    "copy": ("I copy {target}.", "I keep a copy of {target}.", "I want a copy of {target}."),
-    "run": ("I run {target} again.", "I run {target}.", "Next I run {target}."),
-    "final": ("I stop with {target}.", "{target} is the best.", "I end with {target}."),
+    "edit": ("With {target} I try an edit.", "I give {target} an edit.", "To {target} I make an edit."),
+    "return": ("Back to {target} for an edit.", "I go back to {target} for an edit.", "I give {target} another edit."),
+    "inspect": ("In {target} I read lines.", "Of {target} I read the first lines.", "I open {target} and read lines."),
+    "understand": ("For {target} I ask questions.", "About {target} I ask a question.", "I take {target} and ask."),
+    "list": ("First I list the files.", "I want a list of files.", "I look at all files."),
+    "copy": ("Of {target} I keep a copy.", "I make {target} a copy.", "I want {target} as a copy."),
+    "run": ("I give {target} a run.", "For {target} I want a run.", "Next {target} gets a run."),
+    "final": ("With {target} I stop.", "I take {target} and stop.", "I have {target} and stop."),
 }
 
 

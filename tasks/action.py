@@ -32,7 +32,6 @@ THOUGHT = "Thought"
 ACTION = "Action"
 ACTION_INPUT = "Action Input"
 FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
-FIELDS_WITHOUT_THOUGHT = (ACTION, ACTION_INPUT)
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,24 @@ class Invalid:
     reason: str
 
 
-def split_fields(response: str, fields: tuple[str, ...] = FIELDS) -> dict[str, str] | Invalid:
+def split_fields(response: str) -> dict[str, str] | Invalid:
     """Returns the text of each labelled field; labels stand at the start of a line, once each, in order."""
     values: dict[str, str] = {}
     rest = response
-    for index, label in enumerate(fields):
+    for index, label in enumerate(FIELDS):
         start = re.search(rf"^{re.escape(label)}:", rest, re.MULTILINE)
         if start is None:
             return Invalid(InvalidKind.MISSING_FIELD, f"the field '{label}:' is missing or out of order")
         if index:
-            values[fields[index - 1]] = rest[: start.start()].strip()
+            values[FIELDS[index - 1]] = rest[: start.start()].strip()
         rest = rest[start.end() :]
-    values[fields[-1]] = rest.strip()
+    values[FIELDS[-1]] = rest.strip()
     return values
 
 
-def parse_response(response: str, fields: tuple[str, ...] = FIELDS) -> Action | Invalid:
+def parse_response(response: str) -> Action | Invalid:
     """Returns the action of a response, or why there is none."""
-    values = split_fields(response, fields)
+    values = split_fields(response)
     if isinstance(values, Invalid):
         return values
     name = values[ACTION]
@@ -109,12 +108,8 @@ def check_arguments(name: str, arguments: object) -> Action | Invalid:
 
 
 def format_response(thoughts: Mapping[str, str], action: Action) -> str:
-    """Returns the six-field response of `action`; the inverse of `parse_response`.
-
-    Args:
-        thoughts: the first four fields by label; an empty mapping gives the variant without thoughts.
-    """
+    """Returns the six-field response of `action` after the four fields of `thoughts`; `parse_response` inverts it."""
     arguments = {key: int(value) if key in LINE_NUMBERS else value for key, value in action.arguments.items()}
-    lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4] if label in thoughts]
+    lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4]]
     lines += [f"{ACTION}: {action.name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]
     return "\n".join(lines)

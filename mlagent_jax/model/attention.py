@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-BLOCK = 256  # queries attended at one time
+BLOCK = 128  # queries attended at one time
 
 
 class Layout(NamedTuple):
@@ -71,6 +71,8 @@ def _attend(
 ) -> Float[Array, "B K G T H"]:
     stacked = q.reshape(*q.shape[:2], -1, q.shape[-1])
     scores = jnp.einsum("bkmh,bksh->bkms", stacked, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None], scores.reshape(*q.shape[:4], -1), -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkms,bksh->bkmh", weights.reshape(*stacked.shape[:3], -1), v).reshape(q.shape)
+    scores = scores.reshape(*q.shape[:4], -1) + jnp.where(mask, 0.0, -1e30)[:, None, None]
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    # divided by their sum only after the product, which is the smaller array
+    summed = jnp.einsum("bkms,bksh->bkmh", weights.astype(v.dtype).reshape(*stacked.shape[:3], -1), v).reshape(q.shape)
+    return (summed / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)

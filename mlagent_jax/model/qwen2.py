@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from mlagent_jax.model.attention import Layout, attention, attention_mask
 from mlagent_jax.model.config import Qwen2Config
 
+UNROLLED = 4  # a network of so many layers is compiled layer by layer, which spares copies; a deeper one as a loop
+
 
 class Block(nnx.Module):
     """One decoder layer; `num_layers` of them when stacked (every parameter then has a leading L)."""
@@ -73,7 +75,7 @@ class Qwen2(nnx.Module):
         def layer(x: Float[Array, "B T D"], parameters: PyTree) -> tuple[Float[Array, "B T D"], None]:
             return nnx.merge(graph, parameters)(x, cos.astype(x.dtype), sin.astype(x.dtype), mask), None
 
-        x, _ = jax.lax.scan(layer, x, stacked)
+        x, _ = jax.lax.scan(layer, x, stacked, unroll=self.config.num_layers <= UNROLLED)
         return rms_norm(x, self.norm, self.config.rms_norm_eps)
 
     def head(self) -> Float[Array, "V D"]:

@@ -52,8 +52,9 @@ def pack_experiences(experiences: Sequence[Experience], length: int) -> Packed:
     """Returns rows of at most `length` tokens, half of them predicted, in which a shared history stands once.
 
     States of one trajectory are prefixes of one another, so a row holds the history in pieces, a piece for the turns
-    between one state and the next, and every response as a child of the piece its state ends with. What does not fit
-    a row goes into another one, with its history again.
+    between one state and the next, and every response as a child of the piece its state ends with. Trajectories go,
+    longest first, into the first row with room for all of theirs; one that is longer than a row is continued in
+    another, with its history again.
 
     Raises:
         ValueError: if one state and one response are longer than a row.
@@ -63,27 +64,41 @@ def pack_experiences(experiences: Sequence[Experience], length: int) -> Packed:
         by_trajectory[experience.trajectory_id].append(index)
     rows: list[Row] = []
     places: dict[int, Place] = {}
-    for indices in by_trajectory.values():
+    for indices in sorted(by_trajectory.values(), key=lambda some: -_size([experiences[i] for i in some])[0]):
         indices.sort(key=lambda i: len(experiences[i].prompt_ids))
         while indices:
-            row = Row()
-            placed = _fill(row, [experiences[i] for i in indices], length)
+            tree = [experiences[i] for i in indices]
+            number = next((n for n, row in enumerate(rows) if _fits(row, tree, length)), len(rows))
+            if number == len(rows):
+                rows.append(Row())
+            placed = _fill(rows[number], tree, length)
             if not placed:
-                longest = len(experiences[indices[0]].prompt_ids) + len(experiences[indices[0]].response_ids)
+                longest = len(tree[0].prompt_ids) + len(tree[0].response_ids)
                 raise ValueError(f"a state and its response have {longest} tokens, a row {length}; lengthen the rows")
             for index, predictions in zip(indices, placed, strict=False):
-                places[index] = Place(len(rows), predictions)
+                places[index] = Place(number, predictions)
             indices = indices[len(placed) :]
-            rows.append(row)
     return Packed(tuple(rows), tuple(places[index] for index in range(len(experiences))))
 
 
-def _fill(row: Row, experiences: Sequence[Experience], length: int) -> list[slice]:
-    """Adds as many of the experiences, shortest state first, as fit; returns the places of their predictions."""
+def _size(tree: Sequence[Experience]) -> tuple[int, int, int]:
+    """Returns tokens, predictions and, at most, segments of the experiences of one trajectory in one row."""
+    num_predicted = sum(len(experience.response_ids) for experience in tree)
+    return max(len(experience.prompt_ids) for experience in tree) + num_predicted, num_predicted, 2 * len(tree)
+
+
+def _fits(row: Row, tree: Sequence[Experience], length: int) -> bool:
+    used = (len(row.tokens), len(row.targets), len(row.seen))
+    limits = (length, num_predictions(length), NUM_SEGMENTS)
+    return all(have + more <= limit for have, more, limit in zip(used, _size(tree), limits, strict=True))
+
+
+def _fill(row: Row, tree: Sequence[Experience], length: int) -> list[slice]:
+    """Adds as many experiences of one trajectory, shortest state first, as fit; returns where they are predicted."""
     placed: list[slice] = []
     history: tuple[int, ...] = ()
     parent: int | None = None
-    for experience in experiences:
+    for experience in tree:
         prompt, response = experience.prompt_ids, experience.response_ids
         assert prompt[: len(history)] == history, "the states of a trajectory are prefixes of one another"
         piece = prompt[len(history) :]

@@ -84,7 +84,9 @@ class Learner:
         placed = [place_batch(micro, self.mesh) for micro in rows]
         old = self._by_response(packed, self.policy.score, self.state.policy.parameters, placed)
         reference = self._by_response(packed, self.policy.score, self.reference, placed)
-        values = self._by_response(packed, self.critic.score, self.state.critic.parameters, placed)
+        values = np.zeros_like(old)
+        if config.advantage == "gae":
+            values = self._by_response(packed, self.critic.score, self.state.critic.parameters, placed)
         mask = np.zeros_like(old)
         for index, experience in enumerate(experiences):
             mask[index, : len(experience.response_ids)] = 1.0
@@ -140,7 +142,7 @@ class Learner:
             returns = advantages + values * mask
         else:
             advantages = group_advantages(rewards, mask, jnp.asarray(state_groups(experiences)))
-            returns = values * mask  # the critic is not asked
+            returns = jnp.zeros_like(mask)  # there is no critic to learn them
         return np.asarray(whiten(advantages, mask)), np.asarray(returns)
 
     def _by_response(

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -122,6 +123,34 @@ def test_a_run_that_is_killed_while_collecting_goes_on_and_leaves_no_process(tmp
     trajectories = {trajectory.trajectory_id: trajectory for trajectory in read_trajectories(journal.parent)}
     assert len(trajectories) == 6
     assert all(to_record(trajectories[name]) == to_record(from_record(record)) for name, record in before.items())
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_with_more_room_the_run_goes_on(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", disk], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk")
+    run = " ".join(map(shlex.quote, command(disk / "run", "stage=collect", "collect.num_trajectories=6")))
+    journal = shlex.quote(str(disk / "run" / "trajectories" / "journal.jsonl"))
+    script = f"""
+        mount -t tmpfs -o size=64m none {disk}
+        {run} &
+        until [ -s {journal} ]; do kill -0 $! || exit 9; sleep 0.05; done
+        cat /dev/zero > {disk}/ballast 2> /dev/null
+        wait $!; echo code $?
+        cp {journal} {tmp_path}/before
+        rm {disk}/ballast
+        {run}; echo code $?
+        cp -r {disk}/run/trajectories {tmp_path}/trajectories
+    """
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("code")] == ["code 2", "code 0"], done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "the disk is full" in said[0] and "free some space" in said[0]
+    kept = [json.loads(line)["trajectory_id"] for line in (tmp_path / "before").read_text().splitlines()]
+    trajectories = {trajectory.trajectory_id for trajectory in read_trajectories(tmp_path / "trajectories")}
+    assert kept and trajectories.issuperset(kept) and len(trajectories) == 6
 
 
 def processes() -> list[str]:

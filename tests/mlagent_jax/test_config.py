@@ -89,7 +89,8 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
 @pytest.mark.parametrize(
     ("overrides", "remedy"),
     [
-        (["model.num_heads=3"], "use 258"),
+        (["model.num_heads=3"], "use model.hidden_size=240"),
+        (["model.hidden_size=192"], "heads of size 48, which vLLM does not serve everywhere; use model.hidden_size="),
         (["model.num_kv_heads=3"], "use 1 or 2 or 4"),
         (["mesh.data=3"], "devices of mesh axes (data, fsdp); use 6"),
         (["ppo.row_length=512"], "make it at least as long"),

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -163,6 +164,17 @@ def test_server_that_does_not_answer_is_found_out_first(tmp_path: Path, capsys: 
     assert main([f"run_dir={tmp_path}", "server.address=http://127.0.0.1:9"]) == 3
     said = capsys.readouterr().err
     assert "no policy server answers at server.address=http://127.0.0.1:9; start one" in said
+    assert said.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+def test_port_in_use_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main([f"run_dir={tmp_path}", f"server.port={port}"]) == 2
+    said = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1 cannot be served on" in said
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 
