@@ -1,17 +1,19 @@
 """Whether step-wise PPO improves the fine-tuned policy, on states that neither was trained on, over seeds.
 
-    python benchmarks/learning.py [--out runs/learning] [--seeds 3] [key.sub=value ...]
+    python benchmarks/learning.py [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
+                                  [--config configs/quickstart.yaml] [key.sub=value ...]
 
-For each seed the quickstart is run up to PPO. Then the scripted expert walks new episodes, on the training tasks and on
-the held-out ones, and from a fixed sample of their states each policy acts several times: what is reported is the mean
-reward of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 % interval
-(states of one episode are resampled together, within each seed), beside never editing, a uniformly random recipe and
-the scripted expert itself. Writes learning.json into the output folder and prints the table.
+For each seed the configuration is run up to PPO. Then the scripted expert walks new episodes, on the training tasks and
+on the held-out ones, and from one fixed sample of their states every policy acts several times: what is reported is the
+mean reward of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 %
+interval (seeds are resampled, then the episodes that the states are cut from), beside never editing, a uniformly
+random recipe and the scripted expert itself. Writes learning.json and learning.md.
 """
 
 import argparse
-import json
 import math
+import os
+import platform
 import random
 import subprocess
 import sys
@@ -21,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import load_config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.policy_server import PolicyServer, connected
 from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.run_dir import RunDir, write_json, write_text
 from mlagent_jax.summary import commit, versions
 from mlagent_jax.weight_sync import WeightSync
 from mlagent_jax.world import World, open_world
@@ -44,29 +47,42 @@ from tasks.ideas import draw_ideas
 
 SPLITS = ("train", "heldout")
 POLICIES = ("sft", "ppo")
-NUM_STATES = {"train": 100, "heldout": 60}
-NUM_EPISODES = {"train": 50, "heldout": 30}
-NUM_SAMPLES = 4
+NAMES = {"random_recipe": "random recipe", "expert": "scripted expert", "sft": "SFT", "ppo": "PPO"}
+FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best script", "best_score": "its score"}
+NUM_STATES = {"train": 120, "heldout": 60}
+NUM_EPISODES = {"train": 60, "heldout": 30}
+NUM_SAMPLES = {"random_recipe": 2, "expert": 2, "sft": 4, "ppo": 4}
 NUM_RESAMPLES = 4000
-FRESH = 1_000_000  # added to a run's seed for the episodes that nothing was trained on
+STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
+
+Acted = dict[str, list[Experience]]  # by actor
 
 
-def train(config: Config, overrides: Sequence[str]) -> None:
+def train(config_path: Path, overrides: Sequence[str]) -> None:
     """Brings the run of one seed up to date as far as PPO."""
     for stage in ("collect", "sft", "ppo"):
-        command = (sys.executable, "-m", "mlagent_jax.train", f"stage={stage}", *overrides)
+        command = [
+            sys.executable,
+            "-m",
+            "mlagent_jax.train",
+            "--config",
+            str(config_path),
+            f"stage={stage}",
+            *overrides,
+        ]
         subprocess.run(command, check=True)
 
 
-def fresh_states(config: Config, run_dir: RunDir, world: World, split: str) -> list[PoolState]:
-    """Returns a fixed sample of states of new expert episodes on the tasks of one split."""
+def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs: Sequence[RunDir]) -> list[PoolState]:
+    """Returns a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
     tasks = world.of_split(split)
     pools = library_candidates(tasks)
-    seed = config.seed + FRESH
-    plans = plan_collection(tasks, NUM_EPISODES[split], seed, lambda task, rng: draw_ideas(rng, pools[task.name]))
+    plans = plan_collection(
+        tasks, NUM_EPISODES[split], STATES_SEED, lambda task, rng: draw_ideas(rng, pools[task.name])
+    )
     trajectories = world.background.run(
         collect(
-            run_dir.path("learning", split),
+            run_dir.path(split),
             plans,
             world.environment,
             OfflineExpert(config.collect.max_steps),
@@ -75,33 +91,41 @@ def fresh_states(config: Config, run_dir: RunDir, world: World, split: str) -> l
             num_concurrent=world.num_concurrent,
         )
     )
-    tokenizer = ChatTokenizer(run_dir.tokenizer)
+    tokenizers = [ChatTokenizer(run.tokenizer) for run in runs]
     room = config.server.max_model_len - config.ppo.max_response_tokens
     pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps)
-    pool = pool.where(lambda state: len(tokenizer.prompt_ids(state.state)) <= room)
-    return pool.sample(min(NUM_STATES[split], len(pool)), random.Random(f"{seed}/learning/{split}"))
+    pool = pool.where(lambda state: all(len(tokenizer.prompt_ids(state.state)) <= room for tokenizer in tokenizers))
+    return pool.sample(min(NUM_STATES[split], len(pool)), random.Random(f"{STATES_SEED}/learning/{split}"))
 
 
-def act(config: Config, run_dir: RunDir, world: World) -> dict[str, dict[str, list[Experience]]]:
-    """Returns the actions of every policy and baseline from the fresh states, by split and actor."""
-    states = {split: fresh_states(config, run_dir, world, split) for split in SPLITS}
-    found: dict[str, dict[str, list[Experience]]] = {split: {} for split in SPLITS}
-    seed = config.seed + FRESH
+def act_baselines(config: Config, world: World, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
+    """Returns the actions of the baselines from the fresh states, by split."""
+    found: dict[str, Acted] = {split: {} for split in SPLITS}
     for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", OfflineExpert(config.collect.max_steps))):
         for split in SPLITS:
-            acted = act_once(world.environment, actor, states[split], num_samples=NUM_SAMPLES, seed=seed)
+            num_samples = NUM_SAMPLES[name]
+            acted = act_once(world.environment, actor, states[split], num_samples=num_samples, seed=STATES_SEED)
             found[split][name] = world.background.run(acted)
-    tokenizer = ChatTokenizer(run_dir.tokenizer)
-    with PolicyServer(config, run_dir) as server:
-        server.launch(run_dir.sft_policy)
+    return found
+
+
+def act_policies(
+    config: Config, run: RunDir, world: World, states: Mapping[str, Sequence[PoolState]]
+) -> dict[str, Acted]:
+    """Returns the actions of one run's two policies from the fresh states, by split."""
+    found: dict[str, Acted] = {split: {} for split in SPLITS}
+    tokenizer = ChatTokenizer(run.tokenizer)
+    with PolicyServer(config, run) as server:
+        server.launch(run.sft_policy)
         with connected(config, tokenizer, world, server) as client:
             canary = tokenizer.prompt_ids(states["train"][0].state)
-            sync = WeightSync(client, run_dir.path("learning", "weights"), canary, config.server.dtype)
-            for name, folder in zip(POLICIES, (run_dir.sft_policy, run_dir.ppo_policy), strict=True):
+            sync = WeightSync(client, run.path("learning_weights"), canary, config.server.dtype)
+            for name, folder in zip(POLICIES, (run.sft_policy, run.ppo_policy), strict=True):
                 world.background.run(sync.push(load_hf(folder), client.version + 1))
                 for split in SPLITS:
+                    num_samples = NUM_SAMPLES[name]
                     acted = roll_out(
-                        world.environment, client, tokenizer, states[split], num_samples=NUM_SAMPLES, seed=seed
+                        world.environment, client, tokenizer, states[split], num_samples=num_samples, seed=config.seed
                     )
                     found[split][name] = world.background.run(acted)
     return found
@@ -118,22 +142,28 @@ def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple
     return table
 
 
-def difference(runs: Sequence[Mapping[str, Sequence[Experience]]], edits_only: bool) -> dict[str, float]:
-    """Returns mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval."""
+def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
+    """Returns mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval.
+
+    The states, and so the episodes, are the same in every run: seeds are resampled, and episodes with all their states.
+    """
     rng = np.random.default_rng(0)
-    draws = np.zeros(NUM_RESAMPLES)
-    means = []
-    for run in runs:
-        tables = [sums(run[name], edits_only) for name in POLICIES]
-        episodes = sorted({episode for name in POLICIES for episode in (e.trajectory_id for e in run[name])})
-        arrays = [np.array([table.get(episode, (0.0, 0)) for episode in episodes]) for table in tables]
-        before, after = (array[:, 0].sum() / array[:, 1].sum() for array in arrays)
-        means.append(after - before)
-        weights = rng.multinomial(len(episodes), np.full(len(episodes), 1 / len(episodes)), NUM_RESAMPLES)
-        totals = [weights @ array for array in arrays]
-        draws += (totals[1][:, 0] / totals[1][:, 1] - totals[0][:, 0] / totals[0][:, 1]) / len(runs)
+    episodes = sorted({experience.trajectory_id for run in runs for name in POLICIES for experience in run[name]})
+    tables = [{name: sums(run[name], edits_only) for name in POLICIES} for run in runs]
+    arrays = np.array(
+        [[[t[name].get(e, (0.0, 0)) for e in episodes] for name in POLICIES] for t in tables]
+    )  # [S P E 2]
+    weights = rng.multinomial(len(episodes), np.full(len(episodes), 1 / len(episodes)), NUM_RESAMPLES)
+    chosen = rng.integers(len(runs), size=(NUM_RESAMPLES, len(runs)))
+
+    def change(totals: Float[np.ndarray, "*b P 2"]) -> Float[np.ndarray, "*b"]:
+        means = totals[..., 0] / totals[..., 1]
+        return means[..., 1] - means[..., 0]
+
+    by_seed = change(np.einsum("re,spec->rspc", weights, arrays))
+    draws = np.take_along_axis(by_seed, chosen, axis=1).mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
-    return {"mean": float(np.mean(means)), "low": float(low), "high": float(high)}
+    return {"mean": float(change(arrays.sum(axis=2)).mean()), "low": float(low), "high": float(high)}
 
 
 def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
@@ -153,21 +183,44 @@ def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """Returns the result as the Markdown that the documentation shows."""
+def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
+    """Returns the figures of one split."""
+    return {
+        "baselines": {name: describe(acted) for name, acted in baselines.items()},
+        "seeds": [{name: describe(acted) for name, acted in run.items()} for run in runs],
+        "difference": {"all": difference(runs, False), "edits": difference(runs, True)},
+        "difference_by_seed": [{"all": difference([run], False), "edits": difference([run], True)} for run in runs],
+    }
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Returns the result as the documentation shows it."""
     lines = []
-    for split in SPLITS:
+    for split, title in zip(SPLITS, ("Training tasks", "Held-out tasks"), strict=True):
         found = result[split]
-        lines += [f"\n{split} tasks | all actions | edits that ran | invalid | error | edit share", "-|-|-|-|-|-"]
-        lines.append("never editing | 0 | | 0 | 0 | 0")
-        for name in ("random_recipe", "expert", *POLICIES):
-            rows = [run[name] for run in found["seeds"]]
-            values = [np.mean([row[key] for row in rows]) for key in ("mean", "edit_mean")]
-            values += [np.mean([row["outcomes"][key] for row in rows]) for key in ("invalid", "error", "edit")]
-            lines.append(f"{name} | " + " | ".join(f"{value:.3f}" for value in values))
+        rows = {name: [row] for name, row in found["baselines"].items()}
+        rows |= {name: [run[name] for run in found["seeds"]] for name in POLICIES}
+        lines += [f"**{title}**, new states\n"]
+        lines += ["actor | all actions | edits that ran | invalid | error | edit | recipes", "-|-|-|-|-|-|-"]
+        lines.append("never editing | 0 | | 0 | 0 | 0 | 0")
+        for name, described in rows.items():
+            values = [np.mean([row[key] for row in described]) for key in ("mean", "edit_mean")]
+            shares = [np.mean([row["outcomes"][key] for row in described]) for key in ("invalid", "error", "edit")]
+            recipes = np.mean([row["effective_recipes"] for row in described])
+            cells = [f"{value:+.3f}" for value in values] + [f"{share:.1%}" for share in shares] + [f"{recipes:.1f}"]
+            lines.append(" | ".join([NAMES[name], *cells]))
+        lines.append("")
         for key, words in (("all", "all actions"), ("edits", "edits that ran")):
-            d = found["difference"][key]
-            lines.append(f"\nPPO less SFT, {words}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]")
+            d, seeds = found["difference"][key], found["difference_by_seed"]
+            each = ", ".join(f"{seed[key]['mean']:+.3f}" for seed in seeds)
+            lines.append(
+                f"PPO less SFT, {words}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]; by seed {each}.  "
+            )
+        for name in POLICIES:
+            context = [run[name]["context"] for run in found["seeds"]]
+            shares = (f"{words} {np.mean([c[fact] for c in context]):.1%}" for fact, words in FACT_NAMES.items())
+            lines.append(f"{NAMES[name]} repeats from its context: {', '.join(shares)}.  ")
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -175,30 +228,34 @@ def main() -> None:
     """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/learning"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
-    runs: list[dict[str, dict[str, list[Experience]]]] = []
+    configs = []
     for seed in range(arguments.seeds):
         overrides = [*arguments.settings, f"seed={seed}", f"run_dir={arguments.out / str(seed)}"]
-        config = load_config(None, overrides)
-        train(config, overrides)
-        run_dir = RunDir(Path(config.run_dir))
-        with run_dir.lock(), open_world(config, run_dir, Reporter()) as world:
-            runs.append(act(config, run_dir, world))
-    result: dict[str, Any] = {"commit": commit(), "versions": versions(), "settings": arguments.settings}
-    for split in SPLITS:
-        by_seed = [run[split] for run in runs]
-        result[split] = {
-            "difference": {"all": difference(by_seed, False), "edits": difference(by_seed, True)},
-            "difference_by_seed": [
-                {"all": difference([run], False), "edits": difference([run], True)} for run in by_seed
-            ],
-            "seeds": [{name: describe(acted) for name, acted in run.items()} for run in by_seed],
-        }
-    write_json(arguments.out / "learning.json", result)
-    print(table(result))
-    print(json.dumps({split: result[split]["difference"] for split in SPLITS}))
+        configs.append(load_config(arguments.config, overrides))
+        train(arguments.config, overrides)
+    runs = [RunDir(Path(config.run_dir)) for config in configs]
+    states_dir = RunDir(arguments.out / "states")
+    with states_dir.lock(), open_world(configs[0], states_dir, Reporter()) as world:
+        states = {split: fresh_states(configs[0], states_dir, world, split, runs) for split in SPLITS}
+        baselines = act_baselines(configs[0], world, states)
+        acted = [act_policies(config, run, world, states) for config, run in zip(configs, runs, strict=True)]
+    result: dict[str, Any] = {"commit": commit(), "versions": versions(), "machine": machine()}
+    result |= {"config": str(arguments.config), "settings": arguments.settings}
+    result |= {split: summarize(baselines[split], [each[split] for each in acted]) for split in SPLITS}
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.results / "learning.json", result)
+    write_text(arguments.results / "learning.md", markdown(result))
+    print(markdown(result))
+
+
+def machine() -> dict[str, Any]:
+    """Returns what the run took place on."""
+    return {"cores": os.cpu_count(), "processor": platform.machine()}
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ class Server:
 class PPO:
     """Step-wise PPO: one action from states cut out of the expert's trajectories."""
 
-    num_updates: Count = 24
+    num_updates: Count = 30
     """Updates to do."""
     trajectories_per_update: Count = 12
     """Trajectories whose states make one update's batch."""
@@ -205,11 +205,11 @@ class PPO:
     """Tokens of a training row: a shared history and the responses to its states."""
     rows_per_micro_batch: Count = 2
     """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
-    temperature: Positive = 1.0
+    temperature: Positive = 0.8
     """Sampling temperature; the update uses the same."""
     reward: Literal["v1", "v2"] = "v2"
     """Version of the paper's reward."""
-    reward_clip: Positive | None = 1.0
+    reward_clip: Positive | None = 0.5
     """Rewards beyond this size count as this size in the update, not in the figures; null: none are clipped."""
     advantage: Literal["gae", "group"] = "gae"
     """gae: a critic and generalised advantage estimation; group: the mean reward of the state's samples."""

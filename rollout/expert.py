@@ -28,10 +28,11 @@ COMBINE_IDEAS = 0.2  # of the first edit, where there are two ideas
 STOP_EARLY = 0.12  # after an edit, once all ideas are tried
 RUN_BEST = 0.7  # before the end, where another script than the best left the last submission
 FROM_LATEST, FROM_FIRST = 0.08, 0.07  # else from the best
-SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.01, 0.045, 0.035, 0.04
-# Where the expert has no idea left: weight of a recipe an engineer would expect good of, and of one that tunes the
-# family of model it has; others weigh 1.
-GOOD_WEIGHT, TUNE_WEIGHT = 2.0, 3.0
+SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.005, 0.015, 0.015, 0.02
+# Where the expert has no idea left: weight of a recipe by what an engineer would expect of it, and how much more one
+# weighs that tunes the family of model it has.
+EFFECT_WEIGHTS = {"good": 3.0, "harmless": 1.0, "harmful": 0.5}
+TUNE_WEIGHT = 3.0
 
 
 @dataclass
@@ -192,13 +193,12 @@ def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random) -> str
         recipe
         for recipe in recipes_for(kind)
         if recipe.name not in memory.tried
-        and recipe.effect not in ("slow", "crash")
+        and recipe.effect in EFFECT_WEIGHTS
         and (careless or not recipe.needs or family in recipe.needs)
         and (careless or not recipe.gives or recipe.gives != family)
     ]
     weights = [
-        (GOOD_WEIGHT if recipe.effect == "good" else 1.0) * (TUNE_WEIGHT if family and family in recipe.needs else 1.0)
-        for recipe in free
+        EFFECT_WEIGHTS[recipe.effect] * (TUNE_WEIGHT if family and family in recipe.needs else 1.0) for recipe in free
     ]
     return rng.choices([recipe.name for recipe in free], weights)[0]
 
