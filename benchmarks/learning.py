@@ -40,7 +40,7 @@ from rollout.context_reading import context_shares
 from rollout.expert import OfflineExpert, RandomRecipeActor
 from rollout.ideas import library_candidates
 from rollout.recipes import recognise
-from rollout.single_step import Experience, act_once, roll_out
+from rollout.single_step import Experience, act_once, reward_figures, roll_out
 from rollout.state_pool import PoolState, StatePool
 from tasks.feedback import Outcome
 from tasks.ideas import draw_ideas
@@ -168,18 +168,14 @@ def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
 
 def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
     """Returns rewards, outcome shares, context readings and the mix of recipes of one actor."""
-    known = [experience for experience in experiences if experience.reward is not None]
-    edits = [experience for experience in known if experience.outcome is Outcome.EDIT]
-    recipes = Counter(name for e in known for name in recognise(e.instruction))
+    recipes = Counter(name for experience in experiences for name in recognise(experience.instruction))
     shares = [count / recipes.total() for count in recipes.values()]
     return {
-        "mean": float(np.mean([e.reward for e in known])),
-        "edit_mean": float(np.mean([e.reward for e in edits])) if edits else None,
-        "outcomes": {o.value: sum(e.outcome is o for e in known) / len(known) for o in Outcome},
-        "context": context_shares(e.context for e in known),
+        **reward_figures(experiences),
+        "context": context_shares(experience.context for experience in experiences),
         "effective_recipes": math.exp(-sum(share * math.log(share) for share in shares)),
         "recipes": dict(recipes.most_common()),
-        "num_actions": len(known),
+        "num_actions": len(experiences),
     }
 
 
@@ -205,7 +201,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append("never editing | 0 | | 0 | 0 | 0 | 0")
         for name, described in rows.items():
             values = [np.mean([row[key] for row in described]) for key in ("mean", "edit_mean")]
-            shares = [np.mean([row["outcomes"][key] for row in described]) for key in ("invalid", "error", "edit")]
+            shares = [np.mean([row[f"{key}_share"] for row in described]) for key in ("invalid", "error", "edit")]
             recipes = np.mean([row["effective_recipes"] for row in described])
             cells = [f"{value:+.3f}" for value in values] + [f"{share:.1%}" for share in shares] + [f"{recipes:.1f}"]
             lines.append(" | ".join([NAMES[name], *cells]))
