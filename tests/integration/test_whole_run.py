@@ -1,3 +1,4 @@
+import getpass
 import json
 import os
 import shlex
@@ -123,6 +124,37 @@ def test_a_run_that_is_killed_while_collecting_goes_on_and_leaves_no_process(tmp
     trajectories = {trajectory.trajectory_id: trajectory for trajectory in read_trajectories(journal.parent)}
     assert len(trajectories) == 6
     assert all(to_record(trajectories[name]) == to_record(from_record(record)) for name, record in before.items())
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path: Path):
+    run_dir, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    shared_memory = set(os.listdir("/dev/shm"))
+    arguments = command(run_dir, "ppo.num_updates=6", "ppo.checkpoint_every=1")
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and "ppo/update" in metrics.read_text()):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert set(os.listdir("/dev/shm")) > shared_memory  # the server is there, so there is something to leave
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(str(run_dir) in line for line in processes()):
+        assert time.monotonic() < deadline, "something of the run is still alive"
+        time.sleep(0.1)
+    caches = {"torchinductor_" + getpass.getuser()}
+    assert set(os.listdir(temporary)) <= caches and set(os.listdir("/dev/shm")) <= shared_memory
+
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "collect" not in done.stderr and "ppo: going on where it stopped" in done.stderr
+    assert set(os.listdir(temporary)) <= caches and set(os.listdir("/dev/shm")) <= shared_memory
+    assert (run_dir / "export" / "model.safetensors").exists()
 
 
 @pytest.mark.slow
