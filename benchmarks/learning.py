@@ -49,9 +49,9 @@ SPLITS = ("train", "heldout")
 POLICIES = ("sft", "ppo")
 NAMES = {"random_recipe": "random recipe", "expert": "scripted expert", "sft": "SFT", "ppo": "PPO"}
 FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best script", "best_score": "its score"}
-NUM_STATES = {"train": 120, "heldout": 60}
-NUM_EPISODES = {"train": 60, "heldout": 30}
-NUM_SAMPLES = {"random_recipe": 2, "expert": 2, "sft": 4, "ppo": 4}
+NUM_STATES = {"train": 100, "heldout": 60}
+NUM_EPISODES = {"train": 50, "heldout": 30}
+NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
 NUM_RESAMPLES = 4000
 STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
 
