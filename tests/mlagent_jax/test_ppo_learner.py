@@ -18,14 +18,14 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
-from mlagent_jax.ppo.batch import PPOBatch
+from mlagent_jax.ppo.batch import PPOBatch, pack_experiences
 from mlagent_jax.ppo.learner import Learner, LearnerState, Scored, state_groups
 from mlagent_jax.train_state import apply_gradients, shardings_of
 from rollout.single_step import Experience
 
 CONFIG = PPO(
     max_response_tokens=6,
-    row_length=24,
+    row_length=18,  # room for the responses to one state, not for those to two
     rows_per_micro_batch=2,
     learning_rate=3e-3,
     critic_learning_rate=1e-2,
@@ -34,6 +34,7 @@ CONFIG = PPO(
     num_minibatches=1,
     kl_coefficient=0.01,
     temperature=0.8,
+    reward_clip=1.0,
 )
 
 
@@ -234,13 +235,10 @@ def test_gap_to_the_samplers_log_probs_is_reported(fresh: Fresh, experiences: li
 
 
 def old_of(scored: Scored, experiences: list[Experience]) -> list[tuple[float, ...]]:
-    """Returns the trainer's log-probs of each response; a row here holds the two responses to one state."""
+    """Returns the trainer's log-probs of each response."""
     rows = [row for batch in scored.batches for row in np.asarray(batch.old_logprobs)]
-    found = []
-    for index, experience in enumerate(experiences):
-        start = len(experiences[index - 1].response_ids) if index % 2 else 0
-        found.append(tuple(rows[index // 2][start : start + len(experience.response_ids)].tolist()))
-    return found
+    places = pack_experiences(experiences, CONFIG.row_length).places
+    return [tuple(rows[place.row][place.predictions].tolist()) for place in places]
 
 
 def test_groups_are_the_responses_to_one_state(make_experience: Callable[..., Experience]) -> None:
