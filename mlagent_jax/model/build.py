@@ -13,7 +13,9 @@ from mlagent_jax.model.qwen2 import Qwen2
 from rollout.chat import ChatTokenizer
 
 
-def model_config(model: Model, vocab_size: int, eos_token_id: int, max_length: int) -> Qwen2Config:
+def model_config(
+    model: Model, vocab_size: int, eos_token_id: int, max_length: int, bos_token_id: int = 0
+) -> Qwen2Config:
     """Returns the network's shape as the configuration gives it."""
     return Qwen2Config(
         vocab_size=vocab_size,
@@ -27,6 +29,7 @@ def model_config(model: Model, vocab_size: int, eos_token_id: int, max_length: i
         tie_word_embeddings=model.tie_word_embeddings,
         max_position_embeddings=max_length,
         eos_token_id=eos_token_id,
+        bos_token_id=bos_token_id,
     )
 
 
@@ -46,7 +49,8 @@ def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
                 f"{tokenizer.vocab_size} tokens; use the tokenizer the model was trained with"
             )
         return model
-    shape = model_config(config.model, tokenizer.vocab_size, tokenizer.eos_id, config.server.max_model_len)
+    ids = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.pad_id}  # as Qwen2.5: no token of its own begins
+    shape = model_config(config.model, tokenizer.vocab_size, max_length=config.server.max_model_len, **ids)
     model = Qwen2(shape, nnx.Rngs(config.seed), dtype)
     if config.model.induction_init:
         write_induction_heads(model, config.seed)
