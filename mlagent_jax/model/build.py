@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from mlagent_jax.config import Config, Model
 from mlagent_jax.model.config import Qwen2Config
@@ -30,7 +31,7 @@ def model_config(model: Model, vocab_size: int, eos_token_id: int, max_length: i
     )
 
 
-def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
+def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
     """Returns the policy before training: read from `model.path`, or fresh weights drawn from the run's seed.
 
     Raises:
@@ -39,7 +40,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
     """
     dtype = jnp.dtype(config.model.dtype)
     if config.model.path is not None:
-        model = load_hf(Path(config.model.path), dtype)
+        model = load_hf(Path(config.model.path), dtype, mesh)
         if model.config.vocab_size < tokenizer.vocab_size:
             raise ValueError(
                 f"{config.model.path}: {model.config.vocab_size} embedding rows for a tokenizer of "

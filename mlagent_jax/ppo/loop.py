@@ -81,7 +81,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     """Returns the learner before the first update: policy, reference and critic are the fine-tuned model."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     folder = run_dir.sft_policy
-    return Learner(load_hf(folder), Critic(load_hf(folder)), config.ppo, mesh)
+    return Learner(load_hf(folder, mesh=mesh), Critic(load_hf(folder, mesh=mesh)), config.ppo, mesh)
 
 
 def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts) -> WeightSync:

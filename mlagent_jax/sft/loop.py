@@ -63,7 +63,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     tokenizer = make_tokenizer(config, run_dir.tokenizer, told)
     data = load_data(config, tokenizer, told)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
-    model = build_model(config, tokenizer)
+    model = build_model(config, tokenizer, mesh)
     figures = train(config, model, data, mesh, run_dir, reporter)
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer)
     return {
