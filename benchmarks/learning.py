@@ -1,7 +1,7 @@
 """Whether step-wise PPO improves the fine-tuned policy, on states that neither was trained on, over seeds.
 
-    python benchmarks/learning.py [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
-                                  [--config configs/quickstart.yaml] [key.sub=value ...]
+    python -m benchmarks.learning [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
+                                     [--config configs/quickstart.yaml] [key.sub=value ...]
 
 For each seed the configuration is run up to PPO. Then the scripted expert walks new episodes, on the training tasks and
 on the held-out ones, and from one fixed sample of their states every policy acts several times: what is reported is the
@@ -11,20 +11,16 @@ random recipe and the scripted expert itself. Writes learning.json and learning.
 """
 
 import argparse
-import math
 import os
 import platform
 import random
 import subprocess
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
+from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import load_config
 from mlagent_jax.model.hf import load_hf
@@ -36,26 +32,16 @@ from mlagent_jax.weight_sync import WeightSync
 from mlagent_jax.world import World, open_world
 from rollout.chat import ChatTokenizer
 from rollout.collect import collect, plan_collection
-from rollout.context_reading import context_shares
 from rollout.expert import OfflineExpert, RandomRecipeActor
 from rollout.ideas import library_candidates
-from rollout.recipes import recognise
-from rollout.single_step import Experience, act_once, reward_figures, roll_out
+from rollout.single_step import act_once, roll_out
 from rollout.state_pool import PoolState, StatePool
-from tasks.feedback import Outcome
 from tasks.ideas import draw_ideas
 
-SPLITS = ("train", "heldout")
-POLICIES = ("sft", "ppo")
-NAMES = {"random_recipe": "random recipe", "expert": "scripted expert", "sft": "SFT", "ppo": "PPO"}
-FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best script", "best_score": "its score"}
-NUM_STATES = {"train": 120, "heldout": 60}
-NUM_EPISODES = {"train": 60, "heldout": 30}
-NUM_SAMPLES = {"random_recipe": 2, "expert": 2, "sft": 4, "ppo": 4}
-NUM_RESAMPLES = 4000
+NUM_STATES = {"train": 100, "heldout": 60}
+NUM_EPISODES = {"train": 50, "heldout": 30}
+NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
 STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
-
-Acted = dict[str, list[Experience]]  # by actor
 
 
 def train(config_path: Path, overrides: Sequence[str]) -> None:
@@ -131,95 +117,6 @@ def act_policies(
     return found
 
 
-def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple[float, int]]:
-    """Returns the sum of rewards and their number, by episode that the states are cut from."""
-    table: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
-    for experience in experiences:
-        if experience.reward is None or (edits_only and experience.outcome is not Outcome.EDIT):
-            continue
-        total, count = table[experience.trajectory_id]
-        table[experience.trajectory_id] = (total + experience.reward, count + 1)
-    return table
-
-
-def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
-    """Returns mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval.
-
-    The states, and so the episodes, are the same in every run: seeds are resampled, and episodes with all their states.
-    """
-    rng = np.random.default_rng(0)
-    episodes = sorted({experience.trajectory_id for run in runs for name in POLICIES for experience in run[name]})
-    tables = [{name: sums(run[name], edits_only) for name in POLICIES} for run in runs]
-    arrays = np.array(
-        [[[t[name].get(e, (0.0, 0)) for e in episodes] for name in POLICIES] for t in tables]
-    )  # [S P E 2]
-    weights = rng.multinomial(len(episodes), np.full(len(episodes), 1 / len(episodes)), NUM_RESAMPLES)
-    chosen = rng.integers(len(runs), size=(NUM_RESAMPLES, len(runs)))
-
-    def change(totals: Float[np.ndarray, "*b P 2"]) -> Float[np.ndarray, "*b"]:
-        means = totals[..., 0] / totals[..., 1]
-        return means[..., 1] - means[..., 0]
-
-    by_seed = change(np.einsum("re,spec->rspc", weights, arrays))
-    draws = np.take_along_axis(by_seed, chosen, axis=1).mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"mean": float(change(arrays.sum(axis=2)).mean()), "low": float(low), "high": float(high)}
-
-
-def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
-    """Returns rewards, outcome shares, context readings and the mix of recipes of one actor."""
-    recipes = Counter(name for experience in experiences for name in recognise(experience.instruction))
-    shares = [count / recipes.total() for count in recipes.values()]
-    return {
-        **reward_figures(experiences),
-        "context": context_shares(experience.context for experience in experiences),
-        "effective_recipes": math.exp(-sum(share * math.log(share) for share in shares)),
-        "recipes": dict(recipes.most_common()),
-        "num_actions": len(experiences),
-    }
-
-
-def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
-    """Returns the figures of one split."""
-    return {
-        "baselines": {name: describe(acted) for name, acted in baselines.items()},
-        "seeds": [{name: describe(acted) for name, acted in run.items()} for run in runs],
-        "difference": {"all": difference(runs, False), "edits": difference(runs, True)},
-        "difference_by_seed": [{"all": difference([run], False), "edits": difference([run], True)} for run in runs],
-    }
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the result as the documentation shows it."""
-    lines = []
-    for split, title in zip(SPLITS, ("Training tasks", "Held-out tasks"), strict=True):
-        found = result[split]
-        rows = {name: [row] for name, row in found["baselines"].items()}
-        rows |= {name: [run[name] for run in found["seeds"]] for name in POLICIES}
-        lines += [f"**{title}**, new states\n"]
-        lines += ["actor | all actions | edits that ran | invalid | error | edit | recipes", "-|-|-|-|-|-|-"]
-        lines.append("never editing | 0 | | 0 | 0 | 0 | 0")
-        for name, described in rows.items():
-            values = [np.mean([row[key] for row in described]) for key in ("mean", "edit_mean")]
-            shares = [np.mean([row[f"{key}_share"] for row in described]) for key in ("invalid", "error", "edit")]
-            recipes = np.mean([row["effective_recipes"] for row in described])
-            cells = [f"{value:+.3f}" for value in values] + [f"{share:.1%}" for share in shares] + [f"{recipes:.1f}"]
-            lines.append(" | ".join([NAMES[name], *cells]))
-        lines.append("")
-        for key, words in (("all", "all actions"), ("edits", "edits that ran")):
-            d, seeds = found["difference"][key], found["difference_by_seed"]
-            each = ", ".join(f"{seed[key]['mean']:+.3f}" for seed in seeds)
-            lines.append(
-                f"PPO less SFT, {words}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]; by seed {each}.  "
-            )
-        for name in POLICIES:
-            context = [run[name]["context"] for run in found["seeds"]]
-            shares = (f"{words} {np.mean([c[fact] for c in context]):.1%}" for fact, words in FACT_NAMES.items())
-            lines.append(f"{NAMES[name]} repeats from its context: {', '.join(shares)}.  ")
-        lines.append("")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,7 +138,7 @@ def main() -> None:
         baselines = act_baselines(configs[0], world, states)
         acted = [act_policies(config, run, world, states) for config, run in zip(configs, runs, strict=True)]
     result: dict[str, Any] = {"commit": commit(), "versions": versions(), "machine": machine()}
-    result |= {"config": str(arguments.config), "settings": arguments.settings}
+    result |= {"command": " ".join(["python -m benchmarks.learning", *sys.argv[1:]])}
     result |= {split: summarize(baselines[split], [each[split] for each in acted]) for split in SPLITS}
     arguments.results.mkdir(parents=True, exist_ok=True)
     write_json(arguments.results / "learning.json", result)

@@ -217,7 +217,7 @@ class PPO:
     """Discount from token to token."""
     lam: Share = 1.0
     """Lambda of generalised advantage estimation."""
-    kl_coefficient: NonNegative = 0.001
+    kl_coefficient: NonNegative = 0.02
     """Weight of the KL to the fine-tuned policy, taken off the reward token by token."""
     clip: Positive = 0.2
     """Clip range of the probability ratio."""

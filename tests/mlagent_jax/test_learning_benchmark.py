@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.learning import difference, markdown, summarize
+from benchmarks.learning_tables import difference, markdown, summarize
 from rollout.single_step import Experience
 from tasks.feedback import Outcome
 
@@ -58,7 +58,8 @@ def test_seeds_that_disagree_widen_the_interval(acted: Callable[..., list[Experi
 def test_the_table_has_a_row_for_every_actor(acted: Callable[..., list[Experience]]) -> None:
     baselines = {"random_recipe": acted(-0.2, 1), "expert": acted(0.0, 2)}
     split = summarize(baselines, [{"sft": acted(0.1, 3), "ppo": acted(0.3, 4)}])
-    said = markdown({"train": split, "heldout": split})
-    assert "its score 75.0%" in said
-    for row in ("never editing | 0", "random recipe | -0.1", "scripted expert", "SFT | +0.0", "PPO | +0.2"):
+    head = {"commit": "c", "machine": {"cores": 2, "processor": "x86_64"}, "versions": {"python": "3", "jax": "1"}}
+    said = markdown({"train": split, "heldout": split, "command": "python", **head})
+    assert "its score 75.0 %" in said and "| random forest | 100.0 % | 100.0 % | 100.0 % | 100.0 % |" in said
+    for row in ("never editing | 0", "random recipe | -0.1", "SFT | +0.0", "PPO | +0.2"):
         assert said.count(row) == 2, said

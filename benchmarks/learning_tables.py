@@ -1,0 +1,142 @@
+"""What the learning benchmark says: the paired difference with its interval, and the tables for the documentation."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rollout.context_reading import context_shares
+from rollout.recipes import recognise
+from rollout.single_step import Experience, reward_figures
+from tasks.feedback import Outcome
+
+POLICIES = ("sft", "ppo")
+SPLITS = {"train": "Training tasks", "heldout": "Held-out tasks"}
+NAMES = {"random_recipe": "random recipe", "expert": "scripted expert", "sft": "SFT", "ppo": "PPO"}
+FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best script", "best_score": "its score"}
+NUM_RESAMPLES = 4000
+NUM_RECIPES = 12  # rows of the table of recipes
+
+Acted = dict[str, list[Experience]]  # by actor
+
+
+def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple[float, int]]:
+    """Returns the sum of rewards and their number, by episode that the states are cut from."""
+    table: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+    for experience in experiences:
+        if experience.reward is None or (edits_only and experience.outcome is not Outcome.EDIT):
+            continue
+        total, count = table[experience.trajectory_id]
+        table[experience.trajectory_id] = (total + experience.reward, count + 1)
+    return table
+
+
+def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
+    """Returns mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval.
+
+    The states, and so the episodes, are the same in every run: seeds are resampled, and episodes with all their states.
+    """
+    rng = np.random.default_rng(0)
+    episodes = sorted({experience.trajectory_id for run in runs for name in POLICIES for experience in run[name]})
+    tables = [{name: sums(run[name], edits_only) for name in POLICIES} for run in runs]
+    arrays = np.array(
+        [[[t[name].get(e, (0.0, 0)) for e in episodes] for name in POLICIES] for t in tables]
+    )  # [S P E 2]
+    weights = rng.multinomial(len(episodes), np.full(len(episodes), 1 / len(episodes)), NUM_RESAMPLES)
+    chosen = rng.integers(len(runs), size=(NUM_RESAMPLES, len(runs)))
+
+    def change(totals: Float[np.ndarray, "*b P 2"]) -> Float[np.ndarray, "*b"]:
+        means = totals[..., 0] / totals[..., 1]
+        return means[..., 1] - means[..., 0]
+
+    by_seed = change(np.einsum("re,spec->rspc", weights, arrays))
+    draws = np.take_along_axis(by_seed, chosen, axis=1).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"mean": float(change(arrays.sum(axis=2)).mean()), "low": float(low), "high": float(high)}
+
+
+def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
+    """Returns rewards, outcome shares, context readings and the mix of recipes of one actor."""
+    recipes = Counter(name for experience in experiences for name in recognise(experience.instruction))
+    shares = [count / recipes.total() for count in recipes.values()]
+    return {
+        **reward_figures(experiences),
+        "context": context_shares(experience.context for experience in experiences),
+        "effective_recipes": math.exp(-sum(share * math.log(share) for share in shares)),
+        "recipes": dict(recipes.most_common()),
+        "num_actions": len(experiences),
+    }
+
+
+def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
+    """Returns the figures of one split."""
+    return {
+        "baselines": {name: describe(acted) for name, acted in baselines.items()},
+        "seeds": [{name: describe(acted) for name, acted in run.items()} for run in runs],
+        "difference": {"all": difference(runs, False), "edits": difference(runs, True)},
+        "difference_by_seed": [{"all": difference([run], False), "edits": difference([run], True)} for run in runs],
+    }
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Returns the result as the documentation shows it."""
+    machine, versions = result["machine"], result["versions"]
+    lines = [
+        f"Commit {result['commit']}, {machine['cores']} {machine['processor']} cores, Python {versions['python']}, "
+    ]
+    lines[0] += f"JAX {versions['jax']}; `{result['command']}`.\n"
+    for split, title in SPLITS.items():
+        found = result[split]
+        rows = {name: [row] for name, row in found["baselines"].items()}
+        rows |= {name: [run[name] for run in found["seeds"]] for name in POLICIES}
+        lines += [f"## {title}\n", *_rewards(rows), "", *_differences(found), *_readings(rows), "", *_recipes(rows), ""]
+    return "\n".join(lines)
+
+
+def _rewards(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    lines = ["| actor | all actions | edits that ran | invalid | failed | edits that ran, share |", "|-|-|-|-|-|-|"]
+    lines.append("| never editing | 0 | | 0 % | 0 % | 0 % |")
+    for name, described in rows.items():
+        cells = [f"{np.mean([row[key] for row in described]):+.3f}" for key in ("mean", "edit_mean")]
+        cells += [_percent([row[f"{key}_share"] for row in described]) for key in ("invalid", "error", "edit")]
+        lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _differences(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key, words in (("all", "all actions"), ("edits", "edits that ran")):
+        d = found["difference"][key]
+        each = ", ".join(f"{seed[key]['mean']:+.3f}" for seed in found["difference_by_seed"])
+        lines.append(f"- PPO less SFT, {words}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]; by seed {each}.")
+    return lines
+
+
+def _readings(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    lines = []
+    for name in POLICIES:
+        context = [row["context"] for row in rows[name]]
+        shares = (f"{words} {_percent([c[fact] for c in context])}" for fact, words in FACT_NAMES.items())
+        lines.append(f"- {NAMES[name]} repeats from its context: {', '.join(shares)}.")
+    return lines
+
+
+def _recipes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The mix of recipes asked for, and the number that would be asked for equally often at the same entropy."""
+    asked = {name: sum((Counter(row["recipes"]) for row in described), Counter()) for name, described in rows.items()}
+    shares = {name: {r: n / max(count.total(), 1) for r, n in count.items()} for name, count in asked.items()}
+    asked_for = dict.fromkeys(recipe for policy in POLICIES for recipe in shares[policy])
+    peak = {recipe: max(shares[policy].get(recipe, 0.0) for policy in POLICIES) for recipe in asked_for}
+    lines = [f"| recipe | {' | '.join(NAMES[name] for name in rows)} |", "|-|" + "-|" * len(rows)]
+    for recipe in sorted(peak, key=lambda recipe: -peak[recipe])[:NUM_RECIPES]:
+        cells = (_percent([shares[name].get(recipe, 0.0)]) for name in rows)
+        lines.append(f"| {recipe.replace('_', ' ')} | {' | '.join(cells)} |")
+    effective = (f"{np.mean([row['effective_recipes'] for row in described]):.1f}" for described in rows.values())
+    return [*lines, f"| *effective number of recipes* | {' | '.join(effective)} |"]
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return f"{100 * np.mean(shares):.1f} %"
