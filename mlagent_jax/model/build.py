@@ -40,7 +40,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
     """
     dtype = jnp.dtype(config.model.dtype)
     if config.model.path is not None:
-        model = load_hf(Path(config.model.path), dtype, mesh)
+        model = load_hf(Path(config.model.path), dtype, mesh, config.model.remat)
         if model.config.vocab_size < tokenizer.vocab_size:
             raise ValueError(
                 f"{config.model.path}: {model.config.vocab_size} embedding rows for a tokenizer of "
@@ -48,7 +48,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
             )
         return model
     shape = model_config(config.model, tokenizer.vocab_size, tokenizer.eos_id, config.server.max_model_len)
-    model = Qwen2(shape, nnx.Rngs(config.seed), dtype)
+    model = Qwen2(shape, nnx.Rngs(config.seed), dtype, config.model.remat)
     if config.model.induction_init:
         write_induction_heads(model, config.seed)
     return model

@@ -129,7 +129,8 @@ def train(
     optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay)
     graph = nnx.split(model)[0]
     state = make_state(model, optimizer, mesh)
-    step, evaluate = make_sft_step(graph, optimizer, state), make_sft_eval(graph)
+    num_micro_batches = sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size)
+    step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log:

@@ -31,13 +31,14 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameter_shardings
 
 
-def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None) -> Qwen2:
+def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: bool = False) -> Qwen2:
     """Returns the model of a Hugging Face directory, with fp32 parameters.
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or shards and their index.
         dtype: what activations are computed in.
         mesh: where the parameters are spread by the sharding rules; None: the first device.
+        remat: whether the backward pass computes every layer again.
 
     Raises:
         FileNotFoundError: if the directory, its config or a shard is missing.
@@ -45,7 +46,7 @@ def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | Non
     """
     folder = Path(folder)
     config = read_config(folder)
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), dtype)))
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), dtype, remat)))
     if mesh is None:
         shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
     else:
