@@ -119,6 +119,8 @@ class Model:
     """Whether the output head is the embedding table."""
     dtype: Dtype = "float32"
     """Type the model computes in; log-probabilities and losses are always float32."""
+    remat: bool = False
+    """Whether the backward pass keeps the input of every layer only and computes the rest again: less memory."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -145,6 +147,8 @@ class SFT:
     """Tokens of a trajectory at most; later turns are cut off and counted."""
     batch_size: Count = 3
     """Trajectories in a step."""
+    rows_per_micro_batch: Count | None = None
+    """Rows whose gradients are made at one time; those of a step are added up. null: all of a step's."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """adamw, or muon for the weight matrices with adamw for the rest."""
     learning_rate: Positive = 6e-3

@@ -79,6 +79,14 @@ def _check_batches(config: Config) -> None:
     ppo, devices = config.ppo, config.mesh.data * config.mesh.fsdp
     if config.sft.batch_size % devices:
         raise ConfigError(_indivisible("sft.batch_size", config.sft.batch_size, devices))
+    micro = config.sft.rows_per_micro_batch or config.sft.batch_size
+    if micro % devices:
+        raise ConfigError(_indivisible("sft.rows_per_micro_batch", micro, devices))
+    if config.sft.batch_size % micro:
+        raise ConfigError(
+            f"sft.batch_size={config.sft.batch_size} is not divisible by sft.rows_per_micro_batch={micro}; "
+            f"use {_above(config.sft.batch_size, micro)}"
+        )
     if ppo.rows_per_micro_batch % devices:
         raise ConfigError(_indivisible("ppo.rows_per_micro_batch", ppo.rows_per_micro_batch, devices))
     if ppo.row_length < config.server.max_model_len:

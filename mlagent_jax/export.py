@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.config import Config
-from mlagent_jax.model.hf import WEIGHTS, load_hf
+from mlagent_jax.model.hf import load_hf
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir, write_json
 from mlagent_jax.sft.loop import save_policy
@@ -15,7 +15,7 @@ from rollout.chat import ChatTokenizer
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
-    """Leaves the policy in `export/`; returns the bytes of all its files and the SHA-256 of its weights.
+    """Leaves the policy in `export/`; returns the bytes of all its files and the SHA-256 of those with weights.
 
     Weights, `config.json`, `generation_config.json` and the tokenizer with its chat template are written aside; the
     finished folder then takes its name.
@@ -30,7 +30,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
         save_policy(load_hf(run_dir.ppo_policy), aside, run_dir.tokenizer)
         write_json(aside / "generation_config.json", generation_config(config, ChatTokenizer(run_dir.tokenizer)))
         num_bytes = sum(path.stat().st_size for path in aside.iterdir())
-        sha256 = _sha256(aside / WEIGHTS)
+        sha256 = {path.name: _sha256(path) for path in sorted(aside.glob("*.safetensors"))}
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     finally:

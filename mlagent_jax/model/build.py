@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from mlagent_jax.config import Config, Model
 from mlagent_jax.model.config import Qwen2Config
@@ -33,7 +34,7 @@ def model_config(
     )
 
 
-def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
+def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
     """Returns the policy before training: read from `model.path`, or fresh weights drawn from the run's seed.
 
     Raises:
@@ -42,7 +43,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
     """
     dtype = jnp.dtype(config.model.dtype)
     if config.model.path is not None:
-        model = load_hf(Path(config.model.path), dtype)
+        model = load_hf(Path(config.model.path), dtype, mesh, config.model.remat)
         if model.config.vocab_size < tokenizer.vocab_size:
             raise ValueError(
                 f"{config.model.path}: {model.config.vocab_size} embedding rows for a tokenizer of "
@@ -51,7 +52,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer) -> Qwen2:
         return model
     ids = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.pad_id}  # as Qwen2.5: no token of its own begins
     shape = model_config(config.model, tokenizer.vocab_size, max_length=config.server.max_model_len, **ids)
-    model = Qwen2(shape, nnx.Rngs(config.seed), dtype)
+    model = Qwen2(shape, nnx.Rngs(config.seed), dtype, config.model.remat)
     if config.model.induction_init:
         write_induction_heads(model, config.seed)
     return model

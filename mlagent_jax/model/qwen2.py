@@ -54,10 +54,15 @@ class Block(nnx.Module):
 
 
 class Qwen2(nnx.Module):
-    """A Qwen2.5 network; parameters are fp32, `dtype` is what activations are computed in."""
+    """A Qwen2.5 network; parameters are fp32, `dtype` is what activations are computed in.
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
-        self.config, self.dtype = config, jnp.dtype(dtype)
+    With `remat` the backward pass keeps the input of every layer and computes the rest of it again.
+    """
+
+    def __init__(
+        self, config: Qwen2Config, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, remat: bool = False
+    ) -> None:
+        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
         v, d, scale = config.vocab_size, config.hidden_size, config.initializer_range
         self.embed_tokens = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
         self.layers = Block(config, rngs, stack=(config.num_layers,))
@@ -75,7 +80,10 @@ class Qwen2(nnx.Module):
         def layer(x: Float[Array, "B T D"], parameters: PyTree) -> tuple[Float[Array, "B T D"], None]:
             return nnx.merge(graph, parameters)(x, cos.astype(x.dtype), sin.astype(x.dtype), mask), None
 
-        x, _ = jax.lax.scan(layer, x, stacked, unroll=self.config.num_layers <= UNROLLED)
+        unroll = self.config.num_layers <= UNROLLED
+        if self.remat:
+            layer = jax.checkpoint(layer, prevent_cse=unroll)  # a loop does not merge what is computed twice anyway
+        x, _ = jax.lax.scan(layer, x, stacked, unroll=unroll)
         return rms_norm(x, self.norm, self.config.rms_norm_eps)
 
     def head(self) -> Float[Array, "V D"]:

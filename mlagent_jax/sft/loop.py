@@ -63,7 +63,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     tokenizer = make_tokenizer(config, run_dir.tokenizer, told)
     data = load_data(config, tokenizer, told)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
-    model = build_model(config, tokenizer)
+    model = build_model(config, tokenizer, mesh)
     figures = train(config, model, data, mesh, run_dir, reporter)
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer)
     return {
@@ -129,7 +129,8 @@ def train(
     optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay)
     graph = nnx.split(model)[0]
     state = make_state(model, optimizer, mesh)
-    step, evaluate = make_sft_step(graph, optimizer, state), make_sft_eval(graph)
+    num_micro_batches = sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size)
+    step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, apply_gradients, shardings_of
+from mlagent_jax.train_state import TrainState, add_trees, apply_gradients, shardings_of
 
 SFTStep = Callable[[TrainState, Rows], tuple[TrainState, dict[str, Array]]]
 SFTEval = Callable[[PyTree, Rows], tuple[Array, Array]]
@@ -23,24 +23,40 @@ def cross_entropy(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> tuple[
     return -jnp.sum(jnp.where(rows.weights > 0, logprob * rows.weights, 0.0)), jnp.sum(rows.weights)
 
 
-def make_sft_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState) -> SFTStep:
+def make_sft_step(
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, num_micro_batches: int = 1
+) -> SFTStep:
     """Returns the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update.
 
     Args:
         state: one laid out on the mesh, as those to come will be.
+        num_micro_batches: parts of a batch whose gradients are made one after the other and added up.
     """
 
-    def loss(parameters: PyTree, rows: Rows) -> Float[Array, ""]:
-        total, weight = cross_entropy(graph, parameters, rows)
-        return total / jnp.maximum(weight, 1.0)
+    def loss(parameters: PyTree, rows: Rows, weight: Float[Array, ""]) -> Float[Array, ""]:
+        return cross_entropy(graph, parameters, rows)[0] / weight
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(shardings_of(state), None))
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, dict[str, Array]]:
-        value, gradients = jax.value_and_grad(loss)(state.parameters, rows)
+        weight = jnp.maximum(jnp.sum(rows.weights), 1.0)
+        gradients_of = partial(jax.value_and_grad(loss), state.parameters, weight=weight)
+        if num_micro_batches == 1:
+            value, gradients = gradients_of(rows)
+        else:
+            start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.parameters))
+            parts = micro_batches(rows, num_micro_batches)
+            (value, gradients), _ = jax.lax.scan(
+                lambda sum, part: (add_trees(sum, gradients_of(part)), None), start, parts
+            )
         state, norm = apply_gradients(state, gradients, optimizer)
         return state, {"loss": value, "gradient_norm": norm}
 
     return step
+
+
+def micro_batches(rows: Rows, count: int) -> Rows:
+    """Returns the batch with a leading axis of `count` parts; every device keeps its own rows, some in each part."""
+    return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
 
 
 def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:

@@ -56,7 +56,9 @@ def test_transformers_loads_an_export_with_equal_logits_and_ids(run_dir: RunDir)
     assert (sampling.eos_token_id, sampling.do_sample, sampling.temperature) == (ours.eos_id, True, 1.0)
     assert figures == {
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "weights_sha256": {
+            "model.safetensors": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """Checkpoints come in and go out under transformers' names, whole, and every misfit is named."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlagent_jax.model import hf
 from mlagent_jax.model.config import Qwen2Config, read_config
 from mlagent_jax.model.hf import hf_shapes, hf_tensors, load_hf, save_hf
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import parameters_of
+from mlagent_jax.model.sharding import make_mesh, parameter_shardings, parameters_of
 from mlagent_jax.policy import Policy
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -95,6 +96,62 @@ def test_checkpoint_in_shards_loads(checkpoint: Path) -> None:
         load_hf(checkpoint)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_large_model_is_cut_into_files_and_comes_back_byte_for_byte(model: Qwen2, dtype: str, tmp_path: Path) -> None:
+    save_hf(model, tmp_path / "one", dtype)
+    save_hf(load_hf(tmp_path / "one"), tmp_path / "many", dtype, max_file_bytes=12_000)
+    files = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))
+    assert len(files) >= 3 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert all((tmp_path / "many" / name).stat().st_size < 16_000 for name in files)
+    index = json.loads((tmp_path / "many" / hf.INDEX).read_text())
+    one = load_file(tmp_path / "one" / hf.WEIGHTS)
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in one.values())
+    many = {name: load_file(tmp_path / "many" / file)[name] for name, file in index["weight_map"].items()}
+    assert {name: tensor.tobytes() for name, tensor in many.items()} == {n: t.tobytes() for n, t in one.items()}
+
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "many", dtype=dtype)
+    theirs.save_pretrained(tmp_path / "theirs")
+    save_hf(load_hf(tmp_path / "theirs"), tmp_path / "again", dtype)
+    assert (tmp_path / "again" / hf.WEIGHTS).read_bytes() == (tmp_path / "one" / hf.WEIGHTS).read_bytes()
+
+    save_hf(model, tmp_path / "many", dtype)  # nothing of the larger save is left
+    assert [path.name for path in (tmp_path / "many").glob("*.safetensors*")] == [hf.WEIGHTS]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 2), (2, 2, 2), (1, 8, 1), (1, 1, 2)])
+def test_each_device_reads_its_own_part(
+    model: Qwen2, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_hf(model, tmp_path)
+    mesh = make_mesh(*shape, 1)
+    read = []
+    real = hf.load.Tensors.read
+    monkeypatch.setattr(hf.load.Tensors, "read", lambda *given: (part := real(*given), read.append(part.size))[0])
+    loaded = parameters_of(load_hf(tmp_path, mesh=mesh))
+    assert jax.tree.map(lambda leaf: leaf.sharding, loaded) == parameter_shardings(loaded, mesh)
+    jax.tree.map(np.testing.assert_array_equal, loaded, parameters_of(model))
+    held = [shard.data.size for leaf in jax.tree.leaves(loaded) for shard in leaf.addressable_shards]
+    assert sum(read) <= sum(held) and max(read) == max(held)
+
+
+def test_reading_and_writing_hold_no_second_copy_on_the_host(
+    make_model: Callable[..., Qwen2], tiny_config: Qwen2Config, tmp_path: Path
+) -> None:
+    model = make_model(replace(tiny_config, hidden_size=128, head_dim=32, intermediate_size=512, num_layers=8))
+    leaves = [leaf.nbytes for leaf in jax.tree.leaves(parameters_of(model))]
+    tracemalloc.start()
+    try:
+        save_hf(model, tmp_path, max_file_bytes=max(leaves) // 8)
+        written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        load_hf(tmp_path)
+        read = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert written < 0.5 * max(leaves)  # one file's tensors
+    assert read < 1.4 * sum(leaves)  # on a CPU what is read may be the device's own array
+
+
 def test_tied_head_that_is_stored_a_second_time_is_not_unknown(checkpoint: Path) -> None:
     rewrite(checkpoint, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"]}))
     assert load_hf(checkpoint).config.tie_word_embeddings
@@ -168,7 +225,7 @@ def test_marker_is_written_last_and_leaves_first(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(hf, "save_file", fail)
+    monkeypatch.setattr(hf.save, "save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         save_hf(make_model(seed=1), checkpoint)
     assert not (checkpoint / hf.MARKER).exists()

@@ -55,19 +55,19 @@ def rows(rows_of: Callable[..., Rows]) -> Rows:
 @pytest.fixture(scope="module")
 def sft(
     make_model: Callable[..., Qwen2], rows: Rows, num_programs: Callable[[Any], int]
-) -> Callable[[tuple[int, int, int]], tuple[dict, PyTree, PyTree]]:
+) -> Callable[..., tuple[dict, PyTree, PyTree]]:
     """Returns what a first step of plain descent gives on a mesh: figures, gradients and the new parameters.
 
     A second one finds the state where it was, and the step compiled.
     """
 
-    def two_steps(shape: tuple[int, int, int]) -> tuple[dict, PyTree, PyTree]:
+    def two_steps(shape: tuple[int, int, int], num_micro_batches: int = 1) -> tuple[dict, PyTree, PyTree]:
         mesh, optimizer = mesh_of(shape), optax.sgd(1.0)
         model = make_model()
         before = jax.tree.map(np.array, parameters_of(model))
         state = make_state(model, optimizer, mesh)
         shardings = shardings_of(state)
-        step = make_sft_step(nnx.split(model)[0], optimizer, state)
+        step = make_sft_step(nnx.split(model)[0], optimizer, state, num_micro_batches)
         state, figures = step(state, place_batch(rows, mesh))
         after = jax.tree.map(np.array, state.parameters)
         state, _ = step(state, place_batch(rows, mesh))
@@ -86,6 +86,16 @@ def sft_on_one(sft: Callable) -> tuple[dict, PyTree, PyTree]:
 @pytest.mark.parametrize("shape", MESHES)
 def test_fine_tuning_step_is_the_same_on_a_mesh(sft: Callable, sft_on_one: tuple, shape: tuple[int, int, int]) -> None:
     figures, gradients, parameters = sft(shape)
+    assert_close(figures, sft_on_one[0])
+    assert_close(gradients, sft_on_one[1])
+    assert_close(parameters, sft_on_one[2])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), FAST])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
+    sft: Callable, sft_on_one: tuple, shape: tuple[int, int, int]
+) -> None:
+    figures, gradients, parameters = sft(shape, 2)
     assert_close(figures, sft_on_one[0])
     assert_close(gradients, sft_on_one[1])
     assert_close(parameters, sft_on_one[2])

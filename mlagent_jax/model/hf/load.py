@@ -1,0 +1,126 @@
+"""Reading a Hugging Face directory straight into arrays that lie where they are to be."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
+from jax.typing import DTypeLike
+from safetensors import SafetensorError, safe_open
+
+from mlagent_jax.model.config import Qwen2Config, read_config
+from mlagent_jax.model.hf.layout import (
+    INDEX,
+    LAYER_NAMES,
+    TOP_NAMES,
+    WEIGHTS,
+    Slices,
+    from_hf,
+    hf_layer_name,
+    hf_shapes,
+    hf_slices,
+)
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import parameter_shardings
+
+
+def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: bool = False) -> Qwen2:
+    """Returns the model of a Hugging Face directory, with fp32 parameters.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`, or shards and their index.
+        dtype: what activations are computed in.
+        mesh: where the parameters are spread by the sharding rules; None: the first device.
+        remat: whether the backward pass computes every layer again.
+
+    Raises:
+        FileNotFoundError: if the directory, its config or a shard is missing.
+        ValueError: if a tensor is missing, unknown or of a wrong shape, each named.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), dtype, remat)))
+    if mesh is None:
+        shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
+    else:
+        shardings = parameter_shardings(abstract, mesh)
+    with Tensors(folder) as tensors:
+        tensors.check(config)
+
+        def read(path: tuple, leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
+            name = next(key for entry in reversed(path) if (key := getattr(entry, "key", None)) in NAMES)
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda part: tensors.read(name, part, config))
+
+        return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract, shardings))
+
+
+NAMES = (*TOP_NAMES, *LAYER_NAMES)
+
+
+class Tensors:
+    """The safetensors files of a checkpoint, mapped into memory and read a part at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = ExitStack()
+        self._found: dict[str, Any] = {}
+
+    def __enter__(self) -> "Tensors":
+        index = self.folder / INDEX
+        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {WEIGHTS}
+        try:
+            for name in sorted(shards):
+                self._open(self.folder / name)
+        except BaseException:
+            self._files.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._found.clear()
+        self._files.close()
+
+    def _open(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected the safetensors weights of a Qwen2 model")
+        try:
+            shard = self._files.enter_context(safe_open(path, framework="numpy"))
+            self._found |= {key: shard.get_slice(key) for key in shard.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
+
+    def check(self, config: Qwen2Config) -> None:
+        """Raises ValueError, naming them, unless the tensors are those of such a model, by name and shape."""
+        shapes = hf_shapes(config)
+        found: Mapping[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in self._found.items()}
+        # some checkpoints store a tied head a second time
+        spare = {TOP_NAMES["lm_head"]} if config.tie_word_embeddings else set()
+        problems = [f"{name}: missing" for name in shapes if name not in found]
+        problems += [f"{name}: unknown" for name in found if name not in shapes and name not in spare]
+        problems += [
+            f"{name}: checkpoint has {found[name]}, config.json says {shape}"
+            for name, shape in shapes.items()
+            if name in found and found[name] != shape
+        ]
+        if problems:
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise ValueError(f"{self.folder}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
+
+    def read(self, name: str, part: Slices, config: Qwen2Config) -> np.ndarray:
+        """Returns the part of our parameter `name` that one device holds, in fp32."""
+        if name in TOP_NAMES:
+            return self._found[TOP_NAMES[name]][part].astype(np.float32)
+        first, *rest = part
+        layers = range(*first.indices(config.num_layers))
+        wanted = hf_slices(name, tuple(rest), config.head_dim)
+        found = (from_hf(name, self._found[hf_layer_name(name, i)][wanted], config.head_dim) for i in layers)
+        return np.stack(list(found))

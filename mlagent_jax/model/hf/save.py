@@ -1,0 +1,95 @@
+"""Writing a Hugging Face directory, one file's tensors at a time."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from mlagent_jax.model.config import hf_config
+from mlagent_jax.model.hf.layout import (
+    INDEX,
+    LAYER_NAMES,
+    TOP_NAMES,
+    WEIGHTS,
+    hf_layer_name,
+    hf_shapes,
+    to_hf,
+    top_names,
+)
+from mlagent_jax.model.qwen2 import Qwen2
+
+MARKER = "COMPLETE"  # written last: a directory without it was not finished
+MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
+
+
+def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES) -> None:
+    """Writes the model as a Hugging Face directory: weights, `config.json`, and the marker last.
+
+    Args:
+        model: its parameters are cast to `dtype` (`float32` or `bfloat16`).
+        folder: made if missing; files of an earlier save are replaced whole.
+        max_file_bytes: a larger model is cut into several files with an index.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).unlink(missing_ok=True)
+    shapes = hf_shapes(model.config)
+    sizes = {name: math.prod(shape) * jnp.dtype(dtype).itemsize for name, shape in shapes.items()}
+    files = _files(sizes, max_file_bytes)
+    tensors = hf_tensors(model)
+    for file, names in files.items():
+        part = {name: np.asarray(array.astype(dtype)) for name, array in islice(tensors, len(names))}
+        _write_aside(folder / file, lambda path, part=part: save_file(part, path, metadata={"format": "pt"}))
+    for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
+        (folder / stale).unlink(missing_ok=True)
+    if len(files) > 1:
+        weight_map = {name: file for file, names in files.items() for name in names}
+        _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
+    _write_json(folder / "config.json", hf_config(model.config, dtype))
+    (folder / MARKER).touch()
+
+
+def hf_tensors(model: Qwen2) -> Iterator[tuple[str, jax.Array]]:
+    """Yields every (name, tensor) of the checkpoint, in transformers' names and shapes, in the order of `hf_shapes`."""
+    for name in top_names(model.config):
+        yield TOP_NAMES[name], getattr(model, name)[...]
+    for name in LAYER_NAMES:
+        stacked = getattr(model.layers, name)[...]
+        for i in range(model.config.num_layers):
+            yield hf_layer_name(name, i), to_hf(name, stacked[i])
+
+
+def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
+    """Returns the tensors of each file, in order; a file holds one tensor at least, and `max_bytes` at most."""
+    groups: list[list[str]] = [[]]
+    room = max_bytes
+    for name, size in sizes.items():
+        if groups[-1] and size > room:
+            groups.append([])
+            room = max_bytes
+        groups[-1].append(name)
+        room -= size
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups, 1)}
+
+
+def _write_json(path: Path, content: object) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    _write_aside(path, lambda aside: aside.write_text(text))
+
+
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
