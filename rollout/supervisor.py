@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Self
 
 TEMP_PREFIX = "mlagent-server-"
+# vLLM binds sockets in the folder, whose paths may have 107 characters: 69 are for the folder's name and the socket's.
+LONGEST_ROOT = 107 - 69
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.1
 
@@ -35,7 +37,7 @@ class Supervised:
         remove_stale_folders()
         # Grandchildren that lose their parent come to this process, which reaps them.
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
         supervisor = os.getpid()
 
         def die_with_supervisor() -> None:
@@ -72,9 +74,16 @@ class Supervised:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def temporary_root() -> Path:
+    """Returns where temporary folders with sockets go: the usual place, or `/tmp` where its path is too long."""
+    root = Path(tempfile.gettempdir())
+    return root if len(str(root)) <= LONGEST_ROOT else Path("/tmp")
+
+
 def remove_stale_folders() -> None:
     """Removes the temporary folders of supervisors that were killed and so could not do it."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{TEMP_PREFIX}*-*"):
+    roots = {Path(tempfile.gettempdir()), Path("/tmp")}
+    for folder in (folder for root in roots for folder in root.glob(f"{TEMP_PREFIX}*-*")):
         owner = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
         if owner.isdigit() and not is_running(int(owner)) and folder.stat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)

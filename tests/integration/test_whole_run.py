@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.supervisor import TEMP_PREFIX
 from rollout.trajectories import from_record, read_trajectories, to_record
 
 SETTINGS = [
@@ -132,6 +133,7 @@ def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path
     temporary.mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary)}
     shared_memory = set(os.listdir("/dev/shm"))
+    sockets = set(Path("/tmp").glob(f"{TEMP_PREFIX}*"))
     arguments = command(run_dir, "ppo.num_updates=6", "ppo.checkpoint_every=1")
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run_dir / "metrics.jsonl"
@@ -140,7 +142,8 @@ def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert set(os.listdir("/dev/shm")) > shared_memory  # the server is there, so there is something to leave
+    # the server is there, so there is something to leave; its sockets have no room under pytest's long paths
+    assert set(os.listdir("/dev/shm")) > shared_memory and set(Path("/tmp").glob(f"{TEMP_PREFIX}*")) > sockets
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 30
@@ -149,6 +152,7 @@ def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path
         time.sleep(0.1)
     caches = {"torchinductor_" + getpass.getuser()}
     assert set(os.listdir(temporary)) <= caches and set(os.listdir("/dev/shm")) <= shared_memory
+    assert set(Path("/tmp").glob(f"{TEMP_PREFIX}*")) <= sockets
 
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

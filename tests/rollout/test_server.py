@@ -6,13 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rollout.server import ServerOptions, ServerProcess, check_start, free_port, is_healthy, main, server_command
-from rollout.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
+from rollout.supervisor import TEMP_PREFIX, Supervised, is_running, remove_stale_folders
 
 # A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
 # memory, says who it is, and ends on SIGTERM only where told to.
@@ -136,6 +137,15 @@ def test_a_missing_or_empty_model_directory_is_said(tmp_path):
         check_start(tmp_path / "nowhere", 0)
     with pytest.raises(ValueError, match="is not a model directory; expected config.json"):
         check_start(tmp_path, 0)
+
+
+def test_sockets_have_room_where_the_temporary_folder_has_a_long_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
+    with Supervised(["sleep", "60"], {}) as supervised:
+        assert supervised.folder.is_dir()
+        with socket.socket(socket.AF_UNIX) as longest:
+            longest.bind(str(supervised.folder / str(uuid.uuid4())))
+    assert not supervised.folder.exists()
 
 
 @pytest.fixture
