@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rollout.server import ServerOptions, ServerProcess, check_start, free_port, is_healthy, main, server_command
-from rollout.supervisor import TEMP_PREFIX, Supervised, is_running, remove_stale_folders
+from rollout.supervisor import LONGEST_ROOT, TEMP_PREFIX, is_running, remove_stale_folders, temporary_root
 
 # A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
 # memory, says who it is, and ends on SIGTERM only where told to.
@@ -139,13 +139,14 @@ def test_a_missing_or_empty_model_directory_is_said(tmp_path):
         check_start(tmp_path, 0)
 
 
-def test_sockets_have_room_where_the_temporary_folder_has_a_long_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
-    with Supervised(["sleep", "60"], {}) as supervised:
-        assert supervised.folder.is_dir()
-        with socket.socket(socket.AF_UNIX) as longest:
-            longest.bind(str(supervised.folder / str(uuid.uuid4())))
-    assert not supervised.folder.exists()
+@pytest.mark.parametrize("length", [LONGEST_ROOT, LONGEST_ROOT + 1, 200])
+def test_sockets_have_room_whatever_the_temporary_folder_is_called(length, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", f"/tmp/{'x' * (length - 5)}")
+    name = f"{TEMP_PREFIX}{2**22}-xxxxxxxx"  # no process has a longer number
+    with socket.socket(socket.AF_UNIX) as longest, pytest.raises(FileNotFoundError):  # too long would be an OSError
+        longest.bind(str(temporary_root() / name / str(uuid.uuid4())))
+    with socket.socket(socket.AF_UNIX) as longest, pytest.raises(OSError, match="too long"):
+        longest.bind(f"/tmp/{'x' * (LONGEST_ROOT - 3)}/{name}/{uuid.uuid4()}")
 
 
 @pytest.fixture
