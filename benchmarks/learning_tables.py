@@ -42,9 +42,8 @@ def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
     rng = np.random.default_rng(0)
     episodes = sorted({experience.trajectory_id for run in runs for name in POLICIES for experience in run[name]})
     tables = [{name: sums(run[name], edits_only) for name in POLICIES} for run in runs]
-    arrays = np.array(
-        [[[t[name].get(e, (0.0, 0)) for e in episodes] for name in POLICIES] for t in tables]
-    )  # [S P E 2]
+    # by seed, policy and episode: sum of rewards and their number, [S P E 2]
+    arrays = np.array([[[t[name].get(e, (0.0, 0)) for e in episodes] for name in POLICIES] for t in tables])
     weights = rng.multinomial(len(episodes), np.full(len(episodes), 1 / len(episodes)), NUM_RESAMPLES)
     chosen = rng.integers(len(runs), size=(NUM_RESAMPLES, len(runs)))
 
@@ -84,10 +83,8 @@ def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
 def markdown(result: Mapping[str, Any]) -> str:
     """Returns the result as the documentation shows it."""
     machine, versions = result["machine"], result["versions"]
-    lines = [
-        f"Commit {result['commit']}, {machine['cores']} {machine['processor']} cores, Python {versions['python']}, "
-    ]
-    lines[0] += f"JAX {versions['jax']}; `{result['command']}`.\n"
+    where = f"{machine['cores']} {machine['processor']} cores, Python {versions['python']}, JAX {versions['jax']}"
+    lines = [f"Commit {result['commit']}, {where}; `{result['command']}`.\n"]
     for split, title in SPLITS.items():
         found = result[split]
         rows = {name: [row] for name, row in found["baselines"].items()}

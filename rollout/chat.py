@@ -1,7 +1,6 @@
 """Chats as token ids: ChatML over a byte-level BPE in Qwen2's form, with `tokenizers` alone."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tokenizers import (
     trainers,
 )
 
+from rollout.workspace import write_atomically
 from tasks.prompt import Message, messages
 from tasks.state import State
 
@@ -192,13 +192,6 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Chat
         "unk_token": None,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write_aside(folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    _write_aside(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
     return ChatTokenizer(folder)
-
-
-def _write_aside(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

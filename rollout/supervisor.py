@@ -83,7 +83,8 @@ def temporary_root() -> Path:
 def remove_stale_folders() -> None:
     """Removes the temporary folders of supervisors that were killed and so could not do it."""
     roots = {Path(tempfile.gettempdir()), Path("/tmp")}
-    for folder in (folder for root in roots for folder in root.glob(f"{TEMP_PREFIX}*-*")):
+    folders = [folder for root in roots for folder in root.glob(f"{TEMP_PREFIX}*-*")]
+    for folder in folders:
         owner = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
         if owner.isdigit() and not is_running(int(owner)) and folder.stat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)

@@ -50,8 +50,13 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
                 f"{tokenizer.vocab_size} tokens; use the tokenizer the model was trained with"
             )
         return model
-    ids = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.pad_id}  # as Qwen2.5: no token of its own begins
-    shape = model_config(config.model, tokenizer.vocab_size, max_length=config.server.max_model_len, **ids)
+    shape = model_config(
+        config.model,
+        tokenizer.vocab_size,
+        tokenizer.eos_id,
+        config.server.max_model_len,
+        bos_token_id=tokenizer.pad_id,  # as in Qwen2.5, which has no token of its own to begin with
+    )
     model = Qwen2(shape, nnx.Rngs(config.seed), dtype, config.model.remat)
     if config.model.induction_init:
         write_induction_heads(model, config.seed)

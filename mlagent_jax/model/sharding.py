@@ -71,9 +71,15 @@ def optimizer_shardings(state: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, _rule(path) or P()), state)
 
 
-def _rule(path: tuple) -> P | None:
+def parameter_name(path: tuple) -> str | None:
+    """Returns the name of the parameter that a path of a tree leads to, None where it leads to none."""
     names = [name for entry in path if (name := _name(entry)) in RULES]
-    return RULES[names[-1]] if names else None
+    return names[-1] if names else None
+
+
+def _rule(path: tuple) -> P | None:
+    name = parameter_name(path)
+    return None if name is None else RULES[name]
 
 
 def _name(entry: object) -> str:

@@ -90,7 +90,10 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
     ("overrides", "remedy"),
     [
         (["model.num_heads=3"], "use model.hidden_size=240"),
-        (["model.hidden_size=192"], "heads of size 48, which vLLM does not serve everywhere; use model.hidden_size="),
+        (
+            ["model.hidden_size=192"],
+            "heads of size 48, which vLLM does not serve everywhere; use model.hidden_size=128",
+        ),
         (["model.num_kv_heads=3"], "use 1 or 2 or 4"),
         (["mesh.data=2"], "devices of mesh axes (data, fsdp); use 4"),
         (["ppo.row_length=512"], "make it at least as long"),

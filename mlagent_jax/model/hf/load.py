@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from mlagent_jax.model.config import Qwen2Config, read_config
 from mlagent_jax.model.hf.layout import (
     INDEX,
-    LAYER_NAMES,
     TOP_NAMES,
     WEIGHTS,
     Slices,
@@ -28,7 +27,7 @@ from mlagent_jax.model.hf.layout import (
     hf_slices,
 )
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import parameter_shardings
+from mlagent_jax.model.sharding import parameter_name, parameter_shardings
 
 
 def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: bool = False) -> Qwen2:
@@ -55,13 +54,11 @@ def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | Non
         tensors.check(config)
 
         def read(path: tuple, leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
-            name = next(key for entry in reversed(path) if (key := getattr(entry, "key", None)) in NAMES)
+            name = parameter_name(path)
+            assert name is not None, "every parameter of the network has a name and a rule"
             return jax.make_array_from_callback(leaf.shape, sharding, lambda part: tensors.read(name, part, config))
 
         return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract, shardings))
-
-
-NAMES = (*TOP_NAMES, *LAYER_NAMES)
 
 
 class Tensors:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from mlagent_jax.model.hf.layout import (
     top_names,
 )
 from mlagent_jax.model.qwen2 import Qwen2
+from rollout.workspace import write_atomically
 
 MARKER = "COMPLETE"  # written last: a directory without it was not finished
 MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
@@ -46,7 +47,7 @@ def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_b
     tensors = hf_tensors(model)
     for file, names in files.items():
         part = {name: np.asarray(array.astype(dtype)) for name, array in islice(tensors, len(names))}
-        _write_aside(folder / file, lambda path, part=part: save_file(part, path, metadata={"format": "pt"}))
+        _save_aside(part, folder / file)
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
     if len(files) > 1:
@@ -82,14 +83,13 @@ def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    _write_aside(path, lambda aside: aside.write_text(text))
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def _save_aside(tensors: dict[str, np.ndarray], path: Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(aside)
+        save_file(tensors, aside, metadata={"format": "pt"})
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
