@@ -119,8 +119,8 @@ class Model:
     """Whether the output head is the embedding table."""
     dtype: Dtype = "float32"
     """Type the model computes in; log-probabilities and losses are always float32."""
-    remat: bool = False
-    """Whether the backward pass keeps the input of every layer only and computes the rest again: less memory."""
+    remat: Literal["none", "matmuls", "layer"] = "none"
+    """What the backward pass makes again to save memory: nothing, all but matrix products, or whole layers."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -135,6 +135,16 @@ class Mesh:
     """Shards of heads and feed-forward."""
     context: Count = 1
     """Shards of the sequence."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerState:
+    """Where the moments of every optimizer are kept between steps, and how exactly."""
+
+    dtype: Dtype = "float32"
+    """Type they are stored in; the update computes in float32."""
+    offload: bool = False
+    """Whether they wait in the host's memory, and come to the devices for the update only."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -272,6 +282,7 @@ class Config:
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     mesh: Mesh = Mesh()
+    optimizer_state: OptimizerState = OptimizerState()
     sft: SFT = SFT()
     server: Server = Server()
     ppo: PPO = PPO()

@@ -2,8 +2,11 @@
 
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 from optax.contrib import MuonDimensionNumbers, muon
 
@@ -38,10 +41,12 @@ def make_optimizer(
     learning_rate: float | optax.Schedule,
     clip_norm: float,
     weight_decay: float = 0.0,
+    moments: DTypeLike = jnp.float32,
 ) -> optax.GradientTransformation:
     """Returns adamw, or muon for the weight matrices with adamw for the rest, behind a global gradient clip.
 
-    Both parts of muon look ahead along their momentum (Nesterov), adamw alone does not.
+    Both parts of muon look ahead along their momentum (Nesterov), adamw alone does not. The moments of both are kept in
+    the type `moments` and computed with in fp32.
     """
     if kind == "adamw":
         update = optax.adamw(learning_rate, b1=0.9, b2=0.95, weight_decay=weight_decay)
@@ -56,7 +61,26 @@ def make_optimizer(
             muon_weight_dimension_numbers=matrix_dims,
             consistent_rms=MUON_RMS,
         )
-    return optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), kept_in(moments, update))
+
+
+def kept_in(dtype: DTypeLike, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns `optimizer` with its floating-point state stored as `dtype` between steps, and computed with in fp32.
+
+    bfloat16 halves the state. Its steps are 2^-8 of a value apart: a second moment that decays by less than that in a
+    step (b2 above 0.996) would stand still; ours decay by 0.05.
+    """
+
+    def cast(state: PyTree, to: DTypeLike) -> PyTree:
+        return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(gradients: PyTree, state: PyTree, parameters: PyTree | None = None) -> tuple[PyTree, PyTree]:
+        updates, state = optimizer.update(gradients, cast(state, jnp.float32), parameters)
+        return updates, cast(state, dtype)
+
+    if jnp.dtype(dtype) == jnp.float32:
+        return optimizer
+    return optax.GradientTransformation(lambda parameters: cast(optimizer.init(parameters), dtype), update)
 
 
 def scaled(learning_rate: float | optax.Schedule, share: float) -> float | optax.Schedule:

@@ -1,8 +1,7 @@
 """Token rows: several segments side by side, which of them see which, and what is to be predicted from where.
 
-A segment continues its parent, and sees it and all that its parent sees: responses that share a prompt are children of
-one segment, packed sequences are segments without a parent. What is learnt or scored is given as explicit pairs
-(place of the hidden state, token to predict), since the last token of a shared prompt predicts several next tokens.
+What is learnt or scored is given as explicit pairs (place of the hidden state, token to predict), since the last token
+of a shared prompt predicts several next tokens.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mlagent_jax.model.attention import Layout
+from mlagent_jax.model.attention import Layout, PackedLayout, SharedLayout
 
 
 class Rows(NamedTuple):
@@ -37,13 +36,13 @@ class Rows(NamedTuple):
 
 @dataclass
 class Row:
-    """One row under construction; segments are numbered from 1 in the order they are added."""
+    """One row under construction; segments are numbered from 1 in the order they are added, which is depth-first."""
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     seen: list[tuple[int, ...]] = field(default_factory=list)  # by segment: the segments it sees, itself included
-    ends: list[int] = field(default_factory=list)  # by segment: index of its last token
+    lasts: list[int] = field(default_factory=list)  # by segment: index of its last token
     sources: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
@@ -51,13 +50,14 @@ class Row:
     def add(self, tokens: Sequence[int], parent: int | None = None) -> int:
         """Returns the number of a new segment of `tokens` that continues segment `parent`."""
         assert tokens, "a segment has at least one token"
+        assert parent is None or parent in self.seen[-1], "segments come in depth-first order"
         segment = len(self.seen) + 1
-        start = 0 if parent is None else self.positions[self.ends[parent - 1]] + 1
+        start = 0 if parent is None else self.positions[self.lasts[parent - 1]] + 1
         self.tokens.extend(tokens)
         self.positions.extend(range(start, start + len(tokens)))
         self.segments.extend([segment] * len(tokens))
         self.seen.append((*(() if parent is None else self.seen[parent - 1]), segment))
-        self.ends.append(len(self.tokens) - 1)
+        self.lasts.append(len(self.tokens) - 1)
         return segment
 
     def predict(self, source: int, target: int, weight: float = 1.0) -> None:
@@ -68,33 +68,47 @@ class Row:
 
     def predict_segment(self, segment: int, parent: int) -> slice:
         """Returns the places among the row's predictions of a whole segment, its first token from its parent's last."""
-        start, end = self.ends[segment - 2] + 1, self.ends[segment - 1]
+        start, end = self.lasts[segment - 2] + 1, self.lasts[segment - 1]
         first = len(self.targets)
         for index in range(start, end + 1):
-            self.predict(index - 1 if index > start else self.ends[parent - 1], self.tokens[index])
+            self.predict(index - 1 if index > start else self.lasts[parent - 1], self.tokens[index])
         return slice(first, len(self.targets))
 
+    def ends(self) -> list[int]:
+        """Returns, for each token, the index after the last token that sees it."""
+        end_of = [0] * (len(self.seen) + 1)
+        for last, seen in zip(self.lasts, self.seen, strict=True):
+            for segment in seen:
+                end_of[segment] = last + 1
+        return [end_of[segment] for segment in self.segments]
 
-def stack_rows(rows: Sequence[Row], length: int, num_predictions: int, num_segments: int) -> Rows:
-    """Returns rows as padded arrays: T = length, M = num_predictions, C = num_segments + 1 (0 is padding).
+
+def stack_rows(rows: Sequence[Row], length: int, num_predictions: int, shared: bool = False) -> Rows:
+    """Returns rows as padded arrays: T = length, M = num_predictions.
+
+    Args:
+        rows: at most so long, with at most so many predictions.
+        length: tokens of a row.
+        num_predictions: predictions of a row.
+        shared: whether a segment of a row may have several children; which kernel attends depends on it.
 
     Raises:
         ValueError: if a row holds more than fits.
     """
     b = len(rows)
-    tokens, positions, segments = (np.zeros((b, length), np.int32) for _ in range(3))
+    tokens, positions = (np.zeros((b, length), np.int32) for _ in range(2))
     sources, targets = (np.zeros((b, num_predictions), np.int32) for _ in range(2))
     weights = np.zeros((b, num_predictions), np.float32)
-    ancestors = np.broadcast_to(np.eye(num_segments + 1, dtype=bool), (b, num_segments + 1, num_segments + 1)).copy()
+    ends = np.tile(np.arange(1, length + 1, dtype=np.int32), (b, 1))
     for i, row in enumerate(rows):
         size, count = len(row.tokens), len(row.targets)
-        if size > length or count > num_predictions or len(row.seen) > num_segments:
+        if size > length or count > num_predictions:
             raise ValueError(
-                f"a row of {size} tokens, {count} predictions and {len(row.seen)} segments does not fit the bucket of "
-                f"{length}, {num_predictions} and {num_segments}"
+                f"a row of {size} tokens and {count} predictions does not fit the bucket of {length} and "
+                f"{num_predictions}"
             )
-        tokens[i, :size], positions[i, :size], segments[i, :size] = row.tokens, row.positions, row.segments
+        tokens[i, :size], positions[i, :size], ends[i, :size] = row.tokens, row.positions, row.ends()
         sources[i, :count], targets[i, :count], weights[i, :count] = row.sources, row.targets, row.weights
-        for segment, seen in enumerate(row.seen, 1):
-            ancestors[i, segment, list(seen)] = True
-    return Rows(tokens, positions, Layout(segments, ancestors), sources, targets, weights)
+    assert shared or (np.diff(ends) >= 0).all(), "a segment has several children"
+    layout = SharedLayout(ends) if shared else PackedLayout(ends)
+    return Rows(tokens, positions, layout, sources, targets, weights)

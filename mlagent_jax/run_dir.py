@@ -42,8 +42,13 @@ STAGES = (
     Stage(
         "collect", ("seed", "tasks.train", "expert", "coder", "ideas", "collect"), (), ("ideas.json", "trajectories")
     ),
-    Stage("sft", ("seed", "tokenizer", "model", "sft"), ("collect",), ("tokenizer", "sft")),
-    Stage("ppo", ("seed", "coder", "server.dtype", "server.max_model_len", "ppo"), ("collect", "sft"), ("ppo",)),
+    Stage("sft", ("seed", "tokenizer", "model", "optimizer_state.dtype", "sft"), ("collect",), ("tokenizer", "sft")),
+    Stage(
+        "ppo",
+        ("seed", "coder", "optimizer_state.dtype", "server.dtype", "server.max_model_len", "ppo"),
+        ("collect", "sft"),
+        ("ppo",),
+    ),
     Stage("evaluate", ("seed", "tasks", "evaluate"), ("sft", "ppo"), ("evaluate",)),
     Stage("export", (), ("ppo",), ("export",)),
 )

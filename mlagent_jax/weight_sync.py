@@ -9,11 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import AXES
 from mlagent_jax.rows import Row, Rows, stack_rows
 from rollout.client import PolicyClient, verify_weights
 
@@ -36,7 +38,7 @@ class WeightSync:
         row.add(self.canary)
         for index in range(len(self.canary) - 1):
             row.predict(index, self.canary[index + 1])
-        self._rows = stack_rows([row], len(self.canary), len(self.canary), 1)
+        self._row = row
 
     async def push(self, model: Qwen2, version: int) -> None:
         """Makes `model` what the server samples from, as policy version `version`.
@@ -55,8 +57,17 @@ class WeightSync:
     async def verify(self, model: Qwen2) -> None:
         """Raises ServerError unless the server scores the canary as `model` does."""
         graph, parameters = nnx.split(model)
-        expected = np.asarray(_score(graph, parameters, self._rows))[0, : len(self.canary) - 1]
+        rows = padded(self._row, model.mesh)
+        expected = np.asarray(_score(graph, parameters, rows))[0, : len(self.canary) - 1]
         await verify_weights(self.client, [(self.canary, expected.tolist())], self.tolerance)
+
+
+def padded(row: Row, mesh: Mesh | None) -> Rows:
+    """Returns a batch of one row, filled up with empty rows and padding until every device of the mesh has a share."""
+    sizes = mesh.shape if mesh is not None else dict.fromkeys(AXES, 1)
+    empty = [Row() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
+    length = -(-len(row.tokens) // sizes["context"]) * sizes["context"]
+    return stack_rows([row, *empty], length, len(row.targets))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -57,7 +57,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
         config.server.max_model_len,
         bos_token_id=tokenizer.pad_id,  # as in Qwen2.5, which has no token of its own to begin with
     )
-    model = Qwen2(shape, nnx.Rngs(config.seed), dtype, config.model.remat)
+    model = Qwen2(shape, nnx.Rngs(config.seed), dtype, config.model.remat, mesh)
     if config.model.induction_init:
         write_induction_heads(model, config.seed)
     return model

@@ -1,13 +1,23 @@
 """Log-probabilities of chosen tokens, without ever holding the logits of a whole batch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import constrain
 from mlagent_jax.rows import Rows
 
-CHUNK = 1024  # predictions whose logits exist at one time
+CHUNK = 1024  # predictions on one device's share of the vocabulary whose logits exist at one time
+
+# While predictions are scored the vocabulary is spread over both axes that hold parts of the head, and the rows over
+# data alone: a device then has whole columns of logits, and what is left to exchange are hidden states and sums.
+VOCABULARY = P(("tensor", "fsdp"))
+CHUNKS = P(None, "data", "context")  # [chunks, B, C]
 
 
 def gather_sources(hidden: Float[Array, "B T D"], sources: Int[Array, "B M"]) -> Float[Array, "B M D"]:
@@ -20,31 +30,98 @@ def token_logprobs(
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
     """Returns log-probability of each target and entropy of each prediction, in nats, softmax in fp32.
 
-    The logits are divided by `temperature`, as the sampler does. They are made in chunks and made again in the backward
-    pass, so memory is that of one chunk.
+    The logits are divided by `temperature`, as the sampler does. They are made a chunk of predictions at a time, and
+    made again in the backward pass, so memory is that of one chunk.
     """
     hidden = gather_sources(model.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
     b, m, d = hidden.shape
-    chunk = min(CHUNK, b * m)
-    padding = -(b * m) % chunk
-    flat = jnp.pad(hidden.reshape(b * m, d), ((0, padding), (0, 0))).reshape(-1, chunk, d)
-    targets = jnp.pad(rows.targets.reshape(b * m), (0, padding)).reshape(-1, chunk)
-    logprob, entropy = jax.lax.map(lambda pair: _chunk(model, temperature, *pair), (flat, targets))
-    return logprob.reshape(-1)[: b * m].reshape(b, m), entropy.reshape(-1)[: b * m].reshape(b, m)
+    size = chunk_size(b, m, model.mesh)
+    padding = -m % size
+
+    def chunks(x: Array) -> Array:
+        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        x = jnp.moveaxis(x.reshape(b, -1, size, *x.shape[2:]), 1, 0)
+        return constrain(x, model.mesh, CHUNKS)
+
+    head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
+    found = score_chunks(chunks(hidden), head, chunks(jnp.asarray(rows.targets)), temperature, model.mesh)
+    logprob, entropy = (jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m] for x in found)
+    return logprob, entropy
 
 
-def _chunk(
-    model: Qwen2, temperature: float, hidden: Float[Array, "C D"], targets: Int[Array, " C"]
-) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
-    head = model.head()
+def chunk_size(num_rows: int, num_predictions: int, mesh: Mesh | None) -> int:
+    """Returns how many predictions of every row make a chunk: CHUNK over all rows and shards of the vocabulary."""
+    shards, parts = (1, 1) if mesh is None else (mesh.shape["tensor"] * mesh.shape["fsdp"], mesh.shape["context"])
+    size = min(CHUNK * shards // num_rows, num_predictions)
+    return max(parts, -(-size // parts) * parts)
 
-    @jax.checkpoint
-    def score(hidden: Float[Array, "C D"], head: Float[Array, "V D"]) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
-        logits = jnp.einsum("cd,vd->cv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        logits = logits / temperature
-        normalizer = jax.nn.logsumexp(logits, axis=-1)
-        logprob = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - normalizer
-        entropy = normalizer - jnp.sum(jnp.exp(logits - normalizer[:, None]) * logits, axis=-1)
-        return logprob, entropy
 
-    return score(hidden, head)
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def score_chunks(
+    hidden: Float[Array, "J B C D"],
+    head: Float[Array, "V D"],
+    targets: Int[Array, "J B C"],
+    temperature: float,
+    mesh: Mesh | None,
+) -> tuple[Float[Array, "J B C"], Float[Array, "J B C"]]:
+    """Returns log-probability and entropy of J chunks of C predictions in B rows, one chunk after the other.
+
+    With l the logits over the temperature and Z = log sum exp l: log p = l_target - Z, H = Z - sum softmax(l) l.
+    """
+    return _forward(hidden, head, targets, temperature, mesh)[0]
+
+
+def _forward(
+    hidden: Float[Array, "J B C D"],
+    head: Float[Array, "V D"],
+    targets: Int[Array, "J B C"],
+    temperature: float,
+    mesh: Mesh | None,
+) -> tuple[tuple[Float[Array, "J B C"], Float[Array, "J B C"]], tuple]:
+    def score(chunk: tuple[Float[Array, "B C D"], Int[Array, "B C"]]) -> tuple[Float[Array, "B C"], ...]:
+        logits = _logits(chunk[0], head, temperature, mesh)
+        largest = jnp.max(logits, axis=-1, keepdims=True)
+        weights = jnp.exp(logits - largest)
+        total = jnp.sum(weights, axis=-1)
+        mean = jnp.sum(weights * logits, axis=-1) / total
+        normalizer = largest[..., 0] + jnp.log(total)
+        return jnp.sum(jnp.where(_chosen(chunk[1], head), logits, 0.0), axis=-1), normalizer, mean
+
+    chosen, normalizer, mean = jax.lax.map(score, (hidden, targets))
+    return (chosen - normalizer, normalizer - mean), (hidden, head, targets, normalizer, mean)
+
+
+def _backward(
+    temperature: float, mesh: Mesh | None, kept: tuple, gradients: tuple[Float[Array, "J B C"], Float[Array, "J B C"]]
+) -> tuple[Float[Array, "J B C D"], Float[Array, "V D"], None]:
+    """Returns the gradients: d log p / dl_j = [j is the target] - p_j, dH / dl_j = -p_j (l_j - sum p l)."""
+    hidden, head, targets, normalizer, mean = kept
+
+    def step(head_gradient: Float[Array, "V D"], chunk: tuple) -> tuple[Float[Array, "V D"], Float[Array, "B C D"]]:
+        hidden, targets, normalizer, mean, logprob, entropy = chunk
+        logits = _logits(hidden, head, temperature, mesh)
+        p = jnp.exp(logits - normalizer[..., None])
+        by_logit = -p * (logprob[..., None] + entropy[..., None] * (logits - mean[..., None]))
+        by_logit += jnp.where(_chosen(targets, head), logprob[..., None], 0.0)
+        by_logit = (by_logit / temperature).astype(hidden.dtype)
+        by_head = jnp.einsum("bcv,bcd->vd", by_logit, hidden, preferred_element_type=jnp.float32)
+        by_hidden = jnp.einsum("bcv,vd->bcd", by_logit, head)
+        return constrain(head_gradient + by_head, mesh, VOCABULARY), constrain(by_hidden, mesh, P(*CHUNKS[1:]))
+
+    start = constrain(jnp.zeros(head.shape, jnp.float32), mesh, VOCABULARY)
+    by_head, by_hidden = jax.lax.scan(step, start, (hidden, targets, normalizer, mean, *gradients))
+    return by_hidden, by_head.astype(head.dtype), None
+
+
+score_chunks.defvjp(_forward, _backward)
+
+
+def _logits(
+    hidden: Float[Array, "B C D"], head: Float[Array, "V D"], temperature: float, mesh: Mesh | None
+) -> Float[Array, "B C V"]:
+    logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32)
+    return constrain(logits / temperature, mesh, P(*CHUNKS[1:], *VOCABULARY))
+
+
+def _chosen(targets: Int[Array, "B C"], head: Float[Array, "V D"]) -> Array:
+    return targets[..., None] == jnp.arange(head.shape[0])

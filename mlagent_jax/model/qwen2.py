@@ -4,15 +4,24 @@ Dimensions: B batch, T positions, D model, F feed-forward, N query heads, K key/
 V vocabulary. Layer parameters are stacked on a leading L and scanned over.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from mlagent_jax.model.attention import Layout, attention, attention_mask
+from mlagent_jax.model.attention import Layout, attention
 from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.sharding import RESIDUAL, constrain
 
+Remat = Literal["none", "matmuls", "layer"]
+KEPT = {
+    "matmuls": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "layer": jax.checkpoint_policies.nothing_saveable,
+}
 UNROLLED = 4  # a network of so many layers is compiled layer by layer, which spares copies; a deeper one as a loop
 
 
@@ -40,14 +49,15 @@ class Block(nnx.Module):
         x: Float[Array, "B T D"],
         cos: Float[Array, "B T H"],
         sin: Float[Array, "B T H"],
-        mask: Bool[Array, "B T T"],
+        layout: Layout,
+        mesh: Mesh | None,
     ) -> Float[Array, "B T D"]:
         """Returns the residual stream after this layer."""
         y = rms_norm(x, self.input_layernorm, self.eps)
         q = rotate(jnp.einsum("btd,dnh->btnh", y, cast(self.q_proj, y)) + cast(self.q_bias, y), cos, sin)
         k = rotate(jnp.einsum("btd,dkh->btkh", y, cast(self.k_proj, y)) + cast(self.k_bias, y), cos, sin)
         v = jnp.einsum("btd,dkh->btkh", y, cast(self.v_proj, y)) + cast(self.v_bias, y)
-        x = x + jnp.einsum("btnh,nhd->btd", attention(q, k, v, mask), cast(self.o_proj, y))
+        x = x + jnp.einsum("btnh,nhd->btd", attention(q, k, v, layout, mesh), cast(self.o_proj, y))
         y = rms_norm(x, self.post_attention_layernorm, self.eps)
         y = jax.nn.silu(y @ cast(self.gate_proj, y)) * (y @ cast(self.up_proj, y))
         return x + y @ cast(self.down_proj, y)
@@ -56,13 +66,28 @@ class Block(nnx.Module):
 class Qwen2(nnx.Module):
     """A Qwen2.5 network; parameters are fp32, `dtype` is what activations are computed in.
 
-    With `remat` the backward pass keeps the input of every layer and computes the rest of it again.
+    On a mesh the residual stream lies by `RESIDUAL`: rows over data and fsdp, the sequence over context.
     """
 
     def __init__(
-        self, config: Qwen2Config, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, remat: bool = False
+        self,
+        config: Qwen2Config,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        remat: Remat = "none",
+        mesh: Mesh | None = None,
     ) -> None:
-        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        """Makes a network of random weights.
+
+        Args:
+            config: its shape.
+            rngs: the weights are drawn from `rngs.params`.
+            dtype: of activations.
+            remat: what the backward pass finds kept of a layer: everything, the results of its matrix products, or its
+                input only; it computes the rest again.
+            mesh: the devices it is computed on; None: one.
+        """
+        self.config, self.dtype, self.remat, self.mesh = config, jnp.dtype(dtype), remat, mesh
         v, d, scale = config.vocab_size, config.hidden_size, config.initializer_range
         self.embed_tokens = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
         self.layers = Block(config, rngs, stack=(config.num_layers,))
@@ -72,17 +97,18 @@ class Qwen2(nnx.Module):
 
     def hidden(self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], layout: Layout) -> Float[Array, "B T D"]:
         """Returns the final, normed hidden states; the one forward path of training and scoring."""
-        x = self.embed_tokens[...][tokens].astype(self.dtype)
-        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
-        mask = attention_mask(layout)
+        x = constrain(self.embed_tokens[...][tokens].astype(self.dtype), self.mesh, RESIDUAL)
+        cos, sin = (table.astype(x.dtype) for table in rotary(positions, self.config.head_dim, self.config.rope_theta))
         graph, stacked = nnx.split(self.layers)
 
         def layer(x: Float[Array, "B T D"], parameters: PyTree) -> tuple[Float[Array, "B T D"], None]:
-            return nnx.merge(graph, parameters)(x, cos.astype(x.dtype), sin.astype(x.dtype), mask), None
+            x = nnx.merge(graph, parameters)(x, cos, sin, layout, self.mesh)
+            return constrain(x, self.mesh, RESIDUAL), None
 
         unroll = self.config.num_layers <= UNROLLED
-        if self.remat:
-            layer = jax.checkpoint(layer, prevent_cse=unroll)  # a loop does not merge what is computed twice anyway
+        if self.remat != "none":
+            # a loop does not merge what is computed twice anyway
+            layer = jax.checkpoint(layer, prevent_cse=unroll, policy=KEPT[self.remat])
         x, _ = jax.lax.scan(layer, x, stacked, unroll=unroll)
         return rms_norm(x, self.norm, self.config.rms_norm_eps)
 

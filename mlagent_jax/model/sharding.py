@@ -7,10 +7,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 AXES = ("data", "fsdp", "tensor", "context")
 BATCH = P(("data", "fsdp"))  # rows of a batch
+RESIDUAL = P(("data", "fsdp"), "context")  # activations [B, T, D]
 
 # parameter name -> mesh axis of each of its dims; L is never sharded
 RULES: Mapping[str, P] = {
@@ -89,6 +90,11 @@ def _name(entry: object) -> str:
 def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns a batch with its rows spread over the data and fsdp axes."""
     return jax.device_put(tree, NamedSharding(mesh, BATCH))
+
+
+def constrain(x: Array, mesh: Mesh | None, spec: P) -> Array:
+    """Returns `x`, which inside a compiled function then lies on the mesh by `spec`; without a mesh, as it is."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def parameters_of(model: nnx.Module) -> PyTree:

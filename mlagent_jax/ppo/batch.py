@@ -11,8 +11,6 @@ from jaxtyping import Array, Float
 from mlagent_jax.rows import Row, Rows, stack_rows
 from rollout.single_step import Experience
 
-NUM_SEGMENTS = 48  # of a row at most: the pieces of a shared history and the responses
-
 
 class PPOBatch(NamedTuple):
     """Micro-batches of rows with what the losses need at each prediction; each array is `[B, M]`.
@@ -81,16 +79,15 @@ def pack_experiences(experiences: Sequence[Experience], length: int) -> Packed:
     return Packed(tuple(rows), tuple(places[index] for index in range(len(experiences))))
 
 
-def _size(tree: Sequence[Experience]) -> tuple[int, int, int]:
-    """Returns tokens, predictions and, at most, segments of the experiences of one trajectory in one row."""
+def _size(tree: Sequence[Experience]) -> tuple[int, int]:
+    """Returns tokens and predictions of the experiences of one trajectory in one row."""
     num_predicted = sum(len(experience.response_ids) for experience in tree)
-    return max(len(experience.prompt_ids) for experience in tree) + num_predicted, num_predicted, 2 * len(tree)
+    return max(len(experience.prompt_ids) for experience in tree) + num_predicted, num_predicted
 
 
 def _fits(row: Row, tree: Sequence[Experience], length: int) -> bool:
-    used = (len(row.tokens), len(row.targets), len(row.seen))
-    limits = (length, num_predictions(length), NUM_SEGMENTS)
-    return all(have + more <= limit for have, more, limit in zip(used, _size(tree), limits, strict=True))
+    num_tokens, num_predicted = _size(tree)
+    return len(row.tokens) + num_tokens <= length and len(row.targets) + num_predicted <= num_predictions(length)
 
 
 def _fill(row: Row, tree: Sequence[Experience], length: int) -> list[slice]:
@@ -102,8 +99,9 @@ def _fill(row: Row, tree: Sequence[Experience], length: int) -> list[slice]:
         prompt, response = experience.prompt_ids, experience.response_ids
         assert prompt[: len(history)] == history, "the states of a trajectory are prefixes of one another"
         piece = prompt[len(history) :]
-        fits = len(row.tokens) + len(piece) + len(response) <= length and len(row.seen) + 2 <= NUM_SEGMENTS
-        if not fits or len(row.targets) + len(response) > num_predictions(length):
+        if len(row.tokens) + len(piece) + len(response) > length:
+            break
+        if len(row.targets) + len(response) > num_predictions(length):
             break
         if piece:
             parent, history = row.add(piece, parent), prompt
@@ -122,7 +120,7 @@ def stack_packed(packed: Packed, length: int, rows_per_micro_batch: int) -> list
     rows = list(packed.rows)
     rows += [Row() for _ in range(-len(rows) % rows_per_micro_batch)]
     return [
-        stack_rows(rows[i : i + rows_per_micro_batch], length, num_predictions(length), NUM_SEGMENTS)
+        stack_rows(rows[i : i + rows_per_micro_batch], length, num_predictions(length), shared=True)
         for i in range(0, len(rows), rows_per_micro_batch)
     ]
 

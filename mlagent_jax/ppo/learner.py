@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
 
-from mlagent_jax.config import PPO
+from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameter_shardings, parameters_of, place_batch
 from mlagent_jax.model.value import Critic
@@ -54,17 +54,20 @@ class Scored:
 class Learner:
     """Step-wise PPO on one mesh: policy, critic, and the frozen fine-tuned policy that the KL is taken to."""
 
-    def __init__(self, policy: Qwen2, critic: Critic, config: PPO, mesh: Mesh) -> None:
+    def __init__(self, policy: Qwen2, critic: Critic, config: PPO, mesh: Mesh, kept: OptimizerState) -> None:
         """Takes the fine-tuned policy, which is also the reference, and a critic that starts from it."""
         self.config, self.mesh = config, mesh
         self.graph = nnx.split(policy)[0]
         reference = parameters_of(policy)
         self.reference = jax.device_put(reference, parameter_shardings(reference, mesh))
-        policy_optimizer = make_optimizer("adamw", config.learning_rate, config.clip_norm)
-        critic_optimizer = make_optimizer("adamw", config.critic_learning_rate, config.clip_norm)
+        policy_optimizer, critic_optimizer = (
+            make_optimizer("adamw", rate, config.clip_norm, moments=kept.dtype)
+            for rate in (config.learning_rate, config.critic_learning_rate)
+        )
         copy = jax.tree.map(jnp.copy, self.reference)  # the steps donate their state; the reference must stay
         self.state = state = LearnerState(
-            make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh), make_state(critic, critic_optimizer, mesh)
+            make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, kept.offload),
+            make_state(critic, critic_optimizer, mesh, kept.offload),
         )
         self.policy = make_policy(self.graph, policy_optimizer, state.policy, config.temperature, config.clip)
         self.critic = make_critic(nnx.split(critic)[0], critic_optimizer, state.critic, config.value_clip)

@@ -81,7 +81,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     """Returns the learner before the first update: policy, reference and critic are the fine-tuned model."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     policy, trunk = (load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat) for _ in range(2))
-    return Learner(policy, Critic(trunk), config.ppo, mesh)
+    return Learner(policy, Critic(trunk), config.ppo, mesh, config.optimizer_state)
 
 
 def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts) -> WeightSync:

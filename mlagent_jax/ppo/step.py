@@ -14,10 +14,9 @@ from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.loss import clipped_policy_loss, clipped_value_loss
 from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, add_trees, apply_gradients, shardings_of
+from mlagent_jax.train_state import Apply, TrainState, add_trees, make_apply, shardings_of
 
 Figures = dict[str, Float[Array, ""]]
-Gradients = Callable[[PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,16 @@ class Network:
 
     Attributes:
         score: log-probabilities (policy) or values (critic) at the predictions of a micro-batch, `[B, M]`.
-        gradients: of the loss on a micro-batch, already divided by the number of tokens of the minibatch.
+        zeros: gradients of nothing.
+        add_gradients: gradients, which are used up, with those of the loss on a micro-batch added; and figures. Both
+            are already divided by the number of tokens of the minibatch.
         apply: one optimizer step.
     """
 
     score: Callable[[PyTree, Rows], Float[Array, "B M"]]
-    gradients: Gradients
-    apply: Callable[[TrainState, PyTree], tuple[TrainState, Float[Array, ""]]]
+    zeros: Callable[[], PyTree]
+    add_gradients: Callable[[PyTree, PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
+    apply: Apply
 
 
 def make_policy(
@@ -57,7 +59,7 @@ def make_policy(
         }
         return figures["policy_loss"], figures
 
-    return _network(score, loss, optimizer, shardings_of(state))
+    return _network(score, loss, optimizer, state)
 
 
 def make_critic(
@@ -74,7 +76,7 @@ def make_critic(
         figures = {"value_loss": _sum_over(batch.rows.weights > 0, num_tokens, losses)}
         return figures["value_loss"], figures
 
-    return _network(score, loss, optimizer, shardings_of(state))
+    return _network(score, loss, optimizer, state)
 
 
 def accumulate(
@@ -82,23 +84,31 @@ def accumulate(
 ) -> tuple[TrainState, dict[str, float]]:
     """Returns the state after one optimizer step on a minibatch that comes in micro-batches, and its figures."""
     assert batches, "a minibatch has at least one micro-batch"
-    total = None
+    gradients, found = network.zeros(), []
     for batch in batches:
-        found = network.gradients(state.parameters, batch, jnp.float32(num_tokens))
-        total = found if total is None else add_trees(total, found)
-    assert total is not None
-    gradients, figures = total
+        gradients, figures = network.add_gradients(gradients, state.parameters, batch, jnp.float32(num_tokens))
+        found.append(figures)
     state, norm = network.apply(state, gradients)
-    return state, {name: float(value) for name, value in figures.items()} | {"gradient_norm": float(norm)}
+    return state, {name: sum(float(f[name]) for f in found) for name in found[0]} | {"gradient_norm": float(norm)}
 
 
-def _network(
-    score: Callable, loss: Callable, optimizer: optax.GradientTransformation, shardings: TrainState
-) -> Network:
-    gradients = jax.jit(jax.grad(loss, has_aux=True), out_shardings=(shardings.parameters, None))
-    update = partial(apply_gradients, optimizer=optimizer)
-    apply = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
-    return Network(jax.jit(score), gradients, apply)
+def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransformation, state: TrainState) -> Network:
+    shardings = shardings_of(state)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state.parameters)
+
+    @partial(jax.jit, out_shardings=shardings.parameters)
+    def zeros() -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=(shardings.parameters, None))
+    def add_gradients(
+        total: PyTree, parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]
+    ) -> tuple[PyTree, Figures]:
+        gradients, figures = jax.grad(loss, has_aux=True)(parameters, batch, num_tokens)
+        return add_trees(total, gradients), figures
+
+    apply = jax.jit(make_apply(optimizer, state), donate_argnums=0, out_shardings=(shardings, None))
+    return Network(jax.jit(score), zeros, add_gradients, apply)
 
 
 def _sum_over(mask: Array, count: Float[Array, ""], values: Float[Array, "B M"]) -> Float[Array, ""]:

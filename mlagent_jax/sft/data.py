@@ -16,12 +16,10 @@ class Bucket:
     Attributes:
         length: T, tokens of a row.
         num_predictions: M, predictions of a row.
-        num_segments: trajectories of a row at most.
     """
 
     length: int
     num_predictions: int
-    num_segments: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def bucket_of(datasets: Sequence[Dataset], length: int) -> Bucket:
     """Returns the smallest bucket of rows of `length` tokens that holds every row."""
     rows = [row for dataset in datasets for row in dataset.rows]
     predictions = max((len(row.targets) for row in rows), default=1)
-    return Bucket(length, -(-predictions // 64) * 64, max((len(row.seen) for row in rows), default=1))
+    return Bucket(length, -(-predictions // 64) * 64)
 
 
 def batches(rows: Sequence[Row], bucket: Bucket, batch_size: int) -> Iterator[Rows]:
@@ -83,4 +81,4 @@ def batches(rows: Sequence[Row], bucket: Bucket, batch_size: int) -> Iterator[Ro
     for start in range(0, len(rows), batch_size):
         chosen = list(rows[start : start + batch_size])
         chosen += [Row() for _ in range(batch_size - len(chosen))]
-        yield stack_rows(chosen, bucket.length, bucket.num_predictions, bucket.num_segments)
+        yield stack_rows(chosen, bucket.length, bucket.num_predictions)

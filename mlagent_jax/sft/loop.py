@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -126,9 +125,10 @@ def train(
     num_steps = math.ceil(len(data.train.rows) / sft.batch_size)
     num_steps = min(num_steps, sft.max_steps or num_steps)
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay)
+    kept = config.optimizer_state
+    optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, kept.dtype)
     graph = nnx.split(model)[0]
-    state = make_state(model, optimizer, mesh)
+    state = make_state(model, optimizer, mesh, kept.offload)
     num_micro_batches = sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size)
     step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
@@ -151,7 +151,7 @@ def train(
                 state, found = step(state, place_batch(rows, mesh))
                 loss = float(found["loss"])
                 seconds += time.monotonic() - began
-                tokens += int(np.sum(rows.layout.segments > 0))
+                tokens += sum(len(row.tokens) for row in data.train.rows[index * sft.batch_size :][: sft.batch_size])
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"loss became {loss} at step {index + 1}; lower sft.learning_rate")
                 figures = {"loss": loss, "tokens_per_second": tokens / seconds}

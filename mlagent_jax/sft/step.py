@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, add_trees, apply_gradients, shardings_of
+from mlagent_jax.train_state import TrainState, add_trees, make_apply, shardings_of
 
 SFTStep = Callable[[TrainState, Rows], tuple[TrainState, dict[str, Array]]]
 SFTEval = Callable[[PyTree, Rows], tuple[Array, Array]]
@@ -33,6 +33,8 @@ def make_sft_step(
         num_micro_batches: parts of a batch whose gradients are made one after the other and added up.
     """
 
+    apply = make_apply(optimizer, state)
+
     def loss(parameters: PyTree, rows: Rows, weight: Float[Array, ""]) -> Float[Array, ""]:
         return cross_entropy(graph, parameters, rows)[0] / weight
 
@@ -45,10 +47,9 @@ def make_sft_step(
         else:
             start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.parameters))
             parts = micro_batches(rows, num_micro_batches)
-            (value, gradients), _ = jax.lax.scan(
-                lambda sum, part: (add_trees(sum, gradients_of(part)), None), start, parts
-            )
-        state, norm = apply_gradients(state, gradients, optimizer)
+            add = lambda total, part: (add_trees(total, gradients_of(part)), None)  # noqa: E731
+            (value, gradients), _ = jax.lax.scan(add, start, parts)
+        state, norm = apply(state, gradients)
         return state, {"loss": value, "gradient_norm": norm}
 
     return step

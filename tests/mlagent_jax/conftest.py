@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import Mesh
 
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
@@ -82,10 +83,10 @@ SMALLER = {
 }
 
 
-def _make_model(config: Qwen2Config = TINY, seed: int = 0) -> Qwen2:
+def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = None) -> Qwen2:
     """Returns a network with no parameter at a special value: biases are not 0, norms are not 1."""
     rng = np.random.default_rng(seed)
-    graph, shapes = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0))))
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), mesh=mesh)))
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         mean = 1.0 if "norm" in jax.tree_util.keystr(path) else 0.0
@@ -104,7 +105,7 @@ def _rows_of(sequences: Sequence[Sequence[int]], length: int | None = None) -> R
             row.predict(index, tokens[index + 1])
         rows.append(row)
     longest = max(len(tokens) for tokens in sequences)
-    return jax.tree.map(jnp.asarray, stack_rows(rows, length or longest, (length or longest) - 1, 1))
+    return jax.tree.map(jnp.asarray, stack_rows(rows, length or longest, (length or longest) - 1))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,7 +13,7 @@ from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.ppo.learner import LearnerState
-from mlagent_jax.train_state import TrainState, apply_gradients, make_state
+from mlagent_jax.train_state import TrainState, make_apply, make_state
 
 OPTIMIZER = optax.adam(1e-2)
 
@@ -54,7 +54,8 @@ def test_a_restored_state_steps_on_its_mesh(make_learner_state: Callable[[int], 
         checkpoints.save(1, state, {})
         found = checkpoints.latest(make_learner_state(1).policy)
     assert found is not None
-    step = jax.jit(lambda state: apply_gradients(state, state.parameters, OPTIMIZER)[0])
+    apply = make_apply(OPTIMIZER, state)
+    step = jax.jit(lambda state: apply(state, state.parameters)[0])
     expected = step(state)
     jax.tree.map(np.testing.assert_array_equal, step(TrainState(*found[0])), expected)
 

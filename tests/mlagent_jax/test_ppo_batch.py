@@ -3,13 +3,12 @@
 import random
 from collections.abc import Callable, Sequence
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlagent_jax.model.attention import attention_mask
+from mlagent_jax.model.attention import visible
 from mlagent_jax.ppo.batch import (
-    NUM_SEGMENTS,
     Packed,
     by_prediction,
     by_response,
@@ -20,8 +19,6 @@ from mlagent_jax.ppo.batch import (
 from rollout.single_step import Experience
 
 LENGTH = 32
-
-seen = jax.jit(attention_mask)
 
 
 @pytest.fixture
@@ -42,7 +39,8 @@ def experiences(make_experience: Callable[..., Experience]) -> list[Experience]:
 def assert_sees_its_own_past(packed: Packed, experiences: Sequence[Experience], length: int) -> None:
     """Checks, for every token of every response, what is predicted from where, and all that this place sees."""
     micro_batches = stack_packed(packed, length, 2)
-    masks = [mask for rows in micro_batches for mask in np.asarray(seen(rows.layout))]
+    index = jnp.arange(length)
+    masks = [mask for r in micro_batches for mask in np.asarray(visible(jnp.asarray(r.layout.ends), index, index))]
     rows = [
         [field[i] for field in (r.tokens, r.positions, r.sources, r.targets)] for r in micro_batches for i in (0, 1)
     ]
@@ -51,9 +49,9 @@ def assert_sees_its_own_past(packed: Packed, experiences: Sequence[Experience], 
         past = list(experience.prompt_ids)
         assert targets[place.predictions].tolist() == list(experience.response_ids)
         for source, target in zip(sources[place.predictions], experience.response_ids, strict=True):
-            visible = np.flatnonzero(masks[place.row][source])
-            assert tokens[visible].tolist() == past
-            assert positions[visible].tolist() == list(range(len(past)))
+            seen = np.flatnonzero(masks[place.row][source])
+            assert tokens[seen].tolist() == past
+            assert positions[seen].tolist() == list(range(len(past)))
             past.append(target)
 
 
@@ -72,13 +70,6 @@ def test_what_does_not_fit_a_row_goes_into_another_with_its_history(experiences:
     assert len(packed.rows) > 3
     assert all(len(row.tokens) <= 20 and len(row.targets) <= num_predictions(20) for row in packed.rows)
     assert_sees_its_own_past(packed, experiences, 20)
-
-
-def test_more_responses_than_segments_are_spread_over_rows(make_experience: Callable[..., Experience]) -> None:
-    many = [make_experience([1, 2, 3], [4]) for _ in range(NUM_SEGMENTS + 5)]
-    packed = pack_experiences(many, 200)
-    assert len(packed.rows) == 2 and max(len(row.seen) for row in packed.rows) <= NUM_SEGMENTS
-    assert_sees_its_own_past(packed, many, 200)
 
 
 def test_state_and_response_longer_than_a_row_are_refused(make_experience: Callable[..., Experience]) -> None:
@@ -106,4 +97,4 @@ def test_last_micro_batch_is_filled_up_with_empty_rows(experiences: list[Experie
     packed = pack_experiences(experiences, 64)
     rows = stack_packed(packed, 64, 3)
     assert [micro.tokens.shape for micro in rows] == [(3, 64)]
-    assert rows[0].weights[1].any() and not rows[0].layout.segments[2].any() and not rows[0].weights[2].any()
+    assert rows[0].weights[1].any() and not rows[0].tokens[2].any() and not rows[0].weights[2].any()

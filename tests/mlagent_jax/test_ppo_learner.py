@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import pytest
 from jaxtyping import PyTree
 
 from mlagent_jax.checkpoint import Checkpoints
-from mlagent_jax.config import PPO
+from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.ppo.batch import PPOBatch, pack_experiences
 from mlagent_jax.ppo.learner import Learner, LearnerState, Scored, state_groups
-from mlagent_jax.train_state import apply_gradients, shardings_of
+from mlagent_jax.train_state import make_apply, shardings_of
 from rollout.single_step import Experience
 
 CONFIG = PPO(
@@ -55,7 +54,7 @@ class Fresh:
 
 @pytest.fixture(scope="module")
 def fresh(make_model: Callable[..., Qwen2], experiences: list[Experience]) -> Fresh:
-    learner = Learner(make_model(), Critic(make_model()), CONFIG, make_mesh(1, 1, 1, 1))
+    learner = Learner(make_model(), Critic(make_model()), CONFIG, make_mesh(1, 1, 1, 1), OptimizerState())
     made = Fresh(learner, jax.tree.map(np.array, learner.state), shardings_of(learner.state))
     learner.update(learner.score(experiences), 0, seed=0)  # takes the very arrays that the learner was made with
     return made
@@ -181,9 +180,11 @@ def test_micro_batches_add_up_to_the_gradient_of_one_batch(fresh: Fresh, experie
     assert len(batches) == 2
     num_tokens = jnp.float32(sum(float(batch.rows.weights.sum()) for batch in batches))
     whole: PPOBatch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
-    gradients, parameters = learner.policy.gradients, learner.state.policy.parameters
-    added = jax.tree.map(jnp.add, *[gradients(parameters, batch, num_tokens) for batch in batches])
-    expected = gradients(parameters, whole, num_tokens)
+    network, parameters = learner.policy, learner.state.policy.parameters
+    added = network.zeros()
+    for batch in batches:
+        added, _ = network.add_gradients(added, parameters, batch, num_tokens)
+    expected, _ = network.add_gradients(network.zeros(), parameters, whole, num_tokens)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), added, expected)
 
 
@@ -217,8 +218,11 @@ def still(fresh: Fresh) -> Iterator[None]:
     """Optimizers of the learner that take steps of no length."""
     learner = fresh.learner
     before = learner.policy, learner.critic
-    apply = jax.jit(partial(apply_gradients, optimizer=make_optimizer("adamw", 0.0, 1.0)))
-    learner.policy, learner.critic = (replace(network, apply=apply) for network in before)
+    optimizer = make_optimizer("adamw", 0.0, 1.0)
+    learner.policy, learner.critic = (
+        replace(network, apply=jax.jit(make_apply(optimizer, state)))
+        for network, state in zip(before, learner.state, strict=True)
+    )
     yield
     learner.policy, learner.critic = before
 

@@ -16,7 +16,7 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
 from mlagent_jax.rows import Row, Rows, stack_rows
 
-BUCKET = (6, 24, 18, 6)  # rows, tokens, predictions and segments of every batch here, so that it compiles once
+BUCKET = (6, 24, 18)  # rows, tokens and predictions of every batch here, so that it compiles once
 
 
 class Piece(NamedTuple):
@@ -29,11 +29,14 @@ class Piece(NamedTuple):
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Piece]:
-    """Returns up to six pieces, each a sequence of its own or the continuation of any earlier piece."""
+    """Returns up to six pieces, each a sequence of its own or the continuation of one the last piece continues."""
     pieces: list[Piece] = []
-    for index in range(draw(st.integers(1, BUCKET[3]))):
+    for index in range(draw(st.integers(1, BUCKET[0]))):
         tokens = draw(st.lists(st.integers(0, 63), min_size=1, max_size=4))
-        parent = draw(st.none() | st.integers(0, index - 1)) if index else None
+        open_pieces = [index - 1] if index else []
+        while open_pieces and (before := pieces[open_pieces[-1]].parent) is not None:
+            open_pieces.append(before)
+        parent = draw(st.none() | st.sampled_from(open_pieces)) if open_pieces else None
         weights = draw(st.lists(st.floats(-2, 2, width=32), min_size=len(tokens), max_size=len(tokens)))
         pieces.append(Piece(tokens, parent, weights))
     return pieces
@@ -65,7 +68,7 @@ def separate(pieces: list[Piece]) -> list[Row]:
 
 
 def batch(rows: list[Row]) -> Rows:
-    return stack_rows(rows + [Row() for _ in range(BUCKET[0] - len(rows))], *BUCKET[1:])
+    return stack_rows(rows + [Row() for _ in range(BUCKET[0] - len(rows))], *BUCKET[1:], shared=True)
 
 
 def predicted(rows: list[Row], values: np.ndarray) -> np.ndarray:
@@ -108,11 +111,12 @@ def test_pieces_packed_and_shared_give_what_separate_sequences_give(score: Calla
     found = batch(together)
     assert_same(score(found), expected, together, apart)
     poisoned = jax.tree.map(np.copy, found)
-    padding, unused = found.layout.segments == 0, found.weights == 0
+    everything = together + [Row()] * (BUCKET[0] - 1)
+    padding = np.arange(BUCKET[1]) >= [[len(row.tokens)] for row in everything]
     draw = np.random.default_rng(rng.getrandbits(32))
     poisoned.tokens[padding] = draw.integers(0, 64, padding.sum())
     poisoned.positions[padding] = draw.integers(0, 10_000, padding.sum())
-    nobody = unused & ~(np.arange(BUCKET[2]) < [[len(row.targets)] for row in together + [Row()] * (BUCKET[0] - 1)])
+    nobody = np.arange(BUCKET[2]) >= [[len(row.targets)] for row in everything]
     poisoned.sources[nobody] = draw.integers(0, BUCKET[1], nobody.sum())
     poisoned.targets[nobody] = draw.integers(0, 64, nobody.sum())
     assert_same(score(poisoned), expected, together, apart)
@@ -121,7 +125,7 @@ def test_pieces_packed_and_shared_give_what_separate_sequences_give(score: Calla
 def test_a_wider_bucket_changes_nothing(score: Callable) -> None:
     pieces = [Piece([1, 2, 3], None, [0.0] * 3), Piece([4, 5], 0, [1.0, -1.0]), Piece([6], 0, [0.5])]
     rows = shared(pieces)
-    narrow = stack_rows(rows, len(rows[0].tokens), len(rows[0].targets), 3)
+    narrow = stack_rows(rows, len(rows[0].tokens), len(rows[0].targets), shared=True)
     assert_same(score(narrow), score(batch(rows)), rows, rows)
 
 
@@ -132,21 +136,40 @@ def test_row_of_a_prompt_and_two_responses_by_hand() -> None:
     assert (prompt, first, second) == (1, 2, 3)
     assert row.predict_segment(first, prompt) == slice(0, 2)
     assert row.predict_segment(second, prompt) == slice(2, 3)
-    rows = stack_rows([row], 7, 4, 4)
+    rows = stack_rows([row], 7, 4, shared=True)
     np.testing.assert_array_equal(rows.tokens, [[10, 11, 12, 20, 21, 30, 0]])
     np.testing.assert_array_equal(rows.positions, [[0, 1, 2, 3, 4, 3, 0]])
-    np.testing.assert_array_equal(rows.layout.segments, [[1, 1, 1, 2, 2, 3, 0]])
+    np.testing.assert_array_equal(rows.layout.ends, [[6, 6, 6, 5, 5, 6, 7]])  # padding is seen by itself
     np.testing.assert_array_equal(rows.sources, [[2, 3, 2, 0]])  # the prompt's last token predicts two different ones
     np.testing.assert_array_equal(rows.targets, [[20, 21, 30, 0]])
     np.testing.assert_array_equal(rows.weights, [[1, 1, 1, 0]])
-    seen = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
-    np.testing.assert_array_equal(rows.layout.ancestors[0], np.array(seen, bool))
 
 
-@pytest.mark.parametrize("bucket", [(5, 3, 2), (6, 2, 2), (6, 3, 1)])
-def test_row_that_does_not_fit_its_bucket_is_refused(bucket: tuple[int, int, int]) -> None:
+def test_packed_sequences_have_ends_of_their_own_and_children_are_refused() -> None:
+    row = Row()
+    row.add([3, 4], row.add([1, 2]))  # one continuation is no branch
+    row.add([5, 6, 7])
+    np.testing.assert_array_equal(stack_rows([row], 9, 1).layout.ends, [[4, 4, 4, 4, 7, 7, 7, 8, 9]])
+    row = Row()
+    prompt = row.add([1, 2])
+    row.add([3], prompt)
+    row.add([4], prompt)
+    with pytest.raises(AssertionError, match="a segment has several children"):
+        stack_rows([row], 9, 1)
+
+
+def test_segment_that_leaves_the_depth_first_order_is_refused() -> None:
+    row = Row()
+    first = row.add([1])
+    row.add([2])
+    with pytest.raises(AssertionError, match="segments come in depth-first order"):
+        row.add([3], first)
+
+
+@pytest.mark.parametrize("bucket", [(5, 3), (6, 2)])
+def test_row_that_does_not_fit_its_bucket_is_refused(bucket: tuple[int, int]) -> None:
     row = Row()
     prompt = row.add([1, 2, 3])
     row.predict_segment(row.add([4, 5, 6], prompt), prompt)
-    with pytest.raises(ValueError, match="a row of 6 tokens, 3 predictions and 2 segments does not fit the bucket of"):
+    with pytest.raises(ValueError, match="a row of 6 tokens and 3 predictions does not fit the bucket of"):
         stack_rows([row], *bucket)

@@ -87,8 +87,8 @@ def test_batches_have_one_shape_and_the_last_is_filled_up(tokenizer: ChatTokeniz
     found = list(batches(dataset.rows, bucket, batch_size=2))
     assert [rows.tokens.shape for rows in found] == [(2, bucket.length)] * 3
     assert [rows.targets.shape for rows in found] == [(2, bucket.num_predictions)] * 3
-    assert bucket.num_predictions % 64 == 0 and bucket.num_segments == 1
-    assert not found[-1].layout.segments[1].any() and not found[-1].weights[1].any()
+    assert bucket.num_predictions % 64 == 0
+    assert not found[-1].tokens[1].any() and not found[-1].weights[1].any()
     assert sum(np.sum(rows.weights) for rows in found) == sum(len(row.targets) for row in dataset.rows)
 
 
@@ -100,4 +100,4 @@ def test_bucket_holds_the_fullest_row_of_any_set() -> None:
             row.predict(index, index + 1)
     large.add([1])
     bucket = bucket_of([Dataset((small,), 0), Dataset((large,), 0)], 100)
-    assert (bucket.length, bucket.num_predictions, bucket.num_segments) == (100, 128, 2)
+    assert (bucket.length, bucket.num_predictions) == (100, 128)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from mlagent_jax.config import PPO
+from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import RULES, make_mesh, parameter_shardings, parameters_of, place_batch
 from mlagent_jax.model.value import Critic
@@ -24,8 +24,11 @@ from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.train_state import make_state, shardings_of
 from rollout.single_step import Experience
 
-FAST = (2, 2, 2)  # data, fsdp, tensor
-MESHES = [pytest.param(FAST)] + [pytest.param(m, marks=pytest.mark.slow) for m in ((8, 1, 1), (1, 8, 1), (1, 4, 2))]
+Shape = tuple[int, int, int, int]  # data, fsdp, tensor, context
+ONE: Shape = (1, 1, 1, 1)
+FAST: Shape = (1, 2, 2, 2)
+GRID: list[Shape] = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 1, 8), (2, 2, 2, 1), (2, 2, 1, 2), (2, 1, 2, 2), (1, 4, 2, 1)]
+MESHES = [pytest.param(FAST)] + [pytest.param(shape, marks=pytest.mark.slow) for shape in GRID]
 CONFIG = PPO(
     max_response_tokens=6,
     row_length=24,
@@ -38,8 +41,8 @@ CONFIG = PPO(
 )
 
 
-def mesh_of(shape: tuple[int, int, int]) -> Mesh:
-    return make_mesh(*shape, 1)
+def mesh_of(shape: Shape) -> Mesh:
+    return make_mesh(*shape)
 
 
 def assert_close(found: PyTree, expected: PyTree, rtol: float = 1e-5, atol: float = 1e-6) -> None:
@@ -49,7 +52,7 @@ def assert_close(found: PyTree, expected: PyTree, rtol: float = 1e-5, atol: floa
 @pytest.fixture(scope="module")
 def rows(rows_of: Callable[..., Rows]) -> Rows:
     rng = np.random.default_rng(0)
-    return rows_of([rng.integers(0, 64, length).tolist() for length in (9, 3, 12, 7, 10, 2, 8, 11)])
+    return rows_of([rng.integers(0, 64, length).tolist() for length in (9, 3, 12, 7, 10, 2, 8, 11)], 16)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +64,9 @@ def sft(
     A second one finds the state where it was, and the step compiled.
     """
 
-    def two_steps(shape: tuple[int, int, int], num_micro_batches: int = 1) -> tuple[dict, PyTree, PyTree]:
+    def two_steps(shape: Shape, num_micro_batches: int = 1) -> tuple[dict, PyTree, PyTree]:
         mesh, optimizer = mesh_of(shape), optax.sgd(1.0)
-        model = make_model()
+        model = make_model(mesh=mesh)
         before = jax.tree.map(np.array, parameters_of(model))
         state = make_state(model, optimizer, mesh)
         shardings = shardings_of(state)
@@ -80,20 +83,20 @@ def sft(
 
 @pytest.fixture(scope="module")
 def sft_on_one(sft: Callable) -> tuple[dict, PyTree, PyTree]:
-    return sft((1, 1, 1))
+    return sft(ONE)
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_fine_tuning_step_is_the_same_on_a_mesh(sft: Callable, sft_on_one: tuple, shape: tuple[int, int, int]) -> None:
+def test_fine_tuning_step_is_the_same_on_a_mesh(sft: Callable, sft_on_one: tuple, shape: Shape) -> None:
     figures, gradients, parameters = sft(shape)
     assert_close(figures, sft_on_one[0])
     assert_close(gradients, sft_on_one[1])
     assert_close(parameters, sft_on_one[2])
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), FAST])
+@pytest.mark.parametrize("shape", [ONE, FAST])
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
-    sft: Callable, sft_on_one: tuple, shape: tuple[int, int, int]
+    sft: Callable, sft_on_one: tuple, shape: Shape
 ) -> None:
     figures, gradients, parameters = sft(shape, 2)
     assert_close(figures, sft_on_one[0])
@@ -104,7 +107,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
 @pytest.fixture(scope="module")
 def ppo(
     make_model: Callable[..., Qwen2], make_experience: Callable[..., Experience]
-) -> Callable[[tuple[int, int, int]], tuple[dict, list[PyTree], list[PyTree]]]:
+) -> Callable[[Shape], tuple[dict, list[PyTree], list[PyTree]]]:
     """Returns what one whole update gives on a mesh: figures, and gradients and new parameters of both networks."""
     rng = np.random.default_rng(0)
     experiences = [
@@ -114,15 +117,16 @@ def ppo(
         for reward in rng.standard_normal(2)
     ]
 
-    def update(shape: tuple[int, int, int]) -> tuple[dict, list[PyTree], list[PyTree]]:
-        critic = Critic(make_model(seed=1))
+    def update(shape: Shape) -> tuple[dict, list[PyTree], list[PyTree]]:
+        mesh = mesh_of(shape)
+        critic = Critic(make_model(seed=1, mesh=mesh))
         critic.value_head[...] = critic.value_head[...] + 0.1
-        learner = Learner(make_model(), critic, CONFIG, mesh_of(shape))
+        learner = Learner(make_model(mesh=mesh), critic, CONFIG, mesh, OptimizerState())
         scored = learner.score(experiences)
         (batch,) = scored.batches
         num_tokens = batch.rows.weights.sum()
         gradients = [
-            jax.tree.map(np.asarray, network.gradients(state.parameters, batch, num_tokens)[0])
+            jax.tree.map(np.asarray, network.add_gradients(network.zeros(), state.parameters, batch, num_tokens)[0])
             for network, state in zip((learner.policy, learner.critic), learner.state, strict=True)
         ]
         figures = {**scored.figures, **learner.update(scored, 0, seed=0)}
@@ -133,12 +137,12 @@ def ppo(
 
 @pytest.fixture(scope="module")
 def ppo_on_one(ppo: Callable) -> tuple[dict, list[PyTree], list[PyTree]]:
-    return ppo((1, 1, 1))
+    return ppo(ONE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", MESHES)
-def test_ppo_update_is_the_same_on_a_mesh(ppo: Callable, ppo_on_one: tuple, shape: tuple[int, int, int]) -> None:
+def test_ppo_update_is_the_same_on_a_mesh(ppo: Callable, ppo_on_one: tuple, shape: Shape) -> None:
     figures, gradients, parameters = ppo(shape)
     assert_close(figures, ppo_on_one[0], rtol=1e-4, atol=1e-5)
     assert_close(gradients, ppo_on_one[1])
@@ -166,7 +170,7 @@ def test_parameter_without_a_rule_is_an_error() -> None:
 def test_rows_of_a_batch_are_spread_over_data_and_fsdp(rows: Rows) -> None:
     placed = place_batch(rows, mesh_of(FAST))
     assert placed.tokens.sharding.spec == P(("data", "fsdp"))
-    assert placed.tokens.addressable_shards[0].data.shape == (2, 12)
+    assert placed.tokens.addressable_shards[0].data.shape == (4, 16)
 
 
 def test_mesh_larger_than_the_machine_is_refused() -> None:

@@ -26,18 +26,20 @@ from mlagent_jax.model.hf.layout import (
     hf_shapes,
     hf_slices,
 )
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import parameter_name, parameter_shardings
 
 
-def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: bool = False) -> Qwen2:
+def load_hf(
+    folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: Remat = "none"
+) -> Qwen2:
     """Returns the model of a Hugging Face directory, with fp32 parameters.
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or shards and their index.
         dtype: what activations are computed in.
         mesh: where the parameters are spread by the sharding rules; None: the first device.
-        remat: whether the backward pass computes every layer again.
+        remat: what the backward pass computes again, as `Qwen2` takes it.
 
     Raises:
         FileNotFoundError: if the directory, its config or a shard is missing.
@@ -45,7 +47,7 @@ def load_hf(folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | Non
     """
     folder = Path(folder)
     config = read_config(folder)
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), dtype, remat)))
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), dtype, remat, mesh)))
     if mesh is None:
         shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
     else:

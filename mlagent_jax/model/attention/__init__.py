@@ -1,0 +1,58 @@
+"""Attention under a layout, by the kernel that fits the machine, on every mesh."""
+
+from functools import partial
+
+import jax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from mlagent_jax.model.attention.blockwise import blockwise_attention
+from mlagent_jax.model.attention.layout import Layout, PackedLayout, SharedLayout, padded_layout, visible
+
+__all__ = ["Layout", "PackedLayout", "SharedLayout", "attention", "padded_layout", "visible"]
+
+HEADS = P(("data", "fsdp"), "context", "tensor")  # of [B, T, N, H]
+KEYS = P(("data", "fsdp"))  # of ends: every device knows all of its rows
+
+
+def attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    layout: Layout,
+    mesh: Mesh | None = None,
+) -> Float[Array, "B T N H"]:
+    """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
+
+    On a mesh every device attends for its own rows, heads and part of the sequence; where the sequence is cut, the keys
+    and values of a row are gathered from the devices of the `context` axis first.
+    """
+    if mesh is None:
+        return _attend(q, k, v, layout.ends, platform=jax.default_backend(), shared=isinstance(layout, SharedLayout))
+    attend = partial(
+        _attend,
+        platform=mesh.devices.flat[0].platform,
+        shared=isinstance(layout, SharedLayout),
+        sequence_shards=mesh.shape["context"],
+    )
+    return jax.shard_map(attend, mesh=mesh, in_specs=(HEADS, HEADS, HEADS, KEYS), out_specs=HEADS, check_vma=False)(
+        q, k, v, layout.ends
+    )
+
+
+def _attend(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    ends: Int[Array, "B S"],
+    *,
+    platform: str,
+    shared: bool,
+    sequence_shards: int = 1,
+) -> Float[Array, "B T N H"]:
+    offset: Int[Array, ""] | int = 0
+    if sequence_shards > 1:
+        offset = jax.lax.axis_index("context") * q.shape[1]
+        k, v = (jax.lax.all_gather(x, "context", axis=1, tiled=True) for x in (k, v))
+    return blockwise_attention(q, k, v, ends, offset)
