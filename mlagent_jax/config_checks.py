@@ -54,7 +54,7 @@ def _check_writers(config: Config) -> None:
 
 
 def _check_model(config: Config) -> None:
-    model, tensor = config.model, config.mesh.tensor
+    model, mesh = config.model, config.mesh
     head_size = model.hidden_size / model.num_heads
     if head_size not in HEAD_SIZES:
         near = min(HEAD_SIZES, key=lambda size: abs(size - head_size))
@@ -68,10 +68,11 @@ def _check_model(config: Config) -> None:
             f"model.num_heads={model.num_heads} is not divisible by model.num_kv_heads={model.num_kv_heads}; "
             f"use {' or '.join(fits)}"
         )
-    for key in ("num_kv_heads", "intermediate_size"):
-        if getattr(model, key) % tensor:
+    for key, axis in (("num_kv_heads", "tensor"), ("intermediate_size", "tensor"), ("hidden_size", "fsdp")):
+        if getattr(model, key) % getattr(mesh, axis):
             raise ConfigError(
-                f"model.{key}={getattr(model, key)} is not divisible by mesh.tensor={tensor}; lower mesh.tensor"
+                f"model.{key}={getattr(model, key)} is not divisible by mesh.{axis}={getattr(mesh, axis)}; "
+                f"lower mesh.{axis}"
             )
 
 
@@ -89,6 +90,13 @@ def _check_batches(config: Config) -> None:
         )
     if ppo.rows_per_micro_batch % devices:
         raise ConfigError(_indivisible("ppo.rows_per_micro_batch", ppo.rows_per_micro_batch, devices))
+    context = config.mesh.context
+    for key, length in (("sft.max_length", config.sft.max_length), ("ppo.row_length", ppo.row_length)):
+        if length % context:
+            raise ConfigError(
+                f"{key}={length} is not divisible by mesh.context={context}, which cuts rows into as many parts; "
+                f"use {_above(length, context)}"
+            )
     if ppo.row_length < config.server.max_model_len:
         raise ConfigError(
             f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "

@@ -11,6 +11,7 @@ from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.induction import write_induction_heads
 from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import check_vocabulary
 from rollout.chat import ChatTokenizer
 
 
@@ -38,7 +39,8 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
     """Returns the policy before training: read from `model.path`, or fresh weights drawn from the run's seed.
 
     Raises:
-        ValueError: if the checkpoint has fewer embedding rows than the tokenizer has tokens.
+        ValueError: if the checkpoint has fewer embedding rows than the tokenizer has tokens, or their number does not
+            fit the mesh.
         FileNotFoundError: if `model.path` is no model directory.
     """
     dtype = jnp.dtype(config.model.dtype)
@@ -50,6 +52,7 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
                 f"{tokenizer.vocab_size} tokens; use the tokenizer the model was trained with"
             )
         return model
+    check_vocabulary(tokenizer.vocab_size, mesh)
     shape = model_config(
         config.model,
         tokenizer.vocab_size,

@@ -12,7 +12,7 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import constrain
 from mlagent_jax.rows import Rows
 
-CHUNK = 1024  # predictions on one device's share of the vocabulary whose logits exist at one time
+CHUNK = 1024  # predictions whose logits a device holds at one time, or as many logits of its share of the vocabulary
 
 # While predictions are scored the vocabulary is spread over both axes that hold parts of the head, and the rows over
 # data alone: a device then has whole columns of logits, and what is left to exchange are hidden states and sums.
@@ -45,14 +45,13 @@ def token_logprobs(
 
     head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
     found = score_chunks(chunks(hidden), head, chunks(jnp.asarray(rows.targets)), temperature, model.mesh)
-    logprob, entropy = (jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m] for x in found)
-    return logprob, entropy
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m], found)
 
 
 def chunk_size(num_rows: int, num_predictions: int, mesh: Mesh | None) -> int:
-    """Returns how many predictions of every row make a chunk: CHUNK over all rows and shards of the vocabulary."""
-    shards, parts = (1, 1) if mesh is None else (mesh.shape["tensor"] * mesh.shape["fsdp"], mesh.shape["context"])
-    size = min(CHUNK * shards // num_rows, num_predictions)
+    """Returns how many predictions of every row make a chunk, so that each device has the logits of CHUNK of them."""
+    devices, parts = (1, 1) if mesh is None else (mesh.size, mesh.shape["context"])
+    size = min(CHUNK * devices // num_rows, num_predictions)
     return max(parts, -(-size // parts) * parts)
 
 

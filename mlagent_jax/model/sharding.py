@@ -51,6 +51,16 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:need])
 
 
+def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
+    """Raises ValueError unless the rows of the embedding can be spread over the mesh."""
+    shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    if vocab_size % shards:
+        raise ValueError(
+            f"the model's {vocab_size} embedding rows are not divisible by mesh.fsdp * mesh.tensor = {shards}; lower "
+            "one of them, or raise mesh.data instead"
+        )
+
+
 def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
     """Returns the sharding of every parameter.
 

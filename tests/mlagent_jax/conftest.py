@@ -72,7 +72,29 @@ QWEN2_5_7B: dict[str, Any] = QWEN2_5_0_5B | {
     "tie_word_embeddings": False,
     "vocab_size": 152064,
 }
-REAL = {"0.5B": QWEN2_5_0_5B, "7B": QWEN2_5_7B}
+
+
+def _sizes(hidden: int, intermediate: int, num_layers: int, num_heads: int, num_kv_heads: int) -> dict[str, int]:
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": num_layers,
+        "max_window_layers": num_layers,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_kv_heads,
+    }
+
+
+# Every released size, with the number of parameters its checkpoint has.
+REAL = {
+    "0.5B": (QWEN2_5_0_5B, 494_032_768),
+    "1.5B": (QWEN2_5_0_5B | _sizes(1536, 8960, 28, 12, 2), 1_543_714_304),
+    "3B": (QWEN2_5_0_5B | _sizes(2048, 11008, 36, 16, 2), 3_085_938_688),
+    "7B": (QWEN2_5_7B, 7_615_616_512),
+    "14B": (QWEN2_5_7B | _sizes(5120, 13824, 48, 40, 8), 14_770_033_664),
+    "32B": (QWEN2_5_7B | _sizes(5120, 27648, 64, 40, 8), 32_763_876_352),
+    "72B": (QWEN2_5_7B | _sizes(8192, 29568, 80, 64, 8), 72_706_203_648),
+}
 SMALLER = {
     "bos_token_id": 0,
     "eos_token_id": 1,
@@ -170,13 +192,13 @@ def make_experience() -> Callable[..., Experience]:
     return _make_experience
 
 
-@pytest.fixture(scope="session", params=sorted(REAL))
-def real_config(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """A real checkpoint's config.json."""
+@pytest.fixture(scope="session", params=REAL)
+def real_config(request: pytest.FixtureRequest) -> tuple[dict[str, Any], int]:
+    """A real checkpoint's config.json, and its number of parameters."""
     return REAL[request.param]
 
 
-@pytest.fixture(scope="session")
-def shrunk_config(real_config: dict[str, Any]) -> dict[str, Any]:
+@pytest.fixture(scope="session", params=["0.5B", "7B"])
+def shrunk_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     """A real checkpoint's config.json with its head counts and flags, but small."""
-    return real_config | SMALLER
+    return REAL[request.param][0] | SMALLER

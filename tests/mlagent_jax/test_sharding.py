@@ -15,7 +15,14 @@ from jaxtyping import PyTree
 
 from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import RULES, make_mesh, parameter_shardings, parameters_of, place_batch
+from mlagent_jax.model.sharding import (
+    RULES,
+    check_vocabulary,
+    make_mesh,
+    parameter_shardings,
+    parameters_of,
+    place_batch,
+)
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.ppo.learner import Learner
@@ -171,6 +178,12 @@ def test_rows_of_a_batch_are_spread_over_data_and_fsdp(rows: Rows) -> None:
     placed = place_batch(rows, mesh_of(FAST))
     assert placed.tokens.sharding.spec == P(("data", "fsdp"))
     assert placed.tokens.addressable_shards[0].data.shape == (4, 16)
+
+
+def test_vocabulary_that_the_mesh_does_not_divide_is_refused() -> None:
+    check_vocabulary(152_064, mesh_of((1, 4, 2, 1)))
+    with pytest.raises(ValueError, match=r"the model's 2303 embedding rows are not divisible by .* = 4; lower one of"):
+        check_vocabulary(2303, mesh_of(FAST))
 
 
 def test_mesh_larger_than_the_machine_is_refused() -> None:

@@ -27,7 +27,7 @@ from mlagent_jax.model.hf.layout import (
     hf_slices,
 )
 from mlagent_jax.model.qwen2 import Qwen2, Remat
-from mlagent_jax.model.sharding import parameter_name, parameter_shardings
+from mlagent_jax.model.sharding import check_vocabulary, parameter_name, parameter_shardings
 
 
 def load_hf(
@@ -43,7 +43,8 @@ def load_hf(
 
     Raises:
         FileNotFoundError: if the directory, its config or a shard is missing.
-        ValueError: if a tensor is missing, unknown or of a wrong shape, each named.
+        ValueError: if a tensor is missing, unknown or of a wrong shape, each named; or if the mesh does not divide the
+            rows of the embedding.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -51,6 +52,7 @@ def load_hf(
     if mesh is None:
         shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
     else:
+        check_vocabulary(config.vocab_size, mesh)
         shardings = parameter_shardings(abstract, mesh)
     with Tensors(folder) as tensors:
         tensors.check(config)
