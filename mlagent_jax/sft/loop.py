@@ -1,11 +1,9 @@
-"""The fine-tuning stage: tokenizer, tellings, training until the held-out perplexity stops falling."""
+"""The fine-tuning stage: training until the held-out perplexity stops falling."""
 
 import math
-import random
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +22,11 @@ from mlagent_jax.model.sharding import make_mesh, place_batch
 from mlagent_jax.optim import cosine_schedule, make_optimizer
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
-from mlagent_jax.sft.data import Bucket, Dataset, batches, bucket_of, pack
+from mlagent_jax.sft.data import Batches
+from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, tell
 from mlagent_jax.sft.step import SFTEval, make_sft_eval, make_sft_step
 from mlagent_jax.train_state import make_state
-from rollout.augment import variants
-from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.trajectories import read_trajectories
-from rollout.types import Trajectory
-from rollout.wording import reword
-from tasks.naming import vocabulary_text
-from tasks.prompt import messages
-from tasks.state import State
-
-NAME_COUNT = 40  # how often every file name is put to a fresh tokenizer, so that each becomes few tokens
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is trained on, and what the held-out perplexity is taken on; no trajectory is in both."""
-
-    train: Dataset
-    heldout: Dataset
-    bucket: Bucket
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
@@ -75,44 +55,6 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]) -> ChatTokenizer:
-    """Returns the policy's tokenizer, and leaves it in `folder`: the checkpoint's, or one trained on all tellings."""
-    if config.model.path is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in TOKENIZER_FILES:
-            source = Path(config.model.path) / name
-            if not source.is_file():
-                raise ValueError(f"{source}: no such file; model.path needs the tokenizer beside the weights")
-            shutil.copyfile(source, folder / name)
-    else:
-        texts = [message["content"] for states in told for state in states for message in messages(state)]
-        texts += [vocabulary_text()] * NAME_COUNT
-        train_tokenizer(texts, folder, config.tokenizer.vocab_size)
-    return ChatTokenizer(folder)
-
-
-def tell(config: Config, trajectories: Sequence[Trajectory]) -> list[list[State]]:
-    """Returns every trajectory in `sft.wordings` wordings, the recorded one first."""
-    return [variants(trajectory, config.sft.wordings, config.seed, reword) for trajectory in trajectories]
-
-
-def load_data(config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]]) -> Data:
-    """Returns the rows of training, epoch after epoch, and those of the held-out perplexity."""
-    sft = config.sft
-    num_heldout = max(1, round(sft.heldout_share * len(told)))
-    order = random.Random(f"{config.seed}/sft/split").sample(range(len(told)), len(told))
-    heldout = [state for index in order[:num_heldout] for state in told[index][:2]]
-    train = [state for index in order[num_heldout:] for state in told[index]]
-    rows: list = []
-    num_cut = 0
-    for epoch in range(math.ceil(sft.num_epochs)):
-        packed = pack(train, tokenizer, sft.max_length, config.seed + epoch)
-        rows += packed.rows[: round(len(packed.rows) * min(1.0, sft.num_epochs - epoch))]
-        num_cut = packed.num_cut
-    train_set, heldout_set = Dataset(tuple(rows), num_cut), pack(heldout, tokenizer, sft.max_length, config.seed)
-    return Data(train_set, heldout_set, bucket_of([train_set, heldout_set], sft.max_length))
-
-
 def train(
     config: Config, model: nnx.Module, data: Data, mesh: Mesh, run_dir: RunDir, reporter: Reporter
 ) -> dict[str, Any]:
@@ -121,9 +63,11 @@ def train(
     Every `eval_every` steps the held-out perplexity is read; the parameters with the lowest are kept, and training ends
     when `patience` readings in a row have brought no lower one.
     """
+    from mlagent_jax.sft.stream import stream  # grain takes most of a second to import, which only this has to spend
+
     sft = config.sft
-    num_steps = math.ceil(len(data.train.rows) / sft.batch_size)
-    num_steps = min(num_steps, sft.max_steps or num_steps)
+    batches = Batches(data.train, data.bucket, sft.batch_size)
+    num_steps = min(len(batches), sft.max_steps or len(batches))
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
     kept = config.optimizer_state
     optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, kept.dtype)
@@ -133,25 +77,26 @@ def train(
     step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
-    with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log:
+    with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log, closing(stream(batches)) as upcoming:
         saved = checkpoints.latest({"state": state, "best": best})
         if saved is not None:
             tree, notes = saved
             state, best = tree["state"], tree["best"]
             best_loss, since_best = notes["best_loss"], notes["since_best"]
             tokens, seconds = notes["tokens"], notes["seconds"]
+            upcoming.set_state(notes["data"])
         best = jax.tree.map(jnp.copy, best)  # the step donates its state
         done = int(state.step)
         log.rewind("sft/step", done)
         with reporter.bar("sft", num_steps, done) as bar:
-            for index, rows in enumerate(batches(data.train.rows, data.bucket, sft.batch_size)):
-                if index < done or index >= num_steps or since_best >= sft.patience:
-                    continue
+            for index in range(done, num_steps):
+                if since_best >= sft.patience:
+                    break
                 began = time.monotonic()
-                state, found = step(state, place_batch(rows, mesh))
+                state, found = step(state, place_batch(next(upcoming), mesh))
                 loss = float(found["loss"])
                 seconds += time.monotonic() - began
-                tokens += sum(len(row.tokens) for row in data.train.rows[index * sft.batch_size :][: sft.batch_size])
+                tokens += batches.num_tokens(index)
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"loss became {loss} at step {index + 1}; lower sft.learning_rate")
                 figures = {"loss": loss, "tokens_per_second": tokens / seconds}
@@ -167,6 +112,7 @@ def train(
                 log.write(line)
                 if "sft/heldout_loss" in line:
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
+                    notes["data"] = upcoming.get_state()
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
     nnx.update(model, best)
     return {
@@ -181,7 +127,7 @@ def train(
 def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
     """Returns the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
     total = weight = 0.0
-    for rows in batches(data.heldout.rows, data.bucket, batch_size):
+    for rows in Batches(data.heldout, data.bucket, batch_size):
         loss, count = evaluate(parameters, place_batch(rows, mesh))
         total, weight = total + float(loss), weight + float(count)
     return total / weight

@@ -19,10 +19,14 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh, parameters_of
 from mlagent_jax.progress import Bar, Reporter
-from mlagent_jax.rows import Row
+from mlagent_jax.rows import Rows
 from mlagent_jax.run_dir import RunDir
-from mlagent_jax.sft import loop
+from mlagent_jax.sft import inputs, loop
 from mlagent_jax.sft.data import Dataset, bucket_of
+from mlagent_jax.sft.packing import size_of
+from mlagent_jax.sft.step import SFTStep
+from mlagent_jax.train_state import TrainState
+from rollout.chat import Rendering
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import WORDS, Names
@@ -71,23 +75,20 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     jax.config.update("jax_compilation_cache_dir", None)
 
 
-def data_of(train_seed: int, heldout_seed: int) -> loop.Data:
+def data_of(train_seed: int, heldout_seed: int, num_steps: int = STEPS) -> inputs.Data:
     """Returns rows of noisy counting, forward or backward by the seed."""
 
     def rows(seed: int, count: int) -> Dataset:
         rng = np.random.default_rng(seed)
         made = []
         for _ in range(count):
-            row, step = Row(), 1 if seed % 2 else -1
+            step = 1 if seed % 2 else -1
             tokens = (rng.integers(64) + step * np.arange(12) + rng.integers(0, 2, 12)) % 64
-            row.add(tokens.tolist())
-            for index in range(11):
-                row.predict(index, int(tokens[index + 1]))
-            made.append(row)
-        return Dataset(tuple(made), 0)
+            made.append(Rendering(tokens.tolist(), [(1, 12)]))
+        return Dataset(made.__getitem__, tuple(size_of(one, 12) for one in made), tuple((i,) for i in range(count)))
 
-    train, heldout = rows(train_seed, 2 * STEPS), rows(heldout_seed, 3)
-    return loop.Data(train, heldout, bucket_of([train, heldout], 12))
+    train, heldout = rows(train_seed, 2 * num_steps), rows(heldout_seed, 3)
+    return inputs.Data(train, heldout, bucket_of([train, heldout], 12))
 
 
 def config_of(**settings: Any) -> Config:
@@ -96,7 +97,7 @@ def config_of(**settings: Any) -> Config:
     )
 
 
-def train(model: Qwen2, folder: Path, data: loop.Data, config: Config, interrupt_at: int | None = None) -> Ended:
+def train(model: Qwen2, folder: Path, data: inputs.Data, config: Config, interrupt_at: int | None = None) -> Ended:
     folder.mkdir(exist_ok=True)
     figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), RunDir(folder), Stopping(interrupt_at))
     metrics = read_metrics(folder / "metrics.jsonl")
@@ -116,24 +117,52 @@ def checkpoint_arrays(folder: Path, make_model: Callable[..., Qwen2], config: Co
     return found[0]
 
 
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The tokens of every batch that a step is given, from here on."""
+    batches: list[bytes] = []
+
+    def make_sft_step(*arguments: Any) -> SFTStep:
+        step = make_real_step(*arguments)
+
+        def recorded(state: TrainState, rows: Rows) -> tuple[TrainState, dict[str, jax.Array]]:
+            batches.append(np.asarray(rows.tokens).tobytes())
+            return step(state, rows)
+
+        return recorded
+
+    make_real_step = loop.make_sft_step
+    monkeypatch.setattr(loop, "make_sft_step", make_sft_step)
+    return batches
+
+
 def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
-    make_model: Callable[..., Qwen2], tmp_path: Path
+    make_model: Callable[..., Qwen2], tmp_path: Path, fed: list[bytes]
 ) -> None:
-    config, data = config_of(eval_every=3), data_of(1, 3)
+    num_steps, every = 100, 15
+    config, data = config_of(eval_every=every, patience=100), data_of(1, 3, num_steps)
     whole = train(make_model(), tmp_path / "whole", data, config)
-    for at in (5, 7):  # two steps after the first checkpoint, one step after the second
+    order = [*fed]
+    assert len(set(order)) == num_steps
+    # before the first checkpoint, then twice between two, just before one is written, just after, near the end
+    for at, start in ((4, 0), (20, 0), (24, 15), (45, 15), (46, 30), (99, 45)):
+        fed.clear()
         with pytest.raises(KeyboardInterrupt):
             train(make_model(), tmp_path / "cut", data, config, interrupt_at=at)
+        assert fed == order[start:at]
+    fed.clear()
     resumed = train(make_model(), tmp_path / "cut", data, config)
+    assert fed == order[90:]
     jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
-    assert resumed.metrics == whole.metrics
-    assert [line["sft/step"] for line in whole.metrics] == list(range(1, STEPS + 1))
+    assert resumed.metrics == whole.metrics  # held-out figures too
+    assert [line["sft/step"] for line in whole.metrics] == list(range(1, num_steps + 1))
     assert resumed.figures == whole.figures
     found, expected = (checkpoint_arrays(tmp_path / name, make_model, config) for name in ("cut", "whole"))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert whole.metrics[-1]["sft/loss"] < whole.metrics[0]["sft/loss"]
+    fed.clear()
     again = train(make_model(), tmp_path / "whole", data, config)  # everything is done: nothing changes
-    assert (again.figures, again.metrics) == (whole.figures, whole.metrics)
+    assert not fed and (again.figures, again.metrics) == (whole.figures, whole.metrics)
     jax.tree.map(np.testing.assert_array_equal, again.parameters, whole.parameters)
 
 
@@ -200,12 +229,12 @@ def trajectories() -> list[Trajectory]:
 
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5, heldout_share=0.2))
-    told = loop.tell(config, trajectories)
-    tokenizer = loop.make_tokenizer(config, tmp_path, told)
-    data = loop.load_data(config, tokenizer, told)
+    told = inputs.tell(config, trajectories)
+    tokenizer = inputs.make_tokenizer(config, tmp_path, told)
+    data = inputs.load_data(config, tokenizer, told)
 
     def words(dataset: Dataset) -> list[str]:
-        texts = [tokenizer.decode(row.tokens) for row in dataset.rows]
+        texts = [tokenizer.decode(dataset.row(index).tokens) for index in range(len(dataset.rows))]
         return [word for text in texts for word in WORDS[:10] if f"Predict the {word}." in text]
 
     train, heldout = words(data.train), words(data.heldout)
@@ -217,4 +246,14 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
 def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(model=Model(path=str(tmp_path)))
     with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
-        loop.make_tokenizer(config, tmp_path / "tokenizer", loop.tell(config, trajectories))
+        inputs.make_tokenizer(config, tmp_path / "tokenizer", inputs.tell(config, trajectories))
+
+
+def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
+    config = Config(sft=SFT(max_length=20, wordings=1))
+    told = inputs.tell(config, trajectories)
+    tokenizer = inputs.make_tokenizer(config, tmp_path, told)
+    with pytest.raises(
+        ValueError, match=r"no rows for training: 9 tellings, none with a turn within sft\.max_length=20"
+    ):
+        inputs.load_data(config, tokenizer, told)

@@ -1,0 +1,143 @@
+"""Fine-tuning that is killed outright, twice, leaves what an uninterrupted one leaves, to the bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jaxtyping import PyTree
+
+from mlagent_jax.run_dir import BY_NAME, RunDir
+from mlagent_jax.train import parse_arguments
+from rollout.trajectories import write_trajectories
+from rollout.types import Snapshot, Step, Trajectory
+from tasks.feedback import Feedback, Outcome
+from tasks.naming import WORDS, Names
+
+ROOT = Path(__file__).parents[2]
+NUM_STEPS, EVERY = 100, 12
+SETTINGS = [
+    "model.num_layers=1",
+    "model.hidden_size=32",
+    "model.num_heads=1",
+    "model.num_kv_heads=1",
+    "model.intermediate_size=64",
+    "model.rope_theta=10000.0",
+    "model.induction_init=false",
+    "tokenizer.vocab_size=512",
+    "sft.wordings=2",
+    "sft.max_length=1024",
+    "sft.batch_size=1",
+    "sft.num_epochs=20.0",
+    f"sft.max_steps={NUM_STEPS}",
+    f"sft.eval_every={EVERY}",
+    "sft.patience=100",
+]
+
+
+def trajectories() -> list[Trajectory]:
+    """Returns 24 trajectories of one to three turns."""
+    rng, snapshot = random.Random(0), Snapshot({}, 0.0, None, "", 0.0)
+    made = []
+    for number in range(24):
+        steps = tuple(
+            Step(
+                f"Thought: try the {rng.choice(WORDS)}.",
+                "Edit Script",
+                {},
+                Feedback(Outcome.EDIT, f"validation r2: {rng.random():.4f}", None),
+                snapshot,
+                snapshot,
+                0.0,
+            )
+            for _ in range(rng.randrange(1, 4))
+        )
+        names = Names("project", "train.csv", "test.csv", "train.py")
+        problem = f"Predict the {rng.choice(WORDS)}."
+        made.append(Trajectory(f"{number}", "toy", 0, names, problem, (), steps, "step_limit"))
+    return made
+
+
+def start(root: Path) -> subprocess.Popen[bytes]:
+    """Starts the real command, which finds the programs that an earlier one has compiled."""
+    programs = {
+        "JAX_COMPILATION_CACHE_DIR": str(root.parent / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    command = [sys.executable, "-m", "mlagent_jax.train", "stage=sft", *SETTINGS, f"run_dir={root}"]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | programs, stderr=subprocess.PIPE)
+
+
+def finish(root: Path) -> str:
+    """Runs the command to its end and returns what it said."""
+    process = start(root)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 0, said
+    return said
+
+
+def collected(root: Path) -> Path:
+    """Returns a run directory whose trajectories are there."""
+    run_dir, (config, _) = RunDir(root), parse_arguments([*SETTINGS, f"run_dir={root}"])
+    root.mkdir()
+    run_dir.begin(BY_NAME["collect"], config)
+    write_trajectories(run_dir.path("trajectories", "all.parquet"), trajectories())
+    run_dir.path("ideas.json").write_text("[]")
+    run_dir.finish(BY_NAME["collect"], config, {}, 0.0)
+    return root
+
+
+def metrics(root: Path) -> list[dict[str, float]]:
+    """Returns the whole lines so far, without the clock."""
+    path = root / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+
+
+def kill_at(root: Path, step: int) -> int:
+    """Kills the run once it has logged `step`; returns the last step it logged."""
+    process = start(root)
+    deadline = time.monotonic() + 600
+    while not any(line["sft/step"] >= step for line in metrics(root)):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return int(metrics(root)[-1]["sft/step"])
+
+
+def checkpoint(root: Path) -> tuple[PyTree, dict]:
+    """Returns the arrays and notes of the newest checkpoint."""
+    with ocp.CheckpointManager(root / "sft" / "checkpoints") as manager:
+        parts = ocp.args.Composite(state=ocp.args.StandardRestore(), notes=ocp.args.JsonRestore())
+        found = manager.restore(manager.latest_step(), args=parts)
+    return found["state"], found["notes"]
+
+
+@pytest.mark.slow
+def test_a_killed_fine_tuning_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, cut = collected(tmp_path / "whole"), collected(tmp_path / "cut")
+    finish(whole)
+    first = kill_at(cut, EVERY + 5)
+    second = kill_at(cut, first + 2 * EVERY)
+    assert EVERY < first < second < NUM_STEPS
+    assert "sft: going on where it stopped" in finish(cut)
+
+    assert metrics(cut) == metrics(whole)
+    assert [line["sft/step"] for line in metrics(whole)] == list(range(1, NUM_STEPS + 1))
+    assert (cut / "sft/model/model.safetensors").read_bytes() == (whole / "sft/model/model.safetensors").read_bytes()
+    (arrays, notes), (expected, expected_notes) = checkpoint(cut), checkpoint(whole)
+    jax.tree.map(np.testing.assert_array_equal, arrays, expected)
+    for one in (notes, expected_notes):
+        assert one.pop("seconds") > 0
+    assert notes == expected_notes and notes["data"] == {"next_index": NUM_STEPS}
