@@ -63,7 +63,7 @@ def train(
     Every `eval_every` steps the held-out perplexity is read; the parameters with the lowest are kept, and training ends
     when `patience` readings in a row have brought no lower one.
     """
-    from mlagent_jax.sft.stream import stream  # grain takes most of a second to import, which only this has to spend
+    from mlagent_jax.sft.stream import stream  # brings grain, which nothing else that imports this file needs
 
     sft = config.sft
     batches = Batches(data.train, data.bucket, sft.batch_size)

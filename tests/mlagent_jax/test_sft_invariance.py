@@ -86,7 +86,7 @@ def by_telling(told: list[Rendering], rows: list[tuple[int, ...]], values: np.nd
     return [found[index] for index in range(len(told))]
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(told=several, rng=st.randoms(use_true_random=False))
 def test_padding_packing_and_the_order_of_rows_change_neither_loss_nor_gradient(
     learner: Learner, told: list[Rendering], rng: Any
