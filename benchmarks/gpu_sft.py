@@ -5,12 +5,13 @@
 
 Steps in bf16 with fp32 weights on packed rows of 8192 tokens, all predicted, from random weights. Needs JAX, Flax,
 optax, jaxtyping and this repository; docs/performance.md says what is measured. Prints a line of JSON for each shape,
-and one of all at the end.
+and one of all at the end; the exit status is 1 if a shape failed.
 """
 
 import argparse
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 from benchmarks.figures import versions
@@ -46,6 +47,7 @@ def main() -> None:
         details = {"versions": versions(("jax", "flax", "optax", "torch", "transformers")), "results": results}
         arguments.out.write_text(json.dumps(found | details, indent=1) + "\n")
     print(json.dumps(found))
+    sys.exit(int(len(results) < len(shapes)))
 
 
 if __name__ == "__main__":

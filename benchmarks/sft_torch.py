@@ -22,8 +22,8 @@ from transformers import Qwen2ForCausalLM
 from benchmarks.worker import serve
 
 LEARNING_RATE, BETAS, CLIP_NORM = 1e-4, (0.9, 0.95), 1.0
-# `mask` and `causal` are SDPA, with an explicit mask or none; none serves rows of one sequence, whose padding comes last
-# and is seen by no target.
+# `mask` and `causal` are SDPA, with an explicit mask and without. Without is for rows of one sequence, as no target
+# sees the padding behind it.
 ATTENTION = {"mask": "sdpa", "causal": "sdpa", "flex": "flex_attention"}
 
 

@@ -45,7 +45,8 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerFailed(f"ended with status {self._process.wait()} at {request!r}; see {self._log.name}")
+            last = Path(self._log.name).read_text().strip().splitlines()[-1:] or ["it said nothing"]
+            raise WorkerFailed(f"ended with status {self._process.wait()} at {request!r}: {last[0]}")
         answer = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
