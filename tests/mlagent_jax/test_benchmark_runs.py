@@ -36,7 +36,7 @@ def bare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "sitecustomize.py").write_text(WITHOUT_MORE)
     environment = os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800
     )
 
 
