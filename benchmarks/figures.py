@@ -1,0 +1,58 @@
+"""What a comparison comes to: medians, their ratio, and how far it swung."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Returns how many times as fast we are, from paired seconds: ratio of medians, lowest and highest of all pairs."""
+    each = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return {
+        "ratio": round(statistics.median(theirs) / statistics.median(ours), 4),
+        "ratio_low": round(min(each), 4),
+        "ratio_high": round(max(each), 4),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Returns what the run took place on."""
+    info = Path("/proc/cpuinfo")
+    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
+    fields = {key.strip(): value.strip() for key, value in lines.items()}
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": fields.get("model name", platform.machine()),
+        "features": [name for name in CPU_FEATURES if name in fields.get("flags", "").split()],
+    }
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of Python and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Returns a Markdown table; the first row is the heading."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
+
+
+def write_results(folder: Path, name: str, result: dict[str, Any], words: str) -> None:
+    """Writes `name`.json and `name`.md into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    (folder / f"{name}.md").write_text(words + "\n")

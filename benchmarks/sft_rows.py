@@ -1,0 +1,47 @@
+"""Rows of made-up conversations, packed as those of the fine-tuning stage are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.sft_shapes import Load, Shape
+from mlagent_jax.rows import Row, Rows, stack_rows
+
+PROMPT = 0.27  # share of a conversation before the agent's first turn
+RESPONSE, OBSERVATION = 89, 59  # tokens of a turn of the agent's, and of what it sees then: the quickstart's means
+
+
+def make_batches(shape: Shape, count: int) -> list[Rows]:
+    """Returns `count` batches of one seed, all of one shape."""
+    rng = np.random.default_rng(0)
+    rows = [_row(shape, rng) for _ in range(count * shape.batch_size)]
+    num_predictions = -(-max(len(row.targets) for row in rows) // 64) * 64
+    return [
+        stack_rows(rows[i : i + shape.batch_size], shape.length, num_predictions, shape.num_segments)
+        for i in range(0, len(rows), shape.batch_size)
+    ]
+
+
+def load_of(batches: Sequence[Rows]) -> Load:
+    """Returns what one pass over the batches holds; sequences in a row do not see one another."""
+    real = [rows.layout.segments > 0 for rows in batches]
+    return Load(
+        tokens=int(sum(mask.sum() for mask in real)),
+        targets=int(sum((rows.weights > 0).sum() for rows in batches)),
+        pairs=int(sum((rows.positions[mask] + 1).sum() for rows, mask in zip(batches, real, strict=True))),
+    )
+
+
+def _row(shape: Shape, rng: np.random.Generator) -> Row:
+    row = Row()
+    total = int(shape.length * rng.uniform(*shape.fill))
+    parts = rng.dirichlet(np.full(shape.num_segments, 8.0))
+    for length in (total * parts).astype(int):
+        offset = len(row.tokens)
+        tokens = rng.integers(0, shape.network.vocab_size, length).tolist()
+        row.add(tokens)
+        begin = int(PROMPT * length)
+        for i in range(1, length):
+            if not shape.turns or (i >= begin and (i - begin) % (RESPONSE + OBSERVATION) < RESPONSE):
+                row.predict(offset + i - 1, tokens[i])
+    return row

@@ -1,0 +1,50 @@
+"""How fast our fine-tuning step is beside transformers' on this machine's CPU.
+
+    python -m benchmarks.sft_throughput [--shape quickstart|smollm2] [--dtype float32|bfloat16] [--batches 3]
+                                        [--rounds 10] [--results benchmarks/results/sft_throughput]
+
+Both sides begin with the same weights and packed rows, and must find the same losses and gradient norms, or nothing is
+reported. Each side is a process of its own, with all cores; they take turns and never run together. The peer is the
+fastest of its variants. docs/performance.md says what is measured. Writes SHAPE-DTYPE.json and .md.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.figures import machine, versions, write_results
+from benchmarks.sft_compare import TOLERANCE, Unequal, last_line, run, variants, words
+from benchmarks.sft_shapes import SHAPES
+from benchmarks.worker import WorkerFailed
+from mlagent_jax.summary import commit
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="quickstart")
+    parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
+    parser.add_argument("--batches", type=int, default=3, help="batches of a pass, one step each")
+    parser.add_argument("--rounds", type=int, default=10, help="passes of each side, in turns")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sft_throughput"))
+    arguments = parser.parse_args()
+    tried = variants(arguments.dtype, peer=True)
+    try:
+        found = run(arguments.shape, arguments.dtype, arguments.batches, arguments.rounds, tried)
+    except (Unequal, WorkerFailed) as error:
+        sys.exit(str(error))
+    result = {
+        "commit": commit(),
+        "versions": versions(("jax", "flax", "optax", "torch", "transformers")),
+        "machine": machine(),
+        "command": " ".join(["python -m benchmarks.sft_throughput", *sys.argv[1:]]),
+        **found,
+    }
+    write_results(arguments.results, f"{arguments.shape}-{arguments.dtype}", result, words(result))
+    print(words(result))
+    print(json.dumps(last_line(result)))
+
+
+if __name__ == "__main__":
+    main()
