@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.sft_rows import load_of, make_batches
+from benchmarks.sft_rows import load_of, make_batches, segments_of
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import serve
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import make_mesh, place_batch
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.sft.step import make_sft_step
@@ -37,9 +37,9 @@ class Ours:
         self.batches = make_batches(self.shape, num_batches)
         self.mesh = make_mesh(1, 1, 1, 1)
 
-    def model(self, dtype: str = "float32", remat: bool = False) -> Qwen2:
+    def model(self, dtype: str = "float32", remat: Remat = "none") -> Qwen2:
         """Returns the network with the weights that both sides begin with."""
-        return Qwen2(self.shape.network, nnx.Rngs(0), jnp.dtype(dtype), remat)
+        return Qwen2(self.shape.network, nnx.Rngs(0), jnp.dtype(dtype), remat, self.mesh)
 
     def make(self, peer: bool) -> dict[str, Any]:
         """Leaves the batches and, where there is a `peer`, the weights; returns what the batches hold."""
@@ -55,13 +55,13 @@ class Ours:
                 self.folder / f"batch{i}.npz",
                 tokens=rows.tokens,
                 positions=rows.positions,
-                segments=rows.layout.segments,
+                segments=segments_of(rows),
                 sources=flat[index],
                 targets=rows.targets.reshape(-1)[index],
             )
         return {"tokens": load.tokens, "targets": load.targets, "pairs": load.pairs}
 
-    def start(self, dtype: str, remat: bool) -> list[dict[str, float]]:
+    def start(self, dtype: str, remat: Remat) -> list[dict[str, float]]:
         """Compiles the step and returns loss and gradient norm of the first pass over the batches."""
         # in fp32 a GPU would else round the factors of every product to 10 bits
         jax.config.update("jax_default_matmul_precision", "highest" if dtype == "float32" else None)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from benchmarks.sft_shapes import Load, Shape
 from mlagent_jax.rows import Row, Rows, stack_rows
@@ -17,19 +18,26 @@ def make_batches(shape: Shape, count: int) -> list[Rows]:
     rows = [_row(shape, rng) for _ in range(count * shape.batch_size)]
     num_predictions = -(-max(len(row.targets) for row in rows) // 64) * 64
     return [
-        stack_rows(rows[i : i + shape.batch_size], shape.length, num_predictions, shape.num_segments)
+        stack_rows(rows[i : i + shape.batch_size], shape.length, num_predictions)
         for i in range(0, len(rows), shape.batch_size)
     ]
 
 
 def load_of(batches: Sequence[Rows]) -> Load:
     """Returns what one pass over the batches holds; sequences in a row do not see one another."""
-    real = [rows.layout.segments > 0 for rows in batches]
+    real = [segments_of(rows) > 0 for rows in batches]
     return Load(
         tokens=int(sum(mask.sum() for mask in real)),
         targets=int(sum((rows.weights > 0).sum() for rows in batches)),
         pairs=int(sum((rows.positions[mask] + 1).sum() for rows, mask in zip(batches, real, strict=True))),
     )
+
+
+def segments_of(rows: Rows) -> Int[np.ndarray, "B T"]:
+    """Returns the sequence of each token, from 1; 0 is padding. No sequence may have one token only."""
+    ends, positions = np.asarray(rows.layout.ends), np.asarray(rows.positions)
+    real = (ends > np.arange(1, ends.shape[1] + 1)) | (positions > 0)
+    return np.cumsum(real & (positions == 0), axis=1) * real
 
 
 def _row(shape: Shape, rng: np.random.Generator) -> Row:

@@ -64,7 +64,7 @@ def test_sides_agree_on_equal_weights_and_are_refused_on_others(tmp_path: Path) 
     bench = Bench("tiny", tmp_path, 2)
     with bench.worker("ours") as ours, bench.worker("peer") as peer:
         ours.ask("make", peer=True)
-        reference = ours.ask("start", dtype="float32", remat=False)
+        reference = ours.ask("start", dtype="float32", remat="none")
         require_equal(reference, peer.ask("start", **EAGER), 1e-4, "peer")
         weights = tmp_path / "weights" / "model.safetensors"
         tensors = load_file(weights)
@@ -81,7 +81,7 @@ def test_comparison_runs_from_end_to_end() -> None:
     line = last_line(found)
     assert line["ratio_low"] <= line["ratio"] <= line["ratio_high"]
     errors = {variant["name"]: variant["error"] for variant in found["variants"]}
-    assert errors["remat=False"] is errors["eager, mask, float32 weights"] is None
+    assert errors["remat=none"] is errors["eager, mask, float32 weights"] is None
     assert "would mix them" in errors["eager, causal, float32 weights"]
     assert "eager, mask, float32 weights" in words(found)
 
