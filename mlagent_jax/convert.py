@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlagent_jax.model.gguf import LlamaGGUF
 from mlagent_jax.model.hf import save_tensors
+from mlagent_jax.model.llama_gguf import LlamaGGUF
 from rollout.gguf_tokenizer import write_gguf_tokenizer
 
 

@@ -120,12 +120,13 @@ def gguf_name(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("type_", "tied"), [(Type.F32, True), (Type.F16, False), (Type.BF16, True), (Type.Q8_0, False), (Type.Q4_1, True)]
+    ("type_", "tied"),
+    [(Type.F32, True), (Type.F16, False), (Type.BF16, True), (Type.Q8_0, False), (Type.Q4_1, True)],
+    ids=lambda value: getattr(value, "name", None),
 )
 def test_logits_are_those_of_the_llama_in_the_file(type_: Type, tied: bool, tmp_path: Path) -> None:
     llama = make_llama(tied)
     out = tmp_path / "models" / "tiny"
-    out.parent.mkdir()
     convert.convert(write_gguf(tmp_path / "tiny.gguf", llama, type_), out)
     rows = np.random.default_rng(0).integers(0, llama.config.vocab_size, (2, 40))
     with torch.no_grad():
