@@ -97,9 +97,7 @@ class LlamaGGUF:
             raise ValueError(f"{self.path}: its architecture is {architecture!r}; expected 'llama'")
         for key, value in self.metadata.items():
             if key.startswith("llama.") and key.removeprefix("llama.") not in KEYS:
-                raise ValueError(
-                    f"{self.path}: {key}={value!r} is not a setting of Qwen2 networks, so it cannot be one"
-                )
+                raise ValueError(f"{self.path}: {key}={value!r} has no counterpart in a Qwen2 network")
         if GGUF_NAMES["embed_tokens"] not in self._found:
             raise ValueError(f"{self.path}: {GGUF_NAMES['embed_tokens']}: missing; expected a whole Llama checkpoint")
         width, heads = self._size("embedding_length"), self._size("attention.head_count")
@@ -125,8 +123,8 @@ class LlamaGGUF:
 
     def _size(self, key: str, default: int | None = None) -> int:
         value = self.metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int):
-            raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a whole number")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a whole number of 1 or more")
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
@@ -140,7 +138,7 @@ class LlamaGGUF:
         """Raises ValueError, naming them, unless the tensors are those of such a network, by name and shape."""
         shapes = hf_shapes(self.config)
         wanted = {GGUF_NAMES[name]: shapes[TOP_NAMES[name]] for name in top_names(self.config)}
-        for name in GGUF_NAMES.keys() & LAYER_NAMES.keys():
+        for name in (name for name in LAYER_NAMES if name in GGUF_NAMES):
             for layer in range(self.config.num_layers):
                 wanted[_layer_name(name, layer)] = shapes[hf_layer_name(name, layer)]
         found = {name: tuple(int(size) for size in tensor.shape[::-1]) for name, tensor in self._found.items()}
