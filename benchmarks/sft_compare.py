@@ -59,7 +59,9 @@ class Bench:
 
 def variants(dtype: str, peer: bool) -> list[Variant]:
     """Returns every way to run the step: ours, and where there is a `peer` all of its that could be the fastest."""
-    found = [Variant("ours", f"remat={remat}", {"dtype": dtype, "remat": remat}) for remat in ("none", "matmuls", "layer")]
+    found = [
+        Variant("ours", f"remat={remat}", {"dtype": dtype, "remat": remat}) for remat in ("none", "matmuls", "layer")
+    ]
     weights = dict.fromkeys(["float32", dtype])
     for kept, attention, compiled in product(weights, ("mask", "causal", "flex"), (False, True)) if peer else ():
         name = f"{'compiled' if compiled else 'eager'}, {attention}, {kept} weights"

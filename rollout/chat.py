@@ -165,28 +165,43 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Chat
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return write_tokenizer(tokenizer, folder, "Qwen2Tokenizer", CHAT_TEMPLATE, 32768)
+
+
+def write_tokenizer(
+    tokenizer: Tokenizer, folder: Path, tokenizer_class: str, chat_template: str, max_length: int
+) -> ChatTokenizer:
+    """Returns `tokenizer`, written to `folder` in the two files of a checkpoint.
+
+    Args:
+        tokenizer: one with ChatML's special tokens.
+        folder: made if missing.
+        tokenizer_class: what transformers is told to load it as.
+        chat_template: Jinja, as transformers keeps it.
+        max_length: tokens of a context.
+    """
     added = {
-        str(tokenizer.token_to_id(token)): {
-            "content": token,
-            "lstrip": False,
-            "normalized": False,
-            "rstrip": False,
-            "single_word": False,
-            "special": True,
+        str(token_id): {
+            "content": token.content,
+            "lstrip": token.lstrip,
+            "normalized": token.normalized,
+            "rstrip": token.rstrip,
+            "single_word": token.single_word,
+            "special": token.special,
         }
-        for token in SPECIAL_TOKENS
+        for token_id, token in tokenizer.get_added_tokens_decoder().items()
     }
     config = {
-        "tokenizer_class": "Qwen2Tokenizer",
+        "tokenizer_class": tokenizer_class,
         "add_prefix_space": False,
         "added_tokens_decoder": added,
         "bos_token": None,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": chat_template,
         "clean_up_tokenization_spaces": False,
         "eos_token": END,
         "errors": "replace",
         "extra_special_tokens": [START],
-        "model_max_length": 32768,
+        "model_max_length": max_length,
         "pad_token": END_OF_TEXT,
         "split_special_tokens": False,
         "unk_token": None,

