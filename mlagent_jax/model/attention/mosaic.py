@@ -91,7 +91,7 @@ def _backward(
     (batch, heads, num_queries, dim), kv_heads = q.shape, k.shape[1]
     group = heads // kv_heads
     # what each query's gradient of the scores must lose, so that it sums to zero over the keys
-    delta = jnp.einsum("bnth,bnth->bnt", out, d_out, preferred_element_type=jnp.float32)[:, :, None]
+    delta = jnp.sum(out.astype(jnp.float32) * d_out, axis=3)[:, :, None]
     seen = seen_blocks(ends, offset[0], num_queries, *cut)
 
     by_query, by_key, key_ends, per_query = _query_major_specs(group, dim, cut)

@@ -99,7 +99,7 @@ def _forward(
 def _backward(scale: float, interpret: bool, saved: tuple[Array, ...], d_out: Array) -> tuple[Array | None, ...]:
     q, k, v, ends, offset, out, lse = saved
     # what each query's gradient of the scores must lose, so that it sums to zero over the keys
-    delta = jnp.einsum("btnh,btnh->bnt", out, d_out, preferred_element_type=jnp.float32)
+    delta = jnp.sum(out.astype(jnp.float32) * d_out, axis=3).swapaxes(1, 2)
     arrays = (offset, q, k, v, ends, d_out, lse, delta)
 
     tile = tiles_for(q.shape[3], q.dtype).dq
