@@ -48,10 +48,9 @@ def test_bfloat16_loses_no_more_than_its_own_rounding(head_dim: int, shared: boo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("heads", [(2, 2), (14, 2)])
-def test_rows_of_several_large_blocks(heads: tuple[int, int], shared: bool, check_attention: Callable) -> None:
+def test_rows_of_several_large_blocks(shared: bool, check_attention: Callable) -> None:
     attend = partial(splash_attention, shared=shared, interpret=True)
-    check_attention(attend, "shared" if shared else "packed", length=2200, heads=heads, head_dim=64)
+    check_attention(attend, "shared" if shared else "packed", length=1200, heads=(14, 2), head_dim=64)
 
 
 @pytest.mark.parametrize("name", ["packed", "shared"])
