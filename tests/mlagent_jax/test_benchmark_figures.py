@@ -44,7 +44,7 @@ def test_padding_and_other_sequences_are_no_load() -> None:
     for tokens in ([1, 2, 3], [4, 5]):
         row.add(tokens)
     row.predict(0, 2)
-    assert load_of([stack_rows([row, Row()], 8, 2, 2)]) == Load(tokens=5, targets=1, pairs=1 + 2 + 3 + 1 + 2)
+    assert load_of([stack_rows([row, Row()], 8, 2)]) == Load(tokens=5, targets=1, pairs=1 + 2 + 3 + 1 + 2)
 
 
 def test_shape_called_quickstart_is_the_quickstarts() -> None:

@@ -1,4 +1,8 @@
-"""Attention under a layout, by the kernel that fits the machine, on every mesh."""
+"""Attention under a layout, by the kernel that fits the machine, on every mesh.
+
+TPUs have splash attention and kernels of our own (`splash.py`, `mosaic.py`), NVIDIA GPUs a flash attention lowered by
+Triton (`triton.py`), everything else plain JAX a block at a time (`blockwise.py`).
+"""
 
 from functools import partial
 
@@ -55,4 +59,13 @@ def _attend(
     if sequence_shards > 1:
         offset = jax.lax.axis_index("context") * q.shape[1]
         k, v = (jax.lax.all_gather(x, "context", axis=1, tiled=True) for x in (k, v))
+    # Pallas takes half a second to import, which what runs on a CPU is spared.
+    if platform == "tpu":
+        from mlagent_jax.model.attention.splash import splash_attention
+
+        return splash_attention(q, k, v, ends, shared, offset)
+    if platform == "gpu":
+        from mlagent_jax.model.attention.triton import triton_attention
+
+        return triton_attention(q, k, v, ends, offset)
     return blockwise_attention(q, k, v, ends, offset)

@@ -1,0 +1,59 @@
+"""Attention on TPUs: JAX's splash attention where it knows the mask beforehand, else kernels of our own."""
+
+import jax
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jaxtyping import Array, Float, Int
+
+from mlagent_jax.model.attention.mosaic import KEY_BLOCK, block_for, mosaic_attention, pad_rows
+
+BLOCK = 512  # at most; of queries, and of keys in one product
+
+
+def splash_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    ends: Int[Array, "B S"],
+    shared: bool,
+    offset: Int[Array, ""] | int = 0,
+    interpret: bool = False,
+) -> Float[Array, "B T N H"]:
+    """Returns softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
+
+    `shared` is False where no two segments of a row have the same `ends`: they are its segment ids then, and the mask
+    is a causal one within segments. `interpret` runs the kernels on a CPU, for tests.
+    """
+    length, heads = q.shape[1:3]
+    whole = isinstance(offset, int) and offset == 0 and k.shape[1] == length
+    if shared or not whole:
+        return mosaic_attention(q, k, v, ends, offset, interpret)
+    key_block = block_for(length, KEY_BLOCK)
+    q, k, v = (pad_rows(x.swapaxes(1, 2), 2, key_block) for x in (q * q.shape[-1] ** -0.5, k, v))
+    ends = pad_rows(ends, 1, key_block)  # padding is a segment, 0
+    kernel = splash.make_splash_mha(
+        masks.MultiHeadMask([masks.CausalMask((q.shape[2], q.shape[2]))] * heads),
+        block_sizes=_block_sizes(min(BLOCK, key_block), key_block),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+
+    def attend(q: Array, k: Array, v: Array, ends: Array) -> Array:
+        return kernel(q, k, v, splash.SegmentIds(ends, ends))  # pyright: ignore[reportReturnType]
+
+    return jax.vmap(attend)(q, k, v, ends)[:, :, :length].swapaxes(1, 2)
+
+
+def _block_sizes(block: int, key_block: int) -> splash.BlockSizes:
+    """Not the fused backward: it keeps dq once per block of keys, in the type of q, and sums these only afterwards."""
+    return splash.BlockSizes(
+        block_q=block,
+        block_kv=key_block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=key_block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=key_block,
+    )

@@ -1,0 +1,41 @@
+"""Which blocks of keys each block of queries has something to see in; both accelerators' kernels visit no others."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+
+class Visits(NamedTuple):
+    """Which blocks of the other side each block visits; what `visits_of` returns, or one block's part in a kernel.
+
+    Attributes:
+        blocks: `[B, X, Y]` for each of X blocks the others: those seen whole, those seen in part, then the rest.
+        counts: `[B, X, 2]` how many are seen whole, and how many are seen.
+    """
+
+    blocks: Any
+    counts: Any
+
+
+def seen_blocks(
+    ends: Int[Array, "B S"], offset: Int[Array, ""], num_queries: int, query_block: int, key_block: int
+) -> Int[Array, "B X Y"]:
+    """Returns 0 where a block of queries sees a block of keys whole, 1 where it may see part of it, else 2.
+
+    Query t stands at offset + t and sees key s where s <= offset + t < ends[s].
+    """
+    first_query = offset + jnp.arange(0, num_queries, query_block)[:, None]
+    last_query = first_query + query_block - 1
+    first_key = jnp.arange(0, ends.shape[1], key_block)
+    last_key = first_key + key_block - 1
+    by_block = ends.reshape(ends.shape[0], 1, -1, key_block)
+    whole = (last_key <= first_query) & (last_query < by_block.min(-1))
+    part = (first_key <= last_query) & (first_query < by_block.max(-1))
+    return jnp.where(whole, 0, jnp.where(part, 1, 2))
+
+
+def visits_of(seen: Int[Array, "B X Y"]) -> Visits:
+    """Returns for each of X blocks the Y blocks of the other side in the order of their visit."""
+    counts = jnp.stack([jnp.sum(seen == 0, -1), jnp.sum(seen <= 1, -1)], axis=-1)
+    return Visits(jnp.argsort(seen, axis=-1, stable=True).astype(jnp.int32), counts.astype(jnp.int32))
