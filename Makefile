@@ -3,6 +3,7 @@
 # make test-slow  runs the remaining tests
 # make lint       style, formatting and types
 # make env        makes .venv and no more
+# make tpu-compiler  installs the TPU compiler, which python -m mlagent_jax.compile and some slow tests compile with
 #
 # ARGS='…' goes to the command at the end: make train ARGS='sft.num_epochs=1', make test ARGS='-k reward -x'
 PYTHON ?=
@@ -15,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
 
-.PHONY: env train test test-slow lint style
+.PHONY: env train test test-slow lint style tpu-compiler
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -23,7 +24,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-test-slow: env
+test-slow: env tpu-compiler
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
 lint: style
@@ -35,3 +36,8 @@ style: env
 
 env:
 	@requirements/install.sh
+
+# Apart from the environment's packages: vLLM takes a libtpu that can be imported for a TPU.
+tpu-compiler: env
+	@test -e .venv/opt/libtpu/libtpu/libtpu.so || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/opt/libtpu libtpu==0.0.51

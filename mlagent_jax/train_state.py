@@ -36,6 +36,22 @@ def make_state(model: nnx.Module, optimizer: optax.GradientTransformation, mesh:
     return TrainState(parameters, moments, step)
 
 
+def abstract_state(model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Returns what `make_state` returns as shapes, types and shardings; `model` needs no arrays either."""
+
+    def described(tree: PyTree, shardings: PyTree) -> PyTree:
+        return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), tree, shardings)
+
+    parameters = parameters_of(model)
+    moments = jax.eval_shape(optimizer.init, parameters)
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+    return TrainState(
+        described(parameters, parameter_shardings(parameters, mesh)),
+        described(moments, optimizer_shardings(moments, mesh)),
+        step,
+    )
+
+
 def shardings_of(state: PyTree) -> PyTree:
     """Returns where each leaf lies; as `out_shardings` of a step it keeps the state there and compiles it once."""
     return jax.tree.map(lambda leaf: leaf.sharding, state)

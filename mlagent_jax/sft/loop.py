@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mlagent_jax.checkpoint import Checkpoints
-from mlagent_jax.config import Config
+from mlagent_jax.config import SFT, Config
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
@@ -26,8 +27,8 @@ from mlagent_jax.optim import cosine_schedule, make_optimizer
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.data import Bucket, Dataset, batches, bucket_of, pack
-from mlagent_jax.sft.step import SFTEval, make_sft_eval, make_sft_step
-from mlagent_jax.train_state import make_state
+from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
+from mlagent_jax.train_state import TrainState, make_state
 from rollout.augment import variants
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.trajectories import read_trajectories
@@ -125,12 +126,10 @@ def train(
     sft = config.sft
     num_steps = math.ceil(len(data.train.rows) / sft.batch_size)
     num_steps = min(num_steps, sft.max_steps or num_steps)
-    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay)
+    optimizer = sft_optimizer(sft, num_steps)
     graph = nnx.split(model)[0]
     state = make_state(model, optimizer, mesh)
-    num_micro_batches = sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size)
-    step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
+    step, evaluate = configured_step(sft, graph, optimizer, state), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log:
@@ -176,6 +175,19 @@ def train(
         "heldout_loss": best_loss,
         "heldout_perplexity": math.exp(best_loss),
     }
+
+
+def sft_optimizer(sft: SFT, num_steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a training of so many steps."""
+    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay)
+
+
+def configured_step(
+    sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
+) -> SFTStep:
+    """Returns the step that the configuration asks for; `state` may be abstract."""
+    return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))
 
 
 def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
