@@ -96,12 +96,19 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
 
 
 def sft_rows(config: Config) -> Rows:
-    """Returns a batch of fine-tuning, of one row in which every token is predicted: the largest there can be."""
-    row, length = Row(), config.sft.max_length
+    """Returns a batch of fine-tuning with as many predictions as there can be; data of a run have fewer."""
+    length = config.sft.max_length
+    row = full_row(length)
+    return next(batches([row], bucket_of([Dataset((row,), 0)], length), config.sft.batch_size))
+
+
+def full_row(length: int) -> Row:
+    """Returns a row in which every token is predicted."""
+    row = Row()
     row.add([0] * length)
     for index in range(length - 1):
         row.predict(index, 0)
-    return next(batches([row], bucket_of([Dataset((row,), 0)], length), config.sft.batch_size))
+    return row
 
 
 def ppo_batch(config: Config) -> PPOBatch:
