@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mlagent_jax.config import Config
@@ -75,7 +75,7 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
     networks = make_networks(ppo, nnx.split(model)[0], nnx.split(critic)[0], state)
     reference, batch = policy_state.parameters, ppo_batch(config)
     placed = abstract_batch(batch, mesh)
-    num_tokens = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    num_tokens = jax.ShapeDtypeStruct((), jnp.float32)
     found: list[Program] = []
     for name, network, own, other in (
         ("policy", networks[0], policy_state, critic_state),

@@ -99,7 +99,7 @@ def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
 def shard_bytes(tree: PyTree) -> tuple[int, int]:
     """Returns the bytes that one device holds of abstract arrays, in its memory and in the host's."""
     on_device = on_host = 0
-    for leaf in jax.tree.leaves(tree):
+    for leaf in (leaf for leaf in jax.tree.leaves(tree) if leaf.sharding is not None):  # all but single numbers
         size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         on_host += size if leaf.sharding.memory_kind in HOST_KINDS else 0
         on_device += 0 if leaf.sharding.memory_kind in HOST_KINDS else size

@@ -1,6 +1,7 @@
 """The programs that are compiled ahead of time are those that training runs, and lie where its arrays lie."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -21,6 +22,8 @@ from mlagent_jax.model.sharding import abstract_batch, make_mesh, place_batch
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.ppo.learner import Learner
+from mlagent_jax.progress import Reporter
+from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft import loop
 from mlagent_jax.sft.data import Dataset, bucket_of
 from mlagent_jax.train_state import abstract_state, make_state
@@ -64,7 +67,9 @@ def test_abstract_batch_is_that_of_training_without_its_arrays(mesh: Mesh) -> No
     assert described(abstract_batch(batch, mesh)) == described(place_batch(batch, mesh))
 
 
-def test_fine_tuning_compiles_the_step_that_training_makes(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tuning_compiles_the_step_that_training_makes(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     made: list[Any] = []
 
     def spy(*arguments: Any) -> Any:
@@ -76,8 +81,9 @@ def test_fine_tuning_compiles_the_step_that_training_makes(mesh: Mesh, monkeypat
     monkeypatch.setattr(programs, "NUM_STEPS", 1)
     row = programs.full_row(CONFIG.sft.max_length)
     data = Dataset((row,), 0)
+    rows = loop.Data(data, data, bucket_of([data], CONFIG.sft.max_length))
     with pytest.raises(Reached):
-        loop.train(CONFIG, fresh(CONFIG), loop.Data(data, data, bucket_of([data], 32)), mesh, None, None)  # pyright: ignore
+        loop.train(CONFIG, fresh(CONFIG), rows, mesh, RunDir(tmp_path), Reporter())
     step, state = made
     (program,) = sft_programs(CONFIG, mesh)
     text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
