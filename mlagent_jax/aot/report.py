@@ -5,6 +5,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
@@ -66,7 +67,7 @@ def report(program: Program, chip: Chip, num_chips: int, remat: bool) -> Report:
         if "RESOURCE_EXHAUSTED" not in str(error) or "hbm" not in str(error).lower():
             raise
         return Report(program.name, None, None, exhausted(str(error)), remedy(program, chip, remat))
-    stats = compiled.memory_analysis()
+    stats: Any = compiled.memory_analysis()
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     temporaries = stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes

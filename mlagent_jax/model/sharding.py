@@ -1,6 +1,7 @@
 """The mesh, and one strict table that says how every parameter lies on it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,7 +35,7 @@ RULES: Mapping[str, P] = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the mesh of the first data * fsdp * tensor * context devices, of this machine unless others are given.
 
     Raises:
