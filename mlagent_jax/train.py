@@ -33,7 +33,7 @@ USER_ERROR, INFRASTRUCTURE_ERROR, INTERRUPTED = 2, 3, 130
 logger = logging.getLogger(__name__)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -58,7 +58,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
         ConfigError: for a command line or a configuration that does not make sense.
         OSError: if the configuration file cannot be read.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)

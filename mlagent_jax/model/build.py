@@ -64,3 +64,9 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
     if config.model.induction_init:
         write_induction_heads(model, config.seed)
     return model
+
+
+def abstract_model(config: Config, mesh: Mesh) -> Qwen2:
+    """Returns the policy of the configured sizes with shapes in the place of arrays."""
+    shape = model_config(config.model, config.tokenizer.vocab_size, eos_token_id=0, max_length=config.sft.max_length)
+    return nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype), config.model.remat, mesh))

@@ -1,6 +1,7 @@
 """The mesh, and one strict table that says how every parameter lies on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,14 +36,14 @@ RULES: Mapping[str, P] = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int, context: int) -> Mesh:
-    """Returns the mesh of the first data * fsdp * tensor * context devices.
+def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh of the first data * fsdp * tensor * context devices, of this machine unless others are given.
 
     Raises:
         ValueError: if there are fewer devices.
     """
     shape = (data, fsdp, tensor, context)
-    need, devices = int(np.prod(shape)), jax.devices()
+    need, devices = int(np.prod(shape)), jax.devices() if devices is None else devices
     if need > len(devices):
         raise ValueError(
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {need} devices, this machine has {len(devices)}; "
@@ -100,6 +101,12 @@ def _name(entry: object) -> str:
 def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns a batch with its rows spread over the data and fsdp axes."""
     return jax.device_put(tree, NamedSharding(mesh, BATCH))
+
+
+def abstract_batch(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns what `place_batch` returns as shapes, types and shardings."""
+    sharding = NamedSharding(mesh, BATCH)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def constrain(x: Array, mesh: Mesh | None, spec: P) -> Array:

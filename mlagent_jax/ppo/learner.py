@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
@@ -25,7 +26,7 @@ from mlagent_jax.ppo.batch import (
     pack_experiences,
     stack_packed,
 )
-from mlagent_jax.ppo.step import accumulate, make_critic, make_policy
+from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy
 from mlagent_jax.rows import Rows
 from mlagent_jax.train_state import TrainState, make_state
 from rollout.single_step import Experience
@@ -60,17 +61,13 @@ class Learner:
         self.graph = nnx.split(policy)[0]
         reference = parameters_of(policy)
         self.reference = jax.device_put(reference, parameter_shardings(reference, mesh))
-        policy_optimizer, critic_optimizer = (
-            make_optimizer("adamw", rate, config.clip_norm, moments=kept.dtype)
-            for rate in (config.learning_rate, config.critic_learning_rate)
-        )
+        policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
         copy = jax.tree.map(jnp.copy, self.reference)  # the steps donate their state; the reference must stay
-        self.state = state = LearnerState(
+        self.state = LearnerState(
             make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, kept.offload),
             make_state(critic, critic_optimizer, mesh, kept.offload),
         )
-        self.policy = make_policy(self.graph, policy_optimizer, state.policy, config.temperature, config.clip)
-        self.critic = make_critic(nnx.split(critic)[0], critic_optimizer, state.critic, config.value_clip)
+        self.policy, self.critic = make_networks(config, kept, self.graph, nnx.split(critic)[0], self.state)
 
     def model(self) -> Qwen2:
         """Returns the policy as it is now."""
@@ -178,6 +175,27 @@ class Learner:
             "ppo/explained_variance": explained,
             "ppo/response_tokens": float(mask.sum() / len(experiences)),
         }
+
+
+def ppo_optimizers(
+    config: PPO, kept: OptimizerState
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Returns the optimizers of policy and critic."""
+    return (
+        make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=kept.dtype),
+        make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=kept.dtype),
+    )
+
+
+def make_networks(
+    config: PPO, kept: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef, state: LearnerState
+) -> tuple[Network, Network]:
+    """Returns the compiled functions of policy and critic that the configuration asks for; `state` may be abstract."""
+    policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
+    return (
+        make_policy(policy, policy_optimizer, state.policy, config.temperature, config.clip),
+        make_critic(critic, critic_optimizer, state.critic, config.value_clip),
+    )
 
 
 def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mlagent_jax.checkpoint import Checkpoints
-from mlagent_jax.config import Config
+from mlagent_jax.config import SFT, Config
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
@@ -24,8 +25,8 @@ from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.data import Batches
 from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, tell
-from mlagent_jax.sft.step import SFTEval, make_sft_eval, make_sft_step
-from mlagent_jax.train_state import make_state
+from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
+from mlagent_jax.train_state import TrainState, make_state
 from rollout.trajectories import read_trajectories
 
 
@@ -68,13 +69,10 @@ def train(
     sft = config.sft
     batches = Batches(data.train, data.bucket, sft.batch_size)
     num_steps = min(len(batches), sft.max_steps or len(batches))
-    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    kept = config.optimizer_state
-    optimizer = make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, kept.dtype)
+    optimizer = sft_optimizer(config, num_steps)
     graph = nnx.split(model)[0]
-    state = make_state(model, optimizer, mesh, kept.offload)
-    num_micro_batches = sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size)
-    step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
+    state = make_state(model, optimizer, mesh, config.optimizer_state.offload)
+    step, evaluate = configured_step(sft, graph, optimizer, state), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log, closing(stream(batches)) as upcoming:
@@ -122,6 +120,20 @@ def train(
         "heldout_loss": best_loss,
         "heldout_perplexity": math.exp(best_loss),
     }
+
+
+def sft_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a training of so many steps."""
+    sft = config.sft
+    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, config.optimizer_state.dtype)
+
+
+def configured_step(
+    sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
+) -> SFTStep:
+    """Returns the step that the configuration asks for; `state` may be abstract."""
+    return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))
 
 
 def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:

@@ -1,0 +1,65 @@
+"""What a compiled module does on each device: FLOPs, bytes through its memory, bytes sent to other devices.
+
+XLA's own `cost_analysis` counts the body of a loop once and a Pallas kernel not at all. Here every instruction counts
+as often as it runs.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlagent_jax.aot.flops import flops
+from mlagent_jax.aot.hlo import Computation, Instruction, Module, trip_count
+from mlagent_jax.aot.traffic import collective, hbm_bytes
+
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One instruction and what it costs each time it runs.
+
+    Attributes:
+        trips: how often it runs in one call of the program.
+        collective: its kind, None where it sends nothing.
+    """
+
+    name: str
+    trips: int
+    flops: float = 0.0
+    hbm_bytes: float = 0.0
+    collective: str | None = None
+    collective_bytes: float = 0.0
+
+
+def costs(module: Module) -> list[Cost]:
+    """Returns the cost of every instruction that runs, those of fusions as one.
+
+    Raises:
+        ValueError: if a loop's number of trips cannot be read.
+    """
+    return list(_walk(module, module.entry, 1))
+
+
+def _walk(module: Module, computation: Computation, trips: int) -> Iterator[Cost]:
+    for instruction in computation.instructions.values():
+        opcode = instruction.opcode
+        if opcode == "while":
+            body = module.computations[instruction.called("body") or ""]
+            yield from _walk(module, body, trips * trip_count(module, computation, instruction))
+        elif opcode == "conditional":
+            branches = re.findall(r"%([\w.\-]+)", instruction.attribute(r"branch_computations=\{([^}]*)\}") or "")
+            branches += filter(None, (instruction.called(f"{key}_computation") for key in ("true", "false")))
+            each = [list(_walk(module, module.computations[name], trips)) for name in branches]
+            yield from max(each, key=lambda costs: sum(cost.flops + cost.hbm_bytes for cost in costs))
+        elif opcode in ("call", "async-start"):
+            name = instruction.called("to_apply") or instruction.called("calls")
+            yield from _walk(module, module.computations[name or ""], trips)
+        elif opcode not in FREE and not opcode.endswith(("-done", "-update")):
+            yield _cost(module, computation, instruction, trips)
+
+
+def _cost(module: Module, computation: Computation, instruction: Instruction, trips: int) -> Cost:
+    kind, sent = collective(module, computation, instruction)
+    work, moved = flops(module, computation, instruction), hbm_bytes(module, computation, instruction)
+    return Cost(instruction.name, trips, work, moved, kind, sent)

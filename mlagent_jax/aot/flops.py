@@ -1,0 +1,86 @@
+"""FLOPs of single instructions: matrix products, two for each multiply-add, and the kernels of attention."""
+
+import math
+import re
+
+import numpy as np
+
+from mlagent_jax.aot.hlo import Computation, Instruction, Module
+
+# Products of [.., T, H] and [.., S, H] in one kernel of splash attention, forward and backward; the fused backward
+# kernel also makes dq. Of the scores a causal mask leaves half.
+KERNEL_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
+FUSED_BACKWARD_PRODUCTS = 5
+CAUSAL_SHARE = 0.5
+
+
+def flops(module: Module, computation: Computation, instruction: Instruction) -> float:
+    """Returns the FLOPs of one run of an instruction, of a fusion those of all it holds; elementwise work is 0.
+
+    Raises:
+        ValueError: for a kernel whose FLOPs are not known.
+    """
+    if instruction.opcode == "fusion":
+        inner = module.computations[instruction.called("calls") or ""]
+        return sum(flops(module, inner, each) for each in inner.instructions.values())
+    if instruction.opcode == "dot":
+        left = computation.operands(instruction)[0].shapes[0].dims
+        contracted = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
+        depth = math.prod(left[int(dim)] for dim in contracted.split(",") if dim)
+        return 2.0 * math.prod(instruction.shapes[0].dims) * depth
+    if instruction.opcode == "convolution":
+        return _convolution_flops(instruction, *(o.shapes[0].dims for o in computation.operands(instruction)))
+    if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.attributes:
+        return _kernel_flops(computation, instruction)
+    return 0.0
+
+
+def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
+    """Returns the FLOPs of a convolution, the form in which the TPU compiler writes every matrix product.
+
+    It turns batch dims into spatial dims whose dilation or padding lets each output meet one place of the window, so
+    only places that meet an element of the input count, as in XLA's HloCostAnalysis.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    assert labels is not None, instruction
+    lhs, rhs, out = labels.groups()
+    window = dict(re.findall(r"(\w+)=([\dx_\-]+)", instruction.attribute(r"window=\{([^}]*)\}") or ""))
+    count = float(right[rhs.index("i")] * right[rhs.index("o")] * left[lhs.index("b")])
+    count /= int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
+    for dim in sorted(set(lhs) - {"b", "f"}):
+        at = int(dim)
+
+        def setting(key: str, default: str, at: int = at) -> str:
+            return window[key].split("x")[at] if key in window else default
+
+        count *= _meetings(
+            left[lhs.index(dim)],
+            right[rhs.index(dim)],
+            instruction.shapes[0].dims[out.index(dim)],
+            stride=int(setting("stride", "1")),
+            low=int(setting("pad", "0_0").split("_")[0]),
+            base=int(setting("lhs_dilate", "1")),
+            step=int(setting("rhs_dilate", "1")),
+        )
+    return 2.0 * count
+
+
+def _meetings(size: int, window: int, outputs: int, stride: int, low: int, base: int, step: int) -> int:
+    """Returns how many pairs (output, place of the window) meet an element of the input along one dim."""
+    at = np.arange(outputs)[:, None] * stride + np.arange(window)[None] * step - low
+    return int(np.sum((at >= 0) & (at < (size - 1) * base + 1) & (at % base == 0)))
+
+
+def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
+    found = re.search(r"splash_m[hq]a_(fwd|dq|dkv)", f"{instruction.name} {instruction.attributes}")
+    if found is None:
+        raise ValueError(
+            f"the kernel {instruction.name} is none whose FLOPs are known (splash attention fwd, dq, dkv); "
+            "add its formula to mlagent_jax/aot/flops.py"
+        )
+    arrays = [operand.shapes[0] for operand in computation.operands(instruction) if operand.shapes[0].floating]
+    query, key = arrays[0].dims, arrays[1].dims
+    products = KERNEL_PRODUCTS[found[1]]
+    if found[1] == "dkv" and sum(shape.floating and len(shape.dims) > len(key) for shape in instruction.shapes) > 0:
+        products = FUSED_BACKWARD_PRODUCTS  # its parts of dq, by block of keys, have a dim more
+    return 2.0 * products * math.prod(query) * key[-2] * CAUSAL_SHARE

@@ -1,0 +1,75 @@
+"""How long a compiled program takes at least, and how much of the chips it can use.
+
+The time of one instruction is the longer of its FLOPs at peak and its HBM bytes at full bandwidth, since a chip
+computes while it loads; instructions run one after the other, so the time on the chip is the sum,
+
+    chip = sum over instructions of trips * max(flops / peak, hbm_bytes / hbm_bandwidth),   ici = sent / ici_bandwidth.
+
+Collectives may run beside them or not: a step takes between max(chip, ici) and chip + ici. Both are bounds from below
+in what they leave out: latency, the shape of the torus (a collective along one mesh axis may have only some of the
+links), padding, elementwise work that is bound by neither, transfers from and to the host.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlagent_jax.aot.chips import Chip
+from mlagent_jax.aot.cost import Cost
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """One call of a program on one chip; times in seconds, utilisations are shares of peak FLOPs.
+
+    Attributes:
+        flops: what is computed, recomputation included.
+        hbm_bytes: read and written.
+        collective_bytes: sent, by kind.
+        compute_seconds: `flops` at peak.
+        memory_seconds: `hbm_bytes` at full bandwidth.
+        collective_seconds: what is sent, at full bandwidth of all links.
+        overlapped_seconds: with collectives hidden behind the rest, or the rest behind them.
+        serial_seconds: with nothing hidden.
+        overlapped_utilisation: model FLOPs, which leave recomputation out, over peak in `overlapped_seconds`.
+        serial_utilisation: the same in `serial_seconds`.
+    """
+
+    flops: float
+    hbm_bytes: float
+    collective_bytes: dict[str, float]
+    compute_seconds: float
+    memory_seconds: float
+    collective_seconds: float
+    overlapped_seconds: float
+    serial_seconds: float
+    overlapped_utilisation: float
+    serial_utilisation: float
+
+
+def roofline(costs: Sequence[Cost], chip: Chip, model_flops: float) -> Roofline:
+    """Returns the bounds of one call of a program whose instructions cost `costs`.
+
+    Args:
+        model_flops: what one chip's share of the call needs in the model itself, without recomputation.
+    """
+    flops = sum(cost.trips * cost.flops for cost in costs)
+    hbm_bytes = sum(cost.trips * cost.hbm_bytes for cost in costs)
+    sent: dict[str, float] = {}
+    for cost in costs:
+        if cost.collective is not None:
+            sent[cost.collective] = sent.get(cost.collective, 0.0) + cost.trips * cost.collective_bytes
+    on_chip = sum(cost.trips * max(cost.flops / chip.flops, cost.hbm_bytes / chip.hbm_bandwidth) for cost in costs)
+    between = sum(sent.values()) / chip.ici_bandwidth
+    overlapped, serial = max(on_chip, between), on_chip + between
+    return Roofline(
+        flops=flops,
+        hbm_bytes=hbm_bytes,
+        collective_bytes=sent,
+        compute_seconds=flops / chip.flops,
+        memory_seconds=hbm_bytes / chip.hbm_bandwidth,
+        collective_seconds=between,
+        overlapped_seconds=overlapped,
+        serial_seconds=serial,
+        overlapped_utilisation=model_flops / (chip.flops * overlapped) if overlapped else 0.0,
+        serial_utilisation=model_flops / (chip.flops * serial) if serial else 0.0,
+    )

@@ -1,0 +1,75 @@
+"""Slices of TPU that are not there: their chips as JAX devices, made by the real TPU compiler alone.
+
+The compiler is `libtpu.so` from PyPI. It lies apart from the environment's packages, since vLLM takes a libtpu that can
+be imported for a TPU.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from mlagent_jax.aot.chips import CHIPS, Chip
+from mlagent_jax.config import Config, ConfigError
+from mlagent_jax.model.sharding import make_mesh
+
+INSTALLED_AT = Path("opt/libtpu/libtpu/libtpu.so")  # under the environment, where `make tpu-compiler` puts it
+ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # one process at a time may use a TPU, any number may compile
+    # Without these libtpu asks a metadata server what machine it is on, and complains at length that none answers.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+def find_compiler() -> None:
+    """Tells JAX where the TPU compiler is: at TPU_LIBRARY_PATH, else where `make tpu-compiler` installs it.
+
+    Raises:
+        ConfigError: if it is not there.
+    """
+    path = Path(os.environ.get("TPU_LIBRARY_PATH", Path(sys.prefix) / INSTALLED_AT))
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file, expected the TPU compiler libtpu.so; install it by make tpu-compiler")
+    os.environ["TPU_LIBRARY_PATH"] = str(path)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+def chip_of(topology: str) -> Chip:
+    """Returns the chip that a topology such as `v5p:4x4x4` is made of.
+
+    Raises:
+        ConfigError: for a generation that is not in the table.
+    """
+    generation = topology.partition(":")[0]
+    if generation not in CHIPS:
+        raise ConfigError(
+            f"topology={topology}: unknown generation {generation!r}; use one of {', '.join(CHIPS)}, as in v5p:4x4x4"
+        )
+    return CHIPS[generation]
+
+
+def topology_mesh(config: Config, topology: str) -> Mesh:
+    """Returns the configuration's mesh on the chips of a slice; call `find_compiler` first.
+
+    Raises:
+        ConfigError: if there is no such slice, or it has another number of chips than the mesh.
+    """
+    chip_of(topology)
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # the compiler's own types differ from version to version
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"topology={topology}: {reason}; give one such as v5p:4x4x4 or v5e:4x4") from None
+    mesh = config.mesh
+    size = mesh.data * mesh.fsdp * mesh.tensor * mesh.context
+    if size != len(devices):
+        raise ConfigError(
+            f"topology={topology} has {len(devices)} chips, and mesh.data * mesh.fsdp * mesh.tensor * mesh.context is "
+            f"{size}; make them equal"
+        )
+    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context, devices)
