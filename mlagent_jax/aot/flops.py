@@ -7,9 +7,10 @@ import numpy as np
 
 from mlagent_jax.aot.hlo import Computation, Instruction, Module
 
-# Products of [.., T, H] and [.., S, H] in one kernel of splash attention, forward and backward; the fused backward
-# kernel also makes dq. Of the scores a causal mask leaves half.
-KERNEL_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
+# Products of [.., T, H] and [.., S, H] in one kernel of attention, splash's or ours, forward and backward; splash's fused
+# backward kernel also makes dq. Of the scores a causal mask leaves half.
+KERNELS = r"(?:splash_m[hq]a|attention)_(fwd|forward|dq|dkv)"
+KERNEL_PRODUCTS = {"fwd": 2, "forward": 2, "dq": 3, "dkv": 4}
 FUSED_BACKWARD_PRODUCTS = 5
 CAUSAL_SHARE = 0.5
 
@@ -72,11 +73,11 @@ def _meetings(size: int, window: int, outputs: int, stride: int, low: int, base:
 
 
 def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    found = re.search(r"splash_m[hq]a_(fwd|dq|dkv)", f"{instruction.name} {instruction.attributes}")
+    found = re.search(KERNELS, f"{instruction.name} {instruction.attributes}")
     if found is None:
         raise ValueError(
-            f"the kernel {instruction.name} is none whose FLOPs are known (splash attention fwd, dq, dkv); "
-            "add its formula to mlagent_jax/aot/flops.py"
+            f"the kernel {instruction.name} is none whose FLOPs are known (those of attention); add its formula to "
+            "mlagent_jax/aot/flops.py"
         )
     arrays = [operand.shapes[0] for operand in computation.operands(instruction) if operand.shapes[0].floating]
     query, key = arrays[0].dims, arrays[1].dims

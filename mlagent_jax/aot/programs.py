@@ -18,10 +18,12 @@ from mlagent_jax.model.sharding import abstract_batch
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import Packed, PPOBatch, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, make_networks, ppo_optimizers
-from mlagent_jax.rows import Row, Rows
-from mlagent_jax.sft.data import Dataset, batches, bucket_of
+from mlagent_jax.rows import Row, Rows, stack_rows
+from mlagent_jax.sft.data import Dataset, bucket_of
 from mlagent_jax.sft.loop import configured_step, sft_optimizer
+from mlagent_jax.sft.packing import Size
 from mlagent_jax.train_state import abstract_state
+from rollout.chat import Rendering
 
 FORWARD, TRAINING = 2, 6  # FLOPs of the model for each parameter and token: a multiply-add, and two more backward
 NUM_STEPS = 1000  # of the learning rate's schedule, on which no program's cost depends
@@ -62,8 +64,8 @@ def sft_programs(config: Config, mesh: Mesh) -> list[Program]:
 def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
     """Returns scoring, gradients and optimizer step of policy and critic.
 
-    Policy, critic and the reference are on the chips all the time; to the gradients of earlier micro-batches, which have
-    the shape of the parameters, a program adds those of one more.
+    Policy, critic and the reference are on the chips all the time. To the gradients of the micro-batches before, which
+    are shaped like the parameters, a program adds those of one more.
     """
     model, ppo, kept = abstract_model(config, mesh), config.ppo, config.optimizer_state
     critic = nnx.eval_shape(lambda: Critic(nnx.merge(*nnx.split(abstract_model(config, mesh)))))
@@ -97,9 +99,11 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
 
 def sft_rows(config: Config) -> Rows:
     """Returns a batch of fine-tuning with as many predictions as there can be; data of a run have fewer."""
-    length = config.sft.max_length
+    length, batch_size = config.sft.max_length, config.sft.batch_size
     row = full_row(length)
-    return next(batches([row], bucket_of([Dataset((row,), 0)], length), config.sft.batch_size))
+    dataset = Dataset(lambda index: Rendering([], []), (Size(length, len(row.targets), False),), ((0,),))
+    bucket = bucket_of([dataset], length)
+    return stack_rows([row, *(Row() for _ in range(batch_size - 1))], bucket.length, bucket.num_predictions)
 
 
 def full_row(length: int) -> Row:

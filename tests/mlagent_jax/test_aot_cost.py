@@ -100,10 +100,10 @@ def compile_both(monkeypatch: pytest.MonkeyPatch, config: Qwen2Config, mesh: Mes
     texts = []
     for unrolled in (0, config.num_layers):
         monkeypatch.setattr(qwen2, "UNROLLED", unrolled)
-        model = nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), remat="layer"))
+        model = nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), remat="layer", mesh=mesh))
         optimizer = make_optimizer("adamw", 1e-3, 1.0)
         state = abstract_state(model, optimizer, mesh)
-        rows = abstract_batch(stack_rows([Row()] * 16, 64, 32, 2), mesh)
+        rows = abstract_batch(stack_rows([Row()] * 16, 64, 32), mesh)
         step = make_sft_step(nnx.split(model)[0], optimizer, state, num_micro_batches=2)
         program = Program("sft step", step, (state, rows), (), 0.0, None)
         texts.append(compile_program(program)[1])
