@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
@@ -35,10 +36,10 @@ RULES: Mapping[str, P] = {
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, context: int) -> Mesh:
-    """Returns the mesh of the first data * fsdp * tensor * context devices.
+    """Returns the mesh of the first data * fsdp * tensor * context devices, of all processes together.
 
     Raises:
-        ValueError: if there are fewer devices.
+        ValueError: if there are fewer devices, or several processes and a device of theirs is left over.
     """
     shape = (data, fsdp, tensor, context)
     need, devices = int(np.prod(shape)), jax.devices()
@@ -46,6 +47,11 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int) -> Mesh:
         raise ValueError(
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {need} devices, this machine has {len(devices)}; "
             "make the mesh smaller"
+        )
+    if need < len(devices) and jax.process_count() > 1:
+        raise ValueError(
+            f"mesh {dict(zip(AXES, shape, strict=True))} has {need} devices, the {jax.process_count()} processes have "
+            f"{len(devices)} together; use them all, for a process without any cannot take part"
         )
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:need])
 
@@ -87,8 +93,79 @@ def _name(entry: object) -> str:
 
 
 def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Returns a batch with its rows spread over the data and fsdp axes."""
-    return jax.device_put(tree, NamedSharding(mesh, BATCH))
+    """Returns a batch, which every process holds whole, with its rows spread over the data and fsdp axes."""
+    sharding = NamedSharding(mesh, BATCH)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf: np.ndarray | jax.Array) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda part: np.asarray(leaf[part]))
+
+    return jax.tree.map(place, tree)
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> slice:
+    """Returns which rows of a batch this process feeds to its devices by `place_rows`; all of them if it is alone.
+
+    Raises:
+        ValueError: if the processes' devices neither share their rows nor have rows apart.
+    """
+    groups, mine = _row_groups(mesh)
+    size = batch_size // _num_blocks(mesh)
+    start = size * sum(len(group) for group in groups[: groups.index(mine)])
+    return slice(start, start + size * len(mine))
+
+
+def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns a batch on the mesh, of which this process holds the rows of `rows_here`.
+
+    Where a process's devices do not stand side by side on the mesh its rows do not either: the batch is then another
+    order of the same rows.
+    """
+    sharding = NamedSharding(mesh, BATCH)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    _, mine = _row_groups(mesh)
+
+    def place(leaf: np.ndarray) -> jax.Array:
+        size = len(leaf) // len(mine)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            place = mine.index((index[0].start or 0) // size)
+            return leaf[place * size : (place + 1) * size]
+
+        return jax.make_array_from_callback((size * _num_blocks(mesh), *leaf.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, tree)
+
+
+def _num_blocks(mesh: Mesh) -> int:
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _row_groups(mesh: Mesh) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """Returns the sets of row blocks that processes hold, in order, and that of this one.
+
+    A block is the rows of one place on the data and fsdp axes; processes that share a tensor axis hold the same.
+    """
+    by_process: dict[int, set[int]] = {}
+    for block, devices in enumerate(mesh.devices.reshape(_num_blocks(mesh), -1)):
+        for device in devices:
+            by_process.setdefault(device.process_index, set()).add(block)
+    groups = sorted({tuple(sorted(blocks)) for blocks in by_process.values()})
+    if sum(map(len, groups)) != _num_blocks(mesh):
+        raise ValueError(
+            f"mesh {dict(mesh.shape)}: some processes share only a part of their rows; let tensor * context be a "
+            "multiple or a divisor of the devices of a process"
+        )
+    return groups, tuple(sorted(by_process[jax.process_index()]))
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """Returns all of an array, also of one whose parts lie on several processes; all of them must ask for it."""
+    return np.asarray(array) if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True)
 
 
 def parameters_of(model: nnx.Module) -> PyTree:

@@ -16,12 +16,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from mlagent_jax import preemption
 from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import Config
+from mlagent_jax.distributed import from_main, is_main
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
-from mlagent_jax.model.sharding import make_mesh, place_batch
+from mlagent_jax.model.sharding import make_mesh, place_rows, rows_here
 from mlagent_jax.optim import cosine_schedule, make_optimizer
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
@@ -60,7 +62,11 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     trajectories = read_trajectories(run_dir.path("trajectories"))
     told = tell(config, trajectories)
-    tokenizer = make_tokenizer(config, run_dir.tokenizer, told)
+    tokenizer = from_main(
+        lambda: make_tokenizer(config, run_dir.tokenizer, told),
+        encode=lambda _: None,
+        decode=lambda _: ChatTokenizer(run_dir.tokenizer),
+    )
     data = load_data(config, tokenizer, told)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     model = build_model(config, tokenizer, mesh)
@@ -117,10 +123,13 @@ def load_data(config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[
 def train(
     config: Config, model: nnx.Module, data: Data, mesh: Mesh, run_dir: RunDir, reporter: Reporter
 ) -> dict[str, Any]:
-    """Trains `model` in place and returns its figures; goes on from the newest checkpoint.
+    """Trains `model` in place and returns its figures; goes on from the newest checkpoint, also after a SIGTERM.
 
     Every `eval_every` steps the held-out perplexity is read; the parameters with the lowest are kept, and training ends
     when `patience` readings in a row have brought no lower one.
+
+    Raises:
+        Preempted: after a SIGTERM, when the step under way is done and saved.
     """
     sft = config.sft
     num_steps = math.ceil(len(data.train.rows) / sft.batch_size)
@@ -133,7 +142,8 @@ def train(
     step, evaluate = make_sft_step(graph, optimizer, state, num_micro_batches), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
-    with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log:
+    here = rows_here(mesh, sft.batch_size)
+    with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log, preemption.heeded() as is_preempted:
         saved = checkpoints.latest({"state": state, "best": best})
         if saved is not None:
             tree, notes = saved
@@ -148,7 +158,7 @@ def train(
                 if index < done or index >= num_steps or since_best >= sft.patience:
                     continue
                 began = time.monotonic()
-                state, found = step(state, place_batch(rows, mesh))
+                state, found = step(state, place_rows(jax.tree.map(lambda leaf: leaf[here], rows), mesh))
                 loss = float(found["loss"])
                 seconds += time.monotonic() - began
                 tokens += int(np.sum(rows.layout.segments > 0))
@@ -165,9 +175,12 @@ def train(
                     else:
                         since_best += 1
                 log.write(line)
-                if "sft/heldout_loss" in line:
+                stop = is_preempted()
+                if "sft/heldout_loss" in line or stop:
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
+                if stop:
+                    raise preemption.Preempted
     nnx.update(model, best)
     return {
         "steps": int(state.step),
@@ -181,15 +194,17 @@ def train(
 def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
     """Returns the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
     total = weight = 0.0
+    here = rows_here(mesh, batch_size)
     for rows in batches(data.heldout.rows, data.bucket, batch_size):
-        loss, count = evaluate(parameters, place_batch(rows, mesh))
+        loss, count = evaluate(parameters, place_rows(jax.tree.map(lambda leaf: leaf[here], rows), mesh))
         total, weight = total + float(loss), weight + float(count)
     return total / weight
 
 
 def save_policy(model: nnx.Module, folder: Path, tokenizer: Path) -> None:
     """Writes the model and its tokenizer as one Hugging Face directory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in tokenizer.iterdir():
-        shutil.copyfile(path, folder / path.name)
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in tokenizer.iterdir():
+            shutil.copyfile(path, folder / path.name)
     save_hf(model, folder)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from mlagent_jax.distributed import is_main
 from mlagent_jax.model.config import hf_config
 from mlagent_jax.model.hf.layout import (
     INDEX,
@@ -24,6 +25,7 @@ from mlagent_jax.model.hf.layout import (
     top_names,
 )
 from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import whole
 from rollout.workspace import write_atomically
 
 MARKER = "COMPLETE"  # written last: a directory without it was not finished
@@ -33,12 +35,19 @@ MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
 def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES) -> None:
     """Writes the model as a Hugging Face directory: weights, `config.json`, and the marker last.
 
+    Of several processes, all of which must call it if the parameters lie on all, process 0 writes; the tensors are
+    gathered one by one.
+
     Args:
         model: its parameters are cast to `dtype` (`float32` or `bfloat16`).
         folder: made if missing; files of an earlier save are replaced whole.
         max_file_bytes: a larger model is cut into several files with an index.
     """
     folder = Path(folder)
+    if not is_main():
+        for _, array in hf_tensors(model):
+            whole(array.astype(dtype))  # this process's part of the tensor is asked for
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).unlink(missing_ok=True)
     shapes = hf_shapes(model.config)
@@ -46,7 +55,7 @@ def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_b
     files = _files(sizes, max_file_bytes)
     tensors = hf_tensors(model)
     for file, names in files.items():
-        part = {name: np.asarray(array.astype(dtype)) for name, array in islice(tensors, len(names))}
+        part = {name: whole(array.astype(dtype)) for name, array in islice(tensors, len(names))}
         _save_aside(part, folder / file)
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
