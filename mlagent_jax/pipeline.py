@@ -1,5 +1,6 @@
 """The stages of a run in their order, each done, gone on with, or skipped."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -52,6 +53,7 @@ def _follow(config: Config, run_dir: RunDir) -> None:
     console = Console(stderr=True, quiet=True)
     reporter = Reporter(console)
     run_dir.root.mkdir(parents=True, exist_ok=True)
+    _keep_programs(run_dir)
     with logging_to(run_dir.path(f"log.{distributed.process_index()}.txt"), console):
         while (stage := distributed.called()) is not None:
             reporter.note(stage)
@@ -137,6 +139,8 @@ def _run(
 
     A stage is imported when it begins: collecting takes no JAX, and starts its processes before there is any.
     """
+    if name != "collect":
+        _keep_programs(run_dir)
     if name == "sft":
         from mlagent_jax.sft import loop
 
@@ -158,6 +162,14 @@ def _run(
     from mlagent_jax.stages import evaluate
 
     return evaluate.run(config, run_dir, reporter, world, server)
+
+
+def _keep_programs(run_dir: RunDir) -> None:
+    """Has JAX keep what takes a second or more to compile in the run directory, unless it was told of another place."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(run_dir.path("programs").absolute()))
 
 
 @contextmanager
