@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 30  # a process that is silent for so long is taken for dead, and JAX ends the others
 POLL_MS = 500
-GRACE_SECONDS = 10.0  # for a process to tidy up after another has failed, before it is ended as it stands
+GRACE_SECONDS = 20.0  # for a process to tidy up after another has failed, before it is ended as it stands
 TOLD, FAILURE, LEFT = "mlagent/told", "mlagent/failure", "mlagent/left"  # keys of the coordination service
 
 
@@ -86,15 +86,16 @@ class _Peers:
         if self.failure is not None:
             raise self.failure
 
-    def leave(self, code: int, message: str) -> None:
-        """Ends this process with `code`; one that fails first tells the others. Process 0 goes last: it serves them."""
+    def leave(self, code: int, message: str | None) -> None:
+        """Ends this process with `code`; one that fails tells the others first. Process 0 goes last: it serves them."""
         self._stopped.set()
         if code == 0:
             self._watcher.join()
             return
-        record = json.dumps({"process": self.index, "code": code, "message": message})
-        with contextlib.suppress(RuntimeError):  # another failed before, or nobody is left to hear
-            self.client.key_value_set_bytes(FAILURE, record.encode())
+        if message is not None:
+            record = json.dumps({"process": self.index, "code": code, "message": message})
+            with contextlib.suppress(RuntimeError):  # another failed before, or nobody is left to hear
+                self.client.key_value_set_bytes(FAILURE, record.encode())
         with contextlib.suppress(RuntimeError):
             if self.index != 0:
                 self.client.key_value_increment(LEFT, 1)
@@ -119,7 +120,7 @@ def initialize() -> None:
         PeerLost: if the others cannot be reached.
     """
     global _peers
-    launch = _launched()
+    launch = launched()
     if launch is None or _peers is not None:
         return
     import jax
@@ -141,7 +142,7 @@ def initialize() -> None:
         _peers = _Peers(global_state.client, global_state.process_id, global_state.num_processes)
 
 
-def _launched() -> dict[str, Any] | None:
+def launched() -> dict[str, Any] | None:
     """Returns the arguments of `jax.distributed.initialize` for where this process was started, None for one alone."""
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, count, index = (os.environ.get(name) for name in names)
@@ -227,6 +228,7 @@ def cause_of(error: BaseException) -> BaseException:
     """Returns what made `error` happen: itself, or the failure of another process."""
     if _peers is None or isinstance(error, PeerFailed):
         return error
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # what would be raised is looked for here
     broken = isinstance(error, RuntimeError) and any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE"))
     deadline = time.monotonic() + 2.0
     while broken and _peers.failure is None and time.monotonic() < deadline:
@@ -241,8 +243,12 @@ def cause_of(error: BaseException) -> BaseException:
     return error
 
 
-def leave(code: int, message: str = "") -> None:
-    """Ends this process where it is one of several and `code` is not 0, with all others; returns otherwise."""
+def leave(code: int, message: str | None = None) -> None:
+    """Ends this process where it is one of several and `code` is not 0; returns otherwise.
+
+    Args:
+        message: what the others end with too; None where they do so by themselves.
+    """
     if _peers is not None:
         _peers.leave(code, message)
 

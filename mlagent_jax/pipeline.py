@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from mlagent_jax import distributed
-from mlagent_jax.config import Config, ConfigError, Model
+from mlagent_jax.config import Config, ConfigError, Mesh, Model
 from mlagent_jax.config_file import to_dict, to_yaml
 from mlagent_jax.logs import logging_to
 from mlagent_jax.model.config import read_config
@@ -39,6 +39,8 @@ def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None
     """
     run_dir = RunDir(Path(config.run_dir))
     ours = distributed.from_main(lambda: fingerprint(to_dict(config)))
+    if not distributed.is_alone():
+        _check_devices(config.mesh)
     if distributed.is_main():
         _lead(config, names, run_dir, reporter)
         distributed.call(None)
@@ -97,6 +99,13 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
         _check_model(config.model, Path(config.model.path))
     if SERVED & due_names:
         check_server(config.server)
+
+
+def _check_devices(mesh: Mesh) -> None:
+    """Raises ValueError unless the mesh takes all devices of all processes; they would meet on it hours later."""
+    from mlagent_jax.model.sharding import make_mesh
+
+    make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context)
 
 
 def _check_model(model: Model, path: Path) -> None:

@@ -10,6 +10,10 @@ class Preempted(KeyboardInterrupt):
     """The run ends because of a SIGTERM."""
 
 
+class Saved(Preempted):
+    """Training has saved and ends, on every process at the same step."""
+
+
 class _Notice:
     """What the signal handler and the training loop tell each other."""
 
@@ -32,7 +36,7 @@ def give_notice() -> bool:
 def heeded() -> Iterator[Callable[[], bool]]:
     """Yields a function that returns, at the same step of all processes, whether one of them was given notice.
 
-    Whoever is told so saves, then raises Preempted.
+    Whoever is told so saves, then raises Saved.
     """
     _notice.is_heeded, _notice.is_given = True, False
     try:

@@ -32,8 +32,8 @@ Started on every host of a TPU pod or by every task of a Slurm job, or several t
 JAX_NUM_PROCESSES and JAX_PROCESS_ID set, it trains on the devices of all; run_dir must be a folder that all
 of them see.
 
-exit code    0 done, 2 something to put right, 3 a failure of the infrastructure, 130 interrupted; 75 ended by SIGTERM
-             with all work saved, which training does at the end of its step: the same command goes on
+exit code    0 done, 2 something to put right, 3 a failure of the infrastructure, 130 interrupted; 75 ended by SIGTERM,
+             training at the end of its step: the same command goes on
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
 # PREEMPTED is EX_TEMPFAIL, "try again": a launcher can tell it from 143, a process that SIGTERM ended as it stood.
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mlagent_jax.pipeline import run_stages
         from mlagent_jax.progress import Reporter
 
-        with _signals_as_interrupts():
+        with signals_as_interrupts():
             distributed.initialize()
             run_stages(config, stages, Reporter())
     except BaseException as error:
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message, code = found
         _complain(message, code)
-        distributed.leave(code, message)
+        distributed.leave(code, None if isinstance(error, preemption.Saved) else message)
         return code
     distributed.leave(0)
     return 0
@@ -157,7 +157,7 @@ def _complain(message: str, code: int) -> None:
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignores later ones.
 
     SIGTERM is Preempted, and waits for training to come to the end of its step; a second signal does not. What was

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Int, PyTree
 
 AXES = ("data", "fsdp", "tensor", "context")
 BATCH = P(("data", "fsdp"))  # rows of a batch
@@ -110,10 +110,11 @@ def rows_here(mesh: Mesh, batch_size: int) -> slice:
     """Returns which rows of a batch this process feeds to its devices by `place_rows`; all of them if it is alone.
 
     Raises:
-        ValueError: if the processes' devices neither share their rows nor have rows apart.
+        ValueError: if processes share only a part of their rows.
     """
-    groups, mine = _row_groups(mesh)
-    size = batch_size // _num_blocks(mesh)
+    owners = _owners(mesh)
+    groups, mine = row_groups(owners, jax.process_index())
+    size = batch_size // len(owners)
     start = size * sum(len(group) for group in groups[: groups.index(mine)])
     return slice(start, start + size * len(mine))
 
@@ -127,40 +128,43 @@ def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
     sharding = NamedSharding(mesh, BATCH)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    _, mine = _row_groups(mesh)
+    owners = _owners(mesh)
+    _, mine = row_groups(owners, jax.process_index())
 
     def place(leaf: np.ndarray) -> jax.Array:
         size = len(leaf) // len(mine)
 
         def part(index: tuple[slice, ...]) -> np.ndarray:
-            place = mine.index((index[0].start or 0) // size)
-            return leaf[place * size : (place + 1) * size]
+            number = mine.index((index[0].start or 0) // size)
+            return leaf[number * size : (number + 1) * size]
 
-        return jax.make_array_from_callback((size * _num_blocks(mesh), *leaf.shape[1:]), sharding, part)
+        return jax.make_array_from_callback((size * len(owners), *leaf.shape[1:]), sharding, part)
 
     return jax.tree.map(place, tree)
 
 
-def _num_blocks(mesh: Mesh) -> int:
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def _owners(mesh: Mesh) -> Int[np.ndarray, "blocks devices"]:
+    """Returns the process of each device that holds a block of rows: those of one place on the data and fsdp axes."""
+    processes = np.array([device.process_index for device in mesh.devices.flat])
+    return processes.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
 
 
-def _row_groups(mesh: Mesh) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-    """Returns the sets of row blocks that processes hold, in order, and that of this one.
+def row_groups(
+    owners: Int[np.ndarray, "blocks devices"], process: int
+) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """Returns the sets of row blocks that processes hold, in order, and that of one; processes may share a set.
 
-    A block is the rows of one place on the data and fsdp axes; processes that share a tensor axis hold the same.
+    Raises:
+        ValueError: if two sets overlap without being the same.
     """
-    by_process: dict[int, set[int]] = {}
-    for block, devices in enumerate(mesh.devices.reshape(_num_blocks(mesh), -1)):
-        for device in devices:
-            by_process.setdefault(device.process_index, set()).add(block)
-    groups = sorted({tuple(sorted(blocks)) for blocks in by_process.values()})
-    if sum(map(len, groups)) != _num_blocks(mesh):
+    held = {number: tuple(np.flatnonzero((owners == number).any(axis=1)).tolist()) for number in np.unique(owners)}
+    groups = sorted(set(held.values()))
+    if sum(map(len, groups)) != len(owners):
         raise ValueError(
-            f"mesh {dict(mesh.shape)}: some processes share only a part of their rows; let tensor * context be a "
-            "multiple or a divisor of the devices of a process"
+            f"the processes hold the blocks of rows {groups}, some of which share only a part; let mesh.tensor * "
+            "mesh.context be a multiple or a divisor of the devices of a process"
         )
-    return groups, tuple(sorted(by_process[jax.process_index()]))
+    return groups, held[process]
 
 
 def whole(array: jax.Array) -> np.ndarray:

@@ -59,7 +59,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
 
     Raises:
         ServerError: if the policy server fails for good, or does not serve the weights it was given.
-        Preempted: after a SIGTERM, when the update under way is done and saved.
+        Saved: after a SIGTERM, when the update under way is done and saved.
     """
     learner = make_learner(config, run_dir)
     ppo = config.ppo
@@ -84,7 +84,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
                     checkpoints.save(update + 1, learner.state, {"update": update + 1})
                 if stop:
-                    raise preemption.Preempted
+                    raise preemption.Saved
     save_policy(learner.model(), run_dir.ppo_policy, run_dir.tokenizer)
     return {"updates": ppo.num_updates, "actions": num_actions, "training_seconds": round(time.monotonic() - began, 1)}
 

@@ -129,7 +129,7 @@ def train(
     when `patience` readings in a row have brought no lower one.
 
     Raises:
-        Preempted: after a SIGTERM, when the step under way is done and saved.
+        Saved: after a SIGTERM, when the step under way is done and saved.
     """
     sft = config.sft
     num_steps = math.ceil(len(data.train.rows) / sft.batch_size)
@@ -180,7 +180,7 @@ def train(
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
                 if stop:
-                    raise preemption.Preempted
+                    raise preemption.Saved
     nnx.update(model, best)
     return {
         "steps": int(state.step),
