@@ -214,6 +214,16 @@ def called() -> str | None:
     return from_main(lambda: None)
 
 
+def meet() -> None:
+    """Returns when all processes have come here; before their devices meet, which wait half a minute and give up."""
+    if _peers is None:
+        return
+    key = f"{TOLD}/{next(_peers.numbers)}"
+    if _peers.client.key_value_increment(f"{key}/here", 1) == _peers.count:
+        _peers.client.key_value_set_bytes(f"{key}/all", b"here")
+    _peers.get(f"{key}/all")
+
+
 def any_process(flag: bool) -> bool:
     """Returns whether `flag` is true on any process; all must ask."""
     if _peers is None:

@@ -9,7 +9,7 @@ from typing import Any
 from mlagent_jax import preemption
 from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import Config
-from mlagent_jax.distributed import from_main
+from mlagent_jax.distributed import from_main, meet
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import make_mesh
@@ -93,6 +93,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     """Returns the learner before the first update: policy, reference and critic are the fine-tuned model."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     policy, trunk = (load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat) for _ in range(2))
+    meet()
     return Learner(policy, Critic(trunk), config.ppo, mesh)
 
 

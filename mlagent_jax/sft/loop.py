@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 from mlagent_jax import preemption
 from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import Config
-from mlagent_jax.distributed import from_main, is_main
+from mlagent_jax.distributed import from_main, is_main, meet
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
@@ -70,6 +70,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     data = load_data(config, tokenizer, told)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     model = build_model(config, tokenizer, mesh)
+    meet()
     figures = train(config, model, data, mesh, run_dir, reporter)
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer)
     return {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,6 +46,28 @@ SETTINGS = [
     "ppo.rows_per_micro_batch=4",
 ]
 STEPS = 30
+# Those of tests/conftest.py's checkpoint, and one update on each half of four real actions.
+LEARNING = [
+    "tasks.train=[digit_images]",
+    "tasks.heldout=[]",
+    "ideas.pool_size=4",
+    "collect.num_trajectories=4",
+    "collect.max_steps=2",
+    "model.num_layers=2",
+    "model.num_kv_heads=1",
+    "sft.max_length=1024",
+    "sft.max_steps=2",
+    "sft.eval_every=1",
+    "server.max_model_len=1024",
+    "ppo.num_updates=2",
+    "ppo.trajectories_per_update=2",
+    "ppo.states_per_trajectory=1",
+    "ppo.samples_per_state=2",
+    "ppo.max_response_tokens=24",
+    "ppo.row_length=1024",
+    "ppo.critic_warmup_updates=0",
+    "ppo.num_minibatches=1",
+]
 
 
 @dataclass(frozen=True)
@@ -54,9 +77,18 @@ class Launched:
     processes: Sequence[subprocess.Popen[str]]
 
     def wait(self, seconds: float = 600.0) -> tuple[list[int], list[str]]:
-        """Returns exit codes and what each said on stderr."""
-        said = [process.communicate(timeout=seconds)[1] for process in self.processes]
-        return [process.returncode for process in self.processes], said
+        """Returns exit codes and what each said on stderr; none is left when this returns or raises."""
+        with self:
+            said = [process.communicate(timeout=seconds)[1] for process in self.processes]
+            return [process.returncode for process in self.processes], said
+
+    def __enter__(self) -> "Launched":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
 
 
 def launch(programs: Path, count: int, *settings: str, by_process: Sequence[Sequence[str]] = ((), ())) -> Launched:
@@ -69,7 +101,7 @@ def launch(programs: Path, count: int, *settings: str, by_process: Sequence[Sequ
         environment = {
             **os.environ,
             "JAX_NUM_CPU_DEVICES": str(4 // count),
-            "JAX_COMPILATION_CACHE_DIR": str(programs / f"{number}of{count}"),
+            "JAX_COMPILATION_CACHE_DIR": str(programs / str(count)),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
         if count > 1:
@@ -113,8 +145,8 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
 
 
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return load_file(folder / "sft" / "model" / "model.safetensors")
+def weights(folder: Path, stage: str = "sft") -> dict[str, np.ndarray]:
+    return load_file(folder / stage / "model" / "model.safetensors")
 
 
 def wait_for_steps(launched: Launched, folder: Path, count: int) -> None:
@@ -156,10 +188,10 @@ def test_two_processes_train_as_one(by_two: Path, programs: Path, tmp_path: Path
 
 def test_sigterm_to_one_of_two_saves_and_the_same_command_goes_on(by_two: Path, programs: Path, tmp_path: Path) -> None:
     folder = collected(tmp_path / "run")
-    launched = launch(programs, 2, "stage=sft", f"run_dir={folder}")
-    wait_for_steps(launched, folder, 3)
-    launched.processes[1].send_signal(signal.SIGTERM)
-    codes, said = launched.wait()
+    with launch(programs, 2, "stage=sft", f"run_dir={folder}") as launched:
+        wait_for_steps(launched, folder, 3)
+        launched.processes[1].send_signal(signal.SIGTERM)
+        codes, said = launched.wait()
     assert codes == [PREEMPTED, PREEMPTED], said
     assert all("run the same command to go on" in text and "Traceback" not in text for text in said), said
     done = len(metrics(folder))
@@ -175,12 +207,12 @@ def test_sigterm_to_one_of_two_saves_and_the_same_command_goes_on(by_two: Path, 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_that_is_killed_ends_the_other(killed: int, programs: Path, tmp_path: Path) -> None:
     folder = collected(tmp_path / "run")
-    launched = launch(programs, 2, "stage=sft", f"run_dir={folder}")
-    wait_for_steps(launched, folder, 2)
-    os.kill(launched.processes[killed].pid, signal.SIGKILL)
-    began = time.monotonic()
-    codes, said = launched.wait(seconds=90)
-    assert time.monotonic() - began < 60
+    with launch(programs, 2, "stage=sft", f"run_dir={folder}") as launched:
+        wait_for_steps(launched, folder, 2)
+        os.kill(launched.processes[killed].pid, signal.SIGKILL)
+        began = time.monotonic()
+        codes, said = launched.wait(seconds=90)
+        assert time.monotonic() - began < 60
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, PREEMPTED), codes
     words = ("another process of this run is gone", "another task died", "leader task was preempted/died")
     assert any(some in said[1 - killed] for some in words), said[1 - killed]
@@ -197,3 +229,25 @@ def test_failure_of_one_is_that_of_all(failing: int, programs: Path, tmp_path: P
     words = "run stage=collect first" if failing == 0 else "other settings than process 0"
     assert words in said[failing] and f"process {failing} of 2 failed: " in said[1 - failing]
     assert all(text.count("error: ") == 1 and "Traceback" not in text for text in said), said
+
+
+@pytest.mark.vllm
+def test_two_processes_learn_from_the_same_actions_as_one(policy_server, programs: Path, tmp_path: Path) -> None:
+    served = (*LEARNING, f"model.path={policy_server.folder}", f"server.address={policy_server.address}")
+    two, alone = tmp_path / "two", tmp_path / "alone"
+    for stage in ("collect", "sft"):
+        codes, said = launch(programs, 2, *served, f"run_dir={two}", f"stage={stage}").wait(900)
+        assert codes == [0, 0], said
+    shutil.copytree(two, alone)
+    codes, said = launch(programs, 2, *served, f"run_dir={two}", "stage=ppo").wait(900)
+    assert codes == [0, 0], said
+    shutil.copytree(two / "ppo" / "actions", alone / "ppo" / "actions")
+    shutil.copy(two / "stages" / "ppo.started", alone / "stages")
+    codes, said = launch(programs, 1, *served, f"run_dir={alone}", "stage=ppo").wait(900)
+    assert codes == [0], said
+    found, expected = ([line for line in metrics(folder) if "ppo/update" in line] for folder in (two, alone))
+    assert len(found) == 2 and found[1]["ppo/gradient_norm"] > 0 and found[0]["ppo/critic_gradient_norm"] > 0
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    for name, tensor in weights(alone, "ppo").items():
+        np.testing.assert_allclose(weights(two, "ppo")[name], tensor, rtol=1e-5, atol=1e-5, err_msg=name)
