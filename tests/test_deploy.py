@@ -48,8 +48,9 @@ def test_every_chip_has_its_place_on_the_mesh(trainer: dict[str, Any], monkeypat
 
 def test_preempted_trainer_is_restarted_and_no_other_pod_alone(jobset: dict[str, Any], trainer: dict[str, Any]) -> None:
     job = trainer["template"]["spec"]
-    (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [PREEMPTED]}}
+    saved, lost = job["podFailurePolicy"]["rules"]
+    assert saved == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [PREEMPTED]}}
+    assert lost == {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     assert job["backoffLimit"] == 0 and pod(trainer)["restartPolicy"] == "Never"
     (rule,) = jobset["spec"]["failurePolicy"]["rules"]
     assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
