@@ -45,3 +45,15 @@ def heeded() -> Iterator[Callable[[], bool]]:
             raise Preempted  # after the last step, when nobody asks any more
     finally:
         _notice.is_heeded = False
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Has SIGTERM raise Preempted inside the block, where waiting would be long and whatever is finished is kept."""
+    if _notice.is_given:
+        raise Preempted
+    before, _notice.is_heeded = _notice.is_heeded, False
+    try:
+        yield
+    finally:
+        _notice.is_heeded = before

@@ -59,7 +59,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
 
     Raises:
         ServerError: if the policy server fails for good, or does not serve the weights it was given.
-        Saved: after a SIGTERM, when the update under way is done and saved.
+        Saved: after a SIGTERM, when the update under way is learnt from and saved; while it is acted, the one before.
     """
     learner = make_learner(config, run_dir)
     ppo = config.ppo
@@ -69,20 +69,26 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with Checkpoints(run_dir.path("ppo", "checkpoints")) as checkpoints, log, preemption.heeded() as is_preempted:
         saved = checkpoints.latest(learner.state)
-        first = 0
+        first = saved_at = 0
         if saved is not None:
             learner.state, first = LearnerState(*saved[0]), saved[1]["update"]
+            saved_at = first
         log.rewind("ppo/update", first - 1)
         push(sync, learner, rollouts, first)
         with reporter.bar("ppo", ppo.num_updates, first) as bar:
             for update in range(first, ppo.num_updates):
                 figures = one_update(config, learner, sync, rollouts, run_dir, update)
+                if figures is None:
+                    if update > saved_at:
+                        checkpoints.save(update, learner.state, {"update": update})
+                    raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
                 log.write({"ppo/update": update, **figures})
                 bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
                     checkpoints.save(update + 1, learner.state, {"update": update + 1})
+                    saved_at = update + 1
                 if stop:
                     raise preemption.Saved
     save_policy(learner.model(), run_dir.ppo_policy, run_dir.tokenizer)
@@ -142,25 +148,36 @@ def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> lis
         )
 
 
-def _encode(experiences: Sequence[Experience]) -> list[Any]:
-    return [[experience.prompt_ids, to_record(experience)] for experience in experiences]
+def _encode(experiences: Sequence[Experience] | None) -> list[Any] | None:
+    return (
+        None if experiences is None else [[experience.prompt_ids, to_record(experience)] for experience in experiences]
+    )
 
 
-def _decode(records: Sequence[Any]) -> list[Experience]:
-    return [from_record(record, tuple(prompt_ids)) for prompt_ids, record in records]
+def _decode(records: Sequence[Any] | None) -> list[Experience] | None:
+    return None if records is None else [from_record(record, tuple(prompt_ids)) for prompt_ids, record in records]
 
 
 def one_update(
     config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts | None, run_dir: RunDir, update: int
-) -> dict[str, float]:
-    """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights."""
+) -> dict[str, float] | None:
+    """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
+
+    None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
+    """
     clock = [time.monotonic()]
 
-    def act_here() -> list[Experience]:
+    def act_here() -> list[Experience] | None:
         assert rollouts is not None, "process 0 acts"
-        return act(config, rollouts, run_dir, update)
+        try:
+            with preemption.at_once():
+                return act(config, rollouts, run_dir, update)
+        except preemption.Preempted:
+            return None
 
     experiences = from_main(act_here, _encode, _decode)
+    if experiences is None:
+        return None
     clock.append(time.monotonic())
     known = [experience for experience in experiences if experience.reward is not None]
     if not known:

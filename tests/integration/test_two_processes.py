@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,8 +150,12 @@ def weights(folder: Path, stage: str = "sft") -> dict[str, np.ndarray]:
 
 
 def wait_for_steps(launched: Launched, folder: Path, count: int) -> None:
+    wait_until(launched, lambda: len(metrics(folder)) >= count)
+
+
+def wait_until(launched: Launched, is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 600
-    while len(metrics(folder)) < count:
+    while not is_so():
         assert time.monotonic() < deadline and all(process.poll() is None for process in launched.processes)
         time.sleep(0.02)
 
@@ -239,6 +243,12 @@ def test_two_processes_learn_from_the_same_actions_as_one(policy_server, program
         codes, said = launch(programs, 2, *served, f"run_dir={two}", f"stage={stage}").wait(900)
         assert codes == [0, 0], said
     shutil.copytree(two, alone)
+    with launch(programs, 2, *served, f"run_dir={two}", "stage=ppo") as launched:
+        wait_until(launched, (two / "ppo" / "actions" / "00001.jsonl").exists)
+        launched.processes[0].send_signal(signal.SIGTERM)  # among the actions of the second update
+        codes, said = launched.wait()
+    assert codes == [PREEMPTED, PREEMPTED], said
+    assert [path.name for path in (two / "ppo" / "checkpoints").iterdir()] == ["1"]
     codes, said = launch(programs, 2, *served, f"run_dir={two}", "stage=ppo").wait(900)
     assert codes == [0, 0], said
     shutil.copytree(two / "ppo" / "actions", alone / "ppo" / "actions")
