@@ -20,8 +20,9 @@ from benchmarks.sft_rows import load_of, make_batches, segments_of
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import serve
 from mlagent_jax.model.qwen2 import Qwen2, Remat
-from mlagent_jax.model.sharding import make_mesh, place_batch
+from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.optim import make_optimizer
+from mlagent_jax.placement import place_batch
 from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.train_state import make_state
 

@@ -2,17 +2,22 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import SupportsFloat
+from typing import SupportsFloat, TextIO
 
+from mlagent_jax.distributed import is_main
 from mlagent_jax.run_dir import write_text
 
 
 class MetricsLog:
-    """The metrics of a run, appended line by line and flushed after each; survives a kill at any moment."""
+    """The metrics of a run, appended line by line and flushed after each; survives a kill at any moment.
+
+    Of several processes process 0 writes; the others count and check with it.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the log, dropping a last line that a kill left torn."""
@@ -20,7 +25,7 @@ class MetricsLog:
         lines = read_metrics(path)
         if path.exists():
             self._rewrite(lines)
-        self._file = open(path, "a")
+        self._file = self._open()
         before = max((line.get("time/run_seconds", 0.0) for line in lines), default=0.0)
         self._began = time.monotonic() - before
 
@@ -28,7 +33,7 @@ class MetricsLog:
         """Drops the lines whose `key` is beyond `last`: what was logged after the checkpoint that is resumed from."""
         self._file.close()
         self._rewrite([line for line in read_metrics(self.path) if line.get(key, last) <= last])
-        self._file = open(self.path, "a")
+        self._file = self._open()
 
     def write(self, metrics: Mapping[str, SupportsFloat | None]) -> None:
         """Appends one line, with the run's seconds so far as `time/run_seconds`.
@@ -59,8 +64,12 @@ class MetricsLog:
     ) -> None:
         self.close()
 
+    def _open(self) -> TextIO:
+        return open(self.path if is_main() else os.devnull, "a")
+
     def _rewrite(self, lines: list[dict[str, float]]) -> None:
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        if is_main():
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

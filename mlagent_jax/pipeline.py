@@ -1,5 +1,6 @@
 """The stages of a run in their order, each done, gone on with, or skipped."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -8,14 +9,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.config import Config, ConfigError, Model
-from mlagent_jax.config_file import to_yaml
+from rich.console import Console
+
+from mlagent_jax import distributed
+from mlagent_jax.config import Config, ConfigError, Mesh, Model
+from mlagent_jax.config_file import to_dict, to_yaml
 from mlagent_jax.logs import logging_to
 from mlagent_jax.model.config import read_config
 from mlagent_jax.policy_server import PolicyServer, check_server
 from mlagent_jax.progress import Reporter, duration_text
 from mlagent_jax.report import write_report
-from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, write_text
+from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, fingerprint, write_text
 from mlagent_jax.summary import commit, write_summary
 from mlagent_jax.world import World, open_world
 
@@ -27,11 +31,45 @@ MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size 
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
     """Brings the named stages of the run up to date; summary.json and report.html are rewritten after each.
 
+    Of several processes process 0 does so and calls the others to the stages that train.
+
     Raises:
         ValueError: if the run directory is in use, a stage needs another that is not done, or a setting does not work.
         InfrastructureError: if the server, a sandbox or an endpoint failed for good.
     """
     run_dir = RunDir(Path(config.run_dir))
+    ours = distributed.from_main(lambda: fingerprint(to_dict(config)))
+    if not distributed.is_alone():
+        _check_devices(config.mesh)
+    if distributed.is_main():
+        _lead(config, names, run_dir, reporter)
+        distributed.call(None)
+    elif ours != fingerprint(to_dict(config)):
+        raise ConfigError("this process has other settings than process 0; start all with the same command")
+    else:
+        _follow(config, run_dir)
+
+
+def _follow(config: Config, run_dir: RunDir) -> None:
+    """Joins in the stages that process 0 calls to; says what it does in a log file of its own."""
+    console = Console(stderr=True, quiet=True)
+    reporter = Reporter(console)
+    run_dir.root.mkdir(parents=True, exist_ok=True)
+    _keep_programs(run_dir)
+    with logging_to(run_dir.path(f"log.{distributed.process_index()}.txt"), console):
+        while (stage := distributed.called()) is not None:
+            reporter.note(stage)
+            if stage == "sft":
+                from mlagent_jax.sft import loop
+
+                loop.run(config, run_dir, reporter)
+            else:
+                from mlagent_jax.ppo import loop
+
+                loop.run(config, run_dir, reporter, None)
+
+
+def _lead(config: Config, names: Sequence[str], run_dir: RunDir, reporter: Reporter) -> None:
     with ExitStack() as stack:
         stack.enter_context(run_dir.lock())
         stack.enter_context(logging_to(run_dir.path("log.txt"), reporter.console))
@@ -61,6 +99,13 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
         _check_model(config.model, Path(config.model.path))
     if SERVED & due_names:
         check_server(config.server)
+
+
+def _check_devices(mesh: Mesh) -> None:
+    """Raises ValueError unless the mesh takes all devices of all processes; they would meet on it hours later."""
+    from mlagent_jax.model.sharding import make_mesh
+
+    make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context)
 
 
 def _check_model(model: Model, path: Path) -> None:
@@ -103,9 +148,12 @@ def _run(
 
     A stage is imported when it begins: collecting takes no JAX, and starts its processes before there is any.
     """
+    if name != "collect":
+        _keep_programs(run_dir)
     if name == "sft":
         from mlagent_jax.sft import loop
 
+        distributed.call("sft")
         return loop.run(config, run_dir, reporter)
     if name == "export":
         from mlagent_jax import export
@@ -123,6 +171,14 @@ def _run(
     from mlagent_jax.stages import evaluate
 
     return evaluate.run(config, run_dir, reporter, world, server)
+
+
+def _keep_programs(run_dir: RunDir) -> None:
+    """Has JAX keep what takes a second or more to compile in the run directory, unless it was told of another place."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(run_dir.path("programs").absolute()))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from mlagent_jax import distributed, preemption
 from mlagent_jax.config import Config, ConfigError
 from mlagent_jax.config_file import keys, load_config
 from rollout.errors import InfrastructureError
@@ -26,9 +27,17 @@ server, evaluation, export. Without --config it runs the quickstart. The same co
 
 stage=NAME   {", ".join(STAGE_NAMES)} or all (the default); a stage whose output is there and
              whose inputs have not changed is skipped
+
+Started on every host of a TPU pod or by every task of a Slurm job, or several times with JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID set, it trains on the devices of all; run_dir must be a folder that all
+of them see.
+
+exit code    0 done, 2 something to put right, 3 a failure of the infrastructure, 130 interrupted; 75 ended by SIGTERM,
+             training at the end of its step: the same command goes on
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
-USER_ERROR, INFRASTRUCTURE_ERROR, INTERRUPTED = 2, 3, 130
+# PREEMPTED is EX_TEMPFAIL, "try again": a launcher can tell it from 143, a process that SIGTERM ended as it stood.
+USER_ERROR, INFRASTRUCTURE_ERROR, PREEMPTED, INTERRUPTED = 2, 3, 75, 130
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +85,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 2 (input to fix), 3 (infrastructure), 130 (interrupted)."""
+    """Runs the command line and returns its exit code: 0, 2 (input to fix), 3 (infrastructure), 75, 130 (interrupted).
+
+    One of several processes that fails ends here, and the others with it.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h"} & set(arguments):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the page is often piped into `head` or `less`
@@ -90,28 +102,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mlagent_jax.pipeline import run_stages
         from mlagent_jax.progress import Reporter
 
-        with _signals_as_interrupts():
+        with signals_as_interrupts():
+            distributed.initialize()
             run_stages(config, stages, Reporter())
-    except KeyboardInterrupt:
-        return _complain("interrupted; run the same command to go on", INTERRUPTED)
-    except InfrastructureError as error:
-        return _complain(f"{type(error).__name__}: {error}; details in {run_dir}/log.txt", INFRASTRUCTURE_ERROR)
-    except OSError as error:
+    except BaseException as error:
+        found = _explained(distributed.cause_of(error), run_dir)
+        if found is None:
+            logger.debug("a bug", exc_info=True)
+            if not distributed.is_alone():
+                traceback.print_exc()
+            distributed.leave(1, f"{type(error).__name__}: {error}")
+            raise
+        message, code = found
+        _complain(message, code)
+        distributed.leave(code, None if isinstance(error, preemption.Saved) else message)
+        return code
+    distributed.leave(0)
+    return 0
+
+
+def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
+    """Returns what to say of an error and the exit code, None for one that nobody expects."""
+    if isinstance(error, distributed.PeerFailed):
+        return str(error), error.code
+    if isinstance(error, preemption.Preempted):
+        return "ended by SIGTERM, all work is saved; run the same command to go on", PREEMPTED
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; run the same command to go on", INTERRUPTED
+    if isinstance(error, InfrastructureError):
+        return f"{type(error).__name__}: {error}; details in {run_dir}/log.txt", INFRASTRUCTURE_ERROR
+    if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or run_dir
-            return _complain(
-                f"the disk is full ({where}); free some space and run the same command to go on", USER_ERROR
-            )
+            return f"the disk is full ({where}); free some space and run the same command to go on", USER_ERROR
         if error.filename is not None:
-            return _complain(f"{error.filename}: {error.strerror}", USER_ERROR)
-        if not _raised_by_us(error):
-            raise
-        return _complain(str(error), USER_ERROR)
-    except (ValueError, FloatingPointError) as error:
-        if not _raised_by_us(error):
-            raise
-        return _complain(str(error), USER_ERROR)
-    return 0
+            return f"{error.filename}: {error.strerror}", USER_ERROR
+    if isinstance(error, (OSError, ValueError, FloatingPointError)) and _raised_by_us(error):
+        return str(error), USER_ERROR
+    return None
 
 
 def _raised_by_us(error: BaseException) -> bool:
@@ -121,26 +149,28 @@ def _raised_by_us(error: BaseException) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in (*OUR_PACKAGES, "__main__")
 
 
-def _complain(message: str, code: int) -> int:
-    """Prints one line to stderr, keeps the traceback in the log, returns `code`."""
+def _complain(message: str, code: int) -> None:
+    """Prints one line to stderr, keeps the traceback in the log."""
     logger.debug("exit code %d", code, exc_info=True)
-    print(f"error: {' '.join(message.split())}" if code != INTERRUPTED else f"\n{message}", file=sys.stderr)
-    return code
+    asked_for = code in (INTERRUPTED, PREEMPTED)
+    print(f"\n{message}" if asked_for else f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignores later ones.
 
-    What was started is ended on the way out, and a second Ctrl-C must not cut that short.
+    SIGTERM is Preempted, and waits for training to come to the end of its step; a second signal does not. What was
+    started is ended on the way out, and a second Ctrl-C must not cut that short.
     """
     asked = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if not asked:
-            asked = True
-            raise KeyboardInterrupt
+        if asked or (number == signal.SIGTERM and preemption.give_notice()):
+            return
+        asked = True
+        raise preemption.Preempted if number == signal.SIGTERM else KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in numbers}

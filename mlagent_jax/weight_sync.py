@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
@@ -16,6 +15,7 @@ from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
+from mlagent_jax.placement import whole
 from mlagent_jax.rows import Row, Rows, stack_rows
 from rollout.client import PolicyClient, verify_weights
 
@@ -23,15 +23,20 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token
 
 
 class WeightSync:
-    """Pushes the policy into the running server and checks it on a canary prompt."""
+    """Pushes the policy into the running server and checks it on a canary prompt.
 
-    def __init__(self, client: PolicyClient, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
+    `push` does it from one process. Where several hold the weights all `write`, and process 0 alone does `give`.
+    """
+
+    def __init__(self, client: PolicyClient | None, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
         """Takes a folder to write weights to, and the token ids that the check scores.
 
         Args:
+            client: None on the processes that do not lead.
             server_dtype: what the server computes in; sets how near its log-probabilities must be.
         """
-        self.client, self.folder = client, folder
+        self.client = client
+        self.folder = folder.with_name(f"{folder.name}.{os.getpid()}")
         self.canary = list(canary)
         self.tolerance = TOLERANCE.get(server_dtype, TOLERANCE["bfloat16"])
         row = Row()
@@ -46,20 +51,23 @@ class WeightSync:
         Raises:
             ServerError: if the server refused the weights, or its log-probabilities are not those of the new weights.
         """
-        aside = self.folder.with_name(f"{self.folder.name}.{os.getpid()}")
-        try:
-            save_hf(model, aside)
-            await self.client.update_weights(aside, version)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        await self.verify(model)
+        await self.give(self.write(model), version)
 
-    async def verify(self, model: Qwen2) -> None:
-        """Raises ServerError unless the server scores the canary as `model` does."""
+    def write(self, model: Qwen2) -> list[float]:
+        """Writes the weights and returns the log-probabilities that a server which has them gives to the canary."""
+        save_hf(model, self.folder)
         graph, parameters = nnx.split(model)
         rows = padded(self._row, model.mesh)
-        expected = np.asarray(_score(graph, parameters, rows))[0, : len(self.canary) - 1]
-        await verify_weights(self.client, [(self.canary, expected.tolist())], self.tolerance)
+        return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
+
+    async def give(self, expected: Sequence[float], version: int) -> None:
+        """Makes the weights that were written last what the server samples from; raises as `push` does."""
+        assert self.client is not None, "process 0 talks to the server"
+        try:
+            await self.client.update_weights(self.folder, version)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        await verify_weights(self.client, [(self.canary, expected)], self.tolerance)
 
 
 def padded(row: Row, mesh: Mesh | None) -> Rows:

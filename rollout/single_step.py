@@ -90,7 +90,7 @@ async def roll_out(
     for record in journal.records if journal else ():
         if record["update"] == update:
             index = record["state"]
-            experience = _experience(record["experience"], prompts[index] if index < len(states) else ())
+            experience = from_record(record["experience"], prompts[index] if index < len(states) else ())
             if index >= len(states) or not _is_of(experience, states[index]):
                 raise CorruptRecord(
                     f"{journal.path if journal else ''} holds actions of other states for update {update}; "
@@ -115,7 +115,7 @@ async def roll_out(
                 for sample in samples:
                     done[sample] = _with_completion(outcome, sample, completions[sample])
                     if journal:
-                        record = _record(done[sample])
+                        record = to_record(done[sample])
                         journal.append({"update": update, "state": index, "experience": record})
 
             await gather(do(text, samples) for text, samples in missing.items())
@@ -221,14 +221,15 @@ def _with_completion(outcome: Experience, sample: int, completion: Completion) -
     )
 
 
-def _record(experience: Experience) -> dict[str, Any]:
+def to_record(experience: Experience) -> dict[str, Any]:
     """Returns the experience as JSON values without its prompt, which the state gives again."""
     record = asdict(experience)
     del record["prompt_ids"]
     return record
 
 
-def _experience(record: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Experience:
+def from_record(record: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Experience:
+    """Returns the experience of a record that `to_record` made; `prompt_ids` are its state's."""
     return Experience(
         **{
             **record,

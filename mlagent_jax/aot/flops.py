@@ -7,8 +7,8 @@ import numpy as np
 
 from mlagent_jax.aot.hlo import Computation, Instruction, Module
 
-# Products of [.., T, H] and [.., S, H] in one kernel of attention, splash's or ours, forward and backward; splash's fused
-# backward kernel also makes dq. Of the scores a causal mask leaves half.
+# Products of [.., T, H] and [.., S, H] in one kernel of attention, splash's or ours, forward and backward; the fused
+# backward kernel of splash also makes dq. Of the scores a causal mask leaves half.
 KERNELS = r"(?:splash_m[hq]a|attention)_(fwd|forward|dq|dkv)"
 KERNEL_PRODUCTS = {"fwd": 2, "forward": 2, "dq": 3, "dkv": 4}
 FUSED_BACKWARD_PRODUCTS = 5

@@ -14,8 +14,8 @@ from jaxtyping import PyTree
 from mlagent_jax.config import Config
 from mlagent_jax.model.build import abstract_model
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import abstract_batch
 from mlagent_jax.model.value import Critic
+from mlagent_jax.placement import abstract_batch
 from mlagent_jax.ppo.batch import Packed, PPOBatch, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, make_networks, ppo_optimizers
 from mlagent_jax.rows import Row, Rows, stack_rows

@@ -37,10 +37,10 @@ RULES: Mapping[str, P] = {
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns the mesh of the first data * fsdp * tensor * context devices, of this machine unless others are given.
+    """Returns the mesh of the first data * fsdp * tensor * context devices, of all processes unless others are given.
 
     Raises:
-        ValueError: if there are fewer devices.
+        ValueError: if there are fewer devices, or several processes and a device of theirs is left over.
     """
     shape = (data, fsdp, tensor, context)
     need, devices = int(np.prod(shape)), jax.devices() if devices is None else devices
@@ -48,6 +48,11 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence
         raise ValueError(
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {need} devices, this machine has {len(devices)}; "
             "make the mesh smaller"
+        )
+    if need < len(devices) and jax.process_count() > 1:
+        raise ValueError(
+            f"mesh {dict(zip(AXES, shape, strict=True))} has {need} devices, the {jax.process_count()} processes have "
+            f"{len(devices)} together; use them all, for a process without any cannot take part"
         )
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:need])
 
@@ -96,17 +101,6 @@ def _rule(path: tuple) -> P | None:
 
 def _name(entry: object) -> str:
     return str(getattr(entry, "key", getattr(entry, "name", "")))
-
-
-def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Returns a batch with its rows spread over the data and fsdp axes."""
-    return jax.device_put(tree, NamedSharding(mesh, BATCH))
-
-
-def abstract_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Returns what `place_batch` returns as shapes, types and shardings."""
-    sharding = NamedSharding(mesh, BATCH)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def constrain(x: Array, mesh: Mesh | None, spec: P) -> Array:

@@ -14,9 +14,10 @@ from jaxtyping import Float, PyTree
 
 from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import parameter_shardings, parameters_of, place_batch
+from mlagent_jax.model.sharding import parameter_shardings, parameters_of
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
+from mlagent_jax.placement import place_batch, whole
 from mlagent_jax.ppo.advantage import generalized_advantages, group_advantages, token_rewards, whiten
 from mlagent_jax.ppo.batch import (
     Packed,
@@ -148,7 +149,7 @@ class Learner:
     def _by_response(
         self, packed: Packed, score: Any, parameters: PyTree, rows: Sequence[Rows]
     ) -> Float[np.ndarray, "R T"]:
-        scores = [np.asarray(score(parameters, micro)) for micro in rows]
+        scores = [whole(score(parameters, micro)) for micro in rows]
         return by_response(packed, scores, self.config.max_response_tokens)
 
     def _figures(

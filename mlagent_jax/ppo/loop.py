@@ -2,11 +2,14 @@
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlagent_jax import preemption
 from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import Config
+from mlagent_jax.distributed import from_main, meet
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import make_mesh
@@ -22,7 +25,7 @@ from rollout.client import PolicyClient
 from rollout.context_reading import context_shares
 from rollout.errors import InfrastructureError
 from rollout.journal import Journal
-from rollout.single_step import Experience, reward_figures, roll_out
+from rollout.single_step import Experience, from_record, reward_figures, roll_out, to_record
 from rollout.state_pool import PoolState, StatePool
 from rollout.step import Environment
 
@@ -46,11 +49,17 @@ class Rollouts:
     pool: StatePool
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts) -> dict[str, Any]:
+def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts | None) -> dict[str, Any]:
     """Trains the fine-tuned policy by step-wise PPO, from the newest checkpoint on; leaves it in `ppo/model/`.
+
+    Of several processes process 0 acts and talks to the server; all learn, from the same experiences.
+
+    Args:
+        rollouts: None on the processes that do not lead.
 
     Raises:
         ServerError: if the policy server fails for good, or does not serve the weights it was given.
+        Saved: after a SIGTERM, when the update under way is learnt from and saved; while it is acted, the one before.
     """
     learner = make_learner(config, run_dir)
     ppo = config.ppo
@@ -58,21 +67,30 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts)
     began = time.monotonic()
     num_actions = 0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
-    with Checkpoints(run_dir.path("ppo", "checkpoints")) as checkpoints, log:
+    with Checkpoints(run_dir.path("ppo", "checkpoints")) as checkpoints, log, preemption.heeded() as is_preempted:
         saved = checkpoints.latest(learner.state)
-        first = 0
+        first = saved_at = 0
         if saved is not None:
             learner.state, first = LearnerState(*saved[0]), saved[1]["update"]
+            saved_at = first
         log.rewind("ppo/update", first - 1)
-        rollouts.background.run(sync.push(learner.model(), first))
+        push(sync, learner, rollouts, first)
         with reporter.bar("ppo", ppo.num_updates, first) as bar:
             for update in range(first, ppo.num_updates):
                 figures = one_update(config, learner, sync, rollouts, run_dir, update)
+                if figures is None:
+                    if update > saved_at:
+                        checkpoints.save(update, learner.state, {"update": update})
+                    raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
                 log.write({"ppo/update": update, **figures})
                 bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
-                if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates:
+                stop = is_preempted()
+                if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
                     checkpoints.save(update + 1, learner.state, {"update": update + 1})
+                    saved_at = update + 1
+                if stop:
+                    raise preemption.Saved
     save_policy(learner.model(), run_dir.ppo_policy, run_dir.tokenizer)
     return {"updates": ppo.num_updates, "actions": num_actions, "training_seconds": round(time.monotonic() - began, 1)}
 
@@ -81,13 +99,28 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     """Returns the learner before the first update: policy, reference and critic are the fine-tuned model."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     policy, trunk = (load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat) for _ in range(2))
+    meet()
     return Learner(policy, Critic(trunk), config.ppo, mesh, config.optimizer_state)
 
 
-def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts) -> WeightSync:
+def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> WeightSync:
     """Returns the way of weights to the server; the canary is the pool's first prompt."""
-    canary = rollouts.tokenizer.prompt_ids(rollouts.pool.states[0].state)
-    return WeightSync(rollouts.client, run_dir.path("tmp", "weights"), canary, config.server.dtype)
+
+    def first_prompt() -> list[int]:
+        assert rollouts is not None, "process 0 has them"
+        return rollouts.tokenizer.prompt_ids(rollouts.pool.states[0].state)
+
+    canary = from_main(first_prompt)
+    return WeightSync(
+        rollouts.client if rollouts else None, run_dir.path("tmp", "weights"), canary, config.server.dtype
+    )
+
+
+def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version: int) -> None:
+    """Makes the policy as it is now what the server samples from; every process has a part of the weights."""
+    expected = sync.write(learner.model())
+    if rollouts is not None:
+        rollouts.background.run(sync.give(expected, version))
 
 
 def draw_states(config: Config, pool: StatePool, update: int) -> list[PoolState]:
@@ -96,27 +129,55 @@ def draw_states(config: Config, pool: StatePool, update: int) -> list[PoolState]
     return pool.sample_groups(config.ppo.trajectories_per_update, config.ppo.states_per_trajectory, rng)
 
 
-def one_update(
-    config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts, run_dir: RunDir, update: int
-) -> dict[str, float]:
-    """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights."""
-    ppo = config.ppo
-    clock = [time.monotonic()]
+def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> list[Experience]:
+    """Returns the actions of one update and what each earned, those of its journal first."""
     states = draw_states(config, rollouts.pool, update)
     with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
-        experiences = rollouts.background.run(
+        return rollouts.background.run(
             roll_out(
                 rollouts.environment,
                 rollouts.client,
                 rollouts.tokenizer,
                 states,
-                num_samples=ppo.samples_per_state,
+                num_samples=config.ppo.samples_per_state,
                 seed=config.seed,
                 update=update,
-                reward_version=ppo.reward,
+                reward_version=config.ppo.reward,
                 journal=journal,
             )
         )
+
+
+def _encode(experiences: Sequence[Experience] | None) -> list[Any] | None:
+    return (
+        None if experiences is None else [[experience.prompt_ids, to_record(experience)] for experience in experiences]
+    )
+
+
+def _decode(records: Sequence[Any] | None) -> list[Experience] | None:
+    return None if records is None else [from_record(record, tuple(prompt_ids)) for prompt_ids, record in records]
+
+
+def one_update(
+    config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts | None, run_dir: RunDir, update: int
+) -> dict[str, float] | None:
+    """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
+
+    None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
+    """
+    clock = [time.monotonic()]
+
+    def act_here() -> list[Experience] | None:
+        assert rollouts is not None, "process 0 acts"
+        try:
+            with preemption.at_once():
+                return act(config, rollouts, run_dir, update)
+        except preemption.Preempted:
+            return None
+
+    experiences = from_main(act_here, _encode, _decode)
+    if experiences is None:
+        return None
     clock.append(time.monotonic())
     known = [experience for experience in experiences if experience.reward is not None]
     if not known:
@@ -128,7 +189,7 @@ def one_update(
     clock.append(time.monotonic())
     figures = learner.update(scored, update, config.seed)
     clock.append(time.monotonic())
-    rollouts.background.run(sync.push(learner.model(), update + 1))
+    push(sync, learner, rollouts, update + 1)
     clock.append(time.monotonic())
     names = ("rollout_seconds", "score_seconds", "update_seconds", "sync_seconds")
     times = {f"time/{name}": end - start for name, start, end in zip(names, clock, clock[1:], strict=False)}

@@ -14,19 +14,23 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from mlagent_jax import preemption
 from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import SFT, Config
+from mlagent_jax.distributed import from_main, is_main, meet
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
-from mlagent_jax.model.sharding import make_mesh, place_batch
+from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.optim import cosine_schedule, make_optimizer
+from mlagent_jax.placement import place_rows, rows_here
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.data import Batches
 from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, tell
 from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
 from mlagent_jax.train_state import TrainState, make_state
+from rollout.chat import ChatTokenizer
 from rollout.trajectories import read_trajectories
 
 
@@ -40,10 +44,15 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     trajectories = read_trajectories(run_dir.path("trajectories"))
     told = tell(config, trajectories)
-    tokenizer = make_tokenizer(config, run_dir.tokenizer, told)
+    tokenizer = from_main(
+        lambda: make_tokenizer(config, run_dir.tokenizer, told),
+        encode=lambda _: None,
+        decode=lambda _: ChatTokenizer(run_dir.tokenizer),
+    )
     data = load_data(config, tokenizer, told)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
     model = build_model(config, tokenizer, mesh)
+    meet()
     figures = train(config, model, data, mesh, run_dir, reporter)
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer)
     return {
@@ -59,15 +68,18 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
 def train(
     config: Config, model: nnx.Module, data: Data, mesh: Mesh, run_dir: RunDir, reporter: Reporter
 ) -> dict[str, Any]:
-    """Trains `model` in place and returns its figures; goes on from the newest checkpoint.
+    """Trains `model` in place and returns its figures; goes on from the newest checkpoint, also after a SIGTERM.
 
     Every `eval_every` steps the held-out perplexity is read; the parameters with the lowest are kept, and training ends
     when `patience` readings in a row have brought no lower one.
+
+    Raises:
+        Saved: after a SIGTERM, when the step under way is done and saved.
     """
     from mlagent_jax.sft.stream import stream  # brings grain, which nothing else that imports this file needs
 
     sft = config.sft
-    batches = Batches(data.train, data.bucket, sft.batch_size)
+    batches = Batches(data.train, data.bucket, sft.batch_size, rows_here(mesh, sft.batch_size))
     num_steps = min(len(batches), sft.max_steps or len(batches))
     optimizer = sft_optimizer(config, num_steps)
     graph = nnx.split(model)[0]
@@ -75,7 +87,12 @@ def train(
     step, evaluate = configured_step(sft, graph, optimizer, state), make_sft_eval(graph)
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
-    with Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints, log, closing(stream(batches)) as upcoming:
+    with (
+        Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints,
+        log,
+        closing(stream(batches)) as upcoming,
+        preemption.heeded() as is_preempted,
+    ):
         saved = checkpoints.latest({"state": state, "best": best})
         if saved is not None:
             tree, notes = saved
@@ -91,7 +108,7 @@ def train(
                 if since_best >= sft.patience:
                     break
                 began = time.monotonic()
-                state, found = step(state, place_batch(next(upcoming), mesh))
+                state, found = step(state, place_rows(next(upcoming), mesh))
                 loss = float(found["loss"])
                 seconds += time.monotonic() - began
                 tokens += batches.num_tokens(index)
@@ -108,10 +125,13 @@ def train(
                     else:
                         since_best += 1
                 log.write(line)
-                if "sft/heldout_loss" in line:
+                stop = is_preempted()
+                if "sft/heldout_loss" in line or stop:
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     notes["data"] = upcoming.get_state()
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
+                if stop:
+                    raise preemption.Saved
     nnx.update(model, best)
     return {
         "steps": int(state.step),
@@ -139,15 +159,16 @@ def configured_step(
 def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
     """Returns the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
     total = weight = 0.0
-    for rows in Batches(data.heldout, data.bucket, batch_size):
-        loss, count = evaluate(parameters, place_batch(rows, mesh))
+    for rows in Batches(data.heldout, data.bucket, batch_size, rows_here(mesh, batch_size)):
+        loss, count = evaluate(parameters, place_rows(rows, mesh))
         total, weight = total + float(loss), weight + float(count)
     return total / weight
 
 
 def save_policy(model: nnx.Module, folder: Path, tokenizer: Path) -> None:
     """Writes the model and its tokenizer as one Hugging Face directory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in tokenizer.iterdir():
-        shutil.copyfile(path, folder / path.name)
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in tokenizer.iterdir():
+            shutil.copyfile(path, folder / path.name)
     save_hf(model, folder)

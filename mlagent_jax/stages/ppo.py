@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mlagent_jax import distributed
 from mlagent_jax.config import Config
 from mlagent_jax.policy_server import PolicyServer, connected
 from mlagent_jax.ppo import loop
@@ -24,6 +25,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
     pool = make_pool(config, run_dir, world, tokenizer)
     with connected(config, tokenizer, world, server) as client:
         rollouts = loop.Rollouts(world.background, world.environment, client, tokenizer, pool)
+        distributed.call("ppo")  # not before the server answers: the others wait only for one another from now on
         figures = loop.run(config, run_dir, reporter, rollouts)
     return {"pool_states": len(pool), **figures}
 

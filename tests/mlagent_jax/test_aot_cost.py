@@ -22,8 +22,9 @@ from mlagent_jax.aot.report import compile_program
 from mlagent_jax.model import qwen2
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import abstract_batch, make_mesh
+from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.optim import make_optimizer
+from mlagent_jax.placement import abstract_batch
 from mlagent_jax.rows import Row, stack_rows
 from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.train_state import abstract_state

@@ -18,15 +18,19 @@ from mlagent_jax.config import PPO, SFT, Config, Model, Tokenizer
 from mlagent_jax.config import Mesh as MeshShape
 from mlagent_jax.model.build import abstract_model
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import abstract_batch, make_mesh, place_batch
+from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
+from mlagent_jax.placement import abstract_batch, place_batch
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft import loop
 from mlagent_jax.sft.data import Dataset, bucket_of
+from mlagent_jax.sft.inputs import Data
+from mlagent_jax.sft.packing import Size
 from mlagent_jax.train_state import abstract_state, make_state
+from rollout.chat import Rendering
 
 CONFIG = Config(
     tokenizer=Tokenizer(vocab_size=64),
@@ -46,8 +50,8 @@ def mesh() -> Mesh:
     return make_mesh(1, 4, 2, 1)
 
 
-def fresh(config: Config) -> Qwen2:
-    return Qwen2(abstract_model(config).config, nnx.Rngs(0))
+def fresh(config: Config, mesh: Mesh) -> Qwen2:
+    return Qwen2(abstract_model(config, mesh).config, nnx.Rngs(0), mesh=mesh)
 
 
 def described(tree: PyTree) -> PyTree:
@@ -57,7 +61,10 @@ def described(tree: PyTree) -> PyTree:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_abstract_state_is_that_of_training_without_its_arrays(mesh: Mesh, kind: Literal["adamw", "muon"]) -> None:
     optimizer = make_optimizer(kind, 1e-3, 1.0)
-    real, abstract = make_state(fresh(CONFIG), optimizer, mesh), abstract_state(abstract_model(CONFIG), optimizer, mesh)
+    real, abstract = (
+        make_state(fresh(CONFIG, mesh), optimizer, mesh),
+        abstract_state(abstract_model(CONFIG, mesh), optimizer, mesh),
+    )
     assert described(abstract) == described(real)
     assert shard_bytes(abstract)[0] == sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(real))
 
@@ -79,11 +86,11 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
     configured_step = loop.configured_step
     monkeypatch.setattr(loop, "configured_step", spy)
     monkeypatch.setattr(programs, "NUM_STEPS", 1)
-    row = programs.full_row(CONFIG.sft.max_length)
-    data = Dataset((row,), 0)
-    rows = loop.Data(data, data, bucket_of([data], CONFIG.sft.max_length))
+    length = CONFIG.sft.max_length
+    data = Dataset(lambda index: Rendering([], []), (Size(length, length - 1, False),), ((0,),))
+    rows = Data(data, data, bucket_of([data], length))
     with pytest.raises(Reached):
-        loop.train(CONFIG, fresh(CONFIG), rows, mesh, RunDir(tmp_path), Reporter())
+        loop.train(CONFIG, fresh(CONFIG, mesh), rows, mesh, RunDir(tmp_path), Reporter())
     step, state = made
     (program,) = sft_programs(CONFIG, mesh)
     text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
@@ -91,16 +98,16 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
 
 
 def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
-    learner = Learner(fresh(CONFIG), Critic(fresh(CONFIG)), CONFIG.ppo, mesh)
+    learner = Learner(fresh(CONFIG, mesh), Critic(fresh(CONFIG, mesh)), CONFIG.ppo, mesh, CONFIG.optimizer_state)
     batch, count = place_batch(ppo_batch(CONFIG), mesh), jax.numpy.float32(1.0)
     lowered: dict[str, Any] = {}
     for name, network, state in (
         ("policy", learner.policy, learner.state.policy),
         ("critic", learner.critic, learner.state.critic),
     ):
-        parts: Any = (network.score, network.gradients, network.apply)
+        parts: Any = (network.score, network.add_gradients, network.apply)
         lowered[f"{name} score"] = parts[0].lower(state.parameters, batch.rows)
-        lowered[f"{name} gradients"] = parts[1].lower(state.parameters, batch, count)
+        lowered[f"{name} gradients"] = parts[1].lower(state.parameters, state.parameters, batch, count)
         lowered[f"{name} apply"] = parts[2].lower(state, state.parameters)
     found = ppo_programs(CONFIG, mesh)
     assert {program.name for program in found} == set(lowered)
@@ -119,9 +126,9 @@ def test_without_a_critic_only_the_policy_learns(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("num_layers", [2, 28])
-def test_model_flops_are_six_for_each_parameter_of_a_product_and_token(num_layers: int) -> None:
+def test_model_flops_are_six_for_each_parameter_of_a_product_and_token(mesh: Mesh, num_layers: int) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, num_layers=num_layers))
-    model, rows = abstract_model(config), sft_rows(config)
+    model, rows = abstract_model(config, mesh), sft_rows(config)
     leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
     sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in leaves}
     in_products = sum(size for path, size in sizes.items() if "proj" in path or "embed_tokens" in path)  # a tied head

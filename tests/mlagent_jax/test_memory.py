@@ -13,8 +13,9 @@ from jaxtyping import PyTree
 from mlagent_jax.model import logprob
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2, Remat
-from mlagent_jax.model.sharding import make_mesh, parameters_of, place_batch
+from mlagent_jax.model.sharding import make_mesh, parameters_of
 from mlagent_jax.optim import make_optimizer
+from mlagent_jax.placement import place_batch
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.step import make_policy
 from mlagent_jax.rows import Rows

@@ -1,6 +1,7 @@
 """Fine-tuning goes on after an interruption as if there had been none, and keeps what was best on held-out data."""
 
 import io
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mlagent_jax.metrics import read_metrics
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh, parameters_of
+from mlagent_jax.preemption import Saved
 from mlagent_jax.progress import Bar, Reporter
 from mlagent_jax.rows import Rows
 from mlagent_jax.run_dir import RunDir
@@ -25,6 +27,7 @@ from mlagent_jax.sft import inputs, loop
 from mlagent_jax.sft.data import Dataset, bucket_of
 from mlagent_jax.sft.packing import size_of
 from mlagent_jax.sft.step import SFTStep
+from mlagent_jax.train import signals_as_interrupts
 from mlagent_jax.train_state import TrainState
 from rollout.chat import Rendering
 from rollout.types import Snapshot, Step, Trajectory
@@ -35,26 +38,26 @@ STEPS = 20
 
 
 class Stopping(Reporter):
-    """A reporter at which Ctrl-C is pressed after some step."""
+    """A reporter at which Ctrl-C is pressed, or another signal comes, after some step."""
 
-    def __init__(self, at: int | None) -> None:
+    def __init__(self, at: int | None, number: signal.Signals = signal.SIGINT) -> None:
         super().__init__(Console(file=io.StringIO()))
-        self.at = at
+        self.at, self.number = at, number
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0) -> Iterator[Bar]:
         with super().bar(label, total, done) as bar:
-            yield _StoppingBar(bar, self.at)
+            yield _StoppingBar(bar, self.at, self.number)
 
 
 class _StoppingBar(Bar):
-    def __init__(self, bar: Bar, at: int | None) -> None:
-        self.bar, self.at = bar, at
+    def __init__(self, bar: Bar, at: int | None, number: signal.Signals) -> None:
+        self.bar, self.at, self.number = bar, at, number
 
     def update(self, done: int, figures: Any = None) -> None:
         self.bar.update(done, figures)
         if done == self.at:
-            raise KeyboardInterrupt
+            signal.raise_signal(self.number)
 
 
 @dataclass
@@ -97,9 +100,18 @@ def config_of(**settings: Any) -> Config:
     )
 
 
-def train(model: Qwen2, folder: Path, data: inputs.Data, config: Config, interrupt_at: int | None = None) -> Ended:
+def train(
+    model: Qwen2,
+    folder: Path,
+    data: inputs.Data,
+    config: Config,
+    interrupt_at: int | None = None,
+    number: signal.Signals = signal.SIGINT,
+) -> Ended:
     folder.mkdir(exist_ok=True)
-    figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), RunDir(folder), Stopping(interrupt_at))
+    with signals_as_interrupts():
+        reporter = Stopping(interrupt_at, number)
+        figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), RunDir(folder), reporter)
     metrics = read_metrics(folder / "metrics.jsonl")
     for line in metrics:
         del line["time/run_seconds"]
@@ -164,6 +176,20 @@ def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
     again = train(make_model(), tmp_path / "whole", data, config)  # everything is done: nothing changes
     assert not fed and (again.figures, again.metrics) == (whole.figures, whole.metrics)
     jax.tree.map(np.testing.assert_array_equal, again.parameters, whole.parameters)
+
+
+def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
+    make_model: Callable[..., Qwen2], tmp_path: Path
+) -> None:
+    config, data = config_of(eval_every=3), data_of(1, 3)
+    whole = train(make_model(), tmp_path / "whole", data, config)
+    for at in (5, 6):  # between two readings of the held-out perplexity, and at one
+        with pytest.raises(Saved):
+            train(make_model(), tmp_path / "cut", data, config, interrupt_at=at, number=signal.SIGTERM)
+        assert [path.name for path in (tmp_path / "cut" / "sft" / "checkpoints").iterdir()] == [str(at)]
+    resumed = train(make_model(), tmp_path / "cut", data, config)
+    jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
+    assert resumed.metrics == whole.metrics and resumed.figures == whole.figures
 
 
 def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(

@@ -15,16 +15,10 @@ from jaxtyping import PyTree
 
 from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import (
-    RULES,
-    check_vocabulary,
-    make_mesh,
-    parameter_shardings,
-    parameters_of,
-    place_batch,
-)
+from mlagent_jax.model.sharding import RULES, check_vocabulary, make_mesh, parameter_shardings, parameters_of
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
+from mlagent_jax.placement import place_batch, place_rows, row_groups, rows_here
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.rows import Rows
 from mlagent_jax.sft.step import make_sft_step
@@ -189,3 +183,30 @@ def test_vocabulary_that_the_mesh_does_not_divide_is_refused() -> None:
 def test_mesh_larger_than_the_machine_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mesh \{'data': 4, .*\} needs 16 devices, this machine has 8; make the mesh"):
         make_mesh(4, 4, 1, 1)
+
+
+def test_a_process_alone_feeds_all_rows(rows: Rows) -> None:
+    mesh = mesh_of(FAST)
+    assert rows_here(mesh, 8) == slice(0, 8)
+    placed, expected = place_rows(rows, mesh), place_batch(rows, mesh)
+    assert jax.tree.map(lambda leaf: leaf.sharding, placed) == jax.tree.map(lambda leaf: leaf.sharding, expected)
+    assert_close(placed, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("owners", "groups", "of_process_1"),
+    [
+        ([[0], [0], [1], [1]], [(0, 1), (2, 3)], (2, 3)),
+        ([[0], [1], [0], [1]], [(0, 2), (1, 3)], (1, 3)),  # rows that do not lie side by side
+        ([[0, 1], [2, 3]], [(0,), (1,)], (0,)),  # two processes share the tensor axis, and with it their rows
+    ],
+)
+def test_rows_go_to_the_processes_whose_devices_hold_them(
+    owners: list[list[int]], groups: list[tuple[int, ...]], of_process_1: tuple[int, ...]
+) -> None:
+    assert row_groups(np.array(owners), 1) == (groups, of_process_1)
+
+
+def test_rows_shared_in_part_are_refused() -> None:
+    with pytest.raises(ValueError, match="share only a part; let mesh.tensor"):
+        row_groups(np.array([[0, 0], [0, 1], [1, 1]]), 0)

@@ -17,6 +17,7 @@ from mlagent_jax.config import Config
 from mlagent_jax.config_file import keys
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.config import hf_config
+from mlagent_jax.preemption import Preempted, heeded
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import STAGES, RunDir
 from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
@@ -117,6 +118,7 @@ def test_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2, "runs/x: Permission denied"),
         (ServerError("no answer in 240 s"), 3, "ServerError: no answer in 240 s; details in runs/x/log.txt"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command to go on"),
+        (Preempted(), 75, "ended by SIGTERM, all work is saved; run the same command to go on"),
     ],
 )
 def test_failure_is_one_line_and_its_own_code(
@@ -178,9 +180,9 @@ def test_port_in_use_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 130)])
 def test_signal_is_an_interrupt_once_and_cleanup_is_not_cut_short(
-    number: signal.Signals, ending: Callable[[Callable[[], None]], None]
+    number: signal.Signals, code: int, ending: Callable[[Callable[[], None]], None]
 ) -> None:
     cleaned = []
 
@@ -193,8 +195,36 @@ def test_signal_is_an_interrupt_once_and_cleanup_is_not_cut_short(
 
     before = signal.getsignal(number)
     ending(action)
-    assert main([]) == 130
+    assert main([]) == code
     assert cleaned and signal.getsignal(number) == before
+
+
+def test_sigterm_waits_for_work_that_heeds_it_and_a_second_one_does_not(
+    ending: Callable[[Callable[[], None]], None],
+) -> None:
+    steps = []
+
+    def action() -> None:
+        with heeded() as is_preempted:
+            steps.append(is_preempted())
+            signal.raise_signal(signal.SIGTERM)
+            steps.append(is_preempted())
+            signal.raise_signal(signal.SIGTERM)
+            steps.append(None)
+
+    ending(action)
+    assert main([]) == 75 and steps == [False, True]
+
+
+def test_sigterm_that_nobody_asked_about_any_more_ends_the_run_too(
+    ending: Callable[[Callable[[], None]], None],
+) -> None:
+    def action() -> None:
+        with heeded():
+            signal.raise_signal(signal.SIGTERM)
+
+    ending(action)
+    assert main([]) == 75
 
 
 def test_error_of_a_library_is_a_bug_and_keeps_its_traceback(ending: Callable[[Callable[[], None]], None]) -> None:

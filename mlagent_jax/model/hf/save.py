@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from mlagent_jax.distributed import is_main
 from mlagent_jax.model.config import Qwen2Config, hf_config
 from mlagent_jax.model.hf.layout import (
     INDEX,
@@ -24,6 +25,7 @@ from mlagent_jax.model.hf.layout import (
     top_names,
 )
 from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.placement import whole
 from rollout.workspace import write_atomically
 
 MARKER = "COMPLETE"  # written last: a directory without it was not finished
@@ -44,6 +46,9 @@ def save_tensors(
 ) -> None:
     """Writes a checkpoint as a Hugging Face directory: weights, `config.json`, and the marker last.
 
+    Of several processes, all of which must call it if the parameters lie on all, process 0 writes; the tensors are
+    gathered one by one.
+
     Args:
         config: the network's shape.
         tensors: every (name, tensor) in the order of `hf_shapes`; they are cast to `dtype`.
@@ -52,13 +57,17 @@ def save_tensors(
         max_file_bytes: a larger model is cut into several files with an index.
     """
     folder = Path(folder)
+    if not is_main():
+        for _, array in tensors:
+            whole(array.astype(dtype))  # this process's part of the tensor is asked for
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).unlink(missing_ok=True)
     shapes = hf_shapes(config)
     sizes = {name: math.prod(shape) * jnp.dtype(dtype).itemsize for name, shape in shapes.items()}
     files = _files(sizes, max_file_bytes)
     for file, names in files.items():
-        part = {name: np.asarray(array.astype(dtype)) for name, array in islice(tensors, len(names))}
+        part = {name: whole(array.astype(dtype)) for name, array in islice(tensors, len(names))}
         _save_aside(part, folder / file)
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
