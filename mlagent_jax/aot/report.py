@@ -88,12 +88,13 @@ def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
     """Returns the compiled program and its text after all optimisations.
 
     The text is what the compiler itself prints into a file: `Compiled.as_text` reads the module with the parser of
-    another XLA than the one that wrote it, which fails on some instructions of libtpu's.
+    another XLA than the one that wrote it, which fails on some instructions of libtpu's. Beside the program it may
+    print parts that it tried by themselves, under other names.
     """
     with tempfile.TemporaryDirectory(prefix="mlagent_jax_hlo_") as folder:
         lowered = program.function.lower(*program.arguments)  # pyright: ignore[reportFunctionMemberAccess]
         compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
-        (text,) = Path(folder).glob("*after_optimizations.txt")
+        (text,) = Path(folder).glob("*.jit_*after_optimizations.txt")
         return compiled, text.read_text()
 
 
