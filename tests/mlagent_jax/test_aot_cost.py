@@ -118,7 +118,11 @@ def test_loop_over_layers_costs_what_the_layers_cost_written_out(
     texts = compile_both(monkeypatch, replace(tiny_config, num_layers=num_layers), make_mesh(1, 8, 1, 1))
     loop, written_out = (costs(parse(text)) for text in texts)
     np.testing.assert_allclose(flops(loop), flops(written_out), rtol=0.01)
-    np.testing.assert_allclose(sum(sent(loop).values()), sum(sent(written_out).values()), rtol=0.03)
+    in_loop, in_line = sent(loop), sent(written_out)
+    # Written out, the compiler gathers some weights once for the forward pass and its recomputation, a loop twice.
+    gathered = in_loop.pop("all-gather")
+    assert gathered / 2 < in_line.pop("all-gather") <= gathered
+    np.testing.assert_allclose(sum(in_loop.values()), sum(in_line.values()), rtol=0.03)
     monkeypatch.setattr(cost, "trip_count", lambda *_: 1)  # as XLA's own analysis counts
     assert flops(costs(parse(texts[0]))) < 0.7 * flops(written_out)
 
