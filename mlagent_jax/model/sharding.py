@@ -167,9 +167,11 @@ def row_groups(
     return groups, held[process]
 
 
-def whole(array: jax.Array) -> np.ndarray:
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
     """Returns all of an array, also of one whose parts lie on several processes; all of them must ask for it."""
-    return np.asarray(array) if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True)
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def parameters_of(model: nnx.Module) -> PyTree:
