@@ -12,12 +12,13 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import constrain
 from mlagent_jax.rows import Rows
 
-CHUNK = 1024  # predictions whose logits a device holds at one time, or as many logits of its share of the vocabulary
+CHUNK = 1024  # predictions whose logits, or as many of its share of the vocabulary, a device holds at one time
 
-# While predictions are scored the vocabulary is spread over both axes that hold parts of the head, and the rows over
-# data alone: a device then has whole columns of logits, and what is left to exchange are hidden states and sums.
+# While a chunk is scored the vocabulary is spread over both axes that hold parts of the head, and the chunk's rows over
+# data alone: a device then has whole columns of logits, and what is exchanged are one chunk's hidden states, and sums.
 VOCABULARY = P(("tensor", "fsdp"))
-CHUNKS = P(None, "data", "context")  # [chunks, B, C]
+CHUNK_ROWS = P("data", "context")  # [B, C]
+CHUNKS = P(None, ("data", "fsdp"), "context")  # [chunks, B, C], before and after
 
 
 def gather_sources(hidden: Float[Array, "B T D"], sources: Int[Array, "B M"]) -> Float[Array, "B M D"]:
@@ -35,7 +36,8 @@ def token_logprobs(
     """
     hidden = gather_sources(model.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
     b, m, d = hidden.shape
-    size = chunk_size(b, m, model.mesh)
+    head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
+    size = chunk_size(b, m, head.shape, model.mesh)
     padding = -m % size
 
     def chunks(x: Array) -> Array:
@@ -43,16 +45,20 @@ def token_logprobs(
         x = jnp.moveaxis(x.reshape(b, -1, size, *x.shape[2:]), 1, 0)
         return constrain(x, model.mesh, CHUNKS)
 
-    head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
     found = score_chunks(chunks(hidden), head, chunks(jnp.asarray(rows.targets)), temperature, model.mesh)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m], found)
 
 
-def chunk_size(num_rows: int, num_predictions: int, mesh: Mesh | None) -> int:
-    """Returns how many predictions of every row make a chunk, so that each device has the logits of CHUNK of them."""
+def chunk_size(num_rows: int, num_predictions: int, head: tuple[int, int], mesh: Mesh | None) -> int:
+    """Returns how many predictions of every row make a chunk, so that a device holds as many logits as CHUNK have.
+
+    Where the vocabulary is cut into parts narrower than a hidden state, these, which every device has of the whole
+    chunk, are what is held down instead.
+    """
     devices, parts = (1, 1) if mesh is None else (mesh.size, mesh.shape["context"])
-    size = min(CHUNK * devices // num_rows, num_predictions)
-    return max(parts, -(-size // parts) * parts)
+    at_a_time = CHUNK * min(devices, max(1, head[0] // head[1]))
+    num_chunks = -(-num_rows * num_predictions // at_a_time)
+    return -(-num_predictions // (num_chunks * parts)) * parts
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -78,7 +84,7 @@ def _forward(
     mesh: Mesh | None,
 ) -> tuple[tuple[Float[Array, "J B C"], Float[Array, "J B C"]], tuple]:
     def score(chunk: tuple[Float[Array, "B C D"], Int[Array, "B C"]]) -> tuple[Float[Array, "B C"], ...]:
-        logits = _logits(chunk[0], head, temperature, mesh)
+        logits = _logits(constrain(chunk[0], mesh, CHUNK_ROWS), head, temperature, mesh)
         largest = jnp.max(logits, axis=-1, keepdims=True)
         weights = jnp.exp(logits - largest)
         total = jnp.sum(weights, axis=-1)
@@ -97,7 +103,7 @@ def _backward(
     hidden, head, targets, normalizer, mean = kept
 
     def step(head_gradient: Float[Array, "V D"], chunk: tuple) -> tuple[Float[Array, "V D"], Float[Array, "B C D"]]:
-        hidden, targets, normalizer, mean, logprob, entropy = chunk
+        hidden, targets, normalizer, mean, logprob, entropy = (constrain(x, mesh, CHUNK_ROWS) for x in chunk)
         logits = _logits(hidden, head, temperature, mesh)
         p = jnp.exp(logits - normalizer[..., None])
         by_logit = -p * (logprob[..., None] + entropy[..., None] * (logits - mean[..., None]))
@@ -119,7 +125,7 @@ def _logits(
     hidden: Float[Array, "B C D"], head: Float[Array, "V D"], temperature: float, mesh: Mesh | None
 ) -> Float[Array, "B C V"]:
     logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32)
-    return constrain(logits / temperature, mesh, P(*CHUNKS[1:], *VOCABULARY))
+    return constrain(logits / temperature, mesh, P(*CHUNK_ROWS, *VOCABULARY))
 
 
 def _chosen(targets: Int[Array, "B C"], head: Float[Array, "V D"]) -> Array:

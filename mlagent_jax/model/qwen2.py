@@ -4,6 +4,7 @@ Dimensions: B batch, T positions, D model, F feed-forward, N query heads, K key/
 V vocabulary. Layer parameters are stacked on a leading L and scanned over.
 """
 
+import math
 from typing import Literal
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.attention import Layout, attention
 from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.matmul import matmul
 from mlagent_jax.model.sharding import RESIDUAL, constrain
 
 Remat = Literal["none", "matmuls", "layer"]
@@ -54,13 +56,12 @@ class Block(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Returns the residual stream after this layer."""
         y = rms_norm(x, self.input_layernorm, self.eps)
-        q = rotate(jnp.einsum("btd,dnh->btnh", y, cast(self.q_proj, y)) + cast(self.q_bias, y), cos, sin)
-        k = rotate(jnp.einsum("btd,dkh->btkh", y, cast(self.k_proj, y)) + cast(self.k_bias, y), cos, sin)
-        v = jnp.einsum("btd,dkh->btkh", y, cast(self.v_proj, y)) + cast(self.v_bias, y)
-        x = x + jnp.einsum("btnh,nhd->btd", attention(q, k, v, layout, mesh), cast(self.o_proj, y))
+        q = rotate(project(y, self.q_proj) + cast(self.q_bias, y), cos, sin)
+        k = rotate(project(y, self.k_proj) + cast(self.k_bias, y), cos, sin)
+        v = project(y, self.v_proj) + cast(self.v_bias, y)
+        x = x + project(attention(q, k, v, layout, mesh), self.o_proj, num_dims=2)
         y = rms_norm(x, self.post_attention_layernorm, self.eps)
-        y = jax.nn.silu(y @ cast(self.gate_proj, y)) * (y @ cast(self.up_proj, y))
-        return x + y @ cast(self.down_proj, y)
+        return x + project(jax.nn.silu(project(y, self.gate_proj)) * project(y, self.up_proj), self.down_proj)
 
 
 class Qwen2(nnx.Module):
@@ -119,6 +120,14 @@ class Qwen2(nnx.Module):
     def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
         """Returns fp32 logits of hidden states."""
         return jnp.einsum("...d,vd->...v", hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) -> Float[Array, "B T *out"]:
+    """Returns the product of the last `num_dims` dims of x with the first ones of the weight."""
+    b, t, *dims = x.shape
+    w = cast(weight, x)
+    out = matmul(x.reshape(b, t, -1), w.reshape(math.prod(dims), -1))
+    return out.reshape(b, t, *w.shape[num_dims:])
 
 
 def cast(parameter: nnx.Param, like: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
@@ -54,7 +55,9 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence
             f"mesh {dict(zip(AXES, shape, strict=True))} has {need} devices, the {jax.process_count()} processes have "
             f"{len(devices)} together; use them all, for a process without any cannot take part"
         )
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:need])
+    # One axis of a slice may have to be cut into two of the mesh, as in 128 = 8 x 16 chips into 64 x 2.
+    laid_out = mesh_utils.create_device_mesh(shape, devices[:need], allow_split_physical_axes=True)
+    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:

@@ -1,0 +1,31 @@
+"""The product of activations and a weight, whose backward pass transposes only what is narrow.
+
+A CPU must copy a transposed left factor before it multiplies, together with all the elementwise work that made it, but
+takes a transposed right one as it is. The gradient of the weight, x^T g, is the one product with a transposed left
+factor: where g is the narrower of the two it is made as (g^T x)^T. Elsewhere the order makes no difference.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.custom_vjp
+def matmul(x: Float[Array, "B T C"], w: Float[Array, "C N"]) -> Float[Array, "B T N"]:
+    """Returns x w."""
+    return jnp.einsum("btc,cn->btn", x, w)
+
+
+def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return matmul(x, w), (x, w)
+
+
+def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = kept
+    by_x = jnp.einsum("btn,cn->btc", g, w)
+    if x.shape[-1] <= g.shape[-1]:
+        return by_x, jnp.einsum("btc,btn->cn", x, g)
+    return by_x, jnp.einsum("btn,btc->nc", g, x).T
+
+
+matmul.defvjp(_forward, _backward)
