@@ -1,4 +1,4 @@
-"""What the steps of Qwen2.5-7B take of the chips of TPU slices, by the TPU compiler and without a TPU.
+"""What the steps of Qwen2.5-7B and 32B take of the chips of TPU slices, by the TPU compiler and without a TPU.
 
     python -m benchmarks.scaling [NAME ...] [--results benchmarks/results/scaling] [--docs docs/scaling.md]
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import versions
 from mlagent_jax.aot.chips import GIB
 from mlagent_jax.compile import DOES_NOT_FIT
 from mlagent_jax.run_dir import write_json, write_text
@@ -23,18 +24,23 @@ from mlagent_jax.run_dir import write_json, write_text
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration on one slice; its name is that of its file."""
+    """One configuration on one slice."""
 
     name: str
     config: str
     topology: str
-    overrides: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """Name of the file of its figures."""
+        return f"{Path(self.config).stem}.json"
 
 
-TPU_7B = "configs/qwen2_5_7b_tpu.yaml"
 RUNS = (
-    Run("v5p-64", TPU_7B, "v5p:4x4x4"),
-    Run("v5p-128", TPU_7B, "v5p:4x4x8", ("mesh.data=2", "sft.batch_size=128", "ppo.rows_per_micro_batch=128")),
+    Run("Qwen2.5-7B on 64 v5p", "configs/qwen2_5_7b_tpu.yaml", "v5p:4x4x4"),
+    Run("Qwen2.5-7B on 64 v5e", "configs/qwen2_5_7b_v5e.yaml", "v5e:8x8"),
+    Run("Qwen2.5-7B on 64 v6e", "configs/qwen2_5_7b_v6e.yaml", "v6e:8x8"),
+    Run("Qwen2.5-32B on 128 v5p", "configs/qwen2_5_32b_tpu.yaml", "v5p:4x4x8"),
 )
 
 INTRODUCTION = """\
@@ -67,20 +73,18 @@ def compile_run(run: Run) -> dict[str, Any]:
     """Returns the figures of a run and how long the compiler took; ends the benchmark where the command fails."""
     began = time.monotonic()
     command = [sys.executable, "-m", "mlagent_jax.compile", "--config", run.config, f"topology={run.topology}"]
-    done = subprocess.run([*command, *run.overrides, "--json"], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True)
     if done.returncode not in (0, DOES_NOT_FIT):
         raise SystemExit(f"error: {run.name}: the command ended with {done.returncode}")
     figures = json.loads(done.stdout)
     seconds = round(time.monotonic() - began)
-    return {"config": run.config, "overrides": run.overrides, "compile_seconds": seconds, **figures}
+    return {"config": run.config, "compile_seconds": seconds, "versions": versions(("jax", "jaxlib")), **figures}
 
 
 def section(name: str, figures: dict[str, Any]) -> str:
     """Returns the heading and the table of one run."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in figures["mesh"].items() if size > 1) or "one chip"
     lines = [f"## {name}", "", f"`{figures['config']}` on `{figures['topology']}` ({figures['chip']['name']}): {mesh}."]
-    if figures["overrides"]:
-        lines.append(f"With `{' '.join(figures['overrides'])}`.")
     lines += ["", _row(HEADER), _row(["-"] * len(HEADER))]
     lines += [_row(_cells(program)) for program in figures["programs"]]
     lines += [
@@ -117,8 +121,8 @@ def main() -> None:
     parsed.results.mkdir(parents=True, exist_ok=True)
     for run in RUNS:
         if not parsed.names or run.name in parsed.names:
-            write_json(parsed.results / f"{run.name}.json", compile_run(run))
-    files = {run.name: parsed.results / f"{run.name}.json" for run in RUNS}
+            write_json(parsed.results / run.file, compile_run(run))
+    files = {run.name: parsed.results / run.file for run in RUNS}
     sections = [section(name, json.loads(path.read_text())) for name, path in files.items() if path.exists()]
     write_text(parsed.docs, "\n".join([INTRODUCTION, *sections]))
 
