@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.config import Config
-from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.hf import check_hf
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir, write_json
-from mlagent_jax.sft.loop import save_policy
 from rollout.chat import ChatTokenizer
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     """Leaves the policy in `export/`; returns the bytes of all its files and the SHA-256 of those with weights.
 
-    Weights, `config.json`, `generation_config.json` and the tokenizer with its chat template are written aside; the
-    finished folder then takes its name.
+    Weights, `config.json`, the tokenizer with its chat template and `generation_config.json` are put together aside, as
+    files, so that the model needs to fit no device; the finished folder then takes its name.
 
     Raises:
         FileNotFoundError: if there is no policy to export.
@@ -27,7 +26,8 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     folder, aside = run_dir.path("export"), run_dir.path("tmp", "export")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        save_policy(load_hf(run_dir.ppo_policy), aside, run_dir.tokenizer)
+        check_hf(run_dir.ppo_policy)
+        shutil.copytree(run_dir.ppo_policy, aside)
         write_json(aside / "generation_config.json", generation_config(config, ChatTokenizer(run_dir.tokenizer)))
         num_bytes = sum(path.stat().st_size for path in aside.iterdir())
         sha256 = {path.name: _sha256(path) for path in sorted(aside.glob("*.safetensors"))}

@@ -1,5 +1,6 @@
 """The mesh, and one strict table that says how every parameter lies on it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,12 @@ def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
             f"the model's {vocab_size} embedding rows are not divisible by mesh.fsdp * mesh.tensor = {shards}; lower "
             "one of them, or raise mesh.data instead"
         )
+
+
+def local_mesh(vocab_size: int, hidden_size: int) -> Mesh:
+    """Returns a mesh of as many of this process's devices as the embedding can be spread over, for scoring a policy."""
+    devices = jax.local_devices()
+    return make_mesh(1, math.gcd(len(devices), vocab_size, hidden_size), 1, 1, devices)
 
 
 def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlagent_jax.config import Config
+from mlagent_jax.model.config import read_config
 from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.sharding import local_mesh
 from mlagent_jax.policy_server import PolicyServer, connected
 from mlagent_jax.progress import Bar, Reporter
 from mlagent_jax.run_dir import RunDir, write_json
@@ -40,7 +42,9 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
             canary = tokenizer.prompt_ids(State(problem_text(plans[0].instance)))
             sync = WeightSync(client, run_dir.path("tmp", "sync"), canary, config.server.dtype)
             for name, folder in (("sft", run_dir.sft_policy), ("ppo", run_dir.ppo_policy)):
-                world.background.run(sync.push(load_hf(folder), client.version + 1))
+                shape = read_config(folder)
+                model = load_hf(folder, config.model.dtype, local_mesh(shape.vocab_size, shape.hidden_size))
+                world.background.run(sync.push(model, client.version + 1))
                 actor = PolicyActor(client, tokenizer, **room)
                 found[name] = episodes(name, actor, plans, config, run_dir, world, bar)
     tried = {name: what_was_tried(found[name], world.tasks) for name in ("sft", "ppo")}

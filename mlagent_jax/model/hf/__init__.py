@@ -5,7 +5,7 @@ tensors at a time. Neither ever has a second copy of the model on the host.
 """
 
 from mlagent_jax.model.hf.layout import INDEX, WEIGHTS, hf_shapes
-from mlagent_jax.model.hf.load import load_hf
+from mlagent_jax.model.hf.load import check_hf, load_hf
 from mlagent_jax.model.hf.save import MARKER, hf_tensors, save_hf, save_tensors
 
-__all__ = ["INDEX", "MARKER", "WEIGHTS", "hf_shapes", "hf_tensors", "load_hf", "save_hf", "save_tensors"]
+__all__ = ["INDEX", "MARKER", "WEIGHTS", "check_hf", "hf_shapes", "hf_tensors", "load_hf", "save_hf", "save_tensors"]

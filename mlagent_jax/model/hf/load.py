@@ -65,6 +65,12 @@ def load_hf(
         return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract, shardings))
 
 
+def check_hf(folder: Path | str) -> None:
+    """Raises what `load_hf` would unless the directory holds every tensor of its config, without reading them."""
+    with Tensors(Path(folder)) as tensors:
+        tensors.check(read_config(Path(folder)))
+
+
 class Tensors:
     """The safetensors files of a checkpoint, mapped into memory and read a part at a time."""
 
