@@ -73,7 +73,8 @@ def test_calls_after_close_or_from_inside_are_refused_without_a_warning():
 
 
 INTERRUPTED = """
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests aside has it ignored
 from rollout.background import Background
 
 async def long():
