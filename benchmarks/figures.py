@@ -1,11 +1,10 @@
 """What a comparison comes to: medians, their ratio, and how far it swung."""
 
-import importlib.metadata
 import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +31,6 @@ def machine() -> dict[str, Any]:
         "processor": fields.get("model name", platform.machine()),
         "features": [name for name in CPU_FEATURES if name in fields.get("flags", "").split()],
     }
-
-
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Returns the versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

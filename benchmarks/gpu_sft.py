@@ -14,10 +14,10 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.figures import versions
 from benchmarks.sft_compare import Unequal, last_line, run, variants, words
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
+from mlagent_jax.versions import versions
 
 
 def main() -> None:

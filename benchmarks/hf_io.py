@@ -19,11 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import compare, machine, table, versions, write_results
+from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.hf_io_side import OPTIONS
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.summary import commit
+from mlagent_jax.versions import versions
 
 FILE_SHARE = 5  # files that a checkpoint is cut into, about
 

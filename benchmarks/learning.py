@@ -27,7 +27,8 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.policy_server import PolicyServer, connected
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir, write_json, write_text
-from mlagent_jax.summary import commit, versions
+from mlagent_jax.summary import DISTRIBUTIONS, commit
+from mlagent_jax.versions import versions
 from mlagent_jax.weight_sync import WeightSync
 from mlagent_jax.world import World, open_world
 from rollout.chat import ChatTokenizer
@@ -137,7 +138,7 @@ def main() -> None:
         states = {split: fresh_states(configs[0], states_dir, world, split, runs) for split in SPLITS}
         baselines = act_baselines(configs[0], world, states)
         acted = [act_policies(config, run, world, states) for config, run in zip(configs, runs, strict=True)]
-    result: dict[str, Any] = {"commit": commit(), "versions": versions(), "machine": machine()}
+    result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.learning", *sys.argv[1:]])}
     result |= {split: summarize(baselines[split], [each[split] for each in acted]) for split in SPLITS}
     arguments.results.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import versions
 from mlagent_jax.aot.chips import GIB
 from mlagent_jax.compile import DOES_NOT_FIT
 from mlagent_jax.run_dir import write_json, write_text
+from mlagent_jax.versions import versions
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.figures import machine, versions, write_results
+from benchmarks.figures import machine, write_results
 from benchmarks.sft_compare import TOLERANCE, Unequal, last_line, run, variants, words
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
 from mlagent_jax.summary import commit
+from mlagent_jax.versions import versions
 
 
 def main() -> None:

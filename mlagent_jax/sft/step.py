@@ -47,7 +47,10 @@ def make_sft_step(
         else:
             start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.parameters))
             parts = micro_batches(rows, num_micro_batches)
-            add = lambda total, part: (add_trees(total, gradients_of(part)), None)  # noqa: E731
+
+            def add(total: PyTree, part: Rows) -> tuple[PyTree, None]:
+                return add_trees(total, gradients_of(part)), None
+
             (value, gradients), _ = jax.lax.scan(add, start, parts)
         state, norm = apply(state, gradients)
         return state, {"loss": value, "gradient_norm": norm}

@@ -48,4 +48,9 @@ def padded_layout(lengths: Int[Array, " B"], length: int) -> PackedLayout:
 
 def visible(ends: Int[Array, "B S"], queries: Int[Array, " T"], keys: Int[Array, " S"]) -> Bool[Array, "B T S"]:
     """Returns True at (t, s) where the token of index queries[t] sees that of index keys[s], whose ends are given."""
-    return (keys <= queries[:, None]) & (queries[:, None] < ends[:, None])
+    return sees(queries[:, None], keys, ends[:, None])
+
+
+def sees(query: Int[Array, "..."], key: Int[Array, "..."], end: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """Returns whether the token of index `query` sees that of index `key`, whose end is given; all broadcast."""
+    return (key <= query) & (query < end)

@@ -14,7 +14,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from mlagent_jax.model.attention.visits import Visits, seen_blocks, visits_of
+from mlagent_jax.model.attention.layout import sees
+from mlagent_jax.model.attention.visits import Visits, pad_to, seen_blocks, visits_of
 
 UNSEEN = -1e30  # finite, so that a row that has seen nothing yet subtracts no infinities
 LANES = 128
@@ -25,11 +26,6 @@ NN, NT = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))  # a b, and a b^T
 def block_for(length: int, largest: int) -> int:
     """Returns the block that rows of this length are cut into: rounded up to whole blocks they grow by 1/8 at most."""
     return max(LANES, min(largest, pl.next_power_of_2(pl.cdiv(length, 8))))
-
-
-def pad_rows(x: Array, axis: int, multiple: int) -> Array:
-    """Returns the array with zeros appended to an axis, up to a multiple."""
-    return jnp.pad(x, [(0, -size % multiple if at == axis else 0) for at, size in enumerate(x.shape)])
 
 
 def mosaic_attention(
@@ -46,9 +42,9 @@ def mosaic_attention(
     """
     num_queries, num_keys = q.shape[1], k.shape[1]
     query_block, key_block = block_for(num_queries, QUERY_BLOCK), block_for(num_keys, KEY_BLOCK)
-    q = pad_rows((q * q.shape[-1] ** -0.5).swapaxes(1, 2), 2, query_block)
-    k, v = (pad_rows(x.swapaxes(1, 2), 2, key_block) for x in (k, v))
-    ends = pad_rows(ends.astype(jnp.int32), 1, key_block)  # with 0, which no query sees
+    q = pad_to((q * q.shape[-1] ** -0.5).swapaxes(1, 2), {2: query_block})
+    k, v = (pad_to(x.swapaxes(1, 2), {2: key_block}) for x in (k, v))
+    ends = pad_to(ends.astype(jnp.int32), {1: key_block})  # with 0, which no query sees
     offset = jnp.asarray(offset, jnp.int32).reshape(1)
     cut = (query_block, key_block)
     return _attention(q, k, v, ends, offset, cut, interpret)[:, :, :num_queries].swapaxes(1, 2)
@@ -184,7 +180,7 @@ def _visible(
     shape = cut if queries_at == 0 else cut[::-1]
     queries = offset[0] + query_block * cut[0] + jax.lax.broadcasted_iota(jnp.int32, shape, queries_at)
     keys = key_block * cut[1] + jax.lax.broadcasted_iota(jnp.int32, shape, 1 - queries_at)
-    return (keys <= queries) & (queries < ends)
+    return sees(queries, keys, ends)
 
 
 def _forward_kernel(

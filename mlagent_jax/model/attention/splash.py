@@ -5,7 +5,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
-from mlagent_jax.model.attention.mosaic import KEY_BLOCK, block_for, mosaic_attention, pad_rows
+from mlagent_jax.model.attention.mosaic import KEY_BLOCK, block_for, mosaic_attention
+from mlagent_jax.model.attention.visits import pad_to
 
 BLOCK = 512  # at most; of queries, and of keys in one product
 
@@ -29,8 +30,8 @@ def splash_attention(
     if shared or not whole:
         return mosaic_attention(q, k, v, ends, offset, interpret)
     key_block = block_for(length, KEY_BLOCK)
-    q, k, v = (pad_rows(x.swapaxes(1, 2), 2, key_block) for x in (q * q.shape[-1] ** -0.5, k, v))
-    ends = pad_rows(ends, 1, key_block)  # padding is a segment, 0
+    q, k, v = (pad_to(x.swapaxes(1, 2), {2: key_block}) for x in (q * q.shape[-1] ** -0.5, k, v))
+    ends = pad_to(ends, {1: key_block})  # padding is a segment, 0
     kernel = splash.make_splash_mha(
         masks.MultiHeadMask([masks.CausalMask((q.shape[2], q.shape[2]))] * heads),
         block_sizes=_block_sizes(min(BLOCK, key_block), key_block),

@@ -16,7 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int
 
-from mlagent_jax.model.attention.visits import seen_blocks, visits_of
+from mlagent_jax.model.attention.layout import sees
+from mlagent_jax.model.attention.visits import pad_to, seen_blocks, visits_of
 
 UNSEEN = -1e30  # finite, so that a row that has seen nothing yet subtracts no infinities
 PADDED_TO = 128  # a multiple of every block
@@ -64,14 +65,10 @@ def triton_attention(
     Scores, sums and gradients are accumulated in float32. `interpret` runs the kernels on a CPU, for tests.
     """
     num_queries, head_dim = q.shape[1], q.shape[3]
-    q, k, v = (_pad(x, {1: PADDED_TO, 3: pl.next_power_of_2(head_dim)}) for x in (q, k, v))
-    ends = _pad(ends.astype(jnp.int32), {1: PADDED_TO})  # with 0, which no query sees
+    q, k, v = (pad_to(x, {1: PADDED_TO, 3: pl.next_power_of_2(head_dim)}) for x in (q, k, v))
+    ends = pad_to(ends.astype(jnp.int32), {1: PADDED_TO})  # with 0, which no query sees
     offset = jnp.asarray(offset, jnp.int32).reshape(1)
     return _attention(q, k, v, ends, offset, head_dim**-0.5, interpret)[:, :num_queries, :, :head_dim]
-
-
-def _pad(x: Array, multiples: dict[int, int]) -> Array:
-    return jnp.pad(x, [(0, -size % multiples.get(axis, 1)) for axis, size in enumerate(x.shape)])
 
 
 def _forward(
@@ -190,11 +187,6 @@ def _query_positions(offset: Any, block: Any, tile: Tile) -> Array:
     return offset[0] + block * tile.queries + jnp.arange(tile.queries)
 
 
-def _visible(queries: Array, keys: Array, ends: Array) -> Array:
-    """Returns whether each query sees each key; the sides broadcast."""
-    return (keys <= queries) & (queries < ends)
-
-
 def _forward_kernel(
     blocks: Any, counts: Any, offset: Any, q: Any, k: Any, v: Any, ends: Any, out: Any, lse: Any,
     *, tile: Tile, scale: float,
@@ -208,7 +200,7 @@ def _forward_kernel(
         scores = _dot(q_block, k[at, :].T) * (scale * math.log2(math.e))
         if masked:
             keys = (block * tile.keys + jnp.arange(tile.keys))[None]
-            scores = jnp.where(_visible(queries, keys, ends[at][None]), scores, UNSEEN)
+            scores = jnp.where(sees(queries, keys, ends[at][None]), scores, UNSEEN)
         new_highest = jnp.maximum(highest, jnp.max(scores, axis=1))
         correction = jnp.exp2(highest - new_highest)
         weights = jnp.exp2(scores - new_highest[:, None])
@@ -235,7 +227,7 @@ def _dq_kernel(
         weights = jnp.exp2(_dot(q_block, k_block.T) * (scale * math.log2(math.e)) - lse_block)
         if masked:
             keys = (block * tile.keys + jnp.arange(tile.keys))[None]
-            weights = jnp.where(_visible(queries, keys, ends[at][None]), weights, 0.0)
+            weights = jnp.where(sees(queries, keys, ends[at][None]), weights, 0.0)
         d_scores = weights * (_dot(d_out_block, v[at, :].T) - delta_block)
         return summed + _dot(d_scores.astype(k.dtype), k_block)
 
@@ -260,7 +252,7 @@ def _dkv_kernel(
             weights = jnp.exp2(scores - lse[head, at][None])
             if masked:
                 queries = _query_positions(offset, block, tile)[None]
-                weights = jnp.where(_visible(queries, keys, ends_block), weights, 0.0)
+                weights = jnp.where(sees(queries, keys, ends_block), weights, 0.0)
             dv_sum += _dot(weights.astype(v.dtype), d_out_block)
             d_scores = weights * (_dot(v_block, d_out_block.T) - delta[head, at][None])
             return dk_sum + _dot(d_scores.astype(q.dtype), q_block), dv_sum

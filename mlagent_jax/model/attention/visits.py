@@ -1,5 +1,9 @@
-"""Which blocks of keys each block of queries has something to see in; both accelerators' kernels visit no others."""
+"""Rows cut into blocks, and which blocks of keys each block of queries has something to see in.
 
+The kernels of both accelerators visit no others.
+"""
+
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,6 +20,11 @@ class Visits(NamedTuple):
 
     blocks: Any
     counts: Any
+
+
+def pad_to(x: Array, multiples: Mapping[int, int]) -> Array:
+    """Returns the array with zeros appended, so that the sizes of some axes are multiples of the given numbers."""
+    return jnp.pad(x, [(0, -size % multiples.get(axis, 1)) for axis, size in enumerate(x.shape)])
 
 
 def seen_blocks(
