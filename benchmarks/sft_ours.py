@@ -19,7 +19,7 @@ from flax import nnx
 from benchmarks.sft_rows import load_of, make_batches, segments_of
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import serve
-from mlagent_jax.host_memory import keep_freed_memory
+from mlagent_jax import cpu
 from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.optim import make_optimizer
@@ -101,6 +101,6 @@ class Ours:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
+    cpu.prepare()
     side = Ours(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
     serve({"make": side.make, "start": side.start, "visit": side.visit, "peak": side.peak})

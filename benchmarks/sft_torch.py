@@ -20,7 +20,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers import Qwen2ForCausalLM
 
 from benchmarks.worker import serve
-from mlagent_jax.host_memory import keep_freed_memory
+from mlagent_jax.cpu import keep_freed_memory
 
 LEARNING_RATE, BETAS, CLIP_NORM = 1e-4, (0.9, 0.95), 1.0
 # `mask` and `causal` are SDPA, with an explicit mask and without. Without is for rows of one sequence, as no target

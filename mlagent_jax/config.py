@@ -120,7 +120,8 @@ class Model:
     dtype: Dtype = "float32"
     """Type the model computes in; log-probabilities and losses are always float32."""
     remat: Literal["none", "matmuls", "layer"] = "none"
-    """What the backward pass makes again to save memory: nothing, all but matrix products, or whole layers."""
+    """What the backward pass makes again to save memory: nothing, all but matrix products and attention, or
+    whole layers."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -14,10 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mlagent_jax import distributed, preemption
+from mlagent_jax import cpu, distributed, preemption
 from mlagent_jax.config import Config, ConfigError
 from mlagent_jax.config_file import keys, load_config
-from mlagent_jax.host_memory import keep_freed_memory
 from rollout.errors import InfrastructureError
 
 STAGE_NAMES = ("collect", "sft", "ppo", "evaluate", "export")
@@ -100,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, stages = parse_arguments(arguments)
         run_dir = config.run_dir
         # Only now: these take seconds to import, which a wrong key should not cost.
-        keep_freed_memory()  # before JAX starts
+        cpu.prepare()
         from mlagent_jax.pipeline import run_stages
         from mlagent_jax.progress import Reporter
 

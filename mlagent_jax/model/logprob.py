@@ -12,7 +12,7 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import constrain
 from mlagent_jax.rows import Rows
 
-CHUNK = 1024  # predictions whose logits, or as many of its share of the vocabulary, a device holds at one time
+CHUNK = 1024 * 152_064  # logits that a device holds at one time: those of 1024 predictions of the largest Qwen2.5
 
 # While a chunk is scored the vocabulary is spread over both axes that hold parts of the head, and the chunk's rows over
 # data alone: a device then has whole columns of logits, and what is exchanged are one chunk's hidden states, and sums.
@@ -32,7 +32,7 @@ def token_logprobs(
     """Returns log-probability of each target and entropy of each prediction, in nats, softmax in fp32.
 
     The logits are divided by `temperature`, as the sampler does. They are made a chunk of predictions at a time, and
-    made again in the backward pass, so memory is that of one chunk.
+    made again in the backward pass if there is more than one chunk, so memory is that of one chunk.
     """
     hidden = gather_sources(model.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
     b, m, d = hidden.shape
@@ -50,13 +50,13 @@ def token_logprobs(
 
 
 def chunk_size(num_rows: int, num_predictions: int, head: tuple[int, int], mesh: Mesh | None) -> int:
-    """Returns how many predictions of every row make a chunk, so that a device holds as many logits as CHUNK have.
+    """Returns how many predictions of every row make a chunk, so that a device holds CHUNK logits.
 
     Where the vocabulary is cut into parts narrower than a hidden state, these, which every device has of the whole
     chunk, are what is held down instead.
     """
     devices, parts = (1, 1) if mesh is None else (mesh.size, mesh.shape["context"])
-    at_a_time = CHUNK * min(devices, max(1, head[0] // head[1]))
+    at_a_time = max(1, CHUNK // head[0]) * min(devices, max(1, head[0] // head[1]))
     num_chunks = -(-num_rows * num_predictions // at_a_time)
     return -(-num_predictions // (num_chunks * parts)) * parts
 
@@ -83,39 +83,46 @@ def _forward(
     temperature: float,
     mesh: Mesh | None,
 ) -> tuple[tuple[Float[Array, "J B C"], Float[Array, "J B C"]], tuple]:
-    def score(chunk: tuple[Float[Array, "B C D"], Int[Array, "B C"]]) -> tuple[Float[Array, "B C"], ...]:
+    single = hidden.shape[0] == 1
+
+    def score(chunk: tuple[Float[Array, "B C D"], Int[Array, "B C"]]) -> tuple[Array | None, ...]:
         logits = _logits(constrain(chunk[0], mesh, CHUNK_ROWS), head, temperature, mesh)
         largest = jnp.max(logits, axis=-1, keepdims=True)
         weights = jnp.exp(logits - largest)
         total = jnp.sum(weights, axis=-1)
         mean = jnp.sum(weights * logits, axis=-1) / total
         normalizer = largest[..., 0] + jnp.log(total)
-        return jnp.sum(jnp.where(_chosen(chunk[1], head), logits, 0.0), axis=-1), normalizer, mean
+        chosen = jnp.sum(jnp.where(_chosen(chunk[1], head), logits, 0.0), axis=-1)
+        return chosen, normalizer, mean, logits if single else None
 
-    chosen, normalizer, mean = jax.lax.map(score, (hidden, targets))
-    return (chosen - normalizer, normalizer - mean), (hidden, head, targets, normalizer, mean)
+    chosen, normalizer, mean, logits = jax.lax.map(score, (hidden, targets))
+    return (chosen - normalizer, normalizer - mean), (hidden, head, targets, normalizer, mean, logits)
 
 
 def _backward(
     temperature: float, mesh: Mesh | None, kept: tuple, gradients: tuple[Float[Array, "J B C"], Float[Array, "J B C"]]
 ) -> tuple[Float[Array, "J B C D"], Float[Array, "V D"], None]:
     """Returns the gradients: d log p / dl_j = [j is the target] - p_j, dH / dl_j = -p_j (l_j - sum p l)."""
-    hidden, head, targets, normalizer, mean = kept
+    hidden, head, targets, normalizer, mean, logits = kept
 
-    def step(head_gradient: Float[Array, "V D"], chunk: tuple) -> tuple[Float[Array, "V D"], Float[Array, "B C D"]]:
+    def step(head_gradient: Float[Array, "D V"], chunk: tuple) -> tuple[Float[Array, "D V"], Float[Array, "B C D"]]:
+        *chunk, logits = chunk
         hidden, targets, normalizer, mean, logprob, entropy = (constrain(x, mesh, CHUNK_ROWS) for x in chunk)
-        logits = _logits(hidden, head, temperature, mesh)
+        if logits is None:
+            logits = _logits(hidden, head, temperature, mesh)
         p = jnp.exp(logits - normalizer[..., None])
         by_logit = -p * (logprob[..., None] + entropy[..., None] * (logits - mean[..., None]))
         by_logit += jnp.where(_chosen(targets, head), logprob[..., None], 0.0)
         by_logit = (by_logit / temperature).astype(hidden.dtype)
-        by_head = jnp.einsum("bcv,bcd->vd", by_logit, hidden, preferred_element_type=jnp.float32)
+        by_head = jnp.einsum("bcd,bcv->dv", hidden, by_logit, preferred_element_type=jnp.float32)
         by_hidden = jnp.einsum("bcv,vd->bcd", by_logit, head)
-        return constrain(head_gradient + by_head, mesh, VOCABULARY), constrain(by_hidden, mesh, P(*CHUNKS[1:]))
+        return constrain(head_gradient + by_head, mesh, columns), constrain(by_hidden, mesh, P(*CHUNKS[1:]))
 
-    start = constrain(jnp.zeros(head.shape, jnp.float32), mesh, VOCABULARY)
-    by_head, by_hidden = jax.lax.scan(step, start, (hidden, targets, normalizer, mean, *gradients))
-    return by_hidden, by_head.astype(head.dtype), None
+    # Summed up as [D, V]: of the two factors the narrow one is transposed (see `matmul`).
+    columns = P(None, *VOCABULARY)
+    start = constrain(jnp.zeros(head.shape[::-1], jnp.float32), mesh, columns)
+    by_head, by_hidden = jax.lax.scan(step, start, (hidden, targets, normalizer, mean, *gradients, logits))
+    return by_hidden, by_head.T.astype(head.dtype), None
 
 
 score_chunks.defvjp(_forward, _backward)

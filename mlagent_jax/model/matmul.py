@@ -7,7 +7,10 @@ factor: where g is the narrower of the two it is made as (g^T x)^T. Elsewhere th
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+PRODUCT = "product"  # name of the results that rematerialisation may keep: of matrix products and of attention
 
 
 @jax.custom_vjp
@@ -17,7 +20,7 @@ def matmul(x: Float[Array, "B T C"], w: Float[Array, "C N"]) -> Float[Array, "B 
 
 
 def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(x, w), (x, w)
+    return checkpoint_name(matmul(x, w), PRODUCT), (x, w)
 
 
 def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:

@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.attention import Layout, attention
 from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.matmul import matmul
+from mlagent_jax.model.matmul import PRODUCT, matmul
 from mlagent_jax.model.sharding import RESIDUAL, constrain
 
 Remat = Literal["none", "matmuls", "layer"]
 KEPT = {
-    "matmuls": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "matmuls": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "layer": jax.checkpoint_policies.nothing_saveable,
 }
 UNROLLED = 4  # a network of so many layers is compiled layer by layer, which spares copies; a deeper one as a loop
@@ -84,8 +84,8 @@ class Qwen2(nnx.Module):
             config: its shape.
             rngs: the weights are drawn from `rngs.params`.
             dtype: of activations.
-            remat: what the backward pass finds kept of a layer: everything, the results of its matrix products, or its
-                input only; it computes the rest again.
+            remat: what the backward pass finds kept of a layer: everything, the results of its matrix products and of
+                attention, or its input only; it computes the rest again.
             mesh: the devices it is computed on; None: one.
         """
         self.config, self.dtype, self.remat, self.mesh = config, jnp.dtype(dtype), remat, mesh

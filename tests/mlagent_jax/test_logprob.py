@@ -46,11 +46,13 @@ def loss_of(score: Callable, graph: nnx.GraphDef, rows: Rows, temperature: float
     return loss
 
 
+@pytest.mark.parametrize("num_predictions", [8, 27])  # at a time: three whole chunks and one filled up, or all
 def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(
-    make_model: Callable[..., Qwen2], rows: Rows, monkeypatch: pytest.MonkeyPatch
+    num_predictions: int, make_model: Callable[..., Qwen2], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph, parameters = nnx.split(make_model())
-    monkeypatch.setattr(logprob, "CHUNK", 8)  # 27 predictions: three whole chunks and one filled up
+    model = make_model()
+    graph, parameters = nnx.split(model)
+    monkeypatch.setattr(logprob, "CHUNK", num_predictions * model.config.vocab_size)
     assert rows.targets.size == 27
     found, expected = (
         jax.jit(jax.grad(loss_of(score, graph, rows, TEMPERATURE), has_aux=True))(parameters)
@@ -87,7 +89,7 @@ def test_no_array_as_large_as_the_logits_of_the_batch_exists(
     wide = replace(tiny_config, vocab_size=1000)
     rows = rows_of([[1] * 20] * 4)
     graph, parameters = nnx.split(make_model(wide))
-    monkeypatch.setattr(logprob, "CHUNK", 8)
+    monkeypatch.setattr(logprob, "CHUNK", 8 * wide.vocab_size)
     largest = {
         score.__name__: max(sizes(jax.make_jaxpr(jax.grad(loss_of(score, graph, rows, 1.0), has_aux=True))(parameters)))
         for score in (token_logprobs, plain)

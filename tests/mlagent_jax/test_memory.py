@@ -47,7 +47,7 @@ def bound(shape: Qwen2Config) -> int:
     d, f, n = shape.hidden_size, shape.intermediate_size, shape.num_heads
     residuals = (shape.num_layers + 1) * B * T * d
     layer = B * T * (8 * d + 4 * f + 2 * n * T)
-    return FLOAT * (num_parameters + residuals + layer + 3 * logprob.CHUNK * shape.vocab_size)
+    return FLOAT * (num_parameters + residuals + layer + 3 * logprob.CHUNK)
 
 
 def sft_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
@@ -72,11 +72,11 @@ def ppo_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
 def test_a_step_takes_no_more_than_its_bound(
     count: Callable[..., int], shape: Qwen2Config, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logprob, "CHUNK", 128)
+    monkeypatch.setattr(logprob, "CHUNK", 128 * shape.vocab_size)
     allowed = bound(shape)
     assert count(shape, rows, "layer") < allowed
     assert count(shape, rows, "none") > allowed  # every layer kept
-    monkeypatch.setattr(logprob, "CHUNK", B * T)
+    monkeypatch.setattr(logprob, "CHUNK", B * T * shape.vocab_size)
     assert count(shape, rows, "layer") > allowed  # all logits at one time
 
 

@@ -1,10 +1,16 @@
-"""Attention a block of queries at a time, in plain JAX: for CPUs, and what other kernels are compared with."""
+"""Attention a block of queries at a time, in plain JAX: for CPUs, and what other kernels are compared with.
+
+Scores stand as [keys, queries]. A CPU then takes maximum and sum over the keys by whole vectors of queries, and every
+product, forward and backward, has a wide factor as it lies in memory and transposes a narrow one at most.
+"""
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from mlagent_jax.model.attention.layout import visible
+from mlagent_jax.model.matmul import PRODUCT
 
 BLOCK = 128  # queries attended at one time
 UNROLLED = 32  # blocks; a row of so many is compiled block by block, each against the keys it can see
@@ -19,28 +25,53 @@ def blockwise_attention(
 ) -> Float[Array, "B T N H"]:
     """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
 
-    Query t has the index offset + t in its row; see `layout` for `ends`. The query heads of a group stand below one
-    another in one matrix, so that a group is one matrix product.
+    Query t has the index offset + t in its row; see `layout` for `ends`. The query heads of a group stand side by side
+    in one matrix, so that a group is one matrix product.
     """
     b, t, n, h = q.shape
     groups = n // k.shape[2]
     q = (q * h**-0.5).reshape(b, t, -1, groups, h).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    whole = isinstance(offset, int) and t <= UNROLLED * BLOCK
+    whole = isinstance(offset, int) and offset == 0 and t <= UNROLLED * BLOCK
     attended = _block_by_block(q, k, v, ends) if whole else _in_a_loop(q, k, v, ends, offset)
-    return attended.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h)
+    return attended.transpose(0, 4, 1, 3, 2).reshape(b, t, n, h)
 
 
+@jax.custom_vjp
 def _block_by_block(
     q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], ends: Int[Array, "B S"]
-) -> Float[Array, "B K G T H"]:
+) -> Float[Array, "B K H G T"]:
     """Attends each block to the keys up to its end: what is later can never be seen."""
+    return _forward(q, k, v, ends)[0]
+
+
+def _forward(q: Array, k: Array, v: Array, ends: Array) -> tuple[Array, tuple]:
     blocks = []
-    for start in range(0, q.shape[3], BLOCK):
-        end = min(start + BLOCK, q.shape[3])
-        mask = visible(ends[:, :end], jnp.arange(start, end), jnp.arange(end))
-        blocks.append(_attend(q[:, :, :, start:end], k[:, :, :end], v[:, :, :end], mask))
-    return jnp.concatenate(blocks, axis=3)
+    for start, end in _bounds(q):
+        mask = visible(ends[:, :end], jnp.arange(start, end), jnp.arange(end)).mT
+        blocks.append(_attend_forward(q[:, :, :, start:end], k[:, :, :end], v[:, :, :end], mask))
+    attended = checkpoint_name(jnp.concatenate([block for block, _ in blocks], axis=-1), PRODUCT)
+    return attended, (q, k, v, attended, [weights for _, weights in blocks])
+
+
+def _backward(kept: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array, None]:
+    q, k, v, attended, weights = kept
+    # Filled in place: a concatenation would be taken apart again, element by element, in what follows it.
+    by_q, by_k, by_v = (jnp.zeros(x.shape, x.dtype) for x in (q, k, v))
+    for (start, end), each in zip(_bounds(q), weights, strict=True):
+        block, keys = (..., slice(start, end), slice(None)), (..., slice(end), slice(None))
+        kept = (q[block], k[keys], v[keys], attended[..., start:end], each)
+        found = _attend_backward(kept, g[..., start:end])
+        by_q = by_q.at[block].set(found[0])
+        by_k, by_v = by_k.at[keys].add(found[1]), by_v.at[keys].add(found[2])
+    return by_q, by_k, by_v, None
+
+
+_block_by_block.defvjp(_forward, _backward)
+
+
+def _bounds(q: Float[Array, "B K G T H"]) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, q.shape[3])) for start in range(0, q.shape[3], BLOCK)]
 
 
 def _in_a_loop(
@@ -49,7 +80,7 @@ def _in_a_loop(
     v: Float[Array, "B K S H"],
     ends: Int[Array, "B S"],
     offset: Int[Array, ""] | int,
-) -> Float[Array, "B K G T H"]:
+) -> Float[Array, "B K H G T"]:
     """Attends each block to all keys and makes its scores again in the backward pass: one block's exist at a time."""
     t = q.shape[3]
     q = jnp.pad(q, ((0, 0), (0, 0), (0, 0), (0, -t % BLOCK), (0, 0)))
@@ -57,21 +88,53 @@ def _in_a_loop(
     keys = jnp.arange(k.shape[2])
 
     @jax.checkpoint
-    def attend(start: Int[Array, ""], block: Float[Array, "B K G b H"]) -> Float[Array, "B K G b H"]:
-        return _attend(block, k, v, visible(ends, offset + start + jnp.arange(BLOCK), keys))
+    def attend(start: Int[Array, ""], block: Float[Array, "B K G b H"]) -> Float[Array, "B K H G b"]:
+        return _attend(block, k, v, visible(ends, offset + start + jnp.arange(BLOCK), keys).mT)
 
     starts = jnp.arange(0, q.shape[3], BLOCK)
-    attended = jnp.moveaxis(jax.lax.map(lambda pair: attend(*pair), (starts, blocks)), 0, 3)
-    return attended.reshape(q.shape)[:, :, :, :t]
+    attended = jnp.moveaxis(jax.lax.map(lambda pair: attend(*pair), (starts, blocks)), 0, -2)
+    return attended.reshape(*attended.shape[:4], -1)[..., :t]
 
 
+@jax.custom_vjp
 def _attend(
-    q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], mask: Bool[Array, "B T S"]
-) -> Float[Array, "B K G T H"]:
-    stacked = q.reshape(*q.shape[:2], -1, q.shape[-1])
-    scores = jnp.einsum("bkmh,bksh->bkms", stacked, k, preferred_element_type=jnp.float32)
-    scores = scores.reshape(*q.shape[:4], -1) + jnp.where(mask, 0.0, -1e30)[:, None, None]
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], mask: Bool[Array, "B S T"]
+) -> Float[Array, "B K H G T"]:
+    """Returns the attention of one block."""
+    return _attend_forward(q, k, v, mask)[0]
+
+
+def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the attention of one block, its weights [B, K, S, GT], and one over their sums [B, K, 1, GT]."""
+    b, kv, g, t, h = q.shape
+    stacked = q.reshape(b, kv, g * t, h)
+    scores = jnp.einsum("bksh,bkmh->bksm", k, stacked, preferred_element_type=jnp.float32)
+    scores = scores.reshape(b, kv, -1, g, t) + jnp.where(mask, 0.0, -1e30)[:, None, :, None]
+    weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True)).reshape(b, kv, -1, g * t)
+    scale = 1.0 / jnp.sum(weights, axis=2, keepdims=True)
+    weights = weights.astype(v.dtype)
     # divided by their sum only after the product, which is the smaller array
-    summed = jnp.einsum("bkms,bksh->bkmh", weights.astype(v.dtype).reshape(*stacked.shape[:3], -1), v).reshape(q.shape)
-    return (summed / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
+    attended = jnp.einsum("bksh,bksm->bkhm", v, weights, preferred_element_type=jnp.float32) * scale
+    return attended.astype(v.dtype).reshape(b, kv, h, g, t), (weights, scale)
+
+
+def _attend_backward(kept: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array]:
+    """Returns the gradients: with p the softmax, dv = p^T g, ds = p (g v^T - sum(g o)), dq = ds k, dk = ds^T q."""
+    q, k, v, attended, (weights, scale) = kept
+    stacked = q.reshape(*q.shape[:2], -1, q.shape[-1])
+    g = g.reshape(*g.shape[:3], -1)
+    mean = jnp.sum(g.astype(jnp.float32) * attended.reshape(g.shape), axis=2, keepdims=True) * scale
+    g = (g * scale).astype(v.dtype)
+    by_weight = jnp.einsum("bksh,bkhm->bksm", v, g, preferred_element_type=jnp.float32)
+    by_score = (weights * (by_weight - mean)).astype(q.dtype)
+    by_q = jnp.einsum("bksh,bksm->bkmh", k, by_score).reshape(q.shape)
+    by_k = jnp.einsum("bksm,bkmh->bksh", by_score, stacked)
+    return by_q, by_k, jnp.einsum("bksm,bkhm->bksh", weights, g)
+
+
+def _attend_vjp_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple]:
+    attended, weights = _attend_forward(q, k, v, mask)
+    return attended, (q, k, v, attended, weights)
+
+
+_attend.defvjp(_attend_vjp_forward, lambda kept, g: (*_attend_backward(kept, g), None))

@@ -10,12 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.attention.visits import Visits, pad_to, seen_blocks, visits_of
+from mlagent_jax.model.matmul import PRODUCT
 
 UNSEEN = -1e30  # finite, so that a row that has seen nothing yet subtracts no infinities
 LANES = 128
@@ -77,6 +79,7 @@ def _forward(
         interpret=interpret,
         name="attention_forward",
     )(*_held(visits_of(seen)), offset, q, k, v, ends[:, None])
+    out, lse = checkpoint_name((out, lse), PRODUCT)
     return out, (q, k, v, ends, offset, out, lse)
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from mlagent_jax.model.attention.mosaic import KEY_BLOCK, block_for, mosaic_attention
 from mlagent_jax.model.attention.visits import pad_to
+from mlagent_jax.model.matmul import PRODUCT
 
 BLOCK = 512  # at most; of queries, and of keys in one product
 
@@ -37,6 +38,7 @@ def splash_attention(
         block_sizes=_block_sizes(min(BLOCK, key_block), key_block),
         head_shards=1,
         q_seq_shards=1,
+        residual_checkpoint_name=PRODUCT,
         interpret=interpret,
     )
 

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int
 
 from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.attention.visits import pad_to, seen_blocks, visits_of
+from mlagent_jax.model.matmul import PRODUCT
 
 UNSEEN = -1e30  # finite, so that a row that has seen nothing yet subtracts no infinities
 PADDED_TO = 128  # a multiple of every block
@@ -90,6 +92,7 @@ def _forward(
         interpret=interpret,
         name="attention_forward",
     )(*visits_of(seen), offset, q, k, v, ends)
+    out, lse = checkpoint_name((out, lse), PRODUCT)
     return out, (q, k, v, ends, offset, out, lse)
 
 
