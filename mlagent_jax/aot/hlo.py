@@ -160,9 +160,10 @@ def trip_count(module: Module, caller: Computation, loop: Instruction) -> int:
     found = _limit(module, condition)
     if found is not None:
         index, limit = found
-        start = _element(module, caller, caller.instructions[loop.operands[0]], index)
-        if start is not None:
-            return max(0, limit - start)
+        start = _element(caller, caller.instructions[loop.operands[0]], index)
+        step = _step(module, module.computations[loop.called("body") or ""], index)
+        if start is not None and step:
+            return max(0, math.ceil((limit - start) / step))
     raise ValueError(f"the loop {loop.name} has no number of trips that can be read; use a scan of fixed length")
 
 
@@ -180,11 +181,35 @@ def _limit(module: Module, condition: Computation) -> tuple[int, int] | None:
     return (int(index), int(limit.literal)) if index is not None and limit.opcode == "constant" else None
 
 
-def _element(module: Module, computation: Computation, state: Instruction, index: int) -> int | None:
+def _element(computation: Computation, state: Instruction, index: int) -> int | None:
     """Returns the constant at `index` of a loop's first state."""
     if state.opcode != "tuple":
         return None
-    value = computation.instructions[state.operands[index]]
+    value = _source(computation, computation.instructions[state.operands[index]])
+    return int(value.literal) if value.opcode == "constant" else None
+
+
+def _step(module: Module, body: Computation, index: int) -> int | None:
+    """Returns what a loop's body adds to its counter: 2 where the compiler put two rounds into one."""
+    root = body.instructions[body.root]
+    if root.opcode != "tuple":
+        return None
+    value, total = _source(body, body.instructions[root.operands[index]]), 0
+    while value.opcode != "get-tuple-element":
+        operands, adding = [_source(body, each) for each in body.operands(value)], value
+        if value.opcode == "fusion":  # one that wraps the addition alone; its operands are in the same order
+            inner = module.computations[value.called("calls") or ""]
+            adding = inner.instructions[inner.root]
+        constants = [each for each in operands if each.opcode == "constant"]
+        others = [each for each in operands if each.opcode != "constant"]
+        if adding.opcode != "add" or len(constants) != 1 or len(others) != 1:
+            return None
+        total, value = total + int(constants[0].literal), others[0]
+    return total if value.attribute(r"index=(\d+)") == str(index) else None
+
+
+def _source(computation: Computation, value: Instruction) -> Instruction:
+    """Returns what a value is a copy of."""
     while value.opcode in ("copy", "bitcast", "convert"):
         value = computation.instructions[value.operands[0]]
-    return int(value.literal) if value.opcode == "constant" else None
+    return value
