@@ -5,111 +5,24 @@ devices train. They talk over JAX's coordination service, which waits for hours 
 collective operation of devices would give up. A process alone does none of this, and imports no JAX for it.
 """
 
-import contextlib
-import importlib.util
-import itertools
 import json
-import os
 import signal
-import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from mlagent_jax.config import ConfigError
-from rollout.errors import InfrastructureError
+from mlagent_jax.launch import launched
+from mlagent_jax.peers import PeerFailed, PeerLost, Peers
 
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 30  # a process that is silent for so long is taken for dead, and JAX ends the others
-POLL_MS = 500
-GRACE_SECONDS = 20.0  # for a process to tidy up after another has failed, before it is ended as it stands
-TOLD, FAILURE, LEFT = "mlagent/told", "mlagent/failure", "mlagent/left"  # keys of the coordination service
+TOLD = "mlagent/told"  # key of the coordination service
 
 
-class PeerFailed(BaseException):
-    """Another process of the run has failed, and with it the run; `code` is the exit code of both."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class PeerLost(InfrastructureError):
-    """Another process of the run died or cannot be reached."""
-
-
-class _Peers:
-    """This process among several: what they tell one another, and the watch for the first that fails."""
-
-    def __init__(self, client: Any, index: int, count: int) -> None:
-        self.client, self.index, self.count = client, index, count
-        self.numbers = itertools.count()
-        self.failure: PeerFailed | None = None
-        self._stopped = threading.Event()
-        signal.signal(signal.SIGUSR1, self._raise_failure)
-        self._watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
-        self._watcher.start()
-
-    def get(self, key: str, while_true: Callable[[], bool] = lambda: True) -> bytes | None:
-        """Returns the value of a key as soon as it has one; None once `while_true` says no before that."""
-        while while_true():
-            try:
-                return self.client.blocking_key_value_get_bytes(key, POLL_MS)
-            except RuntimeError as error:  # returned from now and then, so that signals are seen
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise
-        return None
-
-    def _watch(self) -> None:
-        try:
-            found = self.get(FAILURE, lambda: not self._stopped.is_set())
-        except RuntimeError:
-            return  # the coordination service is gone, and JAX ends this process
-        record = json.loads(found) if found else {"process": self.index}
-        if record["process"] == self.index:
-            return
-        message = f"process {record['process']} of {self.count} failed: {record['message']}"
-        self.failure = PeerFailed(message, record["code"])
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGUSR1)
-        if not self._stopped.wait(GRACE_SECONDS):  # stuck in a collective operation that cannot end any more
-            print(f"error: {message}", file=sys.stderr)
-            self.leave(self.failure.code, message)
-
-    def _raise_failure(self, number: int, frame: FrameType | None) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    def leave(self, code: int, message: str | None) -> None:
-        """Ends this process with `code`; one that fails tells the others first. Process 0 goes last: it serves them."""
-        self._stopped.set()
-        if code == 0:
-            self._watcher.join()
-            return
-        if message is not None:
-            record = json.dumps({"process": self.index, "code": code, "message": message})
-            with contextlib.suppress(RuntimeError):  # another failed before, or nobody is left to hear
-                self.client.key_value_set_bytes(FAILURE, record.encode())
-        with contextlib.suppress(RuntimeError):
-            if self.index != 0:
-                self.client.key_value_increment(LEFT, 1)
-            deadline = time.monotonic() + 2 * GRACE_SECONDS
-            while self.index == 0 and time.monotonic() < deadline:
-                if self.client.key_value_increment(LEFT, 0) >= self.count - 1:
-                    break
-                time.sleep(0.05)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # JAX's own way out would wait for processes that are gone
-
-
-_peers: _Peers | None = None
+_peers: Peers | None = None
 
 
 def initialize() -> None:
@@ -139,28 +52,7 @@ def initialize() -> None:
     except RuntimeError as error:
         raise PeerLost(f"the other processes of this run cannot be reached: {_first_line(error)}") from None
     if global_state.num_processes > 1:
-        _peers = _Peers(global_state.client, global_state.process_id, global_state.num_processes)
-
-
-def launched() -> dict[str, Any] | None:
-    """Returns the arguments of `jax.distributed.initialize` for where this process was started, None for one alone."""
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    address, count, index = (os.environ.get(name) for name in names)
-    if count is not None or index is not None:
-        if address is None or not (count or "").isdigit() or not (index or "").isdigit() or int(index) >= int(count):
-            raise ConfigError(
-                f"{', '.join(f'{name}={os.environ.get(name)}' for name in names)}: expected HOST:PORT, a number of "
-                "processes and this one's number, from 0; set all three or none"
-            )
-        numbers = {"num_processes": int(count), "process_id": int(index)}
-        found = {"coordinator_address": address, "cluster_detection_method": "deactivate", **numbers}
-        return found if int(count) > 1 else None
-    if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        return {"cluster_detection_method": "slurm"}
-    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        return {"cluster_detection_method": "ompi"}
-    has_chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
-    return {} if has_chips and importlib.util.find_spec("libtpu") else None  # JAX asks the TPU machine's metadata
+        _peers = Peers(global_state.client, global_state.process_id, global_state.num_processes)
 
 
 def is_main() -> bool:

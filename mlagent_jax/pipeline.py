@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _check_devices(mesh: Mesh) -> None:
     """Raises ValueError unless the mesh takes all devices of all processes; they would meet on it hours later."""
     from mlagent_jax.model.sharding import make_mesh
 
-    make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context)
+    make_mesh(**asdict(mesh))
 
 
 def _check_model(model: Model, path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import NoReturn
 from mlagent_jax import cpu, distributed, preemption
 from mlagent_jax.config import Config, ConfigError
 from mlagent_jax.config_file import keys, load_config
+from mlagent_jax.peers import PeerFailed
 from rollout.errors import InfrastructureError
 
 STAGE_NAMES = ("collect", "sft", "ppo", "evaluate", "export")
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
     """Returns what to say of an error and the exit code, None for one that nobody expects."""
-    if isinstance(error, distributed.PeerFailed):
+    if isinstance(error, PeerFailed):
         return str(error), error.code
     if isinstance(error, preemption.Preempted):
         return "ended by SIGTERM, all work is saved; run the same command to go on", PREEMPTED

@@ -4,8 +4,10 @@ The compiler is `libtpu.so` from PyPI. It lies apart from the environment's pack
 be imported for a TPU.
 """
 
+import math
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from jax.experimental import topologies
@@ -65,11 +67,11 @@ def topology_mesh(config: Config, topology: str) -> Mesh:
     except Exception as error:  # the compiler's own types differ from version to version
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"topology={topology}: {reason}; give one such as v5p:4x4x4 or v5e:4x4") from None
-    mesh = config.mesh
-    size = mesh.data * mesh.fsdp * mesh.tensor * mesh.context
+    axes = asdict(config.mesh)
+    size = math.prod(axes.values())
     if size != len(devices):
         raise ConfigError(
             f"topology={topology} has {len(devices)} chips, and mesh.data * mesh.fsdp * mesh.tensor * mesh.context is "
             f"{size}; make them equal"
         )
-    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context, devices)
+    return make_mesh(**axes, devices=devices)

@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
         decode=lambda _: ChatTokenizer(run_dir.tokenizer),
     )
     data = load_data(config, tokenizer, told)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context)
+    mesh = make_mesh(**asdict(config.mesh))
     model = build_model(config, tokenizer, mesh)
     meet()
     figures = train(config, model, data, mesh, run_dir, reporter)

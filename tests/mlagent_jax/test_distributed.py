@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from mlagent_jax import distributed
 from mlagent_jax.config import ConfigError
+from mlagent_jax.launch import launched
 
 NAMES = (
     "JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES JAX_PROCESS_ID SLURM_STEP_NODELIST SLURM_NTASKS OMPI_COMM_WORLD_SIZE"
@@ -40,7 +40,7 @@ def test_surroundings_say_how_a_process_was_started(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert distributed.launched() == expected
+    assert launched() == expected
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_half_a_description_is_refused(wrong: dict[str, str | None], monkeypatch
         if value is not None:
             monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="expected HOST:PORT, a number of processes and this one's number"):
-        distributed.launched()
+        launched()
 
 
 def test_a_process_alone_leads_waits_for_nobody_and_imports_no_jax() -> None:
