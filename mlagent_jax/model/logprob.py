@@ -106,8 +106,8 @@ def _backward(
     hidden, head, targets, normalizer, mean, logits = kept
 
     def step(head_gradient: Float[Array, "D V"], chunk: tuple) -> tuple[Float[Array, "D V"], Float[Array, "B C D"]]:
-        *chunk, logits = chunk
-        hidden, targets, normalizer, mean, logprob, entropy = (constrain(x, mesh, CHUNK_ROWS) for x in chunk)
+        *arrays, logits = chunk
+        hidden, targets, normalizer, mean, logprob, entropy = (constrain(x, mesh, CHUNK_ROWS) for x in arrays)
         if logits is None:
             logits = _logits(hidden, head, temperature, mesh)
         p = jnp.exp(logits - normalizer[..., None])
