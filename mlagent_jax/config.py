@@ -274,6 +274,8 @@ class Config:
     """Seed of every random draw."""
     run_dir: str = "runs/quickstart"
     """Folder of the run; the same command goes on where it stopped."""
+    mirror: str | None = None
+    """URL that run_dir is copied to as it grows, as gs://bucket/run; another machine goes on from there."""
     tasks: Tasks = Tasks()
     executor: Executor = Executor()
     expert: Writer = Writer()

@@ -16,6 +16,7 @@ from mlagent_jax import distributed
 from mlagent_jax.config import Config, ConfigError, Mesh, Model
 from mlagent_jax.config_file import to_dict, to_yaml
 from mlagent_jax.logs import logging_to
+from mlagent_jax.mirror import Mirror
 from mlagent_jax.model.config import read_config
 from mlagent_jax.policy_server import PolicyServer, check_server
 from mlagent_jax.progress import Reporter, duration_text
@@ -38,7 +39,9 @@ def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None
         ValueError: if the run directory is in use, a stage needs another that is not done, or a setting does not work.
         InfrastructureError: if the server, a sandbox or an endpoint failed for good.
     """
-    run_dir = RunDir(Path(config.run_dir))
+    folder = Path(config.run_dir)
+    mirror = Mirror(config.mirror, folder) if config.mirror and distributed.is_main() else None
+    run_dir = RunDir(folder, mirror)
     ours = distributed.from_main(lambda: fingerprint(to_dict(config)))
     if not distributed.is_alone():
         _check_devices(config.mesh)
@@ -73,6 +76,9 @@ def _follow(config: Config, run_dir: RunDir) -> None:
 def _lead(config: Config, names: Sequence[str], run_dir: RunDir, reporter: Reporter) -> None:
     with ExitStack() as stack:
         stack.enter_context(run_dir.lock())
+        if run_dir.mirror is not None and (count := run_dir.mirror.pull()):
+            reporter.note(f"{count} files from {config.mirror}")
+        stack.callback(run_dir.share)
         stack.enter_context(logging_to(run_dir.path("log.txt"), reporter.console))
         stack.enter_context(_temporary_files_in(run_dir.path("tmp")))
         due = [BY_NAME[name] for name in names if not run_dir.is_done(BY_NAME[name], config)]
@@ -138,6 +144,7 @@ def _do(
     run_dir.finish(stage, config, figures, ended - began)
     write_summary(run_dir, config)
     write_report(run_dir, config)
+    run_dir.share()
     reporter.note(f"{stage.name}: done in {duration_text(ended - began)}")
     return ended
 

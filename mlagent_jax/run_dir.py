@@ -19,6 +19,9 @@ from typing import Any
 
 from mlagent_jax.config import Config, ConfigError
 from mlagent_jax.config_file import to_dict
+from mlagent_jax.mirror import Mirror
+
+SHARE_SECONDS = 300.0  # between two copies while there is no checkpoint to wait for
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 class RunDir:
     """A run's folder and the state of its stages; hold `lock()` while writing into it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, mirror: Mirror | None = None) -> None:
+        """Makes the run directory at `root`; `mirror` is its copy elsewhere, where there is one."""
+        self.root, self.mirror = root, mirror
+        self._shared = time.monotonic()
 
     def path(self, *parts: str) -> Path:
         """Returns a path inside the run directory."""
@@ -102,6 +107,16 @@ class RunDir:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+    def share(self, every_seconds: float = 0.0) -> None:
+        """Brings the copy of the run directory up to date, where there is one, unless that was done a moment ago.
+
+        Raises:
+            InfrastructureError: if that fails for good.
+        """
+        if self.mirror is not None and time.monotonic() - self._shared >= every_seconds:
+            self.mirror.push()
+            self._shared = time.monotonic()
 
     def record(self, name: str) -> dict[str, Any] | None:
         """Returns the record of a finished stage, None where it has none or its output is gone."""

@@ -81,6 +81,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                 if figures is None:
                     if update > saved_at:
                         checkpoints.save(update, learner.state, {"update": update})
+                        run_dir.share()
                     raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
                 log.write({"ppo/update": update, **figures})
@@ -88,6 +89,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
                     checkpoints.save(update + 1, learner.state, {"update": update + 1})
+                    run_dir.share()
                     saved_at = update + 1
                 if stop:
                     raise preemption.Saved

@@ -131,6 +131,7 @@ def train(
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     notes["data"] = upcoming.get_state()
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
+                    run_dir.share()
                 if stop:
                     raise preemption.Saved
     nnx.update(model, best)

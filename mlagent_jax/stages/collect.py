@@ -6,7 +6,7 @@ from typing import Any
 
 from mlagent_jax.config import Config
 from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.run_dir import SHARE_SECONDS, RunDir
 from mlagent_jax.world import World, endpoint
 from rollout.collect import collect, plan_collection
 from rollout.errors import ExpertError
@@ -32,6 +32,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
             last.update(figures)
             shown = {"gain": figures["span_gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
             bar.update(done, shown)
+            run_dir.share(SHARE_SECONDS)
 
         trajectories = world.background.run(
             collect(

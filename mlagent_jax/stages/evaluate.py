@@ -9,7 +9,7 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import local_mesh
 from mlagent_jax.policy_server import PolicyServer, connected
 from mlagent_jax.progress import Bar, Reporter
-from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.run_dir import SHARE_SECONDS, RunDir, write_json
 from mlagent_jax.tried import what_was_tried
 from mlagent_jax.weight_sync import WeightSync
 from mlagent_jax.world import World
@@ -66,6 +66,7 @@ def episodes(
 
     def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
         bar.update(before + done, {f"gain of {name}": figures["span_gain"]})
+        run_dir.share(SHARE_SECONDS)
 
     return world.background.run(
         collect(

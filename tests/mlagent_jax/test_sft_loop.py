@@ -1,6 +1,7 @@
 """Fine-tuning goes on after an interruption as if there had been none, and keeps what was best on held-out data."""
 
 import io
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from mlagent_jax.config import SFT, Config, Model
 from mlagent_jax.metrics import read_metrics
+from mlagent_jax.mirror import Mirror
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh, parameters_of
@@ -107,11 +109,15 @@ def train(
     config: Config,
     interrupt_at: int | None = None,
     number: signal.Signals = signal.SIGINT,
+    mirror: Path | None = None,
 ) -> Ended:
     folder.mkdir(exist_ok=True)
+    run_dir = RunDir(folder, Mirror(mirror.as_uri(), folder) if mirror else None)
+    if run_dir.mirror:
+        run_dir.mirror.pull()
     with signals_as_interrupts():
         reporter = Stopping(interrupt_at, number)
-        figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), RunDir(folder), reporter)
+        figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), run_dir, reporter)
     metrics = read_metrics(folder / "metrics.jsonl")
     for line in metrics:
         del line["time/run_seconds"]
@@ -188,6 +194,27 @@ def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
             train(make_model(), tmp_path / "cut", data, config, interrupt_at=at, number=signal.SIGTERM)
         assert [path.name for path in (tmp_path / "cut" / "sft" / "checkpoints").iterdir()] == [str(at)]
     resumed = train(make_model(), tmp_path / "cut", data, config)
+    jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
+    assert resumed.metrics == whole.metrics and resumed.figures == whole.figures
+
+
+def test_another_machine_goes_on_from_the_mirror_as_if_nothing_had_happened(
+    make_model: Callable[..., Qwen2], tmp_path: Path, fed: list[bytes]
+) -> None:
+    config, data = config_of(eval_every=3), data_of(1, 3)
+    whole = train(make_model(), tmp_path / "whole", data, config)
+    bucket = tmp_path / "bucket"
+    for machine, at, number, error in (
+        ("first", 5, signal.SIGINT, KeyboardInterrupt),  # the copy is of step 3
+        ("second", 5, signal.SIGTERM, Saved),
+        ("third", 8, signal.SIGINT, KeyboardInterrupt),
+    ):
+        with pytest.raises(error):
+            train(make_model(), tmp_path / machine, data, config, at, number, bucket)
+        shutil.rmtree(tmp_path / machine)
+    fed.clear()
+    resumed = train(make_model(), tmp_path / "last", data, config, mirror=bucket)
+    assert len(fed) == STEPS - 6
     jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
     assert resumed.metrics == whole.metrics and resumed.figures == whole.figures
 

@@ -1,0 +1,179 @@
+"""The copy of a run directory in a bucket: always a whole one, of one machine at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from mlagent_jax.config import ConfigError
+from mlagent_jax.mirror import ATTEMPTS, MANIFEST, Mirror
+from rollout.errors import InfrastructureError
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> str:
+    return (tmp_path / "bucket" / "run").as_uri()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Returns the text of every file but those that begin with a dot, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+
+
+def pulled(url: str, folder: Path) -> dict[str, str]:
+    folder.mkdir(exist_ok=True)
+    Mirror(url, folder).pull()
+    return contents(folder)
+
+
+def recorded(mirror: Mirror, name: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Returns a list of what the store's method `name` is called with, from here on."""
+    calls: list[Any] = []
+    method = getattr(mirror._store, name)
+
+    def record(first: Any, *rest: Any) -> Any:
+        calls.append(first)
+        return method(first, *rest)
+
+    monkeypatch.setattr(mirror._store, name, record)
+    return calls
+
+
+def failing(times: int, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the method, which fails the first times."""
+    left = [times]
+
+    def attempt(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionError("the bucket is away")
+        return method(*arguments)
+
+    return attempt
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_another_folder_becomes_what_was_copied(kind: str, tmp_path: Path, bucket: str) -> None:
+    url = bucket if kind == "file" else f"memory://{tmp_path.name}/run"
+    here, there = tmp_path / "here", tmp_path / "there"
+    files = {"metrics.jsonl": "1\n", "sft/checkpoints/3/state": "abc", "empty": ""}
+    write(here, {**files, ".lock": "77", "tmp/x": "scratch", "half.json.part": "{", "log.1.txt": ""})
+    mirror = Mirror(url, here)
+    mirror.push()
+    assert pulled(url, there) == files
+    for name in files:
+        assert (there / name).stat().st_mtime_ns == (here / name).stat().st_mtime_ns
+    write(there, {"metrics.jsonl": "1\n2\n"})
+    (there / "sft/checkpoints/3/state").unlink()
+    Mirror(url, there).push()  # and on from there
+    assert pulled(url, here) == {
+        "metrics.jsonl": "1\n2\n",
+        "empty": "",
+        "tmp/x": "scratch",
+        "half.json.part": "{",
+        "log.1.txt": "",
+    }
+
+
+def test_only_what_changed_is_sent(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "run", {"a": "1", "b": "2"})
+    mirror = Mirror(bucket, tmp_path / "run")
+    sent = recorded(mirror, "put", monkeypatch)
+    mirror.push()
+    mirror.push()
+    write(tmp_path / "run", {"b": "22", "c": "3"})
+    mirror.push()
+    Mirror(bucket, tmp_path / "run").push()  # by a later process too
+    names = [[Path(path).name for path in paths] for paths in sent]
+    assert names == [["a", "b"], ["b", "c"]]
+
+
+@pytest.mark.parametrize("cut", ["put", "pipe_file"])
+def test_copy_that_was_cut_off_is_the_one_before(
+    cut: str, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    write(here, {"checkpoints/1/state": "one"})
+    mirror = Mirror(bucket, here)
+    mirror.push()
+    (here / "checkpoints/1/state").unlink()
+    write(here, {"checkpoints/2/a": "two", "checkpoints/2/b": "two"})
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror._store, cut, failing(99, getattr(mirror._store, cut)))
+        with pytest.raises(InfrastructureError, match=f"mirror={bucket} failed {ATTEMPTS} times: ConnectionError: the"):
+            mirror.push()
+    assert pulled(bucket, tmp_path / "there") == {"checkpoints/1/state": "one"}
+    mirror.push()
+    assert pulled(bucket, tmp_path / "there") == {"checkpoints/2/a": "two", "checkpoints/2/b": "two"}
+    assert not (tmp_path / "bucket/run/checkpoints/1/state").exists()
+
+
+def test_fetching_that_was_cut_off_is_begun_again(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "here", {"a": "1", "b": "2"})
+    Mirror(bucket, tmp_path / "here").push()
+    there = tmp_path / "there"
+    mirror = Mirror(bucket, there)
+    there.mkdir()
+
+    def one_of_two(sources: list[str], targets: list[str]) -> None:
+        Path(targets[0]).write_text(Path(sources[0]).read_text())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror._store, "get", one_of_two)
+        with pytest.raises(KeyboardInterrupt):
+            mirror.pull()
+    assert len(contents(there)) == 1
+    assert pulled(bucket, there) == {"a": "1", "b": "2"}
+
+
+def test_short_failure_of_the_store_is_sat_out(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "here", {"a": "1"})
+    mirror = Mirror(bucket, tmp_path / "here")
+    monkeypatch.setattr(mirror._store, "put", failing(ATTEMPTS - 1, mirror._store.put))
+    mirror.push()
+    assert pulled(bucket, tmp_path / "there") == {"a": "1"}
+
+
+def test_two_machines_with_one_mirror_are_told(tmp_path: Path, bucket: str) -> None:
+    write(tmp_path / "here", {"a": "1"})
+    Mirror(bucket, tmp_path / "here").push()
+    pulled(bucket, tmp_path / "there")
+    for name, text in (("there", "2"), ("here", "3")):
+        write(tmp_path / name, {"a": text * 2})
+    Mirror(bucket, tmp_path / "there").push()
+    with pytest.raises(ConfigError, match="was written by another machine"):
+        Mirror(bucket, tmp_path / "here").push()
+    assert pulled(bucket, tmp_path / "third") == {"a": "22"}
+
+
+def test_folder_of_another_run_is_left_alone(tmp_path: Path, bucket: str) -> None:
+    write(tmp_path / "here", {"a": "1"})
+    Mirror(bucket, tmp_path / "here").push()
+    write(tmp_path / "other", {"b": "2"})
+    with pytest.raises(ConfigError, match="holds a run already, and mirror="):
+        Mirror(bucket, tmp_path / "other").pull()
+    assert contents(tmp_path / "other") == {"b": "2"}
+    fsspec.filesystem("file").rm(str(tmp_path / "bucket/run" / MANIFEST))
+    with pytest.raises(ConfigError, match="is older than"):
+        Mirror(bucket, tmp_path / "here").pull()
+
+
+@pytest.mark.parametrize(("url", "words"), [("gs://bucket/run", "gcsfs"), ("nowhere://run", "Protocol not known")])
+def test_url_that_nothing_here_understands_is_refused(url: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Mirror(url, tmp_path)
