@@ -259,8 +259,8 @@ def test_two_processes_learn_from_the_same_actions_as_one(policy_server, program
     assert len(found) == 2 and found[1]["ppo/gradient_norm"] > 0 and found[0]["ppo/critic_gradient_norm"] > 0
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    # Adam makes as large a step of a gradient that is all rounding as of any other: such an element may be a part of one
-    # step off, a tensor as a whole may not
+    # Adam makes as large a step of a gradient that is all rounding as of any other: such an element may be a part of
+    # one step off, a tensor as a whole may not.
     ours = weights(two, "ppo")
     for name, tensor in weights(alone, "ppo").items():
         np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=1e-4, err_msg=name)
