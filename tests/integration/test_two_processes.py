@@ -264,4 +264,5 @@ def test_two_processes_learn_from_the_same_actions_as_one(policy_server, program
     ours = weights(two, "ppo")
     for name, tensor in weights(alone, "ppo").items():
         np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=1e-4, err_msg=name)
-        assert np.linalg.norm(ours[name] - tensor) <= 1e-5 * np.linalg.norm(tensor), name
+        allowed = 1e-5 * np.linalg.norm(tensor) + 1e-6 * tensor.size**0.5  # biases begin at 0 and are small still
+        assert np.linalg.norm(ours[name] - tensor) <= allowed, name
