@@ -1,13 +1,15 @@
 """A copy of the run directory in a bucket, from which another machine goes on with the run.
 
-Files go there as they are, the oldest change first. `manifest.json` is written after them and says which make up the
-copy, so that half a checkpoint is never part of it. Its generation counts the times it was written: the run directory
-remembers the last one it has, and two machines that work on one run find out.
+Nothing there is ever overwritten: what changed since the copy before goes to a folder of its own, a snapshot, and then
+`manifest.json` says of every file which snapshot has it. So the copy is always the one before or the one after. The run
+directory remembers the manifest it has, and two machines that work on one run find out.
 """
 
 import fnmatch
 import json
 import os
+import re
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,14 +19,17 @@ import tenacity
 
 from mlagent_jax.config import ConfigError
 from rollout.errors import InfrastructureError
+from rollout.workspace import write_atomically
 
 T = TypeVar("T")
 
 MANIFEST, REMEMBERED = "manifest.json", ".mirror.json"
-LEFT_OUT = (REMEMBERED, ".lock", "*.part", "log.*.txt", "tmp")  # what is one process's own; the last is a folder
+LEFT_OUT = (".*", "*.part", "log.*.txt", "tmp")  # what is one process's own or half-written; the last is a folder
 ATTEMPTS = 4
+NOTHING: dict[str, Any] = {"generation": 0, "snapshot": "", "files": {}}
 
-Files = Mapping[str, list[int]]  # size and time of change in ns, by path in the run directory
+# By path in the run directory: size, time of change in ns, and, in a manifest, the snapshot that has the file.
+Files = Mapping[str, list[Any]]
 
 
 class Mirror:
@@ -45,23 +50,20 @@ class Mirror:
             ConfigError: if the folder holds another run, or a newer one than the copy.
             InfrastructureError: if the store fails for good.
         """
-        there, here = self._manifest(), self._remembered()
-        if there["generation"] == here["generation"]:
+        there, here, now = self._manifest(), self._remembered(), self._scan()
+        if there["snapshot"] == (here or NOTHING)["snapshot"]:
             return 0
-        if not self._remembers() and self._scan():
+        if here is None and now:
             raise ConfigError(
                 f"{self.folder} holds a run already, and mirror={self.url} another; give another run_dir or mirror"
             )
-        if there["generation"] < here["generation"]:
+        if here is not None and there["generation"] <= here["generation"]:
             raise ConfigError(
                 f"mirror={self.url} is older than {self.folder}, which was copied there before; give another mirror"
             )
-        self._remember({"generation": 0, "files": {}})  # what is cut off here is begun again
-        now = self._scan()
-        missing = [path for path, state in there["files"].items() if now.get(path) != state]
-        self._try(lambda: self._get(missing))
-        for path in missing:
-            os.utime(self.folder / path, ns=(there["files"][path][1],) * 2)
+        self._remember(NOTHING)  # what is cut off here is begun again
+        missing = [path for path, state in there["files"].items() if now.get(path) != state[:2]]
+        self._get({path: there["files"][path] for path in missing})
         for path in now.keys() - there["files"].keys():
             (self.folder / path).unlink()
         self._remember(there)
@@ -74,34 +76,67 @@ class Mirror:
             ConfigError: if another machine has written to it meanwhile.
             InfrastructureError: if the store fails for good.
         """
-        before, files = self._remembered(), self._scan()
-        if files == before["files"]:
+        before, now = self._remembered() or NOTHING, self._scan()
+        known = before["files"]
+        changed = [path for path, state in now.items() if path not in known or known[path][:2] != state]
+        if not changed and now.keys() == known.keys():
             return
-        if self._manifest()["generation"] != before["generation"]:
+        if self._manifest()["snapshot"] != before["snapshot"]:
             raise ConfigError(f"mirror={self.url} was written by another machine; end one of the two")
-        changed = [path for path, state in files.items() if before["files"].get(path) != state]
-        changed.sort(key=lambda path: files[path][1])
-        after = {"generation": before["generation"] + 1, "files": files}
-        self._try(lambda: self._put(changed))
-        self._try(lambda: self._store.pipe_file(self._at(MANIFEST), json.dumps(after).encode()))
+        generation = before["generation"] + 1
+        snapshot = f"{generation:06d}-{secrets.token_hex(4)}"
+        files = {path: known.get(path, []) for path in now} | {path: [*now[path], snapshot] for path in changed}
+        after = {"generation": generation, "snapshot": snapshot, "files": files}
+        self._put(changed, snapshot)
+        self._try(lambda: self._store.pipe_file(f"{self._root}/{MANIFEST}", json.dumps(after).encode()))
         self._remember(after)
-        gone = [self._at(path) for path in before["files"].keys() - files.keys()]
-        self._try(lambda: [self._store.rm_file(path) for path in gone if self._store.exists(path)])
+        self._try(lambda: self._remove_unused(known, files))
 
-    def _at(self, path: str) -> str:
-        return f"{self._root}/{path}"
+    def _at(self, path: str, snapshot: str) -> str:
+        return f"{self._root}/{snapshot}/{path}"
 
-    def _get(self, paths: list[str]) -> None:
-        for path in paths:
+    def _get(self, files: Files) -> None:
+        """Fetches files as they were when they were scanned: a log may have grown while it was copied."""
+        for path in files:
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        if paths:
-            self._store.get([self._at(path) for path in paths], [str(self.folder / path) for path in paths])
+        if files:
+            sources = [self._at(path, snapshot) for path, (*_, snapshot) in files.items()]
+            self._try(lambda: self._store.get(sources, [str(self.folder / path) for path in files]))
+        for path, (size, changed_ns, _) in files.items():
+            target = self.folder / path
+            if (found := target.stat().st_size) < size:
+                raise InfrastructureError(
+                    f"mirror={self.url} has {found} bytes of {path}, its manifest says {size}; give another mirror"
+                )
+            os.truncate(target, size)
+            os.utime(target, ns=(changed_ns, changed_ns))
 
-    def _put(self, paths: list[str]) -> None:
-        for folder in dict.fromkeys(self._at(path).rpartition("/")[0] for path in [*paths, MANIFEST]):
-            self._store.makedirs(folder, exist_ok=True)
-        if paths:
-            self._store.put([str(self.folder / path) for path in paths], [self._at(path) for path in paths])
+    def _put(self, paths: list[str], snapshot: str) -> None:
+        targets = [self._at(path, snapshot) for path in paths]
+
+        def put() -> None:
+            for folder in dict.fromkeys(target.rpartition("/")[0] for target in [*targets, f"{self._root}/{MANIFEST}"]):
+                self._store.makedirs(folder, exist_ok=True)
+            if paths:
+                self._store.put([str(self.folder / path) for path in paths], targets)
+
+        self._try(put)
+
+    def _remove_unused(self, before: Files, after: Files) -> None:
+        """Removes what only the copy before had, and the snapshots that pushes left which were cut off."""
+        used = {snapshot for *_, snapshot in after.values()}
+        for name in self._snapshots():
+            if name not in used:
+                self._store.rm(f"{self._root}/{name}", recursive=True)
+        for path, state in before.items():
+            old = self._at(path, state[-1])
+            if state[-1] in used and after.get(path) != state and self._store.exists(old):
+                self._store.rm_file(old)
+
+    def _snapshots(self) -> list[str]:
+        entries = self._store.ls(self._root, detail=True, refresh=True)
+        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+        return [name for name in names if re.fullmatch(r"\d{6,}-[0-9a-f]{8}", name)]
 
     def _scan(self) -> Files:
         found = {}
@@ -117,24 +152,20 @@ class Mirror:
     def _manifest(self) -> dict[str, Any]:
         def read() -> dict[str, Any]:
             try:
-                return json.loads(self._store.cat_file(self._at(MANIFEST)))
+                return json.loads(self._store.cat_file(f"{self._root}/{MANIFEST}"))
             except FileNotFoundError:
-                return {"generation": 0, "files": {}}
+                return NOTHING
 
         return self._try(read)
 
-    def _remembers(self) -> bool:
-        return (self.folder / REMEMBERED).exists()
-
-    def _remembered(self) -> dict[str, Any]:
-        return (
-            json.loads((self.folder / REMEMBERED).read_text()) if self._remembers() else {"generation": 0, "files": {}}
-        )
+    def _remembered(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / REMEMBERED).read_text())
+        except FileNotFoundError:
+            return None
 
     def _remember(self, manifest: Mapping[str, Any]) -> None:
-        aside = self.folder / f"{REMEMBERED}.part"
-        aside.write_text(json.dumps(manifest))
-        os.replace(aside, self.folder / REMEMBERED)
+        write_atomically(self.folder / REMEMBERED, json.dumps(manifest).encode())
 
     def _try(self, work: Callable[[], T]) -> T:
         """Returns what `work` returns, after some attempts at most; stores fail in types of their own."""

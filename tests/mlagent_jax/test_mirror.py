@@ -71,7 +71,7 @@ def test_another_folder_becomes_what_was_copied(kind: str, tmp_path: Path, bucke
     url = bucket if kind == "file" else f"memory://{tmp_path.name}/run"
     here, there = tmp_path / "here", tmp_path / "there"
     files = {"metrics.jsonl": "1\n", "sft/checkpoints/3/state": "abc", "empty": ""}
-    write(here, {**files, ".lock": "77", "tmp/x": "scratch", "half.json.part": "{", "log.1.txt": ""})
+    write(here, {**files, ".lock": "77", ".blob.1.ab": "h", "tmp/x": "scratch", "half.json.part": "{", "log.1.txt": ""})
     mirror = Mirror(url, here)
     mirror.push()
     assert pulled(url, there) == files
@@ -99,7 +99,7 @@ def test_only_what_changed_is_sent(tmp_path: Path, bucket: str, monkeypatch: pyt
     mirror.push()
     Mirror(bucket, tmp_path / "run").push()  # by a later process too
     names = [[Path(path).name for path in paths] for paths in sent]
-    assert names == [["a", "b"], ["b", "c"]]
+    assert [sorted(each) for each in names] == [["a", "b"], ["b", "c"]]
 
 
 @pytest.mark.parametrize("cut", ["put", "pipe_file"])
@@ -107,19 +107,52 @@ def test_copy_that_was_cut_off_is_the_one_before(
     cut: str, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
-    write(here, {"checkpoints/1/state": "one"})
+    write(here, {"checkpoints/1/state": "one", "journal": "1"})
     mirror = Mirror(bucket, here)
     mirror.push()
     (here / "checkpoints/1/state").unlink()
-    write(here, {"checkpoints/2/a": "two", "checkpoints/2/b": "two"})
+    write(here, {"checkpoints/2/a": "two", "checkpoints/2/b": "two", "journal": "1, 2"})
     with monkeypatch.context() as patch:
         patch.setattr(mirror._store, cut, failing(99, getattr(mirror._store, cut)))
         with pytest.raises(InfrastructureError, match=f"mirror={bucket} failed {ATTEMPTS} times: ConnectionError: the"):
             mirror.push()
-    assert pulled(bucket, tmp_path / "there") == {"checkpoints/1/state": "one"}
+    assert pulled(bucket, tmp_path / "there") == {"checkpoints/1/state": "one", "journal": "1"}
     mirror.push()
-    assert pulled(bucket, tmp_path / "there") == {"checkpoints/2/a": "two", "checkpoints/2/b": "two"}
-    assert not (tmp_path / "bucket/run/checkpoints/1/state").exists()
+    assert pulled(bucket, tmp_path / "there") == contents(here)
+    copied = [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
+    assert {path.name: path.read_text() for path in copied if path.name != MANIFEST} == {
+        "a": "two",
+        "b": "two",
+        "journal": "1, 2",
+    }
+    assert len(copied) == 4  # what the push left that was cut off is gone
+
+
+def test_log_that_grows_while_it_is_copied_comes_as_it_was(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "here", {"journal": "1"})
+    mirror = Mirror(bucket, tmp_path / "here")
+    put = mirror._store.put
+
+    def late(*arguments: Any) -> None:
+        write(tmp_path / "here", {"journal": "1, 2", "blob of 2": ""})
+        put(*arguments)
+
+    monkeypatch.setattr(mirror._store, "put", late)
+    mirror.push()
+    assert pulled(bucket, tmp_path / "there") == {"journal": "1"}
+    mirror.push()
+    assert pulled(bucket, tmp_path / "there") == {"journal": "1, 2", "blob of 2": ""}
+
+
+def test_file_that_lost_bytes_in_the_bucket_is_named(tmp_path: Path, bucket: str) -> None:
+    write(tmp_path / "here", {"a": "123"})
+    Mirror(bucket, tmp_path / "here").push()
+    (copied,) = (tmp_path / "bucket").rglob("a")
+    copied.write_text("12")
+    with pytest.raises(InfrastructureError, match="has 2 bytes of a, its manifest says 3"):
+        pulled(bucket, tmp_path / "there")
 
 
 def test_fetching_that_was_cut_off_is_begun_again(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +202,9 @@ def test_folder_of_another_run_is_left_alone(tmp_path: Path, bucket: str) -> Non
         Mirror(bucket, tmp_path / "other").pull()
     assert contents(tmp_path / "other") == {"b": "2"}
     fsspec.filesystem("file").rm(str(tmp_path / "bucket/run" / MANIFEST))
+    with pytest.raises(ConfigError, match="is older than"):
+        Mirror(bucket, tmp_path / "here").pull()
+    Mirror(bucket, tmp_path / "other").push()  # the first copy of another run
     with pytest.raises(ConfigError, match="is older than"):
         Mirror(bucket, tmp_path / "here").pull()
 
