@@ -13,7 +13,6 @@ recipe: where it is far below 0, never editing is hard to beat, so it belongs be
 
 import argparse
 import json
-import os
 import random
 import sys
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from rollout.recipes import RECIPES, Cannot, apply
 from rollout.step import Environment
 from rollout.types import Snapshot
 from rollout.wording import word
-from rollout.workspace import BlobStore
+from rollout.workspace import BlobStore, write_atomically
 from tasks.feedback import Outcome
 from tasks.naming import Names
 from tasks.prompt import problem_text
@@ -130,16 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"benchmarks/recipes.py: {error}", file=sys.stderr)
         return 2
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    _write(options.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    _write(options.out.with_suffix(".md"), table(record))
+    write_atomically(options.out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(options.out.with_suffix(".md"), table(record).encode())
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def means(effects: Sequence[Effect]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Checkpoints of a training loop: the newest whole one is what an interrupted loop goes on from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,9 @@ from jaxtyping import PyTree
 class Checkpoints:
     """Checkpoints in one folder, by step; orbax writes each aside and renames it, and keeps the newest."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, saved: Callable[[], None] = lambda: None) -> None:
+        """Opens the folder; `saved` is called after each checkpoint is written."""
+        self._saved = saved
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -21,6 +23,7 @@ class Checkpoints:
         """Writes the arrays of `state` and the JSON values of `notes`."""
         arrays = ocp.args.StandardSave(state)
         self._manager.save(step, args=ocp.args.Composite(state=arrays, notes=ocp.args.JsonSave(dict(notes))))
+        self._saved()
 
     def latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """Returns the newest checkpoint in the shapes and shardings of `template`, None where there is none."""

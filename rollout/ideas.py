@@ -16,6 +16,7 @@ import numpy as np
 from rollout.endpoint import ChatEndpoint
 from rollout.errors import InfrastructureError
 from rollout.parent import dies_with_us
+from rollout.workspace import write_atomically
 from tasks.ideas import AXES, candidates_for, farthest_point_sampling, pairwise_distances
 from tasks.prompt import Message
 from tasks.task import Task
@@ -144,9 +145,7 @@ def build_pools(
                 **_spread(points[kept]),
                 "candidates": {"count": len(ideas), **_spread(points)},
             }
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return pools
 
 

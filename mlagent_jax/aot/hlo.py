@@ -171,9 +171,7 @@ def _limit(module: Module, condition: Computation) -> tuple[int, int] | None:
     """Returns the place of the counter in the loop's state and the number below which it runs on."""
     root = condition.instructions[condition.root]
     operands = condition.operands(root)
-    if root.opcode == "fusion":  # one that wraps the comparison alone; its operands are in the same order
-        inner = module.computations[root.called("calls") or ""]
-        root = inner.instructions[inner.root]
+    root = _unwrapped(module, root)
     if root.opcode != "compare" or len(operands) != 2 or "direction=LT" not in root.attributes:
         return None
     counter, limit = operands
@@ -196,16 +194,21 @@ def _step(module: Module, body: Computation, index: int) -> int | None:
         return None
     value, total = _source(body, body.instructions[root.operands[index]]), 0
     while value.opcode != "get-tuple-element":
-        operands, adding = [_source(body, each) for each in body.operands(value)], value
-        if value.opcode == "fusion":  # one that wraps the addition alone; its operands are in the same order
-            inner = module.computations[value.called("calls") or ""]
-            adding = inner.instructions[inner.root]
+        operands = [_source(body, each) for each in body.operands(value)]
         constants = [each for each in operands if each.opcode == "constant"]
         others = [each for each in operands if each.opcode != "constant"]
-        if adding.opcode != "add" or len(constants) != 1 or len(others) != 1:
+        if _unwrapped(module, value).opcode != "add" or len(constants) != 1 or len(others) != 1:
             return None
         total, value = total + int(constants[0].literal), others[0]
     return total if value.attribute(r"index=(\d+)") == str(index) else None
+
+
+def _unwrapped(module: Module, instruction: Instruction) -> Instruction:
+    """Returns what a fusion of one instruction does; it takes the same operands in the same order."""
+    if instruction.opcode != "fusion":
+        return instruction
+    inner = module.computations[instruction.called("calls") or ""]
+    return inner.instructions[inner.root]
 
 
 def _source(computation: Computation, value: Instruction) -> Instruction:

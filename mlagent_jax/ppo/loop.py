@@ -67,7 +67,8 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
     began = time.monotonic()
     num_actions = 0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
-    with Checkpoints(run_dir.path("ppo", "checkpoints")) as checkpoints, log, preemption.heeded() as is_preempted:
+    saving = Checkpoints(run_dir.path("ppo", "checkpoints"), saved=run_dir.share)
+    with saving as checkpoints, log, preemption.heeded() as is_preempted:
         saved = checkpoints.latest(learner.state)
         first = saved_at = 0
         if saved is not None:
@@ -81,7 +82,6 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                 if figures is None:
                     if update > saved_at:
                         checkpoints.save(update, learner.state, {"update": update})
-                        run_dir.share()
                     raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
                 log.write({"ppo/update": update, **figures})
@@ -89,7 +89,6 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
                     checkpoints.save(update + 1, learner.state, {"update": update + 1})
-                    run_dir.share()
                     saved_at = update + 1
                 if stop:
                     raise preemption.Saved

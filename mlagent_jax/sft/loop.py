@@ -89,7 +89,7 @@ def train(
     best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     with (
-        Checkpoints(run_dir.path("sft", "checkpoints")) as checkpoints,
+        Checkpoints(run_dir.path("sft", "checkpoints"), saved=run_dir.share) as checkpoints,
         log,
         closing(stream(batches)) as upcoming,
         preemption.heeded() as is_preempted,
@@ -131,7 +131,6 @@ def train(
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     notes["data"] = upcoming.get_state()
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
-                    run_dir.share()
                 if stop:
                     raise preemption.Saved
     nnx.update(model, best)

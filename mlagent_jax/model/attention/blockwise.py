@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from mlagent_jax.model.attention.layout import visible
+from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.matmul import PRODUCT
 
 BLOCK = 128  # queries attended at one time
@@ -48,7 +48,7 @@ def _block_by_block(
 def _forward(q: Array, k: Array, v: Array, ends: Array) -> tuple[Array, tuple]:
     blocks = []
     for start, end in _bounds(q):
-        mask = visible(ends[:, :end], jnp.arange(start, end), jnp.arange(end)).mT
+        mask = sees(jnp.arange(start, end), jnp.arange(end)[:, None], ends[:, :end, None])
         blocks.append(_attend_forward(q[:, :, :, start:end], k[:, :, :end], v[:, :, :end], mask))
     attended = checkpoint_name(jnp.concatenate([block for block, _ in blocks], axis=-1), PRODUCT)
     return attended, (q, k, v, attended, [weights for _, weights in blocks])
@@ -85,11 +85,11 @@ def _in_a_loop(
     t = q.shape[3]
     q = jnp.pad(q, ((0, 0), (0, 0), (0, 0), (0, -t % BLOCK), (0, 0)))
     blocks = jnp.moveaxis(q.reshape(*q.shape[:3], -1, BLOCK, q.shape[-1]), 3, 0)
-    keys = jnp.arange(k.shape[2])
+    keys = jnp.arange(k.shape[2])[:, None]
 
     @jax.checkpoint
     def attend(start: Int[Array, ""], block: Float[Array, "B K G b H"]) -> Float[Array, "B K H G b"]:
-        return _attend(block, k, v, visible(ends, offset + start + jnp.arange(BLOCK), keys).mT)
+        return _attend(block, k, v, sees(offset + start + jnp.arange(BLOCK), keys, ends[:, :, None]))
 
     starts = jnp.arange(0, q.shape[3], BLOCK)
     attended = jnp.moveaxis(jax.lax.map(lambda pair: attend(*pair), (starts, blocks)), 0, -2)
