@@ -226,22 +226,42 @@ class PPO:
     """Version of the paper's reward."""
     reward_clip: Positive | None = 0.5
     """Rewards beyond this size count as this size in the update, not in the figures; null: none are clipped."""
-    advantage: Literal["gae", "group"] = "gae"
-    """gae: a critic and generalised advantage estimation; group: the mean reward of the state's samples."""
+    advantage: Literal["gae", "group", "normalized_group", "leave_one_out"] = "gae"
+    """gae: a critic and generalised advantage estimation. Without a critic, group: less the mean of the state's
+    samples; normalized_group: that over their standard deviation (GRPO); leave_one_out: less the mean of the others."""
+    whiten: bool = True
+    """Whether advantages are brought to mean 0 and standard deviation 1 over the tokens of an update."""
     gamma: Share = 1.0
     """Discount from token to token."""
     lam: Share = 1.0
     """Lambda of generalised advantage estimation."""
     kl_coefficient: NonNegative = 0.02
-    """Weight of the KL to the fine-tuned policy, taken off the reward token by token."""
+    """Weight of the KL to the fine-tuned policy."""
+    kl_in: Literal["reward", "loss"] = "reward"
+    """reward: the KL is taken off the reward token by token; loss: it is a term of the loss."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimate of the KL from a sample: k1 log ratio, k2 half its square, k3 never below 0. With k1 in the reward, or
+    k2 in the loss, the gradient is that of the KL."""
+    entropy_coefficient: NonNegative = 0.0
+    """Weight of the entropy of the next token, which the loss rewards."""
+    importance_limit: Positive | None = 2.0
+    """Tokens weigh as much more as the trainer finds them likelier than the server did, at most this; null: all the
+    same."""
+    max_logprob_gap: Positive | None = None
+    """Mean difference of the server's log-probabilities from the trainer's, in nats a token, above which the run stops;
+    null: what rounding explains, 0.002 where both compute in float32, 0.05 in bfloat16."""
     clip: Positive = 0.2
     """Clip range of the probability ratio."""
     value_clip: Positive = 0.5
     """Clip range of the critic's change."""
     learning_rate: Positive = 3e-4
     """Learning rate of the policy."""
+    critic: Literal["separate", "shared"] = "separate"
+    """separate: the critic is a network of its own, from the fine-tuned weights; shared: a head of the policy's."""
     critic_learning_rate: Positive = 1e-3
-    """Learning rate of the critic."""
+    """Learning rate of the critic, where it is shared of its head alone."""
+    value_coefficient: Positive = 0.5
+    """Weight of the critic's loss beside the policy's where it is shared."""
     critic_warmup_updates: CountOrZero = 2
     """First updates in which only the critic learns."""
     num_epochs: Count = 1

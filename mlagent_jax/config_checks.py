@@ -1,6 +1,6 @@
 """Settings that must go together, checked before anything starts."""
 
-from mlagent_jax.config import Config, ConfigError, Writer
+from mlagent_jax.config import PPO, Config, ConfigError, Writer
 from tasks import registry
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # that vLLM's attention takes on CPUs and GPUs
@@ -11,6 +11,7 @@ def check(config: Config) -> None:
     _check_writers(config)
     _check_model(config)
     _check_batches(config)
+    _check_credit(config.ppo)
     _check_tasks("train", config.tasks.train)
     _check_tasks("heldout", config.tasks.heldout)
     if config.ppo.max_response_tokens >= config.server.max_model_len:
@@ -102,8 +103,22 @@ def _check_batches(config: Config) -> None:
             f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "
             "a state and its response must fit a row: make it at least as long"
         )
-    if ppo.advantage == "group" and ppo.samples_per_state == 1:
-        raise ConfigError("ppo.advantage=group compares a state's samples; set ppo.samples_per_state to 2 or more")
+
+
+def _check_credit(ppo: PPO) -> None:
+    if ppo.advantage != "gae" and ppo.samples_per_state == 1:
+        raise ConfigError(
+            f"ppo.advantage={ppo.advantage} compares a state's samples; set ppo.samples_per_state to 2 or more"
+        )
+    if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
+        raise ConfigError("ppo.kl_in=loss with ppo.kl_estimator=k1 has no gradient on average; use ppo.kl_estimator=k2")
+    if ppo.critic == "shared" and ppo.advantage != "gae":
+        raise ConfigError(f"ppo.critic=shared: ppo.advantage={ppo.advantage} has no critic; use ppo.advantage=gae")
+    if ppo.critic == "shared" and ppo.critic_warmup_updates:
+        raise ConfigError(
+            f"ppo.critic=shared cannot learn before the policy does; set ppo.critic_warmup_updates=0, "
+            f"not {ppo.critic_warmup_updates}"
+        )
 
 
 def _indivisible(key: str, value: int, devices: int) -> str:

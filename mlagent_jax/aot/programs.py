@@ -17,7 +17,7 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
 from mlagent_jax.placement import abstract_batch
 from mlagent_jax.ppo.batch import Packed, PPOBatch, stack_packed
-from mlagent_jax.ppo.learner import LearnerState, make_networks, ppo_optimizers
+from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
 from mlagent_jax.rows import Row, Rows, stack_rows
 from mlagent_jax.sft.data import Dataset, bucket_of
 from mlagent_jax.sft.loop import configured_step, sft_optimizer
@@ -68,13 +68,17 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
     are shaped like the parameters, a program adds those of one more.
     """
     model, ppo, kept = abstract_model(config, mesh), config.ppo, config.optimizer_state
-    critic = nnx.eval_shape(lambda: Critic(nnx.merge(*nnx.split(abstract_model(config, mesh)))))
-    policy_state, critic_state = (
-        abstract_state(network, optimizer, mesh, kept.offload)
-        for network, optimizer in zip((model, critic), ppo_optimizers(ppo, kept), strict=True)
-    )
-    state = LearnerState(policy_state, critic_state)
-    networks = make_networks(ppo, kept, nnx.split(model)[0], nnx.split(critic)[0], state)
+
+    def abstract(make: Callable[[Qwen2], nnx.Module]) -> nnx.Module:
+        return nnx.eval_shape(lambda: make(nnx.merge(*nnx.split(abstract_model(config, mesh)))))
+
+    policy = abstract(lambda model: learnt_policy(ppo, model))
+    critic = abstract(Critic) if has_own_critic(ppo) else None
+    policy_optimizer, critic_optimizer = ppo_optimizers(ppo, kept)
+    policy_state = abstract_state(policy, policy_optimizer, mesh, kept.offload)
+    critic_state = abstract_state(critic, critic_optimizer, mesh, kept.offload) if critic else None
+    graphs = nnx.split(policy)[0], nnx.split(critic)[0] if critic else None
+    networks = make_networks(ppo, kept, *graphs, LearnerState(policy_state, critic_state))
     reference, batch = policy_state.parameters, ppo_batch(config)
     placed = abstract_batch(batch, mesh)
     num_tokens = jax.ShapeDtypeStruct((), jnp.float32)
@@ -83,7 +87,7 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
         ("policy", networks[0], policy_state, critic_state),
         ("critic", networks[1], critic_state, policy_state),
     ):
-        if name == "critic" and ppo.advantage != "gae":
+        if network is None or own is None:
             continue
         needed = [model_flops(model, batch.rows, passes, name == "policy") for passes in (FORWARD, TRAINING)]
         parameters, beside = own.parameters, (own.optimizer, other, reference)
@@ -119,7 +123,7 @@ def ppo_batch(config: Config) -> PPOBatch:
     """Returns a micro-batch of empty rows; all micro-batches have its shape."""
     packed = Packed((Row(),), ())
     (rows,) = stack_packed(packed, config.ppo.row_length, config.ppo.rows_per_micro_batch)
-    return PPOBatch(rows, *(np.zeros_like(rows.weights) for _ in range(4)))
+    return PPOBatch(rows, *(np.zeros_like(rows.weights) for _ in range(6)))
 
 
 def model_flops(model: Qwen2, rows: Rows, passes: int, with_head: bool = True) -> float:

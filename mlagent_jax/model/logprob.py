@@ -35,6 +35,13 @@ def token_logprobs(
     made again in the backward pass if there is more than one chunk, so memory is that of one chunk.
     """
     hidden = gather_sources(model.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
+    return target_logprobs(model, hidden, jnp.asarray(rows.targets), temperature)
+
+
+def target_logprobs(
+    model: Qwen2, hidden: Float[Array, "B M D"], targets: Int[Array, "B M"], temperature: float = 1.0
+) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
+    """Returns what `token_logprobs` does, from the hidden states that predict."""
     b, m, d = hidden.shape
     head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
     size = chunk_size(b, m, head.shape, model.mesh)
@@ -45,7 +52,7 @@ def token_logprobs(
         x = jnp.moveaxis(x.reshape(b, -1, size, *x.shape[2:]), 1, 0)
         return constrain(x, model.mesh, CHUNKS)
 
-    found = score_chunks(chunks(hidden), head, chunks(jnp.asarray(rows.targets)), temperature, model.mesh)
+    found = score_chunks(chunks(hidden), head, chunks(targets), temperature, model.mesh)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m], found)
 
 

@@ -1,4 +1,4 @@
-"""The critic: a Qwen2 trunk of its own with a linear head that reads a value off each hidden state."""
+"""The critic: a Qwen2 trunk, its own or the policy's, with a linear head that reads a value off each hidden state."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -20,5 +20,8 @@ class Critic(nnx.Module):
     def values(self, rows: Rows) -> Float[Array, "B M"]:
         """Returns V(s) at each source: the return expected before the token that it predicts is chosen."""
         hidden = self.trunk.hidden(rows.tokens, rows.positions, rows.layout)
-        hidden = gather_sources(hidden, rows.sources).astype(jnp.float32)
-        return hidden @ self.value_head[...] + self.value_bias[...]
+        return self.values_of(gather_sources(hidden, rows.sources))
+
+    def values_of(self, hidden: Float[Array, "B M D"]) -> Float[Array, "B M"]:
+        """Returns V(s) read off the hidden states of the sources."""
+        return hidden.astype(jnp.float32) @ self.value_head[...] + self.value_bias[...]

@@ -1,4 +1,4 @@
-"""Advantages and returns of single responses, one equation a function."""
+"""Advantages of single responses, one equation a function."""
 
 import jax
 import jax.numpy as jnp
@@ -6,23 +6,23 @@ from jaxtyping import Array, Float
 
 
 def token_rewards(
-    reward: Float[Array, " R"],
-    mask: Float[Array, "R T"],
-    old_logprobs: Float[Array, "R T"],
-    reference_logprobs: Float[Array, "R T"],
-    kl_coefficient: float,
+    reward: Float[Array, " R"], mask: Float[Array, "R T"], penalties: Float[Array, "R T"]
 ) -> Float[Array, "R T"]:
-    """Returns r_t = -kl_coefficient (log pi(a_t|s_t) - log pi_ref(a_t|s_t)), plus the reward on the last token.
-
-    The KL term is the k1 estimator of KL(pi || pi_ref), inside the reward as in InstructGPT (arXiv 2203.02155).
+    """Returns r_t = -penalty_t, plus the reward on the last token; 0 on padding.
 
     Args:
         mask: 1 on the tokens of a response, which stand at its start; 0 on padding.
+        penalties: such as the coefficient times an estimate of the KL, inside the reward as in InstructGPT
+            (arXiv 2203.02155).
     """
     length = jnp.sum(mask, axis=1, keepdims=True)
     last = jnp.arange(mask.shape[1])[None] == length - 1
-    penalty = -kl_coefficient * (old_logprobs - reference_logprobs)
-    return jnp.where(mask > 0, penalty, 0.0) + jnp.where(last, reward[:, None], 0.0)
+    return jnp.where(mask > 0, -penalties, 0.0) + jnp.where(last, reward[:, None], 0.0)
+
+
+def returns_to_go(rewards: Float[Array, "R T"]) -> Float[Array, "R T"]:
+    """Returns G_t = r_t + r_{t+1} + ..., without a discount."""
+    return jnp.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
 
 
 def generalized_advantages(
@@ -48,15 +48,44 @@ def generalized_advantages(
 def group_advantages(
     rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
 ) -> Float[Array, "R T"]:
-    """Returns the return-to-go of each token less the mean return of the responses to the same state; no critic.
+    """Returns A_{r,t} = G_{r,t} - mean of G_{.,0} over the responses to the same state (arXiv 2503.20783).
+
+    A response is in its own baseline, so with n of them the mean gradient is (n - 1) / n of the policy's.
 
     Args:
         groups: 1 at (s, r) where response r answers state s.
     """
-    to_go = jnp.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
-    total = to_go[:, 0]
-    mean = (groups @ total) / jnp.sum(groups, axis=1)
+    to_go = returns_to_go(rewards)
+    mean = groups @ to_go[:, 0] / jnp.sum(groups, axis=1)
     return (to_go - (groups.T @ mean)[:, None]) * mask
+
+
+def normalized_group_advantages(
+    rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
+) -> Float[Array, "R T"]:
+    """Returns `group_advantages` over the standard deviation of G_{.,0} within the group (GRPO, arXiv 2402.03300).
+
+    States whose responses earn nearly the same then count as much as others: the gradient is biased towards them.
+    """
+    total = returns_to_go(rewards)[:, 0]
+    size = jnp.sum(groups, axis=1)
+    centred = total - groups.T @ (groups @ total / size)
+    deviation = jnp.sqrt(groups @ jnp.square(centred) / size)
+    return group_advantages(rewards, mask, groups) / (groups.T @ deviation + 1e-4)[:, None]
+
+
+def leave_one_out_advantages(
+    rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
+) -> Float[Array, "R T"]:
+    """Returns A_{r,t} = G_{r,t} - mean of G_{.,0} over the other responses to the same state (RLOO, arXiv 2402.14740).
+
+    A response that is the only one to its state has nothing to be compared with: its advantage is 0.
+    """
+    to_go = returns_to_go(rewards)
+    total = to_go[:, 0]
+    others = groups.T @ jnp.sum(groups, axis=1) - 1.0
+    mean_of_others = (groups.T @ (groups @ total) - total) / jnp.maximum(others, 1.0)
+    return jnp.where(others[:, None] > 0, to_go - mean_of_others[:, None], 0.0) * mask
 
 
 def whiten(values: Float[Array, "*b"], mask: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -18,6 +18,8 @@ class PPOBatch(NamedTuple):
     Attributes:
         rows: responses, predicted token by token; weight 0 where there is no token.
         old_logprobs: of the policy before the update, by the trainer.
+        reference_logprobs: of the fine-tuned policy.
+        importance: truncated weights of the trainer's policy against what sampled the tokens.
         old_values: of the critic before the update.
         advantages: whitened over the batch.
         returns: what the critic is to predict.
@@ -25,6 +27,8 @@ class PPOBatch(NamedTuple):
 
     rows: Rows
     old_logprobs: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+    reference_logprobs: Float[Array, "B M"] | Float[np.ndarray, "B M"]
+    importance: Float[Array, "B M"] | Float[np.ndarray, "B M"]
     old_values: Float[Array, "B M"] | Float[np.ndarray, "B M"]
     advantages: Float[Array, "B M"] | Float[np.ndarray, "B M"]
     returns: Float[Array, "B M"] | Float[np.ndarray, "B M"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,14 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.config import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import parameter_shardings, parameters_of
+from mlagent_jax.model.sharding import parameter_name, parameter_shardings, parameters_of
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.placement import place_batch, whole
-from mlagent_jax.ppo.advantage import generalized_advantages, group_advantages, token_rewards, whiten
 from mlagent_jax.ppo.batch import (
     Packed,
     PPOBatch,
@@ -27,17 +26,25 @@ from mlagent_jax.ppo.batch import (
     pack_experiences,
     stack_packed,
 )
-from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy
+from mlagent_jax.ppo.credit import Credit, assign_credit
+from mlagent_jax.ppo.loss import importance_weights
+from mlagent_jax.ppo.sampler_gap import gap_figures, require_same_policy, sampler_logprobs
+from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy, make_policy_with_critic
 from mlagent_jax.rows import Rows
 from mlagent_jax.train_state import TrainState, make_state
 from rollout.single_step import Experience
 
 
 class LearnerState(NamedTuple):
-    """All that learning changes; what a checkpoint holds."""
+    """All that learning changes; what a checkpoint holds.
+
+    Attributes:
+        policy: the policy, with the critic's head where the critic is shared.
+        critic: None where it is no network of its own.
+    """
 
     policy: TrainState
-    critic: TrainState
+    critic: TrainState | None
 
 
 @dataclass(frozen=True)
@@ -53,58 +60,92 @@ class Scored:
     figures: Mapping[str, float]
 
 
+class Scoring(NamedTuple):
+    """What the networks say of R responses before an update; 0 on padding.
+
+    Attributes:
+        old: log-probabilities by the policy.
+        reference: log-probabilities by the fine-tuned policy.
+        values: of the critic; 0 where there is none.
+        mask: 1 on the tokens of each response.
+    """
+
+    old: Float[np.ndarray, "R T"]
+    reference: Float[np.ndarray, "R T"]
+    values: Float[np.ndarray, "R T"]
+    mask: Float[np.ndarray, "R T"]
+
+
 class Learner:
     """Step-wise PPO on one mesh: policy, critic, and the frozen fine-tuned policy that the KL is taken to."""
 
-    def __init__(self, policy: Qwen2, critic: Critic, config: PPO, mesh: Mesh, kept: OptimizerState) -> None:
-        """Takes the fine-tuned policy, which is also the reference, and a critic that starts from it."""
-        self.config, self.mesh = config, mesh
-        self.graph = nnx.split(policy)[0]
-        reference = parameters_of(policy)
+    def __init__(
+        self,
+        policy: Qwen2,
+        critic: Critic | None,
+        config: PPO,
+        mesh: Mesh,
+        kept: OptimizerState,
+        max_logprob_gap: float = float("inf"),
+    ) -> None:
+        """Takes the fine-tuned policy, which is also the reference, and a critic that starts from it.
+
+        Args:
+            critic: None where `config` asks for none or for one that shares the policy's trunk.
+            max_logprob_gap: mean difference from the server's log-probabilities, in nats, above which learning stops.
+        """
+        self.config, self.mesh, self.max_logprob_gap = config, mesh, max_logprob_gap
+        learnt = learnt_policy(config, policy)
+        self.graph = nnx.split(learnt)[0]
+        reference = parameters_of(learnt)
         self.reference = jax.device_put(reference, parameter_shardings(reference, mesh))
         policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
         copy = jax.tree.map(jnp.copy, self.reference)  # the steps donate their state; the reference must stay
         self.state = LearnerState(
             make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, kept.offload),
-            make_state(critic, critic_optimizer, mesh, kept.offload),
+            make_state(critic, critic_optimizer, mesh, kept.offload) if critic else None,
         )
-        self.policy, self.critic = make_networks(config, kept, self.graph, nnx.split(critic)[0], self.state)
+        critic_graph = nnx.split(critic)[0] if critic else None
+        self.policy, self.critic = make_networks(config, kept, self.graph, critic_graph, self.state)
 
     def model(self) -> Qwen2:
         """Returns the policy as it is now."""
-        return nnx.merge(self.graph, self.state.policy.parameters)
+        learnt = nnx.merge(self.graph, self.state.policy.parameters)
+        return learnt.trunk if isinstance(learnt, Critic) else learnt
 
-    def score(self, experiences: Sequence[Experience]) -> Scored:
+    def score(self, experiences: Sequence[Experience], version: int) -> Scored:
         """Returns the batch of an update: old log-probabilities, values, advantages and returns.
 
         Experiences whose reward is masked must have been left out.
+
+        Args:
+            version: of the weights that the policy has now, as the server was told it.
+
+        Raises:
+            SamplerMismatch: if the server's log-probabilities under those weights are not the policy's.
         """
         config = self.config
         packed = pack_experiences(experiences, config.row_length)
         rows = stack_packed(packed, config.row_length, config.rows_per_micro_batch)
         placed = [place_batch(micro, self.mesh) for micro in rows]
-        old = self._by_response(packed, self.policy.score, self.state.policy.parameters, placed)
-        reference = self._by_response(packed, self.policy.score, self.reference, placed)
-        values = np.zeros_like(old)
-        if config.advantage == "gae":
-            values = self._by_response(packed, self.critic.score, self.state.critic.parameters, placed)
-        mask = np.zeros_like(old)
-        for index, experience in enumerate(experiences):
-            mask[index, : len(experience.response_ids)] = 1.0
-        advantages, returns = self._advantages(experiences, old, reference, values, mask)
-        batches = [
-            PPOBatch(*parts)
-            for parts in zip(
-                placed,
-                by_prediction(packed, old, rows),
-                by_prediction(packed, values, rows),
-                by_prediction(packed, advantages, rows),
-                by_prediction(packed, returns, rows),
-                strict=True,
-            )
-        ]
-        figures = self._figures(experiences, old, reference, values, returns, mask)
-        figures["learner/rows"] = float(len(packed.rows))
+        scoring = self._scoring(experiences, packed, placed)
+        sampler = sampler_logprobs(experiences, like=scoring.old)
+        require_same_policy(experiences, scoring.old - sampler, scoring.mask, version, self.max_logprob_gap)
+        credit = assign_credit(config, experiences, *scoring)
+        importance = np.ones_like(scoring.old)
+        if config.importance_limit is not None:
+            weights = importance_weights(jnp.asarray(scoring.old), jnp.asarray(sampler), config.importance_limit)
+            importance = np.asarray(weights)
+        tables = (scoring.old, scoring.reference, importance, scoring.values, credit.advantages, credit.returns)
+        columns = [by_prediction(packed, table, rows) for table in tables]
+        batches = [PPOBatch(*parts) for parts in zip(placed, *columns, strict=True)]
+        figures = {
+            **gap_figures(scoring.old - sampler, scoring.mask),
+            **_importance_figures(importance, scoring.mask, config.importance_limit),
+            **_figures(scoring, credit),
+            "sampler/staleness_mean": float(np.mean([version - e.policy_version for e in experiences])),
+            "learner/rows": float(len(packed.rows)),
+        }
         return Scored(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
 
     def update(self, scored: Scored, num_update: int, seed: int) -> dict[str, float]:
@@ -117,10 +158,10 @@ class Learner:
                 minibatch = [scored.batches[i] for i in chosen]
                 num_tokens = float(sum(np.sum(batch.rows.weights) for batch in minibatch))
                 figures: dict[str, float] = {}
-                if self.config.advantage == "gae":
+                if self.critic is not None and critic is not None:
                     critic, figures = accumulate(self.critic, critic, minibatch, num_tokens)
                     figures["critic_gradient_norm"] = figures.pop("gradient_norm")
-                if self.config.advantage != "gae" or num_update >= self.config.critic_warmup_updates:
+                if self.critic is None or num_update >= self.config.critic_warmup_updates:
                     policy, more = accumulate(self.policy, policy, minibatch, num_tokens)
                     figures |= more
                 found.append(figures)
@@ -128,79 +169,79 @@ class Learner:
         names = {name for figures in found for name in figures}
         return {f"ppo/{name}": float(np.mean([f[name] for f in found if name in f])) for name in sorted(names)}
 
-    def _advantages(
-        self, experiences: Sequence[Experience], *by_response: Float[np.ndarray, "R T"]
-    ) -> tuple[Float[np.ndarray, "R T"], Float[np.ndarray, "R T"]]:
-        """Returns whitened advantages and returns, from old and reference log-probabilities, values and mask."""
-        config = self.config
-        old, reference, values, mask = map(jnp.asarray, by_response)
-        reward = jnp.array([experience.reward for experience in experiences], jnp.float32)
-        if config.reward_clip is not None:
-            reward = jnp.clip(reward, -config.reward_clip, config.reward_clip)
-        rewards = token_rewards(reward, mask, old, reference, config.kl_coefficient)
-        if config.advantage == "gae":
-            advantages = generalized_advantages(rewards, values, mask, config.gamma, config.lam)
-            returns = advantages + values * mask
-        else:
-            advantages = group_advantages(rewards, mask, jnp.asarray(state_groups(experiences)))
-            returns = jnp.zeros_like(mask)  # there is no critic to learn them
-        return np.asarray(whiten(advantages, mask)), np.asarray(returns)
+    def _scoring(self, experiences: Sequence[Experience], packed: Packed, rows: Sequence[Rows]) -> Scoring:
+        def table(micro_batches: Sequence[Array | None]) -> Float[np.ndarray, "R T"]:
+            return by_response(packed, [whole(each) for each in micro_batches], self.config.max_response_tokens)
 
-    def _by_response(
-        self, packed: Packed, score: Any, parameters: PyTree, rows: Sequence[Rows]
-    ) -> Float[np.ndarray, "R T"]:
-        scores = [whole(score(parameters, micro)) for micro in rows]
-        return by_response(packed, scores, self.config.max_response_tokens)
-
-    def _figures(
-        self,
-        experiences: Sequence[Experience],
-        old: Float[np.ndarray, "R T"],
-        reference: Float[np.ndarray, "R T"],
-        values: Float[np.ndarray, "R T"],
-        returns: Float[np.ndarray, "R T"],
-        mask: Float[np.ndarray, "R T"],
-    ) -> dict[str, float]:
-        sampler = np.zeros_like(old)
+        ours = [self.policy.score(self.state.policy.parameters, micro) for micro in rows]
+        reference = [self.policy.score(self.reference, micro) for micro in rows]
+        valued = ours
+        if self.critic is not None and self.state.critic is not None:
+            valued = [self.critic.score(self.state.critic.parameters, micro) for micro in rows]
+        old = table([scores.logprobs for scores in ours])
+        values = np.zeros_like(old) if valued[0].values is None else table([scores.values for scores in valued])
+        mask = np.zeros_like(old)
         for index, experience in enumerate(experiences):
-            sampler[index, : len(experience.logprobs)] = experience.logprobs
-        real = mask > 0
-        gap = np.abs(old - sampler)[real]
-        variance = float(np.var(returns[real]))
-        explained = 1.0 - float(np.var((returns - values)[real])) / variance if variance > 1e-6 else 0.0
-        return {
-            "sampler/logprob_gap_mean": float(gap.mean()),
-            "sampler/logprob_gap_p95": float(np.percentile(gap, 95)),
-            "sampler/logprob_gap_max": float(gap.max()),
-            "ppo/kl_to_sft": float(((old - reference) * mask).sum() / len(experiences)),
-            "ppo/explained_variance": explained,
-            "ppo/response_tokens": float(mask.sum() / len(experiences)),
-        }
+            mask[index, : len(experience.response_ids)] = 1.0
+        return Scoring(old, table([scores.logprobs for scores in reference]), values, mask)
+
+
+def has_own_critic(config: PPO) -> bool:
+    """Returns whether there is a critic that is a network of its own."""
+    return config.advantage == "gae" and config.critic == "separate"
+
+
+def learnt_policy(config: PPO, policy: Qwen2) -> Qwen2 | Critic:
+    """Returns what the policy's optimizer moves: the policy, with the critic's head on it where that is shared."""
+    return Critic(policy) if config.critic == "shared" else policy
 
 
 def ppo_optimizers(
     config: PPO, kept: OptimizerState
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Returns the optimizers of policy and critic."""
-    return (
-        make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=kept.dtype),
-        make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=kept.dtype),
-    )
+    """Returns the optimizers of policy and critic; a shared critic's head has the critic's learning rate."""
+    policy = make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=kept.dtype)
+    if config.critic == "shared":
+        faster = optax.scale(config.critic_learning_rate / config.learning_rate)
+        policy = optax.chain(policy, optax.masked(faster, _is_critics_head))
+    return policy, make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=kept.dtype)
+
+
+def _is_critics_head(parameters: PyTree) -> PyTree:
+    names = ("value_head", "value_bias")
+    return jax.tree_util.tree_map_with_path(lambda path, _: parameter_name(path) in names, parameters)
 
 
 def make_networks(
-    config: PPO, kept: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef, state: LearnerState
-) -> tuple[Network, Network]:
+    config: PPO, kept: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef | None, state: LearnerState
+) -> tuple[Network, Network | None]:
     """Returns the compiled functions of policy and critic that the configuration asks for; `state` may be abstract."""
     policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
-    return (
-        make_policy(policy, policy_optimizer, state.policy, config.temperature, config.clip),
-        make_critic(critic, critic_optimizer, state.critic, config.value_clip),
-    )
+    make = make_policy_with_critic if config.critic == "shared" else make_policy
+    ours = make(policy, policy_optimizer, state.policy, config)
+    if critic is None or state.critic is None:
+        return ours, None
+    return ours, make_critic(critic, critic_optimizer, state.critic, config)
 
 
-def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:
-    """Returns 1 at (s, r) where experience r answers the s-th distinct state."""
-    keys = [(experience.trajectory_id, experience.depth) for experience in experiences]
-    distinct = list(dict.fromkeys(keys))
-    return np.array([[float(key == state) for key in keys] for state in distinct], np.float32)
+def _importance_figures(
+    importance: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"], limit: float | None
+) -> dict[str, float]:
+    if limit is None:
+        return {}
+    weights = importance[mask > 0]
+    return {
+        "sampler/importance_mean": float(weights.mean()),
+        "sampler/importance_truncated_share": float((weights >= limit).mean()),
+    }
+
+
+def _figures(scoring: Scoring, credit: Credit) -> dict[str, float]:
+    real = scoring.mask > 0
+    variance = float(np.var(credit.returns[real]))
+    error = float(np.var((credit.returns - scoring.values)[real]))
+    return {
+        "ppo/kl_to_sft": float(((scoring.old - scoring.reference) * scoring.mask).sum() / len(real)),
+        "ppo/explained_variance": 1.0 - error / variance if variance > 1e-6 else 0.0,
+        "ppo/response_tokens": float(scoring.mask.sum() / len(real)),
+    }

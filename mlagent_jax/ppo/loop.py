@@ -12,9 +12,11 @@ from mlagent_jax.config import Config
 from mlagent_jax.distributed import from_main, meet
 from mlagent_jax.metrics import MetricsLog
 from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.learner import Learner, LearnerState
+from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
+from mlagent_jax.ppo.sampler_gap import allowed_gap
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
@@ -99,9 +101,15 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
 def make_learner(config: Config, run_dir: RunDir) -> Learner:
     """Returns the learner before the first update: policy, reference and critic are the fine-tuned model."""
     mesh = make_mesh(**asdict(config.mesh))
-    policy, trunk = (load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat) for _ in range(2))
+    ppo = config.ppo
+
+    def fine_tuned() -> Qwen2:
+        return load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat)
+
+    policy = fine_tuned()
+    critic = Critic(fine_tuned()) if has_own_critic(ppo) else None
     meet()
-    return Learner(policy, Critic(trunk), config.ppo, mesh, config.optimizer_state)
+    return Learner(policy, critic, ppo, mesh, config.optimizer_state, allowed_gap(config))
 
 
 def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> WeightSync:
@@ -186,7 +194,7 @@ def one_update(
             f"every action of update {update} was lost to failures of the infrastructure; their causes are in the log; "
             "run the same command to go on"
         )
-    scored = learner.score(known)
+    scored = learner.score(known, update)
     clock.append(time.monotonic())
     figures = learner.update(scored, update, config.seed)
     clock.append(time.monotonic())

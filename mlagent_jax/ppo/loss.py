@@ -18,3 +18,14 @@ def clipped_value_loss(
     """Returns 1/2 max((V - R)^2, (V_clip - R)^2), V_clip = V_old + clip(V - V_old, -clip, clip)."""
     near = old_values + jnp.clip(values - old_values, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(values - returns), jnp.square(near - returns))
+
+
+def importance_weights(
+    logprobs: Float[Array, "*b"], sampler_logprobs: Float[Array, "*b"], limit: float
+) -> Float[Array, "*b"]:
+    """Returns min(pi / mu, limit), with pi the trainer's policy before the update and mu what sampled the tokens.
+
+    They differ where the server computes with less precision and where its weights are older. Truncation bounds the
+    variance, at the price of a bias where pi / mu is above the limit (arXiv 1802.01561).
+    """
+    return jnp.minimum(jnp.exp(logprobs - sampler_logprobs), limit)

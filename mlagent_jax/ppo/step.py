@@ -1,8 +1,9 @@
-"""The compiled parts of an update: scoring, gradients of both losses, optimizer steps."""
+"""The compiled parts of an update: scoring, gradients of the losses, optimizer steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,28 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from mlagent_jax.model.logprob import token_logprobs
+from mlagent_jax.config import PPO
+from mlagent_jax.model.logprob import gather_sources, target_logprobs, token_logprobs
 from mlagent_jax.ppo.batch import PPOBatch
+from mlagent_jax.ppo.kl import kl_estimate
 from mlagent_jax.ppo.loss import clipped_policy_loss, clipped_value_loss
 from mlagent_jax.rows import Rows
 from mlagent_jax.train_state import Apply, TrainState, add_trees, make_apply, shardings_of
 
 Figures = dict[str, Float[Array, ""]]
+Mean = Callable[[Float[Array, "B M"]], Float[Array, ""]]
+
+
+class Scores(NamedTuple):
+    """What a network says of the predictions of a micro-batch; None where it has no such head.
+
+    Attributes:
+        logprobs: of the targets, at the temperature of sampling.
+        values: the return expected before each target is chosen.
+    """
+
+    logprobs: Float[Array, "B M"] | None = None
+    values: Float[Array, "B M"] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,59 +40,102 @@ class Network:
     """One network's compiled functions.
 
     Attributes:
-        score: log-probabilities (policy) or values (critic) at the predictions of a micro-batch, `[B, M]`.
+        score: what it says of a micro-batch.
         zeros: gradients of nothing.
         add_gradients: gradients, which are used up, with those of the loss on a micro-batch added; and figures. Both
             are already divided by the number of tokens of the minibatch.
         apply: one optimizer step.
     """
 
-    score: Callable[[PyTree, Rows], Float[Array, "B M"]]
+    score: Callable[[PyTree, Rows], Scores]
     zeros: Callable[[], PyTree]
     add_gradients: Callable[[PyTree, PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
     apply: Apply
 
 
 def make_policy(
-    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, temperature: float, clip: float
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
     """Returns the compiled functions of the policy; the states to come will lie as `state` does."""
 
-    def score(parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
-        return token_logprobs(nnx.merge(graph, parameters), rows, temperature)[0]
+    def score(parameters: PyTree, rows: Rows) -> Scores:
+        return Scores(logprobs=token_logprobs(nnx.merge(graph, parameters), rows, config.temperature)[0])
 
     def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
-        logprobs, entropy = token_logprobs(nnx.merge(graph, parameters), batch.rows, temperature)
-        mask = batch.rows.weights > 0
-        change = jnp.where(mask, logprobs - batch.old_logprobs, 0.0)
-        losses = clipped_policy_loss(change, jnp.zeros_like(change), batch.advantages, clip)
-        mean = partial(_sum_over, mask, num_tokens)
-        figures = {
-            "policy_loss": mean(losses),
-            "entropy": mean(entropy),
-            "clipped_share": mean((jnp.abs(jnp.expm1(change)) > clip).astype(jnp.float32)),
-            "approximate_kl": mean(jnp.expm1(change) - change),
-        }
-        return figures["policy_loss"], figures
+        logprobs, entropy = token_logprobs(nnx.merge(graph, parameters), batch.rows, config.temperature)
+        return policy_objective(config, logprobs, entropy, batch, _mean_of(batch, num_tokens))
 
     return _network(score, loss, optimizer, state)
 
 
 def make_critic(
-    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, clip: float
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Returns the compiled functions of the critic; the states to come will lie as `state` does."""
+    """Returns the compiled functions of a critic of its own; the states to come will lie as `state` does."""
 
-    def score(parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
-        return nnx.merge(graph, parameters).values(rows)
+    def score(parameters: PyTree, rows: Rows) -> Scores:
+        return Scores(values=nnx.merge(graph, parameters).values(rows))
 
     def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
-        values = score(parameters, batch.rows)
-        losses = clipped_value_loss(values, batch.old_values, batch.returns, clip)
-        figures = {"value_loss": _sum_over(batch.rows.weights > 0, num_tokens, losses)}
+        values = nnx.merge(graph, parameters).values(batch.rows)
+        figures = {"value_loss": _value_objective(config, values, batch, _mean_of(batch, num_tokens))}
         return figures["value_loss"], figures
 
     return _network(score, loss, optimizer, state)
+
+
+def make_policy_with_critic(
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
+) -> Network:
+    """Returns the compiled functions of a critic whose trunk is the policy; both are learnt from one pass."""
+
+    def heads(parameters: PyTree, rows: Rows) -> tuple[Float[Array, "B M"], Float[Array, "B M"], Float[Array, "B M"]]:
+        critic = nnx.merge(graph, parameters)
+        hidden = gather_sources(critic.trunk.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
+        logprobs = target_logprobs(critic.trunk, hidden, jnp.asarray(rows.targets), config.temperature)
+        return *logprobs, critic.values_of(hidden)
+
+    def score(parameters: PyTree, rows: Rows) -> Scores:
+        logprobs, _, values = heads(parameters, rows)
+        return Scores(logprobs, values)
+
+    def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
+        logprobs, entropy, values = heads(parameters, batch.rows)
+        mean = _mean_of(batch, num_tokens)
+        total, figures = policy_objective(config, logprobs, entropy, batch, mean)
+        figures["value_loss"] = _value_objective(config, values, batch, mean)
+        return total + config.value_coefficient * figures["value_loss"], figures
+
+    return _network(score, loss, optimizer, state)
+
+
+def policy_objective(
+    config: PPO, logprobs: Float[Array, "B M"], entropy: Float[Array, "B M"], batch: PPOBatch, mean: Mean
+) -> tuple[Float[Array, ""], Figures]:
+    """Returns what the policy is to make small, and figures: -(clipped objective + entropy) + KL, by the settings.
+
+    Args:
+        mean: from values at the predictions to one number.
+    """
+    mask = batch.rows.weights > 0
+    change = jnp.where(mask, logprobs - batch.old_logprobs, 0.0)
+    losses = clipped_policy_loss(change, jnp.zeros_like(change), batch.advantages, config.clip)
+    figures = {
+        "policy_loss": mean(batch.importance * losses),
+        "entropy": mean(entropy),
+        "clipped_share": mean((jnp.abs(jnp.expm1(change)) > config.clip).astype(jnp.float32)),
+        "approximate_kl": mean(kl_estimate(jnp.zeros_like(change), change, "k3")),
+    }
+    total = figures["policy_loss"] - config.entropy_coefficient * figures["entropy"]
+    if config.kl_in == "loss":
+        from_reference = jnp.where(mask, logprobs - batch.reference_logprobs, 0.0)
+        figures["kl_loss"] = mean(kl_estimate(from_reference, jnp.zeros_like(change), config.kl_estimator))
+        total += config.kl_coefficient * figures["kl_loss"]
+    return total, figures
+
+
+def _value_objective(config: PPO, values: Float[Array, "B M"], batch: PPOBatch, mean: Mean) -> Float[Array, ""]:
+    return mean(clipped_value_loss(values, batch.old_values, batch.returns, config.value_clip))
 
 
 def accumulate(
@@ -111,6 +170,6 @@ def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransform
     return Network(jax.jit(score), zeros, add_gradients, apply)
 
 
-def _sum_over(mask: Array, count: Float[Array, ""], values: Float[Array, "B M"]) -> Float[Array, ""]:
-    """Returns the sum of the masked values over `count`; summed over micro-batches it is the minibatch's mean."""
-    return jnp.sum(jnp.where(mask, values, 0.0)) / count
+def _mean_of(batch: PPOBatch, num_tokens: Float[Array, ""]) -> Mean:
+    """Returns the sum over the batch's tokens over `num_tokens`: summed over micro-batches, the minibatch's mean."""
+    return lambda values: jnp.sum(jnp.where(batch.rows.weights > 0, values, 0.0)) / num_tokens

@@ -116,8 +116,9 @@ def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
         assert function.lower(*program.arguments).as_text() == lowered[program.name].as_text(), program.name
 
 
-def test_without_a_critic_only_the_policy_learns(mesh: Mesh) -> None:
-    config = replace(CONFIG, ppo=replace(CONFIG.ppo, advantage="group"))
+@pytest.mark.parametrize("change", [{"advantage": "group"}, {"critic": "shared"}])
+def test_without_a_critic_of_its_own_only_the_policy_learns(mesh: Mesh, change: dict[str, Any]) -> None:
+    config = replace(CONFIG, ppo=replace(CONFIG.ppo, **change))
     assert [program.name for program in ppo_programs(config, mesh)] == [
         "policy score",
         "policy gradients",

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from jaxtyping import PyTree
 
+from mlagent_jax.config import PPO
 from mlagent_jax.model import logprob
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2, Remat
@@ -62,8 +63,8 @@ def ppo_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
     mesh, optimizer = make_mesh(1, 1, 1, 1), make_optimizer("adamw", 1e-3, 1.0)
     model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), remat=remat, mesh=mesh))
     state = abstract_state(model, optimizer, mesh)
-    network = make_policy(nnx.split(model)[0], optimizer, state, temperature=1.0, clip=0.2)
-    batch = place_batch(PPOBatch(rows, *4 * [rows.weights]), mesh)
+    network = make_policy(nnx.split(model)[0], optimizer, state, PPO(temperature=1.0))
+    batch = place_batch(PPOBatch(rows, *6 * [rows.weights]), mesh)
     lowered = network.add_gradients.lower(state.parameters, state.parameters, batch, jnp.float32(1))
     return lowered.compile().memory_analysis().temp_size_in_bytes
 

@@ -13,12 +13,14 @@ from jaxtyping import PyTree
 
 from mlagent_jax.checkpoint import Checkpoints
 from mlagent_jax.config import PPO, OptimizerState
+from mlagent_jax.config_file import load_config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
 from mlagent_jax.ppo.batch import PPOBatch, pack_experiences
-from mlagent_jax.ppo.learner import Learner, LearnerState, Scored, state_groups
+from mlagent_jax.ppo.learner import Learner, LearnerState, Scored
+from mlagent_jax.ppo.sampler_gap import SamplerMismatch, allowed_gap
 from mlagent_jax.train_state import make_apply, shardings_of
 from rollout.single_step import Experience
 
@@ -34,6 +36,7 @@ CONFIG = PPO(
     kl_coefficient=0.01,
     temperature=0.8,
     reward_clip=1.0,
+    importance_limit=None,  # the experiences' sampler is all at sea
 )
 
 
@@ -56,7 +59,7 @@ class Fresh:
 def fresh(make_model: Callable[..., Qwen2], experiences: list[Experience]) -> Fresh:
     learner = Learner(make_model(), Critic(make_model()), CONFIG, make_mesh(1, 1, 1, 1), OptimizerState())
     made = Fresh(learner, jax.tree.map(np.array, learner.state), shardings_of(learner.state))
-    learner.update(learner.score(experiences), 0, seed=0)  # takes the very arrays that the learner was made with
+    learner.update(learner.score(experiences, 0), 0, seed=0)  # takes the very arrays that the learner was made with
     return made
 
 
@@ -83,10 +86,10 @@ def is_equal(a: PyTree, b: PyTree) -> bool:
 
 def logprobs_of(learner: Learner, experiences: list[Experience]) -> np.ndarray:
     """Returns the summed log-prob of each response under the policy as it is now."""
-    batches = learner.score(experiences).batches
+    batches = learner.score(experiences, 0).batches
     found = {}
     for batch in batches:
-        scores = np.asarray(learner.policy.score(learner.state.policy.parameters, batch.rows))
+        scores = np.asarray(learner.policy.score(learner.state.policy.parameters, batch.rows).logprobs)
         for row in range(len(scores)):
             weights, targets = np.asarray(batch.rows.weights[row]), np.asarray(batch.rows.targets[row])
             for index, experience in enumerate(experiences):
@@ -103,7 +106,7 @@ def test_log_prob_of_a_rewarded_response_rises_and_that_of_a_punished_one_falls(
     learner = fresh.again()
     before = logprobs_of(learner, experiences)
     for number in range(4):
-        learner.update(learner.score(experiences), number, seed=0)
+        learner.update(learner.score(experiences, 0), number, seed=0)
     change = logprobs_of(learner, experiences) - before
     assert (change[0::2] > 0).all() and (change[1::2] < 0).all(), change
 
@@ -112,7 +115,7 @@ def test_first_update_starts_at_the_reference_with_a_critic_that_knows_nothing(
     fresh: Fresh, experiences: list[Experience]
 ) -> None:
     learner = fresh.again()
-    scored = learner.score(experiences)
+    scored = learner.score(experiences, 0)
     assert scored.figures["ppo/kl_to_sft"] == 0.0
     assert scored.figures["ppo/explained_variance"] == pytest.approx(0.0, abs=1e-6)
     assert scored.figures["learner/rows"] == 3
@@ -123,13 +126,13 @@ def test_first_update_starts_at_the_reference_with_a_critic_that_knows_nothing(
     assert figures["ppo/clipped_share"] == 0.0 and figures["ppo/approximate_kl"] < 1e-9
     assert figures["ppo/policy_loss"] == pytest.approx(0.0, abs=1e-5)  # the mean of whitened advantages
     assert figures["ppo/value_loss"] == pytest.approx(np.mean(returns**2) / 2, rel=1e-4)
-    assert learner.score(experiences).figures["ppo/kl_to_sft"] != 0.0
+    assert learner.score(experiences, 0).figures["ppo/kl_to_sft"] != 0.0
 
 
 def test_reference_never_moves(fresh: Fresh, experiences: list[Experience]) -> None:
     learner = fresh.again()
     for number in range(2):
-        learner.update(learner.score(experiences), number, seed=0)
+        learner.update(learner.score(experiences, 0), number, seed=0)
     assert is_equal(learner.reference, fresh.start.policy.parameters)
     assert not is_equal(learner.state.policy.parameters, learner.reference)
 
@@ -138,45 +141,85 @@ def test_every_part_of_an_update_compiles_once(
     fresh: Fresh, experiences: list[Experience], num_programs: Callable[[Any], int]
 ) -> None:
     learner = fresh.again()
+    assert learner.critic is not None
     parts = [part for network in (learner.policy, learner.critic) for part in vars(network).values()]
-    learner.update(learner.score(experiences), 0, seed=0)
+    learner.update(learner.score(experiences, 0), 0, seed=0)
     before = [num_programs(part) for part in parts]
     for number in (1, 2):
-        learner.update(learner.score(experiences), number, seed=0)
+        learner.update(learner.score(experiences, 0), number, seed=0)
     assert [num_programs(part) for part in parts] == before
     assert num_programs(learner.policy.score) == 1  # for the reference too
 
 
 def test_critic_warms_up_alone(fresh: Fresh, experiences: list[Experience]) -> None:
     learner = fresh.again(replace(CONFIG, critic_warmup_updates=1))
-    figures = learner.update(learner.score(experiences), 0, seed=0)
+    figures = learner.update(learner.score(experiences, 0), 0, seed=0)
     assert is_equal(learner.state.policy, fresh.start.policy)
     assert not is_equal(learner.state.critic.parameters, fresh.start.critic.parameters)
     assert "ppo/value_loss" in figures and "ppo/policy_loss" not in figures
-    learner.update(learner.score(experiences), 1, seed=0)
+    learner.update(learner.score(experiences, 0), 1, seed=0)
     assert not is_equal(learner.state.policy.parameters, fresh.start.policy.parameters)
 
 
 def test_critic_learns_the_returns(fresh: Fresh, experiences: list[Experience]) -> None:
     learner = fresh.again(replace(CONFIG, critic_warmup_updates=99))
-    losses = [learner.update(learner.score(experiences), number, seed=0)["ppo/value_loss"] for number in range(12)]
+    losses = [learner.update(learner.score(experiences, 0), number, seed=0)["ppo/value_loss"] for number in range(12)]
     assert losses[-1] < 0.5 * losses[0]
-    assert learner.score(experiences).figures["ppo/explained_variance"] > 0.3
+    assert learner.score(experiences, 0).figures["ppo/explained_variance"] > 0.3
 
 
-def test_group_advantages_ask_no_critic(fresh: Fresh, experiences: list[Experience]) -> None:
-    learner = fresh.again(replace(CONFIG, advantage="group"))
+@pytest.mark.parametrize("advantage", ["group", "normalized_group", "leave_one_out"])
+def test_without_a_critic_the_policy_learns_from_the_start(
+    without_critic: Learner, experiences: list[Experience], advantage: Any
+) -> None:
+    learner = without_critic
+    learner.config = replace(CONFIG, advantage=advantage, critic_warmup_updates=9)
     before = logprobs_of(learner, experiences)
-    figures = learner.update(learner.score(experiences), 0, seed=0)
-    assert is_equal(learner.state.critic, fresh.start.critic)
-    assert "ppo/value_loss" not in figures
+    figures = learner.update(learner.score(experiences, 0), 0, seed=0)
+    assert learner.state.critic is None and "ppo/value_loss" not in figures
     change = logprobs_of(learner, experiences) - before
     assert (change[0::2] > change[1::2]).all()
 
 
+@pytest.fixture(scope="module")
+def without_critic(make_model: Callable[..., Qwen2]) -> Learner:
+    config = replace(CONFIG, advantage="group")
+    return Learner(make_model(), None, config, make_mesh(1, 1, 1, 1), OptimizerState())
+
+
+@pytest.fixture(scope="module")
+def shared(make_model: Callable[..., Qwen2]) -> Learner:
+    config = replace(CONFIG, critic="shared", learning_rate=1e-3)
+    return Learner(make_model(), None, config, make_mesh(1, 1, 1, 1), OptimizerState())
+
+
+def test_shared_critic_learns_with_the_policy_whose_scores_it_does_not_touch(
+    shared: Learner, fresh: Fresh, experiences: list[Experience], tmp_path: Path
+) -> None:
+    apart, together = fresh.again().score(experiences, 0), shared.score(experiences, 0)
+    for ours, theirs in zip(together.batches, apart.batches, strict=True):
+        np.testing.assert_allclose(ours.old_logprobs, theirs.old_logprobs, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.advantages, theirs.advantages, rtol=1e-4, atol=1e-5)
+    before = logprobs_of(shared, experiences)
+    head = np.asarray(shared.state.policy.parameters["value_head"][...])
+    found = [shared.update(shared.score(experiences, 0), number, seed=0) for number in range(12)]
+    change = logprobs_of(shared, experiences) - before
+    assert (change[0::2] > change[1::2]).all()
+    assert found[-1]["ppo/value_loss"] < 0.5 * found[0]["ppo/value_loss"]
+    moved = np.abs(np.asarray(shared.state.policy.parameters["value_head"][...]) - head).max()
+    assert moved > 0.5 * CONFIG.critic_learning_rate * len(
+        found
+    )  # by the critic's learning rate, ten times the policy's
+    assert shared.state.critic is None and isinstance(shared.model(), Qwen2)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, shared.state, {"update": 12})
+        restored = checkpoints.latest(shared.state)
+    assert restored is not None and is_equal(LearnerState(*restored[0]), shared.state)
+
+
 def test_micro_batches_add_up_to_the_gradient_of_one_batch(fresh: Fresh, experiences: list[Experience]) -> None:
     learner = fresh.again()
-    batches = learner.score(experiences).batches
+    batches = learner.score(experiences, 0).batches
     assert len(batches) == 2
     num_tokens = jnp.float32(sum(float(batch.rows.weights.sum()) for batch in batches))
     whole: PPOBatch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
@@ -191,7 +234,7 @@ def test_micro_batches_add_up_to_the_gradient_of_one_batch(fresh: Fresh, experie
 def test_minibatches_are_steps_of_their_own_in_a_seeded_order(fresh: Fresh, experiences: list[Experience]) -> None:
     def parameters_after(seed: int) -> PyTree:
         learner = fresh.again(replace(CONFIG, num_minibatches=2, num_epochs=3))
-        learner.update(learner.score(experiences), 5, seed)
+        learner.update(learner.score(experiences, 0), 5, seed)
         assert int(learner.state.policy.step) == int(learner.state.critic.step) == 6
         return numpy(learner.state)
 
@@ -205,7 +248,7 @@ def test_learning_rate_zero_leaves_all_parameters_unchanged(
 ) -> None:
     learner = fresh.again()
     for number in range(2):
-        scored = learner.score(experiences)
+        scored = learner.score(experiences, 0)
         assert scored.figures["ppo/kl_to_sft"] == 0.0
         figures = learner.update(scored, number, seed=0)
         assert figures["ppo/gradient_norm"] > 0 and figures["ppo/critic_gradient_norm"] > 0
@@ -229,13 +272,68 @@ def still(fresh: Fresh) -> Iterator[None]:
 
 def test_gap_to_the_samplers_log_probs_is_reported(fresh: Fresh, experiences: list[Experience]) -> None:
     learner = fresh.again()
-    scored = learner.score(experiences)
+    scored = learner.score(experiences, 0)
     assert scored.figures["sampler/logprob_gap_max"] >= scored.figures["sampler/logprob_gap_p95"] > 0.1
     exact = [
         replace(e, logprobs=by_token) for e, by_token in zip(experiences, old_of(scored, experiences), strict=True)
     ]
-    figures = learner.score(exact).figures
+    figures = learner.score(exact, 0).figures
     assert figures["sampler/logprob_gap_max"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_run_stops_where_the_server_samples_from_another_policy(
+    fresh: Fresh, experiences: list[Experience], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = fresh.again()
+    monkeypatch.setattr(learner, "max_logprob_gap", 0.01)
+    by_experience = old_of(learner.score([replace(e, policy_version=-1) for e in experiences], 0), experiences)
+    exact = [replace(e, logprobs=found) for e, found in zip(experiences, by_experience, strict=True)]
+    learner.score(exact, 0)
+    off = (*exact[3].logprobs[:-1], exact[3].logprobs[-1] - 0.5)
+    wrong = [*exact[:3], replace(exact[3], logprobs=off, sample=7), *exact[4:]]
+    with pytest.raises(
+        SamplerMismatch, match=r"expected at most 0\.01 .* sample 7 at depth 9 of trajectory b, by 0\.5 at"
+    ):
+        learner.score(wrong, 0)
+    learner.score([*wrong[:3], replace(wrong[3], policy_version=-1), *wrong[4:]], 0)  # older weights may differ
+    broken = [replace(exact[0], logprobs=(float("nan"),) * len(exact[0].logprobs)), *exact[1:]]
+    with pytest.raises(SamplerMismatch, match="differ by nan"):
+        learner.score(broken, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], 2e-3),
+        (["server.dtype=bfloat16"], 0.05),
+        (["server.dtype=auto"], 0.05),
+        (["model.dtype=bfloat16"], 0.05),
+        (["server.dtype=bfloat16", "ppo.max_logprob_gap=0.3"], 0.3),
+    ],
+)
+def test_allowed_gap_is_what_rounding_explains_unless_it_is_given(settings: list[str], expected: float) -> None:
+    assert allowed_gap(load_config(None, settings)) == expected
+
+
+def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_the_limit(
+    fresh: Fresh, experiences: list[Experience]
+) -> None:
+    learner = fresh.again(replace(CONFIG, importance_limit=1.5))
+    by_experience = old_of(learner.score(experiences, 0), experiences)
+    sampled = [
+        replace(e, logprobs=tuple(value - shift for value in found), policy_version=0)
+        for e, found, shift in zip(experiences, by_experience, [0.2, -0.7, 3.0, 0.0, 0.0, 0.0], strict=True)
+    ]
+    scored = learner.score(sampled, version=2)
+    places = pack_experiences(sampled, CONFIG.row_length).places
+    rows = [row for batch in scored.batches for row in np.asarray(batch.importance)]
+    found = [rows[place.row][place.predictions] for place in places]
+    for weights, expected in zip(found, [np.exp(0.2), np.exp(-0.7), 1.5, 1.0, 1.0, 1.0], strict=True):
+        np.testing.assert_allclose(weights, expected, rtol=1e-4)
+    assert scored.figures["sampler/staleness_mean"] == 2.0
+    num_tokens = [len(e.response_ids) for e in experiences]
+    share = scored.figures["sampler/importance_truncated_share"]
+    assert share == pytest.approx(num_tokens[2] / sum(num_tokens))
 
 
 def old_of(scored: Scored, experiences: list[Experience]) -> list[tuple[float, ...]]:
@@ -245,29 +343,17 @@ def old_of(scored: Scored, experiences: list[Experience]) -> list[tuple[float, .
     return [tuple(rows[place.row][place.predictions].tolist()) for place in places]
 
 
-def test_groups_are_the_responses_to_one_state(make_experience: Callable[..., Experience]) -> None:
-    found = state_groups(
-        [
-            make_experience([1], [2], trajectory_id="a"),
-            make_experience([1, 2], [2], trajectory_id="a"),
-            make_experience([1], [3], trajectory_id="b"),
-            make_experience([1], [3], trajectory_id="a"),
-        ]
-    )
-    np.testing.assert_array_equal(found, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
-
-
 def test_learner_restored_between_updates_goes_on_bit_by_bit(
     fresh: Fresh, experiences: list[Experience], tmp_path: Path
 ) -> None:
     learner = fresh.again()
     with Checkpoints(tmp_path) as checkpoints:
-        learner.update(learner.score(experiences), 0, seed=0)
+        learner.update(learner.score(experiences, 0), 0, seed=0)
         checkpoints.save(1, learner.state, {"update": 1})
-        expected_figures = learner.update(learner.score(experiences), 1, seed=0)
+        expected_figures = learner.update(learner.score(experiences, 0), 1, seed=0)
         expected = numpy(learner.state)
         found = checkpoints.latest(fresh.again().state)
     assert found is not None
     learner.state = LearnerState(*found[0])
-    assert learner.update(learner.score(experiences), 1, seed=0) == expected_figures
+    assert learner.update(learner.score(experiences, 0), 1, seed=0) == expected_figures
     assert is_equal(learner.state, expected)

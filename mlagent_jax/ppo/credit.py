@@ -1,0 +1,78 @@
+"""From the reward of a response to what each of its tokens is told: advantages, and returns for the critic."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mlagent_jax.config import PPO
+from mlagent_jax.ppo.advantage import (
+    generalized_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    normalized_group_advantages,
+    token_rewards,
+    whiten,
+)
+from mlagent_jax.ppo.kl import kl_estimate
+from rollout.single_step import Experience
+
+CRITIC_FREE = {
+    "group": group_advantages,
+    "normalized_group": normalized_group_advantages,
+    "leave_one_out": leave_one_out_advantages,
+}
+
+
+class Credit(NamedTuple):
+    """What each token of R responses is told; 0 on padding.
+
+    Attributes:
+        advantages: how much better the token was than expected.
+        returns: what the critic is to predict before the token; 0 where there is no critic.
+    """
+
+    advantages: Float[np.ndarray, "R T"]
+    returns: Float[np.ndarray, "R T"]
+
+
+def assign_credit(
+    config: PPO,
+    experiences: Sequence[Experience],
+    old_logprobs: Float[np.ndarray, "R T"],
+    reference_logprobs: Float[np.ndarray, "R T"],
+    values: Float[np.ndarray, "R T"],
+    mask: Float[np.ndarray, "R T"],
+) -> Credit:
+    """Returns advantages and returns by the settings `ppo.advantage`, `kl_*`, `reward_clip` and `whiten`.
+
+    Args:
+        values: the critic's before each token; not looked at where `ppo.advantage` asks for none.
+        mask: 1 on the tokens of each response.
+    """
+    old, reference, present = map(jnp.asarray, (old_logprobs, reference_logprobs, mask))
+    reward = jnp.array([experience.reward for experience in experiences], jnp.float32)
+    if config.reward_clip is not None:
+        reward = jnp.clip(reward, -config.reward_clip, config.reward_clip)
+    penalties = jnp.zeros_like(old)
+    if config.kl_in == "reward":
+        penalties = config.kl_coefficient * kl_estimate(old, reference, config.kl_estimator)
+    rewards = token_rewards(reward, present, penalties)
+    if config.advantage == "gae":
+        advantages = generalized_advantages(rewards, jnp.asarray(values), present, config.gamma, config.lam)
+        returns = advantages + jnp.asarray(values) * present
+    else:
+        groups = jnp.asarray(state_groups(experiences))
+        advantages, returns = CRITIC_FREE[config.advantage](rewards, present, groups), jnp.zeros_like(old)
+    if config.whiten:
+        advantages = whiten(advantages, present)
+    return Credit(np.asarray(advantages), np.asarray(returns))
+
+
+def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:
+    """Returns 1 at (s, r) where experience r answers the s-th distinct state."""
+    keys = [(experience.trajectory_id, experience.depth) for experience in experiences]
+    distinct = list(dict.fromkeys(keys))
+    return np.array([[float(key == state) for key in keys] for state in distinct], np.float32)
