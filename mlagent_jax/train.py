@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mlagent_jax import cpu, distributed, preemption
+from mlagent_jax import cpu, distributed, preemption, tpu
 from mlagent_jax.config import Config, ConfigError
 from mlagent_jax.config_file import keys, load_config
 from mlagent_jax.peers import PeerFailed
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_dir = config.run_dir
         # Only now: these take seconds to import, which a wrong key should not cost.
         cpu.prepare()
+        tpu.prepare()
         from mlagent_jax.pipeline import run_stages
         from mlagent_jax.progress import Reporter
 

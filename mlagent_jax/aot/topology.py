@@ -13,6 +13,7 @@ from pathlib import Path
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from mlagent_jax import tpu
 from mlagent_jax.aot.chips import CHIPS, Chip
 from mlagent_jax.config import Config, ConfigError
 from mlagent_jax.model.sharding import make_mesh
@@ -39,6 +40,7 @@ def find_compiler() -> None:
     os.environ["TPU_LIBRARY_PATH"] = str(path)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    tpu.prepare()
 
 
 def chip_of(topology: str) -> Chip:

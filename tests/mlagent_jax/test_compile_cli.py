@@ -1,6 +1,9 @@
 """The command that compiles ahead of time: what it says and with which code it ends; slow parts by the TPU compiler."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,12 @@ SMALL = [
     "ppo.rows_per_micro_batch=4",
     "ppo.max_response_tokens=64",
     "server.max_model_len=256",
+]
+
+WIDE = [
+    *("topology=v5e:4x4", "mesh.fsdp=8", "mesh.tensor=2", "model.dtype=bfloat16", "model.num_layers=1"),
+    *("model.hidden_size=1024", "model.num_heads=8", "model.intermediate_size=4096"),
+    *("sft.max_length=2048", "sft.batch_size=8", "ppo.rows_per_micro_batch=8"),
 ]
 
 
@@ -118,6 +127,26 @@ def test_every_program_of_a_configuration_is_told(slice_mesh: Mesh, capsys: pyte
         assert memory["arguments"] > 0 and memory["peak"] < 16 * GIB
         assert ("apply" in program["program"]) == (bounds["overlapped_utilisation"] == 0)
         assert bounds["overlapped_utilisation"] < 1 and bounds["serial_seconds"] >= bounds["overlapped_seconds"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("told", "apart"), [("", False), ("--xla_jf_spmd_threshold_for_windowed_einsum_mib=0", True)])
+def test_products_are_not_taken_apart_unless_the_user_says_so(slice_mesh: Mesh, told: str, apart: bool) -> None:
+    program = f"""
+from mlagent_jax.aot.programs import sft_programs
+from mlagent_jax.aot.report import compile_program
+from mlagent_jax.aot.topology import topology_mesh
+from mlagent_jax.compile import parse_arguments
+from mlagent_jax.aot.topology import find_compiler
+find_compiler()
+config, topology, _ = parse_arguments({WIDE})
+print("windowed_dot_general" in compile_program(sft_programs(config, topology_mesh(config, topology))[0])[1])
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "LIBTPU_INIT_ARGS"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=environment | {"LIBTPU_INIT_ARGS": told}, capture_output=True, text=True
+    )
+    assert said.stdout.strip().endswith(str(apart)), said.stderr
 
 
 @pytest.mark.slow
