@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from tasks.reward import PAPER, Rules
+
 Count = Annotated[int, Field(gt=0)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -222,8 +224,6 @@ class PPO:
     """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
     temperature: Positive = 0.8
     """Sampling temperature; the update uses the same."""
-    reward: Literal["v1", "v2"] = "v2"
-    """Version of the paper's reward."""
     reward_clip: Positive | None = 0.5
     """Rewards beyond this size count as this size in the update, not in the figures; null: none are clipped."""
     advantage: Literal["gae", "group", "normalized_group", "leave_one_out"] = "gae"
@@ -308,5 +308,6 @@ class Config:
     optimizer_state: OptimizerState = OptimizerState()
     sft: SFT = SFT()
     server: Server = Server()
+    reward: Rules = PAPER
     ppo: PPO = PPO()
     evaluate: Evaluate = Evaluate()

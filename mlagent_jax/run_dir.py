@@ -48,7 +48,7 @@ STAGES = (
     Stage("sft", ("seed", "tokenizer", "model", "optimizer_state.dtype", "sft"), ("collect",), ("tokenizer", "sft")),
     Stage(
         "ppo",
-        ("seed", "coder", "optimizer_state.dtype", "server.dtype", "server.max_model_len", "ppo"),
+        ("seed", "coder", "optimizer_state.dtype", "server.dtype", "server.max_model_len", "reward", "ppo"),
         ("collect", "sft"),
         ("ppo",),
     ),

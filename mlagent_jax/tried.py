@@ -43,7 +43,7 @@ def edits_by_recipe(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task
                 asked[name] += 1
                 if step.feedback.outcome is Outcome.EDIT and step.feedback.metric is not None:
                     task = tasks[trajectory.task]
-                    changes[name].append(performance_reward(task, step.before.metric, step.feedback.metric, "v2"))
+                    changes[name].append(performance_reward(task, step.before.metric, step.feedback.metric))
     return [
         {
             "recipe": name,

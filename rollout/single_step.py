@@ -15,9 +15,10 @@ from rollout.journal import Journal
 from rollout.state_pool import PoolState
 from rollout.step import Environment
 from rollout.types import Actor, Completion, Policy
-from tasks.action import EDIT
+from tasks.action import EDIT, Action, parse_response
 from tasks.feedback import Outcome
-from tasks.reward import Version, reward
+from tasks.reward import PAPER, Rules, reward
+from tasks.state import State
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Experience:
         seconds: wall clock in coder and script, 0 for a recorded result.
         action: the action's name, `` if invalid.
         instruction: the edit instruction, `` for other actions.
+        repeated: whether the state's turns hold the same edit instruction already.
         context: which facts of the state the response repeats rightly (`rollout.context_reading`).
     """
 
@@ -60,6 +62,7 @@ class Experience:
     seconds: float
     action: str
     instruction: str
+    repeated: bool
     context: Mapping[str, bool | None]
 
 
@@ -72,7 +75,7 @@ async def roll_out(
     num_samples: int,
     seed: int,
     update: int = 0,
-    reward_version: Version = "v2",
+    rules: Rules = PAPER,
     journal: Journal | None = None,
 ) -> list[Experience]:
     """Returns `num_samples` experiences of each state, in the order of states, then samples.
@@ -111,7 +114,7 @@ async def roll_out(
                     missing[tokenizer.decode(completion.token_ids)].append(sample)
 
             async def do(text: str, samples: list[int]) -> None:
-                outcome = await _do(environment, state, prompt_ids, text, reward_version)
+                outcome = await _do(environment, state, prompt_ids, text, rules)
                 for sample in samples:
                     done[sample] = _with_completion(outcome, sample, completions[sample])
                     if journal:
@@ -132,7 +135,7 @@ async def act_once(
     *,
     num_samples: int,
     seed: int,
-    reward_version: Version = "v2",
+    rules: Rules = PAPER,
 ) -> list[Experience]:
     """Returns `num_samples` experiences of each state by an actor that is no policy, such as a baseline; no tokens.
 
@@ -144,7 +147,7 @@ async def act_once(
         state = states[index]
         response = await actor.act(state.instance, state.state, draw_seed(seed, "action", index, sample))
         text = response.text if response else ""
-        return replace(await _do(environment, state, (), text, reward_version), sample=sample)
+        return replace(await _do(environment, state, (), text, rules), sample=sample)
 
     return await gather(act(index, sample) for index in range(len(states)) for sample in range(num_samples))
 
@@ -163,6 +166,7 @@ def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     figures["mean"] = sum(rewards) / len(rewards)
     if edits:
         figures["edit_mean"] = sum(edits) / len(edits)
+    figures["repeated_share"] = sum(experience.repeated for experience in known) / len(known)
     for outcome in Outcome:
         if outcome is not Outcome.INFRASTRUCTURE:
             num = sum(experience.outcome is outcome for experience in known)
@@ -171,7 +175,7 @@ def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
 
 
 async def _do(
-    environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, version: Version
+    environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, rules: Rules
 ) -> Experience:
     """Returns what the response `text` earns in `state`, its completion still to be filled in."""
     unsampled = Experience(
@@ -190,6 +194,7 @@ async def _do(
         seconds=0.0,
         action="",
         instruction="",
+        repeated=False,
         context=read_context(text, state.snapshot),
     )
     try:
@@ -199,15 +204,29 @@ async def _do(
             "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
         )
         return unsampled
+    instruction = result.arguments["edit_instruction"] if result.action == EDIT else ""
+    repeated = bool(instruction) and _plain(instruction) in _instructions_before(state.state)
     return replace(
         unsampled,
         outcome=result.feedback.outcome,
         metric=result.feedback.metric,
-        reward=reward(state.instance.task, result.feedback, state.snapshot.metric, version),
+        reward=reward(state.instance.task, result.feedback, state.snapshot.metric, rules, repeated),
         seconds=result.seconds,
         action=result.action,
-        instruction=result.arguments["edit_instruction"] if result.action == EDIT else "",
+        instruction=instruction,
+        repeated=repeated,
     )
+
+
+def _instructions_before(state: State) -> set[str]:
+    """Returns the edit instructions that the state's turns hold, in plain letters."""
+    actions = (parse_response(turn.response) for turn in state.turns)
+    edits = [action for action in actions if isinstance(action, Action) and action.name == EDIT]
+    return {_plain(action.arguments["edit_instruction"]) for action in edits}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _with_completion(outcome: Experience, sample: int, completion: Completion) -> Experience:

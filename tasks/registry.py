@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.metric import METRICS
 from tasks.task import Limits, Task
@@ -34,6 +34,7 @@ class Entry:
         packages: the installed packages that the data comes from.
         data: what the data is and under which terms, for people.
         limits: what one script run may use, where it is not the default.
+        noise: standard deviation of the hidden score over a script's random seeds (`benchmarks/noise.py`).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=False)
@@ -48,6 +49,7 @@ class Entry:
     packages: tuple[str, ...]
     data: str
     limits: Limits = field(default_factory=Limits)
+    noise: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def folder(self) -> Path:
@@ -131,6 +133,7 @@ def load(name: str, data_dir: Path) -> Task:
         public=public,
         private=private,
         limits=known.limits,
+        noise=known.noise,
     )
 
 

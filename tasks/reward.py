@@ -1,42 +1,82 @@
 """The ML-specific reward: one number for every outcome of one action (ML-Agent, versions 1 and 2)."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from tasks.feedback import Feedback, Outcome
 from tasks.task import Task
 
 Version = Literal["v1", "v2"]
 
-# outcome -> reward, for everything but an edit that ran
-FIXED: dict[Version, dict[Outcome, float]] = {
-    "v1": {Outcome.INVALID: 0.0, Outcome.ERROR: 0.0, Outcome.NON_EDIT: 0.5, Outcome.CORNER: 0.5},
-    "v2": {Outcome.INVALID: -1.0, Outcome.ERROR: -1.0, Outcome.NON_EDIT: 0.0, Outcome.CORNER: 0.0},
-}
+PENALTY: dict[Version, float] = {"v1": 0.0, "v2": -1.0}  # of an invalid response and of an error
+NEUTRAL: dict[Version, float] = {"v1": 0.5, "v2": 0.0}  # of an action that neither fails nor changes a score
+STEEPNESS = 100.0  # of v1's sigmoid
 
 
-def performance_reward(task: Task, before: float, after: float, version: Version) -> float:
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
+class Rules:
+    """How an action is rewarded. The switches are the paper's ablations; noise floor and repeats go beyond it."""
+
+    version: Version = "v2"
+    """Version of the paper's reward: v1 lies between 0 and 1, v2 is -1 for errors and unbounded for edits that ran."""
+    performance: Literal["scaled", "binary"] = "scaled"
+    """Reward of an edit that ran. scaled: by how far the score moved; binary: 1 where it got better, else 0."""
+    format_penalty: bool = True
+    """Whether invalid responses and errors cost anything; false: they count as actions that change nothing."""
+    corner_cases: bool = True
+    """Whether a script that hits a limit counts as an action that changes nothing; false: it counts as an error."""
+    noise_floor: Annotated[float, Field(ge=0)] = 0.0
+    """Changes of the score up to this many standard deviations of the task's seed noise earn what no change does."""
+    repeats: bool = True
+    """Whether an edit instruction given before in the same trajectory can earn more than an action that changes
+    nothing."""
+
+
+PAPER = Rules()
+
+
+def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, repeated: bool = False) -> float:
+    """Returns the reward of one action whose state had score `before` (m_t).
+
+    Args:
+        repeated: whether it is an edit whose instruction the state's turns hold already.
+
+    Raises:
+        ValueError: for an infrastructure fault, which is never a reward: retry or drop the action.
+    """
+    neutral = NEUTRAL[rules.version]
+    penalty = PENALTY[rules.version] if rules.format_penalty else neutral
+    match feedback.outcome:
+        case Outcome.INFRASTRUCTURE:
+            raise ValueError("an infrastructure fault has no reward: retry or drop the action")
+        case Outcome.INVALID | Outcome.ERROR:
+            return penalty
+        case Outcome.CORNER:
+            return neutral if rules.corner_cases else penalty
+        case Outcome.NON_EDIT:
+            return neutral
+        case Outcome.EDIT:
+            assert feedback.metric is not None, "an edit that ran has a metric"
+            earned = performance_reward(task, before, feedback.metric, rules)
+            return min(earned, neutral) if repeated and not rules.repeats else earned
+
+
+def performance_reward(task: Task, before: float, after: float, rules: Rules = PAPER) -> float:
     """Returns the reward of an edit that took the score from `before` (m_t) to `after` (m_{t+1}).
 
     v2: (m_{t+1} - m_t) / (m_best - m_init), unbounded.
     v1: sigmoid(alpha (m_{t+1} - m_t)) with alpha = 100 / (m_best - m_init).
     The denominator carries the sign of the metric's direction, so a better score is a larger reward either way.
     """
-    step = (after - before) / (task.m_best - task.m_init)
-    if version == "v2":
+    change = after - before
+    if abs(change) <= rules.noise_floor * task.noise:
+        change = 0.0
+    step = change / (task.m_best - task.m_init)
+    if rules.performance == "binary":
+        return 1.0 if step > 0 else 0.0
+    if rules.version == "v2":
         return step
-    return 1.0 / (1.0 + math.exp(-min(max(100.0 * step, -700.0), 700.0)))
-
-
-def reward(task: Task, feedback: Feedback, before: float, version: Version = "v2") -> float:
-    """Returns the reward of one action whose state had score `before` (m_t).
-
-    Raises:
-        ValueError: for an infrastructure fault, which is never a reward: retry or drop the action.
-    """
-    if feedback.outcome is Outcome.INFRASTRUCTURE:
-        raise ValueError("an infrastructure fault has no reward: retry or drop the action")
-    if feedback.outcome is Outcome.EDIT:
-        assert feedback.metric is not None, "an edit that ran has a metric"
-        return performance_reward(task, before, feedback.metric, version)
-    return FIXED[version][feedback.outcome]
+    return 1.0 / (1.0 + math.exp(-min(max(STEEPNESS * step, -700.0), 700.0)))

@@ -47,6 +47,7 @@ class Task:
         public: folder with `train.csv` and `test.csv`; the only data a script can read.
         private: folder with `answers.csv`; never visible inside a sandbox.
         limits: what one script run may use.
+        noise: standard deviation of the hidden score over a script's random seeds.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Task:
     public: Path
     private: Path
     limits: Limits = field(default_factory=Limits)
+    noise: float = 0.0
 
     def gain(self, metric: float) -> float:
         """Returns the share of the way from `m_init` to `m_best` that `metric` has gone.

@@ -151,7 +151,7 @@ def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> lis
                 num_samples=config.ppo.samples_per_state,
                 seed=config.seed,
                 update=update,
-                reward_version=config.ppo.reward,
+                rules=config.reward,
                 journal=journal,
             )
         )

@@ -231,6 +231,7 @@ def _make_experience(
         seconds=0.0,
         action="Edit Script",
         instruction="",
+        repeated=False,
         context={},
     )
 

@@ -73,7 +73,7 @@ def test_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
         ("model.tie_word_embeddings=1", ("got 1", "boolean")),
         ("sft.batch_size=true", ("got true", "integer")),
         ("sft.learning_rate=-1", ("got -1", "greater than 0")),
-        ("ppo.reward=v3", ("got v3", "'v1' or 'v2'")),
+        ("reward.version=v3", ("got v3", "'v1' or 'v2'")),
         ("tasks.train=digits", ("tasks.train", "got digits", "a list")),
         ("ppo=3", ("ppo is a section", "got 3", "ppo.num_updates")),
         ("ppo.clip.low=3", ("ppo.clip", "number")),

@@ -13,6 +13,7 @@ from rollout.single_step import Experience, act_once, reward_figures, roll_out
 from rollout.state_pool import PoolState
 from tasks.feedback import Outcome
 from tasks.prompt import problem_text
+from tasks.reward import Rules
 from tasks.state import State
 
 
@@ -49,19 +50,35 @@ def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[Po
         "masked_share": 0.0,
         "mean": pytest.approx(-0.1),
         "edit_mean": pytest.approx(0.8),
+        "repeated_share": 0.0,
         "invalid_share": 0.5,
         "error_share": 0.0,
         "non_edit_share": 0.0,
         "corner_share": 0.0,
         "edit_share": 0.5,
     }
-    v1 = run(toys, policy, states, reward_version="v1")
+    v1 = run(toys, policy, states, rules=Rules(version="v1"))
     assert {round(one.reward or 0.0, 6) for one in v1} == {0.0, 1.0}
 
 
 def test_equal_responses_in_one_state_are_done_once(toys, states: list[PoolState]):
     run(toys, toys.policy([toys.edit("cedar.py", "oak.py", correct=9)]), states)
     assert len(toys.executor.jobs) == len(states)
+
+
+def test_an_instruction_that_stands_in_the_state_is_a_repeat(toys, states: list[PoolState]):
+    again = toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)
+    spaced = again.replace("correct", "CORRECT")
+    before = states[0].state.then(toys.edit("elm.py", "ash.py", correct=9, validation=0.8), "Fine.")
+    there = replace(states[0], state=before)
+    for state, repeated, earned in ((states[0], False, 0.8), (there, True, 0.0)):
+        (one, *_) = run(toys, toys.policy([again]), [state], rules=Rules(repeats=False))
+        assert (one.repeated, one.reward) == (repeated, pytest.approx(earned))
+    (worded, *_) = run(toys, toys.policy([spaced]), [there])
+    assert worded.repeated
+    (paper, *_) = run(toys, toys.policy([again]), [there])
+    assert paper.repeated and paper.reward == pytest.approx(0.8)
+    assert reward_figures([paper])["repeated_share"] == 1.0
 
 
 def test_what_the_infrastructure_lost_is_masked(toys, states: list[PoolState]):

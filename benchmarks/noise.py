@@ -1,0 +1,97 @@
+"""Measures the seed noise of every task: how far the hidden score moves when only a script's random seed does.
+
+    python -m tasks prepare --out DATA
+    python -m benchmarks.noise DATA [NAME ...] [--work runs/noise] [--seeds 8] [--slots 2]
+
+Every recipe is applied to the task's initial script; the scripts whose score depends on their seed run with as many
+seeds. The noise is the median of their standard deviations, 0 where no script's score moves. Prints a line a task, and
+the one that stands in its `task.yaml`; `reward.noise_floor` is in units of it.
+"""
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.recipes import EPISODE, TASK_PYTHON
+from rollout.background import Background, gather
+from rollout.coder import RecipeCoder
+from rollout.executor import make_executor
+from rollout.expert import recipes_for
+from rollout.recipes import Cannot, apply
+from rollout.step import Environment
+from rollout.types import Snapshot
+from rollout.workspace import BlobStore
+from tasks.action import EXECUTE, FIELDS, Action, format_response
+from tasks.registry import load, names
+from tasks.task import Instance, Task
+
+SEED = re.compile(r"random_state=0\b")
+
+
+def seeded_scripts(task: Task) -> dict[str, str]:
+    """Returns the scripts that a recipe makes of the initial one and that draw at random, by the recipe's name."""
+    initial = Instance(task, EPISODE).script_source()
+    num_split = len(SEED.findall(initial))  # the split of the rows says nothing of the hidden score
+    found = {"as it is": initial}
+    for recipe in recipes_for(task.kind):
+        try:
+            found[recipe.name] = apply(initial, [recipe.name])
+        except Cannot:
+            continue
+    return {name: source for name, source in found.items() if len(SEED.findall(source)) > min(num_split, 1)}
+
+
+async def score(environment: Environment, instance: Instance, source: str, seed: int) -> float | None:
+    """Returns the hidden score of a script under a seed, None if it leaves no valid submission."""
+    start = environment.start(instance)
+    script = environment.store.put(SEED.sub(f"random_state={seed}", source).encode())
+    ready = Snapshot({**start.files, EPISODE.script: script}, start.metric, None, start.best_script, start.best_score)
+    run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": EPISODE.script}))
+    return (await environment.step(instance, ready, run)).feedback.metric
+
+
+async def deviations(environment: Environment, task: Task, num_seeds: int) -> dict[str, float]:
+    """Returns the standard deviation of the hidden score over seeds, by recipe, of the scripts that run."""
+    found: dict[str, float] = {}
+    for name, source in seeded_scripts(task).items():
+        instance = Instance(task, EPISODE)
+        scores = await gather(score(environment, instance, source, seed) for seed in range(num_seeds))
+        known = [each for each in scores if each is not None]
+        if len(known) == num_seeds:
+            found[name] = statistics.stdev(known)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
+    parser.add_argument("--work", type=Path, default=Path("runs/noise"), help="folder of recorded results")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds of each script")
+    parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
+    options = parser.parse_args(argv)
+    try:
+        tasks = [load(name, options.data) for name in options.names or names()]
+        with Background() as background:
+            store = BlobStore(options.work / "blobs")
+            executor = make_executor(store, TASK_PYTHON, options.slots, options.work / "records")
+            environment = Environment(store, executor, RecipeCoder())
+            for task in tasks:
+                found = background.run(deviations(environment, task, options.seeds))
+                moving = [deviation for deviation in found.values() if deviation > 0]
+                noise = statistics.median(moving) if moving else 0.0
+                share = noise / abs(task.m_best - task.m_init)
+                each = ", ".join(f"{name} {deviation:.3g}" for name, deviation in found.items())
+                print(f"{task.name}: {share:.2%} of m_best - m_init; {each}\nnoise: {noise:.3g}", flush=True)
+    except (ValueError, OSError) as error:
+        print(f"benchmarks/noise.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
