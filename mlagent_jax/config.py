@@ -220,6 +220,8 @@ class PPO:
     """Tokens of an action at most."""
     row_length: Count = 1792
     """Tokens of a training row: a shared history and the responses to its states."""
+    predictions_per_row: Count | None = None
+    """Tokens of responses in a row at most, whose log-probabilities are made; null: half of its tokens."""
     rows_per_micro_batch: Count = 2
     """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
     temperature: Positive = 0.8

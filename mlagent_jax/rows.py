@@ -34,6 +34,19 @@ class Rows(NamedTuple):
     weights: Float[Array, "B M"] | Float[np.ndarray, "B M"]
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """The one shape that all batches of a kind have in a run, so that a step compiles once.
+
+    Attributes:
+        length: T, tokens of a row.
+        num_predictions: M, predictions of a row.
+    """
+
+    length: int
+    num_predictions: int
+
+
 @dataclass
 class Row:
     """One row under construction; segments are numbered from 1 in the order they are added, which is depth-first."""

@@ -16,7 +16,7 @@ from mlagent_jax.model.build import abstract_model
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
 from mlagent_jax.placement import abstract_batch
-from mlagent_jax.ppo.batch import Packed, PPOBatch, stack_packed
+from mlagent_jax.ppo.batch import Packed, PPOBatch, bucket_for, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
 from mlagent_jax.rows import Row, Rows, stack_rows
 from mlagent_jax.sft.data import Dataset, bucket_of
@@ -122,7 +122,7 @@ def full_row(length: int) -> Row:
 def ppo_batch(config: Config) -> PPOBatch:
     """Returns a micro-batch of empty rows; all micro-batches have its shape."""
     packed = Packed((Row(),), ())
-    (rows,) = stack_packed(packed, config.ppo.row_length, config.ppo.rows_per_micro_batch)
+    (rows,) = stack_packed(packed, bucket_for(config.ppo), config.ppo.rows_per_micro_batch)
     return PPOBatch(rows, *(np.zeros_like(rows.weights) for _ in range(6)))
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlagent_jax.rows import Row, Rows, stack_rows
+from mlagent_jax.config import PPO
+from mlagent_jax.rows import Bucket, Row, Rows, stack_rows
 from rollout.single_step import Experience
 
 
@@ -50,8 +51,13 @@ class Packed:
     places: tuple[Place, ...]
 
 
-def pack_experiences(experiences: Sequence[Experience], length: int) -> Packed:
-    """Returns rows of at most `length` tokens, half of them predicted, in which a shared history stands once.
+def bucket_for(config: PPO) -> Bucket:
+    """Returns the shape of every micro-batch's rows."""
+    return Bucket(config.row_length, config.predictions_per_row or config.row_length // 2)
+
+
+def pack_experiences(experiences: Sequence[Experience], bucket: Bucket) -> Packed:
+    """Returns rows that fit `bucket`, in which a shared history stands once.
 
     States of one trajectory are prefixes of one another, so a row holds the history in pieces, a piece for the turns
     between one state and the next, and every response as a child of the piece its state ends with. Trajectories go,
@@ -70,13 +76,16 @@ def pack_experiences(experiences: Sequence[Experience], length: int) -> Packed:
         indices.sort(key=lambda i: len(experiences[i].prompt_ids))
         while indices:
             tree = [experiences[i] for i in indices]
-            number = next((n for n, row in enumerate(rows) if _fits(row, tree, length)), len(rows))
+            number = next((n for n, row in enumerate(rows) if _fits(row, tree, bucket)), len(rows))
             if number == len(rows):
                 rows.append(Row())
-            placed = _fill(rows[number], tree, length)
+            placed = _fill(rows[number], tree, bucket)
             if not placed:
-                longest = len(tree[0].prompt_ids) + len(tree[0].response_ids)
-                raise ValueError(f"a state and its response have {longest} tokens, a row {length}; lengthen the rows")
+                state, response = len(tree[0].prompt_ids), len(tree[0].response_ids)
+                raise ValueError(
+                    f"a state of {state} tokens and its response of {response} do not fit a row of {bucket.length} "
+                    f"with {bucket.num_predictions} predictions; raise ppo.row_length or ppo.predictions_per_row"
+                )
             for index, predictions in zip(indices, placed, strict=False):
                 places[index] = Place(number, predictions)
             indices = indices[len(placed) :]
@@ -89,12 +98,13 @@ def _size(tree: Sequence[Experience]) -> tuple[int, int]:
     return max(len(experience.prompt_ids) for experience in tree) + num_predicted, num_predicted
 
 
-def _fits(row: Row, tree: Sequence[Experience], length: int) -> bool:
+def _fits(row: Row, tree: Sequence[Experience], bucket: Bucket) -> bool:
     num_tokens, num_predicted = _size(tree)
-    return len(row.tokens) + num_tokens <= length and len(row.targets) + num_predicted <= num_predictions(length)
+    enough = len(row.targets) + num_predicted <= bucket.num_predictions
+    return enough and len(row.tokens) + num_tokens <= bucket.length
 
 
-def _fill(row: Row, tree: Sequence[Experience], length: int) -> list[slice]:
+def _fill(row: Row, tree: Sequence[Experience], bucket: Bucket) -> list[slice]:
     """Adds as many experiences of one trajectory, shortest state first, as fit; returns where they are predicted."""
     placed: list[slice] = []
     history: tuple[int, ...] = ()
@@ -103,9 +113,9 @@ def _fill(row: Row, tree: Sequence[Experience], length: int) -> list[slice]:
         prompt, response = experience.prompt_ids, experience.response_ids
         assert prompt[: len(history)] == history, "the states of a trajectory are prefixes of one another"
         piece = prompt[len(history) :]
-        if len(row.tokens) + len(piece) + len(response) > length:
+        if len(row.tokens) + len(piece) + len(response) > bucket.length:
             break
-        if len(row.targets) + len(response) > num_predictions(length):
+        if len(row.targets) + len(response) > bucket.num_predictions:
             break
         if piece:
             parent, history = row.add(piece, parent), prompt
@@ -114,17 +124,12 @@ def _fill(row: Row, tree: Sequence[Experience], length: int) -> list[slice]:
     return placed
 
 
-def num_predictions(length: int) -> int:
-    """Returns M, the predictions of a row of `length` tokens."""
-    return length // 2
-
-
-def stack_packed(packed: Packed, length: int, rows_per_micro_batch: int) -> list[Rows]:
+def stack_packed(packed: Packed, bucket: Bucket, rows_per_micro_batch: int) -> list[Rows]:
     """Returns the rows as micro-batches of one shape; the last is filled up with empty rows."""
     rows = list(packed.rows)
     rows += [Row() for _ in range(-len(rows) % rows_per_micro_batch)]
     return [
-        stack_rows(rows[i : i + rows_per_micro_batch], length, num_predictions(length), shared=True)
+        stack_rows(rows[i : i + rows_per_micro_batch], bucket.length, bucket.num_predictions, shared=True)
         for i in range(0, len(rows), rows_per_micro_batch)
     ]
 

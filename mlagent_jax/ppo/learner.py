@@ -21,6 +21,7 @@ from mlagent_jax.placement import place_batch, whole
 from mlagent_jax.ppo.batch import (
     Packed,
     PPOBatch,
+    bucket_for,
     by_prediction,
     by_response,
     pack_experiences,
@@ -125,8 +126,9 @@ class Learner:
             SamplerMismatch: if the server's log-probabilities under those weights are not the policy's.
         """
         config = self.config
-        packed = pack_experiences(experiences, config.row_length)
-        rows = stack_packed(packed, config.row_length, config.rows_per_micro_batch)
+        bucket = bucket_for(config)
+        packed = pack_experiences(experiences, bucket)
+        rows = stack_packed(packed, bucket, config.rows_per_micro_batch)
         placed = [place_batch(micro, self.mesh) for micro in rows]
         scoring = self._scoring(experiences, packed, placed)
         sampler = sampler_logprobs(experiences, like=scoring.old)

@@ -6,23 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlagent_jax.rows import Row, Rows, stack_rows
+from mlagent_jax.rows import Bucket, Row, Rows, stack_rows
 from mlagent_jax.sft.packing import Size, cut, first_fit, size_of
 from rollout.chat import ChatTokenizer, Rendering
 from tasks.state import State
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """The one shape that all batches of a run have, so that a step compiles once.
-
-    Attributes:
-        length: T, tokens of a row.
-        num_predictions: M, predictions of a row.
-    """
-
-    length: int
-    num_predictions: int
 
 
 @dataclass(frozen=True)

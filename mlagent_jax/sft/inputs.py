@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlagent_jax.config import Config
-from mlagent_jax.sft.data import Bucket, Dataset, bucket_of, pack
+from mlagent_jax.rows import Bucket
+from mlagent_jax.sft.data import Dataset, bucket_of, pack
 from rollout.augment import variants
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.types import Trajectory

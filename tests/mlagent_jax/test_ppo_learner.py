@@ -18,7 +18,7 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.optim import make_optimizer
-from mlagent_jax.ppo.batch import PPOBatch, pack_experiences
+from mlagent_jax.ppo.batch import PPOBatch, bucket_for, pack_experiences
 from mlagent_jax.ppo.learner import Learner, LearnerState, Scored
 from mlagent_jax.ppo.sampler_gap import SamplerMismatch, allowed_gap
 from mlagent_jax.train_state import make_apply, shardings_of
@@ -325,7 +325,7 @@ def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_th
         for e, found, shift in zip(experiences, by_experience, [0.2, -0.7, 3.0, 0.0, 0.0, 0.0], strict=True)
     ]
     scored = learner.score(sampled, version=2)
-    places = pack_experiences(sampled, CONFIG.row_length).places
+    places = pack_experiences(sampled, bucket_for(CONFIG)).places
     rows = [row for batch in scored.batches for row in np.asarray(batch.importance)]
     found = [rows[place.row][place.predictions] for place in places]
     for weights, expected in zip(found, [np.exp(0.2), np.exp(-0.7), 1.5, 1.0, 1.0, 1.0], strict=True):
@@ -339,7 +339,7 @@ def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_th
 def old_of(scored: Scored, experiences: list[Experience]) -> list[tuple[float, ...]]:
     """Returns the trainer's log-probs of each response."""
     rows = [row for batch in scored.batches for row in np.asarray(batch.old_logprobs)]
-    places = pack_experiences(experiences, CONFIG.row_length).places
+    places = pack_experiences(experiences, bucket_for(CONFIG)).places
     return [tuple(rows[place.row][place.predictions].tolist()) for place in places]
 
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from mlagent_jax.rows import Row, Rows
-from mlagent_jax.sft.data import Batches, Bucket, Dataset, bucket_of, pack
+from mlagent_jax.rows import Bucket, Row, Rows
+from mlagent_jax.sft.data import Batches, Dataset, bucket_of, pack
 from rollout.chat import ChatTokenizer, Rendering, train_tokenizer
 from tasks.prompt import messages
 from tasks.state import State

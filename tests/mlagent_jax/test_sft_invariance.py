@@ -16,8 +16,8 @@ from jaxtyping import PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.rows import Rows
-from mlagent_jax.sft.data import Batches, Bucket, Dataset
+from mlagent_jax.rows import Bucket, Rows
+from mlagent_jax.sft.data import Batches, Dataset
 from mlagent_jax.sft.packing import first_fit, size_of
 from mlagent_jax.sft.step import cross_entropy
 from rollout.chat import Rendering
