@@ -106,7 +106,7 @@ def act_policies(
         server.launch(run.sft_policy)
         with connected(config, tokenizer, world, server) as client:
             canary = tokenizer.prompt_ids(states["train"][0].state)
-            sync = WeightSync(client, run.path("learning_weights"), canary, config.server.dtype)
+            sync = WeightSync(client, run.path("tmp", "learning_weights"), canary, config.server.dtype)
             for name, folder in zip(POLICIES, (run.sft_policy, run.ppo_policy), strict=True):
                 world.background.run(sync.push(load_hf(folder), client.version + 1))
                 for split in SPLITS:

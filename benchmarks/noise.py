@@ -28,6 +28,7 @@ from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 
+ROUNDING = 1e-9  # of a score; what is below is arithmetic in another order
 SEED = re.compile(r"random_state=0\b")
 
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             environment = Environment(store, executor, RecipeCoder())
             for task in tasks:
                 found = background.run(deviations(environment, task, options.seeds))
-                moving = [deviation for deviation in found.values() if deviation > 0]
+                moving = [deviation for deviation in found.values() if deviation > ROUNDING * abs(task.m_init)]
                 noise = statistics.median(moving) if moving else 0.0
                 share = noise / abs(task.m_best - task.m_init)
                 each = ", ".join(f"{name} {deviation:.3g}" for name, deviation in found.items())

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,15 +18,31 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
 from mlagent_jax.placement import whole
 from mlagent_jax.rows import Row, Rows, stack_rows
-from rollout.client import PolicyClient, verify_weights
+from rollout.client import Canary, PolicyClient
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token, sampler against trainer
+
+
+@dataclass(frozen=True)
+class Written:
+    """Weights on the disk, and what proves that a server has them.
+
+    Attributes:
+        folder: a Hugging Face directory.
+        digests: SHA-256 of each tensor as it left the trainer.
+        logprobs: what a server that has them gives to the canary.
+    """
+
+    folder: Path
+    digests: Mapping[str, str]
+    logprobs: Sequence[float]
 
 
 class WeightSync:
     """Pushes the policy into the running server and checks it on a canary prompt.
 
-    `push` does it from one process. Where several hold the weights all `write`, and process 0 alone does `give`.
+    `push` does it from one process. Where several hold the weights all `write`, and process 0 alone does `give`. The
+    weights that serve stay on the disk, for an update that fails goes back to them.
     """
 
     def __init__(self, client: PolicyClient | None, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
@@ -39,6 +56,7 @@ class WeightSync:
         self.folder = folder.with_name(f"{folder.name}.{os.getpid()}")
         self.canary = list(canary)
         self.tolerance = TOLERANCE.get(server_dtype, TOLERANCE["bfloat16"])
+        self._serving: Path | None = None
         row = Row()
         row.add(self.canary)
         for index in range(len(self.canary) - 1):
@@ -53,21 +71,28 @@ class WeightSync:
         """
         await self.give(self.write(model), version)
 
-    def write(self, model: Qwen2) -> list[float]:
-        """Writes the weights and returns the log-probabilities that a server which has them gives to the canary."""
-        save_hf(model, self.folder)
+    def write(self, model: Qwen2) -> Written:
+        """Writes the weights beside those that serve."""
+        names = [self.folder / name for name in ("a", "b")]
+        (folder, *_) = [each for each in names if each != self._serving]
+        digests = save_hf(model, folder, digest=True)
         graph, parameters = nnx.split(model)
         rows = padded(self._row, model.mesh)
-        return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
+        logprobs = whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
+        return Written(folder, digests, logprobs)
 
-    async def give(self, expected: Sequence[float], version: int) -> None:
+    async def give(self, written: Written, version: int) -> None:
         """Makes the weights that were written last what the server samples from; raises as `push` does."""
         assert self.client is not None, "process 0 talks to the server"
+        canary = Canary(self.canary, written.logprobs, self.tolerance)
         try:
-            await self.client.update_weights(self.folder, version)
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        await verify_weights(self.client, [(self.canary, expected)], self.tolerance)
+            await self.client.update_weights(written.folder, version, written.digests, canary)
+        except BaseException:
+            shutil.rmtree(written.folder, ignore_errors=True)
+            raise
+        if self._serving is not None:
+            shutil.rmtree(self._serving, ignore_errors=True)
+        self._serving = written.folder
 
 
 def padded(row: Row, mesh: Mesh | None) -> Rows:

@@ -5,6 +5,7 @@ import contextlib
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +62,7 @@ class PolicyClient:
         self.stop_ids = list(stop_ids)
         self.version = 0
         self._served_tensors: dict[str, tuple[int, ...]] = {}
+        self._files: list[Path] = []  # of the weights that serve, where they are known
         self._updating = asyncio.Lock()
         self._http = httpx.AsyncClient(
             base_url=self.address,
@@ -88,6 +90,7 @@ class PolicyClient:
         await self._post("/init_weight_transfer_engine", {"init_info": {}})
         label = info["weight_version"]
         if label == "default":
+            self._files = weight_files(served) if served.is_dir() else []
             await self._post("/update_weight_version", {"new_version": str(self.version)})
         elif label != INCOMPLETE:
             self.version = int(label)
@@ -149,24 +152,42 @@ class PolicyClient:
         found = answer["prompt_logprobs"][1:]
         return [_finite(entry[str(token)]["logprob"]) for token, entry in zip(token_ids[1:], found, strict=True)]
 
-    async def update_weights(self, folder: Path, version: int) -> None:
-        """Puts the weights of a checkpoint directory into the running server, which then samples as `version`.
+    async def update_weights(
+        self, folder: Path, version: int, digests: Mapping[str, str] | None = None, canary: "Canary | None" = None
+    ) -> None:
+        """Makes the server sample from the weights of a checkpoint directory, as `version`.
 
-        Requests in flight are frozen meanwhile and go on with the new weights; the prefix cache is emptied. After a
-        failure the server holds unfinished weights, and sampling raises until an update succeeds.
+        Requests in flight are frozen meanwhile and go on with the new weights; the prefix cache is emptied. Where this
+        fails the weights before are put back, for which their files must still be there.
+
+        Args:
+            folder: on a disk that the server sees.
+            version: what the responses carry from now on.
+            digests: SHA-256 of each tensor, which the server compares with what it reads.
+            canary: what the server must say of a prompt once it has the weights.
 
         Raises:
             ValueError: where tensors of `folder` are missing, unknown, or of another shape or kind; nothing was sent.
-            ServerError: where the server failed at it.
+            ServerError: where the server failed at it; says which version it has now. Sampling raises until an update
+                succeeds if the one before could not be put back.
         """
         files = self.check_weights(folder)
         async with self._updating:
             try:
-                await self._post("/pause?mode=keep")  # a step in the middle of an update would end the engine
-                await self._load(files, version)
-            finally:
-                await self._post("/resume")
-            self.version = version
+                await self._replace(files, version, digests)
+                if canary is not None:
+                    await verify_weights(self, [(canary.token_ids, canary.logprobs)], canary.tolerance)
+            except ServerError as error:
+                raise ServerError(f"{error}; {await self._go_back()}") from None
+            self.version, self._files = version, files
+
+    async def _go_back(self) -> str:
+        """Puts the weights before back after a failed update; returns what the server has now, in words."""
+        if self._files:
+            with contextlib.suppress(ServerError):  # what led here says more
+                await self._replace(self._files, self.version)
+                return f"version {self.version} serves again"
+        return f"version {self.version} could not be put back, so nothing can be sampled: start the server anew"
 
     def check_weights(self, folder: Path) -> list[Path]:
         """Returns the files of a checkpoint directory that can replace the served weights.
@@ -181,11 +202,19 @@ class PolicyClient:
         check_same_tensors(folder, self._served_tensors)
         return weight_files(folder)
 
-    async def _load(self, files: Sequence[Path], version: int) -> None:
-        """Loads the files into the paused server and empties its prefix cache."""
+    async def _replace(self, files: Sequence[Path], version: int, digests: Mapping[str, str] | None = None) -> None:
+        """Loads the files while the server pauses, and empties its prefix cache."""
+        try:
+            await self._post("/pause?mode=keep")  # a step in the middle of an update would end the engine
+            await self._load(files, version, digests or {})
+        finally:
+            await self._post("/resume")
+
+    async def _load(self, files: Sequence[Path], version: int, digests: Mapping[str, str]) -> None:
+        sent = {"paths": [str(file) for file in files], "digests": dict(digests)}
         try:
             await self._post("/start_weight_update")
-            await self._post("/update_weights", {"update_info": {"paths": [str(file) for file in files]}})
+            await self._post("/update_weights", {"update_info": sent})
             await self._post("/finish_weight_update", {"weight_version": str(version)})
             await self._empty_prefix_cache()
         except BaseException:
@@ -221,6 +250,21 @@ class PolicyClient:
         return response.json()
 
 
+@dataclass(frozen=True)
+class Canary:
+    """A prompt by which weights are told apart.
+
+    Attributes:
+        token_ids: the prompt.
+        logprobs: what the trainer gives each of its tokens but the first, at temperature 1.
+        tolerance: how far the server may be off, in nats.
+    """
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    tolerance: float
+
+
 async def verify_weights(
     client: PolicyClient, expected: Sequence[tuple[Sequence[int], Sequence[float]]], tolerance: float
 ) -> float:
@@ -240,8 +284,8 @@ async def verify_weights(
         worst = max(worst, *(abs(ours - theirs) for ours, theirs in zip(logprobs, score, strict=True)))
     if not worst <= tolerance:
         raise ServerError(
-            f"the policy server does not have the weights of version {client.version}: its log-probabilities are off "
-            f"by up to {worst:.3g} (allowed {tolerance:.3g})"
+            f"the policy server does not have the weights that it was given: its log-probabilities are off by up to "
+            f"{worst:.3g} (allowed {tolerance:.3g})"
         )
     return worst
 

@@ -4,6 +4,7 @@ vLLM imports this module by name (`--worker-extension-cls`) in the process that 
 transfer engine `BACKEND`; the verbs that drive it are those of every other engine (`rollout.client`).
 """
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -37,9 +38,11 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
     Attributes:
         paths: safetensors files with tensors under the checkpoint's own names.
+        digests: SHA-256 of the bytes of every tensor, in hex, by name; empty: they are not compared.
     """
 
     paths: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 class SafetensorsDirectoryEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
@@ -60,10 +63,18 @@ class SafetensorsDirectoryEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
         Raises:
             OSError: for a file that is not there; safetensors' own error for one that is not whole.
+            ValueError: for a tensor that is not the one that was sent, or was not sent at all.
         """
         model: Any = self.model  # every vLLM model has load_weights; torch's stub knows nothing of it
+        due = dict(update_info.digests)
         for path in update_info.paths:
-            model.load_weights(load_file(path).items())
+            tensors = load_file(path)
+            for name, tensor in tensors.items() if update_info.digests else ():
+                if digest(tensor) != due.pop(name, None):
+                    raise ValueError(f"{name} in {path} is not the tensor that was sent")
+            model.load_weights(tensors.items())
+        if due:
+            raise ValueError(f"{', '.join(sorted(due))}: sent, but in none of {', '.join(update_info.paths)}")
 
     def finish_weight_update(self) -> None:
         """Ends the update and packs the tied head anew."""
@@ -73,6 +84,11 @@ class SafetensorsDirectoryEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def shutdown(self) -> None:
         """Holds nothing that outlives an update."""
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """Returns the SHA-256 of a tensor's bytes, in hex."""
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().data).hexdigest()
 
 
 def repack_tied_head(model: torch.nn.Module) -> None:

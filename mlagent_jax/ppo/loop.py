@@ -127,9 +127,9 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
 
 def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version: int) -> None:
     """Makes the policy as it is now what the server samples from; every process has a part of the weights."""
-    expected = sync.write(learner.model())
+    written = sync.write(learner.model())
     if rollouts is not None:
-        rollouts.background.run(sync.give(expected, version))
+        rollouts.background.run(sync.give(written, version))
 
 
 def draw_states(config: Config, pool: StatePool, update: int) -> list[PoolState]:

@@ -1,5 +1,6 @@
 """Checkpoints come in and go out under transformers' names, whole, and every misfit is named."""
 
+import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -240,3 +241,18 @@ def test_marker_is_written_last_and_leaves_first(
 def test_shapes_of_a_checkpoint_are_those_of_its_tensors(model: Qwen2) -> None:
     assert {name: tensor.shape for name, tensor in hf_tensors(model)} == hf_shapes(model.config)
     assert len(nnx.to_flat_state(parameters_of(model))) == 14 + (not model.config.tie_word_embeddings)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_digests_are_those_of_the_bytes_in_the_files(model: Qwen2, dtype: str, tmp_path: Path) -> None:
+    found = save_hf(model, tmp_path, dtype, max_file_bytes=20_000, digest=True)
+    expected = {}
+    for file in tmp_path.glob("*.safetensors"):
+        with open(file, "rb") as content:  # by the format's definition: a length, a header in JSON, and the bytes
+            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
+            data = content.read()
+        for name, entry in header.items():
+            if name != "__metadata__":
+                expected[name] = hashlib.sha256(data[slice(*entry["data_offsets"])]).hexdigest()
+    assert found == expected and len(found) == len(hf_shapes(model.config))
+    assert save_hf(model, tmp_path, dtype) == {}

@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import math
 import shutil
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rollout.client import PolicyClient, verify_weights
+from rollout.client import Canary, PolicyClient, verify_weights
 from rollout.errors import ServerError
 from rollout.server import free_port
 from rollout.types import Completion
@@ -119,7 +120,7 @@ def test_new_weights_reach_every_layer_and_the_tied_head_and_the_prefix_cache(po
         await client.update_weights(policy_server.other, 5)
         after = await client.sample(PROMPT, num_samples=1, seed=1)
         worst = await verify_weights(client, expectations(policy_server.other), 1e-4)
-        with pytest.raises(ServerError, match="does not have the weights of version 5"):
+        with pytest.raises(ServerError, match="does not have the weights that it was given"):
             await verify_weights(client, expectations(policy_server.folder), 1e-4)
         return before[0], after[0], worst
 
@@ -158,7 +159,7 @@ def test_a_layer_left_out_of_an_update_is_caught(policy_server, tmp_path, monkey
         assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 0
         monkeypatch.setattr(client, "check_weights", lambda folder: [folder / "model.safetensors"])
         await client.update_weights(folder, 2)  # vLLM has no objection
-        with pytest.raises(ServerError, match="does not have the weights of version 2"):
+        with pytest.raises(ServerError, match="does not have the weights"):
             await verify_weights(client, expectations(policy_server.other), 1e-3)
 
     policy_server.run(body)
@@ -189,14 +190,76 @@ def test_weights_of_another_shape_name_or_kind_are_refused_before_anything_is_se
     policy_server.run(body)
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each tensor by safetensors' NumPy reader, which the server does not use."""
+    from safetensors.numpy import load_file
+
+    return {
+        name: hashlib.sha256(array.tobytes()).hexdigest()
+        for name, array in load_file(folder / "model.safetensors").items()
+    }
+
+
+def canary(folder: Path) -> Canary:
+    return Canary(PROMPT[:40], reference_logprobs(folder, PROMPT[:40]), 1e-4)
+
+
 @pytest.mark.vllm
-def test_after_a_failed_update_nothing_is_sampled_until_one_succeeds(policy_server, monkeypatch):
+def test_an_update_that_fails_leaves_the_weights_before(policy_server, tmp_path, monkeypatch):
+    """Whatever fails, at every point: the files, their content, the verbs, the proof."""
+    name = "model.layers.1.self_attn.q_proj.weight"
+    changed = save_changed(tmp_path / "changed", policy_server.other, lambda t: t | {name: t[name] * 1.01})
+    short = save_changed(tmp_path / "short", policy_server.other, lambda t: {n: t[n] for n in t if n != name})
+    known = digests(policy_server.other)
+
     async def body(client: PolicyClient):
+        await client.update_weights(policy_server.folder, 6)
+        await client.sample(PROMPT, num_samples=1, seed=1)  # leaves keys and values behind
+
+        async def fails(match: str, folder: Path, **proof: object):
+            with pytest.raises(ServerError, match=rf"(?s){match}.*; version 6 serves again"):
+                await client.update_weights(folder, 7, **proof)
+            (found,) = await client.sample(PROMPT, num_samples=1, seed=1)
+            assert (found.policy_version, client.version) == (6, 6)
+            assert difference(found, policy_server.folder, PROMPT, 1.0) < 1e-4
+
+        await fails(f"{name} in .* is not the tensor that was sent", changed, digests=known)
+        await fails("does not have the weights", changed, canary=canary(policy_server.other))
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "check_weights", lambda folder: [folder / "model.safetensors"])
+            await fails(f"{name}: sent, but in none of", short, digests=known)
+            await fails("update_weights was answered 500", tmp_path)
+        post = client._post
+        for verb in ("/start_weight_update", "/finish_weight_update", "/reset_prefix_cache"):
+            left = [1]
+
+            async def failing(path: str, body: object = None, verb: str = verb, left: list[int] = left):
+                if path.startswith(verb) and left:
+                    left.clear()
+                    raise ServerError(f"{verb} was answered 500")
+                return await post(path, body)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(client, "_post", failing)
+                await fails(f"{verb} was answered 500", policy_server.other)
+        await client.update_weights(policy_server.other, 8, known, canary(policy_server.other))
+        assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 8
+
+    policy_server.run(body)
+
+
+@pytest.mark.vllm
+def test_nothing_is_sampled_where_the_weights_before_are_gone_too(policy_server, tmp_path, monkeypatch):
+    first = save_changed(tmp_path / "first", policy_server.folder, lambda tensors: tensors)
+
+    async def body(client: PolicyClient):
+        await client.update_weights(first, 1)
+        shutil.rmtree(first)
         with monkeypatch.context() as patch:
             patch.setattr(client, "check_weights", lambda folder: [folder / "gone.safetensors"])
-            with pytest.raises(ServerError, match="update_weights was answered 500"):
+            with pytest.raises(ServerError, match="version 1 could not be put back.*start the server anew"):
                 await client.update_weights(policy_server.other, 2)
-        assert client.version == 0
+        assert client.version == 1
         with pytest.raises(ServerError, match="unfinished weights"):
             await client.sample(PROMPT, num_samples=1, seed=1)
         await client.update_weights(policy_server.other, 3)

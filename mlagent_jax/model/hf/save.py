@@ -1,5 +1,6 @@
 """Writing a Hugging Face directory, one file's tensors at a time."""
 
+import hashlib
 import json
 import math
 import os
@@ -32,9 +33,11 @@ MARKER = "COMPLETE"  # written last: a directory without it was not finished
 MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
 
 
-def save_hf(model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES) -> None:
+def save_hf(
+    model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES, digest: bool = False
+) -> dict[str, str]:
     """Writes the model as a Hugging Face directory, as `save_tensors` does."""
-    save_tensors(model.config, hf_tensors(model), folder, dtype, max_file_bytes)
+    return save_tensors(model.config, hf_tensors(model), folder, dtype, max_file_bytes, digest)
 
 
 def save_tensors(
@@ -43,8 +46,11 @@ def save_tensors(
     folder: Path | str,
     dtype: str,
     max_file_bytes: int = MAX_FILE_BYTES,
-) -> None:
+    digest: bool = False,
+) -> dict[str, str]:
     """Writes a checkpoint as a Hugging Face directory: weights, `config.json`, and the marker last.
+
+    Returns the SHA-256 of the bytes of each tensor, as they were before they were written, where it is asked for.
 
     Of several processes, all of which must call it if the parameters lie on all, process 0 writes; the tensors are
     gathered one by one.
@@ -55,12 +61,13 @@ def save_tensors(
         folder: made if missing; files of an earlier save are replaced whole.
         dtype: `float32` or `bfloat16`.
         max_file_bytes: a larger model is cut into several files with an index.
+        digest: whether digests are wanted; they are made where the files are written, and empty elsewhere.
     """
-    folder = Path(folder)
+    folder, digests = Path(folder), {}
     if not is_main():
         for _, array in tensors:
             whole(array.astype(dtype))  # this process's part of the tensor is asked for
-        return
+        return digests
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).unlink(missing_ok=True)
     shapes = hf_shapes(config)
@@ -68,6 +75,8 @@ def save_tensors(
     files = _files(sizes, max_file_bytes)
     for file, names in files.items():
         part = {name: whole(array.astype(dtype)) for name, array in islice(tensors, len(names))}
+        if digest:
+            digests |= {name: hashlib.sha256(array.view(np.uint8)).hexdigest() for name, array in part.items()}
         _save_aside(part, folder / file)
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
@@ -76,6 +85,7 @@ def save_tensors(
         _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
     _write_json(folder / "config.json", hf_config(config, dtype))
     (folder / MARKER).touch()
+    return digests
 
 
 def hf_tensors(model: Qwen2) -> Iterator[tuple[str, jax.Array]]:

@@ -1,0 +1,221 @@
+"""What an update costs the trainer when responses share their history, and when each has one of its own.
+
+    python -m benchmarks.ppo [--shape quickstart|smollm2] [--states 2] [--rounds 5] [--results benchmarks/results/ppo]
+
+Prompts have 1,000 to 2,000 tokens, responses 16 to 128, 8 to a state. `states`: each state is of another trajectory.
+`tree`: the states are prefixes of one trajectory. Timed is all that an update does: log-probabilities of policy and
+reference, values, gradients and optimizer steps of both networks. Both sides are this trainer with packed rows, take
+the fastest of several row lengths, score tokens of responses alone, take turns, and must find the same numbers, or
+nothing is reported. Writes SHAPE.json and .md; the last line is JSON with `ratio`, of `states`, and `ratio_tree`.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from benchmarks.figures import compare, machine, table, write_results
+from benchmarks.sft_shapes import SHAPES
+from mlagent_jax import cpu
+from mlagent_jax.config import PPO, OptimizerState
+from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.value import Critic
+from mlagent_jax.ppo.batch import bucket_for, by_response, pack_experiences
+from mlagent_jax.ppo.learner import Learner, Scored
+from mlagent_jax.summary import commit
+from mlagent_jax.versions import versions
+from rollout.single_step import Experience
+from tasks.feedback import Outcome
+
+PROMPT, RESPONSE, SAMPLES = (1000, 2000), (16, 128), 8
+ROW_LENGTHS = {"shared": (3072, 4096), "apart": (2176, 3072, 4096)}
+COLUMNS = ("old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
+TOLERANCE = 1e-3  # of what is learnt from, absolutely; relative of losses and gradient norms
+
+
+class Unequal(RuntimeError):
+    """The two sides do not compute the same, so that their times cannot be compared."""
+
+
+def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
+    """Returns `SAMPLES` responses to each state, of random tokens and rewards."""
+    rng = np.random.default_rng(0)
+    history = rng.integers(0, vocab_size, PROMPT[1]).tolist()
+    found = []
+    for state, length in enumerate(np.linspace(*PROMPT, num_states).astype(int)):
+        prompt = history[:length] if case == "tree" else rng.integers(0, vocab_size, length).tolist()
+        for sample in range(SAMPLES):
+            response = rng.integers(0, vocab_size, rng.integers(*RESPONSE, endpoint=True)).tolist()
+            found.append(
+                Experience(
+                    trajectory_id="0" if case == "tree" else str(state),
+                    depth=state,
+                    task="benchmark",
+                    sample=sample,
+                    prompt_ids=tuple(prompt),
+                    response_ids=tuple(response),
+                    logprobs=(-float(np.log(vocab_size)),) * len(response),
+                    policy_version=0,
+                    finish_reason="stop",
+                    outcome=Outcome.EDIT,
+                    metric=None,
+                    reward=float(rng.standard_normal()),
+                    seconds=0.0,
+                    action="",
+                    instruction="",
+                    repeated=False,
+                    context={},
+                )
+            )
+    return found
+
+
+class Side:
+    """One way to do an update: a learner, and the experiences as it is given them."""
+
+    def __init__(self, name: str, network: Qwen2Config, experiences: Sequence[Experience], row_length: int) -> None:
+        if name == "apart":
+            experiences = [replace(each, trajectory_id=str(number)) for number, each in enumerate(experiences)]
+        self.name, self.experiences = name, experiences
+        predictions = SAMPLES * RESPONSE[1] if name == "shared" else RESPONSE[1] * (row_length // PROMPT[0])
+        self.config = PPO(
+            row_length=row_length,
+            predictions_per_row=predictions,
+            rows_per_micro_batch=1,
+            max_response_tokens=RESPONSE[1],
+            num_minibatches=1,
+            critic_warmup_updates=0,
+        )
+        self.packed = pack_experiences(experiences, bucket_for(self.config))
+        mesh = make_mesh(1, 1, 1, 1)
+        policy, trunk = (Qwen2(network, nnx.Rngs(0), mesh=mesh) for _ in range(2))
+        critic = Critic(trunk)
+        critic.value_head[...] = nnx.initializers.normal(0.02)(nnx.Rngs(1).params(), critic.value_head.shape)
+        self.learner = Learner(policy, critic, self.config, mesh, OptimizerState())
+        self.seconds: list[float] = []
+
+    def update(self) -> tuple[Scored, dict[str, float]]:
+        """Does one update and notes its time."""
+        began = time.perf_counter()
+        scored = self.learner.score(self.experiences, 0)
+        figures = self.learner.update(scored, 0, 0)
+        self.seconds.append(time.perf_counter() - began)
+        return scored, figures
+
+    def column(self, scored: Scored, field: str) -> Float[np.ndarray, "R T"]:
+        """Returns one row a response of a column of the batch."""
+        found = [np.asarray(getattr(batch, field)) for batch in scored.batches]
+        return by_response(self.packed, found, self.config.max_response_tokens)
+
+    def words(self) -> dict[str, Any]:
+        """Returns what the side was and did."""
+        tokens = sum(len(row.tokens) for row in self.packed.rows)
+        return {
+            "side": self.name,
+            "row_length": self.config.row_length,
+            "rows": len(self.packed.rows),
+            "tokens": tokens,
+            "filled": round(tokens / (len(self.packed.rows) * self.config.row_length), 3),
+            "seconds": [round(each, 4) for each in self.seconds],
+        }
+
+
+def require_same(shared: Side, apart: Side) -> None:
+    """Does the first update of both sides. Raises Unequal where one finds another number."""
+    (ours, our_figures), (theirs, their_figures) = shared.update(), apart.update()
+    for field in COLUMNS:
+        difference = float(np.abs(shared.column(ours, field) - apart.column(theirs, field)).max())
+        if not difference <= TOLERANCE:
+            raise Unequal(f"{field} differ by {difference:.1e}, expected at most {TOLERANCE:.0e}; nothing is reported")
+    for name in ("ppo/value_loss", "ppo/entropy", "ppo/gradient_norm", "ppo/critic_gradient_norm"):
+        difference = abs(our_figures[name] - their_figures[name]) / abs(their_figures[name])
+        if not difference <= TOLERANCE:
+            raise Unequal(f"{name} differs by {difference:.1e}, expected at most {TOLERANCE:.0e}; nothing is reported")
+
+
+def run(case: str, network: Qwen2Config, num_states: int, num_rounds: int) -> dict[str, Any]:
+    """Returns the figures of one case. Raises Unequal if the sides do not compute the same."""
+    experiences = draw(case, network.vocab_size, num_states)
+    best: dict[str, Side] = {}
+    tried = []
+    for name, lengths in ROW_LENGTHS.items():
+        for row_length in lengths:
+            side = Side(name, network, experiences, row_length)
+            side.update()  # compiles
+            side.update()
+            tried.append(side.words())
+            if name not in best or side.seconds[-1] < best[name].seconds[-1]:
+                best[name] = side
+    shared, apart = (Side(name, network, experiences, best[name].config.row_length) for name in ("shared", "apart"))
+    best.clear()
+    require_same(shared, apart)
+    for side in (shared, apart):
+        side.seconds.clear()
+    for _ in range(num_rounds):
+        shared.update()
+        apart.update()
+    return {
+        "case": case,
+        "responses": len(experiences),
+        "shared": shared.words(),
+        "apart": apart.words(),
+        "tried": tried,
+        **compare(shared.seconds, apart.seconds),
+    }
+
+
+def words(result: dict[str, Any]) -> str:
+    """Returns the result as Markdown."""
+    rows: list[Sequence[object]] = [
+        ("case", "histories", "row length", "rows", "filled", "tokens", "seconds of an update", "so many times as fast")
+    ]
+    for case in result["cases"]:
+        swing = f"{case['ratio']} ({case['ratio_low']} to {case['ratio_high']})"
+        for name, ratio in (("shared", swing), ("apart", "")):
+            side = case[name]
+            seconds = round(statistics.median(side["seconds"]), 3)
+            filled = f"{100 * side['filled']:.0f} %"
+            rows.append((case["case"], name, side["row_length"], side["rows"], filled, side["tokens"], seconds, ratio))
+    return f"{result['shape']}, float32.\n\n{table(rows)}"
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="quickstart")
+    parser.add_argument("--states", type=int, default=2, help="states of an update")
+    parser.add_argument("--rounds", type=int, default=5, help="updates of each side, in turns")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo"))
+    arguments = parser.parse_args()
+    cpu.prepare()
+    network = SHAPES[arguments.shape].network
+    try:
+        cases = [run(case, network, arguments.states, arguments.rounds) for case in ("states", "tree")]
+    except Unequal as error:
+        sys.exit(str(error))
+    result = {
+        "commit": commit(),
+        "versions": versions(("jax", "flax", "optax")),
+        "machine": machine(),
+        "command": " ".join(["python -m benchmarks.ppo", *sys.argv[1:]]),
+        "shape": arguments.shape,
+        "cases": cases,
+    }
+    write_results(arguments.results, arguments.shape, result, words(result))
+    print(words(result))
+    print(json.dumps({"ratio": cases[0]["ratio"], "ratio_tree": cases[1]["ratio"]}))
+
+
+if __name__ == "__main__":
+    main()
