@@ -210,6 +210,9 @@ class PPO:
 
     num_updates: Count = 30
     """Updates to do."""
+    states: Literal["expert", "evolving"] = "expert"
+    """expert: the states of the expert's trajectories, evenly over tasks; evolving: those that the policy reached too,
+    and more of those in which rewards differ most."""
     trajectories_per_update: Count = 12
     """Trajectories whose states make one update's batch."""
     states_per_trajectory: Count = 2

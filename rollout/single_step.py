@@ -14,13 +14,28 @@ from rollout.errors import CorruptRecord, InfrastructureError
 from rollout.journal import Journal
 from rollout.state_pool import PoolState
 from rollout.step import Environment
-from rollout.types import Actor, Completion, Policy
+from rollout.types import Actor, Completion, Policy, Snapshot
 from tasks.action import EDIT, Action, parse_response
 from tasks.feedback import Outcome
 from tasks.reward import PAPER, Rules, reward
 from tasks.state import State
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where an action led.
+
+    Attributes:
+        response: the action's whole text.
+        feedback: the environment's answer to it.
+        after: what the environment goes on from.
+    """
+
+    response: str
+    feedback: str
+    after: Snapshot
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class Experience:
         instruction: the edit instruction, `` for other actions.
         repeated: whether the state's turns hold the same edit instruction already.
         context: which facts of the state the response repeats rightly (`rollout.context_reading`).
+        reached: where it led; None where nothing is known.
     """
 
     trajectory_id: str
@@ -64,6 +80,7 @@ class Experience:
     instruction: str
     repeated: bool
     context: Mapping[str, bool | None]
+    reached: Reached | None = None
 
 
 async def roll_out(
@@ -215,6 +232,7 @@ async def _do(
         action=result.action,
         instruction=instruction,
         repeated=repeated,
+        reached=Reached(text, result.feedback.text, result.after),
     )
 
 
@@ -249,9 +267,11 @@ def to_record(experience: Experience) -> dict[str, Any]:
 
 def from_record(record: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Experience:
     """Returns the experience of a record that `to_record` made; `prompt_ids` are its state's."""
+    reached = record["reached"]
     return Experience(
         **{
             **record,
+            "reached": reached and Reached(**{**reached, "after": Snapshot(**reached["after"])}),
             "prompt_ids": prompt_ids,
             "response_ids": tuple(record["response_ids"]),
             "logprobs": tuple(record["logprobs"]),

@@ -45,7 +45,7 @@ def states_of(trajectory: Trajectory, task: Task, max_steps: int) -> list[PoolSt
 
 
 class StatePool:
-    """States to draw from, spread evenly over tasks and depths."""
+    """States to draw from, spread evenly over tasks and depths; they stay the same."""
 
     def __init__(self, states: Iterable[PoolState]) -> None:
         self.states: tuple[PoolState, ...] = tuple(states)
@@ -103,10 +103,10 @@ class StatePool:
         for state in self.states:
             cells[state.instance.task.name][state.depth].append(state)
         by_task = [
-            _interleave([rng.sample(cell, len(cell)) for cell in _shuffled(depths.values(), rng)])
-            for depths in _shuffled(cells.values(), rng)
+            interleave([rng.sample(cell, len(cell)) for cell in shuffled(depths.values(), rng)])
+            for depths in shuffled(cells.values(), rng)
         ]
-        return _interleave(by_task)[:num_states]
+        return interleave(by_task)[:num_states]
 
     def sample_groups(self, num_trajectories: int, num_depths: int, rng: random.Random) -> list[PoolState]:
         """Returns `num_depths` states of each of `num_trajectories` trajectories, spread evenly over tasks.
@@ -121,10 +121,10 @@ class StatePool:
         for state in self.states:
             by_task[state.instance.task.name][state.trajectory_id].append(state)
         eligible = [
-            _shuffled([states for states in trajectories.values() if len(states) >= num_depths], rng)
-            for trajectories in _shuffled(by_task.values(), rng)
+            shuffled([states for states in trajectories.values() if len(states) >= num_depths], rng)
+            for trajectories in shuffled(by_task.values(), rng)
         ]
-        groups = _interleave(eligible)[:num_trajectories]
+        groups = interleave(eligible)[:num_trajectories]
         if len(groups) < num_trajectories:
             raise ValueError(
                 f"the pool has {len(groups)} trajectories with {num_depths} or more states, expected "
@@ -134,12 +134,13 @@ class StatePool:
         return [state for group in chosen for state in group]
 
 
-def _shuffled(items: Iterable, rng: random.Random) -> list:
+def shuffled(items: Iterable, rng: random.Random) -> list:
+    """Returns the items in an order drawn at random."""
     listed = list(items)
     return rng.sample(listed, len(listed))
 
 
-def _interleave(lists: Sequence[list]) -> list:
+def interleave(lists: Sequence[list]) -> list:
     """Returns the first items of all lists, then the second ones, and so on."""
     longest = max(map(len, lists), default=0)
     return [items[index] for index in range(longest) for items in lists if index < len(items)]

@@ -26,6 +26,7 @@ from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
 from rollout.context_reading import context_shares
 from rollout.errors import InfrastructureError
+from rollout.evolving_pool import OWN, EvolvingPool
 from rollout.journal import Journal
 from rollout.single_step import Experience, from_record, reward_figures, roll_out, to_record
 from rollout.state_pool import PoolState, StatePool
@@ -48,7 +49,7 @@ class Rollouts:
     environment: Environment
     client: PolicyClient
     tokenizer: ChatTokenizer
-    pool: StatePool
+    pool: StatePool | EvolvingPool
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts | None) -> dict[str, Any]:
@@ -77,6 +78,9 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
             learner.state, first = LearnerState(*saved[0]), saved[1]["update"]
             saved_at = first
         log.rewind("ppo/update", first - 1)
+        if rollouts is not None and isinstance(rollouts.pool, EvolvingPool):
+            for update in range(first):  # from their journals: the pool becomes what it was
+                act(config, rollouts, run_dir, update)
         push(sync, learner, rollouts, first)
         with reporter.bar("ppo", ppo.num_updates, first) as bar:
             for update in range(first, ppo.num_updates):
@@ -132,7 +136,7 @@ def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version:
         rollouts.background.run(sync.give(written, version))
 
 
-def draw_states(config: Config, pool: StatePool, update: int) -> list[PoolState]:
+def draw_states(config: Config, pool: StatePool | EvolvingPool, update: int) -> list[PoolState]:
     """Returns the states of one update, a function of the seed and the update's number."""
     rng = random.Random(f"{config.seed}/ppo/states/{update}")
     return pool.sample_groups(config.ppo.trajectories_per_update, config.ppo.states_per_trajectory, rng)
@@ -142,7 +146,7 @@ def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> lis
     """Returns the actions of one update and what each earned, those of its journal first."""
     states = draw_states(config, rollouts.pool, update)
     with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
-        return rollouts.background.run(
+        experiences = rollouts.background.run(
             roll_out(
                 rollouts.environment,
                 rollouts.client,
@@ -155,6 +159,9 @@ def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> lis
                 journal=journal,
             )
         )
+    if isinstance(rollouts.pool, EvolvingPool):
+        rollouts.pool.learn(update, states, experiences)
+    return experiences
 
 
 def _encode(experiences: Sequence[Experience] | None) -> list[Any] | None:
@@ -215,4 +222,6 @@ def rollout_figures(experiences: list[Experience]) -> dict[str, float]:
     """Returns the rewards, outcomes and context readings of a batch of actions, flat."""
     figures = {f"reward/{name}": value for name, value in reward_figures(experiences).items()}
     shares = context_shares(experience.context for experience in experiences)
-    return figures | {f"context/{name}": value for name, value in shares.items()} | {"reward/actions": len(experiences)}
+    figures |= {f"context/{name}": value for name, value in shares.items()}
+    own = sum(OWN in experience.trajectory_id for experience in experiences)
+    return figures | {"reward/actions": len(experiences), "states/own_share": own / len(experiences)}

@@ -10,8 +10,10 @@ from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.world import World
 from rollout.chat import ChatTokenizer
+from rollout.evolving_pool import EvolvingPool
 from rollout.state_pool import StatePool
 from rollout.trajectories import read_trajectories
+from tasks.state import State
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
@@ -30,9 +32,13 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
     return {"pool_states": len(pool), **figures}
 
 
-def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool:
+def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
     """Returns every state of the expert's trajectories whose prompt leaves room for a response."""
     trajectories = read_trajectories(run_dir.path("trajectories"))
     longest = config.server.max_model_len - config.ppo.max_response_tokens
-    pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps)
-    return pool.where(lambda state: len(tokenizer.prompt_ids(state.state)) <= longest)
+
+    def fits(state: State) -> bool:
+        return len(tokenizer.prompt_ids(state)) <= longest
+
+    pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps).where(lambda each: fits(each.state))
+    return EvolvingPool(pool, config.collect.max_steps, fits) if config.ppo.states == "evolving" else pool

@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path
     environment = {**os.environ, "TMPDIR": str(temporary)}
     shared_memory = set(os.listdir("/dev/shm"))
     sockets = set(Path("/tmp").glob(f"{TEMP_PREFIX}*"))
-    arguments = command(run_dir, "ppo.num_updates=6", "ppo.checkpoint_every=1")
+    arguments = command(run_dir, "ppo.num_updates=6", "ppo.checkpoint_every=1", "ppo.states=evolving")
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run_dir / "metrics.jsonl"
     deadline = time.monotonic() + 300
