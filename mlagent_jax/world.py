@@ -19,6 +19,7 @@ from rollout.errors import CoderError, InfrastructureError
 from rollout.executor import make_executor
 from rollout.parent import dies_with_us
 from rollout.step import Environment
+from rollout.timeline import TimedExecutor, Timeline
 from rollout.workspace import BlobStore
 from tasks import registry
 from tasks.task import Task
@@ -33,12 +34,16 @@ class World:
         environment: where actions are done.
         background: the thread whose event loop does them.
         num_concurrent: episodes worth having under way at one time.
+        num_slots: scripts that run at one time.
+        timeline: when what was at work.
     """
 
     tasks: Mapping[str, Task]
     environment: Environment
     background: Background
     num_concurrent: int
+    num_slots: int
+    timeline: Timeline
 
     def of_split(self, split: str) -> list[Task]:
         """Returns the tasks of one split, `train` or `heldout`."""
@@ -57,9 +62,11 @@ def open_world(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[
     executor = make_executor(store, python, config.executor.slots, run_dir.path("cache"))
     coder = make_coder(config.coder)
     tasks = prepare(config, run_dir.path("data"), python, reporter)
-    with Background() as background:
+    slots = config.executor.slots
+    with Timeline(run_dir.path("timeline.json")) as timeline, Background() as background:
+        environment = Environment(store, TimedExecutor(executor, timeline), coder)
         # Twice as many episodes as scripts at a time: while some run theirs, the others are read and answered.
-        yield World(tasks, Environment(store, executor, coder), background, 2 * config.executor.slots)
+        yield World(tasks, environment, background, 2 * slots, slots, timeline)
 
 
 def make_coder(writer: Writer) -> RecipeCoder | EndpointCoder:

@@ -15,6 +15,7 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
+from mlagent_jax.ppo.accounting import Stopwatch
 from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
 from mlagent_jax.ppo.sampler_gap import allowed_gap
 from mlagent_jax.progress import Reporter
@@ -31,6 +32,7 @@ from rollout.journal import Journal
 from rollout.single_step import Experience, from_record, reward_figures, roll_out, to_record
 from rollout.state_pool import PoolState, StatePool
 from rollout.step import Environment
+from rollout.timeline import TRAINING, TRANSFER, TimedPolicy, Timeline
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Rollouts:
         client: the policy server.
         tokenizer: the policy's.
         pool: the states to learn from.
+        num_slots: scripts that run at one time.
+        timeline: when what was at work.
     """
 
     background: Background
@@ -50,6 +54,8 @@ class Rollouts:
     client: PolicyClient
     tokenizer: ChatTokenizer
     pool: StatePool | EvolvingPool
+    num_slots: int
+    timeline: Timeline
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts | None) -> dict[str, Any]:
@@ -149,7 +155,7 @@ def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> lis
         experiences = rollouts.background.run(
             roll_out(
                 rollouts.environment,
-                rollouts.client,
+                TimedPolicy(rollouts.client, rollouts.timeline),
                 rollouts.tokenizer,
                 states,
                 num_samples=config.ppo.samples_per_state,
@@ -181,7 +187,7 @@ def one_update(
 
     None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
     """
-    clock = [time.monotonic()]
+    watch = Stopwatch(rollouts.timeline, rollouts.num_slots) if rollouts else Stopwatch(None)
 
     def act_here() -> list[Experience] | None:
         assert rollouts is not None, "process 0 acts"
@@ -191,31 +197,23 @@ def one_update(
         except preemption.Preempted:
             return None
 
-    experiences = from_main(act_here, _encode, _decode)
+    with watch("rollout"):
+        experiences = from_main(act_here, _encode, _decode)
     if experiences is None:
         return None
-    clock.append(time.monotonic())
     known = [experience for experience in experiences if experience.reward is not None]
     if not known:
         raise InfrastructureError(
             f"every action of update {update} was lost to failures of the infrastructure; their causes are in the log; "
             "run the same command to go on"
         )
-    scored = learner.score(known, update)
-    clock.append(time.monotonic())
-    figures = learner.update(scored, update, config.seed)
-    clock.append(time.monotonic())
-    push(sync, learner, rollouts, update + 1)
-    clock.append(time.monotonic())
-    names = ("rollout_seconds", "score_seconds", "update_seconds", "sync_seconds")
-    times = {f"time/{name}": end - start for name, start, end in zip(names, clock, clock[1:], strict=False)}
-    return {
-        **rollout_figures(experiences),
-        **scored.figures,
-        **figures,
-        **times,
-        "time/total_seconds": clock[-1] - clock[0],
-    }
+    with watch("score", TRAINING):
+        scored = learner.score(known, update)
+    with watch("update", TRAINING):
+        figures = learner.update(scored, update, config.seed)
+    with watch("sync", TRANSFER):
+        push(sync, learner, rollouts, update + 1)
+    return {**rollout_figures(experiences), **scored.figures, **figures, **watch.figures(experiences)}
 
 
 def rollout_figures(experiences: list[Experience]) -> dict[str, float]:

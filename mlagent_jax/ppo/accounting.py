@@ -1,0 +1,57 @@
+"""Where the time of an update goes: by phase, and by resource at work or idle."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+from rollout.single_step import Experience
+from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
+
+
+class Stopwatch:
+    """Measures one update; its phases follow one another, and resources work within and across them."""
+
+    def __init__(self, timeline: Timeline | None, num_slots: int = 1) -> None:
+        """Begins.
+
+        Args:
+            timeline: None on the processes that do not lead, which have no resources but their own.
+            num_slots: scripts that can run at one time.
+        """
+        self._timeline, self._num_slots = timeline, num_slots
+        self._began = time.time()
+        self._seconds: dict[str, float] = {}
+        if timeline is not None:
+            timeline.take()
+
+    @contextmanager
+    def __call__(self, phase: str, resource: str | None = None) -> Iterator[None]:
+        """Times a phase, in which `resource` is at work where one is named."""
+        began = time.monotonic()
+        with self._timeline.span(resource, phase) if self._timeline and resource else nullcontext():
+            yield
+        self._seconds[phase] = time.monotonic() - began
+
+    def figures(self, experiences: Sequence[Experience]) -> dict[str, float]:
+        """Returns seconds of phases and resources, and tokens a second over the whole update, flat.
+
+        A resource is busy while any of its work is under way, and idle for the rest. Scripts also have the share of
+        all slots that were in use. Tokens are those of the responses, and with their states.
+        """
+        ended = time.time()
+        total = ended - self._began
+        found = {f"time/{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
+        found["time/total_seconds"] = total
+        responses = sum(len(each.response_ids) for each in experiences)
+        prompts = sum(len(each.prompt_ids) for each in experiences)
+        found["time/response_tokens_per_second"] = responses / total
+        found["time/tokens_per_second"] = (responses + prompts) / total
+        if self._timeline is None:
+            return found
+        spans = self._timeline.take()
+        for resource in (GENERATION, SCRIPTS, TRAINING, TRANSFER):
+            busy = busy_seconds(spans.get(resource, []), self._began, ended)
+            name = resource.replace(" ", "_")
+            found |= {f"time/busy_{name}_seconds": busy, f"time/idle_{name}_seconds": total - busy}
+        running = sum(end - start for start, end in spans.get(SCRIPTS, []))
+        return found | {"time/script_slots_share": running / (self._num_slots * total)}

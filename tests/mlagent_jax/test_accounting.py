@@ -1,0 +1,63 @@
+"""Seconds of an update: those of its phases, and those in which a resource was at work."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlagent_jax.ppo.accounting import Stopwatch
+from rollout.single_step import Experience
+from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_phases_and_resources_of_an_update_by_hand(
+    clock: list[float], tmp_path: Path, make_experience: Callable[..., Experience]
+) -> None:
+    with Timeline(tmp_path / "timeline.json") as timeline:
+        timeline.add(SCRIPTS, "of the update before", 90.0, 95.0)
+        watch = Stopwatch(timeline, num_slots=2)
+        with watch("rollout"):
+            timeline.add(GENERATION, "samples", 100.0, 102.0)
+            timeline.add(SCRIPTS, "a.py", 101.0, 104.0)
+            timeline.add(SCRIPTS, "b.py", 103.0, 105.0)
+            clock[0] = 105.0
+        with watch("update", TRAINING):
+            clock[0] = 108.0
+        with watch("sync", TRANSFER):
+            clock[0] = 110.0
+        found = watch.figures([make_experience([1] * 30, [2] * 5), make_experience([1] * 12, [2] * 3)])
+    assert found == {
+        "time/rollout_seconds": 5.0,
+        "time/update_seconds": 3.0,
+        "time/sync_seconds": 2.0,
+        "time/total_seconds": 10.0,
+        "time/response_tokens_per_second": 0.8,
+        "time/tokens_per_second": 5.0,
+        "time/busy_generation_seconds": 2.0,
+        "time/idle_generation_seconds": 8.0,
+        "time/busy_scripts_seconds": 4.0,
+        "time/idle_scripts_seconds": 6.0,
+        "time/busy_training_seconds": 3.0,
+        "time/idle_training_seconds": 7.0,
+        "time/busy_weight_transfer_seconds": 2.0,
+        "time/idle_weight_transfer_seconds": 8.0,
+        "time/script_slots_share": 0.25,
+    }
+
+
+def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None:
+    watch = Stopwatch(None)
+    with watch("update", TRAINING):
+        clock[0] = 104.0
+    found = watch.figures([])
+    assert found["time/update_seconds"] == found["time/total_seconds"] == 4.0
+    assert not any("busy" in name for name in found)
