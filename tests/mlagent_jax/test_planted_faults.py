@@ -25,11 +25,11 @@ CONFIG = PPO(
     advantage="leave_one_out",
     temperature=0.8,
     max_response_tokens=16,
-    row_length=384,
+    row_length=400,
     predictions_per_row=128,
     rows_per_micro_batch=1,
 )
-PROMPTS = [[(37 * i + 11 * j) % 500 for i in range(150)] for j in range(2)]
+PROMPTS = [[(37 * i + 11 * j) % 500 for i in range(300)] for j in range(2)]
 SAMPLES = 4
 
 
@@ -99,7 +99,7 @@ def test_tokens_that_are_not_those_sampled_are_caught(
         return replace(each, response_ids=(*ids[:-1], (ids[-1] + 1) % 500)) if number == 3 else each
 
     experiences = [again(each, number) for number, each in enumerate(sampled())]
-    with pytest.raises(SamplerMismatch, match="furthest in sample 3 at depth 150 of trajectory 0"):
+    with pytest.raises(SamplerMismatch, match="furthest in sample 3 at depth 300 of trajectory 0"):
         learner.score(experiences, 0)
 
 
@@ -136,11 +136,16 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
     async def update_without(client: PolicyClient) -> None:
         await client.update_weights(policy_server.folder, 0)
 
-        async def nothing() -> None:
-            pass
+        post = client._post
+
+        async def without(path: str, body: object = None) -> object:
+            """vLLM empties the cache when it pauses, too, unless it is told not to."""
+            if path.startswith("/reset_prefix_cache"):
+                return {"success": True}
+            return await post(f"{path}&clear_cache=false" if path.startswith("/pause") else path, body)  # pyright: ignore[reportArgumentType]
 
         with monkeypatch.context() as patch:
-            patch.setattr(client, "_empty_prefix_cache", nothing)
+            patch.setattr(client, "_post", without)
             await update(client)
 
     newer.score(sampled(before=update), 1)
