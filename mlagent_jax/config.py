@@ -221,6 +221,9 @@ class PPO:
     """Actions sampled from each state."""
     max_response_tokens: Count = 128
     """Tokens of an action at most."""
+    max_staleness: CountOrZero = 0
+    """Updates by which actions may begin early, while the learner works: 0 waits for each update's weights, as the
+    paper does; 1 samples and runs scripts beside the learner, from weights one update old."""
     row_length: Count = 1792
     """Tokens of a training row: a shared history and the responses to its states."""
     predictions_per_row: Count | None = None

@@ -112,6 +112,11 @@ def _check_credit(ppo: PPO) -> None:
         )
     if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
         raise ConfigError("ppo.kl_in=loss with ppo.kl_estimator=k1 has no gradient on average; use ppo.kl_estimator=k2")
+    if ppo.max_staleness and ppo.importance_limit is None:
+        raise ConfigError(
+            f"ppo.max_staleness={ppo.max_staleness} has actions of older weights, which ppo.importance_limit=null does "
+            "not correct; set ppo.importance_limit=2.0"
+        )
     if ppo.critic == "shared" and ppo.advantage != "gae":
         raise ConfigError(f"ppo.critic=shared: ppo.advantage={ppo.advantage} has no critic; use ppo.advantage=gae")
     if ppo.critic == "shared" and ppo.critic_warmup_updates:

@@ -35,19 +35,26 @@ class Background:
         return asyncio.run_coroutine_threadsafe(coro, self._loop)
 
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Returns the coroutine's result, blocking the caller until it is there.
+        """Returns the coroutine's result, blocking the caller until it is there; raises as `wait` does."""
+        return self.wait(self.submit(coro))
+
+    def wait(self, future: "Future[T]") -> T:
+        """Returns the result of a future that `submit` gave, blocking the caller until it is there.
 
         An interrupt of the caller (KeyboardInterrupt above all) cancels the coroutine and waits for it to clean up, so
         that no sandbox outlives the call, and is then raised on.
         """
-        future = self.submit(coro)
         try:
             return future.result()
         except BaseException:
-            if not future.done():
-                future.cancel()
-                self._settle()
+            self.cancel(future)
             raise
+
+    def cancel(self, future: "Future[Any]") -> None:
+        """Cancels a coroutine that is not done, and waits for it to clean up."""
+        if not future.done():
+            future.cancel()
+            self._settle()
 
     def close(self) -> None:
         """Cancels everything still running, waits for it to clean up and ends the thread; safe to call twice."""

@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.accounting import Stopwatch
+from mlagent_jax.ppo.ahead import Ahead
 from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
 from mlagent_jax.ppo.sampler_gap import allowed_gap
 from mlagent_jax.progress import Reporter
@@ -84,13 +86,12 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
             learner.state, first = LearnerState(*saved[0]), saved[1]["update"]
             saved_at = first
         log.rewind("ppo/update", first - 1)
-        if rollouts is not None and isinstance(rollouts.pool, EvolvingPool):
-            for update in range(first):  # from their journals: the pool becomes what it was
-                act(config, rollouts, run_dir, update)
         push(sync, learner, rollouts, first)
-        with reporter.bar("ppo", ppo.num_updates, first) as bar:
+        with reporter.bar("ppo", ppo.num_updates, first) as bar, look_ahead(config, rollouts, run_dir) as ahead:
+            if ahead is not None:
+                ahead.skip(first)
             for update in range(first, ppo.num_updates):
-                figures = one_update(config, learner, sync, rollouts, run_dir, update)
+                figures = one_update(config, learner, sync, rollouts, ahead, update)
                 if figures is None:
                     if update > saved_at:
                         checkpoints.save(update, learner.state, {"update": update})
@@ -142,32 +143,34 @@ def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version:
         rollouts.background.run(sync.give(written, version))
 
 
-def draw_states(config: Config, pool: StatePool | EvolvingPool, update: int) -> list[PoolState]:
-    """Returns the states of one update, a function of the seed and the update's number."""
-    rng = random.Random(f"{config.seed}/ppo/states/{update}")
-    return pool.sample_groups(config.ppo.trajectories_per_update, config.ppo.states_per_trajectory, rng)
+@contextmanager
+def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> Iterator[Ahead | None]:
+    """Yields the actions of the updates, those of their journals first; None on the processes that do not lead."""
+    if rollouts is None:
+        yield None
+        return
+    ppo = config.ppo
 
+    def draw(update: int) -> list[PoolState]:
+        rng = random.Random(f"{config.seed}/ppo/states/{update}")
+        return rollouts.pool.sample_groups(ppo.trajectories_per_update, ppo.states_per_trajectory, rng)
 
-def act(config: Config, rollouts: Rollouts, run_dir: RunDir, update: int) -> list[Experience]:
-    """Returns the actions of one update and what each earned, those of its journal first."""
-    states = draw_states(config, rollouts.pool, update)
-    with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
-        experiences = rollouts.background.run(
-            roll_out(
+    async def act(states: Sequence[PoolState], update: int) -> list[Experience]:
+        with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
+            return await roll_out(
                 rollouts.environment,
                 TimedPolicy(rollouts.client, rollouts.timeline),
                 rollouts.tokenizer,
                 states,
-                num_samples=config.ppo.samples_per_state,
+                num_samples=ppo.samples_per_state,
                 seed=config.seed,
                 update=update,
                 rules=config.reward,
                 journal=journal,
             )
-        )
-    if isinstance(rollouts.pool, EvolvingPool):
-        rollouts.pool.learn(update, states, experiences)
-    return experiences
+
+    with Ahead(rollouts.background, rollouts.pool, draw, act, ppo.max_staleness) as ahead:
+        yield ahead
 
 
 def _encode(experiences: Sequence[Experience] | None) -> list[Any] | None:
@@ -181,7 +184,7 @@ def _decode(records: Sequence[Any] | None) -> list[Experience] | None:
 
 
 def one_update(
-    config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts | None, run_dir: RunDir, update: int
+    config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts | None, ahead: Ahead | None, update: int
 ) -> dict[str, float] | None:
     """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
 
@@ -190,10 +193,10 @@ def one_update(
     watch = Stopwatch(rollouts.timeline, rollouts.num_slots) if rollouts else Stopwatch(None)
 
     def act_here() -> list[Experience] | None:
-        assert rollouts is not None, "process 0 acts"
+        assert ahead is not None, "process 0 acts"
         try:
             with preemption.at_once():
-                return act(config, rollouts, run_dir, update)
+                return ahead.take(update, config.ppo.num_updates)
         except preemption.Preempted:
             return None
 

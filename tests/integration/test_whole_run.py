@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout.supervisor import TEMP_PREFIX
+from rollout.timeline import RESOURCES
 from rollout.trajectories import from_record, read_trajectories, to_record
 
 SETTINGS = [
@@ -140,7 +141,8 @@ def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path
     environment = {**os.environ, "TMPDIR": str(temporary)}
     shared_memory = set(os.listdir("/dev/shm"))
     sockets = set(Path("/tmp").glob(f"{TEMP_PREFIX}*"))
-    arguments = command(run_dir, "ppo.num_updates=6", "ppo.checkpoint_every=1", "ppo.states=evolving")
+    ahead = ("ppo.states=evolving", "ppo.max_staleness=1")  # with actions of the next update under way
+    arguments = command(run_dir, "ppo.num_updates=6", "ppo.checkpoint_every=1", *ahead)
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = run_dir / "metrics.jsonl"
     deadline = time.monotonic() + 300
@@ -165,6 +167,12 @@ def test_a_run_that_is_killed_in_ppo_leaves_nothing_outside_and_goes_on(tmp_path
     assert "collect" not in done.stderr and "ppo: going on where it stopped" in done.stderr
     assert set(os.listdir(temporary)) <= caches and set(os.listdir("/dev/shm")) <= shared_memory
     assert (run_dir / "export" / "model.safetensors").exists()
+    updates = [line for line in map(json.loads, metrics.read_text().splitlines()) if "ppo/update" in line]
+    assert [line["ppo/update"] for line in updates] == list(range(6))
+    staleness = [line["sampler/staleness_mean"] for line in updates]
+    assert staleness[0] == 0.0 and all(0.0 <= each <= 1.0 for each in staleness) and max(staleness) > 0.5
+    trace = json.loads((run_dir / "timeline.json").read_text().rstrip().rstrip(",") + "]")
+    assert {event["cat"] for event in trace if event["ph"] == "X"} == set(RESOURCES)
 
 
 @pytest.mark.slow
