@@ -103,12 +103,23 @@ def _check_batches(config: Config) -> None:
             f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "
             "a state and its response must fit a row: make it at least as long"
         )
+    predictions = ppo.predictions_per_row or ppo.row_length // 2
+    if ppo.max_response_tokens > predictions:
+        raise ConfigError(
+            f"ppo.max_response_tokens={ppo.max_response_tokens} is more than the {predictions} predictions of a row; "
+            f"set ppo.predictions_per_row={ppo.max_response_tokens} or more"
+        )
 
 
 def _check_credit(ppo: PPO) -> None:
     if ppo.advantage != "gae" and ppo.samples_per_state == 1:
         raise ConfigError(
             f"ppo.advantage={ppo.advantage} compares a state's samples; set ppo.samples_per_state to 2 or more"
+        )
+    if ppo.advantage != "gae" and (ppo.gamma, ppo.lam) != (1.0, 1.0):
+        raise ConfigError(
+            f"ppo.gamma={ppo.gamma:g} and ppo.lam={ppo.lam:g}: ppo.advantage={ppo.advantage} takes whole returns; set "
+            "both to 1"
         )
     if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
         raise ConfigError("ppo.kl_in=loss with ppo.kl_estimator=k1 has no gradient on average; use ppo.kl_estimator=k2")

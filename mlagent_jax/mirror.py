@@ -3,6 +3,8 @@
 Nothing there is ever overwritten: what changed since the copy before goes to a folder of its own, a snapshot, and then
 `manifest.json` says of every file which snapshot has it. So the copy is always the one before or the one after. The run
 directory remembers the manifest it has, and two machines that work on one run find out.
+
+While a copy is fetched the run directory remembers from where: until it is whole, nothing else may be done with it.
 """
 
 import fnmatch
@@ -27,6 +29,8 @@ MANIFEST, REMEMBERED = "manifest.json", ".mirror.json"
 LEFT_OUT = (".*", "*.part", "log.*.txt", "tmp")  # what is one process's own or half-written; the last is a folder
 ATTEMPTS = 4
 NOTHING: dict[str, Any] = {"generation": 0, "snapshot": "", "files": {}}
+FETCHED_FROM = "fetched_from"  # in what is remembered while a copy is fetched: its URL
+LAST = ("blobs", "cache")  # to be looked through last: what journals speak of is written before them
 
 # By path in the run directory: size, time of change in ns, and, in a manifest, the snapshot that has the file.
 Files = Mapping[str, list[Any]]
@@ -50,8 +54,12 @@ class Mirror:
             ConfigError: if the folder holds another run, or a newer one than the copy.
             InfrastructureError: if the store fails for good.
         """
+        require_whole(self.folder, self.url)
         there, here, now = self._manifest(), self._remembered(), self._scan()
-        if there["snapshot"] == (here or NOTHING)["snapshot"]:
+        if there["snapshot"] == (here or NOTHING)["snapshot"] and FETCHED_FROM not in (here or NOTHING):
+            return 0
+        if there == NOTHING and here is not None and FETCHED_FROM not in here:
+            self._remember(NOTHING)  # a new mirror: all is copied there
             return 0
         if here is None and now:
             raise ConfigError(
@@ -61,11 +69,12 @@ class Mirror:
             raise ConfigError(
                 f"mirror={self.url} is older than {self.folder}, which was copied there before; give another mirror"
             )
-        self._remember(NOTHING)  # what is cut off here is begun again
+        self._remember({**NOTHING, FETCHED_FROM: self.url})  # what is cut off here is begun again
         missing = [path for path, state in there["files"].items() if now.get(path) != state[:2]]
         self._get({path: there["files"][path] for path in missing})
         for path in now.keys() - there["files"].keys():
             (self.folder / path).unlink()
+        self._remove_empty_folders()
         self._remember(there)
         return len(missing)
 
@@ -81,16 +90,20 @@ class Mirror:
         changed = [path for path, state in now.items() if path not in known or known[path][:2] != state]
         if not changed and now.keys() == known.keys():
             return
-        if self._manifest()["snapshot"] != before["snapshot"]:
-            raise ConfigError(f"mirror={self.url} was written by another machine; end one of the two")
+        self._require_unchanged(before)
         generation = before["generation"] + 1
         snapshot = f"{generation:06d}-{secrets.token_hex(4)}"
         files = {path: known.get(path, []) for path in now} | {path: [*now[path], snapshot] for path in changed}
         after = {"generation": generation, "snapshot": snapshot, "files": files}
         self._put(changed, snapshot)
+        self._require_unchanged(before)  # another machine may have written while this one copied
         self._try(lambda: self._store.pipe_file(f"{self._root}/{MANIFEST}", json.dumps(after).encode()))
         self._remember(after)
-        self._try(lambda: self._remove_unused(known, files))
+        self._try(lambda: self._remove_unused(known, files, before["generation"]))
+
+    def _require_unchanged(self, before: Mapping[str, Any]) -> None:
+        if self._manifest()["snapshot"] != before["snapshot"]:
+            raise ConfigError(f"mirror={self.url} was written by another machine; end one of the two")
 
     def _at(self, path: str, snapshot: str) -> str:
         return f"{self._root}/{snapshot}/{path}"
@@ -122,11 +135,11 @@ class Mirror:
 
         self._try(put)
 
-    def _remove_unused(self, before: Files, after: Files) -> None:
-        """Removes what only the copy before had, and the snapshots that pushes left which were cut off."""
+    def _remove_unused(self, before: Files, after: Files, generation: int) -> None:
+        """Removes what only the copy before had, and what pushes up to its generation left that were cut off."""
         used = {snapshot for *_, snapshot in after.values()}
         for name in self._snapshots():
-            if name not in used:
+            if name not in used and int(name.partition("-")[0]) <= generation:
                 self._store.rm(f"{self._root}/{name}", recursive=True)
         for path, state in before.items():
             old = self._at(path, state[-1])
@@ -141,13 +154,19 @@ class Mirror:
     def _scan(self) -> Files:
         found = {}
         for parent, folders, names in os.walk(self.folder):
-            folders[:] = [name for name in folders if not _is_left_out(name)]
+            folders[:] = sorted((name for name in folders if not _is_left_out(name)), key=LAST.__contains__)
             for name in names:
                 if not _is_left_out(name):
                     path = Path(parent, name)
                     state = path.stat()
                     found[str(path.relative_to(self.folder))] = [state.st_size, state.st_mtime_ns]
         return found
+
+    def _remove_empty_folders(self) -> None:
+        """Removes what fetching left empty: a checkpoint of another machine must not look like one of its own."""
+        for parent, _, _ in os.walk(self.folder, topdown=False):
+            if Path(parent) != self.folder and not os.listdir(parent):
+                os.rmdir(parent)
 
     def _manifest(self) -> dict[str, Any]:
         def read() -> dict[str, Any]:
@@ -159,10 +178,7 @@ class Mirror:
         return self._try(read)
 
     def _remembered(self) -> dict[str, Any] | None:
-        try:
-            return json.loads((self.folder / REMEMBERED).read_text())
-        except FileNotFoundError:
-            return None
+        return _remembered(self.folder)
 
     def _remember(self, manifest: Mapping[str, Any]) -> None:
         write_atomically(self.folder / REMEMBERED, json.dumps(manifest).encode())
@@ -177,6 +193,20 @@ class Mirror:
             raise InfrastructureError(
                 f"mirror={self.url} failed {ATTEMPTS} times: {type(error).__name__}: {words}"
             ) from error
+
+
+def require_whole(folder: Path, url: str | None) -> None:
+    """Raises ConfigError if a copy was being fetched into `folder`, and it is not to be gone on with from `url`."""
+    origin = (_remembered(folder) or NOTHING).get(FETCHED_FROM)
+    if origin not in (None, url):
+        raise ConfigError(f"{folder} is only a part of the copy in {origin}; give mirror={origin}, or another run_dir")
+
+
+def _remembered(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / REMEMBERED).read_text())
+    except FileNotFoundError:
+        return None
 
 
 def _is_left_out(name: str) -> bool:

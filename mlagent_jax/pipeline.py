@@ -16,7 +16,7 @@ from mlagent_jax import distributed
 from mlagent_jax.config import Config, ConfigError, Mesh, Model
 from mlagent_jax.config_file import to_dict, to_yaml
 from mlagent_jax.logs import logging_to
-from mlagent_jax.mirror import Mirror
+from mlagent_jax.mirror import Mirror, require_whole
 from mlagent_jax.model.config import read_config
 from mlagent_jax.policy_server import PolicyServer, check_server
 from mlagent_jax.progress import Reporter, duration_text
@@ -76,6 +76,7 @@ def _follow(config: Config, run_dir: RunDir) -> None:
 def _lead(config: Config, names: Sequence[str], run_dir: RunDir, reporter: Reporter) -> None:
     with ExitStack() as stack:
         stack.enter_context(run_dir.lock())
+        require_whole(run_dir.root, config.mirror)
         if run_dir.mirror is not None and (count := run_dir.mirror.pull()):
             reporter.note(f"{count} files from {config.mirror}")
         stack.callback(run_dir.share)

@@ -62,6 +62,7 @@ class PolicyClient:
         self.stop_ids = list(stop_ids)
         self.version = 0
         self._served_tensors: dict[str, tuple[int, ...]] = {}
+        self._withdrawn: set[str] = set()  # versions that failed their proof
         self._files: list[Path] = []  # of the weights that serve, where they are known
         self._updating = asyncio.Lock()
         self._http = httpx.AsyncClient(
@@ -137,8 +138,11 @@ class PolicyClient:
                 },
             },
         )
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-        return [_completion(choice) for choice in choices]
+        async with self._updating:  # weights under way are proven, or withdrawn, before what they wrote is returned
+            choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+            if any(span["version"] in self._withdrawn for choice in choices for span in choice["weight_versions"]):
+                raise ServerError("a response was sampled from weights that failed their proof")
+            return [_completion(choice) for choice in choices]
 
     async def score(self, token_ids: Sequence[int]) -> list[float]:
         """Returns the log-probability at temperature 1 of every token but the first, given those before it."""
@@ -178,7 +182,9 @@ class PolicyClient:
                 if canary is not None:
                     await verify_weights(self, [(canary.token_ids, canary.logprobs)], canary.tolerance)
             except ServerError as error:
+                self._withdrawn.add(str(version))
                 raise ServerError(f"{error}; {await self._go_back()}") from None
+            self._withdrawn.discard(str(version))
             self.version, self._files = version, files
 
     async def _go_back(self) -> str:

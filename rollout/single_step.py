@@ -99,7 +99,7 @@ async def roll_out(
 
     Responses that are equal in one state are done once. An action whose infrastructure failed is masked: its reward
     is None. With a journal every finished action is appended first, and those that it has for this update are taken
-    from it; what is missing is sampled anew with the same seeds.
+    from it, unless all of them are masked; what is missing is sampled anew with the same seeds.
 
     Raises:
         ServerError: when the policy does not answer.
@@ -117,6 +117,8 @@ async def roll_out(
                     "remove it to roll the update out again"
                 )
             recorded[index][experience.sample] = experience
+    if all(each.reward is None for done in recorded.values() for each in done.values()):
+        recorded.clear()  # nothing is known of any: whatever was wrong then, all are tried again
 
     async def act_in(index: int) -> list[Experience]:
         done = recorded[index]

@@ -36,7 +36,8 @@ class Stopwatch:
         """Returns seconds of phases and resources, and tokens a second over the whole update, flat.
 
         A resource is busy while any of its work is under way, and idle for the rest. Scripts also have the share of
-        all slots that were in use. Tokens are those of the responses, and with their states.
+        all slots that were in use. What is still under way at the end counts in the update in which it ends, from that
+        one's begin on. Tokens are those of the responses, and with their states.
         """
         ended = time.time()
         total = ended - self._began
@@ -53,5 +54,5 @@ class Stopwatch:
             busy = busy_seconds(spans.get(resource, []), self._began, ended)
             name = resource.replace(" ", "_")
             found |= {f"time/busy_{name}_seconds": busy, f"time/idle_{name}_seconds": total - busy}
-        running = sum(end - start for start, end in spans.get(SCRIPTS, []))
+        running = sum(busy_seconds([span], self._began, ended) for span in spans.get(SCRIPTS, []))
         return found | {"time/script_slots_share": running / (self._num_slots * total)}

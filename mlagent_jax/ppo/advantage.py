@@ -65,13 +65,15 @@ def normalized_group_advantages(
 ) -> Float[Array, "R T"]:
     """Returns `group_advantages` over the standard deviation of G_{.,0} within the group (GRPO, arXiv 2402.03300).
 
-    States whose responses earn nearly the same then count as much as others: the gradient is biased towards them.
+    States whose responses earn nearly the same then count as much as others: the gradient is biased towards them. Where
+    all earn the same, or there is only one response, it is 0.
     """
     total = returns_to_go(rewards)[:, 0]
     size = jnp.sum(groups, axis=1)
     centred = total - groups.T @ (groups @ total / size)
     deviation = jnp.sqrt(groups @ jnp.square(centred) / size)
-    return group_advantages(rewards, mask, groups) / (groups.T @ deviation + 1e-4)[:, None]
+    scale = jnp.where(deviation > 1e-4, 1.0 / (deviation + 1e-4), 0.0)
+    return group_advantages(rewards, mask, groups) * (groups.T @ scale)[:, None]
 
 
 def leave_one_out_advantages(

@@ -27,6 +27,7 @@ def test_phases_and_resources_of_an_update_by_hand(
         watch = Stopwatch(timeline, num_slots=2)
         with watch("rollout"):
             timeline.add(GENERATION, "samples", 100.0, 102.0)
+            timeline.add(SCRIPTS, "begun before", 40.0, 100.0)
             timeline.add(SCRIPTS, "a.py", 101.0, 104.0)
             timeline.add(SCRIPTS, "b.py", 103.0, 105.0)
             clock[0] = 105.0

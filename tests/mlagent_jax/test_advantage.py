@@ -119,7 +119,13 @@ def test_normalized_advantages_have_deviation_one_in_each_group_and_ignore_the_s
     np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(found.std(axis=1), 1, rtol=5e-3)
     equal = normalized(f32(np.full((8, 1), 0.3)), mask, groups)
-    np.testing.assert_allclose(equal, 0, atol=1e-3)  # all earned the same: nothing to learn
+    np.testing.assert_allclose(equal, 0)  # all earned the same: nothing to learn
+
+
+def test_normalized_advantages_do_not_blow_up_a_kl_where_there_is_nothing_to_compare() -> None:
+    """Equal responses, and one alone, each with the same penalty on both of its tokens."""
+    rewards, mask = f32([[-0.1, 0.4]] * 3), f32(np.ones((3, 2)))
+    np.testing.assert_allclose(normalized(rewards, mask, f32([[1, 1, 0], [0, 0, 1]])), 0)
 
 
 def test_whitened_values_have_mean_zero_and_deviation_one_where_they_count() -> None:

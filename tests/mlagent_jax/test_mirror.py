@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from mlagent_jax.config import ConfigError
-from mlagent_jax.mirror import ATTEMPTS, MANIFEST, Mirror
+from mlagent_jax.mirror import ATTEMPTS, MANIFEST, Mirror, require_whole
 from rollout.errors import InfrastructureError
 
 
@@ -119,13 +119,15 @@ def test_copy_that_was_cut_off_is_the_one_before(
     assert pulled(bucket, tmp_path / "there") == {"checkpoints/1/state": "one", "journal": "1"}
     mirror.push()
     assert pulled(bucket, tmp_path / "there") == contents(here)
+    write(here, {"journal": "1, 2, 3"})
+    mirror.push()
     copied = [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
     assert {path.name: path.read_text() for path in copied if path.name != MANIFEST} == {
         "a": "two",
         "b": "two",
-        "journal": "1, 2",
+        "journal": "1, 2, 3",
     }
-    assert len(copied) == 4  # what the push left that was cut off is gone
+    assert len(copied) == 4  # what the push left that was cut off is gone by the next but one
 
 
 def test_log_that_grows_while_it_is_copied_comes_as_it_was(
@@ -171,7 +173,13 @@ def test_fetching_that_was_cut_off_is_begun_again(tmp_path: Path, bucket: str, m
         with pytest.raises(KeyboardInterrupt):
             mirror.pull()
     assert len(contents(there)) == 1
+    for url in (None, f"{bucket}2"):
+        with pytest.raises(ConfigError, match=f"only a part of the copy in {bucket}; give mirror="):
+            require_whole(there, url)
+    with pytest.raises(ConfigError, match="only a part of the copy"):
+        Mirror(f"{bucket}2", there).pull()
     assert pulled(bucket, there) == {"a": "1", "b": "2"}
+    require_whole(there, None)
 
 
 def test_short_failure_of_the_store_is_sat_out(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,8 +210,6 @@ def test_folder_of_another_run_is_left_alone(tmp_path: Path, bucket: str) -> Non
         Mirror(bucket, tmp_path / "other").pull()
     assert contents(tmp_path / "other") == {"b": "2"}
     fsspec.filesystem("file").rm(str(tmp_path / "bucket/run" / MANIFEST))
-    with pytest.raises(ConfigError, match="is older than"):
-        Mirror(bucket, tmp_path / "here").pull()
     Mirror(bucket, tmp_path / "other").push()  # the first copy of another run
     with pytest.raises(ConfigError, match="is older than"):
         Mirror(bucket, tmp_path / "here").pull()
@@ -213,3 +219,67 @@ def test_folder_of_another_run_is_left_alone(tmp_path: Path, bucket: str) -> Non
 def test_url_that_nothing_here_understands_is_refused(url: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         Mirror(url, tmp_path)
+
+
+def test_run_may_go_to_a_new_mirror(tmp_path: Path, bucket: str) -> None:
+    write(tmp_path / "here", {"a": "1"})
+    Mirror(bucket, tmp_path / "here").push()
+    other = Mirror(f"{bucket}2", tmp_path / "here")
+    assert other.pull() == 0
+    other.push()
+    assert pulled(f"{bucket}2", tmp_path / "there") == {"a": "1"}
+
+
+def test_checkpoint_that_only_this_machine_had_leaves_no_folder(tmp_path: Path, bucket: str) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    write(here, {"checkpoints/4/state": "four"})
+    Mirror(bucket, here).push()
+    pulled(bucket, there)
+    write(here, {"checkpoints/8/state": "never copied"})  # and this machine is gone
+    write(there, {"checkpoints/6/state": "six"})
+    Mirror(bucket, there).push()
+    assert pulled(bucket, here) == {"checkpoints/4/state": "four", "checkpoints/6/state": "six"}
+    assert sorted(path.name for path in (here / "checkpoints").iterdir()) == ["4", "6"]
+
+
+def test_machine_that_was_overtaken_while_it_copied_is_told(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "here", {"a": "1"})
+    Mirror(bucket, tmp_path / "here").push()
+    pulled(bucket, tmp_path / "there")
+    write(tmp_path / "here", {"a": "22"})
+    write(tmp_path / "there", {"a": "333"})
+    slow, quick = Mirror(bucket, tmp_path / "here"), Mirror(bucket, tmp_path / "there")
+    put = slow._put
+
+    def overtaken(paths: list[str], snapshot: str) -> None:
+        put(paths, snapshot)
+        quick.push()
+
+    monkeypatch.setattr(slow, "_put", overtaken)
+    with pytest.raises(ConfigError, match="was written by another machine"):
+        slow.push()
+    assert pulled(bucket, tmp_path / "third") == {"a": "333"}
+
+
+def test_what_journals_speak_of_is_looked_for_after_them(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An action that ends while the folder is scanned: its files are in the copy if its line in the journal is."""
+    here = tmp_path / "here"
+    write(here, {"blobs/ab/old": "", "cache/x": "", "ppo/actions/0.jsonl": ""})
+    stat = Path.stat
+
+    def acting(path: Path, **options: Any) -> Any:
+        if path.name == "old" and not (here / "blobs/ab/new").exists():
+            write(here, {"ppo/actions/0.jsonl": "new"})
+            (here / "blobs/zz").mkdir()
+            write(here, {"blobs/zz/new": ""})
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", acting)
+    Mirror(bucket, here).push()
+    monkeypatch.undo()
+    found = pulled(bucket, tmp_path / "there")
+    assert "new" not in found["ppo/actions/0.jsonl"] or "blobs/zz/new" in found

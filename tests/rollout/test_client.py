@@ -249,6 +249,23 @@ def test_an_update_that_fails_leaves_the_weights_before(policy_server, tmp_path,
 
 
 @pytest.mark.vllm
+def test_what_unproven_weights_wrote_is_never_returned(policy_server):
+    async def body(client: PolicyClient):
+        await client.update_weights(policy_server.folder, 6)
+        running = asyncio.create_task(client.sample(PROMPT, num_samples=2, seed=1))
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        with pytest.raises(ServerError, match="version 6 serves again"):
+            await client.update_weights(policy_server.other, 7, canary=canary(policy_server.folder))
+        with pytest.raises(ServerError, match="weights that failed their proof"):
+            await running
+        await client.update_weights(policy_server.other, 7, canary=canary(policy_server.other))
+        assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 7
+
+    policy_server.run(body, max_tokens=600)
+
+
+@pytest.mark.vllm
 def test_nothing_is_sampled_where_the_weights_before_are_gone_too(policy_server, tmp_path, monkeypatch):
     first = save_changed(tmp_path / "first", policy_server.folder, lambda tensors: tensors)
 

@@ -88,6 +88,15 @@ def test_what_the_infrastructure_lost_is_masked(toys, states: list[PoolState]):
     assert reward_figures(experiences) == {"masked_share": 1.0}
 
 
+def test_an_update_that_was_lost_whole_is_done_again(toys, states: list[PoolState], tmp_path: Path):
+    policy = toys.policy([toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)])
+    toys.executor.faults = [ExecutorError("lost")] * 2
+    for expected in ([None] * 4, [pytest.approx(0.8)] * 4, [pytest.approx(0.8)] * 4):
+        with Journal(tmp_path / "actions.jsonl") as journal:
+            assert [one.reward for one in run(toys, policy, states[:1], journal=journal)] == expected
+    assert len(policy.calls) == 2
+
+
 def test_an_interrupted_update_takes_what_is_journalled_and_redoes_the_rest(toys, states, tmp_path: Path):
     policy = toys.policy(["nonsense", toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)])
     path = tmp_path / "actions.jsonl"
