@@ -15,16 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.recipes import EPISODE, TASK_PYTHON
+from benchmarks.recipes import EPISODE, TASK_PYTHON, run_script
 from rollout.background import Background, gather
 from rollout.coder import RecipeCoder
 from rollout.executor import make_executor
 from rollout.expert import recipes_for
 from rollout.recipes import Cannot, apply
 from rollout.step import Environment
-from rollout.types import Snapshot
 from rollout.workspace import BlobStore
-from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 
@@ -47,11 +45,7 @@ def seeded_scripts(task: Task) -> dict[str, str]:
 
 async def score(environment: Environment, instance: Instance, source: str, seed: int) -> float | None:
     """Returns the hidden score of a script under a seed, None if it leaves no valid submission."""
-    start = environment.start(instance)
-    script = environment.store.put(SEED.sub(f"random_state={seed}", source).encode())
-    ready = Snapshot({**start.files, EPISODE.script: script}, start.metric, None, start.best_script, start.best_score)
-    run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": EPISODE.script}))
-    return (await environment.step(instance, ready, run)).feedback.metric
+    return (await run_script(environment, instance, SEED.sub(f"random_state={seed}", source))).feedback.metric
 
 
 async def deviations(environment: Environment, task: Task, num_seeds: int) -> dict[str, float]:

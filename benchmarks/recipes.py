@@ -16,7 +16,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rollout.background import Background, gather
@@ -24,10 +24,11 @@ from rollout.coder import RecipeCoder
 from rollout.executor import make_executor
 from rollout.expert import edit_meaning, read_state, recipes_for
 from rollout.recipes import RECIPES, Cannot, apply
-from rollout.step import Environment
+from rollout.step import Environment, StepResult
 from rollout.types import Snapshot
 from rollout.wording import word
 from rollout.workspace import BlobStore, write_atomically
+from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.feedback import Outcome
 from tasks.naming import Names
 from tasks.prompt import problem_text
@@ -73,15 +74,21 @@ async def improve(environment: Environment, instance: Instance) -> Snapshot:
             source = apply(source, [recipe])
         except Cannot:
             continue
+    ran = await run_script(environment, instance, source)
+    metric, validation = ran.feedback.metric, ran.feedback.validation
+    if metric is None or validation is None:
+        raise ValueError(f"the improved script of {instance.task.name} did not run: {ran.feedback.text}")
+    return replace(
+        ran.after, metric=ran.feedback.metric, best_script=EPISODE.script, best_score=ran.feedback.validation
+    )
+
+
+async def run_script(environment: Environment, instance: Instance, source: str) -> StepResult:
+    """Returns what comes of executing `source` in the place of the initial script."""
     start = environment.start(instance)
     files = {**start.files, EPISODE.script: environment.store.put(source.encode())}
-    ready = Snapshot(files, start.metric, None, start.best_script, start.best_score)
-    text = f'Action: Execute Script\nAction Input: {{"script_name": "{EPISODE.script}"}}'
-    fields = "Reflection: -\nResearch Plan and Status: -\nFact Check: -\nThought: -\n"
-    ran = await environment.step(instance, ready, fields + text)
-    if ran.feedback.metric is None or ran.feedback.validation is None:
-        raise ValueError(f"the improved script of {instance.task.name} did not run: {ran.feedback.text}")
-    return Snapshot(files, ran.feedback.metric, ran.feedback.metric, EPISODE.script, ran.feedback.validation)
+    run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": EPISODE.script}))
+    return await environment.step(instance, replace(start, files=files), run)
 
 
 async def measure_task(

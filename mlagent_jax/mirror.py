@@ -55,12 +55,13 @@ class Mirror:
             InfrastructureError: if the store fails for good.
         """
         require_whole(self.folder, self.url)
-        there, here, now = self._manifest(), self._remembered(), self._scan()
-        if there["snapshot"] == (here or NOTHING)["snapshot"] and FETCHED_FROM not in (here or NOTHING):
-            return 0
-        if there == NOTHING and here is not None and FETCHED_FROM not in here:
-            self._remember(NOTHING)  # a new mirror: all is copied there
-            return 0
+        there, here, now = self._manifest(), _remembered(self.folder), self._scan()
+        if FETCHED_FROM not in (here or NOTHING):
+            if there["snapshot"] == (here or NOTHING)["snapshot"]:
+                return 0
+            if there == NOTHING:
+                self._remember(NOTHING)  # a new mirror: all is copied there
+                return 0
         if here is None and now:
             raise ConfigError(
                 f"{self.folder} holds a run already, and mirror={self.url} another; give another run_dir or mirror"
@@ -85,7 +86,7 @@ class Mirror:
             ConfigError: if another machine has written to it meanwhile.
             InfrastructureError: if the store fails for good.
         """
-        before, now = self._remembered() or NOTHING, self._scan()
+        before, now = _remembered(self.folder) or NOTHING, self._scan()
         known = before["files"]
         changed = [path for path, state in now.items() if path not in known or known[path][:2] != state]
         if not changed and now.keys() == known.keys():
@@ -176,9 +177,6 @@ class Mirror:
                 return NOTHING
 
         return self._try(read)
-
-    def _remembered(self) -> dict[str, Any] | None:
-        return _remembered(self.folder)
 
     def _remember(self, manifest: Mapping[str, Any]) -> None:
         write_atomically(self.folder / REMEMBERED, json.dumps(manifest).encode())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rollout.single_step import Experience
-from rollout.state_pool import PoolState, StatePool, interleave, shuffled
+from rollout.state_pool import PoolState, StatePool, first_of_each, shuffled
 from tasks.action import FINAL_ANSWER
 from tasks.feedback import Outcome
 from tasks.state import State
@@ -60,12 +60,7 @@ class EvolvingPool:
             _draw(groups, [statistics.fmean(map(self.weight, states)) for states in groups], rng)
             for groups in shuffled(by_task.values(), rng)
         ]
-        groups = interleave(ranked)[:num_trajectories]
-        if len(groups) < num_trajectories:
-            raise ValueError(
-                f"the pool has {len(groups)} trajectories with {num_depths} or more states, expected "
-                f"{num_trajectories}; ask for fewer or collect more"
-            )
+        groups = first_of_each(ranked, num_trajectories, num_depths)
         chosen = (_draw(states, list(map(self.weight, states)), rng)[:num_depths] for states in groups)
         return [state for group in chosen for state in sorted(group, key=lambda state: state.depth)]
 

@@ -103,10 +103,10 @@ class StatePool:
         for state in self.states:
             cells[state.instance.task.name][state.depth].append(state)
         by_task = [
-            interleave([rng.sample(cell, len(cell)) for cell in shuffled(depths.values(), rng)])
+            _interleave([rng.sample(cell, len(cell)) for cell in shuffled(depths.values(), rng)])
             for depths in shuffled(cells.values(), rng)
         ]
-        return interleave(by_task)[:num_states]
+        return _interleave(by_task)[:num_states]
 
     def sample_groups(self, num_trajectories: int, num_depths: int, rng: random.Random) -> list[PoolState]:
         """Returns `num_depths` states of each of `num_trajectories` trajectories, spread evenly over tasks.
@@ -124,12 +124,7 @@ class StatePool:
             shuffled([states for states in trajectories.values() if len(states) >= num_depths], rng)
             for trajectories in shuffled(by_task.values(), rng)
         ]
-        groups = interleave(eligible)[:num_trajectories]
-        if len(groups) < num_trajectories:
-            raise ValueError(
-                f"the pool has {len(groups)} trajectories with {num_depths} or more states, expected "
-                f"{num_trajectories}; ask for fewer or collect more"
-            )
+        groups = first_of_each(eligible, num_trajectories, num_depths)
         chosen = (sorted(rng.sample(group, num_depths), key=lambda state: state.depth) for group in groups)
         return [state for group in chosen for state in group]
 
@@ -140,7 +135,22 @@ def shuffled(items: Iterable, rng: random.Random) -> list:
     return rng.sample(listed, len(listed))
 
 
-def interleave(lists: Sequence[list]) -> list:
+def first_of_each(ranked: Sequence[list], num_trajectories: int, num_depths: int) -> list[list[PoolState]]:
+    """Returns the first trajectories of every task in turn, from those with `num_depths` states or more by task.
+
+    Raises:
+        ValueError: where there are fewer than `num_trajectories` in all.
+    """
+    groups = _interleave(ranked)[:num_trajectories]
+    if len(groups) < num_trajectories:
+        raise ValueError(
+            f"the pool has {len(groups)} trajectories with {num_depths} or more states, expected "
+            f"{num_trajectories}; ask for fewer or collect more"
+        )
+    return groups
+
+
+def _interleave(lists: Sequence[list]) -> list:
     """Returns the first items of all lists, then the second ones, and so on."""
     longest = max(map(len, lists), default=0)
     return [items[index] for index in range(longest) for items in lists if index < len(items)]

@@ -1,7 +1,8 @@
 """The one real policy server that all tests marked `vllm` share, and the small checkpoints it serves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,8 @@ from hypothesis import settings
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.client import PolicyClient
 from rollout.server import ServerOptions, ServerProcess
+from rollout.single_step import Experience
+from tasks.feedback import Outcome
 from tasks.prompt import SYSTEM
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failure by load or by chance
@@ -20,6 +23,7 @@ settings.load_profile("repeatable")
 T = TypeVar("T")
 VOCAB_SIZE = 512
 MAX_MODEL_LEN = 1024
+NUM_TOKENS = 64  # of the vocabulary that made-up experiences are of
 
 
 def write_checkpoint(folder: Path, seed: int) -> Path:
@@ -105,3 +109,33 @@ def policy_server(_policy_server: ServedPolicy) -> Iterator[ServedPolicy]:
             await client.update_weights(_policy_server.folder, 0)
 
     _policy_server.run(restore)
+
+
+def _make_experience(
+    prompt: Sequence[int], response: Sequence[int], reward: float | None = 0.0, *, trajectory_id: str = "one"
+) -> Experience:
+    """Returns a response to the state of so many tokens; the sampler's log-probs are a policy's that is all at sea."""
+    return Experience(
+        trajectory_id=trajectory_id,
+        depth=len(prompt),
+        task="toy",
+        sample=0,
+        prompt_ids=tuple(prompt),
+        response_ids=tuple(response),
+        logprobs=(-math.log(NUM_TOKENS),) * len(response),
+        policy_version=0,
+        finish_reason="stop",
+        outcome=Outcome.EDIT,
+        metric=None,
+        reward=reward,
+        seconds=0.0,
+        action="Edit Script",
+        instruction="",
+        repeated=False,
+        context={},
+    )
+
+
+@pytest.fixture(scope="session")
+def make_experience() -> Callable[..., Experience]:
+    return _make_experience

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any
 
 from rollout.background import Background
@@ -34,11 +33,9 @@ class Ahead:
 
     def skip(self, num_updates: int) -> None:
         """Goes past updates that were learnt from before, whose actions are all recorded."""
-        evolving = isinstance(self._pool, EvolvingPool)
-        for update in range(num_updates):
-            states = self._states(update) if evolving else []
-            if evolving:
-                self._to_learn[update] = states, self._background.run(self._act(states, update))
+        for update in range(num_updates) if isinstance(self._pool, EvolvingPool) else ():
+            states = self._states(update)
+            self._to_learn[update] = states, self._background.run(self._act(states, update))
         self._next = num_updates
 
     def take(self, update: int, num_updates: int) -> list[Experience]:
@@ -65,14 +62,6 @@ class Ahead:
         """Ends what is under way."""
         while self._under_way:
             self._background.cancel(self._under_way.popitem()[1][1])
-
-    def __enter__(self) -> "Ahead":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _states(self, update: int) -> list[PoolState]:
         known = update - 1 - self._max_staleness

@@ -1,7 +1,7 @@
 """Experiences as rows of tokens: responses to the states of one trajectory share their history."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -142,6 +142,12 @@ def by_response(packed: Packed, values: Sequence[np.ndarray], max_tokens: int) -
         found = table[place.row, place.predictions]
         result[index, : len(found)] = found
     return result
+
+
+def padded(responses: Iterable[Sequence[float]], max_tokens: int) -> Float[np.ndarray, "R T"]:
+    """Returns what is known of each token of each response as one row a response, padded with 0."""
+    rows = [np.pad(np.asarray(values, np.float32), (0, max_tokens - len(values))) for values in responses]
+    return np.stack(rows)
 
 
 def by_prediction(packed: Packed, values: Float[np.ndarray, "R T"], like: Sequence[Rows]) -> list[np.ndarray]:

@@ -25,11 +25,12 @@ from mlagent_jax.ppo.batch import (
     by_prediction,
     by_response,
     pack_experiences,
+    padded,
     stack_packed,
 )
 from mlagent_jax.ppo.credit import Credit, assign_credit
 from mlagent_jax.ppo.loss import importance_weights
-from mlagent_jax.ppo.sampler_gap import gap_figures, require_same_policy, sampler_logprobs
+from mlagent_jax.ppo.sampler_gap import gap_figures, require_same_policy
 from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy, make_policy_with_critic
 from mlagent_jax.rows import Rows
 from mlagent_jax.train_state import TrainState, make_state
@@ -131,7 +132,7 @@ class Learner:
         rows = stack_packed(packed, bucket, config.rows_per_micro_batch)
         placed = [place_batch(micro, self.mesh) for micro in rows]
         scoring = self._scoring(experiences, packed, placed)
-        sampler = sampler_logprobs(experiences, like=scoring.old)
+        sampler = padded((experience.logprobs for experience in experiences), config.max_response_tokens)
         require_same_policy(experiences, scoring.old - sampler, scoring.mask, version, self.max_logprob_gap)
         credit = assign_credit(config, experiences, *scoring)
         importance = np.ones_like(scoring.old)
@@ -182,9 +183,7 @@ class Learner:
             valued = [self.critic.score(self.state.critic.parameters, micro) for micro in rows]
         old = table([scores.logprobs for scores in ours])
         values = np.zeros_like(old) if valued[0].values is None else table([scores.values for scores in valued])
-        mask = np.zeros_like(old)
-        for index, experience in enumerate(experiences):
-            mask[index, : len(experience.response_ids)] = 1.0
+        mask = padded(([1.0] * len(experience.response_ids) for experience in experiences), old.shape[1])
         return Scoring(old, table([scores.logprobs for scores in reference]), values, mask)
 
 

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
 from mlagent_jax.weight_sync import WeightSync
-from rollout.background import Background
+from mlagent_jax.world import World
 from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
 from rollout.context_reading import context_shares
@@ -33,8 +33,7 @@ from rollout.evolving_pool import OWN, EvolvingPool
 from rollout.journal import Journal
 from rollout.single_step import Experience, from_record, reward_figures, roll_out, to_record
 from rollout.state_pool import PoolState, StatePool
-from rollout.step import Environment
-from rollout.timeline import TRAINING, TRANSFER, TimedPolicy, Timeline
+from rollout.timeline import TRAINING, TRANSFER, TimedPolicy
 
 
 @dataclass(frozen=True)
@@ -42,22 +41,16 @@ class Rollouts:
     """The learner's side of the environment.
 
     Attributes:
-        background: the loop that everything asynchronous runs on.
-        environment: where actions are done.
+        world: where actions are done.
         client: the policy server.
         tokenizer: the policy's.
         pool: the states to learn from.
-        num_slots: scripts that run at one time.
-        timeline: when what was at work.
     """
 
-    background: Background
-    environment: Environment
+    world: World
     client: PolicyClient
     tokenizer: ChatTokenizer
     pool: StatePool | EvolvingPool
-    num_slots: int
-    timeline: Timeline
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts | None) -> dict[str, Any]:
@@ -140,7 +133,7 @@ def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version:
     """Makes the policy as it is now what the server samples from; every process has a part of the weights."""
     written = sync.write(learner.model())
     if rollouts is not None:
-        rollouts.background.run(sync.give(written, version))
+        rollouts.world.background.run(sync.give(written, version))
 
 
 @contextmanager
@@ -149,7 +142,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
     if rollouts is None:
         yield None
         return
-    ppo = config.ppo
+    ppo, world = config.ppo, rollouts.world
 
     def draw(update: int) -> list[PoolState]:
         rng = random.Random(f"{config.seed}/ppo/states/{update}")
@@ -158,8 +151,8 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
     async def act(states: Sequence[PoolState], update: int) -> list[Experience]:
         with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
             return await roll_out(
-                rollouts.environment,
-                TimedPolicy(rollouts.client, rollouts.timeline),
+                world.environment,
+                TimedPolicy(rollouts.client, world.timeline),
                 rollouts.tokenizer,
                 states,
                 num_samples=ppo.samples_per_state,
@@ -169,7 +162,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
                 journal=journal,
             )
 
-    with Ahead(rollouts.background, rollouts.pool, draw, act, ppo.max_staleness) as ahead:
+    with closing(Ahead(world.background, rollouts.pool, draw, act, ppo.max_staleness)) as ahead:
         yield ahead
 
 
@@ -190,7 +183,7 @@ def one_update(
 
     None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
     """
-    watch = Stopwatch(rollouts.timeline, rollouts.num_slots) if rollouts else Stopwatch(None)
+    watch = Stopwatch(rollouts.world.timeline, rollouts.world.num_slots) if rollouts else Stopwatch(None)
 
     def act_here() -> list[Experience] | None:
         assert ahead is not None, "process 0 acts"

@@ -24,14 +24,6 @@ def allowed_gap(config: Config) -> float:
     return max(LIMITS.get(dtype, LIMITS["bfloat16"]) for dtype in (config.model.dtype, config.server.dtype))
 
 
-def sampler_logprobs(experiences: Sequence[Experience], like: Float[np.ndarray, "R T"]) -> Float[np.ndarray, "R T"]:
-    """Returns what the sampler gave each token, padded with 0."""
-    result = np.zeros_like(like)
-    for index, experience in enumerate(experiences):
-        result[index, : len(experience.logprobs)] = experience.logprobs
-    return result
-
-
 def gap_figures(gap: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"]) -> dict[str, float]:
     """Returns mean, 95th percentile and maximum of the absolute gap over all tokens."""
     size = np.abs(gap)[mask > 0]

@@ -26,9 +26,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
     tokenizer = ChatTokenizer(run_dir.tokenizer)
     pool = make_pool(config, run_dir, world, tokenizer)
     with connected(config, tokenizer, world, server) as client:
-        rollouts = loop.Rollouts(
-            world.background, world.environment, client, tokenizer, pool, world.num_slots, world.timeline
-        )
+        rollouts = loop.Rollouts(world, client, tokenizer, pool)
         distributed.call("ppo")  # not before the server answers: the others wait only for one another from now on
         figures = loop.run(config, run_dir, reporter, rollouts)
     return {"pool_states": len(pool), **figures}

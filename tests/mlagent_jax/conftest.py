@@ -1,6 +1,5 @@
 """Eight simulated devices, tiny networks, and the shapes of real Qwen2.5 checkpoints."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,8 +13,6 @@ from jax.sharding import Mesh
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.rows import Row, Rows, stack_rows
-from rollout.single_step import Experience
-from tasks.feedback import Outcome
 
 # Said before any array is made, or there would be one device; what names no mesh runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -211,31 +208,6 @@ def _num_programs(function: Any) -> int:
     return function._cache_size()
 
 
-def _make_experience(
-    prompt: Sequence[int], response: Sequence[int], reward: float | None = 0.0, *, trajectory_id: str = "one"
-) -> Experience:
-    """Returns a response to the state of so many tokens; the sampler's log-probs are a policy's that is all at sea."""
-    return Experience(
-        trajectory_id=trajectory_id,
-        depth=len(prompt),
-        task="toy",
-        sample=0,
-        prompt_ids=tuple(prompt),
-        response_ids=tuple(response),
-        logprobs=(-math.log(TINY.vocab_size),) * len(response),
-        policy_version=0,
-        finish_reason="stop",
-        outcome=Outcome.EDIT,
-        metric=None,
-        reward=reward,
-        seconds=0.0,
-        action="Edit Script",
-        instruction="",
-        repeated=False,
-        context={},
-    )
-
-
 @pytest.fixture(scope="session")
 def tiny_config() -> Qwen2Config:
     return TINY
@@ -264,11 +236,6 @@ def attention_rows() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(scope="session")
 def num_programs() -> Callable[[Any], int]:
     return _num_programs
-
-
-@pytest.fixture(scope="session")
-def make_experience() -> Callable[..., Experience]:
-    return _make_experience
 
 
 @pytest.fixture(scope="session", params=REAL)

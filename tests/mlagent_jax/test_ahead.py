@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def make(make_experience: Callable[..., Experience]) -> Callable[[bool], Acting]
     return lambda evolving=False: Acting(make_experience, evolving)
 
 
-def ahead_of(acting: Acting, background: Background, max_staleness: int) -> Ahead:
-    return Ahead(background, acting.pool, acting.draw, acting.act, max_staleness)
+def ahead_of(acting: Acting, background: Background, max_staleness: int) -> AbstractContextManager[Ahead]:
+    return closing(Ahead(background, acting.pool, acting.draw, acting.act, max_staleness))
 
 
 def taken(acting: Acting, max_staleness: int, first: int = 0) -> list[Any]:

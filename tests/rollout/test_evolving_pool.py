@@ -18,6 +18,8 @@ from tasks.task import Instance
 
 AFTER = Snapshot({"new.py": "abc"}, 0.9, 0.9, "new.py", 0.8)
 MAX_STEPS = 4
+Make = Callable[[PoolState, int, float | None], Experience]
+Tell = Callable[[EvolvingPool, Sequence[PoolState], Callable[[PoolState], Sequence]], None]
 
 
 @pytest.fixture
@@ -35,35 +37,26 @@ def expert(toys) -> StatePool:
     return StatePool(states)
 
 
-def experience(state: PoolState, sample: int, reward: float | None, **changes: object) -> Experience:
-    reached = None if reward is None else Reached(f"did {sample}", f"got {sample}", AFTER)
-    found = Experience(
-        trajectory_id=state.trajectory_id,
-        depth=state.depth,
-        task=state.instance.task.name,
-        sample=sample,
-        prompt_ids=(1,),
-        response_ids=(2,),
-        logprobs=(0.0,),
-        policy_version=0,
-        finish_reason="stop",
-        outcome=Outcome.EDIT,
-        metric=None,
-        reward=reward,
-        seconds=0.0,
-        action=grammar.EDIT,
-        instruction="",
-        repeated=False,
-        context={},
-        reached=reached,
-    )
-    return replace(found, **changes)  # pyright: ignore[reportArgumentType]
+@pytest.fixture
+def experience(make_experience: Callable[..., Experience]) -> Make:
+    """Returns what makes the experience of an edit in a state."""
+
+    def make(state: PoolState, sample: int, reward: float | None) -> Experience:
+        reached = None if reward is None else Reached(f"did {sample}", f"got {sample}", AFTER)
+        found = make_experience([1], [2], reward, trajectory_id=state.trajectory_id)
+        return replace(found, depth=state.depth, sample=sample, reached=reached)
+
+    return make
 
 
-def told(
-    pool: EvolvingPool, states: Sequence[PoolState], rewards: Callable[[PoolState], Sequence[float | None]]
-) -> None:
-    pool.learn(0, states, [experience(s, i, reward) for s in states for i, reward in enumerate(rewards(s))])
+@pytest.fixture
+def told(experience: Make) -> Tell:
+    """Returns what tells a pool of the rewards in some states."""
+
+    def tell(pool: EvolvingPool, states: Sequence[PoolState], rewards: Callable[[PoolState], Sequence]) -> None:
+        pool.learn(0, states, [experience(s, i, reward) for s in states for i, reward in enumerate(rewards(s))])
+
+    return tell
 
 
 def fresh(expert: StatePool, fits: Callable[[State], bool] = lambda state: True) -> EvolvingPool:
@@ -88,7 +81,7 @@ def test_groups_are_prefixes_of_one_trajectory_each_and_even_over_tasks(expert: 
         pool.sample_groups(17, 3, random.Random("x"))
 
 
-def test_states_whose_rewards_differ_are_drawn_most_and_none_is_given_up(expert: StatePool):
+def test_states_whose_rewards_differ_are_drawn_most_and_none_is_given_up(expert: StatePool, told: Tell):
     pool = fresh(expert, fits=lambda state: False)
     told(pool, expert.states, lambda s: [0.0, 1.0] if s.trajectory_id in ("a0", "b0") else [0.5, 0.5])
     rng = random.Random(0)
@@ -97,7 +90,7 @@ def test_states_whose_rewards_differ_are_drawn_most_and_none_is_given_up(expert:
     assert all(drawn[f"{task}{number}"] for task in "ab" for number in range(8))
 
 
-def test_state_not_tried_yet_counts_as_the_mean_of_those_that_were(expert: StatePool):
+def test_state_not_tried_yet_counts_as_the_mean_of_those_that_were(expert: StatePool, told: Tell):
     pool = fresh(expert, fits=lambda state: False)
     assert {pool.weight(state) for state in expert.states} == {1.0}
     told(pool, expert.states[:2], lambda s: [0.0, 1.0] if s.depth == 0 else [0.0, 0.2])
@@ -106,7 +99,7 @@ def test_state_not_tried_yet_counts_as_the_mean_of_those_that_were(expert: State
     assert pool.weight(expert.states[0]) == pytest.approx(0.25)  # half of what was known
 
 
-def test_best_action_of_a_state_is_where_its_trajectory_goes_on(expert: StatePool):
+def test_best_action_of_a_state_is_where_its_trajectory_goes_on(expert: StatePool, told: Tell, experience: Make):
     pool, start = fresh(expert), expert.states[1]
     told(pool, [start], lambda s: [0.1, 0.7, None, 0.3])
     ((first, second, reached),) = own(pool)
@@ -123,13 +116,15 @@ def test_best_action_of_a_state_is_where_its_trajectory_goes_on(expert: StatePoo
     [{"action": grammar.FINAL_ANSWER}, {"outcome": Outcome.INVALID}, {"reward": None, "reached": None}],
     ids=["answered", "no action", "masked"],
 )
-def test_nothing_goes_on_from_what_ended_or_is_not_known(expert: StatePool, changes: dict[str, object]):
+def test_nothing_goes_on_from_what_ended_or_is_not_known(
+    expert: StatePool, changes: dict[str, object], experience: Make
+):
     pool, start = fresh(expert), expert.states[0]
     pool.learn(0, [start], [replace(experience(start, 0, 0.5), **changes)])  # pyright: ignore[reportArgumentType]
     assert own(pool) == []
 
 
-def test_states_too_deep_or_too_long_are_left_out(expert: StatePool):
+def test_states_too_deep_or_too_long_are_left_out(expert: StatePool, told: Tell):
     pool = fresh(expert)
     deep = replace(expert.states[2], depth=MAX_STEPS - 1)
     told(pool, [deep], lambda s: [0.5])
@@ -139,7 +134,7 @@ def test_states_too_deep_or_too_long_are_left_out(expert: StatePool):
     assert [states[-1].depth for states in own(pool)] == [1]
 
 
-def test_as_much_is_kept_of_the_policys_as_of_the_experts_and_the_oldest_leaves(expert: StatePool):
+def test_as_much_is_kept_of_the_policys_as_of_the_experts_and_the_oldest_leaves(expert: StatePool, experience: Make):
     pool = fresh(expert)
     for update in range(3):
         pool.learn(update, expert.states[:10], [experience(state, 0, 0.5) for state in expert.states[:10]])
@@ -148,7 +143,7 @@ def test_as_much_is_kept_of_the_policys_as_of_the_experts_and_the_oldest_leaves(
     assert len([name for name in names if f"{OWN}2." in name]) == 10
 
 
-def test_pool_told_the_same_again_draws_the_same(expert: StatePool):
+def test_pool_told_the_same_again_draws_the_same(expert: StatePool, experience: Make):
     def drawn(num_updates: int) -> list[list[PoolState]]:
         pool, found = fresh(expert), []
         for update in range(num_updates):
