@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rollout.context_reading import context_shares
+from rollout.experience import Experience, reward_figures
 from rollout.recipes import recognise
-from rollout.single_step import Experience, reward_figures
 from tasks.feedback import Outcome
 
 POLICIES = ("sft", "ppo")

@@ -35,7 +35,7 @@ from mlagent_jax.ppo.batch import bucket_for, by_response, pack_experiences
 from mlagent_jax.ppo.learner import Learner, Scored
 from mlagent_jax.summary import commit
 from mlagent_jax.versions import versions
-from rollout.single_step import Experience
+from rollout.experience import Experience
 from tasks.feedback import Outcome
 
 PROMPT, RESPONSE, SAMPLES = (1000, 2000), (16, 128), 8

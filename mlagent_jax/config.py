@@ -213,14 +213,20 @@ class PPO:
     states: Literal["expert", "evolving"] = "expert"
     """expert: the states of the expert's trajectories, evenly over tasks; evolving: those that the policy reached too,
     and more of those in which rewards differ most."""
+    episodes: bool = False
+    """false: one action from each state, step-wise as in the paper; true: from the beginnings of trajectories on to the
+    end, an action credited with all that follows, which is the episode-wise PPO that the paper compares with."""
     trajectories_per_update: Count = 12
     """Trajectories whose states make one update's batch."""
     states_per_trajectory: Count = 2
     """States taken from each of them; those of one trajectory share their prefix."""
     samples_per_state: Count = 4
-    """Actions sampled from each state."""
+    """Actions sampled from each state; episodes from each beginning."""
     max_response_tokens: Count = 128
     """Tokens of an action at most."""
+    acting_seconds: Positive | None = None
+    """Seconds after which no more states of an update are acted in; what has begun is finished, however long it takes,
+    so nothing is preferred for being fast; null: all are acted in."""
     max_staleness: CountOrZero = 0
     """Updates by which actions may begin early, while the learner works: 0 waits for each update's weights, as the
     paper does; 1 samples and runs scripts beside the learner, from weights one update old."""

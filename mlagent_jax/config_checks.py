@@ -128,6 +128,11 @@ def _check_credit(ppo: PPO) -> None:
             f"ppo.max_staleness={ppo.max_staleness} has actions of older weights, which ppo.importance_limit=null does "
             "not correct; set ppo.importance_limit=2.0"
         )
+    if ppo.episodes and (ppo.states_per_trajectory, ppo.states) != (1, "expert"):
+        raise ConfigError(
+            f"ppo.episodes=true begins where trajectories do; set ppo.states_per_trajectory=1, not "
+            f"{ppo.states_per_trajectory}, and ppo.states=expert, not {ppo.states}"
+        )
     if ppo.critic == "shared" and ppo.advantage != "gae":
         raise ConfigError(f"ppo.critic=shared: ppo.advantage={ppo.advantage} has no critic; use ppo.advantage=gae")
     if ppo.critic == "shared" and ppo.critic_warmup_updates:

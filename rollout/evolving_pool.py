@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rollout.single_step import Experience
+from rollout.experience import Experience
 from rollout.state_pool import PoolState, StatePool, first_of_each, shuffled
 from tasks.action import FINAL_ANSWER
 from tasks.feedback import Outcome
@@ -91,11 +91,10 @@ class EvolvingPool:
         best = max(known, key=lambda each: each.reward or 0.0)
         if best.reached is None or best.action == FINAL_ANSWER or best.outcome is Outcome.INVALID:
             return
-        after = state.state.then(best.reached.response, best.reached.feedback)
-        if state.depth + 1 >= self._max_steps or not self._fits(after):
+        reached = state.then(best.reached.response, best.reached.feedback, best.reached.after)
+        if reached.depth >= self._max_steps or not self._fits(reached.state):
             return
         history = [each for each in self._trajectories.get(state.trajectory_id, []) if each.depth <= state.depth]
-        reached = replace(state, depth=state.depth + 1, state=after, snapshot=best.reached.after)
         self._trajectories[name] = [replace(each, trajectory_id=name) for each in (*history, reached)]
         self._reached.append(name)
         if len(self._reached) > self._capacity:

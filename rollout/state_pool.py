@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout.types import Snapshot, Trajectory
 from tasks.action import FINAL_ANSWER
@@ -28,6 +28,10 @@ class PoolState:
     state: State
     snapshot: Snapshot
     instance: Instance
+
+    def then(self, response: str, feedback: str, after: Snapshot) -> "PoolState":
+        """Returns the state after one more action."""
+        return replace(self, depth=self.depth + 1, state=self.state.then(response, feedback), snapshot=after)
 
 
 def states_of(trajectory: Trajectory, task: Task, max_steps: int) -> list[PoolState]:

@@ -12,8 +12,8 @@ from hypothesis import settings
 
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.client import PolicyClient
+from rollout.experience import Experience
 from rollout.server import ServerOptions, ServerProcess
-from rollout.single_step import Experience
 from tasks.feedback import Outcome
 from tasks.prompt import SYSTEM
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from rollout.single_step import Experience
+from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 
 
@@ -44,7 +44,7 @@ class Stopwatch:
         found = {f"time/{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
         found["time/total_seconds"] = total
         responses = sum(len(each.response_ids) for each in experiences)
-        prompts = sum(len(each.prompt_ids) for each in experiences)
+        prompts = sum(len(each.prompt_ids) for each in experiences if not each.cut)
         found["time/response_tokens_per_second"] = responses / total
         found["time/tokens_per_second"] = (responses + prompts) / total
         if self._timeline is None:

@@ -30,8 +30,8 @@ def generalized_advantages(
 ) -> Float[Array, "R T"]:
     """Returns A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (GAE, arXiv 1506.02438).
 
-    `values[t]` is V of the state in which token t is chosen; the value after the last token is 0, since one action is
-    the whole episode. On padding the advantage is 0.
+    `values[t]` is V of the state in which token t is chosen; the value after the last token of a row is 0: rows are
+    whole episodes, which step by step are of one action. On padding the advantage is 0.
     """
     values = jnp.where(mask > 0, values, 0.0)
     following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)

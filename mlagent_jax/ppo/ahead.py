@@ -6,7 +6,7 @@ from typing import Any
 
 from rollout.background import Background
 from rollout.evolving_pool import EvolvingPool
-from rollout.single_step import Experience
+from rollout.experience import Experience
 from rollout.state_pool import PoolState, StatePool
 
 Draw = Callable[[int], list[PoolState]]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from mlagent_jax.config import PPO
 from mlagent_jax.rows import Bucket, Row, Rows, stack_rows
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 
 class PPOBatch(NamedTuple):

@@ -16,8 +16,10 @@ from mlagent_jax.ppo.advantage import (
     token_rewards,
     whiten,
 )
+from mlagent_jax.ppo.chains import Chains, episodes_of
 from mlagent_jax.ppo.kl import kl_estimate
-from rollout.single_step import Experience
+from rollout.experience import Experience
+from rollout.whole_episodes import EPISODE
 
 CRITIC_FREE = {
     "group": group_advantages,
@@ -46,7 +48,7 @@ def assign_credit(
     values: Float[np.ndarray, "R T"],
     mask: Float[np.ndarray, "R T"],
 ) -> Credit:
-    """Returns advantages and returns by the settings `ppo.advantage`, `kl_*`, `reward_clip` and `whiten`.
+    """Returns advantages and returns by the settings `ppo.advantage`, `kl_*`, `reward_clip`, `whiten` and `episodes`.
 
     Args:
         values: the critic's before each token; not looked at where `ppo.advantage` asks for none.
@@ -59,20 +61,24 @@ def assign_credit(
     penalties = jnp.zeros_like(old)
     if config.kl_in == "reward":
         penalties = config.kl_coefficient * kl_estimate(old, reference, config.kl_estimator)
-    rewards = token_rewards(reward, present, penalties)
+    episodes = episodes_of(experiences) if config.episodes else [[index] for index in range(len(experiences))]
+    chains = Chains(episodes, mask)
+    rewards, joined = chains.join(token_rewards(reward, present, penalties)), chains.join(mask)
     if config.advantage == "gae":
-        advantages = generalized_advantages(rewards, jnp.asarray(values), present, config.gamma, config.lam)
+        found = generalized_advantages(rewards, chains.join(values), joined, config.gamma, config.lam)
+        advantages = chains.split(found)
         returns = advantages + jnp.asarray(values) * present
     else:
-        groups = jnp.asarray(state_groups(experiences))
-        advantages, returns = CRITIC_FREE[config.advantage](rewards, present, groups), jnp.zeros_like(old)
+        groups = jnp.asarray(state_groups([experiences[episode[0]] for episode in episodes]))
+        advantages = chains.split(CRITIC_FREE[config.advantage](rewards, joined, groups))
+        returns = jnp.zeros_like(old)
     if config.whiten:
         advantages = whiten(advantages, present)
     return Credit(np.asarray(advantages), np.asarray(returns))
 
 
 def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:
-    """Returns 1 at (s, r) where experience r answers the s-th distinct state."""
-    keys = [(experience.trajectory_id, experience.depth) for experience in experiences]
+    """Returns 1 at (s, r) where experience r answers the s-th distinct state; episodes of one start answer the same."""
+    keys = [(experience.trajectory_id.partition(EPISODE)[0], experience.depth) for experience in experiences]
     distinct = list(dict.fromkeys(keys))
     return np.array([[float(key == state) for key in keys] for state in distinct], np.float32)

@@ -34,7 +34,7 @@ from mlagent_jax.ppo.sampler_gap import gap_figures, require_same_policy
 from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy, make_policy_with_critic
 from mlagent_jax.rows import Rows
 from mlagent_jax.train_state import TrainState, make_state
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 
 class LearnerState(NamedTuple):

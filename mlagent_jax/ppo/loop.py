@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from mlagent_jax import preemption
@@ -25,15 +26,18 @@ from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
 from mlagent_jax.weight_sync import WeightSync
 from mlagent_jax.world import World
+from rollout.budget import Budget
 from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
 from rollout.context_reading import context_shares
 from rollout.errors import InfrastructureError
 from rollout.evolving_pool import OWN, EvolvingPool
+from rollout.experience import Experience, from_record, reward_figures, to_record
 from rollout.journal import Journal
-from rollout.single_step import Experience, from_record, reward_figures, roll_out, to_record
+from rollout.single_step import roll_out
 from rollout.state_pool import PoolState, StatePool
 from rollout.timeline import TRAINING, TRANSFER, TimedPolicy
+from rollout.whole_episodes import Length, roll_out_episodes
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,17 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
         yield None
         return
     ppo, world = config.ppo, rollouts.world
+    length = Length(config.collect.max_steps, config.server.max_model_len, ppo.max_response_tokens)
+    roll_out_all = partial(roll_out_episodes, length=length) if ppo.episodes else roll_out
 
     def draw(update: int) -> list[PoolState]:
         rng = random.Random(f"{config.seed}/ppo/states/{update}")
         return rollouts.pool.sample_groups(ppo.trajectories_per_update, ppo.states_per_trajectory, rng)
 
     async def act(states: Sequence[PoolState], update: int) -> list[Experience]:
+        budget = Budget(ppo.acting_seconds, world.num_concurrent) if ppo.acting_seconds else None
         with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
-            return await roll_out(
+            return await roll_out_all(
                 world.environment,
                 TimedPolicy(rollouts.client, world.timeline),
                 rollouts.tokenizer,
@@ -160,6 +167,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
                 update=update,
                 rules=config.reward,
                 journal=journal,
+                budget=budget,
             )
 
     with closing(Ahead(world.background, rollouts.pool, draw, act, ppo.max_staleness)) as ahead:
@@ -212,10 +220,11 @@ def one_update(
     return {**rollout_figures(experiences), **scored.figures, **figures, **watch.figures(experiences)}
 
 
-def rollout_figures(experiences: list[Experience]) -> dict[str, float]:
+def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     """Returns the rewards, outcomes and context readings of a batch of actions, flat."""
     figures = {f"reward/{name}": value for name, value in reward_figures(experiences).items()}
-    shares = context_shares(experience.context for experience in experiences)
+    begun = [experience for experience in experiences if not experience.cut]
+    shares = context_shares(experience.context for experience in begun)
     figures |= {f"context/{name}": value for name, value in shares.items()}
-    own = sum(OWN in experience.trajectory_id for experience in experiences)
-    return figures | {"reward/actions": len(experiences), "states/own_share": own / len(experiences)}
+    own = sum(OWN in experience.trajectory_id for experience in begun)
+    return figures | {"reward/actions": len(begun), "states/own_share": own / len(begun)}

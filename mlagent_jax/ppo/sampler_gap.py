@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from mlagent_jax.config import Config
 from rollout.errors import InfrastructureError
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 # Mean difference of log-probabilities, in nats a token, that rounding explains where both compute in that type.
 LIMITS = {"float32": 2e-3, "float16": 0.02, "bfloat16": 0.05}

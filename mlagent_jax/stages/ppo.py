@@ -33,7 +33,8 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
 
 
 def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
-    """Returns every state of the expert's trajectories whose prompt leaves room for a response."""
+    """Returns the states of the expert's trajectories whose prompt leaves room for a response: all, or where
+    `ppo.episodes` is set those that trajectories begin with."""
     trajectories = read_trajectories(run_dir.path("trajectories"))
     longest = config.server.max_model_len - config.ppo.max_response_tokens
 
@@ -41,4 +42,6 @@ def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatToke
         return len(tokenizer.prompt_ids(state)) <= longest
 
     pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps).where(lambda each: fits(each.state))
+    if config.ppo.episodes:
+        pool = pool.where(lambda each: each.depth == 0)
     return EvolvingPool(pool, config.collect.max_steps, fits) if config.ppo.states == "evolving" else pool

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax.ppo.accounting import Stopwatch
-from rollout.single_step import Experience
+from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
 
 

@@ -14,7 +14,7 @@ import pytest
 from mlagent_jax.ppo.ahead import Ahead
 from rollout.background import Background
 from rollout.evolving_pool import OWN, EvolvingPool
-from rollout.single_step import Experience, Reached
+from rollout.experience import Experience, Reached
 from rollout.state_pool import PoolState, StatePool
 from rollout.types import Snapshot
 from tasks.naming import Names

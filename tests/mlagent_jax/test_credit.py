@@ -17,7 +17,7 @@ from mlagent_jax.ppo.credit import assign_credit, state_groups
 from mlagent_jax.ppo.loss import importance_weights
 from mlagent_jax.ppo.step import policy_objective
 from mlagent_jax.rows import Row, stack_rows
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 CONFIG = PPO(whiten=False, reward_clip=None, kl_coefficient=0.0)
 # All responses there are: token 2 ends one, and so does a second token.
@@ -154,6 +154,41 @@ def test_mean_gradient_over_samples_is_the_true_one_within_its_error(
         mean, deviation = np.mean(part, axis=0), np.std(part, axis=0, ddof=1)
         assert (np.abs(mean - factor * np.asarray(expected)) < 4 * deviation / np.sqrt(len(part))).all()
         assert (4 * deviation / np.sqrt(len(part)) < 0.1).all()  # small enough to tell
+
+
+@pytest.mark.parametrize(("advantage", "factor"), OPTIONS)
+@pytest.mark.parametrize("kl_coefficient", [0.0, 0.3])
+def test_actions_of_an_episode_are_credited_with_what_comes_after_them(
+    make_experience: Callable[..., Experience], advantage: Any, factor: float, kl_coefficient: float
+) -> None:
+    """Each token is an action of its own here, and earns a part of what the whole response did above."""
+    at_once = np.array([0.9, -0.4, 0.5])  # of the first action; what is left, of the second
+    chosen, weights = in_pairs()
+    places, experiences = [], []
+    for episode, index in enumerate(chosen):
+        start, response = f"{episode // 2}#{episode % 2}", RESPONSES[index]
+        earned = [at_once[response[0]], REWARDS[index] - at_once[response[0]]]
+        for depth, token in enumerate(response):
+            places.append((index, depth, weights[episode]))
+            made = make_experience([5], [token], float(earned[depth]), trajectory_id=start)
+            experiences.append(replace(made, depth=depth))
+    order = np.random.default_rng(0).permutation(len(places))  # as they come, in any order
+    index, depth, weight = (np.array([places[i][k] for i in order]) for k in range(3))
+    mask = np.ones((len(order), 1), np.float32)
+    config = replace(CONFIG, advantage=advantage, kl_coefficient=kl_coefficient, episodes=True)
+    old, reference = (np.asarray(logprobs(policy))[index, depth][:, None] for policy in (POLICY, REFERENCE))
+    values = np.where(depth == 0, 0.3, 0.0).astype(np.float32)[:, None]  # of a critic that knows nothing
+    credit = assign_credit(config, [experiences[i] for i in order], old, reference, values, mask)
+
+    def surrogate(policy: Policy) -> Array:
+        ratio = jnp.exp(logprobs(policy)[index, depth] - old[:, 0])
+        return jnp.sum(weight * ratio * credit.advantages[:, 0])
+
+    assert_equal(jax.grad(surrogate)(POLICY), jax.grad(objective)(POLICY, kl_coefficient), factor)
+    apart = assign_credit(
+        replace(config, episodes=False), [experiences[i] for i in order], old, reference, values, mask
+    )
+    assert not np.allclose(apart.advantages, credit.advantages, atol=0.01)
 
 
 def test_over_the_deviation_a_pair_counts_by_its_order_alone(experiences_of: Callable) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.learning_tables import difference, markdown, summarize
-from rollout.single_step import Experience
+from rollout.experience import Experience
 from tasks.feedback import Outcome
 
 

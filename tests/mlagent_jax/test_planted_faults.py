@@ -17,7 +17,7 @@ from mlagent_jax.rows import Row
 from mlagent_jax.weight_sync import WeightSync
 from rollout.client import PolicyClient
 from rollout.errors import ServerError
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 pytestmark = pytest.mark.vllm
 

@@ -16,7 +16,7 @@ from mlagent_jax.ppo.batch import (
     stack_packed,
 )
 from mlagent_jax.rows import Bucket
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 LENGTH = 32
 

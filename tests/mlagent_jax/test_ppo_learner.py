@@ -22,7 +22,7 @@ from mlagent_jax.ppo.batch import PPOBatch, bucket_for, pack_experiences
 from mlagent_jax.ppo.learner import Learner, LearnerState, Scored
 from mlagent_jax.ppo.sampler_gap import SamplerMismatch, allowed_gap
 from mlagent_jax.train_state import make_apply, shardings_of
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 CONFIG = PPO(
     max_response_tokens=6,

@@ -14,7 +14,7 @@ from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import bucket_for, by_response, pack_experiences
 from mlagent_jax.ppo.learner import Learner, Scored
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 CONFIG = PPO(
     max_response_tokens=6,

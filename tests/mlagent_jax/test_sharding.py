@@ -30,7 +30,7 @@ from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.rows import Rows
 from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.train_state import make_state, shardings_of
-from rollout.single_step import Experience
+from rollout.experience import Experience
 
 Shape = tuple[int, int, int, int]  # data, fsdp, tensor, context
 ONE: Shape = (1, 1, 1, 1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.evolving_pool import OWN, EvolvingPool
-from rollout.single_step import Experience, Reached
+from rollout.experience import Experience, Reached
 from rollout.state_pool import PoolState, StatePool
 from rollout.types import Snapshot
 from tasks import action as grammar

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError, ServerError
+from rollout.experience import Experience, reward_figures
 from rollout.journal import Journal
-from rollout.single_step import Experience, act_once, reward_figures, roll_out
+from rollout.single_step import act_once, roll_out
 from rollout.state_pool import PoolState
 from tasks.feedback import Outcome
 from tasks.prompt import problem_text
@@ -48,6 +49,7 @@ def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[Po
         assert one.instruction == ("" if said == "nonsense" else '{"correct": 9, "validation": 0.8}')
     assert reward_figures(experiences) == {
         "masked_share": 0.0,
+        "cut_share": 0.0,
         "mean": pytest.approx(-0.1),
         "edit_mean": pytest.approx(0.8),
         "repeated_share": 0.0,
@@ -85,7 +87,7 @@ def test_what_the_infrastructure_lost_is_masked(toys, states: list[PoolState]):
     toys.executor.faults = [ExecutorError("lost")] * 2
     experiences = run(toys, toys.policy([toys.edit("cedar.py", "oak.py", correct=9)]), states[:1])
     assert {(one.reward, one.outcome) for one in experiences} == {(None, Outcome.INFRASTRUCTURE)}
-    assert reward_figures(experiences) == {"masked_share": 1.0}
+    assert reward_figures(experiences) == {"masked_share": 1.0, "cut_share": 0.0}
 
 
 def test_an_update_that_was_lost_whole_is_done_again(toys, states: list[PoolState], tmp_path: Path):
