@@ -45,9 +45,9 @@ NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
 STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
 
 
-def train(config_path: Path, overrides: Sequence[str]) -> None:
+def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = ("collect", "sft", "ppo")) -> None:
     """Brings the run of one seed up to date as far as PPO."""
-    for stage in ("collect", "sft", "ppo"):
+    for stage in stages:
         command = [
             sys.executable,
             "-m",

@@ -1,0 +1,183 @@
+"""PPO from one fine-tuned policy in several ways, for the same time each: seconds of an update, and gain against hours.
+
+    python -m benchmarks.ppo_runs [--ways step episode ...] [--minutes 8] [--marks 4] [--out runs/ppo_runs]
+                                  [--results benchmarks/results/ppo_runs] [--config configs/quickstart.yaml]
+                                  [key.sub=value ...]
+
+`step` is the configuration as it is; `episode` does whole episodes, as many as `step` does single actions;
+`few_episodes` about as many actions as `step`; `ahead` acts one update early; `evolving` adds states that the policy
+reached. Each begins from the same weights and the same recorded scripts. Time is that of updates alone; policies are
+kept at equally distant marks and then go through the same whole trajectories on every task. Writes ppo_runs.json, .md
+and the picture gain.svg; the last line is JSON with how many times as long as one of `step` an update takes.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import machine, write_results
+from benchmarks.learning import train
+from benchmarks.ppo_runs_picture import picture, words
+from mlagent_jax import cpu
+from mlagent_jax.config import Config
+from mlagent_jax.config_file import load_config
+from mlagent_jax.model.hf import load_hf
+from mlagent_jax.policy_server import PolicyServer, connected
+from mlagent_jax.ppo.loop import Rollouts, look_ahead, make_learner, make_sync, one_update, push
+from mlagent_jax.progress import Reporter
+from mlagent_jax.run_dir import RunDir
+from mlagent_jax.sft.loop import save_policy
+from mlagent_jax.stages.ppo import make_pool
+from mlagent_jax.summary import DISTRIBUTIONS, commit
+from mlagent_jax.versions import versions
+from mlagent_jax.weight_sync import WeightSync
+from mlagent_jax.world import World, open_world
+from rollout.chat import ChatTokenizer
+from rollout.client import PolicyClient
+from rollout.collect import collect
+from rollout.episode import PolicyActor
+from rollout.evaluate import plan_evaluation, summarize
+
+WAYS = {
+    "step": [],
+    "episode": ["ppo.episodes=true", "ppo.states_per_trajectory=1", "ppo.trajectories_per_update=24"],
+    "few_episodes": ["ppo.episodes=true", "ppo.states_per_trajectory=1", "ppo.trajectories_per_update=6"],
+    "ahead": ["ppo.max_staleness=1"],
+    "evolving": ["ppo.states=evolving"],
+}
+NUM_UPDATES = 10_000  # more than any budget of time allows
+KEPT = ("config.yaml", "data", "blobs", "cache", "ideas.json", "sft", "tokenizer", "trajectories")
+
+
+def measure(
+    config: Config, base: RunDir, minutes: float, num_marks: int, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the updates and the gains of one way, from the fine-tuned policy of `base`, which earns `before`."""
+    run_dir = RunDir(Path(config.run_dir))
+    shutil.rmtree(run_dir.root, ignore_errors=True)
+    for name in filter(lambda name: base.path(name).exists(), KEPT):
+        copy = shutil.copytree if base.path(name).is_dir() else shutil.copy
+        run_dir.root.mkdir(parents=True, exist_ok=True)
+        copy(base.path(name), run_dir.path(name))
+    with (
+        run_dir.lock(),
+        open_world(config, run_dir, Reporter()) as world,
+        PolicyServer(config, run_dir) as server,
+    ):
+        server.launch(run_dir.sft_policy)
+        tokenizer = ChatTokenizer(run_dir.tokenizer)
+        pool = make_pool(config, run_dir, world, tokenizer)
+        with connected(config, tokenizer, world, server) as client:
+            updates, marks = learn(config, run_dir, Rollouts(world, client, tokenizer, pool), minutes, num_marks)
+            if before is None:
+                before = {"minutes": 0.0, "updates": 0}
+                before |= evaluate(config, run_dir, world, client, run_dir.sft_policy, 0)
+            for mark in marks:
+                mark |= evaluate(config, run_dir, world, client, mark.pop("policy"), mark["updates"])
+                print(mark["updates"], mark["heldin_span_gain"], file=sys.stderr, flush=True)
+    return {"updates": updates, "marks": [before, *marks]}
+
+
+def learn(
+    config: Config, run_dir: RunDir, rollouts: Rollouts, minutes: float, num_marks: int
+) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+    """Returns the figures of updates that took `minutes` together, and where the policies of the marks are."""
+    learner, sync = make_learner(config, run_dir), make_sync(config, run_dir, rollouts)
+    push(sync, learner, rollouts, 0)
+    updates: list[dict[str, float]] = []
+    marks: list[dict[str, Any]] = []
+    seconds = 0.0
+    with look_ahead(config, rollouts, run_dir) as ahead:
+        while len(marks) < num_marks:
+            began = time.monotonic()
+            figures = one_update(config, learner, sync, rollouts, ahead, len(updates))
+            assert figures is not None, "nothing interrupts it"
+            seconds += time.monotonic() - began
+            updates.append(figures)
+            print(len(updates), round(seconds), figures.get("reward/mean"), file=sys.stderr, flush=True)
+            if seconds >= 60 * minutes * (len(marks) + 1) / num_marks:
+                policy = run_dir.path("marks", str(len(updates)))
+                save_policy(learner.model(), policy, run_dir.tokenizer)
+                marks.append({"minutes": seconds / 60, "updates": len(updates), "policy": policy})
+    return updates, marks
+
+
+def evaluate(
+    config: Config, run_dir: RunDir, world: World, client: PolicyClient, policy: Path, number: int
+) -> dict[str, Any]:
+    """Returns the gains of a policy in whole trajectories on every task, the same ones for all."""
+    tasks = list(world.tasks.values())
+    plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
+    tokenizer = ChatTokenizer(run_dir.tokenizer)
+    canary = tokenizer.prompt_ids(make_pool(config, run_dir, world, tokenizer).states[0].state)
+    sync = WeightSync(client, run_dir.path("tmp", "marks"), canary, config.server.dtype)
+    world.background.run(sync.push(load_hf(policy), client.version + 1))
+    actor = PolicyActor(client, tokenizer, config.server.max_model_len, config.ppo.max_response_tokens)
+    trajectories = world.background.run(
+        collect(
+            run_dir.path("evaluate", str(number)),
+            plans,
+            world.environment,
+            actor,
+            max_steps=config.evaluate.max_steps,
+            max_seconds=60 * config.evaluate.max_minutes,
+            num_concurrent=world.num_concurrent,
+        )
+    )
+    return summarize(trajectories, tasks, config.seed)
+
+
+def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:
+    """Returns the seconds of the updates in which both networks learn, the first of them, which compiles, left out."""
+    return [each["time/total_seconds"] for each in way["updates"][config.ppo.critic_warmup_updates + 1 :]]
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
+    parser.add_argument("--minutes", type=float, default=8.0, help="of updates, for each way")
+    parser.add_argument("--marks", type=int, default=4, help="times that a policy is kept and evaluated")
+    parser.add_argument("--out", type=Path, default=Path("runs/ppo_runs"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo_runs"))
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("settings", nargs="*")
+    arguments = parser.parse_intermixed_args()
+    cpu.prepare()
+    common = [*arguments.settings, f"ppo.num_updates={NUM_UPDATES}"]
+    train(arguments.config, [*arguments.settings, f"run_dir={arguments.out / 'base'}"], ("collect", "sft"))
+    found: dict[str, Any] = {}
+    before = None
+    for name in arguments.ways:
+        config = load_config(arguments.config, [*common, *WAYS[name], f"run_dir={arguments.out / name}"])
+        found[name] = measure(config, RunDir(arguments.out / "base"), arguments.minutes, arguments.marks, before)
+        before = found[name]["marks"][0]
+        seconds = seconds_of_updates(found[name], config) or [float("nan")]
+        found[name]["update_seconds"] = {"median": statistics.median(seconds), "all": seconds}
+    result = {
+        "commit": commit(),
+        "versions": versions(DISTRIBUTIONS),
+        "machine": machine(),
+        "command": " ".join(["python -m benchmarks.ppo_runs", *sys.argv[1:]]),
+        "ways": found,
+    }
+    write_results(arguments.results, "ppo_runs", result, words(result))
+    picture(result, arguments.results / "gain.svg")
+    print(words(result))
+    print(json.dumps(last_line(found)))
+
+
+def last_line(ways: Mapping[str, Any]) -> dict[str, float]:
+    """Returns how many times as long as a step-wise update one of each other way takes."""
+    step = ways["step"]["update_seconds"]["median"] if "step" in ways else float("nan")
+    return {f"ratio_{name}": round(way["update_seconds"]["median"] / step, 3) for name, way in ways.items()}
+
+
+if __name__ == "__main__":
+    main()

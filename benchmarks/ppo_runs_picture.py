@@ -1,0 +1,70 @@
+"""How the ways of PPO compare: a table, and gain against minutes in one picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from benchmarks.figures import table
+from mlagent_jax.report_figures import MUTED, STYLE
+
+SPLITS = {"heldin_span_gain": "training tasks", "heldout_span_gain": "held-out tasks"}
+LOOKS = {
+    "step": ("step-wise", "#d1603d", "o"),
+    "episode": ("episode-wise, as many episodes", "#4878a8", "s"),
+    "few_episodes": ("episode-wise, as many actions", "#7fa6c9", "D"),
+    "ahead": ("acting one update early", "#3f8f7a", "^"),
+    "evolving": ("evolving states", "#8f2d3f", "v"),
+}
+
+
+def words(result: Mapping[str, Any]) -> str:
+    """Returns the comparison as Markdown."""
+    rows: list[tuple[object, ...]] = [
+        ("way", "actions an update", "seconds an update", "of it acting", "updates", "minutes", *SPLITS.values())
+    ]
+    for name, way in result["ways"].items():
+        updates, last = way["updates"], way["marks"][-1]
+        mean = {
+            key: sum(each[key] for each in updates) / len(updates)
+            for key in ("reward/actions", "time/rollout_seconds", "time/total_seconds")
+        }
+        acting = f"{100 * mean['time/rollout_seconds'] / mean['time/total_seconds']:.0f} %"
+        seconds = f"{way['update_seconds']['median']:.1f}"
+        gains = [gain(last[split]) for split in SPLITS if split in last]
+        actions = f"{mean['reward/actions']:.0f}"
+        rows.append((LOOKS[name][0], actions, seconds, acting, len(updates), f"{last['minutes']:.1f}", *gains))
+    first = next(iter(result["ways"].values()))["marks"][0]
+    rows.append(("before PPO", "", "", "", 0, 0, *(gain(first[split]) for split in SPLITS if split in first)))
+    return f"Gain is (m - m_init) / (m_best - m_init), with its 95 % interval.\n\n{table(rows)}"
+
+
+def gain(interval: Mapping[str, float]) -> str:
+    """Returns a mean with its interval, in words."""
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """Draws gain against minutes of training, a panel for training tasks and one for held-out ones."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        panels = figure.subplots(1, len(SPLITS), sharey=True)
+        for axes, (split, title) in zip(panels, SPLITS.items(), strict=True):
+            axes.axhline(0, color=MUTED, linewidth=0.8)
+            for place, (name, way) in enumerate(result["ways"].items()):
+                label, color, marker = LOOKS[name]
+                marks = [mark for mark in way["marks"] if split in mark]
+                # beside one another, or their intervals would hide each other
+                x = [mark["minutes"] + 0.06 * place for mark in marks]
+                found = [mark[split] for mark in marks]
+                y = [each["mean"] for each in found]
+                below, above = ([abs(each[side] - each["mean"]) for each in found] for side in ("low", "high"))
+                axes.plot(x, y, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
+                axes.errorbar(x, y, yerr=(below, above), fmt="none", color=color, alpha=0.35, linewidth=1.2)
+            axes.set_title(title, fontsize=10, loc="left")
+            axes.set_xlabel("minutes of PPO")
+        panels[0].set_ylabel("gain")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
