@@ -8,7 +8,7 @@
 `few_episodes` about as many actions as `step`; `ahead` acts one update early; `evolving` adds states that the policy
 reached. Each begins from the same weights and the same recorded scripts. Time is that of updates alone; policies are
 kept at equally distant marks and then go through the same whole trajectories on every task. Writes ppo_runs.json, .md
-and the picture gain.svg; the last line is JSON with how many times as long as one of `step` an update takes.
+and the picture gain.svg; the last line is JSON with how many times as long an update takes as one of the first way.
 """
 
 import argparse
@@ -134,8 +134,12 @@ def evaluate(
 
 
 def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:
-    """Returns the seconds of the updates in which both networks learn, the first of them, which compiles, left out."""
-    return [each["time/total_seconds"] for each in way["updates"][config.ppo.critic_warmup_updates + 1 :]]
+    """Returns the seconds of the updates in which both networks learn, the first of them, which compiles, left out.
+
+    Where there are too few the last one stands for them.
+    """
+    seconds = [each["time/total_seconds"] for each in way["updates"]]
+    return seconds[config.ppo.critic_warmup_updates + 1 :] or seconds[-1:]
 
 
 def main() -> None:
@@ -158,7 +162,7 @@ def main() -> None:
         config = load_config(arguments.config, [*common, *WAYS[name], f"run_dir={arguments.out / name}"])
         found[name] = measure(config, RunDir(arguments.out / "base"), arguments.minutes, arguments.marks, before)
         before = found[name]["marks"][0]
-        seconds = seconds_of_updates(found[name], config) or [float("nan")]
+        seconds = seconds_of_updates(found[name], config)
         found[name]["update_seconds"] = {"median": statistics.median(seconds), "all": seconds}
     result = {
         "commit": commit(),
@@ -174,9 +178,10 @@ def main() -> None:
 
 
 def last_line(ways: Mapping[str, Any]) -> dict[str, float]:
-    """Returns how many times as long as a step-wise update one of each other way takes."""
-    step = ways["step"]["update_seconds"]["median"] if "step" in ways else float("nan")
-    return {f"ratio_{name}": round(way["update_seconds"]["median"] / step, 3) for name, way in ways.items()}
+    """Returns how many times as long as one of the first way an update of each other one takes."""
+    first, *others = ways
+    seconds = {name: way["update_seconds"]["median"] for name, way in ways.items()}
+    return {f"ratio_{name}": round(seconds[name] / seconds[first], 3) for name in others}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""The real pretrained model that `make smollm2` makes: its logits, its English, and vLLM's view of it."""
+"""The real pretrained model that `make smollm2` makes: its logits, its English, vLLM's view of it, and its training."""
 
 import asyncio
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -129,3 +132,31 @@ def logprobs(policy: Policy, tokens: list[int]) -> np.ndarray:
     """Returns the log-probabilities of all tokens but the first."""
     table = torch.tensor(policy.logits([tokens])[0]).log_softmax(-1).numpy()
     return table[np.arange(len(tokens) - 1), tokens[1:]]
+
+
+SHORT = """tasks.train=[digit_images] tasks.heldout=[] collect.num_trajectories=16 collect.max_steps=3 ideas.pool_size=4
+    sft.wordings=1 sft.max_length=1024 sft.batch_size=1 sft.rows_per_micro_batch=1 sft.max_steps=6 sft.eval_every=3
+    sft.warmup_steps=1 model.dtype=float32 server.dtype=float32 server.kv_cache_mb=512 server.max_model_len=1024
+    ppo.num_updates=3 ppo.trajectories_per_update=2 ppo.states_per_trajectory=1 ppo.samples_per_state=4
+    ppo.max_response_tokens=160 ppo.row_length=1664 ppo.rows_per_micro_batch=1 ppo.critic_warmup_updates=1
+    evaluate.num_trajectories=1 evaluate.max_steps=1""".split()
+
+
+def test_goes_through_fine_tuning_and_ppo(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    """In fp32: CPUs are slow in bfloat16, and the server's log-probabilities then show that it has our weights."""
+    command = [sys.executable, "-m", "mlagent_jax.train", "--config", "configs/smollm2_135m.yaml", *SHORT]
+    done = subprocess.run([*command, f"run_dir={tmp_path}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    heldout = [line["sft/heldout_loss"] for line in lines if "sft/heldout_loss" in line]
+    assert heldout[-1] < 0.8 * heldout[0]
+    updates = [line for line in lines if "ppo/update" in line]
+    assert [line["ppo/update"] for line in updates] == [0, 1, 2]
+    assert all(line["sampler/logprob_gap_max"] < 5e-3 for line in updates)
+    assert updates[0]["ppo/kl_to_sft"] == pytest.approx(0.0, abs=1e-4)
+    assert updates[2]["ppo/kl_to_sft"] != 0.0
+    exported = mlagent_jax.load_policy(tmp_path / "export")
+    state = tokenizer.prompt_ids(STATE)
+    before = mlagent_jax.load_policy(tmp_path / "sft" / "model")
+    difference = np.abs(exported.logits([state]) - before.logits([state])).max()
+    assert 0 < difference < 1.0
