@@ -83,8 +83,9 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
         with reporter.bar("ppo", ppo.num_updates, first) as bar, look_ahead(config, rollouts, run_dir) as ahead:
             if ahead is not None:
                 ahead.skip(first)
+            watch = Stopwatch(rollouts.world.timeline, rollouts.world.num_slots) if rollouts else Stopwatch(None)
             for update in range(first, ppo.num_updates):
-                figures = one_update(config, learner, sync, rollouts, ahead, update)
+                figures = one_update(config, learner, sync, rollouts, ahead, watch, update)
                 if figures is None:
                     if update > saved_at:
                         checkpoints.save(update, learner.state, {"update": update})
@@ -177,13 +178,18 @@ def _decode(records: Sequence[Any] | None) -> list[Experience] | None:
 
 
 def one_update(
-    config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts | None, ahead: Ahead | None, update: int
+    config: Config,
+    learner: Learner,
+    sync: WeightSync,
+    rollouts: Rollouts | None,
+    ahead: Ahead | None,
+    watch: Stopwatch,
+    update: int,
 ) -> dict[str, float] | None:
     """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
 
     None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
     """
-    watch = Stopwatch(rollouts.world.timeline, rollouts.world.num_slots) if rollouts else Stopwatch(None)
 
     def act_here() -> list[Experience] | None:
         assert ahead is not None, "process 0 acts"
@@ -209,7 +215,7 @@ def one_update(
         figures = learner.update(scored, update, config.seed)
     with watch("sync", TRANSFER):
         push(sync, learner, rollouts, update + 1)
-    return {**rollout_figures(experiences), **scored.figures, **figures, **watch.figures(experiences)}
+    return {**rollout_figures(experiences), **scored.figures, **figures, **watch.lap(experiences)}
 
 
 def rollout_figures(experiences: list[Experience]) -> dict[str, float]:
