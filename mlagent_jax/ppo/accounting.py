@@ -1,9 +1,11 @@
-"""Where the time of an update goes: by phase, and by resource at work or idle."""
+"""Where the time of an update goes, by phase and by resource at work or idle, and what the prefix cache spares."""
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+from rollout.client import CacheUse
 from rollout.single_step import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 
@@ -60,3 +62,29 @@ class Stopwatch:
             found |= {f"time/busy_{name}_seconds": busy, f"time/idle_{name}_seconds": total - busy}
         running = sum(busy_seconds([span], began, ended) for span in spans.get(SCRIPTS, []))
         return found | {"time/script_slots_share": running / (self._num_slots * total)}
+
+
+class CacheCount:
+    """Counts what the server's prefix cache gives to each update, from where the one before ended."""
+
+    def __init__(self, read: Callable[[], CacheUse] | None) -> None:
+        """Begins the first update. `read` gives the server's counters; None on the processes that do not lead."""
+        self._read = read
+        self._before = read() if read else None
+
+    def lap(self) -> dict[str, float]:
+        """Ends an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.
+
+        A prompt counts once for each of its samples, as in `PolicyClient.cache_use`, in the update during which it was
+        sampled, even if that was early. New weights empty the cache, so a hit is a prompt's other sample or a history
+        shared within the update. The share is nan where nothing was sampled, all being in the journal. A server that
+        others use too counts theirs.
+        """
+        if self._read is None or self._before is None:
+            return {}
+        before, self._before = self._before, self._read()
+        tokens, hits = self._before.tokens - before.tokens, self._before.hits - before.hits
+        return {
+            "sampler/prompt_tokens": tokens,
+            "sampler/prefix_cache_hit_share": hits / tokens if tokens else math.nan,
+        }

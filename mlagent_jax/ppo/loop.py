@@ -16,7 +16,7 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.accounting import Stopwatch
+from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
 from mlagent_jax.ppo.ahead import Ahead
 from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
 from mlagent_jax.ppo.sampler_gap import allowed_gap
@@ -83,7 +83,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
         with reporter.bar("ppo", ppo.num_updates, first) as bar, look_ahead(config, rollouts, run_dir) as ahead:
             if ahead is not None:
                 ahead.skip(first)
-            watch = Stopwatch(rollouts.world.timeline, rollouts.world.num_slots) if rollouts else Stopwatch(None)
+            watch, cache = begin_accounts(rollouts)
             for update in range(first, ppo.num_updates):
                 figures = one_update(config, learner, sync, rollouts, ahead, watch, update)
                 if figures is None:
@@ -91,7 +91,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                         checkpoints.save(update, learner.state, {"update": update})
                     raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
-                log.write({"ppo/update": update, **figures})
+                log.write({"ppo/update": update, **figures, **cache.lap()})
                 bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
@@ -128,6 +128,14 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
     return WeightSync(
         rollouts.client if rollouts else None, run_dir.path("tmp", "weights"), canary, config.server.dtype
     )
+
+
+def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, CacheCount]:
+    """Returns what measures the updates to come, the first from now on."""
+    if rollouts is None:
+        return Stopwatch(None), CacheCount(None)
+    world, client = rollouts.world, rollouts.client
+    return Stopwatch(world.timeline, world.num_slots), CacheCount(lambda: world.background.run(client.cache_use()))
 
 
 def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version: int) -> None:

@@ -1,12 +1,14 @@
 """Seconds of an update: those of its phases, and those in which a resource was at work."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mlagent_jax.ppo.accounting import Stopwatch
+from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
+from rollout.client import CacheUse
 from rollout.single_step import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
 
@@ -81,3 +83,14 @@ def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None
     found = watch.lap([])
     assert found["time/update_seconds"] == found["time/total_seconds"] == 4.0
     assert not any("busy" in name for name in found)
+
+
+def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
+    readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400)])
+    count = CacheCount(lambda: next(readings))
+    assert count.lap() == {"sampler/prompt_tokens": 2000, "sampler/prefix_cache_hit_share": 0.25}
+    idle = count.lap()
+    assert idle["sampler/prompt_tokens"] == 0
+    assert math.isnan(idle["sampler/prefix_cache_hit_share"])
+    assert count.lap() == {"sampler/prompt_tokens": 500, "sampler/prefix_cache_hit_share": 0.0}
+    assert CacheCount(None).lap() == {}
