@@ -69,8 +69,8 @@ class Writer:
 class Ideas:
     """The pool of ideas that makes the expert explore."""
 
-    source: Literal["offline", "endpoint"] = "offline"
-    """Who proposes ideas: the library that ships, or the expert's endpoint."""
+    source: Literal["offline", "endpoint", "none"] = "offline"
+    """Who proposes ideas: the library that ships, or the expert's endpoint; none: the expert is left to its habits."""
     candidates_per_axis: Count = 24
     """Ideas asked of the endpoint for each axis (data, model, learning) and task; the library has its own number."""
     pool_size: Count = 10
