@@ -29,7 +29,7 @@ from mlagent_jax.config import Config
 from mlagent_jax.config_file import load_config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.policy_server import PolicyServer, connected
-from mlagent_jax.ppo.loop import Rollouts, look_ahead, make_learner, make_sync, one_update, push
+from mlagent_jax.ppo.loop import Rollouts, begin_accounts, look_ahead, make_learner, make_sync, one_update, push
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
@@ -94,9 +94,10 @@ def learn(
     marks: list[dict[str, Any]] = []
     seconds = 0.0
     with look_ahead(config, rollouts, run_dir) as ahead:
+        watch, _ = begin_accounts(rollouts)
         while len(marks) < num_marks:
             began = time.monotonic()
-            figures = one_update(config, learner, sync, rollouts, ahead, len(updates))
+            figures = one_update(config, learner, sync, rollouts, ahead, watch, len(updates))
             assert figures is not None, "nothing interrupts it"
             seconds += time.monotonic() - began
             updates.append(figures)

@@ -69,8 +69,8 @@ class Writer:
 class Ideas:
     """The pool of ideas that makes the expert explore."""
 
-    source: Literal["offline", "endpoint"] = "offline"
-    """Who proposes ideas: the library that ships, or the expert's endpoint."""
+    source: Literal["offline", "endpoint", "none"] = "offline"
+    """Who proposes ideas: the library that ships, or the expert's endpoint; none: the expert is left to its habits."""
     candidates_per_axis: Count = 24
     """Ideas asked of the endpoint for each axis (data, model, learning) and task; the library has its own number."""
     pool_size: Count = 10
@@ -246,9 +246,9 @@ class PPO:
     whiten: bool = True
     """Whether advantages are brought to mean 0 and standard deviation 1 over the tokens of an update."""
     gamma: Share = 1.0
-    """Discount from token to token."""
+    """Discount from token to token; below 1 for advantage gae only."""
     lam: Share = 1.0
-    """Lambda of generalised advantage estimation."""
+    """Lambda of generalised advantage estimation; below 1 for advantage gae only."""
     kl_coefficient: NonNegative = 0.02
     """Weight of the KL to the fine-tuned policy."""
     kl_in: Literal["reward", "loss"] = "reward"
@@ -267,17 +267,18 @@ class PPO:
     clip: Positive = 0.2
     """Clip range of the probability ratio."""
     value_clip: Positive = 0.5
-    """Clip range of the critic's change."""
+    """Clip range of the critic's change; unused without a critic."""
     learning_rate: Positive = 3e-4
     """Learning rate of the policy."""
     critic: Literal["separate", "shared"] = "separate"
-    """separate: the critic is a network of its own, from the fine-tuned weights; shared: a head of the policy's."""
+    """separate: the critic is a network of its own, from the fine-tuned weights; shared: a head of the policy's.
+    Only advantage gae has a critic."""
     critic_learning_rate: Positive = 1e-3
-    """Learning rate of the critic, where it is shared of its head alone."""
+    """Learning rate of the critic, where it is shared of its head alone; unused without a critic."""
     value_coefficient: Positive = 0.5
-    """Weight of the critic's loss beside the policy's where it is shared."""
+    """Weight of the critic's loss beside the policy's where it is shared; else unused."""
     critic_warmup_updates: CountOrZero = 2
-    """First updates in which only the critic learns."""
+    """First updates in which only the critic learns; unused without a critic."""
     num_epochs: Count = 1
     """Passes over each update's batch."""
     num_minibatches: Count = 2

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 import tenacity
+from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.errors import ServerError
 from rollout.types import Completion
@@ -18,6 +19,7 @@ from rollout.weight_files import check_same_tensors, tensor_shapes, weight_files
 
 INCOMPLETE = "incomplete"  # the version of weights that an update left unfinished
 NOT_A_NUMBER = -9999.0  # vLLM's stand-in for a log-probability that JSON cannot carry
+LOOKED_UP, FOUND = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"  # vLLM's counters, in tokens
 CONNECT_SECONDS = 10.0
 
 # Only where no connection was made, so nothing is ever done twice.
@@ -156,6 +158,24 @@ class PolicyClient:
         found = answer["prompt_logprobs"][1:]
         return [_finite(entry[str(token)]["logprob"]) for token, entry in zip(token_ids[1:], found, strict=True)]
 
+    async def cache_use(self) -> "CacheUse":
+        """Returns what the server's prefix cache has given to all that was sampled since the server started.
+
+        To vLLM n samples of a prompt are n requests: each looks the whole prompt up, and all but the first find its
+        full blocks, so samples alone give a share of up to (n - 1) / n. Requests that begin in one step find one
+        another's blocks too, so their order changes nothing. Neither `score` nor what new weights have computed again
+        is counted.
+
+        Raises:
+            ServerError: where the server does not answer.
+        """
+        counts = dict.fromkeys((LOOKED_UP, FOUND), 0.0)
+        metrics = (await self._respond("GET", "/metrics", None)).text
+        for sample in (sample for family in text_string_to_metric_families(metrics) for sample in family.samples):
+            if sample.name in counts:  # of each engine, where there are several
+                counts[sample.name] += sample.value
+        return CacheUse(tokens=int(counts[LOOKED_UP]), hits=int(counts[FOUND]))
+
     async def update_weights(
         self, folder: Path, version: int, digests: Mapping[str, str] | None = None, canary: "Canary | None" = None
     ) -> None:
@@ -246,6 +266,9 @@ class PolicyClient:
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Returns the JSON answer to one request."""
+        return (await self._respond(method, path, body)).json()
+
+    async def _respond(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         try:
             response = await _RETRYING(self._http.request, method, path, json=body)
         except httpx.TransportError as error:
@@ -253,7 +276,20 @@ class PolicyClient:
             raise ServerError(f"{method} {path} got no answer from {self.address} ({reason})") from None
         if response.status_code != httpx.codes.OK:
             raise ServerError(f"{method} {path} was answered {response.status_code}: {response.text[:500]}")
-        return response.json()
+        return response
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """How much of the prompts a server took from its prefix cache.
+
+    Attributes:
+        tokens: prompt tokens that were looked up; those of a prompt count once for each of its samples.
+        hits: how many of them were there.
+    """
+
+    tokens: int
+    hits: int
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.005, 0.015, 0.015, 0.02
 # weighs that tunes the family of model it has.
 EFFECT_WEIGHTS = {"good": 3.0, "harmless": 1.0, "harmful": 0.5}
 TUNE_WEIGHT = 3.0
+# What an expert tries that does not explore: the few things every tutorial begins with. Assumed, not measured.
+FAVOURITES = ("standardize", "tfidf", "random_forest", "gradient_boosting", "more_trees")
 
 
 @dataclass
@@ -132,9 +134,12 @@ class OfflineExpert:
 
     Attributes:
         max_steps: the most actions of an episode; the last is the final answer.
+        explores: whether its own ideas are any recipes that fit; else they are a few favourites, over again once all
+            are tried, as of an expert that nobody nudges.
     """
 
     max_steps: int = 6
+    explores: bool = True
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
         """Returns the next response; the same state and seed give the same one."""
@@ -163,7 +168,7 @@ class OfflineExpert:
             combine = len(ideas) > 1 and not memory.edited and rng.random() < COMBINE_IDEAS
             recipes = list(dict.fromkeys(ideas[0] + ideas[1]))[:MAX_RECIPES] if combine else ideas[0]
         if recipes is None:
-            recipes = [_own_idea(instance.task.kind, memory, script, rng)]
+            recipes = [_own_idea(instance.task.kind, memory, script, rng, self.explores)]
         return edit_meaning(instance, memory, script, recipes, rng)
 
 
@@ -186,17 +191,18 @@ def recipes_for(kind: str) -> list[Recipe]:
     return [recipe for recipe in RECIPES.values() if kind in recipe.kinds]
 
 
-def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random) -> str:
+def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random, explores: bool) -> str:
     family = memory.families.get(script, "")
     careless = rng.random() < SLIP_FAMILY
+    sane = [recipe for recipe in recipes_for(kind) if recipe.effect in EFFECT_WEIGHTS]
+    known = [recipe for recipe in sane if explores or recipe.name in FAVOURITES]
     free = [
         recipe
-        for recipe in recipes_for(kind)
+        for recipe in known
         if recipe.name not in memory.tried
-        and recipe.effect in EFFECT_WEIGHTS
         and (careless or not recipe.needs or family in recipe.needs)
         and (careless or not recipe.gives or recipe.gives != family)
-    ]
+    ] or [recipe for recipe in known if not recipe.needs]
     weights = [
         EFFECT_WEIGHTS[recipe.effect] * (TUNE_WEIGHT if family and family in recipe.needs else 1.0) for recipe in free
     ]

@@ -130,7 +130,7 @@ def build_pools(
         InfrastructureError: when the encoder failed.
     """
     texts = sorted({text for axes in candidates.values() for ideas in axes.values() for text in ideas})
-    vectors = dict(zip(texts, embed(texts), strict=True))
+    vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
     pools: dict[str, Pool] = {}
     record: dict[str, dict[str, object]] = {}
     for task, axes in candidates.items():

@@ -211,7 +211,9 @@ def draw_ideas(rng: random.Random, pool: Mapping[str, Sequence[str]]) -> list[st
 
     Args:
         rng: where the draws come from.
-        pool: axis to its ideas.
+        pool: axis to its ideas; without an axis there are none to draw.
     """
+    if not pool:
+        return []
     axes = rng.sample(sorted(pool), rng.randint(1, min(MAX_IDEAS, len(pool))))
     return [rng.choice(list(pool[axis])) for axis in axes]

@@ -1,5 +1,7 @@
 """Every configuration file of the repository parses, is complete, and says how it is run."""
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import jax
@@ -14,7 +16,14 @@ from mlagent_jax.model.build import model_config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.optim import make_optimizer
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+# What each of configs/ablations changes in the quickstart, besides the run directory.
+ABLATIONS = {
+    "episode_wise": {"ppo.episodes": True, "ppo.trajectories_per_update": 6, "ppo.states_per_trajectory": 1},
+    "no_ideas": {"ideas.source": "none"},
+    "no_ml_reward": {"reward.performance": "binary", "reward.format_penalty": False, "reward.corner_cases": False},
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -24,7 +33,7 @@ def test_config_parses_and_leaves_no_key_out(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_first_line_is_the_command_that_runs_it(path: Path) -> None:
-    assert path.read_text().splitlines()[0] == f"# python -m mlagent_jax.train --config configs/{path.name}"
+    assert path.read_text().splitlines()[0] == f"# python -m mlagent_jax.train --config {path.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -41,7 +50,22 @@ def test_model_and_optimizer_of_every_config_build_without_memory(path: Path) ->
 
 
 def test_quickstart_file_says_what_the_code_defaults_to() -> None:
-    assert load_config(CONFIGS[0].parent / "quickstart.yaml") == Config()
+    assert load_config(ROOT / "configs/quickstart.yaml") == Config()
+
+
+def settings(config: Config) -> dict[str, object]:
+    tree = to_dict(config)
+    return {key.name: reduce(getitem, key.name.split("."), tree) for key in keys()}
+
+
+def test_each_ablation_is_the_quickstart_but_for_what_it_is_named_for() -> None:
+    found = {}
+    for path in (path for path in CONFIGS if path.parent.name == "ablations"):
+        quickstart = settings(Config())
+        found[path.stem] = {
+            key: value for key, value in settings(load_config(path)).items() if value != quickstart[key]
+        }
+    assert found == {name: {"run_dir": f"runs/{name}", **changed} for name, changed in ABLATIONS.items()}
 
 
 def test_every_key_has_a_meaning() -> None:

@@ -1,18 +1,23 @@
-"""Where the time of an update goes: by phase, and by resource at work or idle."""
+"""Where the time of an update goes, by phase and by resource at work or idle, and what the prefix cache spares."""
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+from rollout.client import CacheUse
 from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 
 
 class Stopwatch:
-    """Measures one update; its phases follow one another, and resources work within and across them."""
+    """Measures updates, each of which begins where the one before ended: no work between two of them is lost.
+
+    The phases of an update follow one another, and resources work within and across them.
+    """
 
     def __init__(self, timeline: Timeline | None, num_slots: int = 1) -> None:
-        """Begins.
+        """Begins the first update; what the timeline holds from before is in none.
 
         Args:
             timeline: None on the processes that do not lead, which have no resources but their own.
@@ -32,16 +37,17 @@ class Stopwatch:
             yield
         self._seconds[phase] = time.monotonic() - began
 
-    def figures(self, experiences: Sequence[Experience]) -> dict[str, float]:
-        """Returns seconds of phases and resources, and tokens a second over the whole update, flat.
+    def lap(self, experiences: Sequence[Experience]) -> dict[str, float]:
+        """Ends an update and begins the next; returns its seconds of phases and resources and tokens a second, flat.
 
         A resource is busy while any of its work is under way, and idle for the rest. Scripts also have the share of
         all slots that were in use. What is still under way at the end counts in the update in which it ends, from that
         one's begin on. Tokens are those of the responses, and with their states.
         """
-        ended = time.time()
-        total = ended - self._began
+        began, ended = self._began, time.time()
+        total = ended - began
         found = {f"time/{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
+        self._began, self._seconds = ended, {}
         found["time/total_seconds"] = total
         responses = sum(len(each.response_ids) for each in experiences)
         prompts = sum(len(each.prompt_ids) for each in experiences if not each.cut)
@@ -51,8 +57,34 @@ class Stopwatch:
             return found
         spans = self._timeline.take()
         for resource in (GENERATION, SCRIPTS, TRAINING, TRANSFER):
-            busy = busy_seconds(spans.get(resource, []), self._began, ended)
+            busy = busy_seconds(spans.get(resource, []), began, ended)
             name = resource.replace(" ", "_")
             found |= {f"time/busy_{name}_seconds": busy, f"time/idle_{name}_seconds": total - busy}
-        running = sum(busy_seconds([span], self._began, ended) for span in spans.get(SCRIPTS, []))
+        running = sum(busy_seconds([span], began, ended) for span in spans.get(SCRIPTS, []))
         return found | {"time/script_slots_share": running / (self._num_slots * total)}
+
+
+class CacheCount:
+    """Counts what the server's prefix cache gives to each update, from where the one before ended."""
+
+    def __init__(self, read: Callable[[], CacheUse] | None) -> None:
+        """Begins the first update. `read` gives the server's counters; None on the processes that do not lead."""
+        self._read = read
+        self._before = read() if read else None
+
+    def lap(self) -> dict[str, float]:
+        """Ends an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.
+
+        A prompt counts once for each of its samples, as in `PolicyClient.cache_use`, in the update during which it was
+        sampled, even if that was early. New weights empty the cache, so a hit is a prompt's other sample or a history
+        shared within the update. The share is nan where nothing was sampled, all being in the journal. A server that
+        others use too counts theirs.
+        """
+        if self._read is None or self._before is None:
+            return {}
+        before, self._before = self._before, self._read()
+        tokens, hits = self._before.tokens - before.tokens, self._before.hits - before.hits
+        return {
+            "sampler/prompt_tokens": tokens,
+            "sampler/prefix_cache_hit_share": hits / tokens if tokens else math.nan,
+        }

@@ -17,7 +17,7 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.accounting import Stopwatch
+from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
 from mlagent_jax.ppo.ahead import Ahead
 from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
 from mlagent_jax.ppo.sampler_gap import allowed_gap
@@ -87,14 +87,15 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
         with reporter.bar("ppo", ppo.num_updates, first) as bar, look_ahead(config, rollouts, run_dir) as ahead:
             if ahead is not None:
                 ahead.skip(first)
+            watch, cache = begin_accounts(rollouts)
             for update in range(first, ppo.num_updates):
-                figures = one_update(config, learner, sync, rollouts, ahead, update)
+                figures = one_update(config, learner, sync, rollouts, ahead, watch, update)
                 if figures is None:
                     if update > saved_at:
                         checkpoints.save(update, learner.state, {"update": update})
                     raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
-                log.write({"ppo/update": update, **figures})
+                log.write({"ppo/update": update, **figures, **cache.lap()})
                 bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
@@ -131,6 +132,14 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
     return WeightSync(
         rollouts.client if rollouts else None, run_dir.path("tmp", "weights"), canary, config.server.dtype
     )
+
+
+def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, CacheCount]:
+    """Returns what measures the updates to come, the first from now on."""
+    if rollouts is None:
+        return Stopwatch(None), CacheCount(None)
+    world, client = rollouts.world, rollouts.client
+    return Stopwatch(world.timeline, world.num_slots), CacheCount(lambda: world.background.run(client.cache_use()))
 
 
 def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version: int) -> None:
@@ -185,13 +194,18 @@ def _decode(records: Sequence[Any] | None) -> list[Experience] | None:
 
 
 def one_update(
-    config: Config, learner: Learner, sync: WeightSync, rollouts: Rollouts | None, ahead: Ahead | None, update: int
+    config: Config,
+    learner: Learner,
+    sync: WeightSync,
+    rollouts: Rollouts | None,
+    ahead: Ahead | None,
+    watch: Stopwatch,
+    update: int,
 ) -> dict[str, float] | None:
     """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
 
     None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
     """
-    watch = Stopwatch(rollouts.world.timeline, rollouts.world.num_slots) if rollouts else Stopwatch(None)
 
     def act_here() -> list[Experience] | None:
         assert ahead is not None, "process 0 acts"
@@ -217,7 +231,7 @@ def one_update(
         figures = learner.update(scored, update, config.seed)
     with watch("sync", TRANSFER):
         push(sync, learner, rollouts, update + 1)
-    return {**rollout_figures(experiences), **scored.figures, **figures, **watch.figures(experiences)}
+    return {**rollout_figures(experiences), **scored.figures, **figures, **watch.lap(experiences)}
 
 
 def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The first stage: ideas for every task, and an expert that tries them in the real environment."""
+"""The first stage: ideas for every task, and an expert that tries them in the real environment, or its own if none."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -52,16 +52,18 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
 def make_expert(config: Config) -> OfflineExpert | EndpointExpert:
     """Returns the expert of the configuration. Raises ValueError for an endpoint without its key."""
     if config.expert.kind == "offline":
-        return OfflineExpert(config.collect.max_steps)
+        return OfflineExpert(config.collect.max_steps, explores=config.ideas.source != "none")
     return EndpointExpert(endpoint(config.expert, ExpertError))
 
 
 def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Task]) -> dict[str, Pool]:
-    """Returns the idea pool of every task; made once and kept in ideas.json."""
+    """Returns the idea pool of every task, empty ones if there are to be no ideas; made once and kept in ideas.json."""
     path = run_dir.path("ideas.json")
     if path.exists():
         return read_pools(path)
-    if config.ideas.source == "offline":
+    if config.ideas.source == "none":
+        candidates = {task.name: {} for task in tasks}
+    elif config.ideas.source == "offline":
         candidates = library_candidates(tasks)
     else:
         model, count = endpoint(config.expert, ExpertError), config.ideas.candidates_per_axis

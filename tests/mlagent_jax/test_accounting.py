@@ -1,12 +1,14 @@
 """Seconds of an update: those of its phases, and those in which a resource was at work."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mlagent_jax.ppo.accounting import Stopwatch
+from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
+from rollout.client import CacheUse
 from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
 
@@ -35,7 +37,7 @@ def test_phases_and_resources_of_an_update_by_hand(
             clock[0] = 108.0
         with watch("sync", TRANSFER):
             clock[0] = 110.0
-        found = watch.figures([make_experience([1] * 30, [2] * 5), make_experience([1] * 12, [2] * 3)])
+        found = watch.lap([make_experience([1] * 30, [2] * 5), make_experience([1] * 12, [2] * 3)])
     assert found == {
         "time/rollout_seconds": 5.0,
         "time/update_seconds": 3.0,
@@ -55,10 +57,40 @@ def test_phases_and_resources_of_an_update_by_hand(
     }
 
 
+def test_what_ends_between_two_updates_is_in_the_second(
+    clock: list[float], tmp_path: Path, make_experience: Callable[..., Experience]
+) -> None:
+    with Timeline(tmp_path / "timeline.json") as timeline:
+        watch = Stopwatch(timeline)
+        with watch("rollout"):
+            clock[0] = 104.0
+        first = watch.lap([make_experience([1] * 4, [2] * 4)])
+        clock[0] = 107.0  # the checkpoint of the first, while actions of the second are done
+        timeline.add(SCRIPTS, "begun in the first", 103.0, 105.0)
+        timeline.add(SCRIPTS, "between the two", 105.0, 107.0)
+        with watch("rollout"):
+            clock[0] = 108.0
+        second = watch.lap([make_experience([1] * 4, [2] * 4)])
+    assert (first["time/total_seconds"], second["time/total_seconds"]) == (4.0, 4.0)
+    assert (first["time/busy_scripts_seconds"], second["time/busy_scripts_seconds"]) == (0.0, 3.0)
+    assert (first["time/rollout_seconds"], second["time/rollout_seconds"]) == (4.0, 1.0)
+
+
 def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None:
     watch = Stopwatch(None)
     with watch("update", TRAINING):
         clock[0] = 104.0
-    found = watch.figures([])
+    found = watch.lap([])
     assert found["time/update_seconds"] == found["time/total_seconds"] == 4.0
     assert not any("busy" in name for name in found)
+
+
+def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
+    readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400)])
+    count = CacheCount(lambda: next(readings))
+    assert count.lap() == {"sampler/prompt_tokens": 2000, "sampler/prefix_cache_hit_share": 0.25}
+    idle = count.lap()
+    assert idle["sampler/prompt_tokens"] == 0
+    assert math.isnan(idle["sampler/prefix_cache_hit_share"])
+    assert count.lap() == {"sampler/prompt_tokens": 500, "sampler/prefix_cache_hit_share": 0.0}
+    assert CacheCount(None).lap() == {}

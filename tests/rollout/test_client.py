@@ -1,6 +1,8 @@
 import asyncio
 import hashlib
 import math
+import random
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -101,6 +103,41 @@ def test_many_requests_at_once_each_get_their_own_answer(policy_server):
 
     for prompt, completions in zip(prompts, policy_server.run(body), strict=True):
         assert all(difference(completion, policy_server.folder, prompt, 1.0) < 1e-4 for completion in completions)
+
+
+@pytest.mark.vllm
+def test_prefix_cache_gives_the_full_blocks_of_shared_histories_and_counts_them(policy_server):
+    rng = random.Random("a history no other test has")
+    history = [rng.randrange(500) for _ in range(900)]
+    strangers = [[rng.randrange(500) for _ in range(300)] for _ in range(2)]
+
+    async def used(client: PolicyClient, prompts: list[list[int]], num_samples: int) -> tuple[int, int]:
+        before = await client.cache_use()
+        await asyncio.gather(*(client.sample(p, num_samples=num_samples, seed=i) for i, p in enumerate(prompts)))
+        after = await client.cache_use()
+        return after.tokens - before.tokens, after.hits - before.hits
+
+    async def body(client: PolicyClient):
+        metrics = (await client._respond("GET", "/metrics", None)).text
+        nothing_shared = await used(client, strangers, 1)
+        before_and_deeper = [await used(client, [history[:400]], 1), await used(client, [history[:700]], 1)]
+        siblings = await used(client, [history[:700]], 3)
+        await client.update_weights(policy_server.other, 5)
+        at_once = await used(client, [history[:900], history[:400], history[:700]], 2)  # in any order
+        await client.score(history[:700])
+        return metrics, nothing_shared, before_and_deeper, siblings, at_once, await used(client, [], 1)
+
+    metrics, nothing_shared, before_and_deeper, siblings, at_once, scored = policy_server.run(body)
+    block = int(re.findall(r'vllm:cache_config_info\{.*\bblock_size="(\d+)"', metrics)[0])
+
+    def blocks(num_tokens: int) -> int:
+        return num_tokens // block * block
+
+    assert nothing_shared == (600, 0)
+    assert before_and_deeper == [(400, 0), (700, blocks(400))]
+    assert siblings == (3 * 700, 3 * blocks(700))
+    assert at_once == (2 * 2000, blocks(900) + 2 * blocks(400) + 2 * blocks(700))  # all but the first's first
+    assert scored == (0, 0)
 
 
 @pytest.mark.vllm

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rollout.expert import (
+    FAVOURITES,
     EndpointExpert,
     NeverEditActor,
     OfflineExpert,
@@ -25,6 +26,7 @@ from tasks.prompt import problem_text
 from tasks.state import State
 from tasks.task import Instance, Task
 
+EXPERT = OfflineExpert(6)
 KINDS = ("tabular-regression", "tabular-classification", "image-classification", "text-classification")
 FAILURES = (
     "Error: {new} crashed.\nTypeError: no",
@@ -66,15 +68,17 @@ def parsed(response: Response) -> Action:
     return action
 
 
-def play(where: Instance, ideas: list[str], seed: int) -> tuple[State, list[tuple[Response, Action, str]], set[str]]:
+def play(
+    where: Instance, ideas: list[str], seed: int, expert: OfflineExpert = EXPERT
+) -> tuple[State, list[tuple[Response, Action, str]], set[str]]:
     """Returns an episode against feedback made up here, as (response, action, best script before) a step."""
     rng = random.Random(seed)
     state = State(problem_text(where, ideas))
     files = {where.names.script, where.names.train_file, where.names.test_file}
     best, score = where.names.script, 5.0
     steps = []
-    for _ in range(6):
-        response = act(OfflineExpert(6), where, state, rng.getrandbits(31))
+    for _ in range(expert.max_steps):
+        response = act(expert, where, state, rng.getrandbits(31))
         action = parsed(response)
         steps.append((response, action, best))
         arguments = action.arguments
@@ -172,6 +176,21 @@ def test_the_mix_of_edits_has_mistakes_in_their_small_shares() -> None:
     assert set(actions) == set(grammar.ARGUMENTS)
     looked = sum(steps[0][1].name != grammar.EDIT for *_, steps in EPISODES)
     assert 0.3 < looked / len(EPISODES) < 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_expert_that_does_not_explore_tries_its_favourites_again_and_again(kind: str) -> None:
+    tried: Counter[str] = Counter()
+    for seed in range(60):
+        _, steps, _ = play(instance(kind, seed=seed), [], seed, OfflineExpert(12, explores=False))
+        edits = [
+            recognise(action.arguments["edit_instruction"]) for _, action, _ in steps if action.name == grammar.EDIT
+        ]
+        tried.update(name for names in edits for name in names)
+    favourites = {name for name in FAVOURITES if kind in RECIPES[name].kinds}
+    assert len(favourites) == 4 and favourites <= set(tried)
+    assert 0.9 < sum(tried[name] for name in favourites) / tried.total() < 1.0  # the rest are slips
+    assert tried.total() > len(favourites) * 60
 
 
 def test_a_response_says_what_the_feedback_said() -> None:
