@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 # What each of configs/ablations changes in the quickstart, besides the run directory.
 ABLATIONS = {
-    "no_ideas": {"ideas.source": "none"},
+    "no_ideas": {"ideas.source": "none", "sft.num_epochs": 2.0, "sft.max_steps": 441},
     "no_ml_reward": {"reward.performance": "binary", "reward.format_penalty": False, "reward.corner_cases": False},
 }
 
