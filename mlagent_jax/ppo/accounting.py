@@ -77,14 +77,14 @@ class CacheCount:
 
         A prompt counts once for each of its samples, as in `PolicyClient.cache_use`, in the update during which it was
         sampled, even if that was early. New weights empty the cache, so a hit is a prompt's other sample or a history
-        shared within the update. The share is nan where nothing was sampled, all being in the journal. A server that
-        others use too counts theirs.
+        shared within the update. What a journal has is not sampled again, so both depend on interruptions, as times
+        do; the share is nan where nothing was sampled. A server that others use too counts theirs.
         """
         if self._read is None or self._before is None:
             return {}
         before, self._before = self._before, self._read()
         tokens, hits = self._before.tokens - before.tokens, self._before.hits - before.hits
         return {
-            "sampler/prompt_tokens": tokens,
-            "sampler/prefix_cache_hit_share": hits / tokens if tokens else math.nan,
+            "time/prompt_tokens": tokens,
+            "time/prefix_cache_hit_share": hits / tokens if tokens else math.nan,
         }

@@ -78,8 +78,8 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
     assert all(line["sampler/logprob_gap_max"] < 1e-3 for line in updates)
     assert updates[0]["ppo/kl_to_sft"] == pytest.approx(0.0, abs=1e-5)
     assert {"reward/mean", "reward/invalid_share", "time/total_seconds"} <= set(updates[0])
-    assert all(line["sampler/prompt_tokens"] > 0 for line in updates)
-    assert all(0.0 < line["sampler/prefix_cache_hit_share"] < 1.0 for line in updates)
+    assert all(line["time/prompt_tokens"] > 0 for line in updates)
+    assert all(0.0 < line["time/prefix_cache_hit_share"] < 1.0 for line in updates)
 
     assert_loads_in_transformers(run_dir / "export")
     assert "data:image/svg+xml" in (run_dir / "report.html").read_text()

@@ -88,9 +88,9 @@ def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None
 def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
     readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400)])
     count = CacheCount(lambda: next(readings))
-    assert count.lap() == {"sampler/prompt_tokens": 2000, "sampler/prefix_cache_hit_share": 0.25}
+    assert count.lap() == {"time/prompt_tokens": 2000, "time/prefix_cache_hit_share": 0.25}
     idle = count.lap()
-    assert idle["sampler/prompt_tokens"] == 0
-    assert math.isnan(idle["sampler/prefix_cache_hit_share"])
-    assert count.lap() == {"sampler/prompt_tokens": 500, "sampler/prefix_cache_hit_share": 0.0}
+    assert idle["time/prompt_tokens"] == 0
+    assert math.isnan(idle["time/prefix_cache_hit_share"])
+    assert count.lap() == {"time/prompt_tokens": 500, "time/prefix_cache_hit_share": 0.0}
     assert CacheCount(None).lap() == {}
