@@ -8,7 +8,7 @@
 `few_episodes` about as many actions as `step`; `ahead` acts one update early; `evolving` adds states that the policy
 reached. Each begins from the same weights and the same recorded scripts. Time is that of updates alone; policies are
 kept at equally distant marks and then go through the same whole trajectories on every task. Writes ppo_runs.json, .md
-and the picture gain.svg; the last line is JSON with how many times as long an update takes as one of the first way.
+and the picture gain.svg; the last line is JSON with how many times as long as one of `step` an update takes.
 """
 
 import argparse
@@ -157,6 +157,8 @@ def main() -> None:
     cpu.prepare()
     common = [*arguments.settings, f"ppo.num_updates={NUM_UPDATES}"]
     train(arguments.config, [*arguments.settings, f"run_dir={arguments.out / 'base'}"], ("collect", "sft"))
+    if (arguments.out / "base" / "ppo").exists():
+        sys.exit(f"{arguments.out}/base went on to PPO, whose recorded scripts would be for free; give another --out")
     found: dict[str, Any] = {}
     before = None
     for name in arguments.ways:
@@ -179,10 +181,10 @@ def main() -> None:
 
 
 def last_line(ways: Mapping[str, Any]) -> dict[str, float]:
-    """Returns how many times as long as one of the first way an update of each other one takes."""
-    first, *others = ways
+    """Returns how many times as long as one of `step`, or of the first way without it, an update of another takes."""
+    reference = "step" if "step" in ways else next(iter(ways))
     seconds = {name: way["update_seconds"]["median"] for name, way in ways.items()}
-    return {f"ratio_{name}": round(seconds[name] / seconds[first], 3) for name in others}
+    return {f"ratio_{name}": round(seconds[name] / seconds[reference], 3) for name in ways if name != reference}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from rollout.experience import Experience
+from rollout.experience import Experience, begun_share
 
 log = logging.getLogger(__name__)
 
@@ -13,24 +13,27 @@ NUM_NAMED = 3  # of the actions that took longest, where some were left out
 
 
 class Budget:
-    """Turns to act, given in the order they are asked for, so many at one time, until the time is up.
+    """Turns to act, given in the order they are asked for, until the time since the first of them is up.
 
-    How long an action takes itself has no say in whether it counts: it is not interrupted, and its turn depends on
-    those before it. So a budget cuts a batch short without preferring what is fast, and nothing need be corrected.
-    Finishing first what is finished soonest would prefer it, as arXiv 2509.01684 shows of asynchronous training.
+    What has a turn is finished, so how long it takes has no say in whether it counts, as it would if what had ended in
+    time were kept: that would teach to be fast (as asynchronous training does, arXiv 2509.01684). The sum over what
+    counts is that of so many actions drawn without regard to their length, by Wald's identity where their order is
+    random. Divided by their number it would lean towards slow ones, which leave room for fewer: the learner divides by
+    the number that there would have been.
     """
 
-    def __init__(self, seconds: float, num_at_once: int) -> None:
-        """Starts the event loop's clock."""
-        self._now = asyncio.get_running_loop().time
-        self._ends = self._now() + seconds
-        self._places = asyncio.Semaphore(num_at_once)
+    def __init__(self, seconds: float, places: asyncio.Semaphore) -> None:
+        """Takes the places at one time, which budgets of several updates may share."""
+        self._seconds, self._places = seconds, places
+        self._ends: float | None = None
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
         """Waits for a turn; yields whether there is time left to begin."""
+        now = asyncio.get_running_loop().time
         async with self._places:
-            yield self._now() < self._ends
+            self._ends = self._ends or now() + self._seconds
+            yield now() < self._ends
 
 
 @asynccontextmanager
@@ -44,16 +47,12 @@ async def turn(budget: Budget | None) -> AsyncIterator[bool]:
 
 
 def warn_of_cut(update: int, experiences: Sequence[Experience]) -> None:
-    """Logs how many actions were left out, if any, and which of the others took longest."""
-    num_cut = sum(each.cut for each in experiences)
-    if not num_cut:
-        return
+    """Logs which share was left out, and which of the other actions took longest."""
     slowest = sorted(experiences, key=lambda each: -each.seconds)[:NUM_NAMED]
     named = ", ".join(f"{each.trajectory_id} at depth {each.depth} ({each.seconds:.0f} s)" for each in slowest)
     log.warning(
-        "update %d: %d of %d actions were not begun within ppo.acting_seconds; longest in coder and script were %s",
+        "update %d: %.0f %% was not begun within ppo.acting_seconds; longest in coder and script were %s",
         update,
-        num_cut,
-        len(experiences),
+        100 * (1 - begun_share(experiences)),
         named,
     )

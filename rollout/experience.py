@@ -7,6 +7,8 @@ from typing import Any
 from rollout.types import Snapshot
 from tasks.feedback import Outcome
 
+EPISODE = "#"  # in the name of an episode, between the trajectory that it begins like and its number
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -70,15 +72,24 @@ class Experience:
     cut: bool = False
 
 
-def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
-    """Returns the mean reward, that of edits that ran, and the share of each outcome, of masked and of cut actions.
+def begun_share(experiences: Sequence[Experience]) -> float:
+    """Returns the share of what had a turn to act, actions or whole episodes, that the time for the update allowed."""
+    turns = {
+        each.trajectory_id if EPISODE in each.trajectory_id else (each.trajectory_id, each.depth, each.sample): each.cut
+        for each in experiences
+    }
+    return 1.0 - sum(turns.values()) / max(len(turns), 1)
 
-    Means and shares are over the actions that are neither; `edit_mean` is missing where no edit ran.
+
+def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
+    """Returns the mean reward, that of edits that ran, the share of each outcome, and of masked and of cut actions.
+
+    Means and shares are over the actions that are neither; `cut_share` is over actions or whole episodes, whichever
+    had turns. `edit_mean` is missing where no edit ran.
     """
-    known = [experience for experience in experiences if experience.reward is not None]
-    cut = sum(experience.cut for experience in experiences)
-    total = max(len(experiences), 1)
-    figures = {"masked_share": (len(experiences) - len(known) - cut) / total, "cut_share": cut / total}
+    begun = [experience for experience in experiences if not experience.cut]
+    known = [experience for experience in begun if experience.reward is not None]
+    figures = {"masked_share": 1.0 - len(known) / max(len(begun), 1), "cut_share": 1.0 - begun_share(experiences)}
     if not known:
         return figures
     rewards = [experience.reward or 0.0 for experience in known]

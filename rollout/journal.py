@@ -28,14 +28,20 @@ class Journal:
         if len(whole) < len(content):
             self._file.truncate(len(whole))
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Writes one record; when this returns, it survives a crash of the machine."""
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Writes records; when this returns, they survive a crash of the machine."""
+        lines = [json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records]
         # One write: a reader or a crash sees no part of the next record without the whole of this one.
-        self._file.write(line)
+        self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.records.append(json.loads(line))
+        self.records += map(json.loads, lines)
+
+    def forget(self) -> None:
+        """Removes all records."""
+        self._file.truncate(0)
+        os.fsync(self._file.fileno())
+        self.records.clear()
 
     def close(self) -> None:
         """Closes the file; the records stay readable."""

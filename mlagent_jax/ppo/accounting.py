@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from rollout.client import CacheUse
+from rollout.errors import ServerError
 from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 
@@ -68,9 +69,14 @@ class CacheCount:
     """Counts what the server's prefix cache gives to each update, from where the one before ended."""
 
     def __init__(self, read: Callable[[], CacheUse] | None) -> None:
-        """Begins the first update. `read` gives the server's counters; None on the processes that do not lead."""
-        self._read = read
-        self._before = read() if read else None
+        """Begins the first update; a server that tells no counters gives no figures.
+
+        Args:
+            read: gives the server's counters or raises ServerError; None on the processes that do not lead.
+        """
+        self._read, self._before = read, None
+        with suppress(ServerError):
+            self._before = read() if read else None
 
     def lap(self) -> dict[str, float]:
         """Ends an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.

@@ -18,8 +18,7 @@ from mlagent_jax.ppo.advantage import (
 )
 from mlagent_jax.ppo.chains import Chains, episodes_of
 from mlagent_jax.ppo.kl import kl_estimate
-from rollout.experience import Experience
-from rollout.whole_episodes import EPISODE
+from rollout.experience import EPISODE, Experience
 
 CRITIC_FREE = {
     "group": group_advantages,
@@ -80,5 +79,7 @@ def assign_credit(
 def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:
     """Returns 1 at (s, r) where experience r answers the s-th distinct state; episodes of one start answer the same."""
     keys = [(experience.trajectory_id.partition(EPISODE)[0], experience.depth) for experience in experiences]
-    distinct = list(dict.fromkeys(keys))
-    return np.array([[float(key == state) for key in keys] for state in distinct], np.float32)
+    place = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    groups = np.zeros((len(place), len(keys)), np.float32)
+    groups[[place[key] for key in keys], range(len(keys))] = 1.0
+    return groups

@@ -151,15 +151,20 @@ class Learner:
         }
         return Scored(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
 
-    def update(self, scored: Scored, num_update: int, seed: int) -> dict[str, float]:
-        """Does all epochs and minibatches of one update; returns their mean figures."""
+    def update(self, scored: Scored, num_update: int, seed: int, begun_share: float = 1.0) -> dict[str, float]:
+        """Does all epochs and minibatches of one update; returns their mean figures.
+
+        Args:
+            begun_share: of the actions that were to be done; gradients are means over those, as if the others had
+                taught nothing (see `rollout.budget`).
+        """
         found: list[dict[str, float]] = []
         policy, critic = self.state
         for epoch in range(self.config.num_epochs):
             order = np.random.default_rng([seed, num_update, epoch]).permutation(len(scored.batches))
             for chosen in np.array_split(order, min(self.config.num_minibatches, len(order))):
                 minibatch = [scored.batches[i] for i in chosen]
-                num_tokens = float(sum(np.sum(batch.rows.weights) for batch in minibatch))
+                num_tokens = float(sum(np.sum(batch.rows.weights) for batch in minibatch)) / begun_share
                 figures: dict[str, float] = {}
                 if self.critic is not None and critic is not None:
                     critic, figures = accumulate(self.critic, critic, minibatch, num_tokens)

@@ -1,5 +1,6 @@
 """The PPO stage: states, one action each, rewards, an update, new weights to the server; again."""
 
+import asyncio
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from rollout.client import PolicyClient
 from rollout.context_reading import context_shares
 from rollout.errors import InfrastructureError
 from rollout.evolving_pool import OWN, EvolvingPool
-from rollout.experience import Experience, from_record, reward_figures, to_record
+from rollout.experience import Experience, begun_share, from_record, reward_figures, to_record
 from rollout.journal import Journal
 from rollout.single_step import roll_out
 from rollout.state_pool import PoolState, StatePool
@@ -157,6 +158,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
         return
     ppo, world = config.ppo, rollouts.world
     length = Length(config.collect.max_steps, config.server.max_model_len, ppo.max_response_tokens)
+    places = asyncio.Semaphore(world.num_concurrent)  # of all updates whose actions are under way
     roll_out_all = partial(roll_out_episodes, length=length) if ppo.episodes else roll_out
 
     def draw(update: int) -> list[PoolState]:
@@ -164,7 +166,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
         return rollouts.pool.sample_groups(ppo.trajectories_per_update, ppo.states_per_trajectory, rng)
 
     async def act(states: Sequence[PoolState], update: int) -> list[Experience]:
-        budget = Budget(ppo.acting_seconds, world.num_concurrent) if ppo.acting_seconds else None
+        budget = Budget(ppo.acting_seconds, places) if ppo.acting_seconds else None
         with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
             return await roll_out_all(
                 world.environment,
@@ -228,7 +230,7 @@ def one_update(
     with watch("score", TRAINING):
         scored = learner.score(known, update)
     with watch("update", TRAINING):
-        figures = learner.update(scored, update, config.seed)
+        figures = learner.update(scored, update, config.seed, begun_share(experiences))
     with watch("sync", TRANSFER):
         push(sync, learner, rollouts, update + 1)
     return {**rollout_figures(experiences), **scored.figures, **figures, **watch.lap(experiences)}

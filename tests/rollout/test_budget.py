@@ -4,6 +4,8 @@ import asyncio
 import logging
 import random
 import selectors
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from rollout.budget import Budget
-from rollout.experience import Experience, reward_figures
+from rollout.experience import Experience, begun_share, reward_figures
 from rollout.journal import Journal
 from rollout.single_step import roll_out
 from rollout.state_pool import PoolState
@@ -49,7 +51,7 @@ def run(body: Any) -> Any:
 
 async def batch(rng: random.Random) -> tuple[list[float], list[float]]:
     """Returns the durations of the actions that count, and of those that had ended when the time was up."""
-    budget, begun, ended = Budget(SECONDS, PLACES), [], []
+    budget, begun, ended = Budget(SECONDS, asyncio.Semaphore(PLACES)), [], []
 
     async def act() -> None:
         async with budget.turn() as begins:
@@ -67,12 +69,39 @@ async def batch(rng: random.Random) -> tuple[list[float], list[float]]:
 
 def test_slow_actions_count_as_often_as_they_are_chosen() -> None:
     rng = random.Random(0)
-    batches = [run(batch(rng)) for _ in range(400)]
-    begun, ended = ([seconds for each in batches for seconds in each[index]] for index in (0, 1))
-    assert len(begun) < 0.7 * 400 * NUM_ACTIONS, "the budget cuts"
-    error = 0.5 / len(begun) ** 0.5
-    assert abs(begun.count(SLOW) / len(begun) - 0.5) < 4 * error
-    assert ended.count(SLOW) / len(ended) < 0.5 - 10 * error  # what keeping those that had ended would make of it
+    batches = [run(batch(rng)) for _ in range(600)]
+    begun, ended = ([[seconds == SLOW for seconds in each[index]] for each in batches] for index in (0, 1))
+    assert sum(map(len, begun)) < 0.7 * len(batches) * NUM_ACTIONS, "the budget cuts"
+
+    def lean(slow: Sequence[Sequence[bool]], number: Callable[[Sequence[bool]], int]) -> tuple[float, float]:
+        """Returns the mean of what slow actions and, negatively, fast ones add up to, over `number`, and its error."""
+        values = [(2 * sum(each) - len(each)) / number(each) for each in slow]
+        return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+
+    mean, error = lean(begun, lambda _: NUM_ACTIONS)  # as the learner divides
+    assert abs(mean) < 4 * error and error < 0.02
+    mean, error = lean(begun, len)
+    assert mean > 4 * error  # towards slow ones
+    mean, error = lean(ended, lambda _: NUM_ACTIONS)
+    assert mean < -10 * error  # what had ended in time: towards fast ones
+
+
+def test_time_begins_with_the_first_turn_and_places_are_shared() -> None:
+    async def body() -> list[tuple[str, float]]:
+        places, began = asyncio.Semaphore(1), []
+
+        async def act(name: str, budget: Budget) -> None:
+            async with budget.turn() as begins:
+                if begins:
+                    began.append((name, asyncio.get_running_loop().time()))
+                    await asyncio.sleep(1.0)
+
+        first, second = (Budget(1.5, places) for _ in range(2))
+        await asyncio.sleep(5.0)
+        await asyncio.gather(*(act("first", first) for _ in range(3)), *(act("second", second) for _ in range(3)))
+        return began
+
+    assert run(body()) == [("first", 5.0), ("first", 6.0), ("second", 7.0), ("second", 8.0)]
 
 
 @pytest.fixture
@@ -93,7 +122,7 @@ def cut_short(toys, states: list[PoolState], path: Path, episodes: bool, seconds
     async def body() -> list[Experience]:
         toys.executor.run = slowly
         with Journal(path) as journal:
-            budget = Budget(seconds, 1)
+            budget = Budget(seconds, asyncio.Semaphore(1))
             common: dict[str, Any] = {"num_samples": 2, "seed": 5, "update": 7, "journal": journal, "budget": budget}
             if not episodes:
                 return await roll_out(toys.environment, policy, toys.tokenizer, states, **common)
@@ -116,13 +145,15 @@ def test_what_had_no_turn_is_cut_and_counted_and_stays_so(toys, states, tmp_path
     # a state's two scripts run side by side, an episode's one after the other
     assert names == ({"t0#0", "t0#1"} if episodes else {"t0", "t1", "t2"})
     assert all(each.reward is not None for each in begun)
-    num_cut = len(found) - len(begun)
-    assert num_cut == (10 if episodes else 6)
-    assert reward_figures(found)["cut_share"] == num_cut / len(found)
+    assert begun_share(found) == pytest.approx(2 / 12 if episodes else 6 / 12)
+    assert reward_figures(found)["cut_share"] == pytest.approx(10 / 12 if episodes else 6 / 12)
     assert reward_figures(found)["masked_share"] == 0.0
-    assert f"{num_cut} of {len(found)} actions were not begun within ppo.acting_seconds" in caplog.text
+    share = "83 %" if episodes else "50 %"
+    assert f"update 7: {share} was not begun within ppo.acting_seconds" in caplog.text
     assert "t0" in caplog.text and "(1 s)" in caplog.text
+    caplog.clear()
     again = cut_short(toys, states, path, episodes, seconds=1000.0)
     assert [(each.trajectory_id, each.cut, each.reward) for each in again] == [
         (each.trajectory_id, each.cut, each.reward) for each in found
     ]
+    assert caplog.text == ""

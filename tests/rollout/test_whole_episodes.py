@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollout.errors import ExecutorError
+from rollout.errors import CorruptRecord, ExecutorError
 from rollout.experience import Experience
 from rollout.journal import Journal
 from rollout.state_pool import PoolState
@@ -93,3 +93,22 @@ def test_an_interrupted_update_goes_on_in_mid_episode(toys, starts: list[PoolSta
         assert len(policy.calls) == 5
         assert timeless(run(toys, policy, starts, update=2, journal=journal)) == timeless(whole)
         assert len(policy.calls) == 5
+        with pytest.raises(CorruptRecord, match="actions of other states"):
+            run(toys, policy, starts[::-1], update=2, journal=journal)
+
+
+def test_an_update_whose_episodes_were_all_lost_is_done_again(toys, starts: list[PoolState], tmp_path: Path) -> None:
+    policy, script = toys.policy(edits(toys)), toys.executor.run
+
+    async def fails_after_one(job: Any) -> Any:
+        if len(toys.executor.jobs) > 0:
+            raise ExecutorError("lost")
+        return await script(job)
+
+    toys.executor.run = fails_after_one
+    for mended in (False, True):
+        toys.executor.run = script if mended else fails_after_one
+        with Journal(tmp_path / "actions.jsonl") as journal:
+            found = run(toys, policy, starts[:1], num_samples=1, journal=journal)
+        assert [each.reward is not None for each in found] == ([True] * 3 if mended else [False] * 2)
+    assert len((tmp_path / "actions.jsonl").read_bytes().splitlines()) == 3

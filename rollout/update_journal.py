@@ -1,0 +1,45 @@
+"""The actions of one update as its journal has them: what is done is taken from there, what is missing is done."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from rollout.errors import CorruptRecord
+from rollout.experience import Experience, to_record
+from rollout.journal import Journal
+from rollout.state_pool import PoolState
+
+Record = Mapping[str, Any]
+
+
+class UpdateJournal:
+    """The records of one update's actions, each with the index of the state that it began from.
+
+    Where nothing is known of any, whatever was wrong then, all are forgotten, and so done again.
+    """
+
+    def __init__(self, journal: Journal | None, turn: Callable[[Record], Hashable]) -> None:
+        """Takes a journal of this update alone, None where nothing is kept.
+
+        Args:
+            turn: what of a record says which action or episode it is of; one that lost an action is not known.
+        """
+        self._journal = journal
+        self.records: list[Record] = list(journal.records) if journal else []
+        lost = {turn(record) for record in self.records if record["experience"]["reward"] is None}
+        if journal and lost == {turn(record) for record in self.records}:
+            journal.forget()
+            self.records = []
+
+    def add(self, *found: tuple[int, Experience]) -> None:
+        """Keeps actions, each with the index of its state; on disk when this returns."""
+        if self._journal and found:
+            self._journal.append(*({"state": index, "experience": to_record(each)} for index, each in found))
+
+    def check(self, experience: Record, state: PoolState | None) -> None:
+        """Raises CorruptRecord unless a recorded action was done in `state`, and there is one."""
+        if state and (experience["trajectory_id"], experience["depth"]) == (state.trajectory_id, state.depth):
+            return
+        assert self._journal is not None, "records come from it"
+        raise CorruptRecord(
+            f"{self._journal.path} holds actions of other states; remove it to roll the update out again"
+        )
