@@ -34,9 +34,11 @@ from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.summary import commit
 from mlagent_jax.versions import versions
 from mlagent_jax.weight_sync import WeightSync
+from rollout.canary import verify_weights
 from rollout.chat import train_tokenizer
-from rollout.client import PolicyClient, verify_weights
-from rollout.server import ServerOptions, ServerProcess
+from rollout.client import PolicyClient
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 
 CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")

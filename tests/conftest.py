@@ -12,7 +12,8 @@ from hypothesis import settings
 
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.client import PolicyClient
-from rollout.server import ServerOptions, ServerProcess
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 from rollout.single_step import Experience
 from tasks.feedback import Outcome
 from tasks.prompt import SYSTEM

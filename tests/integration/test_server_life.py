@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ServerError
-from rollout.server import ServerProcess, is_healthy
+from rollout.server import is_healthy
+from rollout.server_process import ServerProcess
 from rollout.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
 
 pytestmark = pytest.mark.slow
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.slow
 TRAINER = """
 import sys, time
 from pathlib import Path
-from rollout.server import ServerOptions, ServerProcess
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 server = ServerProcess(Path(sys.argv[1]), Path(sys.argv[2]), ServerOptions(max_model_len=256, kv_cache_mb=16))
 server.launch()
 print(server.process.pid, server.port, flush=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.server import ServerOptions, ServerProcess, check_start, free_port, is_healthy, main, server_command
+from rollout.server import ServerOptions, check_start, free_port, is_healthy, main, server_command
+from rollout.server_process import ServerProcess
 from rollout.supervisor import LONGEST_ROOT, TEMP_PREFIX, is_running, remove_stale_folders, temporary_root
 
 # A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
