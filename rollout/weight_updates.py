@@ -119,6 +119,6 @@ class Restarting:
             self._process.launch(folder)  # in no thread: where this is cancelled, what was started is known
             self._connection.move(await asyncio.to_thread(self._process.wait_ready))
             await self._connection.post("/update_weight_version", {"new_version": str(version)})
-        except Exception:
-            await asyncio.to_thread(self._process.stop)  # its weights have the version of vLLM's own, or none
+        except BaseException:  # an interrupt too
+            await asyncio.to_thread(self._process.stop)
             raise

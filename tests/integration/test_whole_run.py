@@ -105,7 +105,8 @@ def test_a_run_whose_server_is_started_anew_for_new_weights(tmp_path: Path):
     assert all(line["sampler/logprob_gap_max"] < 1e-3 for line in updates)
     assert all(line["sampler/staleness_mean"] == 0.0 for line in updates)
     # the fine-tuned policy, what PPO begins from and has after each update, and the two that are evaluated
-    assert (run_dir / "server.log").read_text().count("serving ") == 6
+    log = (run_dir / "server.log").read_text().splitlines()
+    assert sum(line.startswith("serving ") for line in log) == 6
     assert "ppo" in json.loads((run_dir / "summary.json").read_text())["evaluation"]
     assert not any(str(run_dir) in line for line in processes())
 

@@ -122,14 +122,15 @@ def test_files_that_are_not_what_was_sent_leave_the_server_as_it_is(policy_serve
 def test_requests_under_way_end_before_a_restart_and_later_ones_have_the_new_weights(process, served, new, tmp_path):
     async def body(client: PolicyClient) -> int:
         sync = WeightSync(client, tmp_path / "weights", PROMPT, "float32")
-        before, address = client.version, client.connection.address
+        before, address, written = client.version, client.connection.address, sync.write(new)
         running = asyncio.create_task(client.sample(PROMPT, num_samples=2, seed=1))
         await asyncio.sleep(0.2)
         assert not running.done()
-        update = asyncio.create_task(sync.push(new, before + 5))
+        update = asyncio.create_task(sync.give(written, before + 5))
         while not client._updating.locked():
             await asyncio.sleep(0.01)
         later = asyncio.create_task(client.sample(PROMPT, num_samples=1, seed=1))
+        assert not running.done()
         flying = await running
         assert not update.done() and not later.done()  # it has its answer before the restart is over
         assert {completion.policy_version for completion in flying} == {before}
