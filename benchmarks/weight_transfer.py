@@ -107,14 +107,12 @@ def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str,
 
 def words(result: dict[str, Any]) -> str:
     """Returns the result as Markdown."""
-    timed = [part for part in PARTS if part in result["shapes"][0]["seconds"]]
-    rows: list[Sequence[object]] = [("shape", "MB", "seconds", "MB/s", *timed)]
+    in_parts = PARTS[0] in result["shapes"][0]["seconds"]
+    rows: list[Sequence[object]] = [("shape", "MB", "seconds", *(("MB/s", *PARTS) if in_parts else ()))]
     for each in result["shapes"]:
         seconds, size = each["seconds"], each["bytes"] / 1e6
-        parts = [f"{seconds[part]:.3f}" for part in timed]
-        rows.append(
-            (each["shape"], f"{size:,.0f}", f"{seconds['whole']:.2f}", f"{size / seconds['whole']:,.0f}", *parts)
-        )
+        rate = [f"{size / seconds['whole']:,.0f}", *(f"{seconds[part]:.3f}" for part in PARTS)] if in_parts else []
+        rows.append((each["shape"], f"{size:,.0f}", f"{seconds['whole']:.2f}", *rate))
     return table(rows)
 
 
