@@ -39,11 +39,10 @@ class WeightUpdates(Protocol):
         Args:
             folder: a checkpoint directory of the served shape.
             version: what the responses carry from now on.
-            digests: SHA-256 of each tensor; empty: they are not compared.
+            digests: SHA-256 of each tensor, for a server that compares them itself; empty: nothing is compared.
 
         Raises:
-            ServerError, ValueError: where that failed; which weights the server has then, if any, is not known, and it
-                is never these under another version.
+            ServerError, ValueError: where that failed; which weights the server has then, if any, is not known.
         """
         ...
 
