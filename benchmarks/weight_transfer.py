@@ -1,12 +1,15 @@
 """How long new weights take to reach the policy server, and what of it is copying, checksums, loading and the proof.
 
     python -m benchmarks.weight_transfer [--shapes quickstart smollm2 qwen2.5-0.5b] [--rounds 5]
-                                         [--results benchmarks/results/weight_transfer]
+                                         [--restart] [--results benchmarks/results/weight_transfer]
 
 A real vLLM serves a checkpoint of random weights in fp32, and takes others by the verb that PPO uses after an update.
 Parts are timed one by one: writing the files, the trainer's SHA-256 of every tensor, the server's update without
 checksums (pause, read, load, pack, empty the cache, resume), what comparing checksums adds to it, and the canary, its
 log-probabilities by the trainer included. Medians. Writes weight_transfer.json and .md.
+
+With --restart the server is stopped and started on the new weights instead, and only the whole is timed, from the first
+file written to the canary's proof; into weight_restart.json and .md.
 """
 
 import argparse
@@ -34,19 +37,26 @@ from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.summary import commit
 from mlagent_jax.versions import versions
 from mlagent_jax.weight_sync import WeightSync
+from rollout.canary import verify_weights
 from rollout.chat import train_tokenizer
-from rollout.client import PolicyClient, verify_weights
-from rollout.server import ServerOptions, ServerProcess
+from rollout.client import PolicyClient
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 
 CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")
 
 
-async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, folder: Path, version: int) -> dict:
-    """Returns the seconds of the whole verb and of its parts, each done once."""
+async def measure_whole(sync: WeightSync, model: Qwen2, version: int) -> dict:
+    """Returns the seconds of giving new weights, done once."""
     began = time.perf_counter()
     await sync.push(model, version)
-    found = {"whole": time.perf_counter() - began}
+    return {"whole": time.perf_counter() - began}
+
+
+async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, folder: Path, version: int) -> dict:
+    """Returns the seconds of the whole verb and of its parts, each done once."""
+    found = await measure_whole(sync, model, version)
     began = time.perf_counter()
     save_hf(model, folder)
     found["writing"] = time.perf_counter() - began
@@ -67,7 +77,7 @@ async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, fo
     return found
 
 
-def measure(shape: str, num_rounds: int, work: Path) -> dict[str, Any]:
+def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str, Any]:
     """Returns the medians of one shape."""
     network, mesh = SHAPES[shape].network, make_mesh(1, 1, 1, 1)
     served, folder = work / "served", work / "folder"
@@ -76,28 +86,33 @@ def measure(shape: str, num_rounds: int, work: Path) -> dict[str, Any]:
     model = Qwen2(network, nnx.Rngs(1), mesh=mesh)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
-    async def rounds(address: str) -> list[dict]:
-        async with PolicyClient(address, temperature=1.0, max_tokens=8, stop_ids=[]) as client:
+    async def rounds(process: ServerProcess) -> list[dict]:
+        restarts = process if restart else None
+        async with PolicyClient(
+            process.address, temperature=1.0, max_tokens=8, stop_ids=[], restarts=restarts
+        ) as client:
             sync = WeightSync(client, work / "weights", CANARY, "float32")
+            if restart:
+                sync.logprobs(model)  # compiles
+                return [await measure_whole(sync, model, 1 + number) for number in range(num_rounds)]
             await measure_round(client, sync, model, folder, 1)  # compiles, and fills the page cache
             return [await measure_round(client, sync, model, folder, 2 + number) for number in range(num_rounds)]
 
-    options = ServerOptions(max_model_len=256, kv_cache_mb=64)
+    options = ServerOptions(max_model_len=256, kv_cache_mb=64, new_weights="restart" if restart else "load")
     with ServerProcess(served, work / "server.log", options) as process:
-        found = asyncio.run(rounds(process.address))
+        found = asyncio.run(rounds(process))
     medians = {name: round(statistics.median(each[name] for each in found), 4) for name in found[0]}
     return {"shape": shape, "bytes": num_bytes, "seconds": medians, "rounds": found}
 
 
 def words(result: dict[str, Any]) -> str:
     """Returns the result as Markdown."""
-    rows: list[Sequence[object]] = [("shape", "MB", "seconds", "MB/s", *PARTS)]
+    in_parts = PARTS[0] in result["shapes"][0]["seconds"]
+    rows: list[Sequence[object]] = [("shape", "MB", "seconds", *(("MB/s", *PARTS) if in_parts else ()))]
     for each in result["shapes"]:
         seconds, size = each["seconds"], each["bytes"] / 1e6
-        parts = [f"{seconds[part]:.3f}" for part in PARTS]
-        rows.append(
-            (each["shape"], f"{size:,.0f}", f"{seconds['whole']:.2f}", f"{size / seconds['whole']:,.0f}", *parts)
-        )
+        rate = [f"{size / seconds['whole']:,.0f}", *(f"{seconds[part]:.3f}" for part in PARTS)] if in_parts else []
+        rows.append((each["shape"], f"{size:,.0f}", f"{seconds['whole']:.2f}", *rate))
     return table(rows)
 
 
@@ -106,13 +121,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["quickstart", "smollm2", "qwen2.5-0.5b"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--restart", action="store_true")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/weight_transfer"))
     arguments = parser.parse_args()
     cpu.prepare()
     shapes = []
     for shape in arguments.shapes:
         with tempfile.TemporaryDirectory(prefix="weights-") as name:
-            shapes.append(measure(shape, arguments.rounds, Path(name)))
+            shapes.append(measure(shape, arguments.rounds, arguments.restart, Path(name)))
         print(json.dumps({key: shapes[-1][key] for key in ("shape", "bytes", "seconds")}), file=sys.stderr, flush=True)
     result = {
         "commit": commit(),
@@ -121,7 +137,9 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.weight_transfer", *sys.argv[1:]]),
         "shapes": shapes,
     }
-    write_results(arguments.results, "weight_transfer", result, words(result))
+    write_results(
+        arguments.results, "weight_restart" if arguments.restart else "weight_transfer", result, words(result)
+    )
     print(words(result))
     print(json.dumps({each["shape"]: each["seconds"]["whole"] for each in shapes}))
 

@@ -201,7 +201,9 @@ class Server:
     kv_cache_mb: Count | None = 256
     """Memory of the key/value cache, in MiB; null: what the server takes of itself, on a CPU most of the memory."""
     start_timeout_seconds: Positive = 240.0
-    """Seconds the server may take to answer after its start."""
+    """Seconds the server may take to answer after a start."""
+    new_weights: Literal["load", "restart"] = "load"
+    """load: the running server loads them; restart: it is stopped and started on them, for servers that cannot."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -14,6 +14,11 @@ def check(config: Config) -> None:
     _check_credit(config.ppo)
     _check_tasks("train", config.tasks.train)
     _check_tasks("heldout", config.tasks.heldout)
+    if config.server.new_weights == "restart" and config.server.address is not None:
+        raise ConfigError(
+            f"server.new_weights=restart cannot restart the server at server.address={config.server.address}; set "
+            "server.address=null to have it started here, or server.new_weights=load"
+        )
     if config.ppo.max_response_tokens >= config.server.max_model_len:
         raise ConfigError(
             f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "

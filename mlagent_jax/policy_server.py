@@ -11,7 +11,8 @@ from mlagent_jax.world import World
 from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
 from rollout.errors import ServerError
-from rollout.server import ServerOptions, ServerProcess, check_serving, is_healthy
+from rollout.server import ServerOptions, check_serving, is_healthy
+from rollout.server_process import ServerProcess
 
 
 class PolicyServer:
@@ -34,8 +35,9 @@ class PolicyServer:
             dtype=self._config.dtype,
             max_model_len=self._config.max_model_len,
             kv_cache_mb=self._config.kv_cache_mb or 0,
+            new_weights=self._config.new_weights,
         )
-        process = ServerProcess(model, self._log, options, self._config.port)
+        process = ServerProcess(model, self._log, options, self._config.port, self._config.start_timeout_seconds)
         process.launch()
         self._process = process
 
@@ -49,7 +51,12 @@ class PolicyServer:
             check_address(self._config.address)
             return self._config.address
         assert self._process is not None, "launch comes first"
-        return self._process.wait_ready(self._config.start_timeout_seconds)
+        return self._process.wait_ready()
+
+    @property
+    def restarts(self) -> ServerProcess | None:
+        """The server's process where new weights start it anew, None where it loads them as it runs."""
+        return self._process if self._config.new_weights == "restart" else None
 
     def __enter__(self) -> "PolicyServer":
         return self
@@ -69,6 +76,7 @@ def connected(config: Config, tokenizer: ChatTokenizer, world: World, server: Po
         temperature=config.ppo.temperature,
         max_tokens=config.ppo.max_response_tokens,
         stop_ids=[tokenizer.eos_id],
+        restarts=server.restarts,
     )
     try:
         world.background.run(client.connect())

@@ -1,4 +1,4 @@
-"""New weights to the policy server as one verb, and the proof that it uses them."""
+"""New weights to the policy server, by whichever way it takes them, and the proof that it uses them."""
 
 import os
 import shutil
@@ -18,7 +18,8 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
 from mlagent_jax.placement import whole
 from mlagent_jax.rows import Row, Rows, stack_rows
-from rollout.client import Canary, PolicyClient
+from rollout.canary import Canary
+from rollout.client import PolicyClient
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token, sampler against trainer
 
@@ -39,7 +40,7 @@ class Written:
 
 
 class WeightSync:
-    """Pushes the policy into the running server and checks it on a canary prompt.
+    """Pushes the policy into the server and checks it on a canary prompt.
 
     `push` does it from one process. Where several hold the weights all `write`, and process 0 alone does `give`. The
     weights that serve stay on the disk, for an update that fails goes back to them.

@@ -1,7 +1,7 @@
 """The policy server: vLLM's OpenAI-compatible server in a process of its own.
 
-`python -m rollout.server --model DIR [--port N]` serves a model directory until it is interrupted or its parent dies.
-`ServerProcess` does the same for a trainer. Neither imports vLLM.
+`python -m rollout.server --model DIR [--port N]` serves a model directory until it is interrupted or its parent dies;
+`rollout.server_process` runs it for a trainer. Neither imports vLLM.
 """
 
 import argparse
@@ -10,26 +10,22 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, get_args
 
-from rollout.errors import ServerError
-from rollout.supervisor import POLL_SECONDS, Supervised, remove_stale_folders
+from rollout.supervisor import POLL_SECONDS, Supervised
 
 HOST = "127.0.0.1"
 # As in rollout.worker_extension, which only vLLM's own processes can import.
 WEIGHT_BACKEND = "safetensors_directory"
 WORKER_EXTENSION = "rollout.worker_extension.WorkerExtension"
-LOG_TAIL_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,8 @@ class ServerOptions:
         gpu_memory_fraction: share of a GPU's memory for weights and cache together; unused where kv_cache_mb is set.
         seed: vLLM's own seed; requests bring theirs.
         num_threads: threads of a CPU server; 0 means one for each core.
+        new_weights: load: the server loads them as it runs, by the verbs of our worker extension; restart: it has no
+            such verbs, and must be started on them.
     """
 
     dtype: str = "float32"
@@ -51,6 +49,7 @@ class ServerOptions:
     gpu_memory_fraction: float = 0.9
     seed: int = 0
     num_threads: int = 0
+    new_weights: Literal["load", "restart"] = "load"
 
 
 def server_command(model: Path, port: int, options: ServerOptions, extra: Sequence[str] = ()) -> list[str]:
@@ -62,8 +61,9 @@ def server_command(model: Path, port: int, options: ServerOptions, extra: Sequen
     command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     # Tokens in, tokens out, with the version of the weights that wrote each of them.
     command += ["--enable-scale-out"]
-    command += ["--worker-extension-cls", WORKER_EXTENSION]
-    command += ["--weight-transfer-config", json.dumps({"backend": WEIGHT_BACKEND})]
+    if options.new_weights == "load":
+        command += ["--worker-extension-cls", WORKER_EXTENSION]
+        command += ["--weight-transfer-config", json.dumps({"backend": WEIGHT_BACKEND})]
     command += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     if options.kv_cache_mb:
         command += ["--kv-cache-memory-bytes", str(options.kv_cache_mb * 2**20)]
@@ -153,99 +153,6 @@ def is_healthy(address: str) -> bool:
         return False
 
 
-class ServerProcess:
-    """A policy server started by this process; it ends with the block, and with this process however that ends."""
-
-    def __init__(self, model: Path, log: Path, options: ServerOptions = ServerOptions(), port: int = 0):
-        """Describes a server of directory `model`, logging to the file `log`; port 0 takes a free one."""
-        self.model = Path(model).resolve()
-        self.log = Path(log)
-        self.options = options
-        self.port = port
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> str:
-        """Where the server listens, once launched."""
-        return f"http://{HOST}:{self.port}"
-
-    def launch(self) -> None:
-        """Starts the server and returns at once; `wait_ready` waits for it.
-
-        Raises:
-            ValueError: for what a user can mend: no vLLM, no such model directory, the port in use.
-        """
-        check_start(self.model, self.port)
-        self.port = self.port or free_port()
-        command = [sys.executable, "-m", "rollout.server", "--model", str(self.model), "--port", str(self.port)]
-        command += ["--parent", str(os.getpid())]
-        for name, value in dataclasses.asdict(self.options).items():
-            command += [f"--{name.replace('_', '-')}", str(value)]
-        environment = server_environment(self.options)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C goes to the trainer, which then stops the server
-            )
-
-    def wait_ready(self, timeout_seconds: float = 600.0) -> str:
-        """Returns the address once the server answers.
-
-        Raises:
-            ServerError: where it ended or did not answer in time, with the end of its log.
-        """
-        assert self.process is not None, "launch comes first"
-        deadline = time.monotonic() + timeout_seconds
-        while not is_healthy(self.address):
-            if self.process.poll() is not None:
-                raise ServerError(f"the policy server ended before it was ready: {self.last_words()}")
-            if time.monotonic() > deadline:
-                self.stop()
-                raise ServerError(
-                    f"the policy server was not ready within {timeout_seconds:.0f} s: {self.last_words()}"
-                )
-            time.sleep(POLL_SECONDS)
-        return self.address
-
-    def stop(self) -> None:
-        """Ends the server and everything it started; a second call does nothing."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-        remove_stale_folders()
-
-    def last_words(self) -> str:
-        """Returns the first error in the log, where the whole log is, and its end."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
-        fatal = (line for line in lines if " WARNING " not in line)
-        errors = (match[0] for line in fatal if (match := re.search(r"\b\w*(Error|Exception): .+", line)))
-        end = "\n".join(lines[-LOG_TAIL_LINES:])
-        return f"{next(errors, 'no error in its log')} (log: {self.log})\n{end}"
-
-    def __enter__(self) -> Self:
-        self.launch()
-        try:
-            self.wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-
 def serve(model: Path, port: int, options: ServerOptions, parent: int, extra: Sequence[str] = ()) -> int:
     """Serves until asked to end or `parent` is gone; returns the exit status."""
     asked: list[int] = []
@@ -277,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with; default: the caller")
     for field in dataclasses.fields(ServerOptions):
         flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(field.default), default=field.default, help="default: %(default)s")
+        kind, choices = type(field.default), get_args(field.type) or None
+        parser.add_argument(flag, type=kind, choices=choices, default=field.default, help="default: %(default)s")
     parsed, extra = parser.parse_known_args(arguments)
     options = ServerOptions(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(ServerOptions)})
     try:

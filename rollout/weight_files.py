@@ -1,9 +1,14 @@
-"""What the safetensors files of a checkpoint directory hold, read from their headers alone."""
+"""What the safetensors files of a checkpoint directory hold: names, kinds and shapes by their headers, and digests."""
 
+import hashlib
+import json
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+
+from rollout.errors import ServerError
 
 FLOAT_DTYPES = ("F32", "BF16", "F16")  # each is converted to the served one as it is loaded
 
@@ -56,6 +61,32 @@ def check_same_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) ->
     for name, shape in found.items():
         if shape != expected[name]:
             raise ValueError(f"{name} in {folder} has shape {shape}; the served model has {expected[name]}")
+
+
+def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Compares the bytes of every tensor in a checkpoint directory with their SHA-256; none given, nothing is compared.
+
+    Raises:
+        ServerError: for a tensor that is not the one that was sent, or was not sent at all, or is not there.
+    """
+    due = dict(digests)
+    for file in weight_files(folder) if digests else ():
+        for name, digest in _digests(file).items():
+            if digest != due.pop(name, None):
+                raise ServerError(f"{name} in {file} is not the tensor that was sent")
+    if due:
+        raise ServerError(f"{', '.join(sorted(due))}: sent, but in no file of {folder}")
+
+
+def _digests(file: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every tensor in a safetensors file, by name: 8 bytes of size, a JSON header, tensors."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        header.pop("__metadata__", None)
+        spans = {name: [start + offset for offset in described["data_offsets"]] for name, described in header.items()}
+        with memoryview(content) as view:
+            return {name: hashlib.sha256(view[first:last]).hexdigest() for name, (first, last) in spans.items()}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from hypothesis import settings
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.client import PolicyClient
 from rollout.experience import Experience
-from rollout.server import ServerOptions, ServerProcess
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 from tasks.feedback import Outcome
 from tasks.prompt import SYSTEM
 
@@ -91,12 +92,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _policy_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
-    other = write_checkpoint(tmp_path_factory.mktemp("other_policy"), seed=1)
+def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint directory of the same shape with other weights."""
+    return write_checkpoint(tmp_path_factory.mktemp("other_policy"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def _policy_server(
+    checkpoint: Path, other_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServedPolicy]:
     log = tmp_path_factory.mktemp("server") / "server.log"
     options = ServerOptions(max_model_len=MAX_MODEL_LEN, kv_cache_mb=64, num_threads=1)
     with ServerProcess(checkpoint, log, options) as process:
-        yield ServedPolicy(process.address, checkpoint, other, process)
+        yield ServedPolicy(process.address, checkpoint, other_checkpoint, process)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
-from rollout.client import CacheUse
+from rollout.cache_use import CacheUse
 from rollout.errors import ServerError
 from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
@@ -81,7 +81,7 @@ class CacheCount:
     def lap(self) -> dict[str, float]:
         """Ends an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.
 
-        A prompt counts once for each of its samples, as in `PolicyClient.cache_use`, in the update during which it was
+        A prompt counts once for each of its samples, as in `CacheUse`, in the update during which it was
         sampled, even if that was early. New weights empty the cache, so a hit is a prompt's other sample or a history
         shared within the update. What a journal has is not sampled again, so both depend on interruptions, as times
         do; the share is nan where nothing was sampled. A server that others use too counts theirs.
@@ -89,8 +89,8 @@ class CacheCount:
         if self._read is None or self._before is None:
             return {}
         before, self._before = self._before, self._read()
-        tokens, hits = self._before.tokens - before.tokens, self._before.hits - before.hits
+        found = self._before.since(before)
         return {
-            "time/prompt_tokens": tokens,
-            "time/prefix_cache_hit_share": hits / tokens if tokens else math.nan,
+            "time/prompt_tokens": found.tokens,
+            "time/prefix_cache_hit_share": found.hits / found.tokens if found.tokens else math.nan,
         }

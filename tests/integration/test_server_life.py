@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ServerError
-from rollout.server import ServerProcess, is_healthy
+from rollout.server import is_healthy
+from rollout.server_process import ServerProcess
 from rollout.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
 
 pytestmark = pytest.mark.slow
@@ -19,12 +20,31 @@ pytestmark = pytest.mark.slow
 TRAINER = """
 import sys, time
 from pathlib import Path
-from rollout.server import ServerOptions, ServerProcess
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 server = ServerProcess(Path(sys.argv[1]), Path(sys.argv[2]), ServerOptions(max_model_len=256, kv_cache_mb=16))
 server.launch()
 print(server.process.pid, server.port, flush=True)
 print(server.wait_ready(), flush=True)
 time.sleep(600)
+"""
+
+# What a run does, up to the first restart, which it is interrupted in.
+RESTARTING = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from mlagent_jax.config_file import load_config
+from mlagent_jax.policy_server import PolicyServer, connected
+from mlagent_jax.run_dir import RunDir
+from rollout.background import Background
+from rollout.chat import ChatTokenizer
+first, second, run_dir = map(Path, sys.argv[1:])
+config = load_config(None, ["server.new_weights=restart", "server.max_model_len=256", "server.kv_cache_mb=16"])
+with Background() as background, PolicyServer(config, RunDir(run_dir)) as server:
+    server.launch(first)
+    with connected(config, ChatTokenizer(first), SimpleNamespace(background=background), server) as client:
+        background.run(client.update_weights(second, 1))
 """
 
 
@@ -84,6 +104,42 @@ def test_a_kill_at_any_level_leaves_no_process_and_no_file(victim, checkpoint, t
         trainer.kill()
         trainer.wait()
         trainer.stdout.close()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_trainer_that_ends_in_the_middle_of_a_restart_leaves_no_server(sent, checkpoint, other_checkpoint, tmp_path):
+    command = [sys.executable, "-c", RESTARTING, str(checkpoint), str(other_checkpoint), str(tmp_path)]
+    trainer = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.PIPE)
+    seen: set[int] = set()
+    try:
+        while not any(is_serving(pid, other_checkpoint) for pid in seen):
+            assert trainer.poll() is None, "it ended before the restart"
+            seen |= set(descendants(trainer.pid))
+            time.sleep(0.05)
+        time.sleep(2)  # into vLLM's start, which takes many more
+        seen |= set(descendants(trainer.pid))
+        assert trainer.poll() is None
+        trainer.send_signal(sent)
+        _, said = trainer.communicate(timeout=60)
+        if sent == signal.SIGINT:
+            assert said.splitlines()[-1] == b"KeyboardInterrupt"
+            assert [pid for pid in seen if is_running(pid)] == []  # it has ended them, before itself
+        deadline = time.monotonic() + 30
+        while any(map(is_running, seen)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [pid for pid in seen if is_running(pid)] == []
+    finally:
+        trainer.kill()
+        trainer.communicate()
+
+
+def is_serving(pid: int, folder: Path) -> bool:
+    """Returns whether a process is vLLM's server of a directory."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return False
+    return "vllm.entrypoints.openai.api_server" in words and words[words.index("--model") + 1] == str(folder)
 
 
 def test_a_server_that_cannot_start_says_why_and_shows_its_log(checkpoint, tmp_path):

@@ -16,7 +16,8 @@ import mlagent_jax
 from mlagent_jax.policy import Policy
 from rollout.chat import ChatTokenizer
 from rollout.client import PolicyClient
-from rollout.server import ServerOptions, ServerProcess
+from rollout.server import ServerOptions
+from rollout.server_process import ServerProcess
 from rollout.types import Completion
 from tasks.prompt import SYSTEM
 from tasks.state import State

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
-from rollout.client import CacheUse
+from rollout.cache_use import CacheUse
+from rollout.errors import ServerError
 from rollout.experience import Experience
 from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
 
@@ -86,11 +87,20 @@ def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None
 
 
 def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
-    readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400)])
+    restarted = CacheUse(400, 100)
+    readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400), restarted])
     count = CacheCount(lambda: next(readings))
     assert count.lap() == {"time/prompt_tokens": 2000, "time/prefix_cache_hit_share": 0.25}
     idle = count.lap()
     assert idle["time/prompt_tokens"] == 0
     assert math.isnan(idle["time/prefix_cache_hit_share"])
     assert count.lap() == {"time/prompt_tokens": 500, "time/prefix_cache_hit_share": 0.0}
+    assert count.lap() == {"time/prompt_tokens": 400, "time/prefix_cache_hit_share": 0.25}
     assert CacheCount(None).lap() == {}
+
+
+def test_a_server_that_tells_no_counters_gives_no_figures() -> None:
+    def read() -> CacheUse:
+        raise ServerError("GET /metrics was answered 404")
+
+    assert CacheCount(read).lap() == {}

@@ -110,6 +110,10 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
         (["ppo.kl_in=loss"], "has no gradient on average; use ppo.kl_estimator=k2"),
         (["ppo.critic=shared", "ppo.advantage=group"], "has no critic; use ppo.advantage=gae"),
         (["ppo.critic=shared"], "set ppo.critic_warmup_updates=0, not 2"),
+        (
+            ["server.new_weights=restart", "server.address=http://a:1"],
+            "set server.address=null to have it started here",
+        ),
         (["expert.kind=endpoint", "sft.wordings=1"], "set it, or expert.kind=offline"),
         (["ideas.source=endpoint"], "expert.kind=endpoint"),
         (

@@ -136,7 +136,7 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
     async def update_without(client: PolicyClient) -> None:
         await client.update_weights(policy_server.folder, 0)
 
-        post = client._post
+        post = client.connection.post
 
         async def without(path: str, body: object = None) -> object:
             """vLLM empties the cache when it pauses, too, unless it is told not to."""
@@ -145,7 +145,7 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
             return await post(f"{path}&clear_cache=false" if path.startswith("/pause") else path, body)  # pyright: ignore[reportArgumentType]
 
         with monkeypatch.context() as patch:
-            patch.setattr(client, "_post", without)
+            patch.setattr(client.connection, "post", without)
             await update(client)
 
     newer.score(sampled(before=update), 1)
@@ -156,13 +156,13 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
 def test_weights_that_are_not_sent_are_caught(policy_server, model: Callable[[str], Qwen2], tmp_path, monkeypatch):
     async def body(client: PolicyClient) -> None:
         sync = WeightSync(client, tmp_path / "weights", PROMPTS[0][:40], "float32")
-        post = client._post
+        post = client.connection.post
 
         async def unsent(path: str, body: object = None) -> object:
             return {} if path == "/update_weights" else await post(path, body)  # pyright: ignore[reportArgumentType]
 
         with monkeypatch.context() as patch:
-            patch.setattr(client, "_post", unsent)
+            patch.setattr(client.connection, "post", unsent)
             with pytest.raises(ServerError, match="does not have the weights that it was given"):
                 await sync.push(model("other"), 1)
         await sync.push(model("other"), 1)

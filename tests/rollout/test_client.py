@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rollout.client import Canary, PolicyClient, verify_weights
+from rollout.canary import Canary, verify_weights
+from rollout.client import PolicyClient
 from rollout.errors import ServerError
 from rollout.server import free_port
 from rollout.types import Completion
@@ -118,7 +119,7 @@ def test_prefix_cache_gives_the_full_blocks_of_shared_histories_and_counts_them(
         return after.tokens - before.tokens, after.hits - before.hits
 
     async def body(client: PolicyClient):
-        metrics = (await client._respond("GET", "/metrics", None)).text
+        metrics = await client.connection.text("/metrics")
         nothing_shared = await used(client, strangers, 1)
         before_and_deeper = [await used(client, [history[:400]], 1), await used(client, [history[:700]], 1)]
         siblings = await used(client, [history[:700]], 3)
@@ -174,7 +175,7 @@ def test_a_stale_tied_head_is_caught(policy_server):
 
     async def body(client: PolicyClient):
         request = {"method": "reload_weights", "kwargs": {"weights_path": str(policy_server.other)}}
-        await client._post("/collective_rpc", request)
+        await client.connection.post("/collective_rpc", request)
         with pytest.raises(ServerError, match="does not have the weights"):
             await verify_weights(client, expectations(policy_server.other), 1e-3)
         await client.update_weights(policy_server.other, 2)
@@ -194,7 +195,7 @@ def test_a_layer_left_out_of_an_update_is_caught(policy_server, tmp_path, monkey
         with pytest.raises(ValueError, match=rf"missing {skipped}; unknown none"):
             await client.update_weights(folder, 2)
         assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 0
-        monkeypatch.setattr(client, "check_weights", lambda folder: [folder / "model.safetensors"])
+        monkeypatch.setattr(client, "check_weights", lambda folder: None)
         await client.update_weights(folder, 2)  # vLLM has no objection
         with pytest.raises(ServerError, match="does not have the weights"):
             await verify_weights(client, expectations(policy_server.other), 1e-3)
@@ -247,6 +248,8 @@ def test_an_update_that_fails_leaves_the_weights_before(policy_server, tmp_path,
     name = "model.layers.1.self_attn.q_proj.weight"
     changed = save_changed(tmp_path / "changed", policy_server.other, lambda t: t | {name: t[name] * 1.01})
     short = save_changed(tmp_path / "short", policy_server.other, lambda t: {n: t[n] for n in t if n != name})
+    damaged = shutil.copytree(changed, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"\x10")
     known = digests(policy_server.other)
 
     async def body(client: PolicyClient):
@@ -263,10 +266,11 @@ def test_an_update_that_fails_leaves_the_weights_before(policy_server, tmp_path,
         await fails(f"{name} in .* is not the tensor that was sent", changed, digests=known)
         await fails("does not have the weights", changed, canary=canary(policy_server.other))
         with monkeypatch.context() as patch:
-            patch.setattr(client, "check_weights", lambda folder: [folder / "model.safetensors"])
+            patch.setattr(client, "check_weights", lambda folder: None)
             await fails(f"{name}: sent, but in none of", short, digests=known)
-            await fails("update_weights was answered 500", tmp_path)
-        post = client._post
+            await fails("update_weights was answered 500", damaged)
+            await fails("no \\*.safetensors in", tmp_path)
+        post = client.connection.post
         for verb in ("/start_weight_update", "/finish_weight_update", "/reset_prefix_cache"):
             left = [1]
 
@@ -277,7 +281,7 @@ def test_an_update_that_fails_leaves_the_weights_before(policy_server, tmp_path,
                 return await post(path, body)
 
             with monkeypatch.context() as patch:
-                patch.setattr(client, "_post", failing)
+                patch.setattr(client.connection, "post", failing)
                 await fails(f"{verb} was answered 500", policy_server.other)
         await client.update_weights(policy_server.other, 8, known, canary(policy_server.other))
         assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 8
@@ -305,14 +309,16 @@ def test_what_unproven_weights_wrote_is_never_returned(policy_server):
 @pytest.mark.vllm
 def test_nothing_is_sampled_where_the_weights_before_are_gone_too(policy_server, tmp_path, monkeypatch):
     first = save_changed(tmp_path / "first", policy_server.folder, lambda tensors: tensors)
+    damaged = shutil.copytree(first, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"\x10")
 
     async def body(client: PolicyClient):
         await client.update_weights(first, 1)
         shutil.rmtree(first)
         with monkeypatch.context() as patch:
-            patch.setattr(client, "check_weights", lambda folder: [folder / "gone.safetensors"])
+            patch.setattr(client, "check_weights", lambda folder: None)
             with pytest.raises(ServerError, match="version 1 could not be put back.*start the server anew"):
-                await client.update_weights(policy_server.other, 2)
+                await client.update_weights(damaged, 2)
         assert client.version == 1
         with pytest.raises(ServerError, match="unfinished weights"):
             await client.sample(PROMPT, num_samples=1, seed=1)
@@ -335,7 +341,9 @@ def test_a_response_in_flight_goes_on_with_new_weights_and_carries_the_older_ver
     flying, fresh = policy_server.run(body, max_tokens=600)  # under way for long enough on a busy machine, too
     assert {completion.policy_version for completion in flying} == {0}
     assert fresh[0].policy_version == 4
-    for completion in flying:
+    lasting = [completion for completion in flying if completion.finish_reason == "length"]
+    assert lasting, "one of them did not end before the weights came"
+    for completion in lasting:
         expected = reference_logprobs(policy_server.other, [*PROMPT, *completion.token_ids])
         assert math.isclose(completion.logprobs[-1], expected[-1], abs_tol=1e-4)
 
@@ -378,7 +386,7 @@ def test_a_server_that_goes_away_is_a_server_error(monkeypatch):
         return await request(self, *args, **kwargs)
 
     monkeypatch.setattr(httpx.AsyncClient, "request", counted)
-    monkeypatch.setattr("rollout.client._RETRYING.stop", lambda state: state.attempt_number >= 3)
+    monkeypatch.setattr("rollout.connection._RETRYING.stop", lambda state: state.attempt_number >= 3)
     with pytest.raises(ServerError, match="got no answer"):
         asyncio.run(sample())
     assert len(tries) == 3

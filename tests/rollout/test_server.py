@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.server import ServerOptions, ServerProcess, check_start, free_port, is_healthy, main, server_command
+from rollout.errors import ServerError
+from rollout.server import ServerOptions, check_start, free_port, is_healthy, main, server_command
+from rollout.server_process import ServerProcess
 from rollout.supervisor import LONGEST_ROOT, TEMP_PREFIX, is_running, remove_stale_folders, temporary_root
 
 # A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
@@ -184,6 +186,23 @@ def test_last_words_are_the_first_error_and_the_end_of_the_log(tmp_path):
     assert said[1:] == lines[-12:]
 
 
+def test_a_later_start_leaves_the_log_of_those_before_and_looks_for_errors_in_its_own(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise KeyError('not today')")
+    server = ServerProcess(model, tmp_path / "server.log", start_seconds=30)
+    server.launch()
+    with pytest.raises(ServerError, match="KeyError: 'not today'"):
+        server.wait_ready()
+    before = server.log.read_text()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise LookupError('nor tomorrow')")
+    server.launch(model)
+    with pytest.raises(ServerError, match="^the policy server ended before it was ready: LookupError"):
+        server.wait_ready()
+    server.stop()
+    assert server.log.read_text().startswith(before)
+
+
 def test_options_and_further_flags_reach_vllm(model):
     options = ServerOptions(dtype="bfloat16", max_model_len=9000, kv_cache_mb=3, seed=5)
     command = server_command(model, 1234, options, ["--tensor-parallel-size", "2"])
@@ -195,6 +214,15 @@ def test_options_and_further_flags_reach_vllm(model):
     uncapped = server_command(model, 1234, ServerOptions(kv_cache_mb=0, gpu_memory_fraction=0.5))
     assert "--kv-cache-memory-bytes" not in uncapped
     assert uncapped[uncapped.index("--gpu-memory-utilization") + 1] == "0.5"
+
+
+def test_a_server_that_is_restarted_for_new_weights_gets_none_of_the_verbs_flags(model, capsys):
+    command = server_command(model, 1234, ServerOptions(new_weights="restart"))
+    verbs = {"--worker-extension-cls", "--weight-transfer-config"}
+    assert not verbs & set(command) and verbs < set(server_command(model, 1234, ServerOptions()))
+    with pytest.raises(SystemExit):
+        main(["--model", str(model), "--new-weights", "reload"])
+    assert "invalid choice: 'reload'" in capsys.readouterr().err
 
 
 def test_nothing_is_healthy_where_nothing_listens():
