@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
-from rollout.executor import BubblewrapExecutor
+import pytest
+
+from rollout.executor import BubblewrapExecutor, SandboxUnavailable
 from rollout.workspace import BlobStore
 
 from .conftest import PYTHON
 
 
 def test_a_sandbox_can_be_made_on_this_machine(tmp_path: Path) -> None:
-    BubblewrapExecutor(BlobStore(tmp_path), PYTHON, slots=1)
+    try:
+        BubblewrapExecutor(BlobStore(tmp_path), PYTHON, slots=1)
+    except SandboxUnavailable as error:
+        pytest.fail(f"{error}; `python -m rollout.executor doctor` says what this machine has and lacks")

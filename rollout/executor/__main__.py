@@ -1,0 +1,122 @@
+"""`python -m rollout.executor doctor` and `python -m rollout.executor run`: the sandbox, tried by hand."""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rollout.executor.bubblewrap import BubblewrapExecutor
+from rollout.executor.command import find_bwrap, way_of_this_process
+from rollout.types import Execution, Exit, Job
+from rollout.workspace import BlobStore
+from tasks.task import Limits
+
+TASK_PYTHON = Path(sys.prefix) / "task_env/bin/python"
+# What decides whether an ordinary user may make namespaces, by kernel and distribution.
+SETTINGS = (
+    "user/max_user_namespaces",
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+)
+LIMIT_OF = {Exit.TIMEOUT: "seconds", Exit.OUT_OF_MEMORY: "memory_mb", Exit.OUT_OF_DISK: "workspace_mb or file_mb"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns 0, 1 where no sandbox can be made here, 2 with one line on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m rollout.executor", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser("doctor", help="say what this machine can do, and what to install")
+    run = commands.add_parser("run", help="run one script as training would; print what came of it as JSON")
+    run.add_argument("script", type=Path)
+    run.add_argument("--inputs", type=Path, metavar="DIR", help="its files stand beside the script")
+    run.add_argument("--submission", type=Path, metavar="FILE", help="where to put the submission.csv that it leaves")
+    for limit in dataclasses.fields(Limits):
+        run.add_argument(f"--limit.{limit.name}", type=type(limit.default), default=limit.default, metavar="N")
+    for command in (doctor, run):
+        command.add_argument(
+            "--python",
+            type=Path,
+            default=TASK_PYTHON,
+            help="interpreter of the task environment (default: %(default)s)",
+        )
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "doctor":
+            findings = examine(options.python)
+            for name, found in findings.items():
+                print(f"{name:20} {found}")
+            return 0 if findings["sandbox"].startswith("works") else 1
+        limits = Limits(**{limit.name: getattr(options, f"limit.{limit.name}") for limit in dataclasses.fields(Limits)})
+        execution = run_script(options.script, options.inputs, limits, options.python)
+        if options.submission and execution.submission is not None:
+            options.submission.write_bytes(execution.submission)
+        print(json.dumps(describe(execution), indent=1))
+    except (ValueError, OSError) as error:
+        print(f"python -m rollout.executor: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def examine(python: Path) -> Mapping[str, str]:
+    """Returns what was found out about this machine, by name; `sandbox` begins with `works` where scripts can run."""
+    bwrap = find_bwrap()
+    found = {
+        "user": f"uid {os.geteuid()}, so the way is {way_of_this_process()}",
+        "kernel": os.uname().release,
+        "bwrap": f"{bwrap}, {_version(bwrap)}" if bwrap else "not found",
+        "task environment": str(python) if python.is_file() else f"no interpreter at {python}; make it with `make env`",
+    }
+    for setting in SETTINGS:
+        path = Path("/proc/sys", setting)
+        if path.exists():
+            found[path.name] = path.read_text().strip()
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            executor = BubblewrapExecutor(BlobStore(Path(folder)), python, slots=1)
+    except ValueError as error:
+        return found | {"sandbox": f"does not work: {error}"}
+    return found | {"sandbox": f"works: {executor.tier}, self-test passed in {time.monotonic() - began:.1f} s"}
+
+
+def run_script(script: Path, inputs: Path | None, limits: Limits, python: Path) -> Execution:
+    """Returns what a script did in a sandbox of its own, beside the files of the folder `inputs`.
+
+    Raises:
+        ValueError: if no sandbox can be made here.
+        OSError: if a file cannot be read.
+    """
+    paths = [path for path in sorted(inputs.iterdir()) if path.is_file()] if inputs else []
+    with tempfile.TemporaryDirectory() as folder:
+        store = BlobStore(Path(folder))
+        files = {path.name: store.put(path.read_bytes()) for path in [*paths, script]}
+        executor = BubblewrapExecutor(store, python, slots=1)
+        return asyncio.run(executor.run(Job(script.name, files, limits)))
+
+
+def describe(execution: Execution) -> Mapping[str, Any]:
+    """Returns a run as JSON values; `limit` is the one that ended it, null where none did."""
+    return {
+        "exit": execution.exit,
+        "limit": LIMIT_OF.get(execution.exit),
+        "tier": execution.tier,
+        "seconds": round(execution.seconds, 3),
+        "submission_bytes": None if execution.submission is None else len(execution.submission),
+        "output": execution.output,
+    }
+
+
+def _version(bwrap: Path) -> str:
+    return subprocess.run([str(bwrap), "--version"], capture_output=True, text=True).stdout.strip() or "does not start"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

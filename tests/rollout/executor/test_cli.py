@@ -1,0 +1,64 @@
+"""`python -m rollout.executor`: what it says of the machine, and one script run by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollout.executor import BubblewrapExecutor, SandboxUnavailable
+from rollout.workspace import BlobStore
+
+from .conftest import PYTHON
+
+COMMAND = [sys.executable, "-m", "rollout.executor"]
+
+
+@pytest.fixture(scope="module")
+def tier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    try:
+        return BubblewrapExecutor(BlobStore(tmp_path_factory.mktemp("blobs")), PYTHON, slots=1).tier
+    except SandboxUnavailable:
+        pytest.skip("no sandbox can be made here, see test_preflight.py")
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments, "--python", str(PYTHON)], capture_output=True, text=True)
+
+
+def test_doctor_says_whether_scripts_can_run_and_why_not(tier: str, tmp_path: Path) -> None:
+    done = call("doctor")
+    assert done.returncode == 0
+    assert f"works: {tier}" in done.stdout
+    assert "bubblewrap 0." in done.stdout
+    done = subprocess.run([*COMMAND, "doctor", "--python", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"does not work: the task environment's interpreter {tmp_path} does not run" in done.stdout
+
+
+def test_run_shows_what_a_script_did(tier: str, tmp_path: Path) -> None:
+    inputs, script, submission = tmp_path / "inputs", tmp_path / "try.py", tmp_path / "out.csv"
+    inputs.mkdir()
+    (inputs / "train.csv").write_text("id\n7\n")
+    script.write_text("print(open('train.csv').read().split())\nopen('submission.csv', 'w').write('id\\n8\\n')\n")
+    done = call("run", str(script), "--inputs", str(inputs), "--submission", str(submission))
+    found = json.loads(done.stdout)
+    assert found.pop("seconds") > 0
+    expected = {"exit": "ok", "limit": None, "submission_bytes": 5, "output": "['id', '7']\n"}
+    assert found == {**expected, "tier": tier}
+    assert submission.read_text() == "id\n8\n"
+
+
+def test_run_names_the_limit_that_ended_a_script(tier: str, tmp_path: Path) -> None:
+    script = tmp_path / "try.py"
+    script.write_text("x = bytearray(400 << 20)\nwhile True: pass\n")
+    for limit, exit_, value in (("seconds", "timeout", "1.5"), ("memory_mb", "out_of_memory", "200")):
+        found = json.loads(call("run", str(script), f"--limit.{limit}={value}").stdout)
+        assert (found["exit"], found["limit"]) == (exit_, limit)
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    done = call("run", str(tmp_path / "none.py"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "none.py" in done.stderr
