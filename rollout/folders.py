@@ -88,7 +88,7 @@ def is_tree_of(found: Mapping[str, os.stat_result], folder: Path, files: Mapping
     )
 
 
-def link_or_copy(source: Path | str, target: Path) -> None:
+def link_or_copy(source: Path | str, target: Path | str) -> None:
     """Returns once `target`, which was not there, has the content of `source`. Raises OSError.
 
     It is the same file where that can be. It is not on another file system, where a file has as many names as one can
@@ -98,7 +98,7 @@ def link_or_copy(source: Path | str, target: Path) -> None:
         if os.stat(source).st_mode & 0o004:
             return os.link(source, target)
     shutil.copyfile(source, target)
-    target.chmod(0o644)
+    os.chmod(target, 0o644)
 
 
 def aside_of(path: Path) -> Path:

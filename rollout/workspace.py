@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rollout.errors import CorruptRecord
 from rollout.folders import aside_of, files_below, is_tree_of, link_or_copy, make_tree, manifest_of, read_manifest
+from tasks.checksum import sha256_of
 
 Stamp = tuple[int, int, int]  # what changes when a file does: which it is, its size, its time of change
 
@@ -87,7 +88,7 @@ class BlobStore:
         known = self._digests.get(path)
         if known is not None and known[0] == _stamp(status):
             return known[1]
-        digest = _digest_of_file(path)
+        digest = sha256_of(path)
         blob = self.path(digest)
         # As with `put`; what has the right length is read before it is used.
         if not blob.exists() or blob.stat().st_size != status.st_size:
@@ -126,7 +127,7 @@ class BlobStore:
         """
         path, status = self.path(digest), self._status(digest)
         if self._checked.get(digest) != _stamp(status):
-            if _digest_of_file(path) != digest:
+            if sha256_of(path) != digest:
                 raise CorruptRecord(
                     f"blob {path} does not have the content that its name says; delete it and run again"
                 )
@@ -155,11 +156,6 @@ class BlobStore:
                 raise CorruptRecord(f"folder {folder} is not what its manifest says; delete it and run again")
             self._checked_trees[digest] = stamp
         return folder
-
-
-def _digest_of_file(path: Path | str) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(status: os.stat_result) -> Stamp:

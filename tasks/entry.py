@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from tasks.checksum import sha256_of
 from tasks.metric import METRICS
 from tasks.nearest import nearest
 from tasks.task import Limits, Submission
@@ -128,15 +129,15 @@ class Entry:
 def _hash(stated: str, *files: Path) -> str:
     digest = hashlib.sha256(stated.encode())
     for file in files:
-        digest.update(_digest(file, file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else b"none")
+        known = _sha256(file, file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else "none"
+        digest.update(known.encode())
     return digest.hexdigest()[:16]
 
 
 @cache
-def _digest(file: Path, modified: int, size: int) -> bytes:
+def _sha256(file: Path, modified: int, size: int) -> str:
     """Returns the SHA-256 of a file as it was at a time."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
+    return sha256_of(file)
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,14 @@ def write_split(
     num_test = len(table) - num_train if num_test is None else num_test
     if num_test < 1 or num_train + num_test > len(table):
         raise ValueError(f"{num_train} training and {num_test} test rows asked of a table of {len(table)}")
-    order = np.random.default_rng(seed).permutation(len(table))[: num_train + num_test]
-    rows = table.iloc[order].reset_index(drop=True)
+    rows = table.iloc[shuffled(len(table), seed)[: num_train + num_test]].reset_index(drop=True)
     rows.insert(0, "id", rows.index)
     train, test = rows[:num_train], rows[num_train:]
     train.to_csv(public / "train.csv", index=False, float_format=floats)
     test.drop(columns="target").to_csv(public / "test.csv", index=False, float_format=floats)
     test[["id", "target"]].to_csv(private / "answers.csv", index=False, float_format=floats)
+
+
+def shuffled(num_rows: int, seed: int) -> np.ndarray:
+    """Returns the rows of a table in the order in which a seed puts them, the training rows first."""
+    return np.random.default_rng(seed).permutation(num_rows)

@@ -54,20 +54,20 @@ def prepare_all(
     if not python.is_file():
         raise ValueError(f"no task environment at {python}; make it with `make env`, or name its python by --python")
     for entry in tasks:
-        require_place(entry, out, raw)
+        require_place(entry, own_folder(entry, raw), out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out), ThreadPoolExecutor(NUM_SCRIPTS) as pool:
         running: list[Future[None]] = []
         try:
             for entry in {entry.name: entry for entry in tasks}.values():
-                sources = sources_of(entry, raw)
+                folder = own_folder(entry, raw)
+                sources, fetch = sources_of(entry, folder), must_fetch(entry, folder)
                 # Where files would have to be fetched, those that the data was made of will do.
-                if is_current(entry, out / entry.name, None if must_fetch(entry, raw) else sources):
+                if is_current(entry, out / entry.name, None if fetch else sources):
                     say(f"{entry.name}: prepared already")
                     continue
                 require_modules(entry, python)
-                folder = own_folder(entry, raw)
-                if must_fetch(entry, raw):
+                if fetch:
                     folder = fetched(entry, out / ".raw" / entry.name, say)
                     sources["raw"] = checksum(folder)
                 aside = write_data(entry, folder, out)
@@ -79,10 +79,10 @@ def prepare_all(
         future.result()
 
 
-def require_place(entry: Entry, out: Path, raw: Path | None) -> None:
+def require_place(entry: Entry, raw: Path, out: Path) -> None:
     """Raises ValueError where the data would go to a folder that they are made from, or that holds other things."""
     target = (out / entry.name).resolve()
-    for folder in (entry.folder, own_folder(entry, raw).resolve()):
+    for folder in (entry.folder, raw.resolve()):
         if target == folder or target in folder.parents or folder in target.parents:
             raise ValueError(f"task {entry.name}: its data would go to {target}, beside {folder}; name another --out")
     others = {path.name for path in target.iterdir()} - MADE if target.is_dir() else set()
@@ -106,13 +106,15 @@ def alone(folder: Path) -> Iterator[None]:
 
 def require_modules(entry: Entry, python: Path) -> None:
     """Raises ValueError where the task environment lacks a module that the initial script needs."""
-    for module in entry.needs:
-        found = subprocess.run([python, "-I", "-c", f"import {module}"], capture_output=True, text=True)
-        if found.returncode != 0:
-            raise ValueError(
-                f"task {entry.name}: {python} has no module {module}, which train.py imports; install it there, "
-                "or name an interpreter that has it by --python (in a configuration: executor.python)"
-            )
+    if not entry.needs:
+        return
+    look = "import sys; from importlib.util import find_spec as f; print(*(m for m in sys.argv[1:] if not f(m)))"
+    missing = subprocess.run([python, "-I", "-c", look, *entry.needs], capture_output=True, text=True).stdout.split()
+    if missing:
+        raise ValueError(
+            f"task {entry.name}: {python} has no module {missing[0]}, which train.py imports; install it there, "
+            "or name an interpreter that has it by --python (in a configuration: executor.python)"
+        )
 
 
 def is_current(entry: Entry, folder: Path, sources: dict[str, str] | None) -> bool:

@@ -1,6 +1,5 @@
 """Raw files that are fetched once: from an address, or from Kaggle with the user's own account."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import tenacity
 
+from tasks.checksum import sha256_of
 from tasks.entry import Download, Entry
 from tasks.raw import unpack
 
@@ -66,7 +66,7 @@ def download(name: str, file: Download, folder: Path, say: Callable[[str], None]
     except httpx.TransportError as error:
         raise ValueError(f"task {name}: {file.url} cannot be reached ({error}); {_by_hand(name)}") from None
     if not is_whole(part, file):
-        found = digest_of(part)
+        found = sha256_of(part)
         part.unlink()
         raise ValueError(
             f"task {name}: {file.url} has the SHA-256 {found}, expected {file.sha256}; it was removed, try again"
@@ -74,15 +74,9 @@ def download(name: str, file: Download, folder: Path, say: Callable[[str], None]
     os.replace(part, target)
 
 
-def digest_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def is_whole(path: Path, file: Download) -> bool:
     """Returns whether a file is there, with the content that its task states."""
-    return path.is_file() and digest_of(path) == file.sha256
+    return path.is_file() and sha256_of(path) == file.sha256
 
 
 def _passes(error: BaseException) -> bool:

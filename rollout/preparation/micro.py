@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from rollout.preparation.sources import link_or_copy
+from rollout.folders import link_or_copy
 from tasks.entry import Entry
 from tasks.metric import METRICS
 from tasks.micro import shrink

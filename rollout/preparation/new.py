@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from rollout.preparation import prepare_all
@@ -18,6 +17,7 @@ from rollout.recipes import Cannot, apply
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
+from tasks.split import shuffled
 from tasks.task import Task
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -116,7 +116,7 @@ def seed_of_split(labels: list[str], num_train: int, must_have_all: bool) -> int
     Raises ValueError if none does it.
     """
     for seed in range(MAX_SEEDS):
-        order = np.random.default_rng(seed).permutation(len(labels))
+        order = shuffled(len(labels), seed)
         train, test = ({labels[i] for i in part} for part in (order[:num_train], order[num_train:]))
         if train == test or not must_have_all:
             return seed

@@ -101,7 +101,7 @@ def test_a_file_is_stored_as_a_link_and_read_once(tmp_path, monkeypatch):
     assert digest == digest_of(b"id\n1\n") and store.get(digest) == b"id\n1\n"
     assert os.path.samefile(store.path(digest), file) and store.size(digest) == 5
     with monkeypatch.context() as patch:
-        patch.setattr(workspace, "_digest_of_file", lambda path: pytest.fail(f"{path} is read again"))
+        patch.setattr(workspace, "sha256_of", lambda path: pytest.fail(f"{path} is read again"))
         assert store.put_file(file) == digest and store.checked_path(digest) == store.path(digest)
     file.unlink()
     file.write_bytes(b"id\n2\n")
