@@ -37,6 +37,7 @@ from rollout.expert import OfflineExpert, RandomRecipeActor
 from rollout.ideas import library_candidates
 from rollout.single_step import act_once, roll_out
 from rollout.state_pool import PoolState, StatePool
+from rollout.trajectories import iterate_trajectories
 from tasks.ideas import draw_ideas
 
 NUM_STATES = {"train": 100, "heldout": 60}
@@ -67,7 +68,7 @@ def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs
     plans = plan_collection(
         tasks, NUM_EPISODES[split], STATES_SEED, lambda task, rng: draw_ideas(rng, pools[task.name])
     )
-    trajectories = world.background.run(
+    world.background.run(
         collect(
             run_dir.path(split),
             plans,
@@ -80,7 +81,7 @@ def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs
     )
     tokenizers = [ChatTokenizer(run.tokenizer) for run in runs]
     room = config.server.max_model_len - config.ppo.max_response_tokens
-    pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps)
+    pool = StatePool.cut(iterate_trajectories(run_dir.path(split)), world.tasks, config.collect.max_steps)
     pool = pool.where(lambda state: all(len(tokenizer.prompt_ids(state.state)) <= room for tokenizer in tokenizers))
     return pool.sample(min(NUM_STATES[split], len(pool)), random.Random(f"{STATES_SEED}/learning/{split}"))
 

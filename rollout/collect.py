@@ -5,25 +5,24 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rollout.background import gather
 from rollout.episode import draw_seed, run_episode
 from rollout.errors import CorruptRecord, InfrastructureError
-from rollout.journal import Journal
+from rollout.parts import PART_SIZE, Part
 from rollout.step import Environment
-from rollout.trajectories import from_record, read_trajectories, to_record, write_trajectories
 from rollout.types import Actor, Trajectory
 from tasks.feedback import Outcome
 from tasks.naming import draw_names
 from tasks.prompt import problem_text
 from tasks.task import Instance, Task
 
-JOURNAL = "journal.jsonl"
-PART_SIZE = 256  # trajectories of one Parquet file
 EPISODE_ATTEMPTS = 2
 MAX_LOST_SHARE = 0.1  # more than this, and the infrastructure, not chance, is at fault
+OTHER_REMEDY = "use another run directory, or remove the folder to collect anew"
 
 # Called with the number done, the number to do, and the figures so far.
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -112,11 +111,12 @@ async def collect(
     max_seconds: float,
     num_concurrent: int,
     progress: Progress = lambda done, total, figures: None,
-) -> list[Trajectory]:
-    """Returns the trajectories of `plans` in their order, and leaves them in `folder` as Parquet.
+) -> dict[str, float]:
+    """Returns the figures of a collection, whose trajectories are then in `folder`, in the order of `plans`.
 
-    Each finished one is appended to the folder's journal first, so a second call does only what is missing. An
-    episode whose infrastructure fails is begun once more, then given up and counted.
+    Each finished one is appended to a journal first, so a second call does only what is missing; a part of the
+    collection becomes Parquet as soon as it is whole, and no more than the parts under way are in memory. An episode
+    whose infrastructure fails is begun once more, then given up and counted.
 
     Args:
         max_steps: the most actions of an episode.
@@ -128,35 +128,37 @@ async def collect(
         CorruptRecord: where the folder's records are damaged, or of another collection.
         InfrastructureError: where more than a tenth of the trajectories were lost.
     """
-    finished = _finished(folder, plans)
     tally = Tally()
-    for plan in plans:
-        if plan.trajectory_id in finished:
-            tally.add(finished[plan.trajectory_id], plan.instance.task)
-    progress(len(finished), len(plans), tally.figures())
-    missing = [plan for plan in plans if plan.trajectory_id not in finished]
-    slots = asyncio.Semaphore(num_concurrent)
+    blocks = [plans[first : first + PART_SIZE] for first in range(0, len(plans), PART_SIZE)]
+    with ExitStack() as stack:
+        parts = [stack.enter_context(_part(folder, number, block)) for number, block in enumerate(blocks)]
+        _refuse_others(folder, parts)
+        missing = [_missing(part, block, tally) for part, block in zip(parts, blocks, strict=True)]
+        for part, left in zip(parts, missing, strict=True):
+            if not left:
+                part.store()
+        progress(tally.num_trajectories, len(plans), tally.figures())
+        upcoming = iter([(number, plan) for number, left in enumerate(missing) for plan in left])
+        num_left = [len(left) for left in missing]
 
-    async def run(plan: EpisodePlan, journal: Journal) -> None:
-        async with slots:
-            trajectory = await _attempt(plan, environment, actor, tally, max_steps, max_seconds)
-        if trajectory is not None:
-            journal.append(to_record(trajectory))
-            finished[plan.trajectory_id] = trajectory
-            tally.add(trajectory, plan.instance.task)
-        elif tally.num_lost > max(1, MAX_LOST_SHARE * len(plans)):
-            raise InfrastructureError(
-                f"{tally.num_lost} of {len(plans)} episodes were lost to failures of the infrastructure, more than "
-                f"{MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the missing ones"
-            )
-        progress(len(finished), len(plans), tally.figures())
+        async def work() -> None:
+            for number, plan in upcoming:
+                trajectory = await _attempt(plan, environment, actor, tally, max_steps, max_seconds)
+                if trajectory is not None:
+                    parts[number].add(trajectory)
+                    tally.add(trajectory, plan.instance.task)
+                elif tally.num_lost > max(1, MAX_LOST_SHARE * len(plans)):
+                    raise InfrastructureError(
+                        f"{tally.num_lost} of {len(plans)} episodes were lost to failures of the infrastructure, more "
+                        f"than {MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
+                    )
+                num_left[number] -= 1
+                if not num_left[number]:
+                    await asyncio.to_thread(parts[number].store)
+                progress(tally.num_trajectories, len(plans), tally.figures())
 
-    if missing:
-        with Journal(folder / JOURNAL) as journal:
-            await gather(run(plan, journal) for plan in missing)
-    trajectories = [finished[plan.trajectory_id] for plan in plans if plan.trajectory_id in finished]
-    _store(folder, trajectories)
-    return trajectories
+        await gather(work() for _ in range(num_concurrent))
+    return {"num_trajectories": tally.num_trajectories, **tally.figures()}
 
 
 async def _attempt(
@@ -183,38 +185,31 @@ async def _attempt(
     return None
 
 
-def _finished(folder: Path, plans: Sequence[EpisodePlan]) -> dict[str, Trajectory]:
-    """Returns the trajectories that `folder` already has, by id; all of them must be of these plans."""
-    found = read_trajectories(folder) if any(folder.glob("*.parquet")) else []
-    if (folder / JOURNAL).exists():
-        with Journal(folder / JOURNAL) as journal:
-            for number, record in enumerate(journal.records, 1):
-                try:
-                    found.append(from_record(record))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise CorruptRecord(
-                        f"{journal.path} line {number} is not a trajectory ({error!r}); remove the line to run its "
-                        "episode again"
-                    ) from error
+def _part(folder: Path, number: int, plans: Sequence[EpisodePlan]) -> Part:
+    return Part(folder, number, [plan.trajectory_id for plan in plans])
+
+
+def _refuse_others(folder: Path, parts: Sequence[Part]) -> None:
+    """Raises CorruptRecord where a folder has more parts than its collection."""
+    known = {path for part in parts for path in (part.path, part.journal_path)}
+    for path in sorted(folder.glob("part-*")):
+        if path not in known:
+            raise CorruptRecord(f"{path} is of another collection, a larger one; {OTHER_REMEDY}")
+
+
+def _missing(part: Part, plans: Sequence[EpisodePlan], tally: Tally) -> list[EpisodePlan]:
+    """Returns the plans that a part has no trajectory of; the others are counted, and must be of this collection."""
     planned = {plan.trajectory_id: plan for plan in plans}
-    for trajectory in found:
-        plan = planned.get(trajectory.trajectory_id)
+    for trajectory in part.recorded():
+        plan = planned.pop(trajectory.trajectory_id, None)
         if plan is None or _identity(plan) != (trajectory.seed, trajectory.problem, trajectory.ideas):
             raise CorruptRecord(
-                f"{folder} holds trajectory {trajectory.trajectory_id} of another collection (other seed, tasks, ideas "
-                "or number); use another run directory, or remove the folder to collect anew"
+                f"{part.path.parent} holds trajectory {trajectory.trajectory_id} of another collection (other seed, "
+                f"tasks, ideas or number); {OTHER_REMEDY}"
             )
-    return {trajectory.trajectory_id: trajectory for trajectory in found}
+        tally.add(trajectory, plan.instance.task)
+    return list(planned.values())
 
 
 def _identity(plan: EpisodePlan) -> tuple[int, str, tuple[str, ...]]:
     return plan.seed, problem_text(plan.instance), plan.ideas
-
-
-def _store(folder: Path, trajectories: Sequence[Trajectory]) -> None:
-    """Turns the journal into Parquet parts; a crash in between leaves both, which read as the same trajectories."""
-    if not (folder / JOURNAL).exists():
-        return
-    for start in range(0, len(trajectories), PART_SIZE):
-        write_trajectories(folder / f"part-{start // PART_SIZE:05d}.parquet", trajectories[start : start + PART_SIZE])
-    (folder / JOURNAL).unlink()

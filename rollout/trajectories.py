@@ -1,10 +1,12 @@
 """Trajectories on disk: Parquet with a versioned schema, and the same records as JSON for the journal."""
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +16,14 @@ from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
 
-SCHEMA_NAME = b"mlagent_jax.trajectory"
-SCHEMA_VERSION = b"1"
+T = TypeVar("T")
 
-_TEXTS = pa.map_(pa.string(), pa.string())
+SCHEMA_NAME = b"mlagent_jax.trajectory"
+SCHEMA_VERSION = b"2"
+BATCH_SIZE = 64  # trajectories that are Python objects at one time while a file is read
+
+# Names and what they stand for, as a list of pairs: Hugging Face's `datasets` knows no maps.
+_TEXTS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))
 _SNAPSHOT = pa.struct(
     [
         ("files", _TEXTS),
@@ -36,8 +42,6 @@ _STEP = pa.struct(
         ("action", pa.string()),
         ("arguments", _TEXTS),
         ("feedback", _FEEDBACK),
-        ("before", _SNAPSHOT),
-        ("after", _SNAPSHOT),
         ("seconds", pa.float64()),
         ("wording", pa.string()),
     ]
@@ -52,6 +56,7 @@ SCHEMA = pa.schema(
         ("problem", pa.string()),
         ("ideas", pa.list_(pa.string())),
         ("steps", pa.list_(_STEP)),
+        ("snapshots", pa.list_(_SNAPSHOT)),  # before the first step, and after each
         ("end", pa.string()),
     ],
     metadata={"schema": SCHEMA_NAME, "version": SCHEMA_VERSION},
@@ -59,8 +64,31 @@ SCHEMA = pa.schema(
 
 
 def to_record(trajectory: Trajectory) -> dict[str, Any]:
-    """Returns the trajectory as plain JSON values; `from_record` is the inverse."""
-    return asdict(trajectory)
+    """Returns the trajectory as plain JSON values in the form of `SCHEMA`; `from_record` is the inverse."""
+    steps = trajectory.steps
+    assert all(one.after == following.before for one, following in pairwise(steps)), "steps go on from one another"
+    snapshots = [*(step.before for step in steps[:1]), *(step.after for step in steps)]
+    return {
+        "trajectory_id": trajectory.trajectory_id,
+        "task": trajectory.task,
+        "seed": trajectory.seed,
+        "names": asdict(trajectory.names),
+        "problem": trajectory.problem,
+        "ideas": list(trajectory.ideas),
+        "steps": [
+            {
+                "response": step.response,
+                "action": step.action,
+                "arguments": _pairs(step.arguments),
+                "feedback": asdict(step.feedback),
+                "seconds": step.seconds,
+                "wording": step.wording,
+            }
+            for step in steps
+        ],
+        "snapshots": [{**vars(snapshot), "files": _pairs(snapshot.files)} for snapshot in snapshots],
+        "end": trajectory.end,
+    }
 
 
 def from_record(record: Mapping[str, Any]) -> Trajectory:
@@ -69,18 +97,19 @@ def from_record(record: Mapping[str, Any]) -> Trajectory:
     Raises:
         KeyError, TypeError, ValueError: where the record is not of this schema.
     """
+    snapshots = [Snapshot(**{**each, "files": _texts(each["files"])}) for each in record["snapshots"]]
     steps = (
         Step(
             response=step["response"],
             action=step["action"],
-            arguments=dict(step["arguments"]),
+            arguments=_texts(step["arguments"]),
             feedback=Feedback(**{**step["feedback"], "outcome": Outcome(step["feedback"]["outcome"])}),
-            before=_snapshot(step["before"]),
-            after=_snapshot(step["after"]),
+            before=before,
+            after=after,
             seconds=step["seconds"],
             wording=step["wording"],
         )
-        for step in record["steps"]
+        for step, (before, after) in zip(record["steps"], pairwise(snapshots), strict=True)
     )
     return Trajectory(
         trajectory_id=record["trajectory_id"],
@@ -94,13 +123,19 @@ def from_record(record: Mapping[str, Any]) -> Trajectory:
     )
 
 
-def write_trajectories(path: Path, trajectories: Sequence[Trajectory]) -> None:
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Writes one Parquet file; it is there whole or not at all."""
+    write_records(path, [to_record(trajectory) for trajectory in trajectories])
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the records of `to_record` as one Parquet file; it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist([to_record(trajectory) for trajectory in trajectories], schema=SCHEMA)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(table, aside, compression="zstd")
+        with pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
+            for start in range(0, len(records), BATCH_SIZE):
+                writer.write_batch(pa.RecordBatch.from_pylist(list(records[start : start + BATCH_SIZE]), schema=SCHEMA))
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -113,27 +148,37 @@ def read_trajectories(path: Path) -> list[Trajectory]:
         FileNotFoundError: where there is nothing to read.
         CorruptRecord: naming the file that is damaged or has another schema.
     """
-    if not path.is_dir():
-        return _read_file(path)
-    files = sorted(path.glob("*.parquet"))
+    return list(iterate_trajectories(path))
+
+
+def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
+    """Yields what `read_trajectories` returns, one by one and in little memory; raises as it does."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise FileNotFoundError(f"no trajectories in {path}; expected *.parquet files; run stage=collect first")
-    return [trajectory for file in files for trajectory in _read_file(file)]
+    for file in files:
+        yield from _read(file, from_record)
 
 
-def _read_file(path: Path) -> list[Trajectory]:
+def iterate_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the records of one Parquet file; raises as `read_trajectories` does."""
+    return _read(path, dict)
+
+
+def _read(path: Path, form: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     if not path.is_file():
         raise FileNotFoundError(f"no trajectory file {path}; run stage=collect first")
     remedy = "remove it and run stage=collect again"
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        found = (metadata.get(b"schema"), metadata.get(b"version"))
-        if found != (SCHEMA_NAME, SCHEMA_VERSION):
-            got = " ".join(part.decode("utf-8", "replace") for part in found if part) or "no schema name"
-            expected = f"{SCHEMA_NAME.decode()} {SCHEMA_VERSION.decode()}"
-            raise CorruptRecord(f"{path} has another schema: got {got}, expected {expected}; {remedy}")
-        rows = pq.read_table(path).to_pylist(maps_as_pydicts="strict")
-        return [from_record(row) for row in rows]
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            found = (metadata.get(b"schema"), metadata.get(b"version"))
+            if found != (SCHEMA_NAME, SCHEMA_VERSION):
+                got = " ".join(part.decode("utf-8", "replace") for part in found if part) or "no schema name"
+                expected = f"{SCHEMA_NAME.decode()} {SCHEMA_VERSION.decode()}"
+                raise CorruptRecord(f"{path} has another schema: got {got}, expected {expected}; {remedy}")
+            for batch in file.iter_batches(BATCH_SIZE):
+                yield from map(form, batch.to_pylist())
     except CorruptRecord:
         raise
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
@@ -141,5 +186,10 @@ def _read_file(path: Path) -> list[Trajectory]:
         raise CorruptRecord(f"{path} does not read as trajectories ({reason}); {remedy}") from error
 
 
-def _snapshot(record: Mapping[str, Any]) -> Snapshot:
-    return Snapshot(**{**record, "files": dict(record["files"])})
+def _pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in texts.items()]
+
+
+def _texts(pairs: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    # The same names and hashes stand in every state of a collection: each is one object.
+    return {sys.intern(pair["name"]): sys.intern(pair["value"]) for pair in pairs}

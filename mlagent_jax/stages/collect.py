@@ -25,16 +25,14 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
         return draw_ideas(rng, pools[task.name])
 
     plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas)
-    last: dict[str, float] = {}
     with reporter.bar("collect", len(plans)) as bar:
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
-            last.update(figures)
             shown = {"gain": figures["span_gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
             bar.update(done, shown)
             run_dir.share(SHARE_SECONDS)
 
-        trajectories = world.background.run(
+        figures = world.background.run(
             collect(
                 run_dir.path("trajectories"),
                 plans,
@@ -46,7 +44,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
                 progress=progress,
             )
         )
-    return {"num_trajectories": len(trajectories), **last, **world.scheduler.take().flat()}
+    return {**figures, **world.scheduler.take().flat()}
 
 
 def make_expert(config: Config) -> OfflineExpert | EndpointExpert:

@@ -17,6 +17,7 @@ from rollout.chat import ChatTokenizer
 from rollout.collect import EpisodePlan, collect
 from rollout.episode import PolicyActor
 from rollout.evaluate import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks.prompt import problem_text
 from tasks.state import State
@@ -68,9 +69,10 @@ def episodes(
         bar.update(before + done, {f"gain of {name}": figures["span_gain"]})
         run_dir.share(SHARE_SECONDS)
 
-    return world.background.run(
+    folder = run_dir.path("evaluate", name)
+    world.background.run(
         collect(
-            run_dir.path("evaluate", name),
+            folder,
             plans,
             world.environment,
             actor,
@@ -80,6 +82,7 @@ def episodes(
             progress=progress,
         )
     )
+    return read_trajectories(folder)
 
 
 def evaluation(found: Mapping[str, Sequence[Trajectory]], tasks: Sequence[Task], seed: int) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_a_run_that_is_killed_while_collecting_goes_on_and_leaves_no_process(tmp
     run_dir = tmp_path / "run"
     arguments = command(run_dir, "stage=collect", "collect.num_trajectories=6", "collect.max_steps=4")
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journal = run_dir / "trajectories" / "journal.jsonl"
+    journal = run_dir / "trajectories" / "part-00000.jsonl"
     deadline = time.monotonic() + 300
     while not (journal.exists() and journal.read_text().count("\n") >= 2):
         assert process.poll() is None, "ended before it could be killed"
@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_line_and_with_more_room_the_run_goes_on(tmp_path: Pa
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", disk], capture_output=True).returncode:
         pytest.skip("this user may not mount a small disk")
     run = " ".join(map(shlex.quote, command(disk / "run", "stage=collect", "collect.num_trajectories=6")))
-    journal = shlex.quote(str(disk / "run" / "trajectories" / "journal.jsonl"))
+    journal = shlex.quote(str(disk / "run" / "trajectories" / "part-00000.jsonl"))
     script = f"""
         mount -t tmpfs -o size=64m none {disk}
         {run} &

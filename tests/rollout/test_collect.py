@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.collect import JOURNAL, EpisodePlan, collect, plan_collection
+from rollout import collect as collecting
+from rollout.collect import EpisodePlan, collect, plan_collection
 from rollout.errors import CorruptRecord, ExecutorError, ExpertError, InfrastructureError
 from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
@@ -34,7 +35,10 @@ def lines_of(toys) -> list:
 def run(toys, folder: Path, plans, lines, **options) -> list[Trajectory]:
     settings = {"max_steps": 4, "max_seconds": 60.0, "num_concurrent": 2} | options
     toys.last_actor = toys.actor(lines)
-    return asyncio.run(collect(folder, plans, toys.environment, toys.last_actor, **settings))
+    figures = asyncio.run(collect(folder, plans, toys.environment, toys.last_actor, **settings))
+    trajectories = read_trajectories(folder)
+    assert figures["num_trajectories"] == len(trajectories)
+    return trajectories
 
 
 def timeless(trajectories: list[Trajectory]) -> list[Trajectory]:
@@ -64,7 +68,6 @@ def test_a_collection_is_parquet_in_the_order_of_its_plans(toys, tmp_path: Path)
         progress=lambda done, total, figures: seen.append((done, total, dict(figures))),
     )
     assert [one.trajectory_id for one in trajectories] == [plan.trajectory_id for plan in plans]
-    assert read_trajectories(tmp_path / "t") == trajectories
     assert [path.name for path in (tmp_path / "t").iterdir()] == ["part-00000.parquet"]
     assert [done for done, _, _ in seen] == list(range(8))
     figures = seen[-1][2]
@@ -85,8 +88,9 @@ def test_an_interrupted_collection_goes_on_without_repeating(toys, tmp_path: Pat
     folder = tmp_path / "cut"
     with pytest.raises(Interrupted):
         run(toys, folder, plans, lines_of(toys), progress=stop, num_concurrent=1)
-    assert len((folder / JOURNAL).read_bytes().splitlines()) == 3
-    with (folder / JOURNAL).open("ab") as file:
+    journal = folder / "part-00000.jsonl"
+    assert len(journal.read_bytes().splitlines()) == 3
+    with journal.open("ab") as file:
         file.write(b'{"trajectory_id": "1-0')  # what a power cut leaves
     resumed = run(toys, folder, plans, lines_of(toys))
     assert len(toys.last_actor.calls) == 2 * (len(plans) - 3)
@@ -97,6 +101,47 @@ def test_an_interrupted_collection_goes_on_without_repeating(toys, tmp_path: Pat
     assert (len(longer), len(toys.last_actor.calls)) == (9, 4)
 
 
+def test_parts_become_parquet_as_soon_as_they_are_whole_and_a_stop_anywhere_loses_none(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr(collecting, "PART_SIZE", 3)
+    plans = plans_of(toys, 8)
+    whole = run(toys, tmp_path / "whole", plans, lines_of(toys))
+    assert [one.trajectory_id for one in whole] == [plan.trajectory_id for plan in plans]
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [f"part-0000{i}.parquet" for i in range(3)]
+    for stop_after in range(9):
+        folder = tmp_path / str(stop_after)
+
+        def stop(done: int, total: int, figures: object, stop_after: int = stop_after) -> None:
+            if done == stop_after:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            run(toys, folder, plans, lines_of(toys), progress=stop, num_concurrent=1)
+        stored = [f"part-0000{i}.parquet" for i in range((stop_after + (stop_after == 8)) // 3)]
+        journals = [f"part-0000{len(stored)}.jsonl"] if 0 < stop_after < 8 and stop_after % 3 else []
+        assert sorted(path.name for path in folder.glob("*")) == stored + journals
+        assert timeless(run(toys, folder, plans, lines_of(toys))) == timeless(whole)
+        assert len(toys.last_actor.calls) == 2 * (8 - stop_after)
+
+
+def test_a_part_that_was_stored_but_kept_its_journal_counts_once(toys, tmp_path: Path):
+    plans = plans_of(toys)
+
+    def stop(done: int, total: int, figures: object) -> None:
+        if done == 6:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(toys, tmp_path, plans, lines_of(toys), progress=stop, num_concurrent=1)
+    journal = (tmp_path / "part-00000.jsonl").read_bytes()
+    whole = run(toys, tmp_path, plans, lines_of(toys))
+    # as a crash leaves it between writing one and removing the other
+    (tmp_path / "part-00000.jsonl").write_bytes(journal)
+        journal
+    )  # as a crash leaves it between writing one and removing the other
+    assert run(toys, tmp_path, plans, []) == whole
+    assert toys.last_actor.calls == [] and not (tmp_path / "part-00000.jsonl").exists()
+
+
 def test_a_folder_of_another_collection_is_refused_and_left_alone(toys, tmp_path: Path):
     run(toys, tmp_path, plans_of(toys), lines_of(toys))
     before = (tmp_path / "part-00000.parquet").read_bytes()
@@ -104,11 +149,14 @@ def test_a_folder_of_another_collection_is_refused_and_left_alone(toys, tmp_path
         with pytest.raises(CorruptRecord, match="another collection"):
             run(toys, tmp_path, other, lines_of(toys))
     assert (tmp_path / "part-00000.parquet").read_bytes() == before
+    (tmp_path / "part-00001.jsonl").write_text("")
+    with pytest.raises(CorruptRecord, match="part-00001.jsonl is of another collection, a larger one"):
+        run(toys, tmp_path, plans_of(toys), lines_of(toys))
 
 
 def test_a_journal_line_that_is_no_trajectory_is_named(toys, tmp_path: Path):
-    (tmp_path / JOURNAL).write_text('{"trajectory_id": "1-00000"}\n')
-    with pytest.raises(CorruptRecord, match="journal.jsonl line 1"):
+    (tmp_path / "part-00000.jsonl").write_text('{"trajectory_id": "1-00000"}\n')
+    with pytest.raises(CorruptRecord, match="part-00000.jsonl line 1"):
         run(toys, tmp_path, plans_of(toys), lines_of(toys))
 
 

@@ -17,6 +17,7 @@ from rollout.expert import OfflineExpert
 from rollout.preparation import prepare_all
 from rollout.state_pool import StatePool
 from rollout.step import Environment
+from rollout.trajectories import read_trajectories
 from rollout.types import Actor, Trajectory
 from rollout.wording import reword
 from rollout.workspace import BlobStore
@@ -60,7 +61,8 @@ def act(real: Real, toys, name: str, **arguments: object):
 
 def run(real: Real, folder: Path, plans: list[EpisodePlan], actor: Actor) -> list[Trajectory]:
     coro = collect(folder, plans, real.environment, actor, max_steps=4, max_seconds=300.0, num_concurrent=2)
-    return real.background.run(coro)
+    real.background.run(coro)
+    return read_trajectories(folder)
 
 
 def test_the_initial_script_scores_what_the_task_says(real: Real, toys):
@@ -88,7 +90,7 @@ def test_an_instruction_nobody_understands_is_an_error(real: Real, toys):
 
 def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real: Real, tmp_path: Path):
     plans = plan_collection([real.task], 2, 0, lambda task, rng: [])
-    trajectories = real.background.run(
+    real.background.run(
         collect(
             tmp_path,
             plans,
@@ -99,6 +101,7 @@ def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real:
             num_concurrent=2,
         )
     )
+    trajectories = read_trajectories(tmp_path)
     assert {trajectory.end for trajectory in trajectories} <= {"final_answer", "step_limit"}
     outcomes = [step.feedback.outcome for trajectory in trajectories for step in trajectory.steps]
     assert Outcome.INVALID not in outcomes
@@ -115,9 +118,7 @@ def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real:
 def test_episodes_that_differ_in_names_alone_share_their_runs(real: Real, tmp_path: Path):
     misses = real.executor.misses
     plans = plan_evaluation([real.task], 4, seed=0)
-    trajectories = real.background.run(
-        collect(tmp_path, plans, real.environment, InitialScriptActor(), max_steps=4, max_seconds=300, num_concurrent=2)
-    )
+    trajectories = run(real, tmp_path, plans, InitialScriptActor())
     result = summarize(trajectories, [real.task], seed=0)
     assert result["heldin_gain"]["mean"] == pytest.approx(0.0)
     assert result["heldin"]["submitted_share"] == 1.0

@@ -8,6 +8,7 @@ import pytest
 
 from rollout.collect import collect
 from rollout.evaluate import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
 from tasks.naming import is_heldout
@@ -17,7 +18,8 @@ def run(toys, folder: Path, actor, num: int = 3) -> tuple[list[Trajectory], list
     tasks = [toys.make_task("a"), toys.make_task("b"), toys.make_task("c", split="heldout")]
     plans = plan_evaluation(tasks, num, seed=5)
     coro = collect(folder, plans, toys.environment, actor, max_steps=4, max_seconds=60.0, num_concurrent=3)
-    return asyncio.run(coro), tasks
+    asyncio.run(coro)
+    return read_trajectories(folder), tasks
 
 
 def improver(toys, correct: int, validation: float):

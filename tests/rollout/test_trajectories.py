@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollout import trajectories as storage
 from rollout.errors import CorruptRecord
 from rollout.journal import Journal
 from rollout.trajectories import SCHEMA, from_record, read_trajectories, to_record, write_trajectories
@@ -40,6 +41,14 @@ STEPS = st.builds(
     seconds=NUMBER,
     wording=TEXT,
 )
+
+
+def in_a_row(steps: list[Step]) -> tuple[Step, ...]:
+    """Returns steps that go on from one another."""
+    befores = [*(step.before for step in steps[:1]), *(step.after for step in steps)]
+    return tuple(replace(step, before=before) for step, before in zip(steps, befores, strict=False))
+
+
 TRAJECTORIES = st.builds(
     Trajectory,
     trajectory_id=TEXT,
@@ -48,7 +57,7 @@ TRAJECTORIES = st.builds(
     names=st.builds(Names, project=TEXT, train_file=TEXT, test_file=TEXT, script=TEXT),
     problem=TEXT,
     ideas=st.lists(TEXT, max_size=3).map(tuple),
-    steps=st.lists(STEPS, max_size=3).map(tuple),
+    steps=st.lists(STEPS, max_size=3).map(in_a_row),
     end=TEXT,
 )
 SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, None, "a.py", 0.5)
@@ -108,7 +117,7 @@ def test_another_schema_version_is_refused_with_both_versions(tmp_path: Path, me
     path = tmp_path / "part-00000.parquet"
     write_trajectories(path, [EXAMPLE])
     pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
-    with pytest.raises(CorruptRecord, match="expected mlagent_jax.trajectory 1"):
+    with pytest.raises(CorruptRecord, match="expected mlagent_jax.trajectory 2"):
         read_trajectories(path)
 
 
@@ -117,9 +126,27 @@ def test_the_schema_holds_every_field_of_the_records():
         return {kind.field(i).name for i in range(kind.num_fields)}  # type: ignore[attr-defined]
 
     steps = SCHEMA.field("steps").type.value_type
-    assert set(SCHEMA.names) == set(asdict(EXAMPLE))
-    assert names(steps) == set(asdict(EXAMPLE.steps[0]))
-    assert names(steps.field("before").type) == set(asdict(SNAPSHOT))
+    assert set(SCHEMA.names) == {*asdict(EXAMPLE), "snapshots"}
+    assert names(steps) == set(asdict(EXAMPLE.steps[0])) - {"before", "after"}
+    assert names(SCHEMA.field("snapshots").type.value_type) == set(asdict(SNAPSHOT))
+
+
+def test_a_file_is_read_little_by_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage, "BATCH_SIZE", 4)
+    write_trajectories(tmp_path / "part.parquet", [replace(EXAMPLE, trajectory_id=str(i)) for i in range(10)])
+    made = 0
+    from_record = storage.from_record
+
+    def counted(record: dict) -> Trajectory:
+        nonlocal made
+        made += 1
+        return from_record(record)
+
+    monkeypatch.setattr(storage, "from_record", counted)
+    found = storage.iterate_trajectories(tmp_path / "part.parquet")
+    assert next(found).trajectory_id == "0" and made == 1
+    assert [one.trajectory_id for one in found] == [str(i) for i in range(1, 10)]
+    assert pq.ParquetFile(tmp_path / "part.parquet").num_row_groups == 3
 
 
 def test_a_journal_keeps_what_was_appended_and_drops_a_torn_last_line(tmp_path: Path):
