@@ -136,8 +136,6 @@ def test_a_part_that_was_stored_but_kept_its_journal_counts_once(toys, tmp_path:
     whole = run(toys, tmp_path, plans, lines_of(toys))
     # as a crash leaves it between writing one and removing the other
     (tmp_path / "part-00000.jsonl").write_bytes(journal)
-        journal
-    )  # as a crash leaves it between writing one and removing the other
     assert run(toys, tmp_path, plans, []) == whole
     assert toys.last_actor.calls == [] and not (tmp_path / "part-00000.jsonl").exists()
 
