@@ -52,7 +52,7 @@ WAYS = {
     "evolving": ["ppo.states=evolving"],
 }
 NUM_UPDATES = 10_000  # more than any budget of time allows
-KEPT = ("config.yaml", "data", "blobs", "cache", "ideas.json", "sft", "tokenizer", "trajectories")
+KEPT = ("config.yaml", "data", "blobs", "cache", "ideas.json", "selection.json", "sft", "tokenizer", "trajectories")
 
 
 def measure(
@@ -104,7 +104,7 @@ def learn(
             print(len(updates), round(seconds), figures.get("reward/mean"), file=sys.stderr, flush=True)
             if seconds >= 60 * minutes * (len(marks) + 1) / num_marks:
                 policy = run_dir.path("marks", str(len(updates)))
-                save_policy(learner.model(), policy, run_dir.tokenizer)
+                save_policy(learner.model(), policy, run_dir)
                 marks.append({"minutes": seconds / 60, "updates": len(updates), "policy": policy})
     return updates, marks
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from rollout.dataset.selection import Select
 from rollout.executor.options import Options
 from tasks.reward import PAPER, Rules
 
@@ -177,8 +178,6 @@ class SFT:
     """Steps between two readings of the held-out perplexity."""
     patience: Count = 3
     """Readings without a better held-out perplexity after which training stops."""
-    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
-    """Share of the trajectories kept for the held-out perplexity."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -314,6 +313,7 @@ class Config:
     coder: Writer = Writer()
     ideas: Ideas = Ideas()
     collect: Collect = Collect()
+    select: Select = Select()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     mesh: Mesh = Mesh()

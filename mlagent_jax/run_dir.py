@@ -46,7 +46,12 @@ STAGES = (
     Stage(
         "collect", ("seed", "tasks.train", "expert", "coder", "ideas", "collect"), (), ("ideas.json", "trajectories")
     ),
-    Stage("sft", ("seed", "tokenizer", "model", "optimizer_state.dtype", "sft"), ("collect",), ("tokenizer", "sft")),
+    Stage(
+        "sft",
+        ("seed", "select", "tokenizer", "model", "optimizer_state.dtype", "sft"),
+        ("collect",),
+        ("selection.json", "tokenizer", "sft"),
+    ),
     Stage(
         "ppo",
         ("seed", "coder", "optimizer_state.dtype", "server.dtype", "server.max_model_len", "reward", "ppo"),
@@ -70,6 +75,11 @@ class RunDir:
     def path(self, *parts: str) -> Path:
         """Returns a path inside the run directory."""
         return self.root.joinpath(*parts)
+
+    @property
+    def selection(self) -> Path:
+        """Which trajectories are trained on."""
+        return self.path("selection.json")
 
     @property
     def tokenizer(self) -> Path:

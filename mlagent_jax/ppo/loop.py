@@ -104,7 +104,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                     saved_at = update + 1
                 if stop:
                     raise preemption.Saved
-    save_policy(learner.model(), run_dir.ppo_policy, run_dir.tokenizer)
+    save_policy(learner.model(), run_dir.ppo_policy, run_dir)
     return {"updates": ppo.num_updates, "actions": num_actions, "training_seconds": round(time.monotonic() - began, 1)}
 
 

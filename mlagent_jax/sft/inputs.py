@@ -1,6 +1,5 @@
 """What fine-tuning begins with: the tellings of the trajectories, the tokenizer, the rows."""
 
-import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +7,16 @@ from pathlib import Path
 
 from mlagent_jax.config import Config
 from mlagent_jax.rows import Bucket
+from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.data import Dataset, bucket_of, pack
 from rollout.augment import variants
 from rollout.chat import ChatTokenizer, train_tokenizer
+from rollout.dataset.selection import Selection, choose, write_selection
 from rollout.types import Trajectory
 from rollout.wording import reword
 from tasks.naming import vocabulary_text
 from tasks.prompt import messages
+from tasks.registry import entries
 from tasks.state import State
 
 NAME_COUNT = 40  # how often every file name is put to a fresh tokenizer, so that each becomes few tokens
@@ -46,22 +48,41 @@ def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]
     return ChatTokenizer(folder)
 
 
+def select(config: Config, run_dir: RunDir) -> Selection:
+    """Returns which of the collected trajectories are trained on, and leaves that in selection.json.
+
+    Raises:
+        CorruptRecord: if a trajectory file is damaged.
+        ValueError: if too few are left.
+    """
+    directions = {name: entry.direction for name, entry in entries(config.tasks.paths).items()}
+    selection = choose(run_dir.path("trajectories"), config.select, directions, config.seed)
+    write_selection(run_dir.selection, selection, config.select, config.seed)
+    return selection
+
+
 def tell(config: Config, trajectories: Sequence[Trajectory]) -> list[list[State]]:
     """Returns every trajectory in `sft.wordings` wordings, the recorded one first."""
     return [variants(trajectory, config.sft.wordings, config.seed, reword) for trajectory in trajectories]
 
 
-def load_data(config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]]) -> Data:
+def load_data(
+    config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]], is_heldout: Sequence[bool]
+) -> Data:
     """Returns the rows of training, epoch after epoch, and those of the held-out perplexity.
 
+    Args:
+        config: of the run.
+        tokenizer: the policy's.
+        told: the tellings of each trajectory.
+        is_heldout: which of these are not trained on.
+
     Raises:
-        ValueError: if there are none of either.
+        ValueError: if there are no rows of either.
     """
     sft = config.sft
-    num_heldout = max(1, round(sft.heldout_share * len(told)))
-    order = random.Random(f"{config.seed}/sft/split").sample(range(len(told)), len(told))
-    heldout = [state for index in order[:num_heldout] for state in told[index][:2]]
-    train = [state for index in order[num_heldout:] for state in told[index]]
+    heldout = [state for states, held in zip(told, is_heldout, strict=True) if held for state in states[:2]]
+    train = [state for states, held in zip(told, is_heldout, strict=True) if not held for state in states]
     train_set = pack(train, tokenizer, sft.max_length, config.seed, sft.num_epochs)
     heldout_set = pack(heldout, tokenizer, sft.max_length, config.seed)
     for name, dataset in (("training", train_set), ("the held-out perplexity", heldout_set)):

@@ -28,36 +28,43 @@ from mlagent_jax.placement import place_rows, rows_here
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.sft.data import Batches
-from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, tell
+from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, select, tell
 from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
 from mlagent_jax.train_state import TrainState, make_state
 from rollout.chat import ChatTokenizer
-from rollout.trajectories import read_trajectories
+from rollout.dataset.selection import read_selection
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
-    """Fine-tunes the policy on the collected trajectories; leaves `tokenizer/` and `sft/model/`; returns its figures.
+    """Fine-tunes the policy on what is selected of the collected trajectories; returns its figures.
+
+    Leaves `selection.json`, `tokenizer/` and `sft/model/`.
 
     Raises:
         CorruptRecord: if a trajectory file is damaged.
         ValueError: if the model does not fit the configuration.
     """
     began = time.monotonic()
-    trajectories = read_trajectories(run_dir.path("trajectories"))
+    selection = from_main(
+        lambda: select(config, run_dir), encode=lambda _: None, decode=lambda _: read_selection(run_dir.selection)
+    )
+    trajectories = list(selection.read(run_dir.path("trajectories")))
     told = tell(config, trajectories)
     tokenizer = from_main(
         lambda: make_tokenizer(config, run_dir.tokenizer, told),
         encode=lambda _: None,
         decode=lambda _: ChatTokenizer(run_dir.tokenizer),
     )
-    data = load_data(config, tokenizer, told)
+    data = load_data(config, tokenizer, told, [one.trajectory_id in selection.heldout for one in trajectories])
     mesh = make_mesh(**asdict(config.mesh))
     model = build_model(config, tokenizer, mesh)
     meet()
     figures = train(config, model, data, mesh, run_dir, reporter)
-    save_policy(model, run_dir.sft_policy, run_dir.tokenizer)
+    save_policy(model, run_dir.sft_policy, run_dir)
     return {
         "trajectories": len(trajectories),
+        "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},
+        "training_data": selection.identity,
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
         "vocabulary": tokenizer.vocab_size,
         "cut_tellings": data.train.num_cut,
@@ -166,10 +173,12 @@ def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: 
     return total / weight
 
 
-def save_policy(model: nnx.Module, folder: Path, tokenizer: Path) -> None:
-    """Writes the model and its tokenizer as one Hugging Face directory."""
+def save_policy(model: nnx.Module, folder: Path, run_dir: RunDir) -> None:
+    """Writes the model and its tokenizer as one Hugging Face directory; training_data.json in it is the manifest of
+    the trajectories that it comes from, each with its hash."""
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        for path in tokenizer.iterdir():
+        for path in run_dir.tokenizer.iterdir():
             shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(run_dir.selection, folder / "training_data.json")
     save_hf(model, folder)

@@ -10,9 +10,9 @@ from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.world import World
 from rollout.chat import ChatTokenizer
+from rollout.dataset.selection import read_selection
 from rollout.evolving_pool import EvolvingPool
 from rollout.state_pool import StatePool
-from rollout.trajectories import read_trajectories
 from tasks.state import State
 
 
@@ -33,9 +33,9 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
 
 
 def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
-    """Returns the states of the expert's trajectories whose prompt leaves room for a response: all, or where
+    """Returns the states of the selected trajectories whose prompt leaves room for a response: all, or where
     `ppo.episodes` is set those that trajectories begin with."""
-    trajectories = read_trajectories(run_dir.path("trajectories"))
+    trajectories = read_selection(run_dir.selection).read(run_dir.path("trajectories"))
     longest = config.server.max_model_len - config.ppo.max_response_tokens
 
     def fits(state: State) -> bool:

@@ -33,6 +33,7 @@ SETTINGS = [
     "model.rope_theta=10000.0",
     "model.induction_init=false",
     "tokenizer.vocab_size=512",
+    "select.max_similarity=null",
     "sft.wordings=2",
     "sft.max_length=1024",
     "sft.batch_size=1",

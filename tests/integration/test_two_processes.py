@@ -35,6 +35,7 @@ SETTINGS = [
     "model.induction_init=false",
     "mesh.data=2",
     "mesh.fsdp=2",
+    "select.max_similarity=null",
     "sft.wordings=1",
     "sft.max_length=400",
     "sft.batch_size=4",

@@ -33,7 +33,8 @@ def run_dir(tmp_path: Path, make_model: Callable[..., Qwen2], tiny_config: Qwen2
     run_dir = RunDir(tmp_path)
     tokenizer = train_tokenizer([TEXT], run_dir.tokenizer, 300)
     shape = replace(tiny_config, vocab_size=tokenizer.vocab_size, eos_token_id=tokenizer.eos_id)
-    save_policy(make_model(shape), run_dir.ppo_policy, run_dir.tokenizer)
+    run_dir.selection.write_text("{}")
+    save_policy(make_model(shape), run_dir.ppo_policy, run_dir)
     return run_dir
 
 
@@ -69,7 +70,7 @@ def test_export_replaces_an_earlier_one_whole_and_leaves_nothing_else(run_dir: R
     first = export.run(Config(), run_dir, Reporter())
     names = {path.name for path in run_dir.path("export").iterdir()}
     weights = {"COMPLETE", "config.json", "generation_config.json", "model.safetensors"}
-    assert names == weights | {"tokenizer.json", "tokenizer_config.json"}
+    assert names == weights | {"tokenizer.json", "tokenizer_config.json", "training_data.json"}
     assert export.run(Config(), run_dir, Reporter()) == first
     assert not any(run_dir.path("tmp").iterdir())
 

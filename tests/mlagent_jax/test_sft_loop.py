@@ -252,12 +252,14 @@ def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[...
 
 
 def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
-    tokenizer = tmp_path / "tokenizer"
-    tokenizer.mkdir()
-    (tokenizer / "tokenizer.json").write_text("{}")
+    run_dir = RunDir(tmp_path)
+    run_dir.tokenizer.mkdir()
+    (run_dir.tokenizer / "tokenizer.json").write_text("{}")
+    run_dir.selection.write_text("{}\n")
     model = make_model()
-    loop.save_policy(model, tmp_path / "model", tokenizer)
+    loop.save_policy(model, tmp_path / "model", run_dir)
     assert (tmp_path / "model" / "tokenizer.json").read_text() == "{}"
+    assert (tmp_path / "model" / "training_data.json").read_text() == "{}\n"
     jax.tree.map(np.testing.assert_array_equal, parameters_of(load_hf(tmp_path / "model")), parameters_of(model))
 
 
@@ -283,17 +285,17 @@ def trajectories() -> list[Trajectory]:
 
 
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5, heldout_share=0.2))
+    config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5))
     told = inputs.tell(config, trajectories)
     tokenizer = inputs.make_tokenizer(config, tmp_path, told)
-    data = inputs.load_data(config, tokenizer, told)
+    data = inputs.load_data(config, tokenizer, told, [number in (3, 8) for number in range(10)])
 
     def words(dataset: Dataset) -> list[str]:
         texts = [tokenizer.decode(dataset.row(index).tokens) for index in range(len(dataset.rows))]
         return [word for text in texts for word in WORDS[:10] if f"Predict the {word}." in text]
 
     train, heldout = words(data.train), words(data.heldout)
-    assert len(set(heldout)) == len(heldout) == 2
+    assert set(heldout) == {WORDS[3], WORDS[8]} and len(heldout) == 2
     assert set(train) == {trajectory.trajectory_id for trajectory in trajectories} - set(heldout)
     assert len(train) >= 12 and max(train.count(word) for word in train) == 2  # a pass and a half over eight
 
@@ -311,4 +313,4 @@ def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], 
     with pytest.raises(
         ValueError, match=r"no rows for training: 9 tellings, none with a turn within sft\.max_length=20"
     ):
-        inputs.load_data(config, tokenizer, told)
+        inputs.load_data(config, tokenizer, told, [not number for number in range(10)])

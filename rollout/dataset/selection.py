@@ -1,0 +1,195 @@
+"""Which trajectories are trained on: filtered, balanced, split, and written down with a hash of each."""
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from rollout.dataset import filters
+from rollout.dataset.filters import Keep
+from rollout.errors import CorruptRecord
+from rollout.trajectories import iterate_trajectories, to_record
+from rollout.types import Trajectory
+from rollout.workspace import write_atomically
+
+SCHEMA = "mlagent_jax.selection 1"
+FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
+class Select:
+    """Which of the expert's trajectories the policy learns from, in fine-tuning and in PPO."""
+
+    filters: tuple[FilterName, ...] = ("acted", "no_leak")
+    """What each must be. acted: has an action; valid_format: all of its responses are actions; ended: by an answer, not
+    by a limit; edited: has an edit that ran; improved: scores better than the initial script; no_leak: does not speak
+    of the ideas that only the expert was shown."""
+    max_characters: Annotated[int, Field(gt=0)] | None = None
+    """Characters of its problem, responses and feedback at most; null: as many as there are."""
+    max_similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.9
+    """Share of its runs of three words, file names aside, that it may have in common with one kept before of the same
+    task; null: all of them."""
+    max_trajectories: Annotated[int, Field(gt=0)] | None = None
+    """Trajectories at most, as evenly over tasks and outcomes as there are enough; null: all."""
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
+    """Share of each task's trajectories that fine-tuning leaves out, to read the perplexity on."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, in the order of the collection.
+
+    Attributes:
+        train: SHA-256 of the record of each trajectory that is trained on, by its id.
+        heldout: that of those which the perplexity is read on; PPO begins in their states too.
+        report: of every filter its name, how many it dropped, and which were the first.
+        balance: how many of each task came to each outcome.
+    """
+
+    train: Mapping[str, str]
+    heldout: Mapping[str, str]
+    report: Sequence[Mapping[str, Any]]
+    balance: Mapping[str, Mapping[str, int]]
+
+    @property
+    def identity(self) -> str:
+        """A hash of which trajectories are chosen for what, and of every byte of them."""
+        return hashlib.sha256(json.dumps([dict(self.train), dict(self.heldout)]).encode()).hexdigest()
+
+    def read(self, folder: Path) -> Iterator[Trajectory]:
+        """Yields the chosen trajectories of a collection, as they were when they were chosen.
+
+        Raises:
+            CorruptRecord: where one of them has changed since or is gone.
+        """
+        left = {**self.train, **self.heldout}
+        for trajectory in iterate_trajectories(folder):
+            expected = left.pop(trajectory.trajectory_id, None)
+            if expected is not None:
+                if digest(trajectory) != expected:
+                    raise CorruptRecord(
+                        f"{folder}: trajectory {trajectory.trajectory_id} is not what was chosen; run stage=sft again"
+                    )
+                yield trajectory
+        if left:
+            raise CorruptRecord(f"{folder}: trajectory {min(left)} was chosen and is gone; run stage=sft again")
+
+
+def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int) -> Selection:
+    """Returns what the rules choose of a collection, which is read once and little by little.
+
+    Args:
+        folder: of its Parquet files.
+        rules: what is asked of a trajectory.
+        directions: `maximize` or `minimize`, by task.
+        seed: of what is drawn: who stays where there are too many, and the split.
+
+    Raises:
+        ValueError: where too little is left to train on and to hold out.
+    """
+    named = _filters(rules, directions)
+    dropped: dict[str, list[str]] = {name: [] for name in named}
+    digests: dict[str, str] = {}
+    cells: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for trajectory in iterate_trajectories(folder):
+        failed = next((name for name, keep in named.items() if not keep(trajectory)), None)
+        if failed is not None:
+            dropped[failed].append(trajectory.trajectory_id)
+            continue
+        digests[trajectory.trajectory_id] = digest(trajectory)
+        cells[trajectory.task, filters.outcome_of(trajectory, directions)].append(trajectory.trajectory_id)
+    if rules.max_trajectories is not None:
+        kept = set(_evenly(cells, rules.max_trajectories, seed))
+        dropped["max_trajectories"] = [name for name in digests if name not in kept]
+        cells = defaultdict(list, {cell: [name for name in names if name in kept] for cell, names in cells.items()})
+    left = set(chain.from_iterable(cells.values()))
+    chosen, heldout = [name for name in digests if name in left], _heldout(cells, rules.heldout_share, seed)
+    balance: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for (task, outcome), names in sorted(cells.items()):
+        balance[task][outcome] += len(names)
+    if len(chosen) - len(heldout) < 1 or not heldout:
+        counts = ", ".join(f"{name} dropped {len(names)}" for name, names in dropped.items() if names) or "none dropped"
+        raise ValueError(
+            f"{len(chosen)} trajectories of {folder} are left to train on and to hold out, at least 2 are needed; "
+            f"{counts}; loosen `select`, or collect more"
+        )
+    return Selection(
+        train={name: digests[name] for name in chosen if name not in heldout},
+        heldout={name: digests[name] for name in chosen if name in heldout},
+        report=[{"filter": name, "dropped": len(names), "first": names[:5]} for name, names in dropped.items()],
+        balance=balance,
+    )
+
+
+def digest(trajectory: Trajectory) -> str:
+    """Returns the SHA-256 of a trajectory's record, in hex."""
+    return hashlib.sha256(json.dumps(to_record(trajectory), sort_keys=True).encode()).hexdigest()
+
+
+def write_selection(path: Path, selection: Selection, rules: Select, seed: int) -> None:
+    """Writes the manifest as JSON, whole or not at all."""
+    record = {"schema": SCHEMA, "identity": selection.identity, "seed": seed, "rules": asdict(rules)}
+    write_atomically(path, (json.dumps({**record, **asdict(selection)}, indent=1) + "\n").encode())
+
+
+def read_selection(path: Path) -> Selection:
+    """Returns the selection of a manifest. Raises CorruptRecord where it is none, or not what it was."""
+    try:
+        record = json.loads(path.read_text())
+        selection = Selection(**{key: record[key] for key in ("train", "heldout", "report", "balance")})
+        if (record["schema"], record["identity"]) != (SCHEMA, selection.identity):
+            raise ValueError(f"schema {record['schema']}, expected {SCHEMA} and a hash that fits")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptRecord(f"{path} is no selection of trajectories ({error!r}); run stage=sft again") from error
+    return selection
+
+
+def _filters(rules: Select, directions: Mapping[str, str]) -> dict[str, Keep]:
+    """Returns the filters by name, the cheap ones first."""
+    known: dict[str, Keep] = {
+        "acted": filters.acted,
+        "valid_format": filters.valid_format,
+        "ended": filters.ended,
+        "edited": filters.edited,
+        "improved": filters.improved(directions),
+        "no_leak": filters.no_leak,
+    }
+    chosen = {name: known[name] for name in rules.filters}
+    if rules.max_characters is not None:
+        chosen["max_characters"] = filters.within(rules.max_characters)
+    if rules.max_similarity is not None:
+        chosen["max_similarity"] = filters.distinct(rules.max_similarity)
+    return chosen
+
+
+def _evenly(cells: Mapping[tuple[str, str], Sequence[str]], count: int, seed: int) -> list[str]:
+    """Returns `count` names at most: of the tasks in turn, and of each task of its outcomes in turn."""
+    by_task: defaultdict[str, list[list[str]]] = defaultdict(list)
+    for (task, outcome), names in sorted(cells.items()):
+        by_task[task].append(random.Random(f"{seed}/select/{task}/{outcome}").sample(list(names), len(names)))
+    return _in_turn([_in_turn(outcomes) for outcomes in by_task.values()])[:count]
+
+
+def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
+    return [name for names in zip_longest(*lists) for name in names if name is not None]
+
+
+def _heldout(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed: int) -> set[str]:
+    """Returns the share of each task's names that are held out, at least one in all."""
+    by_task: defaultdict[str, list[str]] = defaultdict(list)
+    for (task, _), names in sorted(cells.items()):
+        by_task[task] += names
+    drawn: dict[str, list[str]] = {
+        task: random.Random(f"{seed}/select/heldout/{task}").sample(sorted(names), len(names))
+        for task, names in by_task.items()
+    }
+    found = {name for names in drawn.values() for name in names[: round(share * len(names))]}
+    return found or set(max(drawn.values(), key=len, default=[])[:1])
