@@ -77,6 +77,9 @@ class Ideas:
 class Collect:
     """The expert's trajectories."""
 
+    source: str | None = None
+    """Run directory, or folder of trajectories, whose trajectories are taken instead of collecting any, with the files
+    that lie in `blobs` beside them; `python -m rollout.dataset import` makes one of conversations; null: collect."""
     num_trajectories: Count = 240
     """Trajectories to collect over all training tasks."""
     max_steps: Count = 5

@@ -57,9 +57,12 @@ def rename(state: State, mapping: Mapping[str, str]) -> State:
 
 
 def variants(trajectory: Trajectory, num_variants: int, seed: int, reword_response: RewordResponse) -> list[State]:
-    """Returns `num_variants` tellings of a trajectory: as it was recorded, then renamed and reworded ones."""
+    """Returns `num_variants` tellings of a trajectory: as it was recorded, then renamed and reworded ones.
+
+    One whose names nobody recorded, such as an imported conversation, has the first alone.
+    """
     told = [trajectory.state()]
-    for number in range(1, num_variants):
+    for number in range(1, num_variants if trajectory.names.script else 1):
         rng = random.Random(f"{seed}/variant/{trajectory.trajectory_id}/{number}")
         state = reword(trajectory, rng, reword_response)
         told.append(rename(state, draw_renaming(trajectory, state, rng)))

@@ -58,18 +58,19 @@ class Tally:
     num_retried: int = 0
     num_lost: int = 0
 
-    def add(self, trajectory: Trajectory, task: Task) -> None:
-        """Counts one finished trajectory."""
+    def add(self, trajectory: Trajectory, task: Task | None) -> None:
+        """Counts one finished trajectory; where its task is not known it has no gain."""
         self.outcomes.update(step.feedback.outcome.value for step in trajectory.steps)
         self.num_trajectories += 1
         self.num_submitted += bool(trajectory.steps) and trajectory.steps[-1].after.last_submission is not None
-        self.gain += task.gain(trajectory.score(task.m_init))
+        self.gain += task.gain(trajectory.score(task.m_init)) if task else 0.0
 
     def figures(self) -> dict[str, float]:
         """Returns shares of outcomes among steps, and per trajectory steps, share with a valid submission and gain."""
         steps, trajectories = max(self.outcomes.total(), 1), max(self.num_trajectories, 1)
         outcomes = (outcome.value for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE)
         return {
+            "num_trajectories": self.num_trajectories,
             **{f"{outcome}_share": self.outcomes[outcome] / steps for outcome in outcomes},
             "steps": self.outcomes.total() / trajectories,
             "submitted_share": self.num_submitted / trajectories,
@@ -158,7 +159,7 @@ async def collect(
                 progress(tally.num_trajectories, len(plans), tally.figures())
 
         await gather(work() for _ in range(num_concurrent))
-    return {"num_trajectories": tally.num_trajectories, **tally.figures()}
+    return tally.figures()
 
 
 async def _attempt(

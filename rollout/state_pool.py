@@ -34,10 +34,13 @@ class PoolState:
         return replace(self, depth=self.depth + 1, state=self.state.then(response, feedback), snapshot=after)
 
 
+def has_workspaces(trajectory: Trajectory) -> bool:
+    """Returns whether its states can be acted in: those of an imported conversation cannot."""
+    return bool(trajectory.steps and trajectory.steps[0].before.files)
+
+
 def states_of(trajectory: Trajectory, task: Task, max_steps: int) -> list[PoolState]:
-    """Returns the states of one trajectory in which an action is still due: none after its final answer."""
-    if not trajectory.steps:
-        return []
+    """Returns the states of a trajectory of steps in which an action is still due: none after its final answer."""
     instance = Instance(task, trajectory.names)
     snapshots = [trajectory.steps[0].before, *(step.after for step in trajectory.steps)]
     if trajectory.steps[-1].action == FINAL_ANSWER:
@@ -56,13 +59,13 @@ class StatePool:
 
     @classmethod
     def cut(cls, trajectories: Iterable[Trajectory], tasks: Mapping[str, Task], max_steps: int) -> "StatePool":
-        """Returns every state of `trajectories` with fewer than `max_steps` turns.
+        """Returns every state of `trajectories` with fewer than `max_steps` turns that can be acted in.
 
         Raises:
             ValueError: for a trajectory of a task that is not in `tasks`.
         """
         states: list[PoolState] = []
-        for trajectory in trajectories:
+        for trajectory in filter(has_workspaces, trajectories):
             if trajectory.task not in tasks:
                 raise ValueError(
                     f"trajectory {trajectory.trajectory_id} is of task {trajectory.task!r}, expected one of "

@@ -2,22 +2,27 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlagent_jax.config import Config
 from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import SHARE_SECONDS, RunDir
+from mlagent_jax.run_dir import SHARE_SECONDS, RunDir, write_json
 from mlagent_jax.world import World, endpoint
-from rollout.collect import collect, plan_collection
+from rollout.collect import Tally, collect, plan_collection
+from rollout.dataset.reuse import take_over
 from rollout.errors import ExpertError
 from rollout.expert import EndpointExpert, OfflineExpert
 from rollout.ideas import Pool, build_pools, library_candidates, propose_candidates, read_pools
+from rollout.trajectories import iterate_trajectories
 from tasks.ideas import draw_ideas
 from tasks.task import Task
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> dict[str, Any]:
     """Writes ideas.json and trajectories/; returns the figures of the collection."""
+    if config.collect.source is not None:
+        return take(Path(config.collect.source), run_dir, world)
     tasks = world.of_split("train")
     pools = make_pools(config, run_dir, world, tasks)
 
@@ -45,6 +50,17 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
             )
         )
     return {**figures, **world.scheduler.take().flat()}
+
+
+def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
+    """Returns the figures of trajectories that are taken from elsewhere; ideas.json is empty."""
+    folder = run_dir.path("trajectories")
+    take_over(source, folder, world.environment.store)
+    write_json(run_dir.path("ideas.json"), [])
+    tally = Tally()
+    for trajectory in iterate_trajectories(folder):
+        tally.add(trajectory, world.tasks.get(trajectory.task))
+    return tally.figures()
 
 
 def make_expert(config: Config) -> OfflineExpert | EndpointExpert:

@@ -86,7 +86,7 @@ def distinct(max_similarity: float) -> Keep:
 def shingles(trajectory: Trajectory) -> frozenset[str]:
     """Returns the runs of three words of what a trajectory did, in which every script has the same name."""
     names = trajectory.names
-    data = re.compile("|".join(map(re.escape, (names.train_file, names.test_file))) or r"(?!)")
+    data = re.compile("|".join(re.escape(name) for name in (names.train_file, names.test_file) if name) or "(?!)")
     actions = []
     for step in trajectory.steps:
         if step.action != FINAL_ANSWER:

@@ -31,7 +31,7 @@ def expert(toys) -> StatePool:
         for number in range(8):
             state = State(f"problem {task}{number}")
             for depth in range(3):
-                snapshot = Snapshot({}, float(depth), None, "cedar.py", 0.5)
+                snapshot = Snapshot({"cedar.py": "00"}, float(depth), None, "cedar.py", 0.5)
                 states.append(PoolState(f"{task}{number}", depth, state, snapshot, instance))
                 state = state.then(f"r{depth}", f"f{depth}")
     return StatePool(states)

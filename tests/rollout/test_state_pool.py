@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from tasks.task import Task
 
 
 def trajectory(toys, name: str, task: str, num_steps: int, answered: bool) -> Trajectory:
-    snapshots = [Snapshot({}, float(i), None, "cedar.py", 0.5) for i in range(num_steps + 1)]
+    snapshots = [Snapshot({"cedar.py": "00"}, float(i), None, "cedar.py", 0.5) for i in range(num_steps + 1)]
     steps = [
         Step(f"r{i}", grammar.LIST_FILES, {}, Feedback(Outcome.NON_EDIT, f"f{i}"), snapshots[i], snapshots[i + 1], 0.0)
         for i in range(num_steps)
@@ -48,7 +49,10 @@ def test_every_prefix_is_a_state_but_not_what_follows_the_final_answer(toys, tas
     assert states[2].state.turns[:1] == states[1].state.turns
     assert [one.depth for one in states_of(trajectory(toys, "t", "a", 3, False), tasks["a"], 6)] == [0, 1, 2, 3]
     assert [one.depth for one in states_of(trajectory(toys, "t", "a", 3, False), tasks["a"], 2)] == [0, 1]
-    assert states_of(trajectory(toys, "t", "a", 0, False), tasks["a"], 2) == []
+    assert len(StatePool.cut([trajectory(toys, "t", "a", 0, False)], tasks, 2)) == 0
+    told = trajectory(toys, "t", "a", 3, False)
+    imported = tuple(replace(step, before=replace(step.before, files={})) for step in told.steps)
+    assert len(StatePool.cut([replace(told, task="", steps=imported)], tasks, 2)) == 0
 
 
 def test_a_trajectory_of_an_unknown_task_is_named(toys, tasks: dict[str, Task]):

@@ -1,0 +1,114 @@
+"""Conversations for other trainers, and conversations of theirs: what is the same, and what is said of a wrong one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rollout.augment import variants
+from rollout.dataset.__main__ import main
+from rollout.dataset.sharegpt import read_sharegpt, to_sharegpt, write_sharegpt
+from rollout.trajectories import read_trajectories, write_trajectories
+from rollout.types import Snapshot, Step, Trajectory
+from tasks import action as grammar
+from tasks.action import Action, format_response
+from tasks.feedback import Feedback, Outcome
+from tasks.naming import Names
+from tasks.prompt import messages
+
+SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, 0.75, "a.py", 0.5)
+
+
+def respond(name: str, **arguments: str) -> str:
+    return format_response(dict.fromkeys(grammar.FIELDS[:4], "Fine\u2028 \N{SNOWMAN}."), Action(name, arguments))
+
+
+def recorded(name: str, num_edits: int = 2) -> Trajectory:
+    """A trajectory of edits, something that is no action, and an answer."""
+    edit = {"script_name": "a.py", "edit_instruction": "Use trees.", "save_name": "b.py"}
+    said = [respond(grammar.EDIT, **edit)] * num_edits
+    said += ["I do not know.", respond(grammar.FINAL_ANSWER, final_answer="b.py")]
+    steps = [
+        Step(text, "", {}, Feedback(Outcome.EDIT, f"Saved {i}.\n", 0.75), SNAPSHOT, SNAPSHOT, 1.0)
+        for i, text in enumerate(said)
+    ]
+    names = Names("maple", "oak_train.csv", "oak_test.csv", "a.py")
+    problem = "Predict it.\nBest so far: a.py 0.5000"
+    return Trajectory(name, "toy", 7, names, problem, ("idea",), tuple(steps), "final_answer")
+
+
+def test_a_conversation_is_what_the_agent_read_and_wrote_up_to_its_last_word():
+    trajectory = recorded("0-00001")
+    record = to_sharegpt(trajectory)
+    chat = messages(trajectory.state())
+    assert record["system"] == chat[0]["content"]
+    assert [each["value"] for each in record["conversations"]] == [each["content"] for each in chat[1:-1]]
+    assert [each["from"] for each in record["conversations"]] == ["human", "gpt"] * 4
+    assert "idea" not in json.dumps(record).replace("ideas", "")
+
+
+@pytest.mark.parametrize("form", ["lines", "list"])
+def test_what_is_exported_is_imported_with_the_same_words(tmp_path: Path, form: str):
+    path, before = tmp_path / "data.jsonl", [recorded("a"), recorded("b", 0), recorded("c", 5)]
+    empty = replace(before[0], trajectory_id="empty", steps=())
+    assert write_sharegpt(path, [*before, empty]) == 3
+    if form == "list":
+        path.write_text(json.dumps([json.loads(line) for line in path.read_text().strip().split("\n")]))
+    after = list(read_sharegpt(path))
+    assert [one.trajectory_id for one in after] == ["a", "b", "c"] and {one.task for one in after} == {"toy"}
+    assert [to_sharegpt(one) for one in after] == [to_sharegpt(one) for one in before]
+    steps = after[0].steps
+    assert [step.feedback.outcome for step in steps] == [Outcome.EDIT] * 2 + [Outcome.INVALID, Outcome.NON_EDIT]
+    assert steps[0].arguments == {"script_name": "a.py", "edit_instruction": "Use trees.", "save_name": "b.py"}
+    assert after[0].end == "final_answer" and [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+    write_trajectories(tmp_path / "part-00000.parquet", after)
+    assert [to_sharegpt(one) for one in read_trajectories(tmp_path)] == [to_sharegpt(one) for one in before]
+    # nobody knows which of its words are names
+    assert variants(after[0], 3, 0, lambda *_: pytest.fail("there is no meaning")) == [after[0].state()]
+
+
+@pytest.mark.parametrize(
+    ("conversations", "said"),
+    [
+        (None, "conversation 2 has no list `conversations` of objects"),
+        ([], "conversation 2 has 0 turns, expected a problem and an answer at least"),
+        ([{"from": "human", "value": "Do it."}], "conversation 2 has 1 turns"),
+        ([{"from": "gpt", "value": "Done."}], "conversation 2 has turn 1 from 'gpt', expected a text from 'human'"),
+        (
+            [{"from": "system", "value": "Be good."}, *[{"from": "human", "value": "Do it."}] * 2],
+            "conversation 2 has turn 2 from 'human', expected a text from 'gpt'",
+        ),
+        ([{"from": "human", "value": "Do it."}, {"from": "gpt", "value": 3}], "conversation 2 has turn 2 from 'gpt'"),
+    ],
+)
+def test_a_conversation_that_is_none_is_named(tmp_path: Path, capsys, conversations: object, said: str):
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, [to_sharegpt(recorded("a")), {"conversations": conversations}])))
+    assert main(["import", str(path), "--out", str(tmp_path / "taken")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "taken").exists()
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path):
+    (tmp_path / "data.jsonl").write_text(json.dumps(to_sharegpt(recorded("a"))) + "\n{oops\n")
+    with pytest.raises(ValueError, match="line 2 is not JSON"):
+        list(read_sharegpt(tmp_path / "data.jsonl"))
+
+
+def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
+    run_dir, taken = tmp_path / "run", tmp_path / "taken"
+    write_trajectories(run_dir / "trajectories" / "part-00000.parquet", [recorded(f"{i}", i) for i in range(6)])
+    assert main(["export", str(run_dir), "--out", str(tmp_path / "data.jsonl")]) == 0
+    assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 0
+    assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 2
+    assert "has trajectories already" in capsys.readouterr().err
+    manifest = tmp_path / "selection.json"
+    assert main(["select", str(run_dir), "--filters", "valid_format", "--out", str(manifest)]) == 2
+    assert "valid_format dropped" not in capsys.readouterr().out and not manifest.exists()
+    assert main(["select", str(taken), "--filters", "ended", "--heldout-share", "0.3", "--out", str(manifest)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "ended: 0 dropped" and json.loads(manifest.read_text())["identity"] in said[-1]
+    assert main(["select", str(taken), "--filters", "pretty"]) == 2
+    assert "no filter 'pretty'; there are acted" in capsys.readouterr().err
