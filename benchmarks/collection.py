@@ -1,0 +1,156 @@
+"""A large collection by the scripted expert, killed in the middle and gone on with: its pace, variety and memory.
+
+    python -m benchmarks.collection [--trajectories 2000] [--steps 15] [--out runs/collection]
+                                    [--results benchmarks/results/collection] [--config configs/full_suite.yaml]
+
+Runs `stage=collect` in a process of its own, ends it by SIGKILL once half of the trajectories are recorded, runs the
+same command again, and compares: every trajectory is there once, and those recorded before the kill are the same to
+the byte. Writes collection.json and .md; the last line is the figures as JSON.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import machine, table, write_results
+from mlagent_jax.summary import DISTRIBUTIONS, commit
+from mlagent_jax.versions import versions
+from rollout.dataset.selection import digest
+from rollout.timeline import SCRIPTS
+from rollout.trajectories import from_record, iterate_trajectories
+from rollout.types import Step
+from tasks.action import EDIT, EXECUTE
+from tasks.feedback import Outcome
+
+NAMES = {
+    "trajectories": "Trajectories",
+    "minutes": "Minutes, both processes together",
+    "trajectories_per_minute": "Trajectories per minute",
+    "mean_steps": "Steps of a trajectory",
+    "scripts_run_per_trajectory": "Scripts run for a trajectory",
+    "cache_hit_share": "Share of the script runs asked for that a recorded result stood for",
+    "distinct_workspaces": "Distinct workspaces reached, file names aside",
+    "peak_mb": "Peak memory of the collecting process, MiB",
+    "recorded_before_kill": "Trajectories recorded when it was killed",
+    "lost": "Of these, lost or changed afterwards",
+    "repeated": "Trajectories that are there twice",
+    "megabytes": "Trajectories on disk, MB",
+}
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Returns the hash of every trajectory on disk by id, in Parquet or in a journal; a torn last line is none."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("part-*")):
+        if path.suffix == ".parquet":
+            found |= {one.trajectory_id: digest(one) for one in iterate_trajectories(path)}
+        else:
+            whole = path.read_bytes().split(b"\n")[:-1]
+            found |= {one.trajectory_id: digest(one) for one in map(from_record, map(json.loads, whole))}
+    return found
+
+
+def count(folder: Path, part_size: int = 256) -> int:
+    """Returns about how many trajectories are recorded, without reading them."""
+    files = sorted(folder.glob("part-*"))
+    journals = sum(path.read_bytes().count(b"\n") for path in files if path.suffix == ".jsonl")
+    return part_size * sum(path.suffix == ".parquet" for path in files) + journals
+
+
+def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, float]:
+    """Returns seconds and peak MiB of a process; it is killed once `kill_at` trajectories are recorded."""
+    began = time.monotonic()
+    process = subprocess.Popen(command)
+    while kill_at is not None and process.poll() is None:
+        if count(folder) >= kill_at:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.2)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    expected = 0 if kill_at is None else -signal.SIGKILL
+    if process.returncode != expected:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}, expected {expected}")
+    return time.monotonic() - began, usage.ru_maxrss / 1024
+
+
+def ran_script(step: Step) -> bool:
+    """Returns whether a step had a script run, or a recorded result stand for that."""
+    if step.action == EDIT:
+        return step.after.files != step.before.files
+    return step.action == EXECUTE and step.feedback.outcome is not Outcome.ERROR
+
+
+def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[float]) -> dict[str, Any]:
+    """Returns what the benchmark reports of a finished collection."""
+    folder = run_dir / "trajectories"
+    ids: Counter[str] = Counter()
+    workspaces: set[str] = set()
+    num_steps = num_asked = 0
+    for trajectory in iterate_trajectories(folder):
+        ids[trajectory.trajectory_id] += 1
+        num_steps += len(trajectory.steps)
+        num_asked += sum(map(ran_script, trajectory.steps))
+        for step in trajectory.steps:
+            workspaces.add(f"{trajectory.task} {sorted(set(step.after.files.values()))}")
+    after = recorded(folder)
+    events = (run_dir / "timeline.json").read_text().splitlines()
+    num_run = sum(f'"cat": "{SCRIPTS}"' in line and '"ph": "X"' in line for line in events)
+    return {
+        "trajectories": len(ids),
+        "minutes": round(seconds / 60, 2),
+        "trajectories_per_minute": round(60 * len(ids) / seconds, 1),
+        "mean_steps": round(num_steps / len(ids), 2),
+        "scripts_run_per_trajectory": round(num_run / len(ids), 3),
+        "cache_hit_share": round(1 - min(num_run, num_asked) / num_asked, 4),
+        "distinct_workspaces": len({hashlib.sha256(each.encode()).digest() for each in workspaces}),
+        "peak_mb": round(max(peaks)),
+        "recorded_before_kill": len(before),
+        "lost": sum(after.get(name) != mark for name, mark in before.items()),
+        "repeated": sum(times > 1 for times in ids.values()),
+        "megabytes": round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6, 1),
+    }
+
+
+def main() -> None:
+    """Runs the benchmark from the command line; ends with 1 where a trajectory was lost, changed or repeated."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trajectories", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=Path("runs/collection"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/collection"))
+    parser.add_argument("--config", type=Path, default=Path("configs/full_suite.yaml"))
+    parser.add_argument("settings", nargs="*")
+    options = parser.parse_args()
+    shutil.rmtree(options.out, ignore_errors=True)
+    command = [sys.executable, "-m", "mlagent_jax.train", "--config", str(options.config), "stage=collect"]
+    command += [f"collect.num_trajectories={options.trajectories}", f"collect.max_steps={options.steps}"]
+    command += ["collect.max_minutes=30.0", f"run_dir={options.out}", *options.settings]
+    folder = options.out / "trajectories"
+    first = run(command, folder, options.trajectories // 2)
+    before = recorded(folder)
+    second = run(command, folder, None)
+    found = figures(options.out, before, first[0] + second[0], [first[1], second[1]])
+    result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
+    result |= {"command": " ".join(["python -m benchmarks.collection", *sys.argv[1:]]), "figures": found}
+    heading = (
+        f"Commit {result['commit']}, {machine()['cores']} cores ({machine()['processor']}); `{result['command']}`."
+    )
+    rows = [("", ""), *((NAMES[key], f"{value:,}") for key, value in found.items())]
+    write_results(options.results, "collection", result, f"{heading}\n\n{table(rows)}")
+    print(json.dumps(found))
+    if found["lost"] or found["repeated"] or found["trajectories"] != options.trajectories:
+        sys.exit("trajectories were lost, changed or repeated")
+
+
+if __name__ == "__main__":
+    main()
