@@ -45,12 +45,14 @@ class Network:
         add_gradients: gradients, which are used up, with those of the loss on a micro-batch added; and figures. Both
             are already divided by the number of tokens of the minibatch.
         apply: one optimizer step.
+        between: the parameters that a share of the way from one to others leads to.
     """
 
     score: Callable[[PyTree, Rows], Scores]
     zeros: Callable[[], PyTree]
     add_gradients: Callable[[PyTree, PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
     apply: Apply
+    between: Callable[[PyTree, PyTree, Float[Array, ""]], PyTree]
 
 
 def make_policy(
@@ -166,8 +168,12 @@ def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransform
         gradients, figures = jax.grad(loss, has_aux=True)(parameters, batch, num_tokens)
         return add_trees(total, gradients), figures
 
+    @partial(jax.jit, out_shardings=shardings.parameters)
+    def between(start: PyTree, end: PyTree, share: Float[Array, ""]) -> PyTree:
+        return jax.tree.map(lambda old, new: old + share * (new - old), start, end)
+
     apply = jax.jit(make_apply(optimizer, state), donate_argnums=0, out_shardings=(shardings, None))
-    return Network(jax.jit(score), zeros, add_gradients, apply)
+    return Network(jax.jit(score), zeros, add_gradients, apply, between)
 
 
 def _mean_of(batch: PPOBatch, num_tokens: Float[Array, ""]) -> Mean:

@@ -36,7 +36,7 @@ def within(
     """
     for halvings in range(NUM_HALVINGS):
         share = 0.5**halvings
-        parameters = after if halvings == 0 else _between(before, after, jnp.float32(share))
+        parameters = after if halvings == 0 else network.between(before, after, jnp.float32(share))
         found = update_kl(network, parameters, batches, mean_tokens)
         if found <= limit:
             return parameters, {"update_kl": found, "step_share": share}
@@ -48,11 +48,6 @@ def update_kl(network: Network, parameters: PyTree, batches: Sequence[PPOBatch],
     sums = [_divergence(network.score(parameters, batch.rows).logprobs, batch) for batch in batches]
     divergence, num_tokens = (sum(map(float, each)) for each in zip(*sums, strict=True))
     return mean_tokens * divergence / num_tokens
-
-
-@jax.jit
-def _between(before: PyTree, after: PyTree, share: Float[Array, ""]) -> PyTree:
-    return jax.tree.map(lambda old, new: old + share * (new - old), before, after)
 
 
 @jax.jit
