@@ -263,6 +263,9 @@ class PPO:
     null: what rounding explains, 0.002 where both compute in float32, 0.05 in bfloat16."""
     clip: Positive = 0.2
     """Clip range of the probability ratio."""
+    max_update_kl: Positive | None = 1.0
+    """KL from the policy before an update to that after it, in nats a response, at most: a longer step is halved until
+    it fits; null: no limit, as in the paper, and no copy of the parameters."""
     value_clip: Positive = 0.5
     """Clip range of the critic's change; unused without a critic."""
     learning_rate: Positive = 3e-4

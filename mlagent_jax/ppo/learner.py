@@ -32,6 +32,7 @@ from mlagent_jax.ppo.credit import Credit, assign_credit
 from mlagent_jax.ppo.loss import importance_weights
 from mlagent_jax.ppo.sampler_gap import gap_figures, require_same_policy
 from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy, make_policy_with_critic
+from mlagent_jax.ppo.trust_region import within
 from mlagent_jax.rows import Rows
 from mlagent_jax.train_state import TrainState, make_state
 from rollout.experience import Experience
@@ -160,6 +161,9 @@ class Learner:
         """
         found: list[dict[str, float]] = []
         policy, critic = self.state
+        learns = self.critic is None or num_update >= self.config.critic_warmup_updates
+        limit = self.config.max_update_kl if learns else None
+        before = None if limit is None else jax.tree.map(jnp.copy, policy.parameters)  # the steps donate theirs
         for epoch in range(self.config.num_epochs):
             order = np.random.default_rng([seed, num_update, epoch]).permutation(len(scored.batches))
             for chosen in np.array_split(order, min(self.config.num_minibatches, len(order))):
@@ -169,10 +173,15 @@ class Learner:
                 if self.critic is not None and critic is not None:
                     critic, figures = accumulate(self.critic, critic, minibatch, num_tokens)
                     figures["critic_gradient_norm"] = figures.pop("gradient_norm")
-                if self.critic is None or num_update >= self.config.critic_warmup_updates:
+                if learns:
                     policy, more = accumulate(self.policy, policy, minibatch, num_tokens)
                     figures |= more
                 found.append(figures)
+        if limit is not None:
+            mean_tokens = scored.figures["ppo/response_tokens"]
+            parameters, step = within(limit, self.policy, before, policy.parameters, scored.batches, mean_tokens)
+            policy = policy._replace(parameters=parameters)
+            found.append(step)
         self.state = LearnerState(policy, critic)
         names = {name for figures in found for name in figures}
         return {f"ppo/{name}": float(np.mean([f[name] for f in found if name in f])) for name in sorted(names)}

@@ -357,3 +357,44 @@ def test_learner_restored_between_updates_goes_on_bit_by_bit(
     learner.state = LearnerState(*found[0])
     assert learner.update(learner.score(experiences, 0), 1, seed=0) == expected_figures
     assert is_equal(learner.state, expected)
+
+
+def test_a_step_too_far_is_halved_until_the_policy_is_near_enough(fresh: Fresh, experiences: list[Experience]) -> None:
+    def stepped(limit: float | None) -> tuple[dict[str, float], PyTree]:
+        learner = fresh.again(replace(CONFIG, max_update_kl=limit))
+        figures = learner.update(learner.score(experiences, 0), 0, seed=0)
+        return figures, numpy(learner.state.policy.parameters)
+
+    _, free = stepped(None)
+    loose, unchanged = stepped(1e6)
+    assert is_equal(unchanged, free) and loose["ppo/step_share"] == 1.0
+    limit = loose["ppo/update_kl"] / 5
+    figures, near = stepped(limit)
+    share = figures["ppo/step_share"]
+    assert figures["ppo/update_kl"] <= limit and share in (0.5, 0.25, 0.125)
+    start = fresh.start.policy.parameters
+    jax.tree.map(
+        lambda old, new, full: np.testing.assert_allclose(new, old + share * (full - old), rtol=1e-6, atol=1e-7),
+        *(start, near, free),
+    )
+    assert stepped(1e-12)[0]["ppo/step_share"] == 0.0
+    assert is_equal(fresh.learner.state.policy.parameters, start)
+    assert int(fresh.learner.state.policy.step) == 1  # the optimizer has seen the gradient all the same
+
+
+def test_the_kl_of_an_update_is_that_of_its_responses(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again(replace(CONFIG, max_update_kl=1e6))
+    scored = learner.score(experiences, 0)
+    figures = learner.update(scored, 0, seed=0)
+    total = 0.0
+    for batch in scored.batches:
+        new = np.asarray(learner.policy.score(learner.state.policy.parameters, batch.rows).logprobs, np.float64)
+        change = (new - np.asarray(batch.old_logprobs, np.float64))[np.asarray(batch.rows.weights) > 0]
+        total += float((np.expm1(change) - change).sum())
+    assert figures["ppo/update_kl"] == pytest.approx(total / len(experiences), rel=1e-3) and total > 0
+
+
+def test_while_the_critic_warms_up_there_is_no_step_to_measure(fresh: Fresh, experiences: list[Experience]) -> None:
+    learner = fresh.again(replace(CONFIG, critic_warmup_updates=1, max_update_kl=0.1))
+    assert "ppo/update_kl" not in learner.update(learner.score(experiences, 0), 0, seed=0)
+    assert "ppo/update_kl" in learner.update(learner.score(experiences, 0), 1, seed=0)
