@@ -142,6 +142,11 @@ def test_the_page_shows_every_candidate_in_every_map_and_loads_nothing(tmp_path:
         assert {title for title, kind in dots.items() if kind == "other"} == set(points) - {"Left."} - set(entry.ideas)
         # two candidates are tied to what is kept, the farther of them by the covering radius
         assert [line.get("class") for line in one.iter("line")] == ["tie", "tie", "far", "close"]
+        lengths = [
+            np.hypot(*(float(x.get(f"{d}1", 0)) - float(x.get(f"{d}2", 0)) for d in "xy")) for x in one.iter("line")
+        ]
+        assert lengths[2] == max(lengths[:2]) > min(lengths[:2])  # the points lie in a plane, so paper is true
+        assert lengths[2] / lengths[3] == pytest.approx(entry.coverage / entry.min_distance, rel=0.01)
         assert f">{entry.coverage:.2f}<" in page
 
 
