@@ -34,7 +34,7 @@ from mlagent_jax.world import World, open_world
 from rollout.chat import ChatTokenizer
 from rollout.collect import collect, plan_collection
 from rollout.expert import OfflineExpert, RandomRecipeActor
-from rollout.ideas import library_candidates
+from rollout.idea_candidates import library_candidates
 from rollout.single_step import act_once, roll_out
 from rollout.state_pool import PoolState, StatePool
 from rollout.trajectories import iterate_trajectories

@@ -70,7 +70,11 @@ class Ideas:
     candidates_per_axis: Count = 24
     """Ideas asked of the endpoint for each axis (data, model, learning) and task; the library has its own number."""
     pool_size: Count = 10
-    """Ideas kept for each axis and task, those farthest from one another."""
+    """Ideas kept for each axis and task."""
+    rule: Literal["fps", "mean", "random"] = "fps"
+    """Which are kept: fps, those farthest from one another; mean, the first paper's largest mean distance; random."""
+    encoder: str | None = None
+    """Folder or name of a sentence-transformers model that measures distances; null: all-MiniLM-L6-v2, as packaged."""
 
 
 @dataclass(frozen=True, config=_STRICT)

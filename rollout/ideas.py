@@ -1,112 +1,50 @@
-"""The idea pool of every task: candidates embedded, then thinned by farthest-point sampling."""
+"""The idea pool of every task: candidates embedded, then thinned by a selection rule, beside what other rules keep."""
 
-import asyncio
 import json
-import os
+import logging
 import random
-import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rollout.endpoint import ChatEndpoint
-from rollout.errors import InfrastructureError
-from rollout.parent import dies_with_us
+from rollout.embed import embed_texts
+from rollout.idea_candidates import Candidates
+from rollout.ideas_page import AxisMap, render
 from rollout.workspace import write_atomically
-from tasks.ideas import AXES, candidates_for, farthest_point_sampling, pairwise_distances
-from tasks.naming import Names
-from tasks.prompt import Message
-from tasks.task import Instance, Task
-
-EMBED_SECONDS = 300.0  # the process needs about ten; a cold disk may take longer
-MIN_PROPOSED = 2  # ideas an endpoint must give on an axis
-PLAIN = Names("", "train.csv", "test.csv", "train.py")  # of a problem that nobody is to act on
-NUMBERED = re.compile(r"^\s*(?:[-*]|\(?\d+[.)])\s*")
+from tasks.ideas import RULES, Spread, distinct, select, spread
 
 Pool = dict[str, list[str]]  # axis -> ideas
-Candidates = Mapping[str, Mapping[str, Sequence[str]]]  # task -> axis -> ideas
 
-PROPOSE_PROMPT = """\
-A machine learning engineer is to improve this script.
-
-Problem: {problem}
-
-```python
-{script}
-```
-
-Propose {count} different ideas on the axis {axis} ({meaning}). One short sentence each, one on a line, nothing else."""
-AXIS_MEANINGS = {
-    "Data": "what is done to rows, columns or texts before the model sees them",
-    "Model": "which model is used",
-    "Learning": "how the model is trained, tuned and validated",
-}
+log = logging.getLogger(__name__)
 
 
-def library_candidates(tasks: Sequence[Task]) -> dict[str, Pool]:
-    """Returns for each task the ideas of the offline library that are meant for its kind."""
-    return {
-        task.name: {axis: [i.text for i in candidates_for(task.kind) if i.axis == axis] for axis in AXES}
-        for task in tasks
-    }
+@dataclass(frozen=True)
+class PoolEntry:
+    """One entry of ideas.json: what a rule keeps of a task's candidates on an axis.
 
-
-async def propose_candidates(endpoint: ChatEndpoint, tasks: Sequence[Task], count: int, seed: int) -> dict[str, Pool]:
-    """Returns for each task about `count` ideas an axis, as a language model proposes them.
-
-    Raises:
-        InfrastructureError: as the endpoint's error type, when no usable answer came.
+    Attributes:
+        task: the task's name.
+        axis: `Data`, `Model` or `Learning`.
+        rule: one of `tasks.ideas.RULES`.
+        used: whether trajectories draw from it.
+        num_candidates: different ideas that it was chosen from.
+        num_duplicates: other spellings of them, which fell out before.
+        min_distance, mean_distance, coverage: see `tasks.ideas.Spread`.
+        ideas: those kept, in the rule's order.
     """
 
-    async def ask(task: Task, axis: str) -> list[str]:
-        problem = Instance(task, PLAIN).problem()
-        prompt = PROPOSE_PROMPT.format(
-            problem=problem, script=task.script, count=count, axis=axis, meaning=AXIS_MEANINGS[axis]
-        )
-        answer = await endpoint.complete([Message(role="user", content=prompt)], seed=seed, max_tokens=40 * count + 100)
-        lines = [NUMBERED.sub("", line).strip() for line in answer.splitlines()]
-        ideas = list(dict.fromkeys(line for line in lines if line))
-        if len(ideas) < MIN_PROPOSED:
-            raise endpoint.error(f"{endpoint.base_url} proposed {len(ideas)} ideas for {task.name}, axis {axis}")
-        return ideas[:count]
-
-    questions = [(task, axis) for task in tasks for axis in AXES]
-    answers = await asyncio.gather(*(ask(task, axis) for task, axis in questions))
-    pools: dict[str, Pool] = {task.name: {} for task in tasks}
-    for (task, axis), ideas in zip(questions, answers, strict=True):
-        pools[task.name][axis] = ideas
-    return pools
-
-
-def embed_texts(texts: Sequence[str]) -> np.ndarray:
-    """Returns one unit vector a text, `[M, 384]`, computed by `rollout.embed` in a process of its own.
-
-    Raises:
-        InfrastructureError: when that process failed; the text ends with its last words.
-    """
-    with tempfile.TemporaryDirectory(prefix="mlagent-embed-") as folder:
-        output = Path(folder) / "vectors.npy"
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "rollout.embed", str(output)],
-                env={**os.environ, **dies_with_us()},
-                input="\n".join(json.dumps(text) for text in texts),
-                capture_output=True,
-                text=True,
-                timeout=EMBED_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InfrastructureError(f"the sentence encoder gave nothing in {EMBED_SECONDS:g} s") from error
-        if done.returncode != 0:
-            raise InfrastructureError(
-                f"the sentence encoder failed with status {done.returncode}: {done.stderr[-300:].strip()}"
-            )
-        return np.load(output)
+    task: str
+    axis: str
+    rule: str
+    used: bool
+    num_candidates: int
+    num_duplicates: int
+    min_distance: float
+    mean_distance: float
+    coverage: float
+    ideas: list[str]
 
 
 def build_pools(
@@ -114,54 +52,95 @@ def build_pools(
     candidates: Candidates,
     k: int,
     seed: int,
+    rule: str = "fps",
     embed: Callable[[Sequence[str]], np.ndarray] = embed_texts,
 ) -> dict[str, Pool]:
-    """Returns for each task `k` ideas an axis, spread out by farthest-point sampling, and writes them to `path`.
+    """Returns for each task up to `k` ideas an axis, those that `rule` keeps, and writes them to `path`.
 
-    The file says for each pool how many candidates there were and the minimum and mean pairwise Euclidean distance of
-    the ideas kept, whose embeddings have length one, beside those of the candidates.
+    Beside it are left `ideas.html`, a page that shows them, and `idea_candidates.json`, all that was chosen from (task
+    -> axis -> ideas). All rules are applied, so that the one in use can be compared; see `PoolEntry`. An axis
+    without candidates gets no pool.
 
     Args:
-        path: the JSON file, `ideas.json` of the run directory.
-        candidates: task -> axis -> sentences.
+        path: the JSON file, `ideas.json` of the run directory, written last.
+        candidates: task -> axis -> sentences; they are normalised, and duplicates fall out.
         k: ideas kept an axis; all of them where there are fewer.
-        seed: draws the first idea of each pool; the others follow from it.
-        embed: sentences to vectors.
+        seed: of the rules' draws.
+        rule: the rule that is used, of `tasks.ideas.RULES`.
+        embed: sentences to vectors of length one.
 
     Raises:
         InfrastructureError: when the encoder failed.
+        ValueError: when the encoder cannot be loaded.
     """
-    texts = sorted({text for axes in candidates.values() for ideas in axes.values() for text in ideas})
-    vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
-    pools: dict[str, Pool] = {}
-    record: dict[str, dict[str, object]] = {}
-    for task, axes in candidates.items():
-        pools[task], record[task] = {}, {}
-        for axis, ideas in axes.items():
-            points = np.stack([vectors[idea] for idea in ideas])
-            first = random.Random(f"{seed}/ideas/{task}/{axis}").randrange(len(ideas))
-            kept = farthest_point_sampling(points, min(k, len(ideas)), first)
-            pools[task][axis] = [ideas[i] for i in kept]
-            record[task][axis] = {
-                "ideas": pools[task][axis],
-                **_spread(points[kept]),
-                "candidates": {"count": len(ideas), **_spread(points)},
-            }
-    write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-    return pools
-
-
-def _spread(points: np.ndarray) -> dict[str, float]:
-    distances = pairwise_distances(points)[np.triu_indices(len(points), 1)]
-    if not len(distances):
-        return {"min_distance": 0.0, "mean_distance": 0.0}
-    return {"min_distance": round(float(distances.min()), 4), "mean_distance": round(float(distances.mean()), 4)}
+    cleaned = {task: {axis: distinct(ideas) for axis, ideas in axes.items()} for task, axes in candidates.items()}
+    texts = sorted({text for axes in cleaned.values() for ideas in axes.values() for text in ideas})
+    # In double precision the distance of a point to itself is nothing.
+    vectors = dict(zip(texts, embed(texts).astype(np.float64), strict=True)) if texts else {}
+    entries: list[PoolEntry] = []
+    maps: list[AxisMap] = []
+    for task, axis, ideas in ((task, axis, ideas) for task, axes in cleaned.items() for axis, ideas in axes.items()):
+        if not ideas:
+            log.warning("task %s has no ideas on the axis %s", task, axis)
+            continue
+        points = np.stack([vectors[idea] for idea in ideas])
+        kept = {each: select(each, points, k, random.Random(f"{seed}/ideas/{task}/{axis}/{each}")) for each in RULES}
+        spreads = {each: spread(points, rows) for each, rows in kept.items()}
+        num_duplicates = len(candidates[task][axis]) - len(ideas)
+        for each, rows in kept.items():
+            counts = (len(ideas), num_duplicates)
+            entries.append(_entry(task, axis, each, each == rule, counts, spreads[each], [ideas[row] for row in rows]))
+        maps.append(AxisMap(task, axis, tuple(ideas), num_duplicates, points, kept, spreads))
+    log.info("ideas: %d candidates, %d duplicates fell out", *_counts(entries, rule))
+    write_atomically(path.with_name("idea_candidates.json"), _as_json(cleaned))
+    write_atomically(path.with_name("ideas.html"), render(maps, rule).encode())
+    write_atomically(path, _as_json([asdict(entry) for entry in entries]))
+    return _pools(entries)
 
 
 def read_pools(path: Path) -> dict[str, Pool]:
-    """Returns the pools that `build_pools` wrote. Raises ValueError where the file is not one of its."""
+    """Returns the pools that `build_pools` wrote and used. Raises ValueError where the file is not one of its."""
     try:
         record = json.loads(path.read_text())
-        return {task: {axis: list(pool["ideas"]) for axis, pool in axes.items()} for task, axes in record.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if not isinstance(record, list):
+            raise TypeError(f"expected a list of pools, got a {type(record).__name__}")
+        return _pools([PoolEntry(**entry) for entry in record])
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a file of idea pools ({error!r}); remove it to have it made anew") from error
+
+
+def read_candidates(path: Path) -> Candidates:
+    """Returns the candidates of a file like `idea_candidates.json`. Raises ValueError where it is not one."""
+    try:
+        record = json.loads(path.read_text())
+        found = {task: {axis: list(ideas) for axis, ideas in axes.items()} for task, axes in record.items()}
+        if not all(isinstance(idea, str) for axes in found.values() for ideas in axes.values() for idea in ideas):
+            raise TypeError("an idea is not a text")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a file of candidates ({error!r}); expected {{task: {{axis: [idea, ...]}}}}"
+        ) from error
+    return found
+
+
+def _entry(
+    task: str, axis: str, rule: str, used: bool, counts: tuple[int, int], figures: Spread, ideas: list[str]
+) -> PoolEntry:
+    return PoolEntry(task, axis, rule, used, *counts, **asdict(figures), ideas=ideas)
+
+
+def _counts(entries: Sequence[PoolEntry], rule: str) -> tuple[int, int]:
+    used = [entry for entry in entries if entry.rule == rule]
+    return sum(entry.num_candidates for entry in used), sum(entry.num_duplicates for entry in used)
+
+
+def _pools(entries: Sequence[PoolEntry]) -> dict[str, Pool]:
+    pools: dict[str, Pool] = {}
+    for entry in entries:
+        if entry.used:
+            pools.setdefault(entry.task, {})[entry.axis] = entry.ideas
+    return pools
+
+
+def _as_json(value: Mapping | Sequence) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,175 +1,53 @@
-"""Ideas that steer exploration: an offline library on the axes Data / Model / Learning, and how a pool is drawn.
-
-An idea is a sentence for the expert's prompt. The library's are written so that the offline coder understands them;
-ideas proposed by a language model go the same way, for experts and coders that are models too.
-"""
+"""What becomes of candidate ideas: one spelling of each, the few that are kept, and which a trajectory is given."""
 
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-AXES = ("Data", "Model", "Learning")
+from tasks.task import Task
+
 MAX_IDEAS = 3  # of one trajectory, on as many axes
+RULES = ("fps", "mean", "random")
 
-_TABULAR = ("tabular-classification", "tabular-regression")
-_NUMERIC = (*_TABULAR, "image-classification", "image-denoising")
-_TEXT = ("text-classification", "text-regression", "text-ordinal")
-_REGRESSION = ("tabular-regression", "text-regression")
-_CLASSIFICATION = ("tabular-classification", "image-classification", "text-classification")
-_ALL = (*_NUMERIC, *_TEXT)
-
-
-@dataclass(frozen=True)
-class Idea:
-    """One candidate: its axis, its sentence, and the kinds of task it is meant for."""
-
-    axis: str
-    text: str
-    kinds: tuple[str, ...]
+_PLAIN_QUOTES = str.maketrans("‘’‚“”„«»", '\'\'\'"""""')
+_WRAPPERS = ("**", "__", "*", "_", '"', "'", "`")
+_TRAILING = " .,;:!…"
+# "3.", "(3)", "#3:", "-", "*"; not the start of "3.5 times", "-1" or "*args".
+_ENUMERATION = re.compile(r"(?:[-+*–—]\s+|[•◦‣·]\s*|\(?#?\d{1,3}[.):](?!\d)\s*)")
 
 
-# axis -> kinds -> sentences
-_TEXTS: Mapping[str, Mapping[tuple[str, ...], tuple[str, ...]]] = {
-    "Data": {
-        _NUMERIC: (
-            "Standardize the features so that no column dominates the others.",
-            "The columns have different units, so bring them to zero mean and unit variance.",
-            "Put a StandardScaler in front of the model.",
-            "Distances count here, so scale the features to unit variance.",
-            "Rescale every feature to the range from zero to one.",
-            "Try MinMaxScaler before the model.",
-            "Expand each feature into splines to catch curved effects.",
-            "A spline basis lets a simple model bend.",
-            "Add squares and products of the features.",
-            "Create polynomial features of degree two.",
-            "Pairs of columns may act together, so add interactions.",
-        ),
-        _TABULAR: (
-            "Skewed columns could be mapped to a normal distribution.",
-            "Replace each value by its quantile.",
-            "Use the categorical columns too, they are ignored so far.",
-            "One-hot encode the columns with words.",
-            "Turn the categorical columns into dummies and keep all columns.",
-            "Fill missing values with the median instead of zero.",
-            "Impute the gaps in the data before fitting.",
-            "Zeros stand for missing values now, a median imputer is better.",
-        ),
-        _REGRESSION: (
-            "The target is skewed, so fit the logarithm of the target.",
-            "Predict the log of the target and transform back.",
-            "Put the target on a log scale.",
-        ),
-        _TEXT: (
-            "Replace raw counts by TF-IDF.",
-            "Rare words tell more, so weight them by inverse document frequency.",
-            "Count bigrams besides single words.",
-            "Phrases matter, so add pairs of neighboring words.",
-            "The vocabulary is too small, keep more words.",
-            "Let the vectorizer have a larger vocabulary.",
-            "Use character n-grams, which see spelling and endings.",
-            "Cut the texts into subwords.",
-            "Remove stop words such as the and of.",
-            "Leave out very common words.",
-            "A smaller vocabulary may be less noisy.",
-            "Keep more words and count bigrams.",
-        ),
-        _ALL: (
-            "Keep only the strongest features.",
-            "Do feature selection before the model.",
-            "Throw out noisy features.",
-            "Reduce the dimension by PCA.",
-        ),
-    },
-    "Model": {
-        _ALL: (
-            "A random forest handles mixed features as they are.",
-            "Replace the model by a random forest.",
-            "Try a forest of extremely randomized trees.",
-            "Extra trees are quick and vary more than a forest.",
-            "Boosted trees often win on such data.",
-            "Fit gradient boosting.",
-            "Let the nearest neighbors vote.",
-            "A kNN model needs no training at all.",
-            "Use a support vector machine with an rbf kernel.",
-            "An SVM can bend its boundary.",
-            "Go back to a plain linear model.",
-            "Logistic regression or ridge regression is a solid baseline.",
-            "Bag the model over bootstrap samples.",
-            "Bagging makes an unstable model calmer.",
-            "Blend the present model with a forest.",
-            "Average two models of different families.",
-            "Let two models vote by voting on the answer.",
-            "Use gradient boosting with more trees.",
-            "Use a random forest with more trees.",
-        ),
-        _CLASSIFICATION: (
-            "Naive Bayes is hard to beat on small data.",
-            "Model each class by naive Bayes.",
-            "Try a Bayes classifier.",
-        ),
-        _NUMERIC: (
-            "Standardize first, then use nearest neighbors.",
-            "Standardize first, then use a support vector machine.",
-            "Standardize and train a neural network.",
-            "Train a neural network with one hidden layer.",
-            "A multi-layer perceptron can learn the interplay by itself.",
-        ),
-        _TEXT: (
-            "Use TF-IDF and a linear model.",
-            "Use TF-IDF and a support vector machine.",
-            "Weight words by TF-IDF for nearest neighbors.",
-        ),
-    },
-    "Learning": {
-        _ALL: (
-            "The fit stops early, so train for more iterations.",
-            "Use gradient boosting with more iterations.",
-            "Use a linear model and raise max_iter so that the solver converges.",
-            "The model underfits, so use weaker regularization.",
-            "Regularize less.",
-            "Lower the penalty, it may be far too strong: less penalty.",
-            "Guard against overfitting with stronger regularization.",
-            "Regularize more.",
-            "Tune the regularization by cross-validation.",
-            "Pick the main parameter with a small search.",
-            "Choose the settings by cross-validated scores.",
-            "Use a random forest with more trees, for less variance.",
-            "Use extra trees and raise n_estimators.",
-            "Gradient boosting with deeper trees may catch more.",
-            "Use gradient boosting on shallow trees.",
-            "Gradient boosting with a lower learning rate is safer.",
-            "Use boosting with a large learning rate to learn faster.",
-            "Try another seed in case this one is unlucky.",
-            "Validate on fewer rows and see whether the score holds.",
-            "Use a smaller validation set.",
-        ),
-        _CLASSIFICATION: (
-            "Some classes are rare, so use balanced class weights.",
-            "Balance the classes in the loss.",
-        ),
-        _TEXT: (
-            "Keep more words and use stronger regularization.",
-            "Use TF-IDF and weaker regularization.",
-        ),
-        _NUMERIC: (
-            "Use a neural network and a lower learning rate.",
-            "Standardize the features and use weaker regularization.",
-            "Use a neural network and train it for more iterations.",
-            "Use splines and tune the model by cross-validation.",
-        ),
-    },
-}
+def normalise(text: str) -> str:
+    """Returns an idea as one plain sentence, empty where nothing is left.
 
-LIBRARY: tuple[Idea, ...] = tuple(
-    Idea(axis, text, kinds) for axis in AXES for kinds, texts in _TEXTS[axis].items() for text in texts
-)
+    White space is single, quotes are straight, numbering, bullets, quotes and emphasis around the whole are gone, and
+    the end is a full stop or a question mark.
+    """
+    core, before = " ".join(text.translate(_PLAIN_QUOTES).split()), None
+    while core != before:
+        before = core
+        core = core.rstrip(_TRAILING)
+        for mark in _WRAPPERS:
+            inside = core[len(mark) : -len(mark)]
+            if core == f"{mark}{inside}{mark}" and inside and mark not in inside:
+                core = inside.strip()
+        core = _ENUMERATION.sub("", core, count=1) if _ENUMERATION.match(core) else core
+    return core if not core or core.endswith("?") else f"{core}."
 
 
-def candidates_for(kind: str) -> list[Idea]:
-    """Returns the library's ideas meant for a kind of task, in a fixed order."""
-    return [idea for idea in LIBRARY if kind in idea.kinds]
+def distinct(texts: Iterable[str]) -> list[str]:
+    """Returns the ideas among `texts`, normalised, each once: spellings that differ in case or end are one idea.
+
+    What has no letter is no idea. The first spelling stays.
+    """
+    found: dict[str, str] = {}
+    for text in map(normalise, texts):
+        if any(letter.isalpha() for letter in text):
+            found.setdefault(text.rstrip(" .?").casefold(), text)
+    return list(found.values())
 
 
 def pairwise_distances(embeddings: np.ndarray) -> np.ndarray:
@@ -206,14 +84,90 @@ def farthest_point_sampling(embeddings: np.ndarray, k: int, first: int) -> list[
     return chosen
 
 
+def largest_mean_distance(embeddings: np.ndarray, k: int) -> list[int]:
+    """Returns the `k` rows whose mean distance to all rows is largest, largest first (ML-Agent v1).
+
+    Nothing keeps two of them apart: near-duplicates in a far corner are all kept. Ties go to the lower index.
+    """
+    means = pairwise_distances(embeddings).mean(axis=1)
+    return [int(row) for row in np.argsort(-means, kind="stable")[:k]]
+
+
+def select(rule: str, embeddings: np.ndarray, k: int, rng: random.Random) -> list[int]:
+    """Returns the rows that a rule of `RULES` keeps, in its order; all of them where there are no more than `k`.
+
+    Args:
+        rule: `fps` (v2), `mean` (v1) or `random`.
+        embeddings: `[M, D]`, at least one row.
+        k: rows to keep.
+        rng: the first point of `fps`, all points of `random`.
+    """
+    k = min(k, len(embeddings))
+    if rule == "fps":
+        return farthest_point_sampling(embeddings, k, rng.randrange(len(embeddings)))
+    if rule == "mean":
+        return largest_mean_distance(embeddings, k)
+    return rng.sample(range(len(embeddings)), k)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far apart kept ideas are, and how well they stand for all candidates: Euclidean distances.
+
+    Attributes:
+        min_distance: of the closest pair kept; 0 for a single idea.
+        mean_distance: over all pairs kept; 0 for a single idea.
+        coverage: the covering radius, the largest distance from a candidate to the kept idea nearest to it; smaller is
+            better, 0 where all are kept.
+    """
+
+    min_distance: float
+    mean_distance: float
+    coverage: float
+
+
+def spread(embeddings: np.ndarray, kept: Sequence[int]) -> Spread:
+    """Returns the spread of the rows `kept` of `embeddings` `[M, D]`, rounded to four digits."""
+    to_kept = pairwise_distances(embeddings)[:, kept]
+    pairs = to_kept[kept][np.triu_indices(len(kept), 1)]
+    figures = (pairs.min(), pairs.mean()) if len(pairs) else (0.0, 0.0)
+    return Spread(*(round(float(value), 4) for value in (*figures, to_kept.min(axis=1).max())))
+
+
+def draw_axes(rng: random.Random, pool: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the axes of one trajectory's ideas: k ~ U{1, 2, 3} distinct ones in random order, none of no pool."""
+    return rng.sample(sorted(pool), rng.randint(1, min(MAX_IDEAS, len(pool)))) if pool else []
+
+
 def draw_ideas(rng: random.Random, pool: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the ideas of one trajectory: k ~ U{1, 2, 3} distinct axes in random order, one idea of each.
+    """Returns the ideas of one trajectory by itself: one of each of its axes, independent of all other trajectories.
 
     Args:
         rng: where the draws come from.
         pool: axis to its ideas; without an axis there are none to draw.
     """
-    if not pool:
-        return []
-    axes = rng.sample(sorted(pool), rng.randint(1, min(MAX_IDEAS, len(pool))))
-    return [rng.choice(list(pool[axis])) for axis in axes]
+    return [rng.choice(list(pool[axis])) for axis in draw_axes(rng, pool)]
+
+
+class BalancedDraws:
+    """Draws the ideas of a collection so that all ideas of a task's axis come up equally often, up to one.
+
+    Each axis of a task goes through its ideas in rounds, every round a permutation of its own. Called in the order of
+    the plans; what a plan gets is a function of the seed and the plans before it, so a longer collection begins alike.
+    """
+
+    def __init__(self, pools: Mapping[str, Mapping[str, Sequence[str]]], seed: int) -> None:
+        """Begins a collection; `pools` is task -> axis -> ideas, and a task without a pool is given none."""
+        self._pools, self._seed = pools, seed
+        self._num_drawn: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, task: Task, rng: random.Random) -> list[str]:
+        """Returns the ideas of the next trajectory of `task`; `rng` draws its axes."""
+        return [self._next(task.name, axis) for axis in draw_axes(rng, self._pools.get(task.name, {}))]
+
+    def _next(self, task: str, axis: str) -> str:
+        ideas = self._pools[task][axis]
+        turn, place = divmod(self._num_drawn[task, axis], len(ideas))
+        self._num_drawn[task, axis] += 1
+        order = random.Random(f"{self._seed}/draws/{task}/{axis}/{turn}").sample(range(len(ideas)), len(ideas))
+        return ideas[order[place]]

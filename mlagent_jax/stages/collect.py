@@ -1,7 +1,7 @@
 """The first stage: ideas for every task, and an expert that tries them in the real environment, or its own if none."""
 
-import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from mlagent_jax.run_dir import SHARE_SECONDS, RunDir, write_json
 from mlagent_jax.world import World, endpoint
 from rollout.collect import Tally, collect, plan_collection
 from rollout.dataset.reuse import take_over
+from rollout.embed import embed_texts
 from rollout.errors import ExpertError
 from rollout.expert import EndpointExpert, OfflineExpert
-from rollout.ideas import Pool, build_pools, library_candidates, propose_candidates, read_pools
+from rollout.idea_candidates import library_candidates, propose_candidates
+from rollout.ideas import Pool, build_pools, read_pools
 from rollout.trajectories import iterate_trajectories
-from tasks.ideas import draw_ideas
+from tasks.ideas import BalancedDraws
 from tasks.task import Task
 
 
@@ -25,11 +27,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
         return take(Path(config.collect.source), run_dir, world)
     tasks = world.of_split("train")
     pools = make_pools(config, run_dir, world, tasks)
-
-    def ideas(task: Task, rng: random.Random) -> list[str]:
-        return draw_ideas(rng, pools[task.name])
-
-    plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas)
+    plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, BalancedDraws(pools, config.seed))
     with reporter.bar("collect", len(plans)) as bar:
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -82,4 +80,5 @@ def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Ta
     else:
         model, count = endpoint(config.expert, ExpertError), config.ideas.candidates_per_axis
         candidates = world.background.run(propose_candidates(model, tasks, count, config.seed))
-    return build_pools(path, candidates, config.ideas.pool_size, config.seed)
+    embed = partial(embed_texts, encoder=config.ideas.encoder)
+    return build_pools(path, candidates, config.ideas.pool_size, config.seed, config.ideas.rule, embed)

@@ -17,7 +17,8 @@ from rollout.coder import RecipeCoder
 from rollout.executor import Pool
 from rollout.executor.room import Room
 from rollout.expert import IDEAS_LINE, OfflineExpert
-from rollout.ideas import build_pools, library_candidates
+from rollout.idea_candidates import library_candidates
+from rollout.ideas import build_pools
 from rollout.recipes import recognise
 from rollout.step import Environment
 from rollout.timeline import Timeline
@@ -77,7 +78,8 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         if source == "offline":  # spread out without the sentence encoder, which takes seconds to start
             rng = np.random.default_rng(0)
             candidates = library_candidates([task])
-            build_pools(run_dir.path("ideas.json"), candidates, 10, 0, lambda texts: rng.normal(size=(len(texts), 8)))
+            embed = lambda texts: rng.normal(size=(len(texts), 8))  # noqa: E731
+            build_pools(run_dir.path("ideas.json"), candidates, 10, 0, embed=embed)
         store = BlobStore(tmp_path / "blobs")
         with Timeline(run_dir.path("timeline.json")) as timeline, Background() as background:
             pool = Pool(Guessing(store), Room(2, 4096))

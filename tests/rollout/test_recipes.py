@@ -9,7 +9,7 @@ import pytest
 
 from rollout.recipes import RECIPES, Cannot, apply, recognise
 from rollout.recipes.recipe import ALL
-from tasks.ideas import AXES, LIBRARY
+from tasks.idea_library import AXES, LIBRARY
 from tasks.registry import CATALOG
 
 NUMERIC = """\
