@@ -1,0 +1,34 @@
+"""Data sets of trajectories.
+
+python -m rollout.dataset view RUN        a page to look at trajectories with, one HTML file
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rollout.dataset.viewer import command as view
+from rollout.errors import InfrastructureError
+
+COMMANDS = (view,)  # modules with an `add_parser`
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one line on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rollout.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add_parser(commands)
+    options = parser.parse_args(argv)
+    try:
+        options.run(options)
+    except (ValueError, InfrastructureError, OSError) as error:
+        print(f"python -m rollout.dataset: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
