@@ -43,6 +43,7 @@ function fillFilters() {
   fillSelect("group", "All groups", index.groups.map((name, i) => [`${name} (${groups.get(i) ?? 0})`, i]));
   fillSelect("task", "All tasks", byName(index.tasks.map((task) => task.name), rows.task));
   fillSelect("end", "Any end", byName(index.ends, rows.end));
+  document.body.classList.toggle("one-end", index.ends.length < 2);
   const outcomes = count(rows.steps.flatMap((letters) => [...new Set([...letters].map((letter) => index.letters[letter]))]));
   const there = Object.keys(OUTCOME_NAMES).filter((name) => outcomes.has(name));
   fillSelect("outcome", "Any outcome", there.map((name) => [`has: ${OUTCOME_NAMES[name]} (${outcomes.get(name)})`, name]));

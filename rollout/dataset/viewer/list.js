@@ -42,6 +42,7 @@ function h(kind, attributes, ...children) {
 function signed(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "string") return value; // nan, inf
+  if (!tone(value)) return "0.000";
   const text = Math.abs(value) >= 1000 ? value.toExponential(1) : value.toFixed(3);
   return (value > 0 ? `+${text}` : text).replace("-", "−");
 }
@@ -49,7 +50,8 @@ function signed(value) {
 function figure(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "string") return value;
-  return (Math.abs(value) >= 1e6 || (value && Math.abs(value) < 1e-4) ? value.toExponential(3) : String(+value.toFixed(4))).replace("-", "−");
+  const size = Math.abs(value);
+  return (size >= 1e6 || (size && size < 1e-3) ? value.toExponential(3) : value.toFixed(4)).replace("-", "−");
 }
 
 function tone(value) {
@@ -75,13 +77,13 @@ function rowElement(place) {
     "div.row",
     { role: "option", id: `row-${row}`, "aria-selected": String(row === current.row), "data-row": row },
     h("span.number", null, row + 1),
-    h("span.task", null, several && h("b.group", null, index.groups[rows.group[row]]), plain(index.tasks[rows.task[row]].name)),
+    h("span.task", null, plain(index.tasks[rows.task[row]].name)),
     h("span.end", null, plain(index.ends[rows.end[row]])),
     strip(rows.steps[row]),
     h("span.failed", null, index.failed[row] || ""),
     h("span.score", null, figure(rows.score[row])),
     h(`span.gain.${tone(gain) || "even"}`, null, signed(gain)),
-    h("span.ideas", null, h("span.id", null, rows.id[row]), rows.ideas[row].map((idea) => index.ideas[idea]).join(" · ")),
+    h("span.ideas", null, several && h("b.group", null, index.groups[rows.group[row]]), h("span.id", null, rows.id[row]), rows.ideas[row].map((idea) => index.ideas[idea]).join(" · ")),
   );
   element.style.top = `${place * ROW_HEIGHT}px`;
   return element;
@@ -125,10 +127,11 @@ function drawList(share = 1) {
   drawSummary(share);
 }
 
-function scrollToRow(row) {
+function scrollToRow(row, centred = false) {
   const place = shown.indexOf(row);
   if (place < 0) return;
   const top = place * ROW_HEIGHT;
-  if (top < list.scrollTop) list.scrollTop = top;
+  if (centred) list.scrollTop = top - (list.clientHeight - ROW_HEIGHT) / 2;
+  else if (top < list.scrollTop) list.scrollTop = top;
   else if (top + ROW_HEIGHT > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW_HEIGHT - list.clientHeight;
 }

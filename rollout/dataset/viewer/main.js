@@ -53,7 +53,7 @@ async function openRow(row, step = 0, write = true) {
     current.step = Math.min(Math.max(step, 0), Math.max(trajectory.steps.length - 1, 0));
     if (changed) detail.scrollTop = 0;
     drawTrajectory();
-    scrollToRow(row);
+    scrollToRow(row, !write); // from an address, it may be far from what is in sight
   }
   drawRows();
   if (write) writeAddress();
@@ -158,7 +158,6 @@ async function start() {
   const target = fromHash();
   if (target) await openRow(target.row, target.step, false);
   else drawOverview();
-  if (target) scrollToRow(target.row);
 }
 
 start().catch((error) => {

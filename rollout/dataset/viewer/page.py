@@ -28,7 +28,7 @@ from tasks.reward import Rules
 from tasks.task import Task
 
 CHUNK_CHARACTERS = 2 << 20  # of one piece before it is compressed: some 450 short trajectories, or 150 of 15 steps
-SCRIPTS = ("data.js", "filters.js", "list.js", "chart.js", "texts.js", "trajectory.js", "main.js")  # one after the other
+SCRIPTS = ("data.js", "filters.js", "list.js", "chart.js", "texts.js", "trajectory.js", "main.js")  # in this order
 CHUNKS_MARK = "<!-- chunks -->"
 
 

@@ -1,4 +1,4 @@
-"""What the page holds of a trajectory: a line of the index, which is loaded at once, and its whole text, which is not."""
+"""What the page holds of a trajectory: a line of the index, which is loaded at once, and its texts, which are not."""
 
 import math
 from collections.abc import Mapping

@@ -26,7 +26,7 @@ class Collection:
 
     Attributes:
         title: what they are called.
-        groups: folders of Parquet files by what is in them: `expert`, `initial`, `sft`, `ppo`, or the folder's own name.
+        groups: folders of Parquet files by what is in them: `expert`, `initial`, `sft`, `ppo`, or the folder's name.
         root: the run's directory, None for a folder that belongs to none.
         page: where the page stands.
     """
@@ -68,7 +68,7 @@ def find_collection(folder: Path) -> Collection:
     folder = folder.resolve()
     groups = _groups_of_run(folder)
     if groups:
-        return Collection(folder.name, groups, folder, folder / PAGE)
+        return Collection(_title(folder), groups, folder, folder / PAGE)
     if not _has_files(folder):
         raise ValueError(
             f"there are no trajectories in {folder}: expected *.parquet files, or a run directory with some in "
@@ -76,19 +76,28 @@ def find_collection(folder: Path) -> Collection:
         )
     root = next((parent for parent in list(folder.parents)[:2] if folder in _groups_of_run(parent).values()), None)
     name = EXPERT if folder.name == COLLECTED else folder.name
-    return Collection(folder.name, {name: folder}, root, folder.with_name(f"{folder.name}.html"))
+    return Collection(_title(folder), {name: folder}, root, folder.with_name(f"{folder.name}.html"))
 
 
 def load_tasks(data: Path, paths: Iterable[str | Path] = ()) -> tuple[dict[str, Task], list[str]]:
     """Returns the tasks whose data lie in the folder `data`, by name, and what is wrong with the others, in words.
 
+    Args:
+        paths: folders of tasks beside the catalog's; one that is gone is among the faults.
+
     Raises:
-        ValueError: where there is no such folder, or a folder of tasks in `paths` is wrong.
+        ValueError: where there is no folder `data`.
     """
     if not data.is_dir():
         raise ValueError(f"there is no folder {data}; name the folder of the prepared tasks with --data")
     tasks, faults = {}, []
-    for name, entry in entries(tuple(paths)).items():
+    known = entries()
+    for path in paths:
+        try:
+            known |= entries([path])
+        except ValueError as error:
+            faults.append(str(error))
+    for name, entry in known.items():
         if (data / name).is_dir():
             try:
                 tasks[name] = load_entry(entry, data)
@@ -117,6 +126,10 @@ def _groups_of_run(root: Path) -> dict[str, Path]:
     if (root / EVALUATED).is_dir():
         places |= {path.name: path for path in sorted((root / EVALUATED).iterdir())}
     return {name: path for name, path in places.items() if _has_files(path)}
+
+
+def _title(folder: Path) -> str:
+    return "/".join(folder.parts[-2:])
 
 
 def _has_files(folder: Path) -> bool:

@@ -1,7 +1,6 @@
 // One trajectory: what it was asked, how it went, and one of its steps.
 
 const detail = document.getElementById("detail");
-const FAR = 40; // pixels: the width that a step takes in the strip of steps at least
 
 function fact(name, value, kind = "") {
   return h("div.fact", null, h("span", null, name), h(`b${kind && `.${kind}`}`, null, value));
@@ -32,7 +31,7 @@ function headOf(trajectory, row) {
       fact(`Score${task.metric ? `, ${plain(task.metric)}${arrow}` : ""}`, figure(index.rows.score[row])),
       fact("Initial", figure(task.m_init ?? first?.before)),
       task.m_best !== undefined && fact("Best known", figure(task.m_best)),
-      fact("Seconds", figure(index.rows.seconds[row])),
+      fact("Seconds", index.rows.seconds[row]),
       fact("Seed", trajectory.seed),
     ),
     trajectory.ideas.length > 0 && h("div.given", null, h("h2", null, "Ideas it was to try"), h("ol", null, trajectory.ideas.map((idea) => h("li", null, idea)))),
@@ -88,7 +87,7 @@ function stepPanel(trajectory, i) {
       isNumber(step.metric) && !moved && fact("This run's", figure(step.metric)),
       step.validation !== null && fact("Validation", figure(step.validation)),
       step.reward !== null && fact("Reward", signed(step.reward), `reward.${tone(step.reward) || "even"}`),
-      fact("Seconds", figure(step.seconds)),
+      fact("Seconds", step.seconds),
     ),
     h("p.case", null, step.case),
     h("h2", null, "Response"),
@@ -120,6 +119,9 @@ function drawTrajectory() {
   detail.scrollTop = top;
   detail.querySelector("button.step[aria-selected=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
+
+const LEGEND = { non_edit: "no edit", corner: "limit hit", error: "error", invalid: "invalid" };
+const ORDER = "EeNCXVF"; // of the letters of steps in a bar
 
 // What there is where nothing is open: the rows that are shown, by group and task.
 function drawOverview() {
@@ -157,16 +159,18 @@ function drawOverview() {
     h("h1", null, visible(index.title)),
     h("p.note", null, "Gain is (score − initial) / (best − initial) of the last submission on hidden labels: 0 is the initial script, 1 the best known score. Choose a trajectory in the list, or press j."),
     h("div.scroll", null, h("table.overview", null, head, lines)),
-    h("p.legend", null, Object.entries(OUTCOME_NAMES).filter(([name]) => name !== "infrastructure").map(([name, title]) => h("span", null, h(`i.${name}`), title))),
+    h("p.legend", null, Object.entries({ edit: "edit ran", flat: "edit ran, no better", ...LEGEND }).map(([name, title]) => h("span", null, h(`i.${name}`), title))),
   );
 }
 
+// A bar of what became of the steps; edits that ran but made nothing better are paler.
 function shares(letters) {
   const bar = h("span.bar");
-  for (const name of Object.keys(OUTCOME_NAMES)) {
-    const count = [...letters].filter((letter) => index.letters[letter] === name).length;
+  for (const [letter, name] of Object.entries(index.letters).sort((a, b) => ORDER.indexOf(a[0]) - ORDER.indexOf(b[0]))) {
+    const count = letters.split(letter).length - 1;
     if (!count) continue;
-    const part = h(`i.${name}`, { title: `${OUTCOME_NAMES[name]}: ${Math.round((100 * count) / letters.length)} %` });
+    const better = letter === "e" ? ", no better" : "";
+    const part = h(`i.${letter === "e" ? "flat" : name}`, { title: `${OUTCOME_NAMES[name]}${better}: ${Math.round((100 * count) / letters.length)} %` });
     part.style.flexGrow = count;
     bar.append(part);
   }
