@@ -154,6 +154,7 @@ async function start() {
   fillFilters();
   applyFilters();
   drawList();
+  performance.mark("listed");
   listen();
   const target = fromHash();
   if (target) await openRow(target.row, target.step, false);
