@@ -6,7 +6,8 @@ RUN is the directory of a run that has collected. Its trajectories are multiplie
 those of others of its task after its own, and an id of its own. The page is written by a process of its own, whose peak
 memory is told, with the whole edits. Then a browser opens it from its file, each time a new one: until the list is
 there; a filter by task, and one by words; a trajectory from an address, whose chunk was not opened before; and a search
-of all texts. Medians of the rounds.
+of all texts. Medians of the rounds, each by the clock and by the CPU time of the page's main thread, which does not
+depend on what else the machine is doing.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,17 @@ def multiplied(sample: Sequence[Trajectory], number: int, steps: int) -> Iterato
 
 
 def write(run_dir: Path, page: Path, number: int, steps: int) -> dict[str, Any]:
-    """Returns what writing the page took: seconds, peak memory and what was in memory before, in MB."""
+    """Returns what writing the page took: seconds, also of CPU, peak memory and what was in memory before, in MB."""
     collection = find_collection(run_dir)
     tasks, _ = load_tasks(run_dir / "data", collection.task_paths)
     sample = read_trajectories(collection.groups["expert"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.monotonic()
+    began, busy = time.monotonic(), time.process_time()
     groups = {"expert": multiplied(sample, number, steps)}
     write_page(page, groups, tasks, collection.rules, "sample", BlobStore(run_dir / "blobs"))
     return {
         "seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(time.process_time() - busy, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "before_mb": round(before / 1024),
         "page_mb": round(page.stat().st_size / 1e6, 1),
@@ -89,38 +91,46 @@ def write(run_dir: Path, page: Path, number: int, steps: int) -> dict[str, Any]:
 
 
 def use(browser: Browser, page_path: Path, number: int, seed: int) -> dict[str, float]:
-    """Returns milliseconds of one opening of the page and of what is done with it."""
+    """Returns milliseconds of one opening of the page and of what is done with it; `<name>_cpu_ms` are of CPU time."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     try:
         page.goto(page_path.as_uri())
         page.wait_for_function("performance.getEntriesByName('listed').length")
 
-        def took(selector: str, enough: str, **act: Any) -> float:
-            return page.evaluate(UNTIL_CHANGED, [selector, act, enough])
+        def cpu() -> float:
+            metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+            return 1000 * metrics["TaskDuration"]
+
+        def took(selector: str, enough: str, **act: Any) -> tuple[float, float]:
+            before = cpu()
+            clock = page.evaluate(UNTIL_CHANGED, [selector, act, enough])
+            return clock, cpu() - before
 
         found = {
             "listed_ms": page.evaluate("performance.getEntriesByName('listed')[0].startTime"),
             "loaded_ms": page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"),
+            "loaded_cpu_ms": cpu(),
             "list_elements": page.locator("*").count(),
             "heap_mb": page.evaluate("performance.memory.usedJSHeapSize") / 1e6,
         }
-        first = page.locator("[data-row='0'] .id").inner_text()
-        base = first.rsplit("-", 1)[0]
-        found["task_filter_ms"] = took("#summary", " of ", set={"task": "1"})
-        found["words_filter_ms"] = took("#summary", " of ", set={"task": "", "query": base})
+        base = page.locator("[data-row='0'] .id").inner_text().rsplit("-", 1)[0]
+        found["task_filter_ms"], found["task_filter_cpu_ms"] = took("#summary", " of ", set={"task": "1"})
+        by_words = took("#summary", " of ", set={"task": "", "query": base})
+        found["words_filter_ms"], found["words_filter_cpu_ms"] = by_words
         took("#summary", f"{number:,} of", set={"query": ""})
         opened = []
         for index in range(NUM_OPENED):
             row = (number * (2 * index + 1) // (2 * NUM_OPENED) + seed) % number
             page.evaluate(f"document.getElementById('list').scrollTop = {row} * 52")
             page.wait_for_selector(f"[data-row='{row}']")
-            text = page.locator(f"[data-row='{row}'] .id").inner_text()
-            opened.append(took("#detail", text, hash=f"#{text}/1"))
-        found["open_ms"] = statistics.median(opened)
-        found["open_slowest_ms"] = max(opened)
-        found["texts_search_ms"] = took(
-            "#summary", r"^((?!searching).)*$", set={"everywhere": True, "query": "words that nobody wrote"}
-        )
+            name = page.locator(f"[data-row='{row}'] .id").inner_text()
+            opened.append(took("#detail", name, hash=f"#{name}/1"))
+        found["open_ms"], found["open_cpu_ms"] = (statistics.median(each) for each in zip(*opened, strict=True))
+        found["open_slowest_ms"], found["open_slowest_cpu_ms"] = (max(each) for each in zip(*opened, strict=True))
+        nothing = {"everywhere": True, "query": "words that nobody wrote"}
+        found["texts_search_ms"], found["texts_search_cpu_ms"] = took("#summary", r"^((?!searching).)*$", set=nothing)
         return found
     finally:
         page.close()
@@ -160,22 +170,26 @@ def words(results: Sequence[dict[str, Any]]) -> str:
     row("steps each", lambda one: one["steps"])
     row("as JSON records", lambda one: f"{one['records_mb']:,} MB")
     row("the page", lambda one: f"{one['write']['page_mb']:,} MB")
-    row("to write it", lambda one: f"{one['write']['seconds']} s")
+    row("to write it", lambda one: f"{one['write']['seconds']} s ({one['write']['cpu_seconds']} s of CPU)")
     row("memory while writing, peak", lambda one: f"{one['write']['peak_mb']} MB")
     row("before writing, the sample loaded", lambda one: f"{one['write']['before_mb']} MB")
+    row("until the list is there", lambda one: f"{one['browser']['listed_ms']:,.0f} ms")
     for name, title in (
-        ("listed_ms", "until the list is there"),
-        ("loaded_ms", "until all of the file is read"),
-        ("task_filter_ms", "filter by task"),
-        ("words_filter_ms", "filter by words, with 120 ms of rest after the last key"),
-        ("open_ms", "open a trajectory, median of places"),
-        ("open_slowest_ms", "the slowest of them"),
-        ("texts_search_ms", "search of all texts"),
+        ("loaded", "until all of the file is read"),
+        ("task_filter", "filter by task"),
+        ("words_filter", "filter by words, with 120 ms of rest after the last key"),
+        ("open", "open a trajectory, median of places"),
+        ("open_slowest", "the slowest of them"),
+        ("texts_search", "search of all texts"),
     ):
-        row(title, lambda one, name=name: f"{one['browser'][name]:,.0f} ms")
+        row(title, lambda one, name=name: _clock_and_cpu(one["browser"], name))
     row("elements of the page with its list", lambda one: f"{one['browser']['list_elements']:.0f}")
     row("JavaScript heap", lambda one: f"{one['browser']['heap_mb']:.0f} MB")
     return table(rows)
+
+
+def _clock_and_cpu(figures: Mapping[str, float], name: str) -> str:
+    return f"{figures[f'{name}_ms']:,.0f} ms ({figures[f'{name}_cpu_ms']:,.0f} ms of CPU)"
 
 
 def main() -> None:
@@ -193,25 +207,16 @@ def main() -> None:
         return
     numbers = sorted({min(500, options.number), options.number})
     results = [measure(options.run, number, options.steps, options.rounds) for number in numbers]
-    text = f"{results[-1]['browser']['name']} without a GPU, opened from a file; medians of {options.rounds} openings, "
-    text += f"each in a new browser.\n\n{words(results)}"
-    result = {"commit": commit(), "machine": machine(), "load": load_average(), "pages": results}
-    write_results(
-        options.results, "viewer", result, f"# The page of trajectories\n\n{text}{said_of_load(result['load'])}"
+    load, cores = float(Path("/proc/loadavg").read_text().split()[1]), machine()["cores"]
+    heading = (
+        f"# The page of trajectories\n\n{results[-1]['browser']['name']} without a GPU, opened from a file; medians "
     )
-
-
-def load_average() -> float:
-    """Returns how many processes wanted a core at a time, over the last minutes."""
-    return float(Path("/proc/loadavg").read_text().split()[1])
-
-
-def said_of_load(load: float) -> str:
-    """Returns what to say of a machine that was busy with other things, empty for one that was not."""
-    cores = machine()["cores"]
-    if load <= cores:
-        return ""
-    return f"\n\nThe machine was busy: {load:.0f} processes wanted its {cores} cores; alone it is quicker."
+    heading += f"of {options.rounds} openings, each in a new browser."
+    if load > cores:
+        heading += f" The machine was busy: {load:.0f} processes wanted its {cores} cores, so the clock says more than "
+        heading += "it takes alone; the CPU time is that of the page's main thread."
+    result = {"commit": commit(), "machine": machine(), "load": load, "pages": results}
+    write_results(options.results, "viewer", result, f"{heading}\n\n{words(results)}")
 
 
 if __name__ == "__main__":
