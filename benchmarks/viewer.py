@@ -208,10 +208,9 @@ def main() -> None:
     numbers = sorted({min(500, options.number), options.number})
     results = [measure(options.run, number, options.steps, options.rounds) for number in numbers]
     load, cores = float(Path("/proc/loadavg").read_text().split()[1]), machine()["cores"]
-    heading = (
-        f"# The page of trajectories\n\n{results[-1]['browser']['name']} without a GPU, opened from a file; medians "
-    )
-    heading += f"of {options.rounds} openings, each in a new browser."
+    browser = results[-1]["browser"]["name"]
+    heading = f"# The page of trajectories\n\n{browser} without a GPU, opened from a file; medians of {options.rounds} "
+    heading += "openings, each in a new browser."
     if load > cores:
         heading += f" The machine was busy: {load:.0f} processes wanted its {cores} cores, so the clock says more than "
         heading += "it takes alone; the CPU time is that of the page's main thread."

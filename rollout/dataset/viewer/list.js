@@ -32,7 +32,7 @@ function h(kind, attributes, ...children) {
     else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : visible(value));
   }
   for (const child of children.flat()) {
-    if (child !== null && child !== undefined && child !== false) {
+    if (child !== null && child !== undefined && child !== false && child !== "") {
       element.append(child instanceof Node ? child : visible(child));
     }
   }
@@ -73,6 +73,7 @@ function rowElement(place) {
   const { rows } = index;
   const gain = rows.gain[row];
   const several = index.groups.length > 1;
+  const ideas = rows.ideas[row].map((idea) => index.ideas[idea]).join(" · ");
   const element = h(
     "div.row",
     { role: "option", id: `row-${row}`, "aria-selected": String(row === current.row), "data-row": row },
@@ -83,7 +84,7 @@ function rowElement(place) {
     h("span.failed", null, index.failed[row] || ""),
     h("span.score", null, figure(rows.score[row])),
     h(`span.gain.${tone(gain) || "even"}`, null, signed(gain)),
-    h("span.ideas", null, several && h("b.group", null, index.groups[rows.group[row]]), h("span.id", null, rows.id[row]), rows.ideas[row].map((idea) => index.ideas[idea]).join(" · ")),
+    h("span.ideas", null, several && h("b.group", null, index.groups[rows.group[row]]), h("span.id", null, rows.id[row]), ideas && h("span", null, ideas)),
   );
   element.style.top = `${place * ROW_HEIGHT}px`;
   return element;

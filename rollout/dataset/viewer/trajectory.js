@@ -159,7 +159,7 @@ function drawOverview() {
     h("h1", null, visible(index.title)),
     h("p.note", null, "Gain is (score − initial) / (best − initial) of the last submission on hidden labels: 0 is the initial script, 1 the best known score. Choose a trajectory in the list, or press j."),
     h("div.scroll", null, h("table.overview", null, head, lines)),
-    h("p.legend", null, Object.entries({ edit: "edit ran", flat: "edit ran, no better", ...LEGEND }).map(([name, title]) => h("span", null, h(`i.${name}`), title))),
+    h("p.legend", null, Object.entries({ edit: "edit ran, better", flat: "edit ran, no better", ...LEGEND }).map(([name, title]) => h("span", null, h(`i.${name}`), title))),
   );
 }
 
