@@ -143,7 +143,7 @@ def measure(run_dir: Path, number: int, steps: int, rounds: int) -> dict[str, An
         command = [sys.executable, "-m", "benchmarks.viewer", str(run_dir), "--write", str(page)]
         command += ["--number", str(number), "--steps", str(steps)]
         written = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        uses = []
+        uses, version = [], ""
         for index in range(rounds):
             with open_browser() as browser:
                 version = browser.version
