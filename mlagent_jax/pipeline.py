@@ -24,9 +24,11 @@ from mlagent_jax.report import write_report
 from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, fingerprint, write_text
 from mlagent_jax.summary import commit, write_summary
 from mlagent_jax.world import World, open_world
+from rollout.dataset.viewer import find_collection, write_collection_page
 
 ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
 SERVED = {"ppo", "evaluate"}  # stages that sample from the policy
+COLLECTING = {"collect", "evaluate"}  # stages that leave trajectories
 MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size rope_theta tie_word_embeddings").split()
 
 
@@ -144,6 +146,9 @@ def _do(
     ended = time.monotonic()
     run_dir.finish(stage, config, figures, ended - began)
     write_summary(run_dir, config)
+    if world is not None and stage.name in COLLECTING:
+        collection = find_collection(run_dir.root)
+        write_collection_page(collection, world.tasks, config.reward, collection.page)
     write_report(run_dir, config)
     run_dir.share()
     reporter.note(f"{stage.name}: done in {duration_text(ended - began)}")

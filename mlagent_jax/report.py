@@ -21,6 +21,7 @@ from mlagent_jax.report_figures import (
 )
 from mlagent_jax.run_dir import STAGES, RunDir, write_text
 from mlagent_jax.summary import build_summary
+from rollout.dataset.viewer.run import PAGE as TRAJECTORIES
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 NUM_RECIPES = 24  # rows of the table of what was tried
@@ -36,16 +37,20 @@ def write_report(run_dir: RunDir, config: Config) -> None:
     tried_path = run_dir.path("evaluate", "tried.json")
     tried = json.loads(tried_path.read_text()) if tried_path.exists() else {}
     metrics = read_metrics(run_dir.path("metrics.jsonl"))
-    write_text(run_dir.path("report.html"), render(build_summary(run_dir, config), metrics, tried))
+    link = TRAJECTORIES if run_dir.path(TRAJECTORIES).exists() else ""
+    write_text(run_dir.path("report.html"), render(build_summary(run_dir, config), metrics, tried, link))
 
 
-def render(summary: Mapping[str, Any], metrics: list[dict[str, float]], tried: Mapping[str, Any]) -> str:
+def render(
+    summary: Mapping[str, Any], metrics: list[dict[str, float]], tried: Mapping[str, Any], trajectories: str = ""
+) -> str:
     """Returns the page.
 
     Args:
         summary: what `mlagent_jax.summary.build_summary` returns.
         metrics: the lines of metrics.jsonl.
         tried: what `mlagent_jax.tried.what_was_tried` returns, by policy.
+        trajectories: the page of trajectories that stands beside it, empty for none.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -57,6 +62,7 @@ def render(summary: Mapping[str, Any], metrics: list[dict[str, float]], tried: M
         summary=summary,
         evaluation=evaluation,
         headline=headline(evaluation),
+        trajectories=trajectories,
         tiles=_tiles(evaluation, summary, metrics),
         figures={
             "reward": reward_figure(metrics),

@@ -1,5 +1,6 @@
 """Data sets of trajectories.
 
+python -m rollout.dataset view RUN                        a page to look at trajectories with, one HTML file
 python -m rollout.dataset select RUN                      what filters keep of a collection
 python -m rollout.dataset export RUN --out data.jsonl     as ShareGPT conversations
 python -m rollout.dataset import data.jsonl --out FOLDER  such conversations as trajectories
@@ -10,9 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from rollout.dataset import command
+from rollout.dataset.viewer import command as view
 from rollout.errors import InfrastructureError
 
-COMMANDS = (command,)  # modules with an `add_parser`
+COMMANDS = (view, command)  # modules with an `add_parser`
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rollout.dataset.viewer import find_collection
 from rollout.supervisor import TEMP_PREFIX
 from rollout.timeline import RESOURCES
 from rollout.trajectories import from_record, read_trajectories, to_record
@@ -83,7 +84,10 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
     assert all(0.0 < line["time/prefix_cache_hit_share"] < 1.0 for line in updates)
 
     assert_loads_in_transformers(run_dir / "export")
-    assert "data:image/svg+xml" in (run_dir / "report.html").read_text()
+    report = (run_dir / "report.html").read_text()
+    assert "data:image/svg+xml" in report and 'href="trajectories.html"' in report
+    collection = find_collection(run_dir)
+    assert list(collection.groups) == ["expert", "initial", "sft", "ppo"] and collection.page.exists()
     leftovers = {path.name for path in run_dir.iterdir()} & {"tmp", ".tmp"}
     assert not leftovers
 

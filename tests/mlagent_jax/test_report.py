@@ -213,3 +213,7 @@ def test_report_of_a_run_directory_is_written_from_what_lies_in_it(tmp_path: Pat
     write_report(run_dir, Config())
     page = run_dir.path("report.html").read_text()
     assert page.count("<img") == 4 and "4 of 5 stages" in page
+    assert "trajectories.html" not in page
+    run_dir.path("trajectories.html").write_text("")
+    write_report(run_dir, Config())
+    assert '<a href="trajectories.html">' in run_dir.path("report.html").read_text()

@@ -1,0 +1,32 @@
+"""`python -m rollout.dataset view`: the page of a run or of a folder of trajectories."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rollout.dataset.viewer.run import find_collection, load_tasks, write_collection_page
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command `view`, whose `run` takes the options and writes the page."""
+    parser = commands.add_parser("view", help="write a page to look at trajectories with, one HTML file")
+    parser.add_argument("folder", type=Path, help="a run directory (all that it has), or one folder of trajectories")
+    parser.add_argument("--data", type=Path, help="the prepared tasks; by default the run's data/")
+    parser.add_argument("--out", type=Path, help="the page; by default trajectories.html in the run directory")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Writes the page and says where it is. Raises ValueError, and CorruptRecord for a damaged file."""
+    collection = find_collection(options.folder)
+    data = options.data
+    if data is None and collection.root is not None and (collection.root / "data").is_dir():
+        data = collection.root / "data"
+    tasks, faults = ({}, []) if data is None else load_tasks(data, collection.task_paths)
+    for fault in faults:
+        print(f"without gains and rewards: {fault}", file=sys.stderr)
+    page = options.out or collection.page
+    page.parent.mkdir(parents=True, exist_ok=True)
+    count = write_collection_page(collection, tasks, collection.rules, page)
+    known = "" if tasks else "; no task is known, so there are no gains and rewards: name their data with --data"
+    print(f"{page}: {count:,} trajectories, {page.stat().st_size / 1e6:.1f} MB{known}")

@@ -1,0 +1,170 @@
+"""The page: one HTML file that holds a light index, and the trajectories in compressed pieces.
+
+A browser reads the index at once. The piece of a trajectory is taken out of the page and decompressed when that is
+opened, so that a page of ten thousand opens as fast as one of ten. Text that an agent wrote stands in the file only
+compressed and in base64, and is put into the page as text, never as markup; besides, the page's policy lets no other
+script run than its own, and nothing be fetched.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import jinja2
+
+from rollout.dataset.viewer.records import index_record, page_facts, task_record, text_record
+from rollout.folders import aside_of
+from rollout.types import Trajectory
+from rollout.workspace import BlobStore
+from tasks.reward import Rules
+from tasks.task import Task
+
+CHUNK_CHARACTERS = 2 << 20  # of one piece before it is compressed: some 450 short trajectories, or 150 of 15 steps
+SCRIPTS = ("data.js", "filters.js", "list.js", "chart.js", "texts.js", "trajectory.js", "main.js")  # in this order
+CHUNKS_MARK = "<!-- chunks -->"
+
+
+def write_page(
+    path: Path,
+    groups: Mapping[str, Iterable[Trajectory]],
+    tasks: Mapping[str, Task],
+    rules: Rules,
+    title: str,
+    store: BlobStore | None = None,
+) -> int:
+    """Writes the page, whole or not at all, and returns how many trajectories it holds.
+
+    Args:
+        groups: trajectories by what they are called together; each is gone through once and never held whole.
+        tasks: by name; of one that is missing there are no gains and rewards.
+        rules: what rewards are computed by.
+        title: the page's.
+        store: the blobs of the trajectories, for whole edits; None leaves those out.
+    """
+    index = Index(tasks)
+    with tempfile.TemporaryFile() as texts:
+        chunks = Chunks(texts)
+        for group, trajectories in groups.items():
+            for trajectory in trajectories:
+                task = tasks.get(trajectory.task)
+                index.add(group, trajectory, task)
+                chunks.add(json_line(text_record(trajectory, task, rules, store)))
+        chunks.close()
+        facts = {**page_facts(), "title": title, "rules": asdict(rules)}
+        whole = {**facts, **index.columns(), "chunks": chunks.starts}
+        before, after = _frame(title, packed(json_line(whole))).split(CHUNKS_MARK)
+        texts.seek(0)
+        aside = aside_of(path)
+        try:
+            with open(aside, "wb") as file:
+                file.write(before.encode())
+                shutil.copyfileobj(texts, file)
+                file.write(after.encode())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    return index.count
+
+
+class Index:
+    """The lines of the list as columns; what many have in common, such as ideas, stands there once, with a number."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self._known = tasks
+        self._numbers: dict[str, dict[str, int]] = {"group": {}, "task": {}, "idea": {}, "end": {}}
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in ("id", "group", "task", "ideas", "end", "steps", "score", "gain", "seconds")
+        }
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        return len(self._columns["id"])
+
+    def add(self, group: str, trajectory: Trajectory, task: Task | None) -> None:
+        """Adds the line of a trajectory."""
+        line = index_record(trajectory, task) | {"group": group}
+        for name in ("group", "task", "end"):
+            line[name] = self._number(name, line[name])
+        line["ideas"] = [self._number("idea", idea) for idea in line["ideas"]]
+        for name, column in self._columns.items():
+            column.append(line[name])
+
+    def columns(self) -> dict[str, Any]:
+        """Returns the columns as `rows`, and what their numbers stand for."""
+        return {
+            "groups": list(self._numbers["group"]),
+            "tasks": [task_record(name, self._known.get(name)) for name in self._numbers["task"]],
+            "ideas": list(self._numbers["idea"]),
+            "ends": list(self._numbers["end"]),
+            "rows": self._columns,
+        }
+
+    def _number(self, kind: str, value: str) -> int:
+        numbers = self._numbers[kind]
+        return numbers.setdefault(value, len(numbers))
+
+
+class Chunks:
+    """Lines compressed some hundred together, so that they share what they have in common, as elements of the page."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._lines: list[str] = []
+        self._size = 0
+        self._count = 0
+        self.starts: list[int] = []  # the number of the first line in each
+
+    def add(self, line: str) -> None:
+        """Adds a line."""
+        if self._size + len(line) > CHUNK_CHARACTERS:
+            self.close()
+        self._lines.append(line)
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if not self._lines:
+            return
+        text = packed("\n".join(self._lines))
+        element = f'<script type="text/plain" id="chunk-{len(self.starts)}">{text}</script>\n'
+        self._file.write(element.encode())
+        self.starts.append(self._count)
+        self._count += len(self._lines)
+        self._lines, self._size = [], 0
+
+
+def json_line(value: Any) -> str:
+    """Returns `value` as JSON in one line."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def packed(text: str) -> str:
+    """Returns `text` compressed (zlib) and in base64, which holds nothing that HTML would take for markup."""
+    return base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+def _frame(title: str, index: str) -> str:
+    """Returns the page without the chunks."""
+    folder = Path(__file__).parent
+    script = "".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{script}}})();'
+    style = (folder / "viewer.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    template = environment.from_string((folder / "template.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=title, index=index, script=script, style=style, script_hash=_hash(script), style_hash=_hash(style)
+    )
+
+
+def _hash(text: str) -> str:
+    """Returns how a content security policy names an element of this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

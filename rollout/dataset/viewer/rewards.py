@@ -1,0 +1,50 @@
+"""What a recorded step earns, and the case of the reward's rules that says so, in words for people."""
+
+import math
+
+from rollout.types import Step
+from tasks.action import EDIT
+from tasks.feedback import Outcome
+from tasks.reward import Rules, reward
+from tasks.task import Task
+
+CASES = {
+    Outcome.INVALID: "not an action",
+    Outcome.ERROR: "the action failed",
+    Outcome.CORNER: "ran into a limit",
+    Outcome.NON_EDIT: "edits nothing",
+    Outcome.INFRASTRUCTURE: "a fault of ours is never rewarded",
+}
+
+
+def rewarded(task: Task | None, step: Step, rules: Rules, repeated: bool) -> tuple[float | None, str]:
+    """Returns the reward of a step by `tasks.reward` and the case that gave it.
+
+    Args:
+        task: None where it is not known; then, as for a fault of ours, the reward is None.
+        repeated: whether its edit instruction was given before in the same trajectory.
+    """
+    outcome = step.feedback.outcome
+    case = CASES.get(outcome, "") or _edit_case(task, step, rules, repeated)
+    if task is None or outcome is Outcome.INFRASTRUCTURE:
+        return None, case
+    return reward(task, step.feedback, step.before.metric, rules, repeated), case
+
+
+def plain_instruction(step: Step) -> str:
+    """Returns the instruction of an edit in plain letters, by which repeats are told; empty for other actions."""
+    return " ".join(step.arguments["edit_instruction"].lower().split()) if step.action == EDIT else ""
+
+
+def _edit_case(task: Task | None, step: Step, rules: Rules, repeated: bool) -> str:
+    before, after = step.before.metric, step.feedback.metric
+    if task is None or after is None or not math.isfinite(task.m_best - task.m_init):
+        return "an edit that ran; its task is not known here"
+    if repeated and not rules.repeats:
+        return "an edit that ran, its instruction given before"
+    if abs(after - before) <= rules.noise_floor * task.noise:
+        return "an edit that ran; the score moved by no more than noise"
+    if rules.performance == "binary":
+        return "an edit that made the score better" if task.is_better(after, before) else "an edit that did not help"
+    share = f"({after:.6g} − {before:.6g}) / ({task.m_best:.6g} − {task.m_init:.6g})"
+    return f"edit ran: {share}" if rules.version == "v2" else f"edit ran: sigmoid of 100 × {share}"

@@ -1,0 +1,142 @@
+"""Where the trajectories of a run lie, and what else of it the page needs: its tasks, its reward, its scripts."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout.dataset.viewer.page import write_page
+from rollout.trajectories import read_trajectories
+from rollout.types import Trajectory
+from rollout.workspace import BlobStore
+from tasks.registry import entries, load_entry
+from tasks.reward import PAPER, Rules
+from tasks.task import Task
+
+COLLECTED, EVALUATED = "trajectories", "evaluate"
+EXPERT = "expert"  # what the trajectories that were collected are called
+PAGE = "trajectories.html"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Trajectories that make one page.
+
+    Attributes:
+        title: what they are called.
+        groups: folders of Parquet files by what is in them: `expert`, `initial`, `sft`, `ppo`, or the folder's name.
+        root: the run's directory, None for a folder that belongs to none.
+        page: where the page stands.
+    """
+
+    title: str
+    groups: Mapping[str, Path]
+    root: Path | None
+    page: Path
+
+    @property
+    def rules(self) -> Rules:
+        """How the run rewards an action; the paper's way where that is not known."""
+        reward = self._settings().get("reward")
+        return Rules(**reward) if isinstance(reward, dict) else PAPER
+
+    @property
+    def task_paths(self) -> list[str]:
+        """The run's folders of tasks beside the catalog's."""
+        tasks = self._settings().get("tasks")
+        return list(tasks.get("paths") or ()) if isinstance(tasks, dict) else []
+
+    def _settings(self) -> dict[str, Any]:
+        path = None if self.root is None else self.root / "config.yaml"
+        if path is None or not path.is_file():
+            return {}
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); mend or remove it") from error
+        return settings if isinstance(settings, dict) else {}
+
+
+def find_collection(folder: Path) -> Collection:
+    """Returns the collection of a run directory (all that it has), or of one folder of trajectories.
+
+    Raises:
+        ValueError: where neither is there.
+    """
+    folder = folder.resolve()
+    groups = _groups_of_run(folder)
+    if groups:
+        return Collection(_title(folder), groups, folder, folder / PAGE)
+    if not _has_files(folder):
+        raise ValueError(
+            f"there are no trajectories in {folder}: expected *.parquet files, or a run directory with some in "
+            f"{COLLECTED}/ or {EVALUATED}/*/; run stage=collect first"
+        )
+    root = next((parent for parent in list(folder.parents)[:2] if folder in _groups_of_run(parent).values()), None)
+    name = EXPERT if folder.name == COLLECTED else folder.name
+    return Collection(_title(folder), {name: folder}, root, folder.with_name(f"{folder.name}.html"))
+
+
+def load_tasks(data: Path, paths: Iterable[str | Path] = ()) -> tuple[dict[str, Task], list[str]]:
+    """Returns the tasks whose data lie in the folder `data`, by name, and what is wrong with the others, in words.
+
+    Args:
+        paths: folders of tasks beside the catalog's; one that is gone is among the faults.
+
+    Raises:
+        ValueError: where there is no folder `data`.
+    """
+    if not data.is_dir():
+        raise ValueError(f"there is no folder {data}; name the folder of the prepared tasks with --data")
+    tasks, faults = {}, []
+    known = entries()
+    for path in paths:
+        try:
+            known |= entries([path])
+        except ValueError as error:
+            faults.append(str(error))
+    for name, entry in known.items():
+        if (data / name).is_dir():
+            try:
+                tasks[name] = load_entry(entry, data)
+            except ValueError as error:
+                faults.append(str(error))
+    return tasks, faults
+
+
+def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rules: Rules, path: Path) -> int:
+    """Writes the page of a collection and returns how many trajectories it holds.
+
+    Raises:
+        CorruptRecord: where a file of trajectories is damaged.
+    """
+    groups = {name: _each(folder) for name, folder in collection.groups.items()}
+    blobs = None if collection.root is None else collection.root / "blobs"
+    store = BlobStore(blobs) if blobs is not None and blobs.is_dir() else None
+    return write_page(path, groups, tasks, rules, collection.title, store)
+
+
+def _groups_of_run(root: Path) -> dict[str, Path]:
+    """Returns the folders of trajectories in a run directory by the names of their groups, in the run's order."""
+    places = {EXPERT: root / COLLECTED}
+    for name in ("initial", "sft", "ppo"):
+        places[name] = root / EVALUATED / name
+    if (root / EVALUATED).is_dir():
+        places |= {path.name: path for path in sorted((root / EVALUATED).iterdir())}
+    return {name: path for name, path in places.items() if _has_files(path)}
+
+
+def _title(folder: Path) -> str:
+    return "/".join(folder.parts[-2:])
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("*.parquet"))
+
+
+def _each(folder: Path) -> Iterator[Trajectory]:
+    """Yields the trajectories of a folder; no more than one file of them is in memory."""
+    for file in sorted(folder.glob("*.parquet")):
+        yield from read_trajectories(file)
