@@ -15,6 +15,7 @@ from rich.console import Console
 from mlagent_jax import distributed
 from mlagent_jax.config import Config, ConfigError, Mesh, Model
 from mlagent_jax.config_file import to_dict, to_yaml
+from mlagent_jax.diversity import write_diversity
 from mlagent_jax.logs import logging_to
 from mlagent_jax.mirror import Mirror, require_whole
 from mlagent_jax.model.config import read_config
@@ -27,6 +28,7 @@ from mlagent_jax.world import World, open_world
 
 ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
 SERVED = {"ppo", "evaluate"}  # stages that sample from the policy
+KEPT = {"collect", "evaluate"}  # stages that keep whole trajectories
 MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size rope_theta tie_word_embeddings").split()
 
 
@@ -143,6 +145,8 @@ def _do(
     figures = _run(stage.name, config, run_dir, reporter, world, server)
     ended = time.monotonic()
     run_dir.finish(stage, config, figures, ended - began)
+    if stage.name in KEPT:
+        write_diversity(run_dir, config)
     write_summary(run_dir, config)
     write_report(run_dir, config)
     run_dir.share()
