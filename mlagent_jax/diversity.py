@@ -6,10 +6,11 @@ from typing import Any
 
 from mlagent_jax.config import Config
 from mlagent_jax.run_dir import RunDir, write_json
-from rollout.dataset.diversity import diversity
+from rollout.dataset.diversity import Embed, diversity
 from rollout.dataset.edits import edits_by_trajectory
 from rollout.dataset.rarefaction import Units
 from rollout.errors import InfrastructureError
+from rollout.ideas import embed_texts
 from rollout.trajectories import read_trajectories
 from rollout.workspace import BlobStore
 
@@ -18,7 +19,7 @@ FILE = "diversity.json"
 log = logging.getLogger(__name__)
 
 
-def write_diversity(run_dir: RunDir, config: Config) -> None:
+def write_diversity(run_dir: RunDir, config: Config, embed: Embed = embed_texts) -> None:
     """Writes what `rollout.dataset.diversity.diversity` finds of the run so far; without it where that fails.
 
     The sets are `sft` and `ppo`, the evaluated policies, and `expert`, the collection. Of the policies only episodes
@@ -26,7 +27,7 @@ def write_diversity(run_dir: RunDir, config: Config) -> None:
     """
     path = run_dir.path(FILE)
     try:
-        write_json(path, diversity(_sets(run_dir, config), config.seed))
+        write_json(path, diversity(_sets(run_dir, config), config.seed, embed))
     except (InfrastructureError, ValueError, OSError) as error:  # a figure is no reason to end a run
         log.warning("no diversity of edits: %s", error)
         path.unlink(missing_ok=True)

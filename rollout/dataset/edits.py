@@ -12,13 +12,14 @@ from functools import cache
 from pathlib import Path
 
 from rollout.dataset.words import normal_form, verb_and_noun
-from rollout.recipes import FILE_NAME, recognise
+from rollout.recipes import recognise
 from rollout.types import Step, Trajectory
 from rollout.workspace import BlobStore
 from tasks.action import EDIT
 
 BLOBS = "blobs"
 SAVED = "Saved "
+FILE_NAME = re.compile(r"[\w-]+\.(?:py|csv)\b")
 DIFF_LINE = re.compile(r"[+-]|\[\d+ characters cut\]$")
 
 # Returns a script's identity of its blob's hash and the trajectory whose names it uses.
