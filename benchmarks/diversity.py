@@ -70,19 +70,23 @@ def collect_arms(config: Config, run_dir: RunDir) -> None:
 
 def picture(whole: Mapping[str, Any], path: Path) -> None:
     """Draws for each set its root verbs and their nouns as two rings, by their shares of all edits."""
-    with matplotlib.rc_context({**STYLE, "font.size": 7, "svg.hashsalt": "diversity"}):
-        figure = Figure(figsize=(4.2 * len(whole), 4.6), layout="constrained")
+    with matplotlib.rc_context({**STYLE, "font.size": 6.5, "svg.hashsalt": "diversity"}):
+        figure = Figure(figsize=(4.0 * len(whole), 4.4), layout="constrained")
+        verbs = [found["verb"] for measured in whole.values() for found in measured["verb_nouns"][:NUM_VERBS]]
+        palette = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+        # A verb has one color in all rings; strong ones first, each of which is followed by its pale twin.
+        colors = dict(zip(dict.fromkeys(verbs), (*palette[::2], *palette[1::2]), strict=False))
         for axes, (name, measured) in zip(figure.subplots(1, len(whole), squeeze=False)[0], whole.items(), strict=True):
-            _rings(axes, measured["verb_nouns"][:NUM_VERBS])
+            _rings(axes, measured["verb_nouns"][:NUM_VERBS], colors)
             pairs = f"{measured['distinct_pairs']:.0f} verb-noun pairs in {measured['num_edits']} edits"
             axes.set_title(f"{ARMS.get(name, name)}\n{pairs}", fontsize=9)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]]) -> None:
-    colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]], colors: Mapping[str, tuple[float, ...]]) -> None:
     inner, outer = [], []
-    for color, found in zip(colors, verbs, strict=False):
+    for found in verbs:
+        color = colors.get(found["verb"], (0.5, 0.5, 0.5))
         inner.append((found["share"], found["verb"], color))
         rest = found["share"]
         for place, (noun, share) in enumerate(found["nouns"].items()):
@@ -93,9 +97,9 @@ def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]]) -> None:
     inner.append((other, "other", "#d5dae0"))
     outer.append((other, "", "#eef0f2"))
     edge = {"edgecolor": "white", "linewidth": 0.6}
-    for wedges, radius, width, distance in ((inner, 0.62, 0.4, 0.66), (outer, 1.0, 0.37, 0.82)):
+    for wedges, radius, width, distance, least in ((inner, 0.62, 0.4, 0.66, 0.03), (outer, 1.0, 0.37, 0.82, 0.018)):
         shares = [share for share, _, _ in wedges]
-        labels = [label if share >= 0.012 else "" for share, label, _ in wedges]
+        labels = [label if share >= least else "" for share, label, _ in wedges]
         axes.pie(
             shares,
             labels=labels,
