@@ -164,5 +164,5 @@ def shares_covered(experiments: int, sizes: Sequence[int]) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(60, 60), (150, 60)])
 def test_intervals_hold_the_truth_as_often_as_they_say(sizes: tuple[int, int]) -> None:
-    for key, share in shares_covered(100, sizes).items():
-        assert share >= 0.89, key  # 95 %, less three standard errors of 100 experiments
+    for key, share in shares_covered(60, sizes).items():
+        assert share >= 0.86, key  # 95 %, less three standard errors of 60 experiments
