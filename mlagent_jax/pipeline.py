@@ -15,6 +15,7 @@ from rich.console import Console
 from mlagent_jax import distributed
 from mlagent_jax.config import Config, ConfigError, Mesh, Model
 from mlagent_jax.config_file import to_dict, to_yaml
+from mlagent_jax.diversity import write_diversity
 from mlagent_jax.logs import logging_to
 from mlagent_jax.mirror import Mirror, require_whole
 from mlagent_jax.model.config import read_config
@@ -145,6 +146,8 @@ def _do(
     figures = _run(stage.name, config, run_dir, reporter, world, server)
     ended = time.monotonic()
     run_dir.finish(stage, config, figures, ended - began)
+    if stage.name in COLLECTING:
+        write_diversity(run_dir, config)
     write_summary(run_dir, config)
     if world is not None and stage.name in COLLECTING:
         collection = find_collection(run_dir.root)

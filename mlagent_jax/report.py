@@ -25,6 +25,18 @@ from rollout.dataset.viewer.run import PAGE as TRAJECTORIES
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 NUM_RECIPES = 24  # rows of the table of what was tried
+# Rows of the table of diversity, of the measures that `rollout.dataset.diversity` knows.
+DIVERSITY_NAMES = {
+    "distinct_instructions": "Distinct instructions",
+    "distinct_verbs": "Root verbs",
+    "distinct_nouns": "Their nouns",
+    "effective_pairs": "Verb-noun pairs, effective number",
+    "effective_recipes": "Recipes, effective number",
+    "distinct_diffs": "Distinct diffs",
+    "workspace_share": "New workspaces an edit",
+    "mean_distance": "Mean distance of two instructions",
+}
+SET_NAMES = {"expert": "Expert", "sft": "After SFT", "ppo": "After PPO"}
 FACT_NAMES = {
     "file_exists": "The file it acts on exists",
     "best_script": "Names the best script so far",
@@ -77,6 +89,9 @@ def render(
         outcome_names=OUTCOME_NAMES,
         fact_names=FACT_NAMES,
         recipes=_recipes(tried),
+        diversity=(summary["diversity"] or {}).get("equal"),
+        diversity_names=DIVERSITY_NAMES,
+        set_names=SET_NAMES,
         config=yaml.safe_dump(summary["config"], sort_keys=False),
     )
 

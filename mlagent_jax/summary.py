@@ -6,6 +6,7 @@ from typing import Any
 
 from mlagent_jax.config import Config
 from mlagent_jax.config_file import to_dict
+from mlagent_jax.diversity import read_diversity
 from mlagent_jax.run_dir import STAGES, RunDir, write_json
 from mlagent_jax.versions import versions
 
@@ -18,7 +19,8 @@ DISTRIBUTIONS = (
 def build_summary(run_dir: RunDir, config: Config) -> dict[str, Any]:
     """Returns the figures of every finished stage with seeds, versions and seconds.
 
-    `evaluation.<initial|sft|ppo>.<heldin_gain|heldout_gain>` is `{mean, low, high, n}`, there once the evaluation is.
+    `evaluation.<initial|sft|ppo>.<heldin_gain|heldout_gain>` is `{mean, low, high, n}`, there once the evaluation is;
+    `diversity` is what `rollout.dataset.diversity.diversity` returns, for `sft`, `ppo` and `expert`.
     """
     stages = {}
     for stage in STAGES:
@@ -29,6 +31,7 @@ def build_summary(run_dir: RunDir, config: Config) -> dict[str, Any]:
     evaluation = stages.get("evaluate", {}).pop("evaluation", None)
     return {
         "evaluation": evaluation,
+        "diversity": read_diversity(run_dir),
         "stages": stages,
         "seconds": round(sum(figures["seconds"] for figures in stages.values()), 1),
         "seed": config.seed,

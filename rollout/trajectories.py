@@ -151,6 +151,12 @@ def read_trajectories(path: Path) -> list[Trajectory]:
     return list(iterate_trajectories(path))
 
 
+def trajectories_of(path: Path) -> Path:
+    """Returns where the expert's trajectories of a run directory lie; any other path as it is."""
+    inside = path / "trajectories"
+    return inside if inside.is_dir() else path
+
+
 def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
     """Yields what `read_trajectories` returns, one by one and in little memory; raises as it does."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]

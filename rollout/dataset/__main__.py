@@ -1,6 +1,7 @@
 """Data sets of trajectories.
 
 python -m rollout.dataset view RUN                        a page to look at trajectories with, one HTML file
+python -m rollout.dataset diversity RUN [OTHER ...]       how many different things were tried
 python -m rollout.dataset select RUN                      what filters keep of a collection
 python -m rollout.dataset export RUN --out data.jsonl     as ShareGPT conversations
 python -m rollout.dataset import data.jsonl --out FOLDER  such conversations as trajectories
@@ -10,11 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rollout.dataset import command
+from rollout.dataset import command, diversity
 from rollout.dataset.viewer import command as view
 from rollout.errors import InfrastructureError
+from rollout.parent import die_with_parent
 
-COMMANDS = (view, command)  # modules with an `add_parser`
+COMMANDS = (view, diversity, command)  # modules with an `add_parser`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,4 +37,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     sys.exit(main())

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from rollout.dataset.selection import FilterName, Select, choose, write_selection
 from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
 from rollout.parts import PART_SIZE
-from rollout.trajectories import iterate_trajectories, write_trajectories
+from rollout.trajectories import iterate_trajectories, trajectories_of, write_trajectories
 from tasks.registry import entries
 
 DEFAULT = Select()
@@ -76,8 +76,3 @@ def run_import(options: argparse.Namespace) -> None:
         write_trajectories(options.out / f"part-{count // PART_SIZE:05d}.parquet", part)
         count += len(part)
     print(f"{count} trajectories in {options.out}; train on them by collect.source={options.out}")
-
-
-def trajectories_of(folder: Path) -> Path:
-    """Returns where the expert's trajectories of a run directory lie, or the folder itself."""
-    return folder / "trajectories" if (folder / "trajectories").is_dir() else folder

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rollout.errors import CorruptRecord
 from rollout.folders import is_folder, link_or_copy
-from rollout.trajectories import iterate_trajectories
+from rollout.trajectories import iterate_trajectories, trajectories_of
 from rollout.workspace import BlobStore
 
 
@@ -20,7 +20,7 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         FileNotFoundError: where there are no trajectories.
         CorruptRecord: where the record of one, or a file that it names, is damaged or missing.
     """
-    found = source / "trajectories" if (source / "trajectories").is_dir() else source
+    found = trajectories_of(source)
     blobs = found.parent / "blobs"
     files = {
         named

@@ -109,11 +109,23 @@ def fake_tried() -> dict[str, Any]:
     }
 
 
+def fake_diversity() -> dict[str, Any]:
+    """Returns a comparison in which PPO narrows what the policy tries."""
+
+    def found(level: float) -> dict[str, Any]:
+        return {"effective_recipes": {"mean": level, "low": level - 1.0, "high": level + 1.0}}
+
+    sets = {"sft": found(14.25), "ppo": found(8.5), "expert": found(20.0)}
+    differences = {"ppo": found(-5.75), "expert": found(5.75)}
+    return {"whole": {}, "equal": {"num_edits": 31, "num_draws": 400, "sets": sets, "differences": differences}}
+
+
 def fake_summary() -> dict[str, Any]:
     """Returns the summary of a finished run."""
     seconds = {"collect": 242.0, "sft": 391.0, "ppo": 512.0, "evaluate": 148.0, "export": 3.0}
     return {
         "evaluation": fake_evaluation(),
+        "diversity": fake_diversity(),
         "stages": {name: {"seconds": value, "up_to_date": name != "export"} for name, value in seconds.items()},
         "seconds": sum(seconds.values()),
         "seed": 0,
@@ -123,7 +135,7 @@ def fake_summary() -> dict[str, Any]:
     }
 
 
-EMPTY = {"evaluation": None, "stages": {}, "seconds": 0.0, "commit": None}
+EMPTY = {"evaluation": None, "diversity": None, "stages": {}, "seconds": 0.0, "commit": None}
 
 
 def test_finished_run_has_every_figure_and_table() -> None:
@@ -139,6 +151,18 @@ def test_finished_run_has_every_figure_and_table() -> None:
         assert words in page
     assert "+0.238" in page  # PPO's held-out gain
     assert "older settings" in page
+
+
+def test_diversity_is_shown_with_the_difference_that_ppo_made() -> None:
+    page = render(fake_summary(), fake_metrics(), fake_tried())
+    row = re.search(r"<tr><td>Recipes, effective number</td>(.*)</tr>", page)
+    assert row and re.findall(r">([+-]?[\d.]+) <", row[1]) == ["20", "14.2", "8.5", "-5.75"]  # expert, SFT, PPO, change
+    assert "At 31 edits each" in page
+    only_expert = fake_summary()
+    only_expert["diversity"]["equal"] |= {"sets": {"expert": fake_diversity()["equal"]["sets"]["expert"]}}
+    only_expert["diversity"]["equal"] |= {"differences": {}}
+    assert "PPO \N{MINUS SIGN} SFT" not in render(only_expert, [], {})
+    assert "How diverse" not in render(fake_summary() | {"diversity": None}, [], {})
 
 
 def test_page_needs_no_other_file() -> None:

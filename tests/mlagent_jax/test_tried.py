@@ -95,9 +95,9 @@ def test_evaluation_of_real_records_fills_the_report() -> None:
     assert evaluated["sft"]["heldout_gain"]["mean"] == pytest.approx(0.125)  # (20 - 17.5) / 20
     assert evaluated["ppo_minus_sft"]["heldout_span_gain"]["mean"] == pytest.approx(0.5)
     assert evaluated["ppo"]["tasks"]["a_train"]["span_interval"]["mean"] == pytest.approx(0.75)
-    summary = {"evaluation": evaluated, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None, "versions": {}}
+    summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
     tried = {name: what_was_tried(found[name], TASKS) for name in ("sft", "ppo")}
-    page = render(summary | {"config": to_dict(Config())}, [], tried)
+    page = render(summary | {"versions": {}, "config": to_dict(Config())}, [], tried)
     assert "a train" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "75 % after reinforcement learning" in page and "random forest" in page

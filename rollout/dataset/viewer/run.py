@@ -1,6 +1,6 @@
 """Where the trajectories of a run lie, and what else of it the page needs: its tasks, its reward, its scripts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from rollout.dataset.viewer.page import write_page
-from rollout.trajectories import read_trajectories
-from rollout.types import Trajectory
+from rollout.trajectories import iterate_trajectories
 from rollout.workspace import BlobStore
 from tasks.registry import entries, load_entry
 from tasks.reward import PAPER, Rules
@@ -112,7 +111,7 @@ def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rul
     Raises:
         CorruptRecord: where a file of trajectories is damaged.
     """
-    groups = {name: _each(folder) for name, folder in collection.groups.items()}
+    groups = {name: iterate_trajectories(folder) for name, folder in collection.groups.items()}
     blobs = None if collection.root is None else collection.root / "blobs"
     store = BlobStore(blobs) if blobs is not None and blobs.is_dir() else None
     return write_page(path, groups, tasks, rules, collection.title, store)
@@ -134,9 +133,3 @@ def _title(folder: Path) -> str:
 
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("*.parquet"))
-
-
-def _each(folder: Path) -> Iterator[Trajectory]:
-    """Yields the trajectories of a folder; no more than one file of them is in memory."""
-    for file in sorted(folder.glob("*.parquet")):
-        yield from read_trajectories(file)

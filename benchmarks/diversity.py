@@ -1,0 +1,163 @@
+"""How diverse the edits of a collection are with idea prompts and without, at equal numbers of edits, with intervals.
+
+    nice -n 15 python -m benchmarks.diversity [--out runs/diversity] [--results benchmarks/results/diversity]
+                                              [--trajectories 300] [--config configs/full_suite.yaml]
+                                              [--policies RUN_WITH RUN_WITHOUT] [key.sub=value ...]
+
+The scripted expert collects on the same tasks with the same seeds, in the real environment, three times: with idea
+prompts; without, as `ideas.source=none` has it, where by assumption it keeps to a few favourites; and without prompts
+but with the habits that it has with them, which is what the prompts alone are measured against. With --policies the
+evaluated policies of two runs are compared as well. Writes diversity.json, diversity.md and diversity.svg.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.figures import machine, write_results
+from mlagent_jax.config import Config
+from mlagent_jax.config_file import load_config
+from mlagent_jax.progress import Reporter
+from mlagent_jax.report_figures import STYLE
+from mlagent_jax.run_dir import RunDir
+from mlagent_jax.summary import DISTRIBUTIONS, commit
+from mlagent_jax.versions import versions
+from mlagent_jax.world import open_world
+from rollout.collect import collect, plan_collection
+from rollout.dataset.diversity import diversity, read_units, table
+from rollout.expert import OfflineExpert
+from rollout.idea_candidates import library_candidates
+from rollout.ideas import build_pools
+from tasks.ideas import draw_ideas
+from tasks.task import Task
+
+# Arm -> what it is called where it is shown. The first is what the others are compared to.
+ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
+POLICIES = ("sft", "ppo")
+NUM_VERBS = 10  # drawn; the rest is one wedge
+
+
+def collect_arms(config: Config, run_dir: RunDir) -> None:
+    """Collects the trajectories of every arm into a folder of its name; what is there already stays."""
+    with run_dir.lock(), open_world(config, run_dir, Reporter()) as world:
+        tasks = world.of_split("train")
+        candidates = library_candidates(tasks)
+        pools = build_pools(run_dir.path("ideas.json"), candidates, config.ideas.pool_size, config.seed)
+        for arm in ARMS:
+
+            def ideas(task: Task, rng: random.Random, prompted: bool = arm == "ideas") -> Sequence[str]:
+                return draw_ideas(rng, pools[task.name]) if prompted else ()
+
+            world.background.run(
+                collect(
+                    run_dir.path(arm),
+                    plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas),
+                    world.environment,
+                    OfflineExpert(config.collect.max_steps, explores=arm != "none"),
+                    max_steps=config.collect.max_steps,
+                    max_seconds=60 * config.collect.max_minutes,
+                    num_concurrent=world.num_concurrent,
+                )
+            )
+            print(f"{arm}: collected", flush=True)
+
+
+def picture(whole: Mapping[str, Any], path: Path) -> None:
+    """Draws for each set its root verbs and their nouns as two rings, by their shares of all edits."""
+    with matplotlib.rc_context({**STYLE, "font.size": 6.5, "svg.hashsalt": "diversity"}):
+        figure = Figure(figsize=(4.0 * len(whole), 4.4), layout="constrained")
+        verbs = [found["verb"] for measured in whole.values() for found in measured["verb_nouns"][:NUM_VERBS]]
+        palette = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+        # A verb has one color in all rings; strong ones first, each of which is followed by its pale twin.
+        colors = dict(zip(dict.fromkeys(verbs), (*palette[::2], *palette[1::2]), strict=False))
+        for axes, (name, measured) in zip(figure.subplots(1, len(whole), squeeze=False)[0], whole.items(), strict=True):
+            _rings(axes, measured["verb_nouns"][:NUM_VERBS], colors)
+            pairs = f"{measured['distinct_pairs']:.0f} verb-noun pairs in {measured['num_edits']} edits"
+            axes.set_title(f"{ARMS.get(name, name)}\n{pairs}", fontsize=9)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]], colors: Mapping[str, tuple[float, ...]]) -> None:
+    inner, outer = [], []
+    for found in verbs:
+        color = colors.get(found["verb"], (0.5, 0.5, 0.5))
+        inner.append((found["share"], found["verb"], color))
+        rest = found["share"]
+        for place, (noun, share) in enumerate(found["nouns"].items()):
+            outer.append((share, noun, (*color, 0.75 - 0.12 * place)))
+            rest -= share
+        outer.append((max(rest, 0.0), "", (*color, 0.15)))
+    other = max(0.0, 1.0 - sum(share for share, _, _ in inner))
+    inner.append((other, "other", "#d5dae0"))
+    outer.append((other, "", "#eef0f2"))
+    edge = {"edgecolor": "white", "linewidth": 0.6}
+    for wedges, radius, width, distance, least in ((inner, 0.62, 0.4, 0.66, 0.03), (outer, 1.0, 0.37, 0.82, 0.018)):
+        shares = [share for share, _, _ in wedges]
+        labels = [label if share >= least else "" for share, label, _ in wedges]
+        axes.pie(
+            shares,
+            labels=labels,
+            colors=[color for _, _, color in wedges],
+            radius=radius,
+            labeldistance=distance,
+            rotatelabels=True,
+            startangle=90,
+            counterclock=False,
+            wedgeprops={"width": width, **edge},
+            textprops={"ha": "center", "va": "center", "rotation_mode": "anchor"},
+        )
+
+
+def words(result: Mapping[str, Any]) -> str:
+    """Returns the comparison as Markdown."""
+    titles = ", ".join(f"`{name}`: {title}" for name, title in ARMS.items())
+    parts = [f"`{result['command']}`", f"{titles}.", table(result["collections"])]
+    for name, found in result.get("policies", {}).items():
+        parts += [f"The {name} policies of a run with idea prompts and of one without:", table(found)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/diversity"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/diversity"))
+    parser.add_argument("--trajectories", type=int, default=300)
+    parser.add_argument("--config", type=Path, default=Path("configs/full_suite.yaml"))
+    parser.add_argument("--policies", nargs=2, type=Path, metavar=("RUN_WITH", "RUN_WITHOUT"))
+    parser.add_argument("settings", nargs="*")
+    arguments = parser.parse_args()
+    overrides = [f"run_dir={arguments.out}", f"collect.num_trajectories={arguments.trajectories}"]
+    config = load_config(arguments.config, [*overrides, *arguments.settings])
+    run_dir, seed = RunDir(arguments.out), config.seed
+    collect_arms(config, run_dir)
+    units = {name: read_units(run_dir.path(name)) for name in ARMS}
+    result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
+    result |= {"command": " ".join(["python -m benchmarks.diversity", *sys.argv[1:]]), "seed": seed}
+    result |= {"collections": diversity(units, seed)}
+    if arguments.policies:
+        with_ideas, without = arguments.policies
+        result["policies"] = {
+            policy: diversity(
+                {
+                    "ideas": read_units(with_ideas / "evaluate" / policy),
+                    "none": read_units(without / "evaluate" / policy),
+                },
+                seed,
+            )
+            for policy in POLICIES
+        }
+    write_results(arguments.results, "diversity", result, words(result))
+    picture(result["collections"]["whole"], arguments.results / "diversity.svg")
+    print(words(result))
+
+
+if __name__ == "__main__":
+    main()
