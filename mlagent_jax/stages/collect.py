@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlagent_jax.config import Config
+from mlagent_jax.endpoints import telling_how_far
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import SHARE_SECONDS, RunDir
-from mlagent_jax.world import World, endpoint
+from mlagent_jax.world import World
 from rollout.collect import collect, plan_collection
-from rollout.errors import ExpertError
 from rollout.expert import EndpointExpert, OfflineExpert
 from rollout.ideas import Pool, build_pools, library_candidates, propose_candidates, read_pools
 from tasks.ideas import draw_ideas
@@ -26,7 +26,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
 
     plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas)
     last: dict[str, float] = {}
-    with reporter.bar("collect", len(plans)) as bar:
+    with reporter.bar("collect", len(plans)) as bar, telling_how_far(bar):
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
             last.update(figures)
@@ -39,21 +39,21 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
                 run_dir.path("trajectories"),
                 plans,
                 world.environment,
-                make_expert(config),
+                make_expert(config, world),
                 max_steps=config.collect.max_steps,
                 max_seconds=60 * config.collect.max_minutes,
                 num_concurrent=world.num_concurrent,
                 progress=progress,
             )
         )
-    return {"num_trajectories": len(trajectories), **last, **world.scheduler.take().flat()}
+    return {"num_trajectories": len(trajectories), **last, **world.scheduler.take().flat(), **world.endpoints.figures()}
 
 
-def make_expert(config: Config) -> OfflineExpert | EndpointExpert:
+def make_expert(config: Config, world: World) -> OfflineExpert | EndpointExpert:
     """Returns the expert of the configuration. Raises ValueError for an endpoint without its key."""
     if config.expert.kind == "offline":
         return OfflineExpert(config.collect.max_steps, explores=config.ideas.source != "none")
-    return EndpointExpert(endpoint(config.expert, ExpertError))
+    return EndpointExpert(world.endpoints.expert())
 
 
 def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Task]) -> dict[str, Pool]:
@@ -66,6 +66,6 @@ def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Ta
     elif config.ideas.source == "offline":
         candidates = library_candidates(tasks)
     else:
-        model, count = endpoint(config.expert, ExpertError), config.ideas.candidates_per_axis
+        model, count = world.endpoints.expert(), config.ideas.candidates_per_axis
         candidates = world.background.run(propose_candidates(model, tasks, count, config.seed))
     return build_pools(path, candidates, config.ideas.pool_size, config.seed)
