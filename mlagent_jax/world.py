@@ -85,7 +85,7 @@ def count_episodes(config: Config, slots: int) -> int:
     many as it takes requests.
     """
     writers = (config.expert, config.coder)
-    return max(2 * slots, *(writer.max_concurrent for writer in writers if writer.kind == "endpoint"), 1)
+    return max([2 * slots, *(writer.max_concurrent for writer in writers if writer.kind == "endpoint")])
 
 
 def prepare(config: Config, data: Path, python: Path, reporter: Reporter) -> dict[str, Task]:

@@ -49,7 +49,7 @@ class Totals:
 class Exchanges:
     """An append-only journal of exchanges in files of some megabytes, and where in them each answer stands.
 
-    In memory is only that place, about 150 bytes an exchange. A line has numbers first, so that opening reads no
+    In memory is only that place, about 200 bytes an exchange. A line has numbers first, so that opening reads no
     messages. A last line torn by a crash is dropped. One process writes at a time.
     """
 
