@@ -48,8 +48,7 @@ class _Call:
     most: Usage
     began: float
     attempts: int = 0
-    lost: int = 0  # attempts that may have been paid for without an answer
-    recorded: bool = False
+    unrecorded: int = 0  # attempts that no line of the journal counts yet
 
 
 @dataclass
@@ -208,19 +207,10 @@ class ChatEndpoint:
             task.exception()  # looked at, or asyncio complains where all who waited have gone
 
     async def _pay_for(self, key: str, body: dict[str, Any]) -> Answer:
-        """Returns the answer to a request that was never answered, once there is money for it."""
+        """Returns the answer to a request that was never answered, in as many attempts as it takes."""
         prompt = "\n".join(f"{message['role']}\n{message['content']}" for message in body["messages"])
         most = Usage(self._counter.estimate(prompt), 0, body["max_tokens"], estimated=True)
-        await self._spending.reserve(most)
         call = _Call(key, body, prompt, most, time.monotonic())
-        try:
-            return await self._attempt(call)
-        finally:
-            if call.lost and not call.recorded:
-                self._record(call, None)
-            self._spending.release(most)
-
-    async def _attempt(self, call: _Call) -> Answer:
         attempts = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Transient) and not self._closing),
             stop=stop_after_attempt(self.num_attempts),
@@ -231,7 +221,7 @@ class ChatEndpoint:
         try:
             async for attempt in attempts:
                 with attempt:
-                    async with self._slots:
+                    async with self._spending.room_for(most), self._slots:
                         return await self._send(call)
         except Transient as error:
             raise self.error(
@@ -247,6 +237,7 @@ class ChatEndpoint:
         if self._request_rate:
             await self._request_rate.take(1)
         call.attempts += 1
+        call.unrecorded += 1
         self._sending.add(call.key)
         usage = Usage(call.most.input, 0, 0)  # where none is known
         try:
@@ -254,11 +245,12 @@ class ChatEndpoint:
             usage = self._record(call, reply)
             return Answer(reply.text, reply.end)
         except Transient as error:
-            call.lost += error.maybe_paid
             self._quiet_until = max(self._quiet_until, time.monotonic() + error.retry_after)
+            if error.maybe_paid:
+                self._record(call, None)
             raise
         except asyncio.CancelledError:
-            call.lost += 1
+            self._record(call, None)
             raise
         finally:
             self._sending.discard(call.key)
@@ -266,32 +258,32 @@ class ChatEndpoint:
                 self._token_rate.correct(tokens, usage.tokens)
 
     def _record(self, call: _Call, reply: Reply | None) -> Usage:
-        """Writes down an exchange, or that there was none; returns what the answer took."""
-        call.recorded = True
-        usage = Usage(0, 0, 0)
+        """Writes down an answer, or that one may have been paid for without one; returns what it took."""
+        usage = Usage(call.most.input, 0, 0, estimated=True)
         if reply is not None:
             usage = self._counter.read(call.prompt, reply.text, reply.usage, call.body["max_tokens"])
-        if usage.estimated and not self._said_estimated:
+        if reply is not None and usage.estimated and not self._said_estimated:
             self._said_estimated = True
             log.warning(
                 "%s says of its tokens %.200r, which cannot be right; they are estimated, and how often is counted",
-                *(self.base_url, reply and reply.usage),
+                *(self.base_url, reply.usage),
             )
         counts = {
             "answered": reply is not None,
             "end": "" if reply is None else reply.end,
             "empty": int(reply is not None and not reply.text.strip()),
-            "attempts": call.attempts,
-            "input": usage.input + call.lost * call.most.input,
+            "attempts": call.unrecorded,
+            "input": usage.input,
             "cached": usage.cached,
             "output": usage.output,
-            "estimated": call.lost + usage.estimated,
+            "estimated": int(usage.estimated),
             "seconds": round(time.monotonic() - call.began, 3),
         }
+        call.unrecorded = 0
         text, told = (None, None) if reply is None else (reply.text, reply.usage)
         self.exchanges.add(call.key, counts, {"request": call.body, "answer": text, "usage": told})
         return usage
 
     def _log_retry(self, state: RetryCallState) -> None:
         assert state.outcome is not None, "an attempt has failed"
-        log.info("%s, attempt %d: %s", self.base_url, state.attempt_number, state.outcome.exception())
+        log.debug("%s, attempt %d: %s", self.base_url, state.attempt_number, state.outcome.exception())

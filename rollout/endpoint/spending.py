@@ -1,6 +1,8 @@
 """What requests may cost together, and what they have cost."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rollout.endpoint.exchanges import Totals
@@ -57,17 +59,26 @@ class Spending:
         """Returns what was spent so far, at the prices of today."""
         return self._budget.prices.dollars(self._totals.usage)
 
-    async def reserve(self, most: Usage) -> None:
-        """Returns once there is room for `most`, waiting for requests under way to come out cheaper than feared.
+    @asynccontextmanager
+    async def room_for(self, most: Usage) -> AsyncIterator[None]:
+        """Yields once there is room for `most`, which is held for as long as the block lasts.
+
+        That waits for requests under way to come out cheaper than feared.
 
         Raises:
-            BudgetSpent: where even then there is none; from then on always.
+            BudgetSpent: where even then there is no room; from then on always.
         """
+        await self._reserve(most)
+        try:
+            yield
+        finally:
+            self._hold(most, -1)
+            self._released.set()
+
+    async def _reserve(self, most: Usage) -> None:
         while self._spent is None:
             if self._fits(most, held=True):
-                self._under_way += 1
-                self._held_tokens += most.tokens
-                self._held_dollars += self._budget.prices.dollars(most)
+                self._hold(most, 1)
                 return
             if self._under_way == 0 or not self._fits(most, held=False):
                 self._spent = self._complaint(most)
@@ -77,12 +88,10 @@ class Spending:
             await self._released.wait()
         raise BudgetSpent(self._spent)
 
-    def release(self, most: Usage) -> None:
-        """Says that a request is over, and counted."""
-        self._under_way -= 1
-        self._held_tokens -= most.tokens
-        self._held_dollars -= self._budget.prices.dollars(most)
-        self._released.set()
+    def _hold(self, most: Usage, sign: int) -> None:
+        self._under_way += sign
+        self._held_tokens += sign * most.tokens
+        self._held_dollars += sign * self._budget.prices.dollars(most)
 
     def _fits(self, most: Usage, held: bool) -> bool:
         budget = self._budget
