@@ -180,6 +180,7 @@ class ChatServer:
         seconds: how long an answer takes.
         hang_seconds: how long one that hangs does.
         asked: the requests, in the order they came.
+        peak: the most that were under way at one time.
         address: what the client takes as base_url.
     """
 
@@ -188,6 +189,8 @@ class ChatServer:
     seconds: float = 0.0
     hang_seconds: float = 1.0
     asked: list[Asked] = field(default_factory=list)
+    under_way: int = 0
+    peak: int = 0
     address: str = ""
 
     def answered(self) -> list[Asked]:
@@ -217,7 +220,11 @@ class ChatServer:
                     fault, usage = stub.fault(body, number), _usage(body["messages"], text, prefixes)
                     port = self.client_address[1]
                     stub.asked.append(Asked(time.monotonic(), dict(self.headers), body, fault, port, usage))
+                    stub.under_way += 1
+                    stub.peak = max(stub.peak, stub.under_way)
                 time.sleep(stub.hang_seconds if fault == "hang" else stub.seconds)
+                with lock:
+                    stub.under_way -= 1
                 if isinstance(reply, str):
                     end = "length" if len(text) // 4 > body["max_tokens"] else "stop"
                     message = {"role": "assistant", "content": text}

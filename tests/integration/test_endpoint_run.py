@@ -117,7 +117,7 @@ def test_a_run_out_of_money_or_killed_goes_on_without_paying_twice(chat_server, 
         figures = json.loads((run_dir / "summary.json").read_text())["stages"]["collect"]
         assert (figures["num_lost"], figures["num_retried"]) == (0, 0)
         assert figures["expert"]["answers"] == NUM * MAX_STEPS and figures["expert"]["retries"] > 0
-        assert figures["expert"]["cached_tokens"] > 0 and figures["expert"]["replayed"] >= len(first) / 2
+        assert figures["expert"]["cached_tokens"] > 0 and figures["expert"]["replayed"] > 0
         assert 0 < figures["coder"]["answers"] <= NUM * (MAX_STEPS - 1)
 
         # Nothing is asked again where the whole collection is made anew: not even the money of before is needed.
