@@ -59,6 +59,26 @@ class Writer:
     """Name of the model at the endpoint; only for kind endpoint."""
     api_key_env: str | None = None
     """Environment variable that holds the endpoint's key, which is never stored; null: it asks for none."""
+    max_concurrent: Count = 8
+    """Requests to the endpoint under way at one time; at least as many episodes are."""
+    timeout_seconds: Positive = 120.0
+    """Seconds a request may take, before it is made once more."""
+    max_response_tokens: Count = 4096
+    """Tokens of an answer at most; what a model thinks aside counts, too."""
+    requests_per_minute: Count | None = None
+    """Requests sent in any minute at most; null: as many as max_concurrent gives."""
+    tokens_per_minute: Count | None = None
+    """Tokens of requests and answers in any minute at most; null: any number."""
+    budget_tokens: Count | None = None
+    """Tokens of requests and answers in the whole run at most, after which the stage stops; null: any number."""
+    budget_dollars: Positive | None = None
+    """Dollars spent in the whole run at most, after which the stage stops; it takes the prices; null: any sum."""
+    input_price: NonNegative = 0.0
+    """Dollars for a million tokens of a request."""
+    cached_input_price: NonNegative | None = None
+    """Dollars for a million tokens of a request that the endpoint has in its prefix cache; null: input_price."""
+    output_price: NonNegative = 0.0
+    """Dollars for a million tokens of an answer."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -54,6 +54,11 @@ def _check_writers(config: Config) -> None:
         for key in ("base_url", "model"):
             if writer.kind == "endpoint" and not getattr(writer, key):
                 raise ConfigError(f"{name}.kind=endpoint needs {name}.{key}; set it, or {name}.kind=offline")
+        if writer.budget_dollars is not None and not (writer.input_price and writer.output_price):
+            raise ConfigError(
+                f"{name}.budget_dollars={writer.budget_dollars:g} needs prices; set {name}.input_price and "
+                f"{name}.output_price, or {name}.budget_tokens instead"
+            )
 
     complete("expert", config.expert)
     complete("coder", config.coder)

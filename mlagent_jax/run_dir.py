@@ -42,9 +42,17 @@ class Stage:
     outputs: tuple[str, ...]
 
 
+def _writer(name: str) -> tuple[str, ...]:
+    """Returns the settings of a writer that tell what it writes; the others tell where, how fast and for how much."""
+    return tuple(f"{name}.{key}" for key in ("kind", "model", "max_response_tokens"))
+
+
 STAGES = (
     Stage(
-        "collect", ("seed", "tasks.train", "expert", "coder", "ideas", "collect"), (), ("ideas.json", "trajectories")
+        "collect",
+        ("seed", "tasks.train", *_writer("expert"), *_writer("coder"), "ideas", "collect"),
+        (),
+        ("ideas.json", "trajectories"),
     ),
     Stage(
         "sft",
@@ -54,7 +62,7 @@ STAGES = (
     ),
     Stage(
         "ppo",
-        ("seed", "coder", "optimizer_state.dtype", "server.dtype", "server.max_model_len", "reward", "ppo"),
+        ("seed", *_writer("coder"), "optimizer_state.dtype", "server.dtype", "server.max_model_len", "reward", "ppo"),
         ("collect", "sft"),
         ("ppo",),
     ),

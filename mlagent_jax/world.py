@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.config import Config, ConfigError, Writer
+from mlagent_jax.config import Config, ConfigError
+from mlagent_jax.endpoints import Endpoints
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from rollout.background import Background
 from rollout.coder import EndpointCoder, RecipeCoder
-from rollout.endpoint import ChatEndpoint
-from rollout.errors import CoderError, InfrastructureError
 from rollout.executor import Scheduler, open_executor
 from rollout.parent import dies_with_us
 from rollout.step import Environment
@@ -38,6 +37,7 @@ class World:
         num_slots: scripts that run at one time.
         timeline: when what was at work.
         scheduler: which scripts wait and run.
+        endpoints: the models behind endpoints.
     """
 
     tasks: Mapping[str, Task]
@@ -47,6 +47,7 @@ class World:
     num_slots: int
     timeline: Timeline
     scheduler: Scheduler[Any]
+    endpoints: Endpoints
 
     def of_split(self, split: str) -> list[Task]:
         """Returns the tasks of one split, `train` or `heldout`."""
@@ -62,24 +63,29 @@ def open_world(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[
     """
     store = BlobStore(run_dir.path("blobs"))
     opening = open_executor(config.executor, store, run_dir.path("cache"))
-    with opening as opened, Timeline(run_dir.path("timeline.json")) as timeline, Background() as background:
+    with (
+        opening as opened,
+        Timeline(run_dir.path("timeline.json")) as timeline,
+        Background() as background,
+        Endpoints(config, run_dir, background) as endpoints,
+    ):
         slots = opened.scheduler.num_cores
-        coder = make_coder(config.coder)
+        coder = RecipeCoder() if config.coder.kind == "offline" else EndpointCoder(endpoints.coder())
         tasks = prepare(config, run_dir.path("data"), config.executor.interpreter, reporter)
         environment = Environment(store, TimedExecutor(opened.executor, timeline), coder)
-        # Twice as many episodes as scripts at a time: while some run theirs, the others are read and answered.
-        yield World(tasks, environment, background, 2 * slots, slots, timeline, opened.scheduler)
+        yield World(
+            tasks, environment, background, count_episodes(config, slots), slots, timeline, opened.scheduler, endpoints
+        )
 
 
-def make_coder(writer: Writer) -> RecipeCoder | EndpointCoder:
-    """Returns the coder of the configuration. Raises ValueError for an endpoint without its key."""
-    return RecipeCoder() if writer.kind == "offline" else EndpointCoder(endpoint(writer, CoderError))
+def count_episodes(config: Config, slots: int) -> int:
+    """Returns how many episodes are worth having under way at one time, `slots` scripts running.
 
-
-def endpoint(writer: Writer, error: type[InfrastructureError]) -> ChatEndpoint:
-    """Returns the endpoint of a writer, whose failures are raised as `error`."""
-    assert writer.base_url and writer.model, "checked with the configuration"
-    return ChatEndpoint(writer.base_url, writer.model, error, writer.api_key_env or "")
+    Twice as many as scripts: while some run theirs, the others are read and answered. Behind an endpoint, at least as
+    many as it takes requests.
+    """
+    writers = (config.expert, config.coder)
+    return max([2 * slots, *(writer.max_concurrent for writer in writers if writer.kind == "endpoint")])
 
 
 def prepare(config: Config, data: Path, python: Path, reporter: Reporter) -> dict[str, Task]:

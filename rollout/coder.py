@@ -5,12 +5,15 @@ import hashlib
 import io
 import re
 
-from rollout.endpoint import ChatEndpoint
+from rollout.endpoint import Answer, ChatEndpoint
+from rollout.errors import PromptTooLong
+from rollout.observation import storable
 from rollout.recipes import Cannot, Script, apply, recognise
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
 CODE_BLOCK = re.compile(r"^```[\w+-]*[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```", re.MULTILINE)
 MAX_CLASSES = 40  # a column of numbers with more distinct values is called a number, not classes
 
 EDIT_PROMPT = """\
@@ -27,6 +30,7 @@ Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
 
 {content}"""
 DESCRIBE_CHARACTERS = 20_000  # of a file that a model is shown
+DESCRIBE_TOKENS = 256  # of what it says of it
 
 
 class RecipeCoder:
@@ -101,25 +105,37 @@ class EndpointCoder:
         self.endpoint = endpoint
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
-        """Returns the edited script, or why there is none. Raises CoderError when no answer came."""
-        answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source), max_tokens=4096)
-        code = extract_code(answer)
+        """Returns the edited script, or why there is none. Raises CoderError when no answer came.
+
+        A script that the limit on the answer cuts off is none: half a script must not run as if it were the edit.
+        """
+        try:
+            answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source))
+        except PromptTooLong:
+            return CoderReply(None, "the script is longer than the coder can read")
+        if answer.is_cut and len(FENCE.findall(answer.text)) % 2 != 0:
+            return CoderReply(None, "the edited script is longer than the coder can write")
+        code = extract_code(answer.text)
         if code is None:
-            return CoderReply(None, shorten_reason(answer))
+            return CoderReply(None, shorten_reason(answer.text))
         return CoderReply(code)
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
-        """Returns the model's description of a file. Raises CoderError when no answer came."""
+        """Returns the model's description of a file, cut where it is long. Raises CoderError when no answer came."""
         prompt = DESCRIBE_PROMPT.format(
             name=name, things_to_look_for=things_to_look_for, content=content[:DESCRIBE_CHARACTERS]
         )
-        return (await self._ask(prompt, max_tokens=256)).strip()
+        try:
+            return (await self._ask(prompt, max_tokens=DESCRIBE_TOKENS)).text.strip()
+        except PromptTooLong:
+            return f"{len(content.splitlines())} lines, more than can be read at one time"
 
-    async def _ask(self, prompt: str, max_tokens: int) -> str:
+    async def _ask(self, prompt: str, max_tokens: int | None = None) -> Answer:
+        prompt = storable(prompt)  # an instruction may hold what UTF-8 cannot
         # The same question gets the same seed, so that a repeated action repeats its answer where the endpoint can.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)
-        return await self.endpoint.complete([message], seed=seed, temperature=0.0, max_tokens=max_tokens)
+        return await self.endpoint.ask([message], seed=seed, temperature=0.0, max_tokens=max_tokens)
 
 
 def extract_code(answer: str) -> str | None:

@@ -23,3 +23,15 @@ class ExpertError(InfrastructureError):
 
 class CorruptRecord(ValueError):
     """A stored trajectory, journal or blob does not read as what it should be."""
+
+
+class BudgetSpent(ValueError):
+    """The next request may cost more than the configuration allows; no failure, so nothing is tried again."""
+
+
+class EndpointRefused(ValueError):
+    """An endpoint will not answer until its user puts something right: a key, an address, an account."""
+
+
+class PromptTooLong(ValueError):
+    """A prompt and the answer asked for do not fit the context of the model behind an endpoint."""

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 
 from rollout.endpoint import ChatEndpoint
+from rollout.errors import PromptTooLong
 from rollout.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
 from rollout.types import Response
 from rollout.wording import Meaning, to_json, word
@@ -283,9 +284,15 @@ class EndpointExpert:
     temperature: float = 1.0
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Returns the model's response, whatever it is. Raises ExpertError when none came."""
+        """Returns the model's response, whatever it is: cut, refused and empty ones are the agent's doing.
+
+        None where the state no longer fits the model's context. Raises ExpertError when no response came.
+        """
         del instance  # the expert sees the state and nothing else
-        text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
+        try:
+            text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
+        except PromptTooLong:
+            return None
         return Response(text.strip())
 
 

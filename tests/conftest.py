@@ -1,11 +1,18 @@
-"""The one real policy server that all tests marked `vllm` share, and the small checkpoints it serves."""
+"""The one real policy server that all tests marked `vllm` share, its checkpoints, and a chat server that misbehaves."""
 
 import asyncio
+import json
 import math
+import socket
+import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -147,3 +154,143 @@ def _make_experience(
 @pytest.fixture(scope="session")
 def make_experience() -> Callable[..., Experience]:
     return _make_experience
+
+
+@dataclass
+class Asked:
+    """One request that the chat server got, what it did to it, and the usage it would bill."""
+
+    at: float  # of the monotonic clock
+    headers: dict[str, str]
+    body: dict[str, Any]
+    fault: str
+    connection: int  # the client's port
+    usage: dict[str, Any]
+
+
+@dataclass
+class ChatServer:
+    """A real HTTP server on this machine that speaks chat completions, and misbehaves as it is told.
+
+    Attributes:
+        answer: the text, or the whole reply as a dict, to a request's body.
+        fault: what to do instead, by body and number of the request with that body from 0 on: `` for nothing, `429 1`
+            (status and Retry-After), `500`, `hang`, `hang up`, `half` (a body cut off), `torn` (JSON cut off), `html`,
+            `no choices`, or wrong token counts: `no usage`, `negative`, `absurd`, `text`.
+        seconds: how long an answer takes.
+        hang_seconds: how long one that hangs does.
+        asked: the requests, in the order they came.
+        peak: the most that were under way at one time.
+        address: what the client takes as base_url.
+    """
+
+    answer: Callable[[dict[str, Any]], str | dict[str, Any]]
+    fault: Callable[[dict[str, Any], int], str] = lambda body, number: ""
+    seconds: float = 0.0
+    hang_seconds: float = 1.0
+    asked: list[Asked] = field(default_factory=list)
+    under_way: int = 0
+    peak: int = 0
+    address: str = ""
+
+    def answered(self) -> list[Asked]:
+        """Returns the requests that got a whole answer."""
+        spoiled = ("4", "5", "hang", "half", "torn", "html", "no choices")
+        return [one for one in self.asked if not one.fault.startswith(spoiled)]
+
+    def tokens(self) -> int:
+        """Returns the tokens of all answers that arrived."""
+        return sum(one.usage["prompt_tokens"] + one.usage["completion_tokens"] for one in self.answered())
+
+    @contextmanager
+    def serving(self) -> Iterator["ChatServer"]:
+        """Yields the server while it listens."""
+        stub, lock = self, threading.Lock()
+        prefixes: set[str] = set()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections stay open
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                reply = stub.answer(body)
+                text = reply if isinstance(reply, str) else ""
+                with lock:
+                    number = sum(one.body == body for one in stub.asked)
+                    fault, usage = stub.fault(body, number), _usage(body["messages"], text, prefixes)
+                    port = self.client_address[1]
+                    stub.asked.append(Asked(time.monotonic(), dict(self.headers), body, fault, port, usage))
+                    stub.under_way += 1
+                    stub.peak = max(stub.peak, stub.under_way)
+                time.sleep(stub.hang_seconds if fault == "hang" else stub.seconds)
+                with lock:
+                    stub.under_way -= 1
+                if isinstance(reply, str):
+                    end = "length" if len(text) // 4 > body["max_tokens"] else "stop"
+                    message = {"role": "assistant", "content": text}
+                    reply = {"choices": [{"message": message, "finish_reason": end}], "usage": usage}
+                self._reply(fault, reply)
+
+            def _reply(self, fault: str, reply: dict[str, Any]) -> None:
+                told = reply.get("usage", {})
+                wrong = {
+                    "no choices": {**reply, "choices": []},
+                    "no usage": {**reply, "usage": None},
+                    "negative": {**reply, "usage": {**told, "prompt_tokens": -5}},
+                    "absurd": {**reply, "usage": {**told, "completion_tokens": 10**15}},
+                    "text": {**reply, "usage": {**told, "prompt_tokens": "many"}},
+                }
+                if fault == "hang up":
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                whole = json.dumps(wrong.get(fault, reply)).encode()
+                sent = {"html": b"<html>Bad day</html>", "torn": whole[: len(whole) // 2]}.get(fault, whole)
+                status, _, pause = fault.partition(" ") if fault[:1].isdigit() else ("200", "", "")
+                self.send_response(int(status))
+                self.send_header("Content-Length", str(len(sent)))
+                if pause:
+                    self.send_header("Retry-After", pause)
+                try:
+                    self.end_headers()
+                    self.wfile.write(sent[: len(sent) // 2] if fault == "half" else sent)
+                except OSError:
+                    fault = "half"  # the client has gone
+                self.close_connection = fault == "half"
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                if not isinstance(sys.exc_info()[1], OSError):  # a client that has gone, or was killed
+                    super().handle_error(request, client_address)  # pyright: ignore
+
+        server = Server(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        self.address = f"http://127.0.0.1:{server.server_port}/v1"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def _usage(messages: list[dict[str, str]], answer: str, prefixes: set[str]) -> dict[str, Any]:
+    """Returns the bill of an answer at four characters a token; what a prompt begins with like one before is cached."""
+    cached = 0
+    for end in range(1, len(messages) + 1):
+        prefix = json.dumps(messages[:end])
+        if prefix in prefixes:
+            cached = len(prefix) // 4
+        prefixes.add(prefix)
+    details = {"cached_tokens": cached}
+    size = len(json.dumps(messages)) // 4
+    return {"prompt_tokens": size, "completion_tokens": len(answer) // 4 + 1, "prompt_tokens_details": details}
+
+
+@pytest.fixture(scope="session")
+def chat_server() -> type[ChatServer]:
+    return ChatServer

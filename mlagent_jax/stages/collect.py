@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.config import Config
+from mlagent_jax.endpoints import telling_how_far
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import SHARE_SECONDS, RunDir, write_json
-from mlagent_jax.world import World, endpoint
+from mlagent_jax.world import World
 from rollout.collect import Tally, collect, plan_collection
 from rollout.dataset.reuse import take_over
 from rollout.embed import embed_texts
-from rollout.errors import ExpertError
 from rollout.expert import EndpointExpert, OfflineExpert
 from rollout.idea_candidates import library_candidates, propose_candidates
 from rollout.ideas import Pool, build_pools, read_pools
@@ -28,7 +28,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
     tasks = world.of_split("train")
     pools = make_pools(config, run_dir, world, tasks)
     plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, BalancedDraws(pools, config.seed))
-    with reporter.bar("collect", len(plans)) as bar:
+    with reporter.bar("collect", len(plans)) as bar, telling_how_far(bar):
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
             shown = {"gain": figures["span_gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
@@ -40,14 +40,14 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
                 run_dir.path("trajectories"),
                 plans,
                 world.environment,
-                make_expert(config),
+                make_expert(config, world),
                 max_steps=config.collect.max_steps,
                 max_seconds=60 * config.collect.max_minutes,
                 num_concurrent=world.num_concurrent,
                 progress=progress,
             )
         )
-    return {**figures, **world.scheduler.take().flat()}
+    return {**figures, **world.scheduler.take().flat(), **world.endpoints.figures()}
 
 
 def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
@@ -61,11 +61,11 @@ def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
     return tally.figures()
 
 
-def make_expert(config: Config) -> OfflineExpert | EndpointExpert:
+def make_expert(config: Config, world: World) -> OfflineExpert | EndpointExpert:
     """Returns the expert of the configuration. Raises ValueError for an endpoint without its key."""
     if config.expert.kind == "offline":
         return OfflineExpert(config.collect.max_steps, explores=config.ideas.source != "none")
-    return EndpointExpert(endpoint(config.expert, ExpertError))
+    return EndpointExpert(world.endpoints.expert())
 
 
 def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Task]) -> dict[str, Pool]:
@@ -78,7 +78,7 @@ def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Ta
     elif config.ideas.source == "offline":
         candidates = library_candidates(tasks)
     else:
-        model, count = endpoint(config.expert, ExpertError), config.ideas.candidates_per_axis
+        model, count = world.endpoints.expert(), config.ideas.candidates_per_axis
         candidates = world.background.run(propose_candidates(model, tasks, count, config.seed))
     embed = partial(embed_texts, encoder=config.ideas.encoder)
     return build_pools(path, candidates, config.ideas.pool_size, config.seed, config.ideas.rule, embed)

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def read_units(folder: Path) -> Units:
-    """Returns the edits of each trajectory of a folder, or of a run's expert. Raises FileNotFoundError and CorruptRecord."""
+    """Returns the edits of each trajectory of a folder, or of a run. Raises FileNotFoundError and CorruptRecord."""
     return edits_by_trajectory(iterate_trajectories(trajectories_of(folder)), store_beside(trajectories_of(folder)))
 
 

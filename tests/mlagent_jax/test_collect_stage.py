@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlagent_jax.config_file import load_config
+from mlagent_jax.endpoints import Endpoints
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir
 from mlagent_jax.stages.collect import run
@@ -88,7 +89,10 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
                 config,
                 run_dir,
                 Reporter(),
-                World({"churn": task}, environment, background, 4, 2, timeline, pool.scheduler),
+                World(
+                    *({"churn": task}, environment, background, 4, 2, timeline, pool.scheduler),
+                    Endpoints(config, run_dir, background),
+                ),
             )
         assert run_dir.path("ideas.json").exists()
         return read_trajectories(run_dir.path("trajectories")), list(read)

@@ -116,6 +116,7 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
         ),
         (["expert.kind=endpoint", "sft.wordings=1"], "set it, or expert.kind=offline"),
         (["ideas.source=endpoint"], "expert.kind=endpoint"),
+        (["coder.budget_dollars=5", "coder.input_price=1.0"], "set coder.input_price and coder.output_price"),
         (
             ["expert={kind: endpoint, base_url: http://a/v1, model: m}", "sft.wordings=1"]
             + ["ideas.source=endpoint", "ideas.pool_size=500"],

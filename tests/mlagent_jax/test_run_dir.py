@@ -50,7 +50,11 @@ def test_changed_setting_redoes_the_stage_that_reads_it_and_those_after(run_dir:
 
 
 def test_setting_that_no_output_depends_on_redoes_nothing(run_dir: RunDir) -> None:
-    changed = load_config(None, ["executor.slots=1", "server.port=8123", "tasks.heldout=[]"])
+    changed = load_config(
+        None,
+        ["executor.slots=1", "server.port=8123", "tasks.heldout=[]", "expert.budget_tokens=5", "coder.max_concurrent=3"]
+        + ["expert.api_key_env=KEY", "coder.base_url=http://elsewhere/v1"],
+    )
     assert all(run_dir.is_done(stage, changed) for stage in (COLLECT, SFT, PPO))
 
 

@@ -8,7 +8,7 @@ import pytest
 from mlagent_jax.config import ConfigError
 from mlagent_jax.config_file import load_config
 from mlagent_jax.progress import Reporter
-from mlagent_jax.world import prepare
+from mlagent_jax.world import count_episodes, prepare
 
 FILES = {
     "task.yaml": "name: toy\nkind: tabular-regression\nsplit: train\nmetric: mae\ndirection: minimize\n"
@@ -35,3 +35,10 @@ def test_a_best_score_that_is_none_ends_a_run_before_it_begins(tmp_path: Path, m
     said = f"task toy: m_best is {m_best:g}, but its initial script scores 1 .mae, minimize.; state a better m_best"
     with pytest.raises(ConfigError, match=said):
         prepare(config, tmp_path / "data", Path(sys.executable), reporter)
+
+
+def test_there_are_enough_episodes_for_all_requests_of_an_endpoint() -> None:
+    ours = ["expert={kind: endpoint, base_url: http://a/v1, model: m, max_concurrent: 30}", "sft.wordings=1"]
+    assert count_episodes(load_config(None, ours), 2) == 30
+    assert count_episodes(load_config(None, ours), 20) == 40
+    assert count_episodes(load_config(None, ["expert.max_concurrent=30"]), 2) == 4  # nobody is behind it

@@ -5,6 +5,10 @@ import pandas as pd
 import pytest
 
 from rollout.coder import EndpointCoder, RecipeCoder, extract_code, shorten_reason
+from rollout.endpoint import Answer
+from rollout.errors import PromptTooLong
+
+LONGER = "the edited script is longer than the coder can write"
 
 SCRIPT = """\
 from sklearn.linear_model import Ridge
@@ -94,14 +98,16 @@ def test_an_answer_without_code_becomes_the_reason() -> None:
 
 def test_the_endpoint_coder_is_a_coder_over_a_chat_model() -> None:
     class Canned:
-        def __init__(self, answer: str) -> None:
-            self.answer, self.seeds = answer, []
+        def __init__(self, answer: str, end: str = "stop") -> None:
+            self.answer, self.end, self.seeds = answer, end, []
 
-        async def complete(self, messages: list, *, seed: int, temperature: float, max_tokens: int) -> str:
+        async def ask(self, messages: list, *, seed: int, temperature: float, max_tokens: int | None) -> Answer:
             self.seeds.append(seed)
             assert temperature == 0.0
             assert "Use it" in messages[0]["content"]
-            return self.answer
+            if self.end == "too long":
+                raise PromptTooLong("more than 1024 tokens")
+            return Answer(self.answer, self.end)
 
     canned = Canned("```python\nnew = 1\n```")
     coder = EndpointCoder(canned)  # type: ignore[arg-type]
@@ -112,3 +118,15 @@ def test_the_endpoint_coder_is_a_coder_over_a_chat_model() -> None:
     reply = asyncio.run(refusing.edit("old = 1\n", "Use it"))
     assert reply.source is None
     assert reply.reason == "no"
+    assert asyncio.run(coder.edit("old = 1\n", "Use it \ud800")).source == "new = 1\n"
+    # Half a script is no edit, even behind a whole block; a whole one with talk behind it is.
+    for answer, source in (
+        ("```python\nnew = 1\n", None),
+        ("First:\n```\nx = 1\n```\nthen\n```python\nnew = 1\ny", None),
+        ("```python\nnew = 1\n```\nThis chan", "new = 1\n"),
+    ):
+        reply = asyncio.run(EndpointCoder(Canned(answer, "length")).edit("old = 1\n", "Use it"))  # type: ignore[arg-type]
+        assert (reply.source, reply.reason) == (source, "" if source else LONGER)
+    short = EndpointCoder(Canned("", "too long"))  # type: ignore[arg-type]
+    assert asyncio.run(short.edit("old = 1\n", "Use it")).reason == "the script is longer than the coder can read"
+    assert "more than can be read" in asyncio.run(short.describe("a.csv", "Use it\n", "x"))

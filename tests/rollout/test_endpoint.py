@@ -1,120 +1,405 @@
+"""One endpoint over a real wire: what it asks, what it makes of answers and of their want, what it writes down."""
+
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import logging
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 
 from rollout.coder import EndpointCoder
-from rollout.endpoint import ChatEndpoint
-from rollout.errors import CoderError, ExpertError
+from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
+from rollout.endpoint.rate import Rate
+from rollout.endpoint.usage import TokenCounter, Usage
+from rollout.endpoint.wire import MAX_RETRY_AFTER_SECONDS, retry_after
+from rollout.errors import BudgetSpent, CoderError, CorruptRecord, EndpointRefused, ExpertError, PromptTooLong
+from rollout.expert import EndpointExpert
+from tasks.prompt import messages
+from tasks.state import State
 
 ASK = [{"role": "user", "content": "hello"}]
 
 
-@contextmanager
-def serving(*replies: tuple[int, object]) -> Iterator[tuple[str, list[tuple[dict, dict]]]]:
-    """A real HTTP server on this machine that gives these replies in turn, the last one for ever."""
-    requests: list[tuple[dict, dict]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, reply = replies[min(len(requests), len(replies) - 1)]
-            requests.append(({**self.headers, "path": self.path}, body))
-            if status == 0:  # hang up without an answer
-                self.close_connection = True
-                return
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(reply.encode() if isinstance(reply, str) else json.dumps(reply).encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", requests
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def echo(body: dict) -> str:
+    return f"You said: {body['messages'][-1]['content']}"
 
 
-def said(text: object) -> dict:
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
+def whole(message: dict, **rest: object) -> Callable[[dict], dict]:
+    return lambda body: {"choices": [{"message": message, "finish_reason": "stop"}], **rest}
 
 
-def endpoint(url: str, **options: object) -> ChatEndpoint:
-    return ChatEndpoint(base_url=url, model="some-model", error=CoderError, max_wait_seconds=0.01, **options)  # type: ignore[arg-type]
+def endpoint(server, **options: object) -> ChatEndpoint:
+    settings = {"error": CoderError, "max_wait_seconds": 0.01, "timeout_seconds": 5.0} | options
+    return ChatEndpoint(base_url=server.address, model="some-model", **settings)  # type: ignore[arg-type]
 
 
-def test_a_completion_carries_model_seed_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_KEY", "opensesame")
-    with serving((200, said("hi"))) as (url, requests):
-        answer = asyncio.run(endpoint(url, api_key_variable="SOME_KEY").complete(ASK, seed=4, temperature=0.5))  # type: ignore[arg-type]
-    assert answer == "hi"
-    ((headers, body),) = requests
-    assert headers["path"] == "/v1/chat/completions"
-    assert headers["Authorization"] == "Bearer opensesame"
-    assert (body["model"], body["seed"], body["temperature"], body["messages"]) == ("some-model", 4, 0.5, ASK)
+def asking(model: ChatEndpoint, *seeds: int, **options: object) -> list[str]:
+    """Returns the answers to the same question with these seeds, asked together; the endpoint is closed then."""
+
+    async def ask() -> list[str]:
+        async with model:
+            asked = (model.complete(ASK, seed=seed, **options) for seed in seeds)  # type: ignore[arg-type]
+            return await asyncio.gather(*asked)
+
+    return asyncio.run(ask())
 
 
-def test_without_a_key_variable_no_key_is_sent() -> None:
-    with serving((200, said("hi"))) as (url, requests):
-        asyncio.run(endpoint(url).complete(ASK, seed=0))  # type: ignore[arg-type]
-    assert "Authorization" not in requests[0][0]
+def planned(*faults: str) -> Callable[[dict, int], str]:
+    """Returns what does these faults to each question in turn, then none."""
+    return lambda body, number: faults[number] if number < len(faults) else ""
 
 
-def test_an_empty_key_variable_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_completion_carries_model_seed_limit_and_key(chat_server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "opensesame\n")
+    with chat_server(echo).serving() as server:
+        model = endpoint(server, api_key_variable="SOME_KEY", max_response_tokens=99)
+        assert asking(model, 4, temperature=0.5, max_tokens=500) == ["You said: hello"]
+        asking(endpoint(server), 0)
+    first, second = server.asked
+    assert first.headers["Authorization"] == "Bearer opensesame"
+    assert "Authorization" not in second.headers
+    assert first.body == {"model": "some-model", "messages": ASK, "temperature": 0.5, "max_tokens": 99, "seed": 4}
+    assert second.body["max_tokens"] == 4096
+
+
+def test_a_missing_key_and_an_address_that_is_none_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(ValueError, match="SOME_KEY is empty"):
-        endpoint("http://localhost/v1", api_key_variable="SOME_KEY")
-
-
-def test_what_may_pass_is_tried_again() -> None:
-    with serving((429, "slow down"), (503, "busy"), (0, ""), (200, said("at last"))) as (url, requests):
-        assert asyncio.run(endpoint(url).complete(ASK, seed=0)) == "at last"  # type: ignore[arg-type]
-    assert len(requests) == 4
-
-
-def test_what_does_not_pass_is_given_up_with_the_boundary_named() -> None:
-    with serving((500, "broken")) as (url, requests):
-        with pytest.raises(CoderError, match="no answer in 3 attempts: status 500"):
-            asyncio.run(endpoint(url, num_attempts=3).complete(ASK, seed=0))  # type: ignore[arg-type]
-    assert len(requests) == 3
+        ChatEndpoint("http://localhost/v1", "m", CoderError, "SOME_KEY")
+    with pytest.raises(ValueError, match=r"coder.base_url=localhost:8000 is no address"):
+        ChatEndpoint("localhost:8000", "m", CoderError, name="coder")
 
 
 @pytest.mark.parametrize(
-    ("status", "reply", "part"),
+    "fault", ["408", "409", "425", "429", "429 0", "500", "503", "529", "hang", "hang up", "half", "torn", "html"]
+)
+def test_what_may_pass_is_tried_again(chat_server, fault: str) -> None:
+    with chat_server(echo, planned(fault, fault)).serving() as server:
+        model = endpoint(server, timeout_seconds=0.3 if fault == "hang" else 5.0)
+        assert asking(model, 0) == ["You said: hello"]
+    assert len(server.asked) == 3
+    figures = model.figures()
+    assert (figures["answers"], figures["requests"], figures["retries"]) == (1, 3, 2)
+    # What a server may bill although nothing arrived is counted, by our own estimate.
+    assert figures["estimated"] == (0 if fault[0].isdigit() else 2)
+    assert figures["input_tokens"] == server.asked[-1].usage["prompt_tokens"] + (0 if fault[0].isdigit() else 2 * 4)
+
+
+def test_what_does_not_pass_is_given_up_with_the_boundary_named(chat_server) -> None:
+    with chat_server(echo, lambda body, number: "500").serving() as server:
+        with pytest.raises(CoderError, match="no answer in 3 attempts: status 500"):
+            asking(endpoint(server, num_attempts=3), 0)
+    assert len(server.asked) == 3
+    with pytest.raises(ExpertError, match="2 attempts: ConnectError"):  # nobody listens there any more
+        asking(endpoint(server, error=ExpertError, num_attempts=2), 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "remedy"),
     [
-        (401, "bad key", "status 401: bad key"),
-        (200, "<html>", "no chat completion"),
-        (200, {"choices": []}, "no chat completion"),
-        (200, said(None), "without text"),
+        ("401", "bad key opensesame", "check the key in the environment variable SOME_KEY"),
+        ("403", "no", "SOME_KEY"),
+        ("404", "no such model", "expert.base_url, which ends with /v1, and expert.model"),
+        ("301", "", "expert.base_url"),
+        ("400", "unknown field", "check expert.model"),
+        ("402", "", "no credit left"),
+        ("429", "insufficient_quota", "no credit left"),
     ],
 )
-def test_an_answer_that_will_not_get_better_is_not_asked_for_again(status: int, reply: object, part: str) -> None:
-    with serving((status, reply)) as (url, requests):
-        with pytest.raises(CoderError, match=part):
-            asyncio.run(endpoint(url).complete(ASK, seed=0))  # type: ignore[arg-type]
-    assert len(requests) == 1
+def test_what_the_user_must_mend_is_said_at_once(
+    chat_server, monkeypatch: pytest.MonkeyPatch, status: str, said: str, remedy: str
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "opensesame")
+    with chat_server(lambda body: {"error": said}, lambda body, number: status).serving() as server:
+        with pytest.raises(EndpointRefused, match=f"answered status {status}: .*; .*{remedy}") as raised:
+            asking(endpoint(server, api_key_variable="SOME_KEY"), 0)
+    assert len(server.asked) == 1
+    assert isinstance(raised.value, ValueError) and "\n" not in str(raised.value)
+    assert "opensesame" not in str(raised.value)
 
 
-def test_nobody_listening_and_no_answer_in_time_are_the_boundarys_error() -> None:
-    with serving((200, said("hi"))) as (url, _):
-        pass
-    silent = ChatEndpoint(url, "m", ExpertError, num_attempts=2, timeout_seconds=1.0, max_wait_seconds=0.01)
-    with pytest.raises(ExpertError, match="2 attempts: ConnectError"):
-        asyncio.run(silent.complete(ASK, seed=0))  # type: ignore[arg-type]
+def test_a_state_that_no_longer_fits_ends_the_episode_and_no_more(chat_server) -> None:
+    said = {"error": {"code": "context_length_exceeded", "message": "This model's maximum context length is 9"}}
+    with chat_server(lambda body: said, lambda body, number: "400").serving() as server:
+
+        async def act() -> object:
+            async with endpoint(server) as model:
+                with pytest.raises(PromptTooLong):
+                    await model.complete(ASK, seed=0)  # type: ignore[arg-type]
+                return await EndpointExpert(model).act(None, State("problem"), 0)  # type: ignore[arg-type]
+
+        assert asyncio.run(act()) is None
 
 
-def test_a_coder_model_edits_over_the_wire() -> None:
-    with serving((200, said("Here:\n```python\nx = 2\n```\n"))) as (url, requests):
-        reply = asyncio.run(EndpointCoder(endpoint(url)).edit("x = 1\n", "Use two."))
-    assert reply.source == "x = 2\n"
-    assert "Use two." in requests[0][1]["messages"][0]["content"]
+@pytest.mark.parametrize(
+    ("message", "text", "counted"),
+    [
+        ({"content": None}, "", "empty"),
+        ({"content": " \n"}, " \n", "empty"),
+        ({"content": None, "refusal": "I will not."}, "I will not.", "refused"),
+        ({"content": "a \ud800"}, "a ?", "answers"),
+    ],
+)
+def test_an_empty_answer_and_a_refusal_are_the_models_own(chat_server, message: dict, text: str, counted: str) -> None:
+    with chat_server(whole(message)).serving() as server:
+        model = endpoint(server)
+        assert asking(model, 0) == [text]
+    assert len(server.asked) == 1
+    assert model.figures()[counted] == 1
+
+
+def test_an_answer_cut_by_the_limit_is_the_experts_doing_and_counted(chat_server, tmp_path: Path) -> None:
+    with chat_server(lambda body: "word " * 100).serving() as server:
+
+        async def act() -> object:
+            async with endpoint(server, max_response_tokens=20, exchanges=Exchanges(tmp_path)) as model:
+                response = await EndpointExpert(model).act(None, State("problem"), 0)  # type: ignore[arg-type]
+                assert model.figures()["cut"] == 1
+                assert (await model.ask(messages(State("problem")), seed=0)).is_cut  # as it is when it is replayed
+                return response
+
+        assert asyncio.run(act()).text == ("word " * 100).strip()  # type: ignore[attr-defined]
+    assert len(server.asked) == 1
+
+
+def test_requests_share_connections_and_are_no_more_than_allowed_at_a_time(chat_server) -> None:
+    with chat_server(echo, seconds=0.05).serving() as server:
+        asking(endpoint(server, max_concurrent=4), *range(20))
+    assert len({one.connection for one in server.asked}) == 4
+    assert server.peak == 4
+
+
+def test_a_retry_after_holds_all_requests(chat_server) -> None:
+    with chat_server(
+        echo, lambda body, number: "429 1" if body["seed"] == 0 and not number else ""
+    ).serving() as server:
+
+        async def ask() -> None:
+            async with endpoint(server) as model:
+                first = asyncio.create_task(model.complete(ASK, seed=0))  # type: ignore[arg-type]
+                while not server.asked:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                await asyncio.gather(first, *(model.complete(ASK, seed=seed) for seed in (1, 2)))  # type: ignore[arg-type]
+
+        asyncio.run(ask())
+    refused, *later = server.asked
+    assert len(later) == 3 and all(one.at >= refused.at + 0.95 for one in later)
+
+
+def test_retry_after_is_read_in_both_of_its_forms_and_bounded() -> None:
+    assert retry_after("7") == 7.0
+    assert 50 < retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert retry_after(formatdate(time.time() - 60, usegmt=True)) == 0.0
+    assert [retry_after(text) for text in (None, "", "soon", "-3", "nan")] == [0.0] * 5
+    assert retry_after("1e9") == retry_after("inf") == MAX_RETRY_AFTER_SECONDS
+
+
+def worst(server, seconds: float, size: Callable) -> int:
+    """Returns the most that `size` of the requests adds up to within any window."""
+    asked = server.asked
+    return max(sum(size(one) for one in asked if first.at <= one.at < first.at + seconds) for first in asked)
+
+
+def test_the_rates_are_held_at_the_server(chat_server) -> None:
+    with chat_server(echo).serving() as server:
+        asking(endpoint(server, requests_per_minute=6, minute=1.2), *range(12))
+        assert worst(server, 0.9, lambda one: 1) <= 6  # not 1.2: some come late
+        assert len(server.asked) == 12
+        server.asked.clear()
+        # Each may take 4 + 40 tokens, and takes about 20: estimates are corrected, so more than 200 / 44 get through.
+        model = endpoint(server, tokens_per_minute=200, max_response_tokens=40, minute=1.2, max_concurrent=2)
+        asking(model, *range(20))
+        most = worst(server, 0.9, lambda one: one.usage["prompt_tokens"] + one.usage["completion_tokens"])
+        assert 100 < most <= 200
+        assert worst(server, 0.9, lambda one: 1) > 4
+
+
+def test_more_than_the_whole_rate_is_let_through_alone() -> None:
+    async def take() -> float:
+        rate, began = Rate(10, 0.2), time.monotonic()
+        await rate.take(50)
+        await rate.take(1)
+        return time.monotonic() - began
+
+    assert asyncio.run(take()) >= 0.2
+
+
+def test_what_was_answered_is_asked_once_even_at_the_same_time_and_after_a_restart(chat_server, tmp_path: Path) -> None:
+    with chat_server(echo, seconds=0.1).serving() as server:
+        first = endpoint(server, exchanges=Exchanges(tmp_path))
+        assert asking(first, 1, 1, 2) == ["You said: hello"] * 3
+        assert len(server.asked) == 2 and first.figures()["replayed"] == 1
+        again = endpoint(server, exchanges=Exchanges(tmp_path))
+        asking(again, 1, 2, 3)
+        assert [one.body["seed"] for one in server.asked][2:] == [3]
+        assert again.figures()["replayed"] == 2
+        asking(endpoint(server, exchanges=Exchanges(tmp_path)), 1, temperature=0.5)  # another question
+        assert len(server.asked) == 4
+    lines = [json.loads(line) for line in (tmp_path / "part-00000.jsonl").read_text().splitlines()]
+    assert [line["request"]["seed"] for line in lines] == [*sorted(line["request"]["seed"] for line in lines[:2]), 3, 1]
+    assert lines[0]["request"] == server.asked[0].body
+    assert lines[0]["answer"] == "You said: hello" and lines[0]["usage"] == server.asked[0].usage
+    assert lines[0]["attempts"] == 1 and 0.1 <= lines[0]["seconds"] < 5
+    assert again.figures()["input_tokens"] == sum(one.usage["prompt_tokens"] for one in server.asked[:3])
+
+
+def test_a_caller_that_goes_leaves_its_request_to_be_recorded(chat_server, tmp_path: Path) -> None:
+    with chat_server(echo, seconds=0.3).serving() as server:
+
+        async def leave() -> None:
+            async with endpoint(server, exchanges=Exchanges(tmp_path), max_concurrent=1) as model:
+                tasks = [asyncio.create_task(model.complete(ASK, seed=seed)) for seed in (0, 1)]  # type: ignore[arg-type]
+                while not server.asked:
+                    await asyncio.sleep(0.01)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run(leave())
+    assert len(server.asked) == 1  # the second had not been sent
+    assert Exchanges(tmp_path).totals.answers == 1
+
+
+def test_a_torn_journal_loses_its_last_line_alone(tmp_path: Path) -> None:
+    keys = [f"{number:064x}" for number in range(3)]
+    counts = {"answered": True, "end": "stop", "empty": 0, "attempts": 1, "input": 5, "cached": 1, "output": 2}
+    exchanges = Exchanges(tmp_path)
+    for key in keys:
+        body = {"request": {"messages": [',"request":']}, "answer": f'to {key} ,"request":'}
+        exchanges.add(key, counts | {"estimated": 0}, body)
+    exchanges.close()
+    path = tmp_path / "part-00000.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-7])
+    torn = Exchanges(tmp_path)
+    assert torn.totals.usage == Usage(10, 2, 4) and torn.totals.answers == 2
+    assert torn.find(keys[2]) is None
+    torn.add(keys[2], counts | {"estimated": 0}, {"request": {}, "answer": "anew"})
+    torn.close()
+    whole = Exchanges(tmp_path)
+    found = [whole.find(key) for key in keys]
+    assert [one["answer"] for one in found if one] == [f'to {key} ,"request":' for key in keys[:2]] + ["anew"]
+    whole.close()
+    path.write_bytes(content.replace(b'"input":5', b'"input":x', 1))
+    with pytest.raises(CorruptRecord, match="part-00000.jsonl line 1 is not an exchange"):
+        Exchanges(tmp_path)
+    path.write_bytes(content.replace(b'"answer":"to', b'"answer":"to"', 1))
+    changed = Exchanges(tmp_path)
+    with pytest.raises(CorruptRecord, match="at byte 0 does not have the exchange"):
+        changed.find(keys[0])
+    changed.close()
+
+
+def test_the_journal_is_cut_into_files_that_go_on_from_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout.endpoint.exchanges.PART_BYTES", 1000)
+    counts = {"answered": True, "end": "stop", "empty": 0, "attempts": 1, "input": 5, "cached": 1, "output": 2}
+    keys = [f"{number:064x}" for number in range(20)]
+    for start in (0, 10):
+        exchanges = Exchanges(tmp_path)
+        for key in keys[start : start + 10]:
+            exchanges.add(key, counts | {"estimated": 0}, {"request": {}, "answer": key * 2})
+        exchanges.close()
+    assert len(list(tmp_path.iterdir())) > 4
+    again = Exchanges(tmp_path)
+    assert again.totals.answers == 20
+    assert all((found := again.find(key)) and found["answer"] == key * 2 for key in keys)
+    again.close()
+
+
+@pytest.mark.parametrize("fault", ["no usage", "negative", "absurd", "text"])
+def test_token_counts_that_cannot_be_true_are_estimated_said_and_counted(
+    chat_server, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with chat_server(echo, lambda body, number: fault if body["seed"] else "").serving() as server:
+        model = endpoint(server)
+        with caplog.at_level(logging.WARNING):
+            asking(model, 0, 1, 2)
+    assert model.figures()["estimated"] == 2
+    assert sum("cannot be right" in record.message for record in caplog.records) == 1
+    usage = model.exchanges.totals.usage
+    assert 0.5 * server.tokens() < usage.tokens < 2 * server.tokens()
+    assert 0 <= usage.cached <= usage.input
+
+
+def test_an_estimate_learns_from_the_server_and_bounds_are_kept() -> None:
+    counter = TokenCounter()
+    text = "x" * 30_000
+    assert counter.estimate(text) == 10_000
+    for _ in range(50):
+        read = counter.read(text, "y" * 300, {"prompt_tokens": 6000, "completion_tokens": 60}, 100)
+        assert read == Usage(6000, 0, 60)
+    assert counter.estimate(text) == pytest.approx(6000, rel=0.02)
+    usages = [
+        {"prompt_tokens": 5999.5, "completion_tokens": 60},
+        {"prompt_tokens": True, "completion_tokens": 60},
+        {"prompt_tokens": float("nan"), "completion_tokens": 60},
+        {"prompt_tokens": 3, "completion_tokens": 60},
+        {"prompt_tokens": 6000, "completion_tokens": 0},
+        {"prompt_tokens": 6000, "completion_tokens": 60, "prompt_tokens_details": {"cached_tokens": 6001}},
+        [1],
+    ]
+    for said in usages:
+        read = counter.read(text, "y" * 300, said, 100)
+        assert read.estimated and read.cached == 0
+        assert read.input == pytest.approx(6000, rel=0.02) and read.output == pytest.approx(60, abs=2)
+
+
+def test_a_budget_is_never_exceeded_and_what_is_left_of_it_is_used(chat_server, tmp_path: Path) -> None:
+    with chat_server(echo, seconds=0.02).serving() as server:
+
+        async def spend(budget: Budget) -> tuple[int, str]:
+            exchanges = Exchanges(tmp_path)
+            async with endpoint(
+                server, budget=budget, exchanges=exchanges, max_response_tokens=50, name="coder"
+            ) as model:
+                asked = (model.complete(ASK, seed=seed) for seed in range(40))  # type: ignore[arg-type]
+                found = await asyncio.gather(*asked, return_exceptions=True)
+            errors = [one for one in found if isinstance(one, Exception)]
+            assert all(type(one) is BudgetSpent for one in errors)
+            return len(errors), str(errors[-1]) if errors else ""
+
+        num_refused, said = asyncio.run(spend(Budget(max_tokens=400)))
+        assert 345 < server.tokens() <= 400  # the next may take 50 and its prompt
+        assert 0 < num_refused < 40 and len(server.asked) == 40 - num_refused
+        assert "coder.budget_tokens=400 is spent: " in said and "raise coder.budget_tokens" in said
+        assert asyncio.run(spend(Budget(max_tokens=400)))[0] == num_refused  # of the run, not of the process
+        assert len(server.asked) == 40 - num_refused
+
+        prices = Prices(input=1.0, cached=0.1, output=10.0)
+        refused, said = asyncio.run(spend(Budget(max_dollars=0.002, prices=prices)))
+        assert 0 < refused < num_refused and "coder.budget_dollars=0.002 is spent" in said
+        usages = [one.usage for one in server.asked]
+        cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+        assert sum(cached) > 0
+        fresh = sum(usage["prompt_tokens"] for usage in usages) - sum(cached)
+        paid = (fresh + 0.1 * sum(cached) + 10 * sum(usage["completion_tokens"] for usage in usages)) / 1e6
+        assert 0.0014 < paid <= 0.002
+        model = endpoint(server, budget=Budget(prices=prices), exchanges=Exchanges(tmp_path))
+        assert model.figures()["dollars"] == pytest.approx(paid, abs=1e-6)
+        assert asyncio.run(spend(Budget()))[0] == 0
+        assert len(server.asked) == 40
+
+
+def test_a_state_is_asked_of_as_an_exact_prefix_of_every_later_one() -> None:
+    state = State("problem")
+    for number in range(4):
+        later = state.then(f"response {number}", f"feedback {number}")
+        assert messages(later)[: len(messages(state))] == messages(state)
+        state = later
+
+
+def test_a_coder_model_edits_over_the_wire(chat_server) -> None:
+    with chat_server(lambda body: "Here:\n```python\nx = 2\n```\n").serving() as server:
+
+        async def edit() -> object:
+            async with endpoint(server) as model:
+                return await EndpointCoder(model).edit("x = 1\n", "Use two.")
+
+        assert asyncio.run(edit()).source == "x = 2\n"  # type: ignore[attr-defined]
+    assert "Use two." in server.asked[0].body["messages"][0]["content"]

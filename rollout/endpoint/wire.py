@@ -1,0 +1,177 @@
+"""One request to a chat endpoint, and what an answer, or none, means."""
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from rollout.errors import EndpointRefused, PromptTooLong
+from rollout.observation import storable
+
+CONNECT_SECONDS = 15.0
+MAX_RETRY_AFTER_SECONDS = 300.0  # longer than a server's minute; who says more is asked again all the same
+SHOWN = 200  # characters of a server's words in an error
+PASSING = frozenset({408, 409, 425, 429})  # with all from 500 on: statuses that another attempt may cure
+NO_CREDIT = re.compile(r"insufficient_quota|exceeded your current quota", re.IGNORECASE)  # said with a 429, too
+TOO_LONG = re.compile(
+    r"context_length_exceeded|context (length|window|size)|maximum context|max_model_len|(prompt|input) is too long",
+    re.IGNORECASE,
+)
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
+
+
+class Transient(Exception):
+    """A failure that trying again may cure.
+
+    Attributes:
+        retry_after: seconds that the server wants to be left alone.
+        maybe_paid: whether the server may have written an answer all the same.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float = 0.0, maybe_paid: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after, self.maybe_paid = retry_after, maybe_paid
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered.
+
+    Attributes:
+        text: the answer; of a refusal, its words; `` where there is none.
+        end: the server's reason to end, such as `stop` or `length` (cut at the limit); `refusal` is ours.
+        usage: what the server says of tokens, whatever that is.
+    """
+
+    text: str
+    end: str
+    usage: object
+
+
+class Wire:
+    """The connections to one endpoint, kept open between requests."""
+
+    def __init__(self, base_url: str, settings: str, key_variable: str, seconds: float, num_connections: int) -> None:
+        """Takes what a request needs; nothing is opened before the first one.
+
+        Args:
+            base_url: up to and with `/v1`.
+            settings: section of the configuration that errors name, such as `expert`.
+            key_variable: environment variable with the key, `` for none.
+            seconds: of one request, from the connection to the last byte.
+            num_connections: open at one time.
+
+        Raises:
+            ValueError: where the address is none, or the key is missing.
+        """
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"{settings}.base_url={base_url} is no address; expected one such as http://HOST:8000/v1")
+        self._key = os.environ.get(key_variable, "").strip() if key_variable else ""
+        if key_variable and not self._key:
+            raise ValueError(
+                f"the endpoint {base_url} needs a key: environment variable {key_variable} is empty; "
+                "set it, or name another in the configuration"
+            )
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._settings, self._key_variable = settings, key_variable
+        self._seconds, self._num_connections = seconds, num_connections
+        self._client: httpx.AsyncClient | None = None
+
+    async def send(self, body: Mapping[str, Any]) -> Reply:
+        """Returns the answer to one chat completion.
+
+        Raises:
+            Transient: where another attempt may bring one.
+            PromptTooLong: where prompt and answer do not fit the model's context.
+            EndpointRefused: where the user must put something right.
+        """
+        if self._client is None:
+            limits = httpx.Limits(max_connections=self._num_connections)
+            timeout = httpx.Timeout(self._seconds, connect=min(CONNECT_SECONDS, self._seconds))
+            self._client = httpx.AsyncClient(timeout=timeout, limits=limits)
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        try:
+            # httpx's own limits are for each read: a server that sends a byte now and then would never end.
+            async with asyncio.timeout(self._seconds):
+                response = await self._client.post(self._url, content=json.dumps(body).encode(), headers=headers)
+        except TimeoutError:
+            raise Transient(f"no answer within {self._seconds:g} s", maybe_paid=True) from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            reason = f"{type(error).__name__} {error}".strip()
+            raise Transient(reason, maybe_paid=not isinstance(error, UNSENT)) from None
+        if response.status_code == httpx.codes.OK:
+            return self._read(response)
+        raise self._failure(response)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    def _read(self, response: httpx.Response) -> Reply:
+        try:
+            reply = response.json()
+            choice = reply["choices"][0]
+            message = choice["message"]
+            text, refusal = message.get("content"), message.get("refusal")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            # A proxy's page, half an answer, or the server's apology: with status 200 it may have been paid for.
+            raise Transient(f"no chat completion, but {self._shown(response)}", maybe_paid=True) from None
+        end = choice.get("finish_reason")
+        if not text and isinstance(refusal, str) and refusal:
+            return Reply(storable(refusal), "refusal", reply.get("usage"))
+        text = text if isinstance(text, str) else ""
+        return Reply(storable(text), storable(end) if isinstance(end, str) else "unknown", reply.get("usage"))
+
+    def _failure(self, response: httpx.Response) -> Exception:
+        """Returns what an answer with another status than 200 is raised as."""
+        status, said = response.status_code, self._shown(response)
+        no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT.search(response.text) is not None
+        if (status in PASSING or status >= 500) and not no_credit:
+            pause = retry_after(response.headers.get("Retry-After"))
+            return Transient(f"status {status}: {said}", retry_after=pause)
+        if status in (400, 413, 422) and (status == 413 or TOO_LONG.search(response.text)):
+            return PromptTooLong(f"{self._url} answered status {status}: {said}")
+        if no_credit:
+            remedy = "the account has no credit left; pay or raise its limit, and run the same command to go on"
+        elif status in (401, 403):
+            remedy = (
+                f"check the key in the environment variable {self._key_variable}, and what it may use"
+                if self._key
+                else f"it wants a key; name its environment variable by {self._settings}.api_key_env"
+            )
+        elif status == 404 or 300 <= status < 400:
+            remedy = f"check {self._settings}.base_url, which ends with /v1, and {self._settings}.model"
+        else:
+            remedy = f"check {self._settings}.model and {self._settings}.max_response_tokens"
+        return EndpointRefused(f"{self._url} answered status {status}: {said}; {remedy}")
+
+    def _shown(self, response: httpx.Response) -> str:
+        """Returns the beginning of what a server said, on one line; some repeat the key they were given."""
+        words = " ".join(response.text[: 10 * SHOWN].split())
+        words = words.replace(self._key, "(the key)") if self._key else words
+        return words[:SHOWN] or "nothing"
+
+
+def retry_after(header: str | None) -> float:
+    """Returns the seconds of a Retry-After header, given as a number or a date; 0 where it is missing or neither."""
+    if header is None:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else 0.0
