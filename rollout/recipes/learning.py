@@ -142,14 +142,6 @@ def _exhaustive(script: Script) -> None:
     _search(script, f"{grid}, cv=20")
 
 
-def _gpu(script: Script) -> None:
-    set_parameter(script, "device", "cuda")
-
-
-def _normalize(script: Script) -> None:
-    set_parameter(script, "normalize", True)
-
-
 def _seed(script: Script) -> None:
     def next_number(node: cst.CSTNode) -> cst.CSTNode:
         assert isinstance(node, cst.Arg | cst.Assign) and isinstance(node.value, cst.Integer)
@@ -346,34 +338,6 @@ RECIPES = (
         ),
         (r"(full|exhaustive|large) (grid )?search", r"grid search", r"search all( values)?"),
         _exhaustive,
-    ),
-    Recipe(
-        "gpu",
-        "Learning",
-        "crash",
-        ALL,
-        (
-            "Train on the GPU.",
-            "Use the GPU.",
-            "Run the model on the GPU.",
-            "Train the model on the GPU.",
-        ),
-        (r"gpus?", r"cuda"),
-        _gpu,
-    ),
-    Recipe(
-        "normalize_argument",
-        "Learning",
-        "crash",
-        ALL,
-        (
-            "Add the normalize argument.",
-            "Use the normalize argument.",
-            "Train with the normalize argument.",
-            "Add the normalize argument to the model.",
-        ),
-        (r"normali[sz]e (argument|option)", r"normalize=true"),
-        _normalize,
     ),
     Recipe(
         "new_seed",

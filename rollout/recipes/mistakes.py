@@ -4,6 +4,7 @@ import libcst as cst
 
 from rollout.recipes.data import unfilled
 from rollout.recipes.frame import identifier, require_follows, table_code
+from rollout.recipes.learning import set_parameter
 from rollout.recipes.models import ENSEMBLE, use
 from rollout.recipes.nodes import Cannot, code_of
 from rollout.recipes.recipe import ALL, NUMERIC, TABULAR, Recipe
@@ -40,6 +41,14 @@ def _id_feature(script: Script) -> None:
     if not name[1:-1].isidentifier():
         raise Cannot(f"{name} does not become a column")
     script.assign("X", f"{code_of(features)}.assign({name[1:-1]}=train[{name}])")
+
+
+def _gpu(script: Script) -> None:
+    set_parameter(script, "device", "cuda")
+
+
+def _normalize(script: Script) -> None:
+    set_parameter(script, "normalize", True)
 
 
 def _huge_forest(script: Script) -> None:
@@ -111,5 +120,33 @@ RECIPES = (
         (r"huge (random )?forest", r"thousands? of trees"),
         _huge_forest,
         gives="trees",
+    ),
+    Recipe(
+        "gpu",
+        "Learning",
+        "crash",
+        ALL,
+        (
+            "Train on the GPU.",
+            "Use the GPU.",
+            "Run the model on the GPU.",
+            "Train the model on the GPU.",
+        ),
+        (r"gpus?", r"cuda"),
+        _gpu,
+    ),
+    Recipe(
+        "normalize_argument",
+        "Learning",
+        "crash",
+        ALL,
+        (
+            "Add the normalize argument.",
+            "Use the normalize argument.",
+            "Train with the normalize argument.",
+            "Add the normalize argument to the model.",
+        ),
+        (r"normali[sz]e (argument|option)", r"normalize=true"),
+        _normalize,
     ),
 )
