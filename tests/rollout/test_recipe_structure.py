@@ -225,7 +225,8 @@ def test_notes_at_the_ends_of_lines_and_between_them_survive_every_edit(
     ("source", "name", "part"),
     [
         ("model = make_pipeline(Ridge(5.0))\n", "weaker_regularisation", "no names"),
-        ("model = make_pipeline(Ridge(**options))\n", "weaker_regularisation", "not written out"),
+        ("model = make_pipeline(Ridge(**options))\n", "weaker_regularisation", "no names"),
+        ("model = make_pipeline(CountVectorizer(**options), Ridge())\n", "bigrams", "not written out"),
         ("model = make_pipeline(lm.Ridge(alpha=1.0))\n", "random_forest", "not known"),
         ('model = make_pipeline("passthrough", Ridge())\n', "standardize", "not all constructors"),
         ("model = other = make_pipeline(Ridge())\n", "standardize", "no line"),
