@@ -25,11 +25,19 @@ def table_code(script: Script) -> str:
     if not script.imports("pandas", "pd"):
         raise Cannot("the script does not import pandas as pd")
     features = script.expression("X")
-    if root_name(features) != "train" or root_name(script.expression("X_test")) != "test":
+    if _origin(features) != "train" or _origin(script.expression("X_test")) != "test":
         raise Cannot("X and X_test are not made from the tables train and test")
     for call in m.findall(features, m.Call(func=m.Attribute(m.Name("train"), m.Name("drop")))):
         return code_of(call)
     return f"train.drop(columns=[{identifier(script)}, {_target(script)}])"
+
+
+def _origin(node: Node) -> str:
+    """Returns the name of the table that columns are made from."""
+    for call in m.findall(node, m.Call(m.Attribute(m.Name("pd"), m.Name("get_dummies")), [m.Arg(), m.ZeroOrMore()])):
+        assert isinstance(call, cst.Call)
+        return root_name(call.args[0].value)
+    return root_name(node)
 
 
 def _column(table: str) -> m.Subscript:

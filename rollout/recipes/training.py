@@ -53,7 +53,7 @@ def _threshold(script: Script) -> None:
         raise Cannot("the model predicts numbers, there is no threshold")
     if not script.holds(m.Call(func=m.Name("f1_score"))):
         raise Cannot("the metric does not depend on a threshold")
-    if script.holds(m.Arg(keyword=m.Name("average"))):
+    if script.holds(m.Arg(keyword=m.Name("average"), value=~m.SimpleString('"binary"'))):
         raise Cannot("there are more than two classes")
     _wrap(script, "sklearn.model_selection", "TunedThresholdClassifierCV", 'scoring="f1", cv=3, random_state=0')
 

@@ -45,7 +45,10 @@ TEXT = (
 )
 
 
+FEW = NUMERIC.replace('train.drop(columns=["id", "target"]).select_dtypes("number")', 'train[["a", "b"]]')
 F1 = NUMERIC.replace("accuracy_score", "f1_score")
+MODELS = ("random_forest", "gradient_boosting", "neural_network", "blend")
+SOURCES = [REGRESSION, NUMERIC, TEXT, FEW, F1, *(apply(NUMERIC, [model]) for model in MODELS)]
 # What goes a step further each time it is asked for.
 REPEATABLE = frozenset(
     """weaker_regularisation stronger_regularisation more_iterations more_trees deeper_trees lower_learning_rate
@@ -122,9 +125,7 @@ def test_a_file_name_asks_for_nothing() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_edits_some_script_into_valid_python_or_says_why_not(name: str) -> None:
     applied = 0
-    sources = [NUMERIC, REGRESSION, TEXT, apply(NUMERIC, ["random_forest"]), apply(NUMERIC, ["gradient_boosting"])]
-    sources += [apply(NUMERIC, [first]) for first in ("neural_network", "blend")]
-    for source in sources:
+    for source in SOURCES:
         try:
             edited = apply(source, [name])
         except Cannot as reason:
@@ -142,7 +143,7 @@ def test_a_recipe_edits_some_script_into_valid_python_or_says_why_not(name: str)
 
 @pytest.mark.parametrize("name", IDEMPOTENT)
 def test_a_recipe_applied_twice_has_nothing_to_change(name: str) -> None:
-    source = next(s for s in (REGRESSION, NUMERIC, TEXT, F1) if fits(s, name))
+    source = next(source for source in SOURCES if fits(source, name))
     with pytest.raises(Cannot):
         apply(apply(source, [name]), [name])
 
@@ -273,6 +274,7 @@ def test_copies_of_images_are_learnt_from_and_not_validated_on() -> None:
 
 def test_a_threshold_is_tuned_where_the_metric_has_one() -> None:
     assert "TunedThresholdClassifierCV(LogisticRegression(" in model_line(apply(F1, ["threshold"]))
+    assert fits(F1.replace("X_val))", 'X_val), average="binary")'), "threshold")
     for source in (NUMERIC, F1.replace("X_val))", 'X_val), average="macro")')):
         with pytest.raises(Cannot):
             apply(source, ["threshold"])
