@@ -87,12 +87,15 @@ def relist(call: cst.Call, arguments: Sequence[cst.Arg]) -> cst.Call:
     end = old[-1] if old else cst.Arg(cst.Name("_"))  # how the list was closed
     new: list[cst.Arg] = []
     for index, argument in enumerate(arguments):
-        last, was_last = index == len(arguments) - 1, bool(old) and argument.comma is end.comma
+        last = index == len(arguments) - 1
+        was_last = argument.comma is end.comma and argument.whitespace_after_arg is end.whitespace_after_arg
         if last and not was_last:
-            comma = end.comma
-            if isinstance(comma, cst.Comma):
-                comma = comma.with_changes(whitespace_after=_bare(comma.whitespace_after))
-            argument = argument.with_changes(comma=comma, whitespace_after_arg=_bare(end.whitespace_after_arg))
+            own = argument.comma.whitespace_after if isinstance(argument.comma, cst.Comma) else NOTHING
+            if isinstance(comma := end.comma, cst.Comma):
+                comma = comma.with_changes(whitespace_after=_joined(own, _bare(comma.whitespace_after)))
+                own = NOTHING
+            closing = _joined(own, _bare(end.whitespace_after_arg))
+            argument = argument.with_changes(comma=comma, whitespace_after_arg=closing)
         elif not last and (was_last or not isinstance(argument.comma, cst.Comma)):
             after = argument.comma.whitespace_after if isinstance(argument.comma, cst.Comma) else NOTHING
             if isinstance(argument.whitespace_after_arg, cst.ParenthesizedWhitespace):
@@ -113,8 +116,8 @@ def _bare(space: cst.BaseParenthesizableWhitespace) -> cst.BaseParenthesizableWh
 def _joined(
     kept: cst.BaseParenthesizableWhitespace, gap: cst.BaseParenthesizableWhitespace
 ) -> cst.BaseParenthesizableWhitespace:
-    """Returns the comments of `kept`, then the line that `gap` begins."""
-    if not isinstance(kept, cst.ParenthesizedWhitespace):
+    """Returns the comments of `kept`, if any, then the line that `gap` begins."""
+    if not isinstance(kept, cst.ParenthesizedWhitespace) or "#" not in code_of(kept):
         return gap
     if isinstance(gap, cst.ParenthesizedWhitespace):
         return kept.with_changes(indent=gap.indent, last_line=gap.last_line)
