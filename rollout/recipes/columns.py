@@ -89,7 +89,7 @@ RECIPES = (
     Recipe(
         "skewed_columns",
         "Data",
-        "good",
+        "harmless",
         TABULAR,
         (
             "Use PowerTransformer.",

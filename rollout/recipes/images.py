@@ -59,7 +59,7 @@ RECIPES = (
     Recipe(
         "edges",
         "Data",
-        "good",
+        "harmless",
         IMAGES,
         (
             "Add differences of pixels.",
@@ -73,7 +73,7 @@ RECIPES = (
     Recipe(
         "shifted_copies",
         "Data",
-        "good",
+        "harmless",
         ("image-classification",),
         (
             "Add shifted copies of the images.",
