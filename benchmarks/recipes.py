@@ -4,7 +4,7 @@
     python -m benchmarks.recipes DATA [NAME ...] [--out benchmarks/results/recipes] [--work runs/recipes] [--slots 2]
 
 Run it on an idle machine: limits are wall clock. Results are kept in the work folder, so a second run only does what
-is missing or was stopped by a limit.
+is missing or was stopped by a limit. It writes recipes.json and recipes.md into OUT.
 
 An effect is the reward (version 2) of the edit: the change of the hidden score in units of m_best - m_init, -1 for an
 error, 0 for a limit. Their mean over the recipes meant for the kind of task is the reward of a uniformly random
@@ -12,13 +12,16 @@ recipe: where it is far below 0, never editing is hard to beat, so it belongs be
 """
 
 import argparse
-import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
+from benchmarks.figures import machine, write_results
+from benchmarks.figures import table as markdown
 from rollout.background import Background, gather
 from rollout.coder import RecipeCoder
 from rollout.executor import Options, open_executor
@@ -27,7 +30,7 @@ from rollout.recipes import RECIPES, Cannot, apply
 from rollout.step import Environment, StepResult
 from rollout.types import Snapshot
 from rollout.wording import word
-from rollout.workspace import BlobStore, write_atomically
+from rollout.workspace import BlobStore
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.feedback import Outcome
 from tasks.naming import Names
@@ -46,12 +49,16 @@ MARKS = {Outcome.ERROR: "error", Outcome.CORNER: "limit"}
 
 @dataclass(frozen=True)
 class Effect:
-    """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds."""
+    """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds.
+
+    `refused` says of an error that the coder made no edit, so that nothing ran.
+    """
 
     outcome: Outcome
     reward: float
     looks_better: bool
     seconds: float
+    refused: bool
 
 
 async def measure(environment: Environment, instance: Instance, before: Snapshot, recipe: str) -> Effect:
@@ -62,7 +69,8 @@ async def measure(environment: Environment, instance: Instance, before: Snapshot
     result = await environment.step(instance, before, response)
     looks_better = result.after.best_script != before.best_script
     value = reward(instance.task, result.feedback, before.metric)
-    return Effect(result.feedback.outcome, value, looks_better, result.seconds)
+    refused = "the edit could not be made" in result.feedback.text
+    return Effect(result.feedback.outcome, value, looks_better, result.seconds, refused)
 
 
 async def improve(environment: Environment, instance: Instance) -> Snapshot:
@@ -110,13 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="without suffix")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="folder of what comes out")
     parser.add_argument("--work", type=Path, default=Path("runs/recipes"), help="folder of recorded results")
     parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
     options = parser.parse_args(argv)
     try:
         tasks = [load(name, options.data) for name in options.names or (*names("train"), *names("heldout"))]
-        record: dict[str, dict[str, object]] = {}
+        record: dict[str, dict[str, Any]] = {}
         store = BlobStore(options.work / "blobs")
         opening = open_executor(Options(slots=options.slots), store, options.work / "records")
         with opening as opened, Background() as background:
@@ -136,9 +144,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"benchmarks/recipes.py: {error}", file=sys.stderr)
         return 2
-    write_atomically(options.out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(options.out.with_suffix(".md"), table(record).encode())
+    kinds = by_kind(record)
+    write_results(options.out, "recipes", {"machine": machine(), "kinds": kinds, "tasks": record}, words(kinds, record))
     return 0
+
+
+def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns what each recipe did to the initial scripts of each kind: recipe -> kind -> means over the tasks.
+
+    `gain` is the mean of the edits that ran, in units of m_best - m_init; `ran`, `refused`, `crashed` and `stopped` are
+    numbers of tasks. Without an edit that ran there is no `gain`.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in RECIPES:
+        found[name] = {}
+        for kind in sorted({entry["kind"] for entry in record.values()}):
+            effects = [
+                entry["effects"]["initial"][name]
+                for entry in record.values()
+                if entry["kind"] == kind and name in entry["effects"]["initial"]
+            ]
+            if not effects:
+                continue
+            gains = [effect["reward"] for effect in effects if effect["outcome"] is Outcome.EDIT]
+            errors = [effect["refused"] for effect in effects if effect["outcome"] is Outcome.ERROR]
+            numbers = {
+                "ran": len(gains),
+                "refused": sum(errors),
+                "crashed": len(errors) - sum(errors),
+                "stopped": sum(effect["outcome"] is Outcome.CORNER for effect in effects),
+            }
+            found[name][kind] = numbers | ({"gain": round(mean(gains), 4)} if gains else {})
+    return found
 
 
 def means(effects: Sequence[Effect]) -> dict[str, float]:
@@ -159,15 +196,44 @@ def means(effects: Sequence[Effect]) -> dict[str, float]:
     }
 
 
-def table(record: dict[str, dict[str, object]]) -> str:
-    """Returns the effects as Markdown: a row a recipe, a column a task, `initial / improved`."""
+def words(kinds: Mapping[str, Mapping[str, Mapping[str, float]]], record: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the effects as Markdown: by recipe and kind of task, and by recipe and task."""
+    columns = sorted({entry["kind"] for entry in record.values()})
+    rows: list[list[object]] = [["recipe", "axis", "expected", *columns]]
+    for name, recipe in RECIPES.items():
+        rows.append([name, recipe.axis, recipe.effect, *(_summary(kinds[name].get(kind)) for kind in columns)])
+    return "\n".join(
+        [
+            "# Effect of each recipe, in units of m_best - m_init",
+            "",
+            "The mean over the tasks of a kind of what the hidden score gained by one edit of the initial script; then",
+            "on how many tasks it was refused, crashed or was stopped by a limit, if on any. An empty cell is a recipe",
+            "not meant for this kind. Made by `python -m benchmarks.recipes DATA`; the JSON file has all figures.",
+            "",
+            markdown(rows),
+            "",
+            "## By task",
+            "",
+            "`initial / improved`: on the task's initial script, and on an improved one ("
+            + ", ".join(IMPROVEMENTS)
+            + ").",
+            "`error` is rewarded -1, `limit` 0.",
+            "",
+            *_by_task(record),
+        ]
+    )
+
+
+def _summary(numbers: Mapping[str, float] | None) -> str:
+    if numbers is None:
+        return ""
+    gain = f"{numbers['gain']:+.2f}" if "gain" in numbers else "–"
+    failed = [f"{numbers[key]} {key}" for key in ("refused", "crashed", "stopped") if numbers[key]]
+    return f"{gain} ({', '.join(failed)})" if failed else gain
+
+
+def _by_task(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = [
-        "# Effect of each recipe, in units of m_best - m_init",
-        "",
-        "`initial / improved`: on the task's initial script, and on an improved one (" + ", ".join(IMPROVEMENTS) + ").",
-        "`error` is rewarded -1, `limit` 0; `.` is a recipe not meant for this kind of task. Made by",
-        "`python -m benchmarks.recipes DATA`; the figures with their seconds are in the JSON file beside this one.",
-        "",
         "| | " + " | ".join(record) + " |",
         "|---" * (len(record) + 1) + "|",
         "| split | " + " | ".join(str(entry["split"]) for entry in record.values()) + " |",
@@ -181,22 +247,22 @@ def table(record: dict[str, dict[str, object]]) -> str:
         ("share stopped by a limit", "limit_share"),
         ("share whose own score misleads", "misleading_share"),
     ):
-        cells = [" / ".join(f"{entry['means'][base][key]:.2f}" for base in BASES) for entry in record.values()]  # type: ignore[index]
+        cells = [" / ".join(f"{entry['means'][base][key]:.2f}" for base in BASES) for entry in record.values()]
         lines.append(f"| **{label}** | " + " | ".join(cells) + " |")
     for name in RECIPES:
         cells = []
         for entry in record.values():
             effects = entry["effects"]
-            cells.append(" / ".join(_cell(effects[base].get(name)) for base in BASES))  # type: ignore[index]
+            cells.append(" / ".join(_cell(effects[base].get(name)) for base in BASES))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _cell(effect: dict[str, object] | None) -> str:
+def _cell(effect: Mapping[str, Any] | None) -> str:
     if effect is None:
         return "."
     outcome = effect["outcome"]
-    return MARKS[outcome] if outcome in MARKS else f"{effect['reward']:+.2f}"  # type: ignore[index]
+    return MARKS[outcome] if outcome in MARKS else f"{effect['reward']:+.2f}"
 
 
 if __name__ == "__main__":

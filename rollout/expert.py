@@ -19,6 +19,7 @@ from tasks.task import Instance
 
 STATUS_LINE = re.compile(r"^Best so far: (\S+) (\S+)$", re.MULTILINE)
 IDEA = re.compile(r"\(\d\) (.*?)(?=\s*\(\d\) |$)")
+WORD_COLUMNS = re.compile(r"\d+ number columns, (\d+) word columns")
 DATA_FILE = re.compile(r"[\w.-]+\.csv")
 IDEAS_LINE = "Try these ideas in your first step: "
 
@@ -34,6 +35,9 @@ SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.005, 0.015, 0.015, 0.02
 # weighs that tunes the family of model it has.
 EFFECT_WEIGHTS = {"good": 3.0, "harmless": 1.0, "harmful": 0.5}
 TUNE_WEIGHT = 3.0
+# What the description of a table says -> the recipes for it: more likely where it is so, unlikely where it is not.
+SUITS = {"words": ("one_hot", "target_encoding"), "gaps": ("median_impute", "missing_flags")}
+SUIT_WEIGHT = 4.0
 # What an expert tries that does not explore: the few things every tutorial begins with. Assumed, not measured.
 FAVOURITES = ("standardize", "tfidf", "random_forest", "gradient_boosting", "more_trees")
 
@@ -54,6 +58,7 @@ class Memory:
     edited: bool = False
     tried: set[str] = field(default_factory=set)
     families: dict[str, str] = field(default_factory=dict)  # script -> family of its model
+    table: dict[str, bool] = field(default_factory=dict)  # what a description said: a key of `SUITS` -> whether
 
 
 def read_state(state: State) -> Memory:
@@ -112,6 +117,8 @@ def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -
             memory.families[script] = gives[-1] if gives else memory.families.get(source, "")
     else:
         memory.situation = "looked"
+        if described := WORD_COLUMNS.search(feedback):
+            memory.table = {"words": int(described[1]) > 0, "gaps": "values missing" in feedback}
 
 
 def _situation(feedback: str, edit: bool, improved: bool) -> str:
@@ -203,11 +210,21 @@ def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random, explor
         if recipe.name not in memory.tried
         and (careless or not recipe.needs or family in recipe.needs)
         and (careless or not recipe.gives or recipe.gives != family)
-    ] or [recipe for recipe in known if not recipe.needs]
+        and (careless or not recipe.undoes or not memory.tried.isdisjoint(recipe.undoes))
+    ] or [recipe for recipe in known if not recipe.needs and not recipe.undoes]
     weights = [
-        EFFECT_WEIGHTS[recipe.effect] * (TUNE_WEIGHT if family and family in recipe.needs else 1.0) for recipe in free
+        EFFECT_WEIGHTS[recipe.effect]
+        * (TUNE_WEIGHT if family and family in recipe.needs else 1.0)
+        * _suits(memory, recipe)
+        for recipe in free
     ]
     return rng.choices([recipe.name for recipe in free], weights)[0]
+
+
+def _suits(memory: Memory, recipe: Recipe) -> float:
+    """Returns how much more a recipe weighs for what the table was described as, 1 where nothing was said."""
+    said = [memory.table[key] for key, names in SUITS.items() if recipe.name in names and key in memory.table]
+    return 1.0 if not said else SUIT_WEIGHT if all(said) else 1 / SUIT_WEIGHT
 
 
 def _base(memory: Memory, rng: random.Random) -> str:

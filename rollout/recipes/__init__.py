@@ -3,13 +3,26 @@
 import re
 from collections.abc import Mapping
 
-from rollout.recipes import data, learning, models, texts
+from rollout.recipes import (
+    columns,
+    data,
+    ensembles,
+    images,
+    learning,
+    mistakes,
+    models,
+    reverting,
+    texts,
+    training,
+)
+from rollout.recipes.nodes import Cannot
 from rollout.recipes.recipe import Recipe
-from rollout.recipes.script import Cannot, Script
+from rollout.recipes.script import Script
 
 __all__ = ["RECIPES", "Cannot", "Recipe", "Script", "apply", "recognise"]
 
-RECIPES: Mapping[str, Recipe] = {r.name: r for r in (*data.RECIPES, *texts.RECIPES, *models.RECIPES, *learning.RECIPES)}
+TOPICS = (data, columns, images, texts, models, ensembles, learning, training, reverting, mistakes)
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for topic in TOPICS for recipe in topic.RECIPES}
 MAX_RECIPES = 2  # of one instruction
 FILE_NAME = re.compile(r"\S+\.(?:py|csv)\b")
 PATTERNS = [

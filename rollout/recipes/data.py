@@ -1,27 +1,32 @@
 """Recipes on the Data axis: what the model gets to see of rows and columns."""
 
-import libcst as cst
-
+from rollout.recipes.frame import fill_code, require_follows, require_numeric, table_code, without_fill
+from rollout.recipes.nodes import Cannot, call_name, code_of, parse_call, with_keyword
 from rollout.recipes.recipe import ALL, NUMERIC, REGRESSION, TABULAR, Recipe
-from rollout.recipes.script import VECTORIZERS, Cannot, Script, call_name, parse_call, with_keyword
+from rollout.recipes.script import VECTORIZERS, Script
 
-IMPUTERS = frozenset({"SimpleImputer"})
-SCALERS = frozenset({"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "QuantileTransformer"})
-
-
-def _after(script: Script, names: frozenset[str]) -> int:
-    """Returns the index behind the last step called one of `names`, 0 if there is none."""
-    return max((i + 1 for i, name in enumerate(script.step_names()) if name in names), default=0)
+ENCODERS = frozenset({"make_column_transformer"})
+IMPUTERS = frozenset({"SimpleImputer"}) | ENCODERS  # the encoder fills gaps too
+SCALERS = frozenset(
+    {"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "QuantileTransformer", "PowerTransformer"}
+)
 
 
-def _scale(script: Script, code: str) -> None:
+def place_after(script: Script, names: frozenset[str]) -> int:
+    """Returns the index behind the last step called one of `names`, at least behind the texts' words."""
+    start = int(script.is_text)
+    return max((i + 1 for i, name in enumerate(script.step_names()[:-1]) if name in names), default=start)
+
+
+def scale(script: Script, code: str) -> None:
+    """Puts the scaler `code` in front of the model, or in place of another one."""
     call = parse_call(code)
     if script.is_text and call_name(call) == "StandardScaler":
         call = with_keyword(call, "with_mean", False)
     steps, names = script.steps, script.step_names()
-    old = next((i for i, name in enumerate(names) if name in SCALERS), None)
+    old = next((i for i, name in enumerate(names[:-1]) if name in SCALERS), None)
     if old is None:
-        script.add_step("sklearn.preprocessing", script.code(call), _after(script, IMPUTERS | VECTORIZERS))
+        script.add_step("sklearn.preprocessing", code_of(call), place_after(script, IMPUTERS | VECTORIZERS))
         return
     if names[old] == call_name(call):
         raise Cannot(f"{names[old]} is already in the pipeline")
@@ -31,57 +36,47 @@ def _scale(script: Script, code: str) -> None:
 
 def standardize(script: Script) -> None:
     """Puts a StandardScaler in front of the model, or in place of another scaler."""
-    _scale(script, "StandardScaler()")
+    scale(script, "StandardScaler()")
 
 
 def _to_range(script: Script) -> None:
-    _scale(script, "MinMaxScaler()" if not script.is_text else "MaxAbsScaler()")
+    scale(script, "MinMaxScaler()" if not script.is_text else "MaxAbsScaler()")
 
 
 def _quantiles(script: Script) -> None:
-    _numeric(script)
-    _scale(script, 'QuantileTransformer(n_quantiles=100, output_distribution="normal")')
-
-
-def _numeric(script: Script) -> None:
-    if script.is_text:
-        raise Cannot("the script works on texts, there are no numeric columns")
-
-
-def _methods(node: cst.BaseExpression, drop: frozenset[str]) -> cst.BaseExpression:
-    """Returns a chain of method calls without those named in `drop`."""
-    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
-        inner = _methods(node.func.value, drop)
-        if node.func.attr.value in drop:
-            return inner
-        return node.with_changes(func=node.func.with_changes(value=inner))
-    return node
+    require_numeric(script)
+    scale(script, 'QuantileTransformer(n_quantiles=100, output_distribution="normal")')
 
 
 def _one_hot(script: Script) -> None:
-    _numeric(script)
-    columns = script.code(script.expression("X"))
-    if "get_dummies" in columns:
+    table = table_code(script)
+    if "get_dummies" in code_of(script.expression("X")):
         raise Cannot("the categorical columns are already encoded")
-    fill = ".fillna(0)" if "fillna" in columns else ""
-    script.assign("X", f'pd.get_dummies(train.drop(columns=["id", "target"]), dtype=float){fill}')
+    fill = fill_code(script)
+    script.assign("X", f"pd.get_dummies({table}, dtype=float){fill}")
     script.assign("X_test", f"pd.get_dummies(test, dtype=float).reindex(columns=X.columns, fill_value=0){fill}")
 
 
 def _all_columns(script: Script) -> None:
-    _numeric(script)
-    columns = script.code(script.expression("X"))
-    if "train.drop(" in columns:
+    table = table_code(script)
+    require_follows(script)
+    if table in code_of(script.expression("X")):
         raise Cannot("the script already uses all columns of this type")
-    fill = ".fillna(0)" if "fillna" in columns else ""
-    script.assign("X", f'train.drop(columns=["id", "target"]).select_dtypes("number"){fill}')
+    script.assign("X", f'{table}.select_dtypes("number"){fill_code(script)}')
+
+
+def unfilled(script: Script) -> None:
+    """Leaves the gaps of both tables to the pipeline."""
+    for name in ("X", "X_test"):
+        script.assign(name, without_fill(script.expression(name)))
 
 
 def _impute(script: Script) -> None:
-    _numeric(script)
+    require_numeric(script)
+    if ENCODERS.intersection(script.step_names()):
+        raise Cannot("the encoder fills the gaps already")
     script.add_step("sklearn.impute", 'SimpleImputer(strategy="median")', 0)
-    for name in ("X", "X_test"):
-        script.assign(name, _methods(script.expression(name), frozenset({"fillna"})))
+    unfilled(script)
 
 
 def _log_target(script: Script) -> None:
@@ -91,24 +86,26 @@ def _log_target(script: Script) -> None:
         raise Cannot("the target is already transformed")
     script.require("sklearn.compose", "TransformedTargetRegressor")
     script.require_numpy()
-    inner = script.code(script.steps[-1])
+    inner = code_of(script.steps[-1])
     wrapped = parse_call(f"TransformedTargetRegressor({inner}, func=np.log1p, inverse_func=np.expm1)")
     script.set_steps([*script.steps[:-1], wrapped])
 
 
 def _splines(script: Script) -> None:
-    _numeric(script)
-    place = _after(script, IMPUTERS | SCALERS)
+    require_numeric(script)
+    place = place_after(script, IMPUTERS | SCALERS)
     script.add_step("sklearn.preprocessing", "SplineTransformer(n_knots=4)", place)
 
 
 def _products(script: Script) -> None:
-    _numeric(script)
-    place = _after(script, IMPUTERS | SCALERS)
+    require_numeric(script)
+    place = place_after(script, IMPUTERS | SCALERS)
     script.add_step("sklearn.preprocessing", "PolynomialFeatures()", place)
 
 
 def _components(script: Script) -> None:
+    if call_name(script.core) == "MultinomialNB":
+        raise Cannot("naive Bayes takes counts, not components")
     code = "TruncatedSVD(n_components=2, random_state=0)" if script.is_text else "PCA(n_components=2)"
     script.add_step("sklearn.decomposition", code, len(script.steps) - 1)
 
@@ -120,7 +117,7 @@ def _select(script: Script) -> None:
 
 
 def _half_rows(script: Script) -> None:
-    rows = script.code(script.expression("train"))
+    rows = code_of(script.expression("train"))
     if ".sample(" in rows:
         raise Cannot("the script already uses a part of the rows")
     script.assign("train", f"{rows}.sample(frac=0.4, random_state=0)")

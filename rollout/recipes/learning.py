@@ -1,8 +1,12 @@
 """Recipes on the Learning axis: how the estimator is trained and validated."""
 
+import libcst as cst
+import libcst.matchers as m
+
+from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call, with_keyword
 from rollout.recipes.parameters import CAN_WEIGH, ITERATIONS, LEARNING_RATE, REGULARISATION
 from rollout.recipes.recipe import ALL, CLASSIFICATION, Recipe
-from rollout.recipes.script import Cannot, Script, call_name, keyword, with_keyword
+from rollout.recipes.script import Script
 
 
 def _number(script: Script, name: str, default: float) -> float:
@@ -10,10 +14,12 @@ def _number(script: Script, name: str, default: float) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
-def _set(script: Script, name: str, value: object) -> None:
-    """Sets a keyword of the estimator; Cannot where it has that value."""
+def set_parameter(script: Script, name: str, value: object) -> None:
+    """Sets a keyword of the estimator; Cannot where it has that value, or has values without names."""
     if keyword(script.core, name) == value:
         raise Cannot(f"{name} is already {value!r}")
+    if any(argument.keyword is None and not isinstance(argument.value, cst.List) for argument in script.core.args):
+        raise Cannot(f"the arguments of {call_name(script.core)} have no names")
     script.set_core(with_keyword(script.core, name, value))
 
 
@@ -28,7 +34,7 @@ def _regularise(script: Script, direction: int) -> None:
     old = _number(script, name, default)
     depth = keyword(script.core, "max_depth")
     if direction > 0 and name == "min_samples_leaf" and old == 1 and isinstance(depth, int):
-        _set(script, "max_depth", depth * 2)  # what holds such trees back is their depth
+        set_parameter(script, "max_depth", depth * 2)  # what holds such trees back is their depth
         return
     if isinstance(old, int):  # a count of rows: a factor of ten would be too much
         new: float = max(1, old * 4 if direction * sign > 0 else old // 4)
@@ -36,7 +42,7 @@ def _regularise(script: Script, direction: int) -> None:
         new = float(f"{old * 10.0 ** (direction * sign):.6g}")
     if new == old:
         raise Cannot(f"{name} cannot be less than {old}")
-    _set(script, name, new)
+    set_parameter(script, name, new)
 
 
 def _weaker(script: Script) -> None:
@@ -55,7 +61,7 @@ def _more_iterations(script: Script) -> None:
     limit = 120 if name == "n_estimators" else 1000
     if old >= limit:
         raise Cannot(f"{name}={old} is already enough")
-    _set(script, name, min(old * (3 if name == "n_estimators" else 10), limit))
+    set_parameter(script, name, min(old * (3 if name == "n_estimators" else 10), limit))
 
 
 def _trees(script: Script) -> None:
@@ -71,7 +77,7 @@ def _more_trees(script: Script) -> None:
     old = int(_number(script, "n_estimators", 100))
     if old >= 120:
         raise Cannot(f"n_estimators={old} is already enough")
-    _set(script, "n_estimators", min(old * 3, 120))
+    set_parameter(script, "n_estimators", min(old * 3, 120))
 
 
 def _deeper(script: Script) -> None:
@@ -79,12 +85,12 @@ def _deeper(script: Script) -> None:
     old = int(_number(script, "max_depth", 3 if "Boosting" in call_name(script.core) else 0))
     if not 0 < old < 20:
         raise Cannot("the depth of the trees is not limited")
-    _set(script, "max_depth", old * 2)
+    set_parameter(script, "max_depth", old * 2)
 
 
 def _shallower(script: Script) -> None:
     _trees(script)
-    _set(script, "max_depth", 2)
+    set_parameter(script, "max_depth", 2)
 
 
 def _learning_rate(script: Script) -> tuple[str, float, float]:
@@ -95,18 +101,18 @@ def _learning_rate(script: Script) -> tuple[str, float, float]:
 
 def _lower_rate(script: Script) -> None:
     name, default, _ = _learning_rate(script)
-    _set(script, name, float(f"{_number(script, name, default) * 0.3:.6g}"))
+    set_parameter(script, name, float(f"{_number(script, name, default) * 0.3:.6g}"))
 
 
 def _huge_rate(script: Script) -> None:
     name, _, huge = _learning_rate(script)
-    _set(script, name, huge)
+    set_parameter(script, name, huge)
 
 
 def _class_weights(script: Script) -> None:
     if call_name(script.core) not in CAN_WEIGH:
         raise _unknown(script, "class weights")
-    _set(script, "class_weight", "balanced")
+    set_parameter(script, "class_weight", "balanced")
 
 
 def _tune(script: Script) -> None:
@@ -119,13 +125,11 @@ def _tune(script: Script) -> None:
 
 
 def _search(script: Script, arguments: str) -> None:
-    if "GridSearchCV" in script.step_names():
+    if "GridSearchCV(" in code_of(script.steps[-1]):
         raise Cannot("the parameters are already searched")
     script.require("sklearn.model_selection", "GridSearchCV")
     core = script.core
-    wrapped = script.code(core)
-    from_code = Script(f"model = make_pipeline(GridSearchCV({wrapped}, {arguments}))\n")
-    script.set_core(from_code.steps[0])
+    script.set_core(parse_call(f"GridSearchCV({code_of(core)}, {arguments})"))
 
 
 def _exhaustive(script: Script) -> None:
@@ -138,20 +142,23 @@ def _exhaustive(script: Script) -> None:
     _search(script, f"{grid}, cv=20")
 
 
-def _gpu(script: Script) -> None:
-    _set(script, "device", "cuda")
-
-
-def _normalize(script: Script) -> None:
-    _set(script, "normalize", True)
-
-
 def _seed(script: Script) -> None:
-    script.replace_text("random_state=0", "random_state=1")
+    def next_number(node: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(node, cst.Arg | cst.Assign) and isinstance(node.value, cst.Integer)
+        return node.with_changes(value=cst.Integer(str(node.value.evaluated_value + 1)))
+
+    argument = m.Arg(keyword=m.Name("random_state"), value=m.Integer())
+    constant = m.Assign(targets=[m.AssignTarget(m.Name("SEED"))], value=m.Integer())
+    script.replace(argument | constant, next_number, "the script has no seed")
 
 
 def _holdout(script: Script) -> None:
-    script.replace_text("test_size=0.25", "test_size=0.15")
+    def smaller(node: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(node, cst.Arg) and isinstance(node.value, cst.Float)
+        return node.with_changes(value=cst.Float("0.15")) if node.value.evaluated_value > 0.15 else node
+
+    size = m.Arg(keyword=m.Name("test_size"), value=m.Float())
+    script.replace(size, smaller, "the validation set is already small")
 
 
 RECIPES = (
@@ -309,7 +316,12 @@ RECIPES = (
             "Tune the model.",
             "Add a small search by cross validation.",
         ),
-        (r"(tune|tuning)\b.{0,30}cross[ -]validation", r"cross[ -]validat\w*", r"\b(tune|tuning)\b", r"small search"),
+        (
+            r"(tune|tuning)\b((?! and ).){0,30}cross[ -]validation",
+            r"cross[ -]validat\w*",
+            r"\b(tune|tuning)\b",
+            r"small search",
+        ),
         _tune,
         needs=("", "linear", "trees", "neighbours"),
     ),
@@ -326,34 +338,6 @@ RECIPES = (
         ),
         (r"(full|exhaustive|large) (grid )?search", r"grid search", r"search all( values)?"),
         _exhaustive,
-    ),
-    Recipe(
-        "gpu",
-        "Learning",
-        "crash",
-        ALL,
-        (
-            "Train on the GPU.",
-            "Use the GPU.",
-            "Run the model on the GPU.",
-            "Train the model on the GPU.",
-        ),
-        (r"gpus?", r"cuda"),
-        _gpu,
-    ),
-    Recipe(
-        "normalize_argument",
-        "Learning",
-        "crash",
-        ALL,
-        (
-            "Add the normalize argument.",
-            "Use the normalize argument.",
-            "Train with the normalize argument.",
-            "Add the normalize argument to the model.",
-        ),
-        (r"normali[sz]e (argument|option)", r"normalize=true"),
-        _normalize,
     ),
     Recipe(
         "new_seed",

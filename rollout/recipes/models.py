@@ -1,14 +1,15 @@
 """Recipes on the Model axis: which estimator ends the pipeline."""
 
 from rollout.recipes.data import SCALERS, standardize
+from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call
 from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMERIC, Recipe
-from rollout.recipes.script import Cannot, Script, call_name, keyword, parse_call
+from rollout.recipes.script import Script
 
 ENSEMBLE = "sklearn.ensemble"
-ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "Bagging", "Voting")
+ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "Bagging", "Voting", "Stacking", "HistGradientBoosting")
 
 
-def _use(script: Script, module: str, classifier: str, regressor: str) -> None:
+def use(script: Script, module: str, classifier: str, regressor: str) -> None:
     """Makes one of two constructors the estimator; Cannot where one of that name is there already."""
     code = script.pick(classifier, regressor)
     if not code:
@@ -21,7 +22,7 @@ def _use(script: Script, module: str, classifier: str, regressor: str) -> None:
 
 
 def _random_forest(script: Script) -> None:
-    _use(
+    use(
         script,
         ENSEMBLE,
         "RandomForestClassifier(n_estimators=50, random_state=0)",
@@ -30,7 +31,7 @@ def _random_forest(script: Script) -> None:
 
 
 def _extra_trees(script: Script) -> None:
-    _use(
+    use(
         script,
         ENSEMBLE,
         "ExtraTreesClassifier(n_estimators=60, random_state=0)",
@@ -42,43 +43,48 @@ def _boosting(script: Script) -> None:
     options = 'max_features="sqrt", random_state=0'
     # a tree for each class and round: few and small ones, or many classes take long
     classifier = f"GradientBoostingClassifier(n_estimators=25, learning_rate=0.2, max_depth=2, {options})"
-    _use(script, ENSEMBLE, classifier, f"GradientBoostingRegressor(n_estimators=60, {options})")
+    use(script, ENSEMBLE, classifier, f"GradientBoostingRegressor(n_estimators=60, {options})")
 
 
 def _neighbours(script: Script) -> None:
     options = 'n_neighbors=10, weights="distance"'
-    _use(script, "sklearn.neighbors", f"KNeighborsClassifier({options})", f"KNeighborsRegressor({options})")
+    use(script, "sklearn.neighbors", f"KNeighborsClassifier({options})", f"KNeighborsRegressor({options})")
 
 
 def _svm(script: Script) -> None:
-    _use(script, "sklearn.svm", "SVC()", "SVR(C=100.0)")
+    use(script, "sklearn.svm", "SVC()", "SVR(C=100.0)")
     if script.needs_probabilities:
         script.require("sklearn.calibration", "CalibratedClassifierCV")
         script.set_estimator(parse_call("CalibratedClassifierCV(SVC(), ensemble=False)"))
 
 
 def _linear(script: Script) -> None:
-    _use(script, "sklearn.linear_model", "LogisticRegression(max_iter=200)", "Ridge()")
+    use(script, "sklearn.linear_model", "LogisticRegression(max_iter=200)", "Ridge()")
 
 
 def _naive_bayes(script: Script) -> None:
-    if script.is_text:
-        _use(script, "sklearn.naive_bayes", "MultinomialNB(alpha=0.5)", "")
+    if script.is_text and "TruncatedSVD" not in script.step_names():
+        use(script, "sklearn.naive_bayes", "MultinomialNB(alpha=0.5)", "")
     else:
-        _use(script, "sklearn.naive_bayes", "GaussianNB()", "")
+        use(script, "sklearn.naive_bayes", "GaussianNB()", "")
 
 
 def _stump(script: Script) -> None:
     options = "max_depth=1, random_state=0"
-    _use(script, "sklearn.tree", f"DecisionTreeClassifier({options})", f"DecisionTreeRegressor({options})")
+    use(script, "sklearn.tree", f"DecisionTreeClassifier({options})", f"DecisionTreeRegressor({options})")
+
+
+def of_one_unit(script: Script) -> None:
+    """Scales the features for a model that does not learn from columns of different units."""
+    if not script.is_text and not SCALERS.intersection(script.step_names()):
+        standardize(script)
 
 
 def _neural_network(script: Script) -> None:
     classifier = "MLPClassifier(hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=40, random_state=0)"
     regressor = "MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.05, max_iter=60, random_state=0)"
-    _use(script, "sklearn.neural_network", classifier, regressor)
-    if not script.is_text and not SCALERS.intersection(script.step_names()):
-        standardize(script)  # it does not learn from columns of different units
+    use(script, "sklearn.neural_network", classifier, regressor)
+    of_one_unit(script)
 
 
 def _bagging(script: Script) -> None:
@@ -86,18 +92,18 @@ def _bagging(script: Script) -> None:
         raise Cannot("the model is already an ensemble")
     name = script.pick("BaggingClassifier", "BaggingRegressor")
     script.require(ENSEMBLE, name)
-    script.set_estimator(parse_call(f"{name}({script.code(script.core)}, n_estimators=8, random_state=0)"))
+    script.set_estimator(parse_call(f"{name}({code_of(script.core)}, n_estimators=8, random_state=0)"))
 
 
 def _blend(script: Script) -> None:
-    if call_name(script.core).startswith("Voting"):
+    if call_name(script.core).startswith(("Voting", "Stacking")):
         raise Cannot("the model is already an average of models")
     name = script.pick("VotingClassifier", "VotingRegressor")
     forest = script.pick("ExtraTreesClassifier", "ExtraTreesRegressor")
     soft = ', voting="soft"' if script.is_classifier else ""
     script.require(ENSEMBLE, name)
     script.require(ENSEMBLE, forest)
-    first = script.code(script.core)
+    first = code_of(script.core)
     second = f"{forest}(n_estimators=40, random_state=0)"
     script.set_estimator(parse_call(f'{name}([("first", {first}), ("trees", {second})]{soft})'))
 

@@ -7,8 +7,10 @@ REGULARISATION: dict[str, tuple[str, float, int]] = {
     "SVC": ("C", 1.0, 1),
     "SVR": ("C", 1.0, 1),
     "LinearSVC": ("C", 1.0, 1),
+    "LinearSVR": ("C", 1.0, 1),
     "Ridge": ("alpha", 1.0, -1),
     "Lasso": ("alpha", 1.0, -1),
+    "ElasticNet": ("alpha", 1.0, -1),
     "MultinomialNB": ("alpha", 1.0, -1),
     "SGDClassifier": ("alpha", 0.0001, -1),
     "SGDRegressor": ("alpha", 0.0001, -1),
@@ -24,12 +26,18 @@ REGULARISATION: dict[str, tuple[str, float, int]] = {
     "ExtraTreesRegressor": LEAF,
     "GradientBoostingClassifier": LEAF,
     "GradientBoostingRegressor": LEAF,
+    "HistGradientBoostingClassifier": ("min_samples_leaf", 20, -1),
+    "HistGradientBoostingRegressor": ("min_samples_leaf", 20, -1),
+    "HuberRegressor": ("alpha", 0.0001, -1),
 }
 # estimator -> (keyword, default)
 ITERATIONS: dict[str, tuple[str, int]] = {
     "LogisticRegression": ("max_iter", 100),
     "Lasso": ("max_iter", 1000),
     "LinearSVC": ("max_iter", 1000),
+    "LinearSVR": ("max_iter", 1000),
+    "HistGradientBoostingClassifier": ("max_iter", 100),
+    "HistGradientBoostingRegressor": ("max_iter", 100),
     "SGDClassifier": ("max_iter", 1000),
     "SGDRegressor": ("max_iter", 1000),
     "MLPClassifier": ("max_iter", 200),
@@ -41,6 +49,8 @@ ITERATIONS: dict[str, tuple[str, int]] = {
 LEARNING_RATE: dict[str, tuple[str, float, float]] = {
     "GradientBoostingClassifier": ("learning_rate", 0.1, 1.5),
     "GradientBoostingRegressor": ("learning_rate", 0.1, 1.5),
+    "HistGradientBoostingClassifier": ("learning_rate", 0.1, 1.5),
+    "HistGradientBoostingRegressor": ("learning_rate", 0.1, 1.5),
     "MLPClassifier": ("learning_rate_init", 0.001, 0.5),
     "MLPRegressor": ("learning_rate_init", 0.001, 3.0),
     "SGDClassifier": ("eta0", 0.01, 1.0),
@@ -54,5 +64,6 @@ CAN_WEIGH = frozenset(
         "DecisionTreeClassifier",
         "RandomForestClassifier",
         "ExtraTreesClassifier",
+        "HistGradientBoostingClassifier",
     }
 )

@@ -13,6 +13,8 @@ TEXT = ("text-classification", "text-regression", "text-ordinal")
 TABULAR = ("tabular-classification", "tabular-regression")
 NUMERIC = (*TABULAR, "image-classification", "image-denoising")
 REGRESSION = ("tabular-regression", "text-regression")  # of amounts: ratings and pixels have no logarithm worth taking
+IMAGES = ("image-classification", "image-denoising")
+NUMBERS = (*REGRESSION, "image-denoising", "text-ordinal")  # what scripts predict as a number
 CLASSIFICATION = ("tabular-classification", "image-classification", "text-classification")
 ALL = (*NUMERIC, *TEXT)
 
@@ -31,6 +33,7 @@ class Recipe:
         edit: changes a script in place; raises Cannot where the script has nothing to change.
         needs: families of model it tunes, `` for the one a task starts from; empty where any will do.
         gives: the family of model it leaves in the script, `` where it leaves the model alone.
+        undoes: the recipes it takes back, if it is there to take something back.
     """
 
     name: str
@@ -42,3 +45,4 @@ class Recipe:
     edit: Callable[[Script], None]
     needs: tuple[str, ...] = ()
     gives: str = ""
+    undoes: tuple[str, ...] = ()

@@ -1,65 +1,38 @@
 """A scikit-learn training script as a structure that recipes edit: its assignments, pipeline steps and imports."""
 
-import ast
+from collections.abc import Callable
 
 import libcst as cst
+import libcst.matchers as m
+
+from rollout.recipes.nodes import Cannot, call_name, code_of, parse_call, relist
 
 # An estimator that holds another one as its first argument; hyper-parameters are those of the inner one.
 WRAPPERS = frozenset(
-    {"TransformedTargetRegressor", "BaggingClassifier", "BaggingRegressor", "CalibratedClassifierCV", "GridSearchCV"}
+    {
+        "TransformedTargetRegressor",
+        "BaggingClassifier",
+        "BaggingRegressor",
+        "CalibratedClassifierCV",
+        "GridSearchCV",
+        "TunedThresholdClassifierCV",
+    }
 )
+INNER = ("estimator", "regressor", "base_estimator")  # what that argument is called, where it is named
 # Estimators whose names do not end in what they are.
-CLASSIFIERS = frozenset({"LogisticRegression", "SVC", "LinearSVC", "GaussianNB", "MultinomialNB"})
-REGRESSORS = frozenset({"LinearRegression", "Ridge", "Lasso", "SVR"})
-VECTORIZERS = frozenset({"CountVectorizer", "TfidfVectorizer"})
-
-
-class Cannot(Exception):
-    """An edit that does not fit the script; the text says why, to the agent."""
-
-
-def parse_call(code: str) -> cst.Call:
-    """Returns the call written as `code`, such as `Ridge(alpha=1.0)`."""
-    node = cst.parse_expression(code)
-    assert isinstance(node, cst.Call), f"not a call: {code}"
-    return node
-
-
-def call_name(node: cst.BaseExpression) -> str:
-    """Returns the name that a call calls, `` for anything else."""
-    return node.func.value if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) else ""
-
-
-def keyword(call: cst.Call, name: str) -> object:
-    """Returns the literal value of a keyword argument; None if it is absent or no literal."""
-    for argument in call.args:
-        if argument.keyword is not None and argument.keyword.value == name:
-            try:
-                return ast.literal_eval(cst.Module(body=[]).code_for_node(argument.value))
-            except ValueError:
-                return None
-    return None
-
-
-def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:
-    """Returns `call` with the keyword argument `name` set to the literal `value`, in its old place or at the end."""
-    new = cst.parse_expression(repr(value).replace("'", '"'))
-    arguments = list(call.args)
-    for index, argument in enumerate(arguments):
-        if argument.keyword is not None and argument.keyword.value == name:
-            arguments[index] = argument.with_changes(value=new)
-            return call.with_changes(args=arguments)
-    tight = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-    return call.with_changes(args=_separated([*arguments, cst.Arg(new, cst.Name(name), equal=tight)]))
-
-
-def _separated(arguments: list[cst.Arg]) -> list[cst.Arg]:
-    comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
-    arguments = [
-        a if isinstance(a.comma, cst.Comma) and i < len(arguments) - 1 else a.with_changes(comma=comma)
-        for i, a in enumerate(arguments)
-    ]
-    return [*arguments[:-1], arguments[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)]
+CLASSIFIERS = frozenset(
+    {
+        "LogisticRegression",
+        "SVC",
+        "LinearSVC",
+        "GaussianNB",
+        "MultinomialNB",
+        "LinearDiscriminantAnalysis",
+    }
+)
+REGRESSORS = frozenset({"LinearRegression", "Ridge", "Lasso", "ElasticNet", "SVR", "LinearSVR"})
+VECTORIZERS = frozenset({"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"})
+UNIONS = frozenset({"make_union"})
 
 
 class Script:
@@ -76,19 +49,24 @@ class Script:
             raise Cannot(f"the script does not parse (line {error.raw_line})") from error
         self._body = list(self._module.body)
 
+    @property
+    def module(self) -> cst.Module:
+        """The script as it now stands."""
+        return self._module.with_changes(body=self._body)
+
     def source(self) -> str:
         """Returns the script's source as it now stands."""
-        return self._module.with_changes(body=self._body).code
+        return self.module.code
 
     def code(self, node: cst.CSTNode) -> str:
         """Returns the source text of a node."""
-        return self._module.code_for_node(node)
+        return code_of(node)
 
     def _find(self, name: str) -> tuple[int, cst.Assign]:
         for index, line in enumerate(self._body):
             if isinstance(line, cst.SimpleStatementLine) and isinstance(assign := line.body[0], cst.Assign):
                 target = assign.targets[0].target
-                if isinstance(target, cst.Name) and target.value == name:
+                if len(assign.targets) == 1 and isinstance(target, cst.Name) and target.value == name:
                     return index, assign
         raise Cannot(f"the script has no line '{name} = ...'")
 
@@ -104,52 +82,86 @@ class Script:
         value = cst.parse_expression(value) if isinstance(value, str) else value
         self._body[index] = line.with_changes(body=[old.with_changes(value=value), *line.body[1:]])
 
-    def replace_text(self, old: str, new: str) -> None:
-        """Replaces every `old` by `new`; raises Cannot when there is none."""
-        source = self.source()
-        if old not in source:
-            raise Cannot(f"the script has no '{old}'")
-        self._module = cst.parse_module(source.replace(old, new))
-        self._body = list(self._module.body)
+    def replace(self, matcher: m.BaseMatcherNode, new: Callable[[cst.CSTNode], cst.CSTNode], missing: str) -> None:
+        """Replaces every node that fits `matcher`; raises Cannot with `missing` where that changes nothing."""
+        before = self.module
+        after = m.replace(before, matcher, lambda node, _: new(node))  # type: ignore[arg-type]
+        assert isinstance(after, cst.Module)
+        if after.code == before.code:
+            raise Cannot(missing)
+        self._module, self._body = after, list(after.body)
+
+    def holds(self, matcher: m.BaseMatcherNode) -> bool:
+        """Returns whether any node fits `matcher`."""
+        return bool(m.findall(self.module, matcher))
+
+    def _imports(self) -> list[tuple[int, cst.Import | cst.ImportFrom]]:
+        """Returns the imports before the first assignment or block, each with its line's index."""
+        found: list[tuple[int, cst.Import | cst.ImportFrom]] = []
+        for index, line in enumerate(self._body):
+            if not isinstance(line, cst.SimpleStatementLine) or isinstance(line.body[0], cst.Assign | cst.AnnAssign):
+                break
+            if isinstance(first := line.body[0], cst.Import | cst.ImportFrom):
+                found.append((index, first))
+        return found
+
+    def _first_place(self) -> int:
+        """Returns the index behind a docstring and imports from `__future__`."""
+        place = int(bool(self._body) and self.module.get_docstring(clean=False) is not None)
+        futures = [index for index, line in self._imports() if _module_name(line) == "__future__"]
+        return max([place, *(index + 1 for index in futures)])
 
     def require(self, module: str, name: str) -> None:
         """Makes sure that `from module import name` stands among the imports, in alphabetical place."""
-        place = 0
-        for index, line in enumerate(self._body):
-            first = line.body[0] if isinstance(line, cst.SimpleStatementLine) else None
-            if isinstance(first, cst.Import):
-                place = index + 1
-            if not isinstance(first, cst.ImportFrom) or first.module is None or isinstance(first.names, cst.ImportStar):
-                continue
-            found = self.code(first.module)
-            if found == module:
-                names = sorted({self.code(alias.name) for alias in first.names} | {name})
-                self._body[index] = cst.parse_statement(f"from {module} import {', '.join(names)}")
+        place = self._first_place()
+        for index, line in self._imports():
+            found = _module_name(line)
+            if isinstance(line, cst.Import) or (found and found < module):
+                place = max(place, index + 1)
+            if found == module and not isinstance(line, cst.Import):
+                old = self._body[index]
+                assert isinstance(old, cst.SimpleStatementLine)
+                self._body[index] = old.with_changes(body=[_with_import(line, name), *old.body[1:]])
                 return
-            if found < module:
-                place = index + 1
         self._body.insert(place, cst.parse_statement(f"from {module} import {name}"))
 
     def require_numpy(self) -> None:
         """Makes sure that `import numpy as np` stands among the imports."""
-        if "import numpy as np" not in self.source():
-            self._body.insert(0, cst.parse_statement("import numpy as np"))
+        if not self.imports("numpy", "np"):
+            plain = [index for index, line in self._imports() if isinstance(line, cst.Import)]
+            place = min([index for index in plain if index >= self._first_place()], default=self._first_place())
+            self._body.insert(place, cst.parse_statement("import numpy as np"))
+
+    def imports(self, module: str, name: str) -> bool:
+        """Returns whether a line imports `module` as `name`."""
+        aliases = [alias for _, line in self._imports() if isinstance(line, cst.Import) for alias in line.names]
+        return any(alias.evaluated_name == module and (alias.evaluated_alias or module) == name for alias in aliases)
+
+    @property
+    def _pipeline(self) -> cst.Call:
+        pipeline = self.expression("model")
+        if not isinstance(pipeline, cst.Call) or call_name(pipeline) != "make_pipeline":
+            raise Cannot("the script has no line 'model = make_pipeline(...)'")
+        return pipeline
 
     @property
     def steps(self) -> list[cst.Call]:
         """The steps of `model = make_pipeline(...)`, the estimator last."""
-        pipeline = self.expression("model")
-        if call_name(pipeline) != "make_pipeline":
-            raise Cannot("the script has no line 'model = make_pipeline(...)'")
-        assert isinstance(pipeline, cst.Call)
-        steps = [argument.value for argument in pipeline.args if isinstance(argument.value, cst.Call)]
-        if not steps or len(steps) != len(pipeline.args):
+        arguments = self._pipeline.args
+        steps = [a.value for a in arguments if isinstance(a.value, cst.Call) and a.keyword is None and not a.star]
+        if not steps or len(steps) != len(arguments):
             raise Cannot("the steps of the pipeline are not all constructors")
         return steps
 
     def set_steps(self, steps: list[cst.Call]) -> None:
-        """Makes `steps` the pipeline's."""
-        self.assign("model", parse_call("make_pipeline()").with_changes(args=_separated([cst.Arg(s) for s in steps])))
+        """Makes `steps` the pipeline's; the layout and comments of those that stay, stay."""
+        call = self._pipeline
+        if len(steps) == len(call.args):
+            new = [argument.with_changes(value=step) for argument, step in zip(call.args, steps, strict=True)]
+        else:
+            old = {id(argument.value): argument for argument in call.args}
+            new = [old.get(id(step), cst.Arg(step)) for step in steps]
+        self.assign("model", relist(call, new))
 
     def step_names(self) -> list[str]:
         """Returns the constructors' names of the pipeline's steps."""
@@ -166,33 +178,44 @@ class Script:
     @property
     def core(self) -> cst.Call:
         """The innermost estimator of the last step."""
-        return self._unwrap(self.steps[-1])
-
-    def _unwrap(self, call: cst.Call) -> cst.Call:
-        while call_name(call) in WRAPPERS and call.args and isinstance(call.args[0].value, cst.Call):
-            call = call.args[0].value
-        return call
+        return unwrap(self.steps[-1])
 
     def set_core(self, new: cst.Call) -> None:
         """Replaces the innermost estimator, keeping what wraps it."""
-        self.set_steps([*self.steps[:-1], self._rewrap(self.steps[-1], new)])
-
-    def _rewrap(self, call: cst.Call, new: cst.Call) -> cst.Call:
-        if call_name(call) not in WRAPPERS or not call.args or not isinstance(inner := call.args[0].value, cst.Call):
-            return new
-        return call.with_changes(args=[call.args[0].with_changes(value=self._rewrap(inner, new)), *call.args[1:]])
+        self.set_steps([*self.steps[:-1], _rewrap(self.steps[-1], new)])
 
     def set_estimator(self, new: cst.Call) -> None:
         """Replaces the last step; only a transformation of the target around it is kept."""
         last = self.steps[-1]
-        if call_name(last) == "TransformedTargetRegressor":
-            new = last.with_changes(args=[last.args[0].with_changes(value=new), *last.args[1:]])
+        if call_name(last) == "TransformedTargetRegressor" and inner_index(last) is not None:
+            new = _with_inner(last, new)
         self.set_steps([*self.steps[:-1], new])
+
+    @property
+    def vectorizer(self) -> cst.Call:
+        """What counts the words: the pipeline's first step, or the first part of a union there."""
+        first = self.steps[0]
+        if call_name(first) in UNIONS and first.args and isinstance(part := first.args[0].value, cst.Call):
+            first = part
+        if call_name(first) not in VECTORIZERS:
+            raise Cannot("the script has no texts")
+        return first
+
+    def set_vectorizer(self, new: cst.Call) -> None:
+        """Replaces what counts the words."""
+        first, old = self.steps[0], self.vectorizer
+        if first is not old:
+            new = first.with_changes(args=[first.args[0].with_changes(value=new), *first.args[1:]])
+        self.set_steps([new, *self.steps[1:]])
 
     @property
     def is_text(self) -> bool:
         """Whether the pipeline starts from texts."""
-        return self.step_names()[0] in VECTORIZERS
+        try:
+            return bool(self.vectorizer)
+        except Cannot:
+            self.steps  # noqa: B018  # a script without steps is no script without texts
+            return False
 
     @property
     def is_classifier(self) -> bool:
@@ -207,8 +230,65 @@ class Script:
     @property
     def needs_probabilities(self) -> bool:
         """Whether the script asks the model for class probabilities."""
-        return "predict_proba" in self.source()
+        return self.holds(m.Attribute(attr=m.Name("predict_proba")) | m.SimpleString(value='"predict_proba"'))
 
     def pick(self, classifier: str, regressor: str) -> str:
         """Returns the one of the two that fits what the script predicts."""
         return classifier if self.is_classifier else regressor
+
+
+def _module_name(line: cst.Import | cst.ImportFrom) -> str:
+    if isinstance(line, cst.Import) or line.module is None or line.relative:
+        return ""
+    return code_of(line.module)
+
+
+def _with_import(line: cst.ImportFrom, name: str) -> cst.ImportFrom:
+    if isinstance(line.names, cst.ImportStar):
+        return line
+    names = [alias.evaluated_name for alias in line.names]
+    if any(alias.evaluated_name == name and alias.asname is None for alias in line.names):
+        return line
+    place = sum(other < name for other in names) if names == sorted(names) else len(names)
+    new = cst.ImportAlias(cst.Name(name), comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
+    if line.lpar is not None:  # never the last, so that the closing lines and comments stay as they are
+        place = min(place, len(names) - 1)
+        return line.with_changes(names=[*line.names[:place], new, *line.names[place:]])
+    aliases = [a.with_changes(comma=new.comma) for a in (*line.names[:place], new, *line.names[place:])]
+    return line.with_changes(names=[*aliases[:-1], aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)])
+
+
+def inner_index(call: cst.Call) -> int | None:
+    """Returns the number of the argument of a wrapper that is an estimator, None for any other call."""
+    if call_name(call) not in WRAPPERS:
+        return None
+    for index, argument in enumerate(call.args):
+        named = argument.keyword is not None and argument.keyword.value in INNER
+        if (named or (index == 0 and argument.keyword is None)) and isinstance(argument.value, cst.Call):
+            return index
+    return None
+
+
+def unwrap(call: cst.Call) -> cst.Call:
+    """Returns the innermost estimator of what may be wrapped."""
+    while (index := inner_index(call)) is not None:
+        inner = call.args[index].value
+        assert isinstance(inner, cst.Call)
+        call = inner
+    return call
+
+
+def _with_inner(call: cst.Call, new: cst.Call) -> cst.Call:
+    index = inner_index(call)
+    assert index is not None
+    return call.with_changes(
+        args=[*call.args[:index], call.args[index].with_changes(value=new), *call.args[index + 1 :]]
+    )
+
+
+def _rewrap(call: cst.Call, new: cst.Call) -> cst.Call:
+    if (index := inner_index(call)) is None:
+        return new
+    inner = call.args[index].value
+    assert isinstance(inner, cst.Call)
+    return _with_inner(call, _rewrap(inner, new))

@@ -2,50 +2,80 @@
 
 import libcst as cst
 
+from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call, with_keyword
 from rollout.recipes.recipe import TEXT, Recipe
-from rollout.recipes.script import Cannot, Script, keyword, with_keyword
+from rollout.recipes.script import UNIONS, Script
 
-
-def _vectorizer(script: Script) -> cst.Call:
-    if not script.is_text:
-        raise Cannot("the script has no texts")
-    return script.steps[0]
+MODULE = "sklearn.feature_extraction.text"
+LETTERS = 'TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=2000)'
 
 
 def _set_vectorizer(script: Script, new: cst.Call) -> None:
-    if script.code(new) == script.code(script.steps[0]):
+    if code_of(new) == code_of(script.vectorizer):
         raise Cannot("the words are already counted so")
-    script.set_steps([new, *script.steps[1:]])
+    script.set_vectorizer(new)
+
+
+def _as_tfidf(script: Script) -> cst.Call:
+    old = script.vectorizer
+    if call_name(old) not in ("CountVectorizer", "TfidfVectorizer"):
+        raise Cannot(f"{call_name(old)} does not become TF-IDF")
+    return old.with_changes(func=cst.Name("TfidfVectorizer"))
 
 
 def _tfidf(script: Script) -> None:
-    old = _vectorizer(script)
-    script.require("sklearn.feature_extraction.text", "TfidfVectorizer")
-    _set_vectorizer(script, old.with_changes(func=cst.Name("TfidfVectorizer")))
+    _set_vectorizer(script, _as_tfidf(script))
+    script.require(MODULE, "TfidfVectorizer")
+
+
+def _sublinear(script: Script) -> None:
+    _set_vectorizer(script, with_keyword(_as_tfidf(script), "sublinear_tf", True))
+    script.require(MODULE, "TfidfVectorizer")
 
 
 def _bigrams(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(_vectorizer(script), "ngram_range", (1, 2)))
+    _set_vectorizer(script, with_keyword(script.vectorizer, "ngram_range", (1, 2)))
 
 
 def _larger_vocabulary(script: Script) -> None:
-    old = keyword(_vectorizer(script), "max_features")
+    old = keyword(script.vectorizer, "max_features")
     if not isinstance(old, int) or old >= 5000:
         raise Cannot("the vocabulary is already large")
-    _set_vectorizer(script, with_keyword(script.steps[0], "max_features", min(old * 10, 5000)))
+    _set_vectorizer(script, with_keyword(script.vectorizer, "max_features", min(old * 10, 5000)))
 
 
 def _smaller_vocabulary(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(_vectorizer(script), "max_features", 30))
+    _set_vectorizer(script, with_keyword(script.vectorizer, "max_features", 30))
 
 
 def _characters(script: Script) -> None:
-    call = with_keyword(_vectorizer(script), "analyzer", "char_wb")
+    call = with_keyword(script.vectorizer, "analyzer", "char_wb")
     _set_vectorizer(script, with_keyword(call, "ngram_range", (3, 3)))
 
 
 def _stop_words(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(_vectorizer(script), "stop_words", "english"))
+    _set_vectorizer(script, with_keyword(script.vectorizer, "stop_words", "english"))
+
+
+def _rare_words(script: Script) -> None:
+    _set_vectorizer(script, with_keyword(script.vectorizer, "min_df", 3))
+
+
+def _words_and_letters(script: Script) -> None:
+    words = script.vectorizer
+    if call_name(script.steps[0]) in UNIONS:
+        raise Cannot("words and letters are already counted")
+    script.require("sklearn.pipeline", "make_union")
+    script.require(MODULE, "TfidfVectorizer")
+    script.set_vectorizer(parse_call(f"make_union({code_of(words)}, {LETTERS})"))
+
+
+def _topics(script: Script) -> None:
+    if not script.is_text:
+        raise Cannot("the script has no texts")
+    if call_name(script.core) == "MultinomialNB":
+        raise Cannot("naive Bayes takes counts, not topics")
+    script.add_step("sklearn.decomposition", "TruncatedSVD(n_components=30, random_state=0)", 1)
 
 
 RECIPES = (
@@ -132,5 +162,64 @@ RECIPES = (
         ),
         (r"stop ?-?words?", r"(very )?common words"),
         _stop_words,
+    ),
+    Recipe(
+        "sublinear",
+        "Data",
+        "good",
+        TEXT,
+        (
+            "Use the log of the counts.",
+            "Take the logarithm of the counts.",
+            "Use sublinear TF-IDF.",
+            "Use TF-IDF on the log of the counts.",
+        ),
+        (
+            r"(tf-?idf (of|on|with) )?(the )?log(arithm)?s? of (the )?(word )?counts",
+            r"sublinear( tf-?idf| counts)?",
+        ),
+        _sublinear,
+    ),
+    Recipe(
+        "rare_words",
+        "Data",
+        "harmless",
+        TEXT,
+        (
+            "Drop rare words.",
+            "Remove the rare words.",
+            "Leave out rare words.",
+            "Drop the words of few texts.",
+        ),
+        (r"(drop|remove|leave out|ignore|without)( the| very)? rare words", r"words (of|in) few texts"),
+        _rare_words,
+    ),
+    Recipe(
+        "words_and_letters",
+        "Data",
+        "good",
+        TEXT,
+        (
+            "Use words and letters.",
+            "Count words and letters.",
+            "Add the letters to the words.",
+            "Count letters too.",
+        ),
+        (r"(words and )?letters( to the words)?",),
+        _words_and_letters,
+    ),
+    Recipe(
+        "topics",
+        "Data",
+        "harmless",
+        TEXT,
+        (
+            "Reduce the words to topics.",
+            "Use topics of the texts.",
+            "Add a step that finds topics.",
+            "Use TruncatedSVD.",
+        ),
+        (r"topics?", r"truncated ?svd", r"latent semantic\w*"),
+        _topics,
     ),
 )

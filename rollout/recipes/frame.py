@@ -1,0 +1,90 @@
+"""The tables of a script: which columns are features, and the whole of them as an expression."""
+
+import libcst as cst
+import libcst.matchers as m
+
+from rollout.recipes.nodes import Cannot, code_of, root_name
+from rollout.recipes.script import Script
+
+Node = cst.BaseExpression
+
+
+def require_numeric(script: Script) -> None:
+    """Raises Cannot where the script works on texts."""
+    if script.is_text:
+        raise Cannot("the script works on texts, there are no numeric columns")
+
+
+def table_code(script: Script) -> str:
+    """Returns the code of all features of `train`, words included: `train.drop(columns=["id", "target"])`.
+
+    The columns to drop are read off the script: the target is what `y` is, the identifier what `X` drops or what is
+    written into the submission.
+    """
+    require_numeric(script)
+    if not script.imports("pandas", "pd"):
+        raise Cannot("the script does not import pandas as pd")
+    features = script.expression("X")
+    if _origin(features) != "train" or _origin(script.expression("X_test")) != "test":
+        raise Cannot("X and X_test are not made from the tables train and test")
+    for call in m.findall(features, m.Call(func=m.Attribute(m.Name("train"), m.Name("drop")))):
+        return code_of(call)
+    return f"train.drop(columns=[{identifier(script)}, {_target(script)}])"
+
+
+def _origin(node: Node) -> str:
+    """Returns the name of the table that columns are made from."""
+    for call in m.findall(node, m.Call(m.Attribute(m.Name("pd"), m.Name("get_dummies")), [m.Arg(), m.ZeroOrMore()])):
+        assert isinstance(call, cst.Call)
+        return root_name(call.args[0].value)
+    return root_name(node)
+
+
+def _column(table: str) -> m.Subscript:
+    return m.Subscript(value=m.Name(table), slice=[m.SubscriptElement(m.Index(m.DoNotCare()))])
+
+
+def _index(node: cst.CSTNode) -> Node:
+    assert isinstance(node, cst.Subscript)
+    inner = node.slice[0].slice
+    assert isinstance(inner, cst.Index)
+    return inner.value
+
+
+def _target(script: Script) -> str:
+    for node in m.findall(script.expression("y"), _column("train")):
+        value = _index(node)
+        if isinstance(value, cst.SimpleString):
+            return code_of(value)
+        if isinstance(value, cst.List | cst.Name):
+            return f"*{code_of(value)}"
+    raise Cannot("I do not see which column is the target")
+
+
+def identifier(script: Script) -> str:
+    """Returns the identifier's column as the script writes it, quotes included."""
+    for node in m.findall(script.module, _column("test")):
+        if isinstance(value := _index(node), cst.SimpleString):
+            return code_of(value)
+    raise Cannot("I do not see which column is the identifier")
+
+
+def require_follows(script: Script) -> None:
+    """Raises Cannot where `X_test` does not take its columns from `X`."""
+    if not m.findall(script.expression("X_test"), m.Attribute(m.Name("X"), m.Name("columns"))):
+        raise Cannot("X_test does not take its columns from X")
+
+
+def fill_code(script: Script) -> str:
+    """Returns `.fillna(0)` where the script fills the gaps of `X`, else ``."""
+    return ".fillna(0)" if m.findall(script.expression("X"), m.Attribute(attr=m.Name("fillna"))) else ""
+
+
+def without_fill(node: Node) -> Node:
+    """Returns a chain of method calls without those that fill gaps."""
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        inner = without_fill(node.func.value)
+        if node.func.attr.value == "fillna":
+            return inner
+        return node.with_changes(func=node.func.with_changes(value=inner))
+    return node

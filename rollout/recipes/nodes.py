@@ -1,0 +1,124 @@
+"""Calls as libcst nodes: what they call, their keyword arguments, and how a list of arguments is changed in place."""
+
+import ast
+from collections.abc import Sequence
+
+import libcst as cst
+
+SPACE = cst.SimpleWhitespace(" ")
+NOTHING = cst.SimpleWhitespace("")
+
+
+class Cannot(Exception):
+    """An edit that does not fit the script; the text says why, to the agent."""
+
+
+def parse_call(code: str) -> cst.Call:
+    """Returns the call written as `code`, such as `Ridge(alpha=1.0)`."""
+    node = cst.parse_expression(code)
+    assert isinstance(node, cst.Call), f"not a call: {code}"
+    return node
+
+
+def code_of(node: cst.CSTNode) -> str:
+    """Returns the source text of a node."""
+    return cst.Module(body=[]).code_for_node(node)
+
+
+def call_name(node: cst.BaseExpression) -> str:
+    """Returns the name that a call calls, `` for anything else."""
+    return node.func.value if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) else ""
+
+
+def root_name(node: cst.BaseExpression) -> str:
+    """Returns the name that a chain of methods, attributes and subscripts starts from, `` where it is none."""
+    while not isinstance(node, cst.Name):
+        if isinstance(node, cst.Call):
+            node = node.func
+        elif isinstance(node, cst.Attribute | cst.Subscript):
+            node = node.value
+        else:
+            return ""
+    return node.value
+
+
+def keyword(call: cst.Call, name: str) -> object:
+    """Returns the literal value of a keyword argument; None if it is absent or no literal."""
+    for argument in call.args:
+        if argument.keyword is not None and argument.keyword.value == name:
+            try:
+                return ast.literal_eval(code_of(argument.value))
+            except (ValueError, SyntaxError):
+                return None
+    return None
+
+
+def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:
+    """Returns `call` with the keyword argument `name` set to the literal `value`, in its old place or at the end.
+
+    Raises Cannot where arguments are unpacked, any of which may be the one that is meant.
+    """
+    if any(argument.star for argument in call.args):
+        raise Cannot(f"the arguments of {call_name(call) or 'the call'} are not written out")
+    new = cst.parse_expression(repr(value).replace("'", '"'))
+    for index, argument in enumerate(call.args):
+        if argument.keyword is not None and argument.keyword.value == name:
+            arguments = [*call.args[:index], argument.with_changes(value=new), *call.args[index + 1 :]]
+            return call.with_changes(args=arguments)
+    tight = cst.AssignEqual(NOTHING, NOTHING)
+    return relist(call, [*call.args, cst.Arg(new, cst.Name(name), equal=tight)])
+
+
+def without_keywords(call: cst.Call, names: frozenset[str]) -> cst.Call:
+    """Returns `call` without the keyword arguments `names`."""
+    kept = [a for a in call.args if a.keyword is None or a.keyword.value not in names]
+    return relist(call, kept) if len(kept) < len(call.args) else call
+
+
+def relist(call: cst.Call, arguments: Sequence[cst.Arg]) -> cst.Call:
+    """Returns `call` with other arguments, laid out over lines as its own were, every comment of a kept one kept."""
+    old = call.args
+    before = call.whitespace_before_args
+    gap: cst.BaseParenthesizableWhitespace = SPACE
+    if len(old) > 1 and isinstance(old[0].comma, cst.Comma):
+        gap = _bare(old[0].comma.whitespace_after)
+    elif isinstance(before, cst.ParenthesizedWhitespace):
+        gap = _bare(before)
+    end = old[-1] if old else cst.Arg(cst.Name("_"))  # how the list was closed
+    new: list[cst.Arg] = []
+    for index, argument in enumerate(arguments):
+        last = index == len(arguments) - 1
+        was_last = argument.comma is end.comma and argument.whitespace_after_arg is end.whitespace_after_arg
+        if last and not was_last:
+            own = argument.comma.whitespace_after if isinstance(argument.comma, cst.Comma) else NOTHING
+            if isinstance(comma := end.comma, cst.Comma):
+                comma = comma.with_changes(whitespace_after=_joined(own, _bare(comma.whitespace_after)))
+                own = NOTHING
+            closing = _joined(own, _bare(end.whitespace_after_arg))
+            argument = argument.with_changes(comma=comma, whitespace_after_arg=closing)
+        elif not last and (was_last or not isinstance(argument.comma, cst.Comma)):
+            after = argument.comma.whitespace_after if isinstance(argument.comma, cst.Comma) else NOTHING
+            if isinstance(argument.whitespace_after_arg, cst.ParenthesizedWhitespace):
+                after = argument.whitespace_after_arg
+            comma = cst.Comma(whitespace_after=_joined(after, gap))
+            argument = argument.with_changes(comma=comma, whitespace_after_arg=NOTHING)
+        new.append(argument)
+    return call.with_changes(args=new)
+
+
+def _bare(space: cst.BaseParenthesizableWhitespace) -> cst.BaseParenthesizableWhitespace:
+    """Returns white space without its comments."""
+    if not isinstance(space, cst.ParenthesizedWhitespace):
+        return space
+    return space.with_changes(first_line=cst.TrailingWhitespace(whitespace=NOTHING), empty_lines=[])
+
+
+def _joined(
+    kept: cst.BaseParenthesizableWhitespace, gap: cst.BaseParenthesizableWhitespace
+) -> cst.BaseParenthesizableWhitespace:
+    """Returns the comments of `kept`, if any, then the line that `gap` begins."""
+    if not isinstance(kept, cst.ParenthesizedWhitespace) or "#" not in code_of(kept):
+        return gap
+    if isinstance(gap, cst.ParenthesizedWhitespace):
+        return kept.with_changes(indent=gap.indent, last_line=gap.last_line)
+    return kept
