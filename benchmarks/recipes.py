@@ -168,7 +168,7 @@ def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict
                 continue
             gains = [effect["reward"] for effect in effects if effect["outcome"] is Outcome.EDIT]
             errors = [effect["refused"] for effect in effects if effect["outcome"] is Outcome.ERROR]
-            numbers = {
+            numbers: dict[str, float] = {
                 "ran": len(gains),
                 "refused": sum(errors),
                 "crashed": len(errors) - sum(errors),

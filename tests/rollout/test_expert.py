@@ -334,11 +334,12 @@ def test_the_description_of_a_table_says_which_recipes_are_likely() -> None:
 
 def test_only_what_was_tried_is_taken_back() -> None:
     asked: list[tuple[str, set[str]]] = []
-    for _, _, _, steps in EPISODES:
+    for _, ideas, _, steps in EPISODES:
+        told = {name for idea in ideas for name in recognise(idea)}
         tried: set[str] = set()
         for _, action, _ in steps:
             names = recognise(action.arguments.get("edit_instruction", ""))
-            asked += [(name, set(tried)) for name in names if RECIPES[name].undoes]
+            asked += [(name, set(tried)) for name in names if RECIPES[name].undoes and name not in told]
             tried.update(names)
     fitting = [not tried.isdisjoint(RECIPES[name].undoes) for name, tried in asked]
-    assert len(fitting) >= 5 and sum(fitting) / len(fitting) > 0.7  # the rest are slips
+    assert len(fitting) >= 3 and sum(fitting) / len(fitting) > 0.7  # the rest are slips
