@@ -148,6 +148,10 @@ def test_a_spent_budget_stops_cleanly_and_a_larger_one_pays_for_the_rest_alone(
         assert paid_twice(server) == []
         assert len(server.asked) == len(whole) == sum(each["answers"] for each in figures.values())
         assert figures["expert"]["input_tokens"] + figures["expert"]["output_tokens"] == tokens
+        # A collection made anew of what was asked before takes no money at all.
+        (tmp_path / "cut/trajectories").rename(tmp_path / "cut/before")
+        again, _ = run(toys, server, tmp_path / "cut", Budget(max_tokens=1), max_response_tokens=300)
+        assert timeless(again) == timeless(expected) and len(server.asked) == len(whole)
 
 
 def bill(one, model: str) -> int:
