@@ -36,15 +36,15 @@ def collection(folder: Path, instructions: tuple[str, ...], count: int) -> Path:
     first = store.put(b"read('elm_train.csv')\n")
     done = []
     for number in range(count):
-        steps = []
+        steps, before = [], Snapshot({"run_elm.py": first}, 0.0, None, "run_elm.py", 0.0)
         for place in range(2):
             text = instructions[(number + place) % len(instructions)]
             saved = store.put(f"read('elm_train.csv')\n# {text}\n".encode())
-            before = Snapshot({"run_elm.py": first}, 0.0, None, "run_elm.py", 0.0)
             after = Snapshot({"run_elm.py": first, "run_oak.py": saved}, 0.0, None, "run_elm.py", 0.0)
             arguments = {"script_name": "run_elm.py", "edit_instruction": text, "save_name": "run_oak.py"}
             feedback = Feedback(Outcome.EDIT, f"Saved run_oak.py:\n+# {text}\nvalidation mae: 1.0")
             steps.append(Step("", EDIT, arguments, feedback, before, after, 0.0))
+            before = after
         done.append(Trajectory(f"{number:03d}", "toy", number, names, "problem", (), tuple(steps), "step_limit"))
     write_trajectories(folder / "trajectories" / "part-00000.parquet", done)
     return folder / "trajectories"
