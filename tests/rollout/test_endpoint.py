@@ -228,6 +228,17 @@ def test_more_than_the_whole_rate_is_let_through_alone() -> None:
     assert asyncio.run(take()) >= 0.2
 
 
+def test_what_was_taken_too_much_goes_to_who_waits() -> None:
+    async def take() -> None:
+        rate = Rate(10, 600.0)
+        share = await rate.take(8)
+        asyncio.get_running_loop().call_later(0.05, rate.correct, share, 1)
+        async with asyncio.timeout(30):
+            await rate.take(9)
+
+    asyncio.run(take())
+
+
 def test_what_was_answered_is_asked_once_even_at_the_same_time_and_after_a_restart(chat_server, tmp_path: Path) -> None:
     with chat_server(echo, seconds=0.1).serving() as server:
         first = endpoint(server, exchanges=Exchanges(tmp_path))
