@@ -17,6 +17,7 @@ from rollout.endpoint import Budget, ChatEndpoint, Exchanges
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError
 from rollout.expert import EndpointExpert
 from rollout.step import Environment
+from rollout.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
 
@@ -73,7 +74,7 @@ def run(
         expert, coder = model("expert", ExpertError, budget=budget or Budget()), model("coder", CoderError)
         environment = Environment(toys.store, toys.executor, EndpointCoder(coder))
         async with expert, coder:
-            found = await collect(
+            await collect(
                 root / "trajectories",
                 plans_of(toys),
                 environment,
@@ -84,7 +85,7 @@ def run(
                 progress=lambda done, total, figures: lost.append(figures["num_lost"] + figures["num_retried"]),
             )
         assert lost[-1] == 0
-        return found, {"expert": expert.figures(), "coder": coder.figures()}
+        return read_trajectories(root / "trajectories"), {"expert": expert.figures(), "coder": coder.figures()}
 
     lost: list[float] = []
     return asyncio.run(body())
@@ -141,7 +142,7 @@ def test_a_spent_budget_stops_cleanly_and_a_larger_one_pays_for_the_rest_alone(
                 run(toys, server, tmp_path / "cut", Budget(max_tokens=int(tokens * share)), max_response_tokens=300)
             spent = sum(bill(one, "expert") for one in server.asked)
             assert (share - 0.2) * tokens < spent <= share * tokens
-            kept = (tmp_path / "cut/trajectories/journal.jsonl").read_bytes().splitlines()
+            kept = (tmp_path / "cut/trajectories/part-00000.jsonl").read_bytes().splitlines()
             assert 0 < len(kept) < NUM
         found, figures = run(toys, server, tmp_path / "cut", max_response_tokens=300)
         assert timeless(found) == timeless(expected)
