@@ -176,10 +176,12 @@ def test_any_two_recipes_in_a_row_leave_valid_python() -> None:
         names = rng.sample([name for name, recipe in RECIPES.items() if kind in recipe.kinds], 2)
         for chain in (names, names[::-1]):
             try:
-                check(source, apply(source, chain))
+                edited = apply(source, chain)
             except Cannot:
                 continue
-            applied += 1
+            if edited != source:  # else the second took back the first, as regularising less does a stump
+                check(source, edited)
+                applied += 1
     assert applied > 250
 
 
