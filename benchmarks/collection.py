@@ -25,6 +25,7 @@ from benchmarks.figures import machine, table, write_results
 from mlagent_jax.summary import DISTRIBUTIONS, commit
 from mlagent_jax.versions import versions
 from rollout.dataset.selection import digest
+from rollout.parts import PART_SIZE
 from rollout.timeline import SCRIPTS
 from rollout.trajectories import from_record, iterate_trajectories
 from rollout.types import Step
@@ -59,11 +60,11 @@ def recorded(folder: Path) -> dict[str, str]:
     return found
 
 
-def count(folder: Path, part_size: int = 256) -> int:
+def count(folder: Path) -> int:
     """Returns about how many trajectories are recorded, without reading them."""
     files = sorted(folder.glob("part-*"))
     journals = sum(path.read_bytes().count(b"\n") for path in files if path.suffix == ".jsonl")
-    return part_size * sum(path.suffix == ".parquet" for path in files) + journals
+    return PART_SIZE * sum(path.suffix == ".parquet" for path in files) + journals
 
 
 def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, float]:

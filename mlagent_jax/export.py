@@ -1,9 +1,7 @@
 """The export stage: the policy after PPO as a Hugging Face directory that transformers and vLLM load as it is."""
 
-import hashlib
 import os
 import shutil
-from pathlib import Path
 from typing import Any
 
 from mlagent_jax.config import Config
@@ -11,6 +9,7 @@ from mlagent_jax.model.hf import check_hf
 from mlagent_jax.progress import Reporter
 from mlagent_jax.run_dir import RunDir, write_json
 from rollout.chat import ChatTokenizer
+from tasks.checksum import sha256_of
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
         shutil.copytree(run_dir.ppo_policy, aside)
         write_json(aside / "generation_config.json", generation_config(config, ChatTokenizer(run_dir.tokenizer)))
         num_bytes = sum(path.stat().st_size for path in aside.iterdir())
-        sha256 = {path.name: _sha256(path) for path in sorted(aside.glob("*.safetensors"))}
+        sha256 = {path.name: sha256_of(path) for path in sorted(aside.glob("*.safetensors"))}
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     finally:
@@ -51,8 +50,3 @@ def generation_config(config: Config, tokenizer: ChatTokenizer) -> dict[str, Any
         "top_k": 0,
         "top_p": 1.0,
     }
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

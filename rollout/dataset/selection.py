@@ -1,6 +1,5 @@
 """Which trajectories are trained on: filtered, balanced, split, and written down with a hash of each."""
 
-import hashlib
 import json
 import random
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from rollout.dataset.filters import Keep
 from rollout.errors import CorruptRecord
 from rollout.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
-from rollout.workspace import write_atomically
+from rollout.workspace import digest_of, write_atomically
 
 SCHEMA = "mlagent_jax.selection 1"
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
@@ -62,7 +61,7 @@ class Selection:
     @property
     def identity(self) -> str:
         """A hash of which trajectories are chosen for what, and of every byte of them."""
-        return hashlib.sha256(json.dumps([dict(self.train), dict(self.heldout)]).encode()).hexdigest()
+        return digest_of(json.dumps([dict(self.train), dict(self.heldout)]).encode())
 
     def read(self, folder: Path) -> Iterator[Trajectory]:
         """Yields the chosen trajectories of a collection, as they were when they were chosen.
@@ -131,7 +130,7 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
 
 def digest(trajectory: Trajectory) -> str:
     """Returns the SHA-256 of a trajectory's record, in hex."""
-    return hashlib.sha256(json.dumps(to_record(trajectory), sort_keys=True).encode()).hexdigest()
+    return digest_of(json.dumps(to_record(trajectory), sort_keys=True).encode())
 
 
 def write_selection(path: Path, selection: Selection, rules: Select, seed: int) -> None:
