@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     """Returns a Markdown table; the first row is the heading."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
+
+
+def interval_words(interval: Mapping[str, float]) -> str:
+    """Returns a mean with its interval, in words."""
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 def write_results(folder: Path, name: str, result: dict[str, Any], words: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from benchmarks.figures import interval_words
 from rollout.context_reading import context_shares
 from rollout.experience import Experience, reward_figures
 from rollout.recipes import recognise
@@ -106,9 +107,8 @@ def _rewards(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 def _differences(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for key, words in (("all", "all actions"), ("edits", "edits that ran")):
-        d = found["difference"][key]
         each = ", ".join(f"{seed[key]['mean']:+.3f}" for seed in found["difference_by_seed"])
-        lines.append(f"- PPO less SFT, {words}: {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]; by seed {each}.")
+        lines.append(f"- PPO less SFT, {words}: {interval_words(found['difference'][key])}; by seed {each}.")
     return lines
 
 

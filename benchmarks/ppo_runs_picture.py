@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.figures import table
+from benchmarks.figures import interval_words, table
 from mlagent_jax.report_figures import MUTED, STYLE
 
 SPLITS = {"heldin_span_gain": "training tasks", "heldout_span_gain": "held-out tasks"}
@@ -33,17 +33,12 @@ def words(result: Mapping[str, Any]) -> str:
         }
         acting = f"{100 * mean['time/rollout_seconds'] / mean['time/total_seconds']:.0f} %"
         seconds = f"{way['update_seconds']['median']:.1f}"
-        gains = [gain(last[split]) for split in SPLITS if split in last]
+        gains = [interval_words(last[split]) for split in SPLITS if split in last]
         actions = f"{mean['reward/actions']:.0f}"
         rows.append((LOOKS[name][0], actions, seconds, acting, len(updates), f"{last['minutes']:.1f}", *gains))
     first = next(iter(result["ways"].values()))["marks"][0]
-    rows.append(("before PPO", "", "", "", 0, 0, *(gain(first[split]) for split in SPLITS if split in first)))
+    rows.append(("before PPO", "", "", "", 0, 0, *(interval_words(first[split]) for split in SPLITS if split in first)))
     return f"Gain is (m - m_init) / (m_best - m_init), with its 95 % interval.\n\n{table(rows)}"
-
-
-def gain(interval: Mapping[str, float]) -> str:
-    """Returns a mean with its interval, in words."""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:

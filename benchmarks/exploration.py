@@ -1,0 +1,113 @@
+"""What PPO gains from fine-tuning on an expert that was given ideas, against one that was not, over seeds.
+
+    python -m benchmarks.exploration [--seeds 2] [--steps 400] [--out runs/exploration]
+                                     [--results benchmarks/results/exploration] [--config configs/quickstart.yaml]
+                                     [key.sub=value ...]
+
+For each seed the configuration is run whole, as it is and with `ideas.source=none`; both take `--steps` steps of
+fine-tuning, and so as many tokens. The arm without ideas collects twice as many trajectories, since its expert ends
+them sooner: neither arm has to repeat what it was shown. Gains are those of whole trajectories in the evaluation, where
+both arms go through the same episodes. Rewards over updates are each arm's on states of its own collection. Writes
+exploration.json, .md and the picture rewards.svg.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, span_gains, words
+from benchmarks.figures import machine, write_results
+from benchmarks.learning import train
+from mlagent_jax.config_file import load_config
+from mlagent_jax.metrics import read_metrics
+from mlagent_jax.report_figures import MUTED, STYLE
+from mlagent_jax.summary import DISTRIBUTIONS, commit
+from mlagent_jax.versions import versions
+
+STAGES = ("collect", "sft", "ppo", "evaluate")
+COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
+REWARDS = {"reward/mean": "all actions", "reward/edit_mean": "edits that ran"}
+SMOOTHING = 5  # updates
+
+
+def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Brings a run up to date as far as its evaluation; returns its figures, rewards by update, and evaluation."""
+    train(config_path, [*overrides, f"run_dir={run_dir}"], STAGES)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    updates = [line for line in read_metrics(run_dir / "metrics.jsonl") if "ppo/update" in line]
+    figures = summary["stages"]["sft"]
+    return {
+        **{name: figures[name] for name in ("trajectories", "steps", "tokens", "heldout_perplexity")},
+        "minutes": summary["seconds"] / 60,
+        "rewards": {name: [line.get(name) for line in updates] for name in REWARDS},
+        "evaluation": {name: summary["evaluation"][name] for name in POLICIES},
+    }
+
+
+def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draws the rewards of both arms over updates: seeds pale, their smoothed mean strong."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "exploration"}):
+        figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+        panels = figure.subplots(1, len(REWARDS), sharex=True)
+        for axes, (name, title) in zip(panels, REWARDS.items(), strict=True):
+            axes.axhline(0, color=MUTED, linewidth=0.8)
+            for arm, label in ARMS.items():
+                curves = np.array([run["rewards"][name] for run in runs[arm]], dtype=float)  # [S U], nan: no such edit
+                updates = np.arange(1, curves.shape[1] + 1)
+                axes.plot(updates, curves.T, color=COLORS[arm], alpha=0.3, linewidth=0.9)
+                mean = np.nanmean(curves, axis=0)
+                kernel = np.ones(SMOOTHING)
+                smooth = np.convolve(mean, kernel, "same") / np.convolve(np.ones_like(mean), kernel, "same")
+                axes.plot(updates, smooth, color=COLORS[arm], linewidth=2, label=label)
+            axes.set_title(title, fontsize=10, loc="left")
+            axes.set_xlabel("PPO update")
+        panels[0].set_ylabel("mean reward")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """Runs the benchmark from the command line; finished stages of an earlier call stay."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=400, help="of fine-tuning, in both arms")
+    parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/exploration"))
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("settings", nargs="*")
+    arguments = parser.parse_args()
+    twice = 2 * load_config(arguments.config, arguments.settings).collect.num_trajectories
+    # `patience` larger than the number of readings: no arm ends sooner than the other.
+    common = [*arguments.settings, f"sft.max_steps={arguments.steps}", f"sft.patience={arguments.steps}"]
+    own = {"ideas": [], "none": ["ideas.source=none", f"collect.num_trajectories={twice}"]}
+    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    for seed in range(arguments.seeds):
+        for arm in ARMS:
+            run_dir = arguments.out / f"{arm}_{seed}"
+            runs[arm].append(run_arm(arguments.config, run_dir, [*common, *own[arm], f"seed={seed}"]))
+    gains = {
+        split: compare(
+            {
+                arm: {name: [span_gains(run["evaluation"][name], split) for run in runs[arm]] for name in POLICIES}
+                for arm in ARMS
+            },
+            seed=0,
+        )
+        for split in SPLITS
+    }
+    result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
+    result |= {"command": " ".join(["python -m benchmarks.exploration", *sys.argv[1:]]), "gains": gains, "runs": runs}
+    write_results(arguments.results, "exploration", result, words(result))
+    picture(runs, arguments.results / "rewards.svg")
+    print(words(result))
+
+
+if __name__ == "__main__":
+    main()
