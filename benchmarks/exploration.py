@@ -27,14 +27,13 @@ from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
 from mlagent_jax.config_file import load_config
 from mlagent_jax.metrics import read_metrics
-from mlagent_jax.report_figures import MUTED, STYLE
+from mlagent_jax.report_figures import MUTED, STYLE, smooth
 from mlagent_jax.summary import DISTRIBUTIONS, commit
 from mlagent_jax.versions import versions
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
 REWARDS = {"reward/mean": "all actions", "reward/edit_mean": "edits that ran"}
-SMOOTHING = 5  # updates
 
 
 def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -62,10 +61,9 @@ def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
                 curves = np.array([run["rewards"][name] for run in runs[arm]], dtype=float)  # [S U], nan: no such edit
                 updates = np.arange(1, curves.shape[1] + 1)
                 axes.plot(updates, curves.T, color=COLORS[arm], alpha=0.3, linewidth=0.9)
-                mean = np.nanmean(curves, axis=0)
-                kernel = np.ones(SMOOTHING)
-                smooth = np.convolve(mean, kernel, "same") / np.convolve(np.ones_like(mean), kernel, "same")
-                axes.plot(updates, smooth, color=COLORS[arm], linewidth=2, label=label)
+                known = ~np.isnan(curves).all(axis=0)
+                mean = np.nanmean(curves[:, known], axis=0)
+                axes.plot(updates[known], smooth(list(mean)), color=COLORS[arm], linewidth=2, label=label)
             axes.set_title(title, fontsize=10, loc="left")
             axes.set_xlabel("PPO update")
         panels[0].set_ylabel("mean reward")

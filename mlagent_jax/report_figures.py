@@ -58,7 +58,7 @@ def reward_figure(metrics: Lines) -> str | None:
     axes.axhline(0, color=MUTED, linewidth=0.8)
     for (name, (x, y)), color in zip(series.items(), (POLICY_COLORS["ppo"], OUTCOME_COLORS["edit"]), strict=True):
         axes.plot(x, y, color=color, alpha=0.25, linewidth=1, marker="o", markersize=2.5)
-        axes.plot(x, _smooth(y), color=color, linewidth=2, label=name)
+        axes.plot(x, smooth(y), color=color, linewidth=2, label=name)
     _count_on_x(axes, "PPO update")
     axes.set_ylabel("mean reward")
     _legend(axes, num_columns=2)
@@ -140,7 +140,7 @@ def _series(metrics: Lines, x: str, y: str) -> tuple[list[float], list[float]]:
     return [a for a, _ in found], [b for _, b in found]
 
 
-def _smooth(values: Sequence[float], window: int = 5) -> list[float]:
+def smooth(values: Sequence[float], window: int = 5) -> list[float]:
     """Returns the centred mean of up to `window` neighbours."""
     half = window // 2
     parts = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
