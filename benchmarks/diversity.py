@@ -2,12 +2,12 @@
 
     nice -n 15 python -m benchmarks.diversity [--out runs/diversity] [--results benchmarks/results/diversity]
                                               [--trajectories 300] [--config configs/full_suite.yaml]
-                                              [--policies RUN_WITH RUN_WITHOUT] [key.sub=value ...]
+                                              [key.sub=value ...]
 
 The scripted expert collects on the same tasks with the same seeds, in the real environment, three times: with idea
 prompts; without, as `ideas.source=none` has it, where by assumption it keeps to a few favourites; and without prompts
-but with the habits that it has with them, which is what the prompts alone are measured against. With --policies the
-evaluated policies of two runs are compared as well. Writes diversity.json, diversity.md and diversity.svg.
+but with the habits that it has with them, which is what the prompts alone are measured against. Writes
+diversity.json, diversity.md and diversity.svg.
 """
 
 import argparse
@@ -40,7 +40,6 @@ from tasks.task import Task
 
 # Arm -> what it is called where it is shown. The first is what the others are compared to.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
-POLICIES = ("sft", "ppo")
 NUM_VERBS = 10  # drawn; the rest is one wedge
 
 
@@ -118,10 +117,7 @@ def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]], colors: Mapping[str, 
 def words(result: Mapping[str, Any]) -> str:
     """Returns the comparison as Markdown."""
     titles = ", ".join(f"`{name}`: {title}" for name, title in ARMS.items())
-    parts = [f"`{result['command']}`", f"{titles}.", table(result["collections"])]
-    for name, found in result.get("policies", {}).items():
-        parts += [f"The {name} policies of a run with idea prompts and of one without:", table(found)]
-    return "\n\n".join(parts)
+    return "\n\n".join([f"`{result['command']}`", f"{titles}.", table(result["collections"])])
 
 
 def main() -> None:
@@ -131,7 +127,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/diversity"))
     parser.add_argument("--trajectories", type=int, default=300)
     parser.add_argument("--config", type=Path, default=Path("configs/full_suite.yaml"))
-    parser.add_argument("--policies", nargs=2, type=Path, metavar=("RUN_WITH", "RUN_WITHOUT"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     overrides = [f"run_dir={arguments.out}", f"collect.num_trajectories={arguments.trajectories}"]
@@ -142,18 +137,6 @@ def main() -> None:
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.diversity", *sys.argv[1:]]), "seed": seed}
     result |= {"collections": diversity(units, seed)}
-    if arguments.policies:
-        with_ideas, without = arguments.policies
-        result["policies"] = {
-            policy: diversity(
-                {
-                    "ideas": read_units(with_ideas / "evaluate" / policy),
-                    "none": read_units(without / "evaluate" / policy),
-                },
-                seed,
-            )
-            for policy in POLICIES
-        }
     write_results(arguments.results, "diversity", result, words(result))
     picture(result["collections"]["whole"], arguments.results / "diversity.svg")
     print(words(result))

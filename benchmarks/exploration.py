@@ -7,8 +7,8 @@
 For each seed the configuration is run whole, as it is and with `ideas.source=none`; both take `--steps` steps of
 fine-tuning, and so as many tokens. The arm without ideas collects twice as many trajectories, since its expert ends
 them sooner: neither arm has to repeat what it was shown. Gains are those of whole trajectories in the evaluation, where
-both arms go through the same episodes. Rewards over updates are each arm's on states of its own collection. Writes
-exploration.json, .md and the picture rewards.svg.
+both arms go through the same episodes; how diverse the edits there are is compared at equal numbers. Rewards over
+updates are each arm's on states of its own collection. Writes exploration.json, .md and the picture rewards.svg.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from mlagent_jax.metrics import read_metrics
 from mlagent_jax.report_figures import MUTED, STYLE, smooth
 from mlagent_jax.summary import DISTRIBUTIONS, commit
 from mlagent_jax.versions import versions
+from rollout.dataset.diversity import diversity, read_units
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
@@ -48,6 +49,18 @@ def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[
         "rewards": {name: [line.get(name) for line in updates] for name in REWARDS},
         "evaluation": {name: summary["evaluation"][name] for name in POLICIES},
     }
+
+
+def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Returns how diverse the evaluated policies' edits are, those of all seeds together, from run directories."""
+    return diversity(
+        {
+            f"{arm} {policy}": [unit for run_dir in runs[arm] for unit in read_units(run_dir / "evaluate" / policy)]
+            for policy in POLICIES
+            for arm in ARMS
+        },
+        seed=0,
+    )
 
 
 def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -85,11 +98,12 @@ def main() -> None:
     # `patience` larger than the number of readings: no arm ends sooner than the other.
     common = [*arguments.settings, f"sft.max_steps={arguments.steps}", f"sft.patience={arguments.steps}"]
     own = {"ideas": [], "none": ["ideas.source=none", f"collect.num_trajectories={twice}"]}
+    folders = {arm: [arguments.out / f"{arm}_{seed}" for seed in range(arguments.seeds)] for arm in ARMS}
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for seed in range(arguments.seeds):
         for arm in ARMS:
-            run_dir = arguments.out / f"{arm}_{seed}"
-            runs[arm].append(run_arm(arguments.config, run_dir, [*common, *own[arm], f"seed={seed}"]))
+            settings = [*common, *own[arm], f"seed={seed}"]
+            runs[arm].append(run_arm(arguments.config, folders[arm][seed], settings))
     gains = {
         split: compare(
             {
@@ -102,6 +116,7 @@ def main() -> None:
     }
     result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.exploration", *sys.argv[1:]]), "gains": gains, "runs": runs}
+    result |= {"diversity": diversity_of_policies(folders)}
     write_results(arguments.results, "exploration", result, words(result))
     picture(runs, arguments.results / "rewards.svg")
     print(words(result))

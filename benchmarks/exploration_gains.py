@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.figures import interval_words, table
+from rollout.dataset.diversity import table as diversity_table
 from rollout.evaluate import INTERVAL, NUM_RESAMPLES
 
 ARMS = {"ideas": "with ideas", "none": "without ideas"}
@@ -91,4 +92,5 @@ def words(result: Mapping[str, Any]) -> str:
         for seed, run in enumerate(result["runs"][arm]):
             figures = (run["trajectories"], run["steps"], f"{run['tokens']:,}", f"{run['heldout_perplexity']:.3f}")
             runs.append((f"{title}, seed {seed}", *figures, f"{run['minutes']:.0f}"))
-    return "\n\n".join([*parts, table(runs)])
+    variety = "How diverse the edits of the evaluated policies are, all seeds together."
+    return "\n\n".join([*parts, table(runs), variety, diversity_table(result["diversity"])])

@@ -66,7 +66,7 @@ def test_table_and_picture_show_both_arms(tmp_path: Path) -> None:
     run = {"trajectories": 240, "steps": 400, "tokens": 1_200_000, "heldout_perplexity": 1.4, "minutes": 20.0}
     runs = {arm: [{**run, "rewards": {"reward/mean": [0.0, 0.1, 0.2], "reward/edit_mean": rewards}}] for arm in ARMS}
     gains = compare(made_up(MEANS, num_seeds=1), seed=0)
-    head = {"commit": "c", "machine": {"cores": 2}, "command": "python"}
+    head = {"commit": "c", "machine": {"cores": 2}, "command": "python", "diversity": {"whole": {}, "equal": None}}
     said = words({**head, "gains": {"train": gains, "heldout": gains}, "runs": runs})
     assert said.count("| with ideas | without ideas | difference |") == 1
     assert (
