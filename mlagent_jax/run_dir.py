@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ class RunDir:
     def __init__(self, root: Path, mirror: Mirror | None = None) -> None:
         """Makes the run directory at `root`; `mirror` is its copy elsewhere, where there is one."""
         self.root, self.mirror = root, mirror
-        self._shared = time.monotonic()
+        self._shared, self._sharing = time.monotonic(), threading.Lock()
 
     def path(self, *parts: str) -> Path:
         """Returns a path inside the run directory."""
@@ -133,9 +134,12 @@ class RunDir:
         Raises:
             InfrastructureError: if that fails for good.
         """
-        if self.mirror is not None and time.monotonic() - self._shared >= every_seconds:
-            self.mirror.push()
-            self._shared = time.monotonic()
+        if self.mirror is None:
+            return
+        with self._sharing:  # one copy at a time, whichever thread asks for it
+            if time.monotonic() - self._shared >= every_seconds:
+                self.mirror.push()
+                self._shared = time.monotonic()
 
     def record(self, name: str) -> dict[str, Any] | None:
         """Returns the record of a finished stage, None where it has none or its output is gone."""

@@ -1,5 +1,6 @@
 """Coders: who turns an edit instruction into a changed script and describes files."""
 
+import ast
 import csv
 import hashlib
 import io
@@ -12,8 +13,7 @@ from rollout.recipes import Cannot, Script, apply, recognise
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
-CODE_BLOCK = re.compile(r"^```[\w+-]*[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
-FENCE = re.compile(r"^```", re.MULTILINE)
+FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")  # a whole line, and what stands behind the marks
 MAX_CLASSES = 40  # a column of numbers with more distinct values is called a number, not classes
 
 EDIT_PROMPT = """\
@@ -30,7 +30,7 @@ Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
 
 {content}"""
 DESCRIBE_CHARACTERS = 20_000  # of a file that a model is shown
-DESCRIBE_TOKENS = 256  # of what it says of it
+DESCRIPTION_CHARACTERS = 1500  # of what it says of it
 
 
 class RecipeCoder:
@@ -113,11 +113,13 @@ class EndpointCoder:
             answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source))
         except PromptTooLong:
             return CoderReply(None, "the script is longer than the coder can read")
-        if answer.is_cut and len(FENCE.findall(answer.text)) % 2 != 0:
+        blocks, is_closed = code_blocks(answer.said)
+        code = max(blocks, key=len, default=None)
+        # A fence within the script, such as a docstring's, ends a block too: what was cut there is no Python.
+        if answer.is_cut and not (is_closed and (code is None or _parses(code))):
             return CoderReply(None, "the edited script is longer than the coder can write")
-        code = extract_code(answer.text)
         if code is None:
-            return CoderReply(None, shorten_reason(answer.text))
+            return CoderReply(None, shorten_reason(answer.said))
         return CoderReply(code)
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
@@ -126,22 +128,47 @@ class EndpointCoder:
             name=name, things_to_look_for=things_to_look_for, content=content[:DESCRIBE_CHARACTERS]
         )
         try:
-            return (await self._ask(prompt, max_tokens=DESCRIBE_TOKENS)).text.strip()
+            said = (await self._ask(prompt)).said
         except PromptTooLong:
             return f"{len(content.splitlines())} lines, more than can be read at one time"
+        return said[:DESCRIPTION_CHARACTERS] or f"{len(content.splitlines())} lines"
 
-    async def _ask(self, prompt: str, max_tokens: int | None = None) -> Answer:
+    async def _ask(self, prompt: str) -> Answer:
         prompt = storable(prompt)  # an instruction may hold what UTF-8 cannot
         # The same question gets the same seed, so that a repeated action repeats its answer where the endpoint can.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)
-        return await self.endpoint.ask([message], seed=seed, temperature=0.0, max_tokens=max_tokens)
+        return await self.endpoint.ask([message], seed=seed, temperature=0.0)
 
 
-def extract_code(answer: str) -> str | None:
-    """Returns the longest fenced code block of a model's answer, None if it holds none (or only empty ones)."""
-    blocks = [block for block in CODE_BLOCK.findall(answer) if block.strip()]
-    return max(blocks, key=len) if blocks else None
+def code_blocks(answer: str) -> tuple[list[str], bool]:
+    """Returns the fenced blocks of an answer that hold anything, and whether the last fence that opened one was closed.
+
+    A block ends at a line of nothing but as many backticks as opened it, or more.
+    """
+    blocks: list[str] = []
+    block: list[str] | None = None
+    marks = ""
+    for line in answer.replace("\r\n", "\n").split("\n"):
+        fence = FENCE.fullmatch(line)
+        if block is None:
+            if fence:
+                block, marks = [], fence[1]
+        elif fence and len(fence[1]) >= len(marks) and not fence[2].strip():
+            if any(each.strip() for each in block):
+                blocks.append("".join(f"{each}\n" for each in block))
+            block = None
+        else:
+            block.append(line)
+    return blocks, block is None
+
+
+def _parses(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def shorten_reason(answer: str) -> str:

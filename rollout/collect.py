@@ -141,6 +141,7 @@ async def collect(
         progress(tally.num_trajectories, len(plans), tally.figures())
         upcoming = iter([(number, plan) for number, left in enumerate(missing) for plan in left])
         num_left = [len(left) for left in missing]
+        reporting = asyncio.Lock()
 
         async def work() -> None:
             for number, plan in upcoming:
@@ -154,9 +155,12 @@ async def collect(
                         f"than {MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
                     )
                 num_left[number] -= 1
-                if not num_left[number]:
-                    await asyncio.to_thread(parts[number].store)
-                progress(tally.num_trajectories, len(plans), tally.figures())
+                # Neither in the loop, whose requests would time out meanwhile, nor both at a time: `progress` may copy
+                # the folder elsewhere.
+                async with reporting:
+                    if not num_left[number]:
+                        await asyncio.to_thread(parts[number].store)
+                    await asyncio.to_thread(progress, tally.num_trajectories, len(plans), tally.figures())
 
         await gather(work() for _ in range(num_concurrent))
     return tally.figures()

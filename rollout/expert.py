@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 
 from rollout.endpoint import ChatEndpoint
-from rollout.errors import PromptTooLong
+from rollout.errors import EndpointRefused, PromptTooLong
 from rollout.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
 from rollout.types import Response
 from rollout.wording import Meaning, to_json, word
@@ -303,12 +303,21 @@ class EndpointExpert:
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
         """Returns the model's response, whatever it is: cut, refused and empty ones are the agent's doing.
 
-        None where the state no longer fits the model's context. Raises ExpertError when no response came.
+        None where the state no longer fits the model's context.
+
+        Raises:
+            ExpertError: when no response came.
+            EndpointRefused: when not even the task itself fits the context.
         """
         del instance  # the expert sees the state and nothing else
         try:
             text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
-        except PromptTooLong:
+        except PromptTooLong as error:
+            if not state.turns:
+                raise EndpointRefused(
+                    f"{error}; not even a task fits: lower expert.max_response_tokens "
+                    f"({self.endpoint.max_response_tokens}), or serve the model with a larger context"
+                ) from None
             return None
         return Response(text.strip())
 

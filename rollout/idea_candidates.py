@@ -71,13 +71,14 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
     talk, lines, missing = [Message(role="user", content=first)], list[str](), count
     for question in range(MAX_QUESTIONS):
         # Another seed each time, or a server without randomness of its own might say the same again.
-        answer = await endpoint.complete(talk, seed=seed + question, max_tokens=40 * missing + 100)
-        lines = _up_to(count, [*lines, *filter(_is_proposal, answer.splitlines())])
+        answer = await endpoint.ask(talk, seed=seed + question)
+        said = answer.said.splitlines()[:-1] if answer.is_cut else answer.said.splitlines()
+        lines = _up_to(count, [*lines, *filter(_is_proposal, said)])
         missing = count - len(distinct(lines))
         if not missing:
             break
         more = MORE_PROMPT.format(count=missing, axis=axis)
-        talk += [Message(role="assistant", content=answer), Message(role="user", content=more)]
+        talk += [Message(role="assistant", content="\n".join(said)), Message(role="user", content=more)]
     if count - missing < min(MIN_PROPOSED, count):
         raise endpoint.error(
             f"{endpoint.base_url} proposed {count - missing} different ideas for {task.name}, axis {axis}, in "
@@ -88,8 +89,8 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
 
 
 def _is_proposal(line: str) -> bool:
-    """Returns whether a line of an answer is meant as an idea, and not as a heading of those that follow."""
-    return bool(distinct([line])) and not line.rstrip(" *_").endswith(":")
+    """Returns whether a line of an answer is meant as an idea, and is no fence and no heading of those that follow."""
+    return bool(distinct([line])) and not line.lstrip().startswith("```") and not line.rstrip(" *_").endswith(":")
 
 
 def _up_to(count: int, lines: Sequence[str]) -> list[str]:

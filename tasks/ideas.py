@@ -16,8 +16,8 @@ RULES = ("fps", "mean", "random")
 _PLAIN_QUOTES = str.maketrans("‘’‚“”„«»", '\'\'\'"""""')
 _WRAPPERS = ("**", "__", "*", "_", '"', "'", "`")
 _TRAILING = " .,;:!…"
-# "3.", "(3)", "#3:", "-", "*"; not the start of "3.5 times", "-1" or "*args".
-_ENUMERATION = re.compile(r"(?:[-+*–—]\s+|[•◦‣·]\s*|\(?#?\d{1,3}[.):](?!\d)\s*)")
+# "3.", "(3)", "#3:", "-", "*"; not the start of "3.5 times", "-1", "*args" or "100. trees".
+_ENUMERATION = re.compile(r"(?:[-*–—]\s+|[•◦‣·]\s*|\(?#?\d{1,2}[.):](?!\d)\s*)")
 
 
 def normalise(text: str) -> str:

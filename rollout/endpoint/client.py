@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from typing import Any, Self
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from rollout.endpoint.exchanges import Exchanges
-from rollout.endpoint.rate import Rate
+from rollout.endpoint.rate import Gate
 from rollout.endpoint.spending import Budget, Spending
-from rollout.endpoint.usage import TokenCounter, Usage
+from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.endpoint.wire import Reply, Transient, Wire
 from rollout.errors import InfrastructureError
 from rollout.observation import storable
@@ -21,6 +22,7 @@ from rollout.workspace import digest_of
 from tasks.prompt import Message
 
 FIRST_WAIT_SECONDS = 1.0
+THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ class Answer:
 
     text: str
     end: str
+
+    @property
+    def said(self) -> str:
+        """The text without what a model that thinks aloud says to itself."""
+        return THOUGHTS.sub("", self.text).strip()
 
     @property
     def is_cut(self) -> bool:
@@ -45,6 +52,7 @@ class _Call:
     key: str
     body: Mapping[str, Any]
     prompt: str
+    expected: int  # tokens, with an answer as long as it may be
     most: Usage
     began: float
     attempts: int = 0
@@ -96,13 +104,11 @@ class ChatEndpoint:
     def __post_init__(self) -> None:
         self._wire = Wire(self.base_url, self.name, self.api_key_variable, self.timeout_seconds, self.max_concurrent)
         self._slots = asyncio.Semaphore(self.max_concurrent)
-        self._request_rate = Rate(self.requests_per_minute, self.minute) if self.requests_per_minute else None
-        self._token_rate = Rate(self.tokens_per_minute, self.minute) if self.tokens_per_minute else None
+        self._gate = Gate(self.requests_per_minute, self.tokens_per_minute, self.minute)
         self._spending = Spending(self.budget, self.exchanges.totals, self.name)
         self._counter = TokenCounter()
         self._under_way: dict[str, asyncio.Task[Answer]] = {}
         self._sending: set[str] = set()
-        self._quiet_until = 0.0  # of the monotonic clock: the server wants to be left alone
         self._num_replayed = 0
         self._said_estimated = self._closing = False
 
@@ -209,8 +215,8 @@ class ChatEndpoint:
     async def _pay_for(self, key: str, body: dict[str, Any]) -> Answer:
         """Returns the answer to a request that was never answered, in as many attempts as it takes."""
         prompt = "\n".join(f"{message['role']}\n{message['content']}" for message in body["messages"])
-        most = Usage(self._counter.estimate(prompt), 0, body["max_tokens"], estimated=True)
-        call = _Call(key, body, prompt, most, time.monotonic())
+        most = Usage(most_tokens([message["content"] for message in body["messages"]]), 0, body["max_tokens"], True)
+        call = _Call(key, body, prompt, self._counter.estimate(prompt) + most.output, most, time.monotonic())
         attempts = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Transient) and not self._closing),
             stop=stop_after_attempt(self.num_attempts),
@@ -231,21 +237,17 @@ class ChatEndpoint:
 
     async def _send(self, call: _Call) -> Answer:
         """Makes one attempt, once the server's wishes and our limits allow it."""
-        while (pause := self._quiet_until - time.monotonic()) > 0:
-            await asyncio.sleep(pause)
-        tokens = await self._token_rate.take(call.most.tokens) if self._token_rate else None
-        if self._request_rate:
-            await self._request_rate.take(1)
+        share = await self._gate.enter(call.expected)
         call.attempts += 1
         call.unrecorded += 1
         self._sending.add(call.key)
-        usage = Usage(call.most.input, 0, 0)  # where none is known
+        tokens = self._counter.estimate(call.prompt)  # where no more is known
         try:
             reply = await self._wire.send(call.body)
-            usage = self._record(call, reply)
+            tokens = self._record(call, reply).tokens
             return Answer(reply.text, reply.end)
         except Transient as error:
-            self._quiet_until = max(self._quiet_until, time.monotonic() + error.retry_after)
+            self._gate.close_for(error.retry_after)
             if error.maybe_paid:
                 self._record(call, None)
             raise
@@ -254,12 +256,11 @@ class ChatEndpoint:
             raise
         finally:
             self._sending.discard(call.key)
-            if self._token_rate and tokens:
-                self._token_rate.correct(tokens, usage.tokens)
+            self._gate.correct(share, tokens)
 
     def _record(self, call: _Call, reply: Reply | None) -> Usage:
-        """Writes down an answer, or that one may have been paid for without one; returns what it took."""
-        usage = Usage(call.most.input, 0, 0, estimated=True)
+        """Writes down an answer and returns what it took; one that was lost counts as the longest there may be."""
+        usage = call.most
         if reply is not None:
             usage = self._counter.read(call.prompt, reply.text, reply.usage, call.body["max_tokens"])
         if reply is not None and usage.estimated and not self._said_estimated:

@@ -70,7 +70,7 @@ class Exchanges:
         parts = sorted(int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.jsonl"))
         for part in parts:
             self._part, self._end = part, self._scan(part, last=part == parts[-1])
-        self._open()
+        self._file = self._open(self._part, self._end)
 
     def find(self, key: str) -> Mapping[str, Any] | None:
         """Returns the exchange of a request that was answered, None if there is none.
@@ -114,9 +114,9 @@ class Exchanges:
         assert next(iter(body)) == "request", "the head ends where the request begins"
         line = json.dumps({**head, **body}, separators=(",", ":")).encode() + b"\n"
         if self._end >= PART_BYTES:
+            following = self._open(self._part + 1, 0)  # first: where that fails, the part before stays open
             os.close(self._file)
-            self._part, self._end = self._part + 1, 0
-            self._open()
+            self._file, self._part, self._end = following, self._part + 1, 0
         self._write(line)
         if counts["answered"]:
             self._places[bytes.fromhex(key)] = (self._part, self._end)
@@ -132,10 +132,11 @@ class Exchanges:
         assert self._folder is not None, "without a folder nothing has a place"
         return self._folder / f"part-{part:05d}.jsonl"
 
-    def _open(self) -> None:
-        """Opens the last part for writing, cutting off what is behind its last whole line."""
-        self._file = os.open(self._path(self._part), os.O_WRONLY | os.O_CREAT, 0o666)
-        os.ftruncate(self._file, self._end)
+    def _open(self, part: int, end: int) -> int:
+        """Returns a part opened for writing, what is behind its last whole line cut off."""
+        file = os.open(self._path(part), os.O_WRONLY | os.O_CREAT, 0o666)
+        os.ftruncate(file, end)
+        return file
 
     def _write(self, line: bytes) -> None:
         assert self._file is not None, "open"

@@ -1,4 +1,4 @@
-"""At most so much in any minute."""
+"""When a request may be sent: at most so much in any minute, and not while the server wants to be left alone."""
 
 import asyncio
 import contextlib
@@ -17,49 +17,42 @@ class Share:
 
 
 class Rate:
-    """A limit on the sum of amounts within any window of time; who asks first is served first.
+    """A limit on the sum of amounts within any window of time.
 
     A sliding window, not a token bucket: a full bucket lets nearly twice the limit pass in its first minute, and an
     amount taken from it by estimate, as tokens are, could not be given back to the minute it was taken in.
     """
 
-    def __init__(self, limit: int, seconds: float = 60.0) -> None:
-        """Allows `limit` in any `seconds`."""
+    def __init__(self, limit: int | None, seconds: float = 60.0) -> None:
+        """Allows `limit` in any `seconds`; None: any amount."""
         self._limit, self._seconds = limit, seconds
         self._shares: deque[Share] = deque()
         self._sum = 0
-        self._turn = asyncio.Lock()
-        self._corrected = asyncio.Event()
 
-    async def take(self, amount: int) -> Share:
-        """Returns the share of `amount` once there is room for it; more than the limit takes the whole window."""
-        amount = min(amount, self._limit)
-        async with self._turn:
-            while (pause := self._pause(amount)) > 0:
-                self._corrected.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._corrected.wait()
-            share = Share(time.monotonic(), amount)
+    def take(self, amount: int) -> Share:
+        """Returns the share of `amount`, taken now."""
+        share = Share(time.monotonic(), self._within(amount))
+        if self._limit is not None:
             self._shares.append(share)
-            self._sum += amount
-            return share
+            self._sum += share.amount
+        return share
 
     def correct(self, share: Share, amount: int) -> None:
         """Sets what a share takes after all."""
         if not share.expired:
             self._sum += amount - share.amount
         share.amount = amount
-        self._corrected.set()
 
-    def _pause(self, amount: int) -> float:
-        """Returns the seconds until there is room for `amount`."""
+    def pause(self, amount: int) -> float:
+        """Returns the seconds until there is room for `amount`; more than the limit takes the whole window."""
+        if self._limit is None:
+            return 0.0
         now = time.monotonic()
         while self._shares and self._shares[0].at + self._seconds <= now:
             gone = self._shares.popleft()
             gone.expired = True
             self._sum -= gone.amount
-        excess = self._sum + amount - self._limit
+        excess = self._sum + self._within(amount) - self._limit
         for share in self._shares:
             if excess <= 0:
                 break
@@ -67,3 +60,41 @@ class Rate:
             if excess <= 0:
                 return share.at + self._seconds - now
         return 0.0
+
+    def _within(self, amount: int) -> int:
+        return amount if self._limit is None else min(amount, self._limit)
+
+
+class Gate:
+    """Lets requests pass one after another, in the order they came, as soon as all that limits them allows the next."""
+
+    def __init__(self, requests: int | None, tokens: int | None, seconds: float = 60.0) -> None:
+        """Allows so many requests and tokens in any `seconds`; None: any number."""
+        self._requests, self._tokens = Rate(requests, seconds), Rate(tokens, seconds)
+        self._quiet_until = 0.0
+        self._turn = asyncio.Lock()
+        self._corrected = asyncio.Event()
+
+    def close_for(self, seconds: float) -> None:
+        """Lets nothing pass for the next `seconds`, those who wait already included."""
+        self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
+
+    async def enter(self, tokens: int) -> Share:
+        """Returns once a request of so many tokens may be sent; the share is its tokens', counted from then on."""
+        async with self._turn:
+            while (pause := self._pause(tokens)) > 0:
+                self._corrected.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._corrected.wait()
+            self._requests.take(1)
+            return self._tokens.take(tokens)
+
+    def correct(self, share: Share, tokens: int) -> None:
+        """Sets the tokens that a request took after all."""
+        self._tokens.correct(share, tokens)
+        self._corrected.set()
+
+    def _pause(self, tokens: int) -> float:
+        quiet = self._quiet_until - time.monotonic()
+        return max(quiet, self._requests.pause(1), self._tokens.pause(tokens))

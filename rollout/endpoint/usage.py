@@ -1,10 +1,11 @@
 """How many tokens an exchange took: as the server says where that can be true, else as its length suggests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 FIRST_BYTES, FIRST_TOKENS = 3000, 1000  # what an estimate rests on before a server has said anything
 MAX_BYTES_A_TOKEN = 64  # on average over a text; the longest tokens there are, of blanks, have 128
+TEMPLATE_TOKENS = 16  # that a chat template may put around a message
 HIDDEN_INPUT = 8192  # tokens that a server may add by its template and system prompt
 HIDDEN_OUTPUT = 4  # times the limit that a model which thinks aside may write
 
@@ -29,6 +30,11 @@ class Usage:
     def tokens(self) -> int:
         """Input and output together."""
         return self.input + self.output
+
+
+def most_tokens(messages: Sequence[str]) -> int:
+    """Returns a number of tokens that a chat of these messages hardly exceeds: no token has less than a byte."""
+    return sum(len(message.encode("utf-8", "replace")) + TEMPLATE_TOKENS for message in messages)
 
 
 @dataclass

@@ -19,7 +19,9 @@ CONNECT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 300.0  # longer than a server's minute; who says more is asked again all the same
 SHOWN = 200  # characters of a server's words in an error
 PASSING = frozenset({408, 409, 425, 429})  # with all from 500 on: statuses that another attempt may cure
-NO_CREDIT = re.compile(r"insufficient_quota|exceeded your current quota", re.IGNORECASE)  # said with a 429, too
+# Said with a 429, too. "You exceeded your current quota" will not do: some say it of a limit that passes in a minute.
+NO_CREDIT = "insufficient_quota"
+KEY = re.compile(r"[!-~]+")
 TOO_LONG = re.compile(
     r"context_length_exceeded|context (length|window|size)|maximum context|max_model_len|(prompt|input) is too long",
     re.IGNORECASE,
@@ -79,6 +81,11 @@ class Wire:
                 f"the endpoint {base_url} needs a key: environment variable {key_variable} is empty; "
                 "set it, or name another in the configuration"
             )
+        if self._key and not KEY.fullmatch(self._key):
+            raise ValueError(
+                f"environment variable {key_variable} holds no key: expected printable ASCII without blanks or line "
+                "breaks; set it to the key alone"
+            )
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._settings, self._key_variable = settings, key_variable
         self._seconds, self._num_connections = seconds, num_connections
@@ -106,7 +113,7 @@ class Wire:
         except TimeoutError:
             raise Transient(f"no answer within {self._seconds:g} s", maybe_paid=True) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            reason = f"{type(error).__name__} {error}".strip()
+            reason = self._without_key(f"{type(error).__name__} {error}".strip())
             raise Transient(reason, maybe_paid=not isinstance(error, UNSENT)) from None
         if response.status_code == httpx.codes.OK:
             return self._read(response)
@@ -136,7 +143,7 @@ class Wire:
     def _failure(self, response: httpx.Response) -> Exception:
         """Returns what an answer with another status than 200 is raised as."""
         status, said = response.status_code, self._shown(response)
-        no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT.search(response.text) is not None
+        no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT in response.text
         if (status in PASSING or status >= 500) and not no_credit:
             pause = retry_after(response.headers.get("Retry-After"))
             return Transient(f"status {status}: {said}", retry_after=pause)
@@ -158,9 +165,11 @@ class Wire:
 
     def _shown(self, response: httpx.Response) -> str:
         """Returns the beginning of what a server said, on one line; some repeat the key they were given."""
-        words = " ".join(response.text[: 10 * SHOWN].split())
-        words = words.replace(self._key, "(the key)") if self._key else words
+        words = self._without_key(" ".join(response.text[: 10 * SHOWN].split()))
         return words[:SHOWN] or "nothing"
+
+    def _without_key(self, words: str) -> str:
+        return words.replace(self._key, "(the key)") if self._key else words
 
 
 def retry_after(header: str | None) -> float:

@@ -4,7 +4,7 @@ import io
 import pandas as pd
 import pytest
 
-from rollout.coder import EndpointCoder, RecipeCoder, extract_code, shorten_reason
+from rollout.coder import EndpointCoder, RecipeCoder, code_blocks, shorten_reason
 from rollout.endpoint import Answer
 from rollout.errors import PromptTooLong
 
@@ -83,12 +83,26 @@ def test_a_description_is_short_even_of_a_wide_table() -> None:
     assert len(describe("wide.csv", buffer.getvalue()).split()) <= 40
 
 
-def test_code_is_taken_from_the_longest_fenced_block() -> None:
-    assert extract_code("Sure:\n```python\na = 1\nb = 2\n```\nand\n```\nx\n```\n") == "a = 1\nb = 2\n"
-    assert extract_code("```py\nprint('```')\n```") == "print('```')\n"
-    assert extract_code("no code") is None
-    assert extract_code("```\n\n```") is None
-    assert extract_code("```python\nnever closed\n") is None
+@pytest.mark.parametrize(
+    ("answer", "blocks", "is_closed"),
+    [
+        ("Sure:\n```python\na = 1\nb = 2\n```\nand\n```\nx\n```\n", ["a = 1\nb = 2\n", "x\n"], True),
+        ("```py\nprint('```')\n```", ["print('```')\n"], True),
+        (
+            '```python title="train.py"\nx = 1\n```\nRun it so:\n```bash\npython train.py\n```',
+            ["x = 1\n", "python train.py\n"],
+            True,
+        ),
+        ("``` python\nx = 1\n```", ["x = 1\n"], True),
+        ("````\na\n```\nb\n````", ["a\n```\nb\n"], True),
+        ("```python\r\nx = 1\r\n```\r\n", ["x = 1\n"], True),
+        ("no code", [], True),
+        ("```\n\n```", [], True),
+        ("```python\nnever closed\n", [], False),
+    ],
+)
+def test_fences_open_and_close_as_in_markdown(answer: str, blocks: list[str], is_closed: bool) -> None:
+    assert code_blocks(answer) == (blocks, is_closed)
 
 
 def test_an_answer_without_code_becomes_the_reason() -> None:
@@ -101,7 +115,7 @@ def test_the_endpoint_coder_is_a_coder_over_a_chat_model() -> None:
         def __init__(self, answer: str, end: str = "stop") -> None:
             self.answer, self.end, self.seeds = answer, end, []
 
-        async def ask(self, messages: list, *, seed: int, temperature: float, max_tokens: int | None) -> Answer:
+        async def ask(self, messages: list, *, seed: int, temperature: float) -> Answer:
             self.seeds.append(seed)
             assert temperature == 0.0
             assert "Use it" in messages[0]["content"]
@@ -123,7 +137,9 @@ def test_the_endpoint_coder_is_a_coder_over_a_chat_model() -> None:
     for answer, source in (
         ("```python\nnew = 1\n", None),
         ("First:\n```\nx = 1\n```\nthen\n```python\nnew = 1\ny", None),
+        ("```python\nimport x\ndoc = '''\n```\n", None),  # a fence within the docstring, and there it was cut
         ("```python\nnew = 1\n```\nThis chan", "new = 1\n"),
+        ("<think>\n```python\na_longer_draft = 1\n```\n</think>\n```python\nnew = 1\n```\n", "new = 1\n"),
     ):
         reply = asyncio.run(EndpointCoder(Canned(answer, "length")).edit("old = 1\n", "Use it"))  # type: ignore[arg-type]
         assert (reply.source, reply.reason) == (source, "" if source else LONGER)
