@@ -187,7 +187,7 @@ def _read(path: Path, form: Callable[[dict[str, Any]], T]) -> Iterator[T]:
         raise FileNotFoundError(f"no trajectory file {path}; run stage=collect first")
     remedy = "remove it and run stage=collect again"
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:  # Arrow opens no name that is not UTF-8
             metadata = file.schema_arrow.metadata or {}
             found = (metadata.get(b"schema"), metadata.get(b"version"))
             if found != (SCHEMA_NAME, SCHEMA_VERSION):

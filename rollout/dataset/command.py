@@ -3,6 +3,7 @@
 import argparse
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from rollout.dataset.selection import FilterName, Select, choose, write_selection
@@ -68,11 +69,16 @@ def run_export(options: argparse.Namespace) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
-    """Writes the trajectories and prints how many. Raises ValueError where the folder has some already."""
-    if any(options.out.glob("*.parquet")):
-        raise ValueError(f"{options.out} has trajectories already; name another --out")
+    """Writes the trajectories, all or none, and prints how many. Raises ValueError where the folder has files."""
+    if options.out.exists() and any(options.out.iterdir()):
+        raise ValueError(f"{options.out} has files already; name another --out")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     count, found = 0, read_sharegpt(options.file)
-    while part := list(islice(found, PART_SIZE)):
-        write_trajectories(options.out / f"part-{count // PART_SIZE:05d}.parquet", part)
-        count += len(part)
+    with TemporaryDirectory(prefix=f".{options.out.name}.", dir=options.out.parent) as folder:
+        aside = Path(folder, "whole")
+        aside.mkdir()
+        while part := list(islice(found, PART_SIZE)):
+            write_trajectories(aside / f"part-{count // PART_SIZE:05d}.parquet", part)
+            count += len(part)
+        aside.replace(options.out)
     print(f"{count} trajectories in {options.out}; train on them by collect.source={options.out}")

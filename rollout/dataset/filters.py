@@ -41,8 +41,9 @@ def no_leak(trajectory: Trajectory) -> bool:
     """Returns whether no response speaks of ideas that it was given, or quotes one at length: the expert is shown
     them and the policy is not."""
     ideas = [idea for idea in map(_plain, trajectory.ideas) if idea.count(" ") >= QUOTE - 1]
-    responses = [step.response for step in trajectory.steps]
-    return not any(TOLD.search(text) or any(idea in _plain(text) for idea in ideas) for text in responses)
+    # The response as it stands, and its arguments, of which JSON may spell the letters otherwise.
+    texts = [text for step in trajectory.steps for text in (step.response, *step.arguments.values())]
+    return not any(TOLD.search(text) or any(idea in _plain(text) for idea in ideas) for text in texts)
 
 
 def improved(directions: Mapping[str, str]) -> Keep:
@@ -67,31 +68,34 @@ def distinct(max_similarity: float) -> Keep:
     """Returns the filter that drops what an earlier trajectory of the same task did already, or nearly.
 
     Compared are the actions with their arguments, file names aside: two trajectories are as similar as the share of
-    their runs of three words that both have (Jaccard). It remembers what it has kept, so it is used for one pass.
+    their runs of three words that both have (Jaccard). Where the task is not known, the problem says which it is. It
+    remembers what it has kept, so it is used for one pass.
     """
     kept: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
 
     def keep(trajectory: Trajectory) -> bool:
-        mine = shingles(trajectory)
-        for other in kept[trajectory.task]:
+        mine, alike = shingles(trajectory), kept[trajectory.task or trajectory.problem]
+        for other in alike:
             common = len(mine & other)
             if common >= max_similarity * (len(mine) + len(other) - common):
                 return False
-        kept[trajectory.task].append(mine)
+        alike.append(mine)
         return True
 
     return keep
 
 
 def shingles(trajectory: Trajectory) -> frozenset[str]:
-    """Returns the runs of three words of what a trajectory did, in which every script has the same name."""
+    """Returns the runs of three words of what a trajectory did, in which every script has the same name.
+
+    The final answer counts where nothing else was done.
+    """
     names = trajectory.names
     data = re.compile("|".join(re.escape(name) for name in (names.train_file, names.test_file) if name) or "(?!)")
     actions = []
-    for step in trajectory.steps:
-        if step.action != FINAL_ANSWER:
-            said = f"{step.action or step.response} {' '.join(step.arguments.values())}"
-            actions.append(SCRIPT_NAME.sub("script", data.sub("data", said)).lower())
+    for step in [step for step in trajectory.steps if step.action != FINAL_ANSWER] or trajectory.steps:
+        said = f"{step.action or step.response} {' '.join(step.arguments.values())}"
+        actions.append(SCRIPT_NAME.sub("script", data.sub("data", said)).lower())
     words = WORD.findall(" . ".join(actions))
     return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rollout.dataset.edits import store_beside
 from rollout.errors import CorruptRecord
 from rollout.folders import is_folder, link_or_copy
 from rollout.trajectories import iterate_trajectories, trajectories_of
@@ -12,7 +13,7 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
     """Makes `folder` hold the trajectories of `source`, and `store` the files that they began and ended with.
 
     Args:
-        source: a run directory, or a folder of trajectories, whose files lie in `blobs` beside it.
+        source: a run directory, or a folder of trajectories, above which lie its files in `blobs`.
         folder: of the trajectories here; what it has already stays.
         store: of the files here.
 
@@ -21,7 +22,6 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         CorruptRecord: where the record of one, or a file that it names, is damaged or missing.
     """
     found = trajectories_of(source)
-    blobs = found.parent / "blobs"
     files = {
         named
         for trajectory in iterate_trajectories(found)
@@ -29,7 +29,7 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         for snapshot in (step.before, step.after)
         for named in snapshot.files.items()
     }
-    theirs = BlobStore(blobs) if files else store
+    theirs = (store_beside(found) if files else None) or store
     digests = {digest for _, digest in files}
     for name, digest in files:
         if is_folder(name):

@@ -92,13 +92,19 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
         seed: of what is drawn: who stays where there are too many, and the split.
 
     Raises:
-        ValueError: where too little is left to train on and to hold out.
+        ValueError: where two trajectories have one id, or too little is left to train on and to hold out.
     """
     named = _filters(rules, directions)
     dropped: dict[str, list[str]] = {name: [] for name in named}
     digests: dict[str, str] = {}
     cells: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    seen: set[str] = set()
     for trajectory in iterate_trajectories(folder):
+        if trajectory.trajectory_id in seen:
+            raise ValueError(
+                f"{folder} has two trajectories {trajectory.trajectory_id}; give each its own id, or take one away"
+            )
+        seen.add(trajectory.trajectory_id)
         failed = next((name for name, keep in named.items() if not keep(trajectory)), None)
         if failed is not None:
             dropped[failed].append(trajectory.trajectory_id)
@@ -182,7 +188,7 @@ def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _heldout(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed: int) -> set[str]:
-    """Returns the share of each task's names that are held out, at least one in all."""
+    """Returns the names that are held out: the share of each task's, and that of all of them, at least one."""
     by_task: defaultdict[str, list[str]] = defaultdict(list)
     for (task, _), names in sorted(cells.items()):
         by_task[task] += names
@@ -190,5 +196,9 @@ def _heldout(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed:
         task: random.Random(f"{seed}/select/heldout/{task}").sample(sorted(names), len(names))
         for task, names in by_task.items()
     }
-    found = {name for names in drawn.values() for name in names[: round(share * len(names))]}
-    return found or set(max(drawn.values(), key=len, default=[])[:1])
+    counts = {task: round(share * len(names)) for task, names in drawn.items()}
+    # Of many small tasks none may come to one: those that came off worst then give one more, up to the share of all.
+    missing = max(1, round(share * sum(map(len, drawn.values())))) - sum(counts.values())
+    for task in sorted(drawn, key=lambda task: counts[task] - share * len(drawn[task]))[: max(0, missing)]:
+        counts[task] += 1
+    return {name for task, names in drawn.items() for name in names[: counts[task]]}

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout.observation import storable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, FINAL_ANSWER, Action, parse_response
 from tasks.feedback import Feedback, Outcome
@@ -52,12 +53,12 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
             raise ValueError(f"has turn {number + 1} from {each.get('from')!r}, expected a text from {speaker!r}")
     if len(chat) < 2:
         raise ValueError(f"has {len(chat)} turns, expected a problem and an answer at least")
-    texts = [each["value"] for each in chat]
+    texts = [storable(each["value"]) for each in chat]
     feedbacks = [*texts[2::2], ""]
     steps = tuple(_step(response, feedback) for response, feedback in zip(texts[1::2], feedbacks, strict=False))
-    task, own_name = record.get("task", ""), record.get("id", name)
+    task, own_name = ("" if record.get(key) is None else str(record[key]) for key in ("task", "id"))
     end = "final_answer" if steps[-1].action == FINAL_ANSWER else "step_limit"
-    return Trajectory(str(own_name), str(task), 0, Names("", "", "", ""), texts[0], (), steps, end)
+    return Trajectory(own_name or name, task, 0, Names("", "", "", ""), texts[0], (), steps, end)
 
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
@@ -79,35 +80,45 @@ def read_sharegpt(path: Path) -> Iterator[Trajectory]:
     """Yields the trajectories of a file: a conversation a line, or one JSON list of them.
 
     Raises:
-        ValueError: naming the conversation that is none.
+        ValueError: naming the conversation that is none, or has the id of one before.
     """
+    seen: set[str] = set()
     for number, record in enumerate(_records(path), 1):
         try:
             if not isinstance(record, dict):
                 raise ValueError("is no JSON object")
-            yield from_sharegpt(record, f"{path.stem}-{number:06d}")
+            trajectory = from_sharegpt(record, f"{path.stem}-{number:06d}")
+            if trajectory.trajectory_id in seen:
+                raise ValueError(f"has the id {trajectory.trajectory_id} of one before; give each its own, or none")
+            seen.add(trajectory.trajectory_id)
+            yield trajectory
         except ValueError as error:
             raise ValueError(f"{path}: conversation {number} {error}") from None
 
 
 def _records(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         start = file.read(64).lstrip()
         file.seek(0)
         if start.startswith("["):
-            yield from json.load(file)
+            yield from _parsed(file.read(), str(path))
             return
         for number, line in enumerate(file, 1):
             if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"line {number} is not JSON ({error}); expected a conversation a line") from None
+                yield _parsed(line, f"{path} line {number}")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON ({error}); expected a conversation a line, or one list") from None
 
 
 def _step(response: str, feedback: str) -> Step:
     action = parse_response(response)
     if isinstance(action, Action):
         outcome = Outcome.EDIT if action.name == EDIT else Outcome.NON_EDIT
-        return Step(response, action.name, action.arguments, Feedback(outcome, feedback), UNKNOWN, UNKNOWN, 0.0)
+        arguments = {key: storable(value) for key, value in action.arguments.items()}
+        return Step(response, action.name, arguments, Feedback(outcome, feedback), UNKNOWN, UNKNOWN, 0.0)
     return Step(response, "", {}, Feedback(Outcome.INVALID, feedback), UNKNOWN, UNKNOWN, 0.0)

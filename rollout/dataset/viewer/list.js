@@ -19,7 +19,7 @@ const COLUMNS = [
 function visible(text) {
   return String(text)
     .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    .replace(/[\p{Cf}\u007f-\u009f\u2028\u2029]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 }
 
 // An element: `h("p.note", {title: "…"}, "text", child, …)`; texts become text nodes.

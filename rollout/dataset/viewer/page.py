@@ -148,8 +148,11 @@ def json_line(value: Any) -> str:
 
 
 def packed(text: str) -> str:
-    """Returns `text` compressed (zlib) and in base64, which holds nothing that HTML would take for markup."""
-    return base64.b64encode(zlib.compress(text.encode())).decode()
+    """Returns `text` compressed (zlib) and in base64, which holds nothing that HTML would take for markup.
+
+    A lone surrogate, which a response may spell and UTF-8 cannot hold, becomes a question mark.
+    """
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"))).decode()
 
 
 def _frame(title: str, index: str) -> str:

@@ -13,7 +13,7 @@ from rollout.dataset.selection import Select, choose, digest, read_selection, wr
 from rollout.errors import CorruptRecord
 from rollout.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
-from tasks.action import EDIT
+from tasks.action import EDIT, FINAL_ANSWER
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
 
@@ -101,8 +101,33 @@ def test_what_was_done_before_in_other_names_is_no_news():
     assert keep(trajectory("e", first.steps[0], step("Train it longer on all rows.", 0.95)))
 
 
+def test_without_a_task_the_problem_says_what_is_alike_and_the_answer_where_nothing_else_was_done():
+    keep = filters.distinct(0.9)
+    first = trajectory("a", step("Use trees.", 0.9), task="")
+    assert keep(first) and keep(replace(first, trajectory_id="b", problem="Predict something else."))
+    assert not keep(replace(first, trajectory_id="c"))
+    for answer in ("It is the first of all.", "Nothing of this kind."):
+        said = replace(first.steps[0], action=FINAL_ANSWER, arguments={"final_answer": answer})
+        assert keep(replace(first, trajectory_id=answer, steps=(said,)))
+
+
+def test_a_leak_is_found_however_its_letters_are_spelt():
+    idea = "Don’t trust the order of rows, so shuffle them well before the split."
+    leak = step(idea, 0.9)
+    spelt = replace(leak, response=f"Action Input: {json.dumps(leak.arguments)}")
+    assert "\\u2019" in spelt.response
+    assert not filters.no_leak(trajectory("x", spelt, ideas=(idea,)))
+
+
+def test_equal_ids_are_refused_by_name(tmp_path: Path):
+    stored(tmp_path, [*varied(4), varied(1)[0]])
+    with pytest.raises(ValueError, match=r"has two trajectories churn-0.9-00; give each its own id"):
+        choose(tmp_path, KEEP_ALL, DIRECTIONS, seed=0)
+
+
 def test_a_selection_says_what_every_filter_dropped(tmp_path: Path):
-    found = [*varied(8), trajectory("none"), trajectory("leak", step("These ideas are good.", 0.7)), *varied(8)[:2]]
+    found = [*varied(8), trajectory("none"), trajectory("leak", step("These ideas are good.", 0.7))]
+    found += [replace(one, trajectory_id=f"{one.trajectory_id}-again") for one in varied(2)]
     selection = choose(stored(tmp_path, found), Select(heldout_share=0.25), DIRECTIONS, seed=0)
     assert {each["filter"]: each["dropped"] for each in selection.report} == {
         "acted": 1,
@@ -131,6 +156,10 @@ def test_each_task_is_held_out_in_its_share(tmp_path: Path):
     stored(tmp_path, [*varied(30), *varied(10, task="price")])
     selection = choose(tmp_path, replace(KEEP_ALL, heldout_share=0.1), DIRECTIONS, seed=0)
     assert Counter(name.split("-")[0] for name in selection.heldout) == {"churn": 3, "price": 1}
+    small = [one for name in "abcdefghij" for one in varied(6, task=name)]
+    small_tasks = dict.fromkeys("abcdefghij", "maximize")
+    of_small = choose(stored(tmp_path / "small", small), replace(KEEP_ALL, heldout_share=0.08), small_tasks, seed=0)
+    assert len(of_small.heldout) == 5 == len({name[0] for name in of_small.heldout})
     few = choose(stored(tmp_path / "few", varied(3)), replace(KEEP_ALL, heldout_share=0.01), DIRECTIONS, seed=0)
     assert len(few.heldout) == 1
 

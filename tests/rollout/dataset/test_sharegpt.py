@@ -91,10 +91,45 @@ def test_a_conversation_that_is_none_is_named(tmp_path: Path, capsys, conversati
     assert not (tmp_path / "taken").exists()
 
 
-def test_a_line_that_is_no_json_is_named(tmp_path: Path):
-    (tmp_path / "data.jsonl").write_text(json.dumps(to_sharegpt(recorded("a"))) + "\n{oops\n")
-    with pytest.raises(ValueError, match="line 2 is not JSON"):
+@pytest.mark.parametrize("line", ["{oops", "[" * 200_000])
+def test_a_line_that_is_no_json_is_named(tmp_path: Path, line: str):
+    (tmp_path / "data.jsonl").write_text(json.dumps(to_sharegpt(recorded("a"))) + f"\n{line}\n")
+    with pytest.raises(ValueError, match=r"data.jsonl line 2 is not JSON"):
         list(read_sharegpt(tmp_path / "data.jsonl"))
+
+
+def test_an_error_far_into_a_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr("rollout.dataset.command.PART_SIZE", 2)
+    lines = [json.dumps(to_sharegpt(recorded(f"{number}"))) for number in range(5)]
+    (tmp_path / "data.jsonl").write_text("\n".join([*lines, "{oops"]))
+    command = ["import", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "taken")]
+    assert main(command) == 2 and "line 6" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert main(command) == 0 and len(read_trajectories(tmp_path / "taken")) == 5
+
+
+def test_conversations_have_ids_of_their_own_and_null_is_none(tmp_path: Path, capsys):
+    one = to_sharegpt(recorded("a"))
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join([json.dumps({**one, "id": None, "task": None})] * 2))
+    assert [(each.trajectory_id, each.task) for each in read_sharegpt(path)] == [
+        ("data-000001", ""),
+        ("data-000002", ""),
+    ]
+    path.write_text("\n".join([json.dumps(one)] * 2))
+    assert main(["import", str(path), "--out", str(tmp_path / "taken")]) == 2
+    assert "conversation 2 has the id a of one before" in capsys.readouterr().err
+
+
+def test_a_character_that_no_file_can_hold_does_not_stop_an_import(tmp_path: Path):
+    one = to_sharegpt(recorded("a"))
+    one["conversations"][-1]["value"] = respond(grammar.FINAL_ANSWER, final_answer="a MARK sign").replace(
+        "MARK", "\\ud83d"
+    )
+    (tmp_path / "data.jsonl").write_text(json.dumps(one))
+    assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "taken")]) == 0
+    assert read_trajectories(tmp_path / "taken")[0].steps[-1].arguments == {"final_answer": "a ? sign"}
 
 
 def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
@@ -103,7 +138,7 @@ def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
     assert main(["export", str(run_dir), "--out", str(tmp_path / "data.jsonl")]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 2
-    assert "has trajectories already" in capsys.readouterr().err
+    assert "has files already" in capsys.readouterr().err
     manifest = tmp_path / "selection.json"
     assert main(["select", str(run_dir), "--filters", "valid_format", "--out", str(manifest)]) == 2
     assert "valid_format dropped" not in capsys.readouterr().out and not manifest.exists()
