@@ -42,15 +42,23 @@ def root_name(node: cst.BaseExpression) -> str:
     return node.value
 
 
+def argument(call: cst.Call, name: str) -> cst.BaseExpression | None:
+    """Returns what a keyword argument is set to; None if it is absent."""
+    return next((a.value for a in call.args if a.keyword is not None and a.keyword.value == name), None)
+
+
+def literal(node: cst.BaseExpression) -> object:
+    """Returns the value that a literal writes; None for anything else."""
+    try:
+        return ast.literal_eval(code_of(node))
+    except (ValueError, SyntaxError):
+        return None
+
+
 def keyword(call: cst.Call, name: str) -> object:
     """Returns the literal value of a keyword argument; None if it is absent or no literal."""
-    for argument in call.args:
-        if argument.keyword is not None and argument.keyword.value == name:
-            try:
-                return ast.literal_eval(code_of(argument.value))
-            except (ValueError, SyntaxError):
-                return None
-    return None
+    node = argument(call, name)
+    return None if node is None else literal(node)
 
 
 def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:
