@@ -131,3 +131,32 @@ def test_the_learning_rate_of_a_schedule_without_one_is_made_constant() -> None:
     assert edited("SGDClassifier()", "lower_learning_rate").endswith('(eta0=0.003, learning_rate="constant"))')
     kept = edited('SGDClassifier(eta0=0.1, learning_rate="adaptive")', "lower_learning_rate")
     assert kept == 'make_pipeline(SGDClassifier(eta0=0.03, learning_rate="adaptive"))'
+
+
+@pytest.mark.parametrize(
+    ("counts", "name", "part"),
+    [
+        ("HashingVectorizer()", "rare_words", "no vocabulary"),
+        ("HashingVectorizer()", "smaller_vocabulary", "no vocabulary"),
+        ("HashingVectorizer()", "larger_vocabulary", "no vocabulary"),
+        ("CountVectorizer(max_features=20)", "smaller_vocabulary", "already small"),
+        ("CountVectorizer(max_features=WORDS)", "larger_vocabulary", "not written as a number"),
+        ("CountVectorizer(min_df=6)", "rare_words", "already dropped"),
+        ("CountVectorizer(min_df=0.1)", "rare_words", "already dropped"),
+        ("CountVectorizer(ngram_range=(1, 3))", "bigrams", "more than single words"),
+        ("CountVectorizer(ngram_range=RANGE)", "bigrams", "more than single words"),
+        *(
+            ('CountVectorizer(analyzer="char_wb")', name, "does not count words")
+            for name in ("bigrams", "stop_words", "rare_words", "words_and_letters")
+        ),
+    ],
+)
+def test_counts_of_words_are_changed_only_the_way_that_was_asked_for(counts: str, name: str, part: str) -> None:
+    with pytest.raises(Cannot, match=part):
+        edited(f"{counts}, {LINEAR}", name)
+
+
+def test_single_words_are_joined_by_bigrams() -> None:
+    counts = 'CountVectorizer(analyzer="word", ngram_range=(1, 1))'
+    assert "ngram_range=(1, 2)" in edited(f"{counts}, {LINEAR}", "bigrams")
+    assert "max_features=30" in edited(f"CountVectorizer(max_features=None), {LINEAR}", "smaller_vocabulary")
