@@ -30,6 +30,12 @@ def call_name(node: cst.BaseExpression) -> str:
     return node.func.value if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) else ""
 
 
+def operand(node: cst.BaseExpression) -> str:
+    """Returns the code of a node as what a method is called on, in parentheses where it needs them."""
+    tight = isinstance(node, cst.Call | cst.Name | cst.Attribute | cst.Subscript) or getattr(node, "lpar", ())
+    return code_of(node) if tight else f"({code_of(node)})"
+
+
 def root_name(node: cst.BaseExpression) -> str:
     """Returns the name that a chain of methods, attributes and subscripts starts from, `` where it is none."""
     while not isinstance(node, cst.Name):

@@ -160,3 +160,135 @@ def test_single_words_are_joined_by_bigrams() -> None:
     counts = 'CountVectorizer(analyzer="word", ngram_range=(1, 1))'
     assert "ngram_range=(1, 2)" in edited(f"{counts}, {LINEAR}", "bigrams")
     assert "max_features=30" in edited(f"CountVectorizer(max_features=None), {LINEAR}", "smaller_vocabulary")
+
+
+TABLES = """\
+import pandas as pd
+
+train = pd.read_csv("train.csv")
+test = pd.read_csv("test.csv")
+y = train["target"]
+X = train[["a", "b"]].fillna(0)
+X_test = test[X.columns].fillna(0)
+model = make_pipeline(Ridge(alpha=1.0))
+model.fit(X, y)
+pd.DataFrame({"id": test["id"], "target": model.predict(X_test)}).to_csv("submission.csv", index=False)
+"""
+
+
+def after(name: str, *changes: tuple[str, str]) -> str:
+    """Returns the script of two tables, with some of its code replaced, after a recipe."""
+    source = TABLES
+    for old, new in changes:
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    return apply(source, [name])
+
+
+@pytest.mark.parametrize(
+    ("line", "dropped"),
+    [
+        ('TARGET = "target"', "TARGET"),
+        ('TARGET = ["target"]', "*TARGET"),
+        ('TARGET = ("target", "more")', "*TARGET"),
+    ],
+)
+def test_a_named_target_is_dropped_as_what_the_name_stands_for(line: str, dropped: str) -> None:
+    changes = ("train = ", f"{line}\ntrain = "), ('train["target"]', "train[TARGET]")
+    assert f'X = train.drop(columns=["id", {dropped}]).select' in after("all_columns", *changes)
+
+
+@pytest.mark.parametrize("line", ["TARGET = find()", ""])
+def test_a_target_of_unknown_kind_is_not_dropped(line: str) -> None:
+    with pytest.raises(Cannot, match="which column is the target|no line 'TARGET"):
+        after("all_columns", ("train = ", f"{line}\ntrain = "), ('train["target"]', "train[TARGET]"))
+
+
+MADE = ("y = ", 'test["sum"] = test["a"] + test["b"]\ny = ')
+ENDS = 'pd.DataFrame({"id": test["id"], "target": model.predict(X_test)}).to_csv'
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (MADE,),
+        (("X_test = ", 'sizes = test["size"]\nX_test = '),),
+        (
+            MADE,
+            (
+                ENDS,
+                'out = pd.DataFrame({"target": model.predict(X_test)})\nout.insert(0, "id", test["id"])\nout.to_csv',
+            ),
+        ),
+        (MADE, (ENDS, 'columns = {"id": test["id"], "target": model.predict(X_test)}\npd.DataFrame(columns).to_csv')),
+    ],
+)
+def test_the_identifier_is_what_the_submission_holds(changes: tuple[tuple[str, str], ...]) -> None:
+    assert 'train.drop(columns=["id", "target"])' in after("all_columns", *changes)
+    assert '.assign(id=train["id"])' in after("id_feature", *changes)
+
+
+def test_an_identifier_is_not_guessed() -> None:
+    for held in ('{"id": test["id"], "size": test["size"]}', "names"):
+        with pytest.raises(Cannot, match="which column is the identifier"):
+            after("all_columns", (ENDS, f"pd.DataFrame({held}).to_csv"))
+
+
+def test_rows_that_are_dropped_are_no_columns() -> None:
+    with pytest.raises(Cannot, match="drops rows"):
+        after("one_hot", ('train[["a", "b"]]', 'train.drop(index=[0])[["a", "b"]]'))
+
+
+def test_gaps_of_other_columns_are_filled_as_before_or_not_at_all() -> None:
+    filled = after("all_columns", ('"b"]].fillna(0)', '"b"]].fillna(-1)'))
+    assert 'X = train.drop(columns=["id", "target"]).select_dtypes("number").fillna(-1)\n' in filled
+    assert filled.count(".fillna(0)") == 1
+    assert after("one_hot", ('"b"]].fillna(0)', '"b"]].fillna(value=-1)')).count(".fillna(-1)") == 2
+    for fill in ("train.median()", "MEDIANS", "{'a': 0}", "method='ffill'", "0).fillna(1"):
+        for name in ("all_columns", "one_hot"):
+            with pytest.raises(Cannot, match="not filled with a number"):
+                after(name, ('"b"]].fillna(0)', f'"b"]].fillna({fill})'))
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "again"),
+    [
+        ("random_forest", "model.fit(X, y)", "model = make_pipeline(Ridge(alpha=2.0))\nmodel.fit(X, y)"),
+        ("all_columns", "model.fit(X, y)", "X, rest = X[1:], X[:1]\nmodel.fit(X, y)"),
+        ("half_rows", "y = ", "train = train.dropna()\ny = "),
+    ],
+)
+def test_a_name_of_two_assignments_is_not_edited(name: str, line: str, again: str) -> None:
+    after(name)
+    with pytest.raises(Cannot, match="more than once"):
+        after(name, (line, again))
+
+
+def test_a_sample_is_taken_of_whatever_the_rows_are() -> None:
+    choice = 'pd.read_csv("a.csv") if SMALL else pd.read_csv("b.csv")'
+    for rows in (choice, f"({choice})"):
+        edited = after("half_rows", ('pd.read_csv("train.csv")', rows))
+        assert f"train = ({choice}).sample(frac=0.4, random_state=0)\n" in edited
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('y = train["target"]', 'y = np.log1p(train["target"])'),
+        ('y = train["target"]', 'y = train["target"].apply(np.log)'),
+        ("y = ", 'train["target"] = np.log1p(train["target"])\ny = '),
+        ("model.fit(X, y)", "model.fit(X, np.log(y))"),
+        ("model.predict(X_test)", "np.expm1(model.predict(X_test))"),
+    ],
+)
+def test_the_logarithm_of_a_logarithm_is_not_taken(old: str, new: str) -> None:
+    assert "func=np.log1p" in after("log_target", ("y = ", 'train["a"] = np.log1p(train["a"])\ny = '))
+    with pytest.raises(Cannot, match="takes a logarithm of the target itself"):
+        after("log_target", (old, new))
+
+
+def test_shifted_copies_have_the_columns_that_the_test_images_have() -> None:
+    classes = ("Ridge(alpha=1.0)", LINEAR)
+    assert ".shift(1, axis=1" in after("shifted_copies", classes)
+    with pytest.raises(Cannot, match="does not take its columns from X"):
+        after("shifted_copies", classes, ("test[X.columns]", 'test[["a", "b"]]'))
