@@ -1,7 +1,12 @@
 """Recipes on the Data axis: what the model gets to see of rows and columns."""
 
+import re
+
+import libcst as cst
+import libcst.matchers as m
+
 from rollout.recipes.frame import fill_code, require_follows, require_numeric, table_code, without_fill
-from rollout.recipes.nodes import Cannot, call_name, code_of, parse_call, with_keyword
+from rollout.recipes.nodes import Cannot, call_name, code_of, operand, parse_call, with_keyword
 from rollout.recipes.recipe import ALL, NUMERIC, REGRESSION, TABULAR, Recipe
 from rollout.recipes.script import VECTORIZERS, Script
 
@@ -10,6 +15,9 @@ IMPUTERS = frozenset({"SimpleImputer"}) | ENCODERS  # the encoder fills gaps too
 SCALERS = frozenset(
     {"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "QuantileTransformer", "PowerTransformer"}
 )
+
+TARGET = re.compile(r"y(_\w+)?")  # names that scripts give to the target, or a part of its rows
+LOGARITHM = m.Name("log") | m.Name("log1p") | m.Name("log2") | m.Name("log10")
 
 
 def place_after(script: Script, names: frozenset[str]) -> int:
@@ -84,11 +92,23 @@ def _log_target(script: Script) -> None:
         raise Cannot("the target is a class, it has no logarithm")
     if "TransformedTargetRegressor" in script.step_names():
         raise Cannot("the target is already transformed")
+    if _takes_logarithms(script):
+        raise Cannot("the script takes a logarithm of the target itself")
     script.require("sklearn.compose", "TransformedTargetRegressor")
     script.require_numpy()
     inner = code_of(script.steps[-1])
     wrapped = parse_call(f"TransformedTargetRegressor({inner}, func=np.log1p, inverse_func=np.expm1)")
     script.set_steps([*script.steps[:-1], wrapped])
+
+
+def _takes_logarithms(script: Script) -> bool:
+    """Returns whether a line takes the logarithm of the target, or takes one back."""
+    lines = [node for node in m.findall(script.module, m.Assign()) if isinstance(node, cst.Assign)]
+    fits = m.findall(script.module, m.Call(func=m.Attribute(attr=m.Name("fit"))))
+    target = [line.value for line in lines if any(TARGET.fullmatch(code_of(each.target)) for each in line.targets)]
+    columns = {code_of(node) for value in target for node in [value, *m.findall(value, m.Subscript())]}
+    made = [line.value for line in lines if any(code_of(each.target) in columns for each in line.targets)]
+    return script.holds(m.Name("expm1")) or any(m.findall(node, LOGARITHM) for node in (*target, *made, *fits))
 
 
 def _splines(script: Script) -> None:
@@ -117,7 +137,7 @@ def _select(script: Script) -> None:
 
 
 def _half_rows(script: Script) -> None:
-    rows = code_of(script.expression("train"))
+    rows = operand(script.expression("train"))
     if ".sample(" in rows:
         raise Cannot("the script already uses a part of the rows")
     script.assign("train", f"{rows}.sample(frac=0.4, random_state=0)")

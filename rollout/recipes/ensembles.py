@@ -1,6 +1,6 @@
 """More recipes on the Model axis: models for dense columns, models upon models, and the one that learns nothing."""
 
-from rollout.recipes.models import ENSEMBLE, of_one_unit, use
+from rollout.recipes.models import ENSEMBLE, of_one_unit, use, with_probabilities
 from rollout.recipes.nodes import Cannot, call_name, code_of, parse_call
 from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMERIC, Recipe
 from rollout.recipes.script import Script
@@ -32,8 +32,7 @@ def _discriminant(script: Script) -> None:
 def _linear_svm(script: Script) -> None:
     use(script, "sklearn.svm", "LinearSVC()", "LinearSVR(C=1.0)")
     if script.needs_probabilities:
-        script.require("sklearn.calibration", "CalibratedClassifierCV")
-        script.set_estimator(parse_call("CalibratedClassifierCV(LinearSVC(), ensemble=False)"))
+        script.set_estimator(parse_call(with_probabilities(script, script.core)))
     of_one_unit(script)
 
 

@@ -4,7 +4,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from rollout.recipes.data import IMPUTERS, SCALERS, place_after
-from rollout.recipes.frame import fill_code, require_numeric, table_code
+from rollout.recipes.frame import fill_code, require_follows, require_numeric, table_code
 from rollout.recipes.nodes import Cannot, code_of
 from rollout.recipes.recipe import IMAGES, TEXT, Recipe
 from rollout.recipes.script import UNIONS, VECTORIZERS, Script
@@ -38,6 +38,7 @@ def _shifted(script: Script) -> None:
 
     script.replace(FIT, with_copies, "the script has no line 'model.fit(X, y)'")
     if table not in code_of(script.expression("X")):  # neighbours in the table must be neighbours in the image
+        require_follows(script)
         script.assign("X", f'{table}.select_dtypes("number"){fill_code(script)}')
 
 

@@ -3,24 +3,11 @@
 import libcst as cst
 import libcst.matchers as m
 
-from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call, with_keyword
+from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call
 from rollout.recipes.parameters import CAN_WEIGH, ITERATIONS, LEARNING_RATE, REGULARISATION
 from rollout.recipes.recipe import ALL, CLASSIFICATION, Recipe
 from rollout.recipes.script import Script
-
-
-def _number(script: Script, name: str, default: float) -> float:
-    value = keyword(script.core, name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
-
-
-def set_parameter(script: Script, name: str, value: object) -> None:
-    """Sets a keyword of the estimator; Cannot where it has that value, or has values without names."""
-    if keyword(script.core, name) == value:
-        raise Cannot(f"{name} is already {value!r}")
-    if any(argument.keyword is None and not isinstance(argument.value, cst.List) for argument in script.core.args):
-        raise Cannot(f"the arguments of {call_name(script.core)} have no names")
-    script.set_core(with_keyword(script.core, name, value))
+from rollout.recipes.values import number, set_parameter
 
 
 def _unknown(script: Script, what: str) -> Cannot:
@@ -31,12 +18,14 @@ def _regularise(script: Script, direction: int) -> None:
     if (entry := REGULARISATION.get(call_name(script.core))) is None:
         raise _unknown(script, "regularisation")
     name, default, sign = entry
-    old = _number(script, name, default)
+    old = number(script.core, name, default)
     depth = keyword(script.core, "max_depth")
     if direction > 0 and name == "min_samples_leaf" and old == 1 and isinstance(depth, int):
         set_parameter(script, "max_depth", depth * 2)  # what holds such trees back is their depth
         return
-    if isinstance(old, int):  # a count of rows: a factor of ten would be too much
+    if isinstance(default, int):  # a count of rows: a factor of ten would be too much
+        if not isinstance(old, int):
+            raise Cannot(f"{name}={old} is not a count")
         new: float = max(1, old * 4 if direction * sign > 0 else old // 4)
     else:
         new = float(f"{old * 10.0 ** (direction * sign):.6g}")
@@ -57,7 +46,7 @@ def _more_iterations(script: Script) -> None:
     if (entry := ITERATIONS.get(call_name(script.core))) is None:
         raise _unknown(script, "iterations")
     name, default = entry
-    old = int(_number(script, name, default))
+    old = int(number(script.core, name, default))
     limit = 120 if name == "n_estimators" else 1000
     if old >= limit:
         raise Cannot(f"{name}={old} is already enough")
@@ -72,17 +61,25 @@ def _trees(script: Script) -> None:
 
 def _more_trees(script: Script) -> None:
     _trees(script)
-    if "DecisionTree" in call_name(script.core):
+    kind = call_name(script.core)
+    if kind.startswith(("DecisionTree", "ExtraTreeC", "ExtraTreeR")):
         raise _unknown(script, "number of trees")
-    old = int(_number(script, "n_estimators", 100))
+    name = "max_iter" if kind.startswith("HistGradientBoosting") else "n_estimators"
+    old = int(number(script.core, name, 100))
     if old >= 120:
-        raise Cannot(f"n_estimators={old} is already enough")
-    set_parameter(script, "n_estimators", min(old * 3, 120))
+        raise Cannot(f"{name}={old} is already enough")
+    set_parameter(script, name, min(old * 3, 120))
+
+
+def _depth(script: Script) -> int:
+    """Returns the greatest depth of the trees, 0 where it is not limited."""
+    default = 3 if call_name(script.core).startswith("GradientBoosting") else 0
+    return int(number(script.core, "max_depth", default, none=0))
 
 
 def _deeper(script: Script) -> None:
     _trees(script)
-    old = int(_number(script, "max_depth", 3 if "Boosting" in call_name(script.core) else 0))
+    old = _depth(script)
     if not 0 < old < 20:
         raise Cannot("the depth of the trees is not limited")
     set_parameter(script, "max_depth", old * 2)
@@ -90,6 +87,8 @@ def _deeper(script: Script) -> None:
 
 def _shallower(script: Script) -> None:
     _trees(script)
+    if 0 < _depth(script) <= 2:
+        raise Cannot("the trees are already shallow")
     set_parameter(script, "max_depth", 2)
 
 
@@ -99,14 +98,20 @@ def _learning_rate(script: Script) -> tuple[str, float, float]:
     return entry
 
 
+def _set_rate(script: Script, value: float) -> None:
+    name, _, _ = _learning_rate(script)
+    set_parameter(script, name, value)
+    if name == "eta0" and keyword(script.core, "learning_rate") in (None, "optimal"):
+        set_parameter(script, "learning_rate", "constant")  # the default schedule takes no rate
+
+
 def _lower_rate(script: Script) -> None:
     name, default, _ = _learning_rate(script)
-    set_parameter(script, name, float(f"{_number(script, name, default) * 0.3:.6g}"))
+    _set_rate(script, float(f"{number(script.core, name, default) * 0.3:.6g}"))
 
 
 def _huge_rate(script: Script) -> None:
-    name, _, huge = _learning_rate(script)
-    set_parameter(script, name, huge)
+    _set_rate(script, _learning_rate(script)[2])
 
 
 def _class_weights(script: Script) -> None:

@@ -4,11 +4,11 @@ import libcst as cst
 
 from rollout.recipes.data import unfilled
 from rollout.recipes.frame import identifier, require_follows, table_code
-from rollout.recipes.learning import set_parameter
 from rollout.recipes.models import ENSEMBLE, use
 from rollout.recipes.nodes import Cannot, code_of
 from rollout.recipes.recipe import ALL, NUMERIC, TABULAR, Recipe
 from rollout.recipes.script import Script
+from rollout.recipes.values import set_parameter
 
 
 def _keep_gaps(script: Script) -> None:

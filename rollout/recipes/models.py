@@ -1,7 +1,10 @@
 """Recipes on the Model axis: which estimator ends the pipeline."""
 
+import libcst as cst
+
 from rollout.recipes.data import SCALERS, standardize
 from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call
+from rollout.recipes.parameters import PROBABILITIES
 from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMERIC, Recipe
 from rollout.recipes.script import Script
 
@@ -19,6 +22,20 @@ def use(script: Script, module: str, classifier: str, regressor: str) -> None:
         raise Cannot(f"the model is already a {call_name(call)}")
     script.require(module, call_name(call))
     script.set_estimator(call)
+
+
+def gives_probabilities(classifier: cst.Call) -> bool:
+    """Returns whether a classifier has `predict_proba`, as written."""
+    name, values = PROBABILITIES.get(call_name(classifier), ("", (None,)))
+    return keyword(classifier, name) in values
+
+
+def with_probabilities(script: Script, call: cst.Call) -> str:
+    """Returns the code of a model whose votes can be averaged: `call`, calibrated if it is a classifier without any."""
+    if not script.is_classifier or gives_probabilities(call):
+        return code_of(call)
+    script.require("sklearn.calibration", "CalibratedClassifierCV")
+    return f"CalibratedClassifierCV({code_of(call)}, ensemble=False)"
 
 
 def _random_forest(script: Script) -> None:
@@ -54,8 +71,7 @@ def _neighbours(script: Script) -> None:
 def _svm(script: Script) -> None:
     use(script, "sklearn.svm", "SVC()", "SVR(C=100.0)")
     if script.needs_probabilities:
-        script.require("sklearn.calibration", "CalibratedClassifierCV")
-        script.set_estimator(parse_call("CalibratedClassifierCV(SVC(), ensemble=False)"))
+        script.set_estimator(parse_call(with_probabilities(script, script.core)))
 
 
 def _linear(script: Script) -> None:
@@ -103,7 +119,7 @@ def _blend(script: Script) -> None:
     soft = ', voting="soft"' if script.is_classifier else ""
     script.require(ENSEMBLE, name)
     script.require(ENSEMBLE, forest)
-    first = code_of(script.core)
+    first = with_probabilities(script, script.core)
     second = f"{forest}(n_estimators=40, random_state=0)"
     script.set_estimator(parse_call(f'{name}([("first", {first}), ("trees", {second})]{soft})'))
 

@@ -30,6 +30,12 @@ def call_name(node: cst.BaseExpression) -> str:
     return node.func.value if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) else ""
 
 
+def operand(node: cst.BaseExpression) -> str:
+    """Returns the code of a node as what a method is called on, in parentheses where it needs them."""
+    tight = isinstance(node, cst.Call | cst.Name | cst.Attribute | cst.Subscript) or getattr(node, "lpar", ())
+    return code_of(node) if tight else f"({code_of(node)})"
+
+
 def root_name(node: cst.BaseExpression) -> str:
     """Returns the name that a chain of methods, attributes and subscripts starts from, `` where it is none."""
     while not isinstance(node, cst.Name):
@@ -42,15 +48,23 @@ def root_name(node: cst.BaseExpression) -> str:
     return node.value
 
 
+def argument(call: cst.Call, name: str) -> cst.BaseExpression | None:
+    """Returns what a keyword argument is set to; None if it is absent."""
+    return next((a.value for a in call.args if a.keyword is not None and a.keyword.value == name), None)
+
+
+def literal(node: cst.BaseExpression) -> object:
+    """Returns the value that a literal writes; None for anything else."""
+    try:
+        return ast.literal_eval(code_of(node))
+    except (ValueError, SyntaxError):
+        return None
+
+
 def keyword(call: cst.Call, name: str) -> object:
     """Returns the literal value of a keyword argument; None if it is absent or no literal."""
-    for argument in call.args:
-        if argument.keyword is not None and argument.keyword.value == name:
-            try:
-                return ast.literal_eval(code_of(argument.value))
-            except (ValueError, SyntaxError):
-                return None
-    return None
+    node = argument(call, name)
+    return None if node is None else literal(node)
 
 
 def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:

@@ -55,6 +55,14 @@ LEARNING_RATE: dict[str, tuple[str, float, float]] = {
     "MLPRegressor": ("learning_rate_init", 0.001, 3.0),
     "SGDClassifier": ("eta0", 0.01, 1.0),
 }
+# classifier that does not always give probabilities -> (keyword, the values with which it does)
+PROBABILITIES: dict[str, tuple[str, tuple[object, ...]]] = {
+    "SVC": ("probability", (True,)),
+    "SGDClassifier": ("loss", ("log_loss", "modified_huber")),
+    "LinearSVC": ("", ()),
+    "RidgeClassifier": ("", ()),
+    "PassiveAggressiveClassifier": ("", ()),
+}
 CAN_WEIGH = frozenset(
     {
         "LogisticRegression",

@@ -4,6 +4,7 @@ import libcst as cst
 
 from rollout.recipes.data import IMPUTERS
 from rollout.recipes.ensembles import DENSE
+from rollout.recipes.models import gives_probabilities
 from rollout.recipes.nodes import Cannot, call_name
 from rollout.recipes.recipe import ALL, Recipe
 from rollout.recipes.script import Script, unwrap
@@ -41,10 +42,10 @@ def _plain_model(script: Script) -> None:
     if call_name(new).startswith(("Voting", "Stacking")) and new.args and isinstance(new.args[0].value, cst.List):
         first = new.args[0].value.elements[0].value
         if isinstance(first, cst.Tuple) and isinstance(inner := first.elements[-1].value, cst.Call):
-            new = inner
+            new = unwrap(inner)
     if new is last:
         raise Cannot("the model is already plain")
-    if script.needs_probabilities and call_name(new) in ("SVC", "LinearSVC"):
+    if script.needs_probabilities and not gives_probabilities(new):
         raise Cannot(f"{call_name(new)} alone gives no probabilities")
     script.set_steps([*script.steps[:-1], new])
 

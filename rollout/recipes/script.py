@@ -75,7 +75,9 @@ class Script:
         return self._find(name)[1].value
 
     def assign(self, name: str, value: cst.BaseExpression | str) -> None:
-        """Makes the first top-level `name = ...` assign `value`."""
+        """Makes the top-level `name = ...` assign `value`; Cannot where another line assigns that name too."""
+        if sum(_assigned(line).count(name) for line in self._body) > 1:
+            raise Cannot(f"the script assigns {name} more than once")
         index, old = self._find(name)
         line = self._body[index]
         assert isinstance(line, cst.SimpleStatementLine)
@@ -235,6 +237,19 @@ class Script:
     def pick(self, classifier: str, regressor: str) -> str:
         """Returns the one of the two that fits what the script predicts."""
         return classifier if self.is_classifier else regressor
+
+
+def _assigned(line: cst.CSTNode) -> list[str]:
+    """Returns the names that a statement at the top level assigns."""
+    targets: list[cst.CSTNode] = []
+    for statement in line.body if isinstance(line, cst.SimpleStatementLine) else ():
+        if isinstance(statement, cst.Assign):
+            targets += [target.target for target in statement.targets]
+        elif isinstance(statement, cst.AnnAssign | cst.AugAssign):
+            targets.append(statement.target)
+    parts = [list(t.elements) if isinstance(t, cst.Tuple | cst.List) else [t] for t in targets]
+    names = [part.value if isinstance(part, cst.Element) else part for each in parts for part in each]
+    return [name.value for name in names if isinstance(name, cst.Name)]
 
 
 def _module_name(line: cst.Import | cst.ImportFrom) -> str:

@@ -2,11 +2,13 @@
 
 import libcst as cst
 
-from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call, with_keyword
+from rollout.recipes.nodes import Cannot, argument, call_name, code_of, keyword, parse_call, with_keyword
 from rollout.recipes.recipe import TEXT, Recipe
 from rollout.recipes.script import UNIONS, Script
+from rollout.recipes.values import number
 
 MODULE = "sklearn.feature_extraction.text"
+LARGE, SMALL = 5000, 30  # vocabularies, in words
 LETTERS = 'TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=2000)'
 
 
@@ -33,19 +35,41 @@ def _sublinear(script: Script) -> None:
     script.require(MODULE, "TfidfVectorizer")
 
 
+def _words(script: Script) -> cst.Call:
+    """Returns what counts the words; Cannot where it counts characters."""
+    call = script.vectorizer
+    if argument(call, "analyzer") is not None and keyword(call, "analyzer") != "word":
+        raise Cannot("the script does not count words")
+    return call
+
+
+def _listed(call: cst.Call) -> cst.Call:
+    """Returns what counts the words; Cannot where it keeps no list of them."""
+    if call_name(call) == "HashingVectorizer":
+        raise Cannot("HashingVectorizer has no vocabulary")
+    return call
+
+
 def _bigrams(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(script.vectorizer, "ngram_range", (1, 2)))
+    call = _words(script)
+    if argument(call, "ngram_range") is not None and keyword(call, "ngram_range") != (1, 1):
+        raise Cannot("the script already counts more than single words")
+    _set_vectorizer(script, with_keyword(call, "ngram_range", (1, 2)))
 
 
 def _larger_vocabulary(script: Script) -> None:
-    old = keyword(script.vectorizer, "max_features")
-    if not isinstance(old, int) or old >= 5000:
+    call = _listed(script.vectorizer)
+    old = number(call, "max_features", LARGE, none=LARGE)
+    if old >= LARGE:
         raise Cannot("the vocabulary is already large")
-    _set_vectorizer(script, with_keyword(script.vectorizer, "max_features", min(old * 10, 5000)))
+    _set_vectorizer(script, with_keyword(call, "max_features", min(int(old) * 10, LARGE)))
 
 
 def _smaller_vocabulary(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(script.vectorizer, "max_features", 30))
+    call = _listed(script.vectorizer)
+    if number(call, "max_features", LARGE, none=LARGE) <= SMALL:
+        raise Cannot("the vocabulary is already small")
+    _set_vectorizer(script, with_keyword(call, "max_features", SMALL))
 
 
 def _characters(script: Script) -> None:
@@ -54,15 +78,19 @@ def _characters(script: Script) -> None:
 
 
 def _stop_words(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(script.vectorizer, "stop_words", "english"))
+    _set_vectorizer(script, with_keyword(_words(script), "stop_words", "english"))
 
 
 def _rare_words(script: Script) -> None:
-    _set_vectorizer(script, with_keyword(script.vectorizer, "min_df", 3))
+    call = _listed(_words(script))
+    old = number(call, "min_df", 1)
+    if isinstance(old, float) or old >= 3:  # a float is a share of the texts
+        raise Cannot("rare words are already dropped")
+    _set_vectorizer(script, with_keyword(call, "min_df", 3))
 
 
 def _words_and_letters(script: Script) -> None:
-    words = script.vectorizer
+    words = _words(script)
     if call_name(script.steps[0]) in UNIONS:
         raise Cannot("words and letters are already counted")
     script.require("sklearn.pipeline", "make_union")

@@ -3,11 +3,12 @@
 import libcst as cst
 import libcst.matchers as m
 
-from rollout.recipes.learning import set_parameter
-from rollout.recipes.models import ENSEMBLE
+from rollout.recipes.models import ENSEMBLE, with_probabilities
 from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call, with_keyword
+from rollout.recipes.parameters import PROBABILITIES
 from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMBERS, NUMERIC, Recipe
 from rollout.recipes.script import Script
+from rollout.recipes.values import searched, set_parameter
 
 LINEAR = frozenset({"Ridge", "Lasso", "ElasticNet", "LinearRegression"})
 SEEDS = 3
@@ -18,7 +19,10 @@ def _default_parameters(script: Script) -> None:
     core = script.core
     if any(argument.keyword is None for argument in core.args):
         raise Cannot(f"the arguments of {call_name(core) or 'the model'} have no names")
-    kept = [a for a in core.args if a.keyword is not None and a.keyword.value == "random_state"]
+    keep = {"random_state", *searched(script)}
+    if script.needs_probabilities and call_name(core) in PROBABILITIES:
+        keep.add(PROBABILITIES[call_name(core)][0])
+    kept = [a for a in core.args if a.keyword is not None and a.keyword.value in keep]
     if len(kept) == len(core.args):
         raise Cannot("the model has its default parameters")
     kept = [argument.with_changes(comma=cst.MaybeSentinel.DEFAULT) for argument in kept]
@@ -99,7 +103,8 @@ def _seed_average(script: Script) -> None:
         raise Cannot("the search tunes a single model")
     name = script.pick("VotingClassifier", "VotingRegressor")
     script.require(ENSEMBLE, name)
-    each = [f'("seed{seed}", {code_of(with_keyword(core, "random_state", seed))})' for seed in range(SEEDS)]
+    models = [with_keyword(core, "random_state", seed) for seed in range(SEEDS)]
+    each = [f'("seed{seed}", {with_probabilities(script, model)})' for seed, model in enumerate(models)]
     soft = ', voting="soft"' if script.is_classifier else ""
     script.set_core(parse_call(f"{name}([{', '.join(each)}]{soft})"))
 
