@@ -11,7 +11,7 @@ import pytest
 
 from rollout.dataset.viewer import page, write_page
 from rollout.types import Step, Trajectory
-from tasks.action import FIELDS, parse_response, split_fields
+from tasks.action import FIELDS, LIST_FILES, parse_response, split_fields
 from tasks.feedback import Outcome
 from tasks.reward import PAPER, Rules, reward
 
@@ -107,6 +107,18 @@ def test_scores_that_are_no_numbers_can_be_held(collection: Any, decode: Callabl
     write_page(tmp_path / "page.html", {"odd": [replace(one, steps=(worst,))]}, {}, PAPER, "odd")
     (shown,) = decode(tmp_path / "page.html").trajectories[0]["steps"]
     assert (shown["validation"], shown["best_score"]) == ("nan", "-inf")
+
+
+def test_what_utf8_cannot_hold_hides_no_trajectory(
+    collection: Any, toys: Any, decode: Callable[..., Any], tmp_path: Path
+) -> None:
+    spelt = toys.respond(LIST_FILES, dir_path=".").replace('"dir_path"', r'"\ud800"')
+    one = collection.play("spelt", [spelt], max_steps=1)
+    assert spelt.isascii() and "\ud800" in getattr(parse_response(one.steps[0].response), "reason", "")
+    collection.groups["expert"].append(one)
+    found = decode(collection.write(tmp_path / "page.html"))
+    (shown,) = [each for each in found.trajectories if each["id"] == "spelt"]
+    assert "?" in str(shown["steps"][0]) and len(found.trajectories) == sum(map(len, collection.groups.values()))
 
 
 def test_trajectory_without_steps_is_held(collection: Any, decode: Callable[..., Any], tmp_path: Path) -> None:
