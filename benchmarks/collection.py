@@ -9,7 +9,6 @@ the byte. Writes collection.json and .md; the last line is the figures as JSON.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -18,12 +17,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
 from mlagent_jax.summary import DISTRIBUTIONS, commit
 from mlagent_jax.versions import versions
+from rollout.dataset.edits import edits_by_trajectory, store_beside
 from rollout.dataset.selection import digest
 from rollout.parts import PART_SIZE
 from rollout.timeline import SCRIPTS
@@ -39,7 +40,7 @@ NAMES = {
     "mean_steps": "Steps of a trajectory",
     "scripts_run_per_trajectory": "Scripts run for a trajectory",
     "cache_hit_share": "Share of the script runs asked for that a recorded result stood for",
-    "distinct_workspaces": "Distinct workspaces reached, file names aside",
+    "distinct_workspaces": "Distinct workspaces reached by edits, file names aside",
     "peak_mb": "Peak memory of the collecting process, MiB",
     "recorded_before_kill": "Trajectories recorded when it was killed",
     "lost": "Of these, lost or changed afterwards",
@@ -95,14 +96,13 @@ def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[f
     """Returns what the benchmark reports of a finished collection."""
     folder = run_dir / "trajectories"
     ids: Counter[str] = Counter()
-    workspaces: set[str] = set()
     num_steps = num_asked = 0
     for trajectory in iterate_trajectories(folder):
         ids[trajectory.trajectory_id] += 1
         num_steps += len(trajectory.steps)
         num_asked += sum(map(ran_script, trajectory.steps))
-        for step in trajectory.steps:
-            workspaces.add(f"{trajectory.task} {sorted(set(step.after.files.values()))}")
+    edits = chain.from_iterable(edits_by_trajectory(iterate_trajectories(folder), store_beside(folder)))
+    workspaces = {workspace for edit in edits for workspace in edit.labels["workspaces"]}
     after = recorded(folder)
     events = (run_dir / "timeline.json").read_text().splitlines()
     num_run = sum(f'"cat": "{SCRIPTS}"' in line and '"ph": "X"' in line for line in events)
@@ -113,7 +113,7 @@ def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[f
         "mean_steps": round(num_steps / len(ids), 2),
         "scripts_run_per_trajectory": round(num_run / len(ids), 3),
         "cache_hit_share": round(1 - min(num_run, num_asked) / num_asked, 4),
-        "distinct_workspaces": len({hashlib.sha256(each.encode()).digest() for each in workspaces}),
+        "distinct_workspaces": len(workspaces),
         "peak_mb": round(max(peaks)),
         "recorded_before_kill": len(before),
         "lost": sum(after.get(name) != mark for name, mark in before.items()),
