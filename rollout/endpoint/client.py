@@ -112,15 +112,11 @@ class ChatEndpoint:
         self._num_replayed = 0
         self._said_estimated = self._closing = False
 
-    async def complete(
-        self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0, max_tokens: int | None = None
-    ) -> str:
+    async def complete(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> str:
         """Returns the text the model answers to `messages`; see `ask`."""
-        return (await self.ask(messages, seed=seed, temperature=temperature, max_tokens=max_tokens)).text
+        return (await self.ask(messages, seed=seed, temperature=temperature)).text
 
-    async def ask(
-        self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0, max_tokens: int | None = None
-    ) -> Answer:
+    async def ask(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> Answer:
         """Returns what the model answers to `messages`, from the journal where the same was asked before.
 
         Too many requests, server errors, timeouts, lost connections and broken answers are tried again. Requests that
@@ -131,7 +127,6 @@ class ChatEndpoint:
             messages: the chat so far.
             seed: of the model's draws, part of what is asked.
             temperature: sampling temperature.
-            max_tokens: tokens of this answer at most; never more than `max_response_tokens`.
 
         Raises:
             InfrastructureError: as the endpoint's `error` type, when no answer came.
@@ -144,7 +139,7 @@ class ChatEndpoint:
             "model": self.model,
             "messages": [{"role": one["role"], "content": storable(one["content"])} for one in messages],
             "temperature": temperature,
-            "max_tokens": min(max_tokens or self.max_response_tokens, self.max_response_tokens),
+            "max_tokens": self.max_response_tokens,
             "seed": seed,
         }
         key = digest_of(json.dumps(body, sort_keys=True).encode())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -25,16 +26,15 @@ class Rate:
 
     def __init__(self, limit: int | None, seconds: float = 60.0) -> None:
         """Allows `limit` in any `seconds`; None: any amount."""
-        self._limit, self._seconds = limit, seconds
+        self._limit, self._seconds = math.inf if limit is None else limit, seconds
         self._shares: deque[Share] = deque()
         self._sum = 0
 
     def take(self, amount: int) -> Share:
         """Returns the share of `amount`, taken now."""
-        share = Share(time.monotonic(), self._within(amount))
-        if self._limit is not None:
-            self._shares.append(share)
-            self._sum += share.amount
+        share = Share(time.monotonic(), int(min(amount, self._limit)))
+        self._shares.append(share)
+        self._sum += share.amount
         return share
 
     def correct(self, share: Share, amount: int) -> None:
@@ -45,14 +45,12 @@ class Rate:
 
     def pause(self, amount: int) -> float:
         """Returns the seconds until there is room for `amount`; more than the limit takes the whole window."""
-        if self._limit is None:
-            return 0.0
         now = time.monotonic()
         while self._shares and self._shares[0].at + self._seconds <= now:
             gone = self._shares.popleft()
             gone.expired = True
             self._sum -= gone.amount
-        excess = self._sum + self._within(amount) - self._limit
+        excess = self._sum + min(amount, self._limit) - self._limit
         for share in self._shares:
             if excess <= 0:
                 break
@@ -60,9 +58,6 @@ class Rate:
             if excess <= 0:
                 return share.at + self._seconds - now
         return 0.0
-
-    def _within(self, amount: int) -> int:
-        return amount if self._limit is None else min(amount, self._limit)
 
 
 class Gate:

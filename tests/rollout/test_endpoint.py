@@ -55,7 +55,7 @@ def test_a_completion_carries_model_seed_limit_and_key(chat_server, monkeypatch:
     monkeypatch.setenv("SOME_KEY", "opensesame\n")
     with chat_server(echo).serving() as server:
         model = endpoint(server, api_key_variable="SOME_KEY", max_response_tokens=99)
-        assert asking(model, 4, temperature=0.5, max_tokens=500) == ["You said: hello"]
+        assert asking(model, 4, temperature=0.5) == ["You said: hello"]
         asking(endpoint(server), 0)
     first, second = server.asked
     assert first.headers["Authorization"] == "Bearer opensesame"
