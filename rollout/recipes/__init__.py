@@ -15,6 +15,7 @@ from rollout.recipes import (
     texts,
     training,
 )
+from rollout.recipes.negation import is_alike, is_turned_down
 from rollout.recipes.nodes import Cannot
 from rollout.recipes.recipe import Recipe
 from rollout.recipes.script import Script
@@ -34,7 +35,8 @@ def recognise(instruction: str) -> list[str]:
     """Returns the names of the recipes an instruction asks for, in the order it names them, at most two.
 
     Decided by keywords: of overlapping matches the longest counts, so that `more trees` is not `trees`. File names
-    in the instruction count for nothing: `next_bagging.py` asks for no bagging. No match, no recipe.
+    in the instruction count for nothing: `next_bagging.py` asks for no bagging. Neither does what the words before it
+    turn down: `not bagging`, `instead of a random forest`. No match, no recipe.
     """
     text = re.sub(r"\s+", " ", FILE_NAME.sub(" ", instruction)).lower()
     found = [(m.start(), m.end(), name) for name, pattern in PATTERNS for m in pattern.finditer(text)]
@@ -43,7 +45,14 @@ def recognise(instruction: str) -> list[str]:
     for start, end, name in found:
         if all(end <= other[0] or start >= other[1] for other in kept):
             kept.append((start, end, name))
-    return list(dict.fromkeys(name for _, _, name in sorted(kept)))[:MAX_RECIPES]
+    wanted: list[str] = []
+    last = len(text)  # where the last match ends that is turned down
+    for start, end, name in sorted(kept):
+        if is_turned_down(text[:start]) or is_alike(text[last:start]):
+            last = end
+        else:
+            wanted.append(name)
+    return list(dict.fromkeys(wanted))[:MAX_RECIPES]
 
 
 def apply(source: str, names: list[str]) -> str:

@@ -7,7 +7,7 @@ import libcst.matchers as m
 
 from rollout.recipes.frame import fill_code, require_follows, require_numeric, table_code, without_fill
 from rollout.recipes.nodes import Cannot, call_name, code_of, operand, parse_call, with_keyword
-from rollout.recipes.recipe import ALL, NUMERIC, REGRESSION, TABULAR, Recipe
+from rollout.recipes.recipe import ALL, NUMERIC, REGRESSION, TABULAR, TAKE_AWAY, Recipe
 from rollout.recipes.script import VECTORIZERS, Script
 
 ENCODERS = frozenset({"make_column_transformer"})
@@ -225,7 +225,7 @@ RECIPES = (
             "Fill missing values with the median.",
             "Add a median imputer.",
         ),
-        (r"imput\w*", r"median", r"missing values?", r"simple ?imputer"),
+        (r"imput\w*", r"median", r"(replace( the| all)? )?missing values?", r"simple ?imputer"),
         _impute,
     ),
     Recipe(
@@ -295,7 +295,11 @@ RECIPES = (
             "Add feature selection.",
             "Remove the weak features.",
         ),
-        (r"(best|strongest|informative|relevant) features", r"feature selection", r"(weak|useless|noisy) features"),
+        (
+            r"(best|strongest|informative|relevant) features",
+            r"feature selection",
+            rf"{TAKE_AWAY}(weak|useless|noisy) features",
+        ),
         _select,
     ),
     Recipe(
@@ -309,7 +313,11 @@ RECIPES = (
             "Use a sample of the rows.",
             "Keep half of the rows.",
         ),
-        (r"half( of)?( the)?( training)? (rows|data)", r"(sample|subset|part) of the (rows|data)", r"fewer rows"),
+        (
+            rf"{TAKE_AWAY}half( of)?( the)?( training)? (rows|data)",
+            r"(sample|subset|part) of the (rows|data)",
+            r"fewer rows",
+        ),
         _half_rows,
     ),
 )

@@ -6,7 +6,7 @@ from rollout.recipes.data import unfilled
 from rollout.recipes.frame import identifier, require_follows, table_code
 from rollout.recipes.models import ENSEMBLE, use
 from rollout.recipes.nodes import Cannot, code_of
-from rollout.recipes.recipe import ALL, NUMERIC, TABULAR, Recipe
+from rollout.recipes.recipe import ALL, NUMERIC, TABULAR, TAKE_AWAY, Recipe
 from rollout.recipes.script import Script
 from rollout.recipes.values import set_parameter
 
@@ -89,7 +89,7 @@ RECIPES = (
             "Leave out the label column.",
             "Drop the column label.",
         ),
-        (r"label column", r"column label"),
+        (rf"{TAKE_AWAY}label column", rf"{TAKE_AWAY}column label"),
         _drop_label,
     ),
     Recipe(

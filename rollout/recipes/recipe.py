@@ -17,6 +17,8 @@ IMAGES = ("image-classification", "image-denoising")
 NUMBERS = (*REGRESSION, "image-denoising", "text-ordinal")  # what scripts predict as a number
 CLASSIFICATION = ("tabular-classification", "image-classification", "text-classification")
 ALL = (*NUMERIC, *TEXT)
+# Part of the keywords of what takes something away, so that it is not taken for being turned down itself.
+TAKE_AWAY = "((drop|remove|leave out|ignore|without)( the| all)? )?"
 
 
 @dataclass(frozen=True)

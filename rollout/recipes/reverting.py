@@ -6,7 +6,7 @@ from rollout.recipes.data import IMPUTERS
 from rollout.recipes.ensembles import DENSE
 from rollout.recipes.models import gives_probabilities
 from rollout.recipes.nodes import Cannot, call_name
-from rollout.recipes.recipe import ALL, Recipe
+from rollout.recipes.recipe import ALL, TAKE_AWAY, Recipe
 from rollout.recipes.script import Script, unwrap
 
 STEPS = (
@@ -62,7 +62,7 @@ RECIPES = (
             "Remove the step before the model.",
             "Drop the step before the model.",
         ),
-        (r"(last|second last) step( before the model)?", r"step before the model"),
+        (rf"{TAKE_AWAY}(last|second last) step( before the model)?", rf"{TAKE_AWAY}step before the model"),
         _remove_step,
         undoes=STEPS,
     ),

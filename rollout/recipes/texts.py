@@ -3,7 +3,7 @@
 import libcst as cst
 
 from rollout.recipes.nodes import Cannot, argument, call_name, code_of, keyword, parse_call, with_keyword
-from rollout.recipes.recipe import TEXT, Recipe
+from rollout.recipes.recipe import TAKE_AWAY, TEXT, Recipe
 from rollout.recipes.script import UNIONS, Script
 from rollout.recipes.values import number
 
@@ -188,7 +188,7 @@ RECIPES = (
             "Use a list of stop words.",
             "Leave out stop words.",
         ),
-        (r"stop ?-?words?", r"(very )?common words"),
+        (rf"{TAKE_AWAY}stop ?-?words?", rf"{TAKE_AWAY}(very )?common words"),
         _stop_words,
     ),
     Recipe(
@@ -219,7 +219,7 @@ RECIPES = (
             "Leave out rare words.",
             "Drop the words of few texts.",
         ),
-        (r"(drop|remove|leave out|ignore|without)( the| very)? rare words", r"words (of|in) few texts"),
+        (r"(drop|remove|leave out|ignore|without)( the| very)? rare words", rf"{TAKE_AWAY}words (of|in) few texts"),
         _rare_words,
     ),
     Recipe(

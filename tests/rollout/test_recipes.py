@@ -117,6 +117,48 @@ def test_recognition_survives_odd_sentences(instruction: str, names: list[str]) 
     assert recognise(instruction) == names
 
 
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("forbid", ["Do not {}", "Please don't {}", "Never {}", "It overfits, so do not {}"])
+def test_what_is_forbidden_is_not_asked_for(name: str, forbid: str) -> None:
+    for phrasing in RECIPES[name].phrasings:
+        clause = phrasing.partition(" and ")[0]  # a second one would not be forbidden
+        sentence = forbid.format(clause[0].lower() + clause[1:])
+        assert name not in recognise(sentence), sentence
+
+
+@pytest.mark.parametrize(
+    ("instruction", "names"),
+    [
+        ("Use gradient boosting instead of a random forest.", ["gradient_boosting"]),
+        ("Instead of a random forest, use gradient boosting.", ["gradient_boosting"]),
+        ("Replace the random forest with gradient boosting.", ["gradient_boosting"]),
+        ("Replace the model by a random forest.", ["random_forest"]),
+        ("Replace missing values with the median.", ["median_impute"]),
+        ("Switch from a random forest to boosting.", ["gradient_boosting"]),
+        ("Use extra trees, not a random forest, without bagging.", ["extra_trees"]),
+        ("Use neither bagging nor stacking.", []),
+        ("Do not use bagging, or stacking, but tune the model.", ["tune"]),
+        ("Use not only bagging but also stacking.", ["bagging", "stacking"]),
+        ("Stop bagging.", []),
+        ("There is no need to tune the model.", []),
+        ("Remove the StandardScaler and undo the PCA.", []),
+        ("Reduce the number of trees.", []),
+        ("Lower max_iter to 20 and the learning rate is fine.", []),
+        ("Reduce the learning rate.", ["lower_learning_rate"]),
+        ("Reduce the features to two components.", ["two_components"]),
+        ("Do not forget to standardize the features.", ["standardize"]),
+        ("The features are not scaled: add StandardScaler.", ["standardize"]),
+        ("The model does not converge, train for more iterations.", ["more_iterations"]),
+        ("Avoid overfitting with stronger regularization.", ["stronger_regularisation"]),
+        ("Do not fill the missing values.", ["keep_gaps"]),
+        ("Remove the stop words.", ["stop_words"]),
+        ("Do not remove the stop words.", []),
+    ],
+)
+def test_what_is_turned_down_is_told_from_what_is_wanted(instruction: str, names: list[str]) -> None:
+    assert recognise(instruction) == names
+
+
 def test_a_file_name_asks_for_nothing() -> None:
     assert recognise("Use bagging.py") == []
     assert recognise("Use bagging.") == ["bagging"]
