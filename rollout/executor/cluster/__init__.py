@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rollout.workspace import BlobStore
 TRIES = 3  # nodes that one job may lose
 LOOK_SECONDS = 5.0  # how often new nodes are looked for while a job waits
 WAIT_SECONDS = 120.0  # for a node to come, when none is left
-CANCEL_SECONDS = 15.0  # for a node to end a cancelled run
+CANCEL_SECONDS, CANCEL_TRIES = 1.0, 15  # for a node to end a cancelled run, before it is asked again; how often
 
 
 class NodeLost(Exception):
@@ -158,15 +159,12 @@ class ClusterExecutor:
         """As `run`, on a node that has room for it. Raises NodeLost when that is lost meanwhile."""
         try:
             await self._sender.send(machine, job)
-            running = machine.actor.run.remote(job)
-            outcome = asyncio.wrap_future(running.future())
+            key = secrets.token_hex(8)
+            outcome = asyncio.wrap_future(machine.actor.run.remote(job, key).future())
             try:
                 return await asyncio.shield(outcome)
             except asyncio.CancelledError:
-                ray.cancel(running)
-                await asyncio.wait([outcome], timeout=CANCEL_SECONDS)
-                if not outcome.done() or isinstance(outcome.exception(), RayActorError):
-                    self._nodes.forget(machine, "it does not say that a cancelled run has ended")
+                await self._end(machine, key, outcome)
                 raise
         except RayTaskError as error:
             if isinstance(error.cause, RayError):  # the actor was ended under it
@@ -174,6 +172,16 @@ class ClusterExecutor:
             raise error.cause from error
         except RayError as error:
             raise NodeLost(one_line(error)) from error
+
+    async def _end(self, machine: Node, key: str, outcome: asyncio.Future[Execution]) -> None:
+        """Returns once a run has ended on its node, or its node was given up."""
+        for _ in range(CANCEL_TRIES):  # Ray does not keep calls in order: this one may be there before its run
+            machine.actor.cancel.remote(key)
+            await asyncio.wait([outcome], timeout=CANCEL_SECONDS)
+            if outcome.done():
+                break
+        if not outcome.done() or isinstance(outcome.exception(), RayActorError):
+            self._nodes.forget(machine, "it does not say that a cancelled run has ended")
 
     def close(self) -> None:
         """Ends every script under way, removes the files from the nodes, and leaves the cluster."""

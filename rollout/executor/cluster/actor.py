@@ -26,6 +26,7 @@ class NodeActor:
         Raises as `bubblewrap_executor` does.
         """
         gpus = [int(number) for number in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
+        self._runs: dict[str, asyncio.Task[Execution]] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="mlagent-jax-")
         self._store = BlobStore(Path(self._folder.name))
         try:
@@ -59,9 +60,21 @@ class NodeActor:
     def _large(self, digest: str) -> Path:
         return self._store.root / f".{digest}"
 
-    async def run(self, job: Job) -> Execution:
-        """As `SandboxExecutor.run`; the node must have the job's files."""
-        return await self._executor.run(job)
+    async def run(self, job: Job, key: str) -> Execution | None:
+        """As `SandboxExecutor.run`; the node must have the job's files. Returns None when `cancel` ended it."""
+        self._runs[key] = asyncio.create_task(self._executor.run(job))
+        try:
+            return await self._runs[key]
+        except asyncio.CancelledError:
+            return None
+        finally:
+            del self._runs[key]
+
+    async def cancel(self, key: str) -> None:
+        """Ends the run of this key, if there is one. `ray.cancel` does nothing to a run that is just about to begin."""
+        run = self._runs.get(key)
+        if run and not run.cancelling():  # a second time would interrupt its cleaning up
+            run.cancel()
 
     async def close(self) -> None:
         """Ends the preloaded interpreter and removes the node's files."""
