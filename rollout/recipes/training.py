@@ -4,7 +4,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from rollout.recipes.models import ENSEMBLE, with_probabilities
-from rollout.recipes.nodes import Cannot, call_name, code_of, keyword, parse_call, with_keyword
+from rollout.recipes.nodes import Cannot, argument, call_name, code_of, keyword, parse_call, with_keyword
 from rollout.recipes.parameters import PROBABILITIES
 from rollout.recipes.recipe import ALL, CLASSIFICATION, NUMBERS, NUMERIC, Recipe
 from rollout.recipes.script import Script
@@ -49,7 +49,13 @@ def _split_features(script: Script) -> None:
 def _larger_layer(script: Script) -> None:
     if not call_name(script.core).startswith("MLP"):
         raise Cannot(f"{call_name(script.core) or 'the model'} has no hidden layer")
-    set_parameter(script, "hidden_layer_sizes", (128,))
+    name = "hidden_layer_sizes"
+    sizes = keyword(script.core, name) if argument(script.core, name) else (100,)
+    if not isinstance(sizes, tuple) or not sizes or not all(isinstance(size, int) for size in sizes):
+        raise Cannot(f"{name} is not written as whole numbers")
+    if sizes[0] >= 128:
+        raise Cannot(f"{name}={sizes} is already large")
+    set_parameter(script, name, (128, *sizes[1:]))
 
 
 def _threshold(script: Script) -> None:
@@ -146,12 +152,17 @@ RECIPES = (
         "harmless",
         ALL,
         (
-            "Use more features at each split.",
-            "Train with more features at each split.",
-            "Give each split more features.",
-            "Use more features in each split.",
+            "Use part of the features at each split.",
+            "Train with part of the features at each split.",
+            "Give each split part of the features.",
+            "Use part of the features in each split.",
         ),
-        (r"(more|fewer) features (at|in|for) each split", r"each split more features", r"max_features"),
+        (
+            r"(part|some|two fifths) of the features (at|in|for) each split",
+            r"(more|fewer) features (at|in|for) each split",
+            r"each split part of the features",
+            r"max_features",
+        ),
         _split_features,
         needs=("trees", "boosting"),
     ),

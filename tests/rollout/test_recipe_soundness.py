@@ -87,11 +87,18 @@ def test_more_trees_of_histogram_boosting_are_more_of_its_rounds() -> None:
         ("MLPClassifier(learning_rate_init=RATE)", "lower_learning_rate", "is not written as a number"),
         ("RandomForestClassifier(min_samples_leaf=0.2)", "stronger_regularisation", "not a count"),
         ("Ridge(alpha=0)", "weaker_regularisation", "cannot be less"),
+        ("MLPClassifier(hidden_layer_sizes=SIZES)", "larger_layer", "not written as whole numbers"),
+        ("MLPClassifier(hidden_layer_sizes=(256, 32))", "larger_layer", "already large"),
     ],
 )
 def test_a_number_that_would_go_the_wrong_way_stays(estimator: str, name: str, part: str) -> None:
     with pytest.raises(Cannot, match=part):
         edited(estimator, name)
+
+
+def test_a_larger_layer_leaves_the_others_as_they_are() -> None:
+    assert edited("MLPClassifier()", "larger_layer") == "make_pipeline(MLPClassifier(hidden_layer_sizes=(128,)))"
+    assert "(hidden_layer_sizes=(128, 32))" in edited("MLPClassifier(hidden_layer_sizes=(64, 32))", "larger_layer")
 
 
 def test_whole_numbers_of_a_continuous_parameter_are_no_counts() -> None:
