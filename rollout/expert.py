@@ -319,7 +319,7 @@ class EndpointExpert:
                     f"({self.endpoint.max_response_tokens}), or serve the model with a larger context"
                 ) from None
             return None
-        return Response(text.strip())
+        return Response(text)
 
 
 class RandomRecipeActor:

@@ -113,8 +113,8 @@ class ChatEndpoint:
         self._said_estimated = self._closing = False
 
     async def complete(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> str:
-        """Returns the text the model answers to `messages`; see `ask`."""
-        return (await self.ask(messages, seed=seed, temperature=temperature)).text
+        """Returns what the model says in answer to `messages`, without what it says to itself; see `ask`."""
+        return (await self.ask(messages, seed=seed, temperature=temperature)).said
 
     async def ask(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> Answer:
         """Returns what the model answers to `messages`, from the journal where the same was asked before.

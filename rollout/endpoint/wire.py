@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import time
@@ -15,6 +16,8 @@ import httpx
 from rollout.errors import EndpointRefused, PromptTooLong
 from rollout.observation import storable
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 300.0  # longer than a server's minute; who says more is asked again all the same
 SHOWN = 200  # characters of a server's words in an error
@@ -26,6 +29,7 @@ TOO_LONG = re.compile(
     r"context_length_exceeded|context (length|window|size)|maximum context|max_model_len|(prompt|input) is too long",
     re.IGNORECASE,
 )
+REFUSABLE = ("max_tokens", "temperature", "seed")  # by models that reason, OpenAI's own for one
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
 
 
@@ -89,16 +93,40 @@ class Wire:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._settings, self._key_variable = settings, key_variable
         self._seconds, self._num_connections = seconds, num_connections
+        self._refused: set[str] = set()  # fields
         self._client: httpx.AsyncClient | None = None
 
     async def send(self, body: Mapping[str, Any]) -> Reply:
         """Returns the answer to one chat completion.
+
+        What the model refuses of `REFUSABLE` is left out from then on; the limit goes by its other name.
 
         Raises:
             Transient: where another attempt may bring one.
             PromptTooLong: where prompt and answer do not fit the model's context.
             EndpointRefused: where the user must put something right.
         """
+        while True:
+            taken = {key: value for key, value in body.items() if key not in self._refused}
+            if "max_tokens" in self._refused:
+                taken["max_completion_tokens"] = body["max_tokens"]
+            response = await self._post(taken)
+            if response.status_code == httpx.codes.OK:
+                return self._read(response)
+            refused = refused_field(response)
+            if refused not in taken:
+                raise self._failure(response)
+            if refused not in self._refused:
+                log.warning("%s: %s; it is not sent any more", self._url, self._shown(response))
+                self._refused.add(refused)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
         if self._client is None:
             limits = httpx.Limits(max_connections=self._num_connections)
             timeout = httpx.Timeout(self._seconds, connect=min(CONNECT_SECONDS, self._seconds))
@@ -109,21 +137,12 @@ class Wire:
         try:
             # httpx's own limits are for each read: a server that sends a byte now and then would never end.
             async with asyncio.timeout(self._seconds):
-                response = await self._client.post(self._url, content=json.dumps(body).encode(), headers=headers)
+                return await self._client.post(self._url, content=json.dumps(body).encode(), headers=headers)
         except TimeoutError:
             raise Transient(f"no answer within {self._seconds:g} s", maybe_paid=True) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             reason = self._without_key(f"{type(error).__name__} {error}".strip())
             raise Transient(reason, maybe_paid=not isinstance(error, UNSENT)) from None
-        if response.status_code == httpx.codes.OK:
-            return self._read(response)
-        raise self._failure(response)
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
 
     def _read(self, response: httpx.Response) -> Reply:
         try:
@@ -170,6 +189,16 @@ class Wire:
 
     def _without_key(self, words: str) -> str:
         return words.replace(self._key, "(the key)") if self._key else words
+
+
+def refused_field(response: httpx.Response) -> str | None:
+    """Returns the field of `REFUSABLE` that a server says its model does not take, or not with this value."""
+    try:
+        error = response.json()["error"]
+        field, code = error["param"], error["code"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return field if field in REFUSABLE and str(code).startswith("unsupported") else None
 
 
 def retry_after(header: str | None) -> float:

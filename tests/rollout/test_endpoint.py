@@ -64,6 +64,43 @@ def test_a_completion_carries_model_seed_limit_and_key(chat_server, monkeypatch:
     assert second.body["max_tokens"] == 4096
 
 
+def refusing(*fields: str) -> tuple[Callable[[dict], dict], Callable[[dict, int], str]]:
+    """Returns how a server answers whose model takes none of these fields, as OpenAI says it."""
+
+    def answer(body: dict) -> dict:
+        field = next((field for field in fields if field in body), None)
+        if field is None:
+            return {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
+        return {"error": {"message": f"Unsupported: '{field}'", "param": field, "code": "unsupported_parameter"}}
+
+    return answer, lambda body, number: "400" if set(fields) & set(body) else ""
+
+
+def test_what_a_model_refuses_of_a_request_is_left_out(chat_server, caplog: pytest.LogCaptureFixture) -> None:
+    answer, fault = refusing("max_tokens", "temperature")
+    with chat_server(answer, fault, seconds=0.05).serving() as server:
+        model = endpoint(server, max_response_tokens=99)
+        assert asking(model, *range(6)) == ["fine"] * 6
+    taken = [one.body for one in server.asked if not one.fault]
+    assert len(taken) == 6 and {body["seed"] for body in taken} == set(range(6))
+    assert all(body["max_completion_tokens"] == 99 and "temperature" not in body for body in taken)
+    assert model.figures()["requests"] == 6 and caplog.text.count("not sent any more") == 2
+
+
+def test_a_model_that_refuses_what_cannot_be_left_out_is_the_users_to_mend(chat_server) -> None:
+    answer, fault = refusing("messages")
+    with chat_server(answer, fault).serving() as server:
+        with pytest.raises(EndpointRefused, match="status 400: .*'messages'"):
+            asking(endpoint(server), 0)
+    assert len(server.asked) == 1
+
+
+def test_what_an_expert_thinks_is_recorded_and_no_part_of_its_response(chat_server, tmp_path: Path) -> None:
+    with chat_server(lambda body: "<think>A forest?</think>\n\nReflection: none").serving() as server:
+        assert asking(endpoint(server, exchanges=Exchanges(tmp_path)), 0) == ["Reflection: none"]
+    assert "A forest?" in (tmp_path / "part-00000.jsonl").read_text()
+
+
 def test_a_missing_key_and_an_address_that_is_none_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(ValueError, match="SOME_KEY is empty"):
@@ -154,7 +191,7 @@ def test_a_state_that_no_longer_fits_ends_the_episode_and_no_more(chat_server) -
     ("message", "text", "counted"),
     [
         ({"content": None}, "", "empty"),
-        ({"content": " \n"}, " \n", "empty"),
+        ({"content": " \n"}, "", "empty"),
         ({"content": None, "refusal": "I will not."}, "I will not.", "refused"),
         ({"content": "a \ud800"}, "a ?", "answers"),
     ],
