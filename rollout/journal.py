@@ -21,12 +21,10 @@ class Journal:
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        self.records: list[dict[str, Any]] = _parse(path, whole)
+        self.records, size = _read(path)
         self._file = path.open("ab")
-        if len(whole) < len(content):
-            self._file.truncate(len(whole))
+        if size < self._file.tell():
+            self._file.truncate(size)
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Writes records; when this returns, they survive a crash of the machine."""
@@ -56,8 +54,22 @@ class Journal:
         self.close()
 
 
-def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
-    records = []
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of a journal that another process may be writing; none where there is no file.
+
+    Raises:
+        CorruptRecord: as opening it does.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Returns the records, and how many bytes they take: behind these there may be half of another."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    records, content = [], content[: content.rfind(b"\n") + 1]
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             record = json.loads(line)
@@ -69,4 +81,4 @@ def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
                 "remove the file to do its work again"
             )
         records.append(record)
-    return records
+    return records, len(content)

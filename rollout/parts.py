@@ -5,9 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rollout.errors import CorruptRecord
 from rollout.journal import Journal
-from rollout.trajectories import from_record, iterate_records, iterate_trajectories, to_record, write_records
+from rollout.trajectories import iterate_part, iterate_records, to_record, write_records
 from rollout.types import Trajectory
 
 PART_SIZE = 256  # trajectories of one Parquet file
@@ -28,27 +27,12 @@ class Part:
         self._journal: Journal | None = None
 
     def recorded(self) -> Iterator[Trajectory]:
-        """Yields what is on disk, each once.
+        """Returns what is on disk, each once, in little memory.
 
         Raises:
             CorruptRecord: where a file is damaged, naming the line of a journal.
         """
-        seen: set[str] = set()
-        if self.path.exists():
-            for trajectory in iterate_trajectories(self.path):
-                seen.add(trajectory.trajectory_id)
-                yield trajectory
-        if self.journal_path.exists():
-            for number, record in enumerate(self._open().records, 1):
-                try:
-                    trajectory = from_record(record)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise CorruptRecord(
-                        f"{self.journal_path} line {number} is not a trajectory ({error!r}); remove the line to run "
-                        "its episode again"
-                    ) from error
-                if trajectory.trajectory_id not in seen:  # else the file was made of the journal, and no more was done
-                    yield trajectory
+        return iterate_part(self.path.parent, self.path.stem)
 
     def add(self, trajectory: Trajectory) -> None:
         """Keeps a trajectory; it is on disk when this returns."""

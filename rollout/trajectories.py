@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import CorruptRecord
+from rollout.journal import read_journal
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
@@ -153,11 +154,11 @@ def _to_disk(path: Path) -> None:
 
 
 def read_trajectories(path: Path) -> list[Trajectory]:
-    """Returns the trajectories of one Parquet file, or of every `*.parquet` of a folder in the order of their names.
+    """Returns the trajectories of one Parquet file, or of every part of a folder in the order of their names.
 
     Raises:
         FileNotFoundError: where there is nothing to read.
-        CorruptRecord: naming the file that is damaged or has another schema.
+        CorruptRecord: naming the file that is damaged or has another schema, and the line of a journal.
     """
     return list(iterate_trajectories(path))
 
@@ -170,11 +171,39 @@ def trajectories_of(path: Path) -> Path:
 
 def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
     """Yields what `read_trajectories` returns, one by one and in little memory; raises as it does."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise FileNotFoundError(f"no trajectories in {path}; expected *.parquet files; run stage=collect first")
-    for file in files:
-        yield from _read(file, from_record)
+    if not path.is_dir():
+        yield from _read(path, from_record)
+        return
+    parts = parts_of(path)
+    if not parts:
+        raise FileNotFoundError(f"no trajectories in {path}; expected part-*.parquet files; run stage=collect first")
+    for part in parts:
+        yield from iterate_part(path, part)
+
+
+def parts_of(folder: Path) -> list[str]:
+    """Returns the names of a folder's parts: of its Parquet files, and of journals that will be some."""
+    return sorted({file.stem for pattern in ("*.parquet", "part-*.jsonl") for file in folder.glob(pattern)})
+
+
+def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
+    """Yields the trajectories of a part, each once, also while it is being collected; raises as `read_trajectories`."""
+    file, journal = folder / f"{name}.parquet", folder / f"{name}.jsonl"
+    records = read_journal(journal)  # first: it goes when the file is there
+    seen: set[str] = set()
+    if file.exists():
+        for trajectory in _read(file, from_record):
+            seen.add(trajectory.trajectory_id)
+            yield trajectory
+    for number, record in enumerate(records, 1):
+        try:
+            trajectory = from_record(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptRecord(
+                f"{journal} line {number} is not a trajectory ({error!r}); remove the line to run its episode again"
+            ) from error
+        if trajectory.trajectory_id not in seen:  # else the file was made of the journal, and no more was done
+            yield trajectory
 
 
 def iterate_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """Trajectories of another run, or imported ones, in place of a collection."""
 
+from itertools import chain
 from pathlib import Path
 
 from rollout.dataset.edits import store_beside
 from rollout.errors import CorruptRecord
 from rollout.folders import is_folder, link_or_copy
-from rollout.trajectories import iterate_trajectories, trajectories_of
+from rollout.trajectories import iterate_part, iterate_trajectories, parts_of, trajectories_of, write_trajectories
 from rollout.workspace import BlobStore
 
 
@@ -22,9 +23,15 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         CorruptRecord: where the record of one, or a file that it names, is damaged or missing.
     """
     found = trajectories_of(source)
+    names = parts_of(found) if found.is_dir() else [found.stem]
+    if not names:
+        raise FileNotFoundError(f"no trajectories in {found}; expected part-*.parquet files; run stage=collect first")
+    # Read once: a collection that is still under way has more the next time.
+    unfinished = {name: list(iterate_part(found, name)) for name in names if (found / f"{name}.jsonl").exists()}
+    finished = [found / f"{name}.parquet" for name in names if name not in unfinished] if found.is_dir() else [found]
     files = {
         named
-        for trajectory in iterate_trajectories(found)
+        for trajectory in chain(*map(iterate_trajectories, finished), *unfinished.values())
         for step in trajectory.steps
         for snapshot in (step.before, step.after)
         for named in snapshot.files.items()
@@ -38,6 +45,9 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         if store.put_file(theirs.path(digest)) != digest:
             raise CorruptRecord(f"blob {theirs.path(digest)} does not have the content that its name says")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(found.glob("*.parquet")) if found.is_dir() else [found]:
+    for file in finished:
         if not (folder / file.name).exists():
             link_or_copy(file, folder / file.name)
+    for name, trajectories in unfinished.items():
+        if not (folder / f"{name}.parquet").exists():
+            write_trajectories(folder / f"{name}.parquet", trajectories)

@@ -169,3 +169,17 @@ def test_a_journal_damaged_in_the_middle_is_named_with_its_line(tmp_path: Path):
     path.write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
     with pytest.raises(CorruptRecord, match="journal.jsonl line 2"):
         Journal(path)
+
+
+def test_what_is_still_collected_is_read_with_the_rest_each_once_and_left_as_it_is(tmp_path: Path):
+    first, second, third, fourth = (replace(EXAMPLE, trajectory_id=name) for name in "abcd")
+    write_trajectories(tmp_path / "part-00000.parquet", [first])
+    write_trajectories(tmp_path / "part-00001.parquet", [second])
+    with Journal(tmp_path / "part-00001.jsonl") as journal, Journal(tmp_path / "part-00002.jsonl") as last:
+        journal.append(to_record(second), to_record(third))  # begun again after the file was made
+        last.append(to_record(fourth))
+    torn = (tmp_path / "part-00002.jsonl").read_bytes() + b'{"trajectory_id": "e", "ta'
+    (tmp_path / "part-00002.jsonl").write_bytes(torn)
+    (tmp_path / "exported.jsonl").write_text("{}\n")  # not a part
+    assert read_trajectories(tmp_path) == [first, second, third, fourth]
+    assert (tmp_path / "part-00002.jsonl").read_bytes() == torn

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rollout.dataset.viewer.page import write_page
-from rollout.trajectories import iterate_trajectories
+from rollout.trajectories import iterate_trajectories, parts_of
 from rollout.workspace import BlobStore
 from tasks.registry import entries, load_entry
 from tasks.reward import PAPER, Rules
@@ -25,7 +25,7 @@ class Collection:
 
     Attributes:
         title: what they are called.
-        groups: folders of Parquet files by what is in them: `expert`, `initial`, `sft`, `ppo`, or the folder's name.
+        groups: folders of trajectories by what is in them: `expert`, `initial`, `sft`, `ppo`, or the folder's name.
         root: the run's directory, None for a folder that belongs to none.
         page: where the page stands.
     """
@@ -70,7 +70,7 @@ def find_collection(folder: Path) -> Collection:
         return Collection(_title(folder), groups, folder, folder / PAGE)
     if not _has_files(folder):
         raise ValueError(
-            f"there are no trajectories in {folder}: expected *.parquet files, or a run directory with some in "
+            f"there are no trajectories in {folder}: expected part-*.parquet files, or a run directory with some in "
             f"{COLLECTED}/ or {EVALUATED}/*/; run stage=collect first"
         )
     root = next((parent for parent in list(folder.parents)[:2] if folder in _groups_of_run(parent).values()), None)
@@ -132,4 +132,4 @@ def _title(folder: Path) -> str:
 
 
 def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("*.parquet"))
+    return folder.is_dir() and bool(parts_of(folder))

@@ -1,6 +1,7 @@
 """Trajectories that are taken over from another run: they act here as they did there."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from rollout.collect import collect, plan_collection
 from rollout.dataset.reuse import take_over
 from rollout.errors import CorruptRecord
+from rollout.parts import Part
 from rollout.state_pool import StatePool
 from rollout.trajectories import read_trajectories
 from rollout.workspace import BlobStore
@@ -45,6 +47,21 @@ def test_trajectories_come_with_the_files_of_their_workspaces(toys, source: Path
     for state in pool.states:
         for digest in state.snapshot.files.values():
             assert store.get(digest) == BlobStore(source / "blobs").get(digest)
+
+
+def test_a_collection_that_stopped_half_way_gives_what_it_has(source: Path, tmp_path: Path):
+    whole = read_trajectories(source / "trajectories")
+    with Part(source / "trajectories", 1, ["x", "y"]) as part:
+        part.add(dataclasses.replace(whole[0], trajectory_id="y"))
+    take_over(source, tmp_path / "here", BlobStore(tmp_path / "blobs"))
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
+    taken = read_trajectories(tmp_path / "here")
+    assert taken[:-1] == whole and taken[-1].trajectory_id == "y" and len(taken) == len(whole) + 1
+
+
+def test_a_folder_without_trajectories_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no trajectories in"):
+        take_over(tmp_path, tmp_path / "here", BlobStore(tmp_path / "blobs"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed"])
