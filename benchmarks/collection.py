@@ -71,15 +71,16 @@ def count(folder: Path) -> int:
 def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, float]:
     """Returns seconds and peak MiB of a process; it is killed once `kill_at` trajectories are recorded."""
     began = time.monotonic()
-    process = subprocess.Popen(command)
-    while kill_at is not None and process.poll() is None:
-        if count(folder) >= kill_at:
-            os.kill(process.pid, signal.SIGKILL)
-            break
+    process, was_to_die = subprocess.Popen(command), kill_at is not None
+    ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    while not ended:
+        if kill_at is not None and count(folder) >= kill_at:
+            process.kill()
+            kill_at = None
         time.sleep(0.2)
-    _, status, usage = os.wait4(process.pid, 0)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
-    expected = 0 if kill_at is None else -signal.SIGKILL
+    expected = -signal.SIGKILL if was_to_die else 0
     if process.returncode != expected:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}, expected {expected}")
     return time.monotonic() - began, usage.ru_maxrss / 1024

@@ -11,9 +11,10 @@ diversity.json, diversity.md and diversity.svg.
 """
 
 import argparse
-import random
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,15 @@ from mlagent_jax.config import Config
 from mlagent_jax.config_file import load_config
 from mlagent_jax.progress import Reporter
 from mlagent_jax.report_figures import STYLE
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.stages.collect import make_pools
 from mlagent_jax.summary import DISTRIBUTIONS, commit
 from mlagent_jax.versions import versions
 from mlagent_jax.world import open_world
 from rollout.collect import collect, plan_collection
 from rollout.dataset.diversity import diversity, read_units, table
 from rollout.expert import OfflineExpert
-from rollout.idea_candidates import library_candidates
-from rollout.ideas import build_pools
-from tasks.ideas import draw_ideas
-from tasks.task import Task
+from tasks.ideas import BalancedDraws
 
 # Arm -> what it is called where it is shown. The first is what the others are compared to.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
@@ -47,13 +46,9 @@ def collect_arms(config: Config, run_dir: RunDir) -> None:
     """Collects the trajectories of every arm into a folder of its name; what is there already stays."""
     with run_dir.lock(), open_world(config, run_dir, Reporter()) as world:
         tasks = world.of_split("train")
-        candidates = library_candidates(tasks)
-        pools = build_pools(run_dir.path("ideas.json"), candidates, config.ideas.pool_size, config.seed)
+        draws = BalancedDraws(make_pools(config, run_dir, world, tasks), config.seed)
         for arm in ARMS:
-
-            def ideas(task: Task, rng: random.Random, prompted: bool = arm == "ideas") -> Sequence[str]:
-                return draw_ideas(rng, pools[task.name]) if prompted else ()
-
+            ideas = draws if arm == "ideas" else lambda task, rng: ()
             world.background.run(
                 collect(
                     run_dir.path(arm),
@@ -132,6 +127,11 @@ def main() -> None:
     overrides = [f"run_dir={arguments.out}", f"collect.num_trajectories={arguments.trajectories}"]
     config = load_config(arguments.config, [*overrides, *arguments.settings])
     run_dir, seed = RunDir(arguments.out), config.seed
+    settings = arguments.out / "settings.json"
+    asked = {name: asdict(getattr(config, name)) for name in ("tasks", "ideas", "collect")} | {"seed": seed}
+    if settings.exists() and json.loads(settings.read_text()) != asked:
+        sys.exit(f"{arguments.out} holds collections of other settings, in settings.json; name another folder by --out")
+    write_json(settings, asked)
     collect_arms(config, run_dir)
     units = {name: read_units(run_dir.path(name)) for name in ARMS}
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}

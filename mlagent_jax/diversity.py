@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from mlagent_jax.config import Config
-from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.run_dir import BY_NAME, RunDir, write_json
 from rollout.dataset.diversity import Embed, diversity
 from rollout.dataset.edits import edits_by_trajectory
 from rollout.dataset.rarefaction import Units
@@ -47,9 +47,9 @@ def read_diversity(run_dir: RunDir) -> dict[str, Any] | None:
 def _sets(run_dir: RunDir, config: Config) -> dict[str, Units]:
     """Returns the edits of every finished group; the first is what the others are compared to."""
     folders = {}
-    if run_dir.record("evaluate") is not None:
+    if run_dir.is_done(BY_NAME["evaluate"], config):
         folders = {name: run_dir.path("evaluate", name) for name in ("sft", "ppo")}
-    if run_dir.record("collect") is not None:
+    if run_dir.is_done(BY_NAME["collect"], config):
         folders["expert"] = run_dir.path("trajectories")
     store = BlobStore(run_dir.path("blobs"))
     sets = {}

@@ -27,6 +27,11 @@ class Bar:
         self._last_line = -LINE_EVERY_SECONDS
         self._figures: dict[str, float] = {}
 
+    def begin(self, done: int) -> None:
+        """Says that `done` of the total were finished before: the pace counts from here."""
+        self.done = self._first = done
+        self._began = time.monotonic()
+
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Says that `done` of the total are finished, with the figures that matter now; earlier ones stay."""
         self.done = done

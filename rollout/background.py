@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,8 @@ class Background:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._threads = ThreadPoolExecutor(thread_name_prefix="rollout")
+        self._loop.set_default_executor(self._threads)
         self._thread = threading.Thread(target=self._serve, name="rollout", daemon=True)
         self._thread.start()
 
@@ -62,6 +64,10 @@ class Background:
             return
         try:
             asyncio.run_coroutine_threadsafe(_wind_down(), self._loop).result(SETTLE_SECONDS + 1)
+            # What a thread does cannot be cancelled, and must not hide why this ends.
+            waiting = threading.Thread(target=self._threads.shutdown, daemon=True)
+            waiting.start()
+            waiting.join(SETTLE_SECONDS)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -93,15 +99,13 @@ async def _await_cancelled() -> None:
 
 
 async def _wind_down() -> None:
-    """Cancels every task but this one and lets the loop's own helpers finish."""
+    """Cancels every task but this one and waits for it to clean up."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
     if others:
         await asyncio.wait(others, timeout=SETTLE_SECONDS)
-    loop = asyncio.get_running_loop()
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 async def gather(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

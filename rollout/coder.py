@@ -9,10 +9,12 @@ import re
 from rollout.endpoint import Answer, ChatEndpoint
 from rollout.errors import PromptTooLong
 from rollout.observation import storable
+from rollout.paths import HEAD_BYTES
 from rollout.recipes import Cannot, Script, apply, recognise
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
+csv.field_size_limit(HEAD_BYTES)  # a cell may be as long as what is shown of a file
 FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")  # a whole line, and what stands behind the marks
 MAX_CLASSES = 40  # a column of numbers with more distinct values is called a number, not classes
 
@@ -61,7 +63,7 @@ class RecipeCoder:
 
 
 def _describe_table(content: str) -> str:
-    rows = [row for row in csv.reader(io.StringIO(content)) if row]
+    rows = [row for row in csv.reader(io.StringIO(content, newline=None)) if row]
     if not rows:
         return "an empty file"
     header, body = rows[0], rows[1:]

@@ -332,12 +332,3 @@ class RandomRecipeActor:
         recipe = rng.choice(recipes_for(instance.task.kind))
         meaning = edit_meaning(instance, memory, memory.best, [recipe.name], rng)
         return Response(word(meaning, rng), to_json(meaning))
-
-
-class NeverEditActor:
-    """A baseline: answers at once, so that the initial script's score stands."""
-
-    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Returns a final answer."""
-        meaning = _final(read_state(state))
-        return Response(word(meaning, random.Random(f"{seed}/never_edit")), to_json(meaning))

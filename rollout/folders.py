@@ -97,8 +97,23 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
     with contextlib.suppress(OSError):
         if os.stat(source).st_mode & 0o004:
             return os.link(source, target)
-    shutil.copyfile(source, target)
-    os.chmod(target, 0o644)
+    aside = aside_of(Path(target))
+    try:
+        shutil.copyfile(source, aside)
+        os.chmod(aside, 0o644)
+        to_disk(aside)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Returns once a file's content, or a folder's names, would survive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def aside_of(path: Path) -> Path:

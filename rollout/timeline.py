@@ -26,9 +26,8 @@ class Timeline:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists() or not path.stat().st_size
-        self._file = path.open("a")
-        if is_new:
+        self._file = path.open("a", buffering=1)  # whole lines, as who is killed writes nothing out
+        if not self._file.tell():
             self._file.write("[\n")
         self._guard = threading.Lock()
         self._free_at: dict[str, list[float]] = defaultdict(list)  # by resource: when each of its lanes is free
@@ -51,10 +50,9 @@ class Timeline:
             self._write({"name": name, "cat": resource, "ph": "X", "ts": start * 1e6, "dur": (end - start) * 1e6}, lane)
 
     def take(self) -> dict[str, list[tuple[float, float]]]:
-        """Returns the spans of every resource since the last call, and writes out what is not on the disk."""
+        """Returns the spans of every resource since the last call."""
         with self._guard:
             found, self._spans = dict(self._spans), defaultdict(list)
-            self._file.flush()
         return found
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import CorruptRecord
+from rollout.folders import to_disk
 from rollout.journal import read_journal
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
@@ -137,20 +138,11 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         with pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
             for start in range(0, len(records), BATCH_SIZE):
                 writer.write_batch(pa.RecordBatch.from_pylist(list(records[start : start + BATCH_SIZE]), schema=SCHEMA))
-        _to_disk(aside)
+        to_disk(aside)
         os.replace(aside, path)
-        _to_disk(path.parent)  # a journal that the file stands for may go then
+        to_disk(path.parent)  # a journal that the file stands for may go then
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Returns once a file's content, or a folder's names, would survive a crash of the machine."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_trajectories(path: Path) -> list[Trajectory]:

@@ -7,7 +7,16 @@ import threading
 from pathlib import Path
 
 from rollout.errors import CorruptRecord
-from rollout.folders import aside_of, files_below, is_tree_of, link_or_copy, make_tree, manifest_of, read_manifest
+from rollout.folders import (
+    aside_of,
+    files_below,
+    is_tree_of,
+    link_or_copy,
+    make_tree,
+    manifest_of,
+    read_manifest,
+    to_disk,
+)
 from tasks.checksum import sha256_of
 
 Stamp = tuple[int, int, int]  # what changes when a file does: which it is, its size, its time of change
@@ -171,11 +180,12 @@ def _tree_stamp(folder: Path) -> int | None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Returns once `path` holds `content`, whole, whatever other processes write there. Raises OSError."""
+    """Returns once `path` holds `content`, whole, also if others write there or the machine crashes. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = aside_of(path)
     try:
         aside.write_bytes(content)
+        to_disk(aside)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -32,6 +32,8 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
             shown = {"gain": figures["span_gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
+            if not bar.done:  # what an interrupted collection has already is told first
+                bar.begin(done)
             bar.update(done, shown)
             run_dir.share(SHARE_SECONDS)
 

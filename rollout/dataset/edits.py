@@ -75,7 +75,7 @@ def _edit(step: Step, trajectory: Trajectory, identify: Identify | None) -> Edit
         "recipes": tuple(recognise(instruction)),
         "diffs": (diff,) if diff else (),
     }
-    if identify is not None:
+    if identify is not None and trajectory.steps[0].before.files:  # an imported one has no workspaces
         first = set(trajectory.steps[0].before.files.values())
         new = {name: blob for name, blob in step.after.files.items() if blob not in first}
         saved = step.arguments["save_name"]

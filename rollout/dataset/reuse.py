@@ -42,8 +42,11 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         if is_folder(name):
             digests.update(theirs.files_in(digest).values())
     for digest in sorted(digests):
-        if store.put_file(theirs.path(digest)) != digest:
-            raise CorruptRecord(f"blob {theirs.path(digest)} does not have the content that its name says")
+        blob = theirs.path(digest)
+        if not blob.exists():
+            raise CorruptRecord(f"blob {blob} is missing; put the `blobs` of the run that {source} is of above it")
+        if store.put_file(blob) != digest:
+            raise CorruptRecord(f"blob {blob} does not have the content that its name says; copy it anew from its run")
     folder.mkdir(parents=True, exist_ok=True)
     for file in finished:
         if not (folder / file.name).exists():

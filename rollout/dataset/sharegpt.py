@@ -8,7 +8,7 @@ from typing import Any
 from rollout.observation import storable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, FINAL_ANSWER, Action, parse_response
-from tasks.feedback import Feedback, Outcome
+from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
 
@@ -119,6 +119,8 @@ def _step(response: str, feedback: str) -> Step:
     action = parse_response(response)
     if isinstance(action, Action):
         outcome = Outcome.EDIT if action.name == EDIT else Outcome.NON_EDIT
+        if feedback.startswith(error_text("")):
+            outcome = Outcome.ERROR
         arguments = {key: storable(value) for key, value in action.arguments.items()}
         return Step(response, action.name, arguments, Feedback(outcome, feedback), UNKNOWN, UNKNOWN, 0.0)
     return Step(response, "", {}, Feedback(Outcome.INVALID, feedback), UNKNOWN, UNKNOWN, 0.0)

@@ -18,6 +18,7 @@ from rollout.recipes import FILE_NAME
 from tasks.ideas import normalise
 
 MODEL = "morphmodel_en.pgz"  # inside the package HanTa; tags are those of the British National Corpus
+MAX_LETTERS = 40  # of a word: what the tagger takes grows with their square
 WORD = re.compile(r"[^\W\d_][\w'-]*|\d[\d.,]*|[^\w\s]")
 SENTENCE_END = re.compile(r"[.!?;:](?:\s|$)|\n")
 ASK = ("You", "must")
@@ -38,7 +39,7 @@ def verb_and_noun(instruction: str) -> tuple[str, str]:
     """Returns the lemmas of an instruction's root verb and of its noun; `` for what it does not have."""
     text = normalise(FILE_NAME.sub("script", instruction))
     sentence = SENTENCE_END.split(text, maxsplit=1)[0]
-    words = WORD.findall(sentence)
+    words = [word[:MAX_LETTERS] for word in WORD.findall(sentence)]
     if not words:
         return "", ""
     first = words[0] if any(letter.isupper() for letter in words[0][1:]) else words[0].lower()

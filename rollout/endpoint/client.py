@@ -22,7 +22,9 @@ from rollout.workspace import digest_of
 from tasks.prompt import Message
 
 FIRST_WAIT_SECONDS = 1.0
-THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
+EMPTY = "(nothing)"  # some endpoints refuse messages without a letter, such as an earlier answer that was empty
+# The opening mark may stand in the prompt, and an answer that is cut has no closing one.
+THOUGHTS = re.compile(r"\A(?:.*?</think>|\s*<think>.*\Z)", re.DOTALL)
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ class ChatEndpoint:
         assert not self._closing, "closed"
         body = {
             "model": self.model,
-            "messages": [{"role": one["role"], "content": storable(one["content"])} for one in messages],
+            "messages": [{"role": one["role"], "content": storable(one["content"]) or EMPTY} for one in messages],
             "temperature": temperature,
             "max_tokens": self.max_response_tokens,
             "seed": seed,

@@ -22,6 +22,8 @@ CONNECT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 300.0  # longer than a server's minute; who says more is asked again all the same
 SHOWN = 200  # characters of a server's words in an error
 PASSING = frozenset({408, 409, 425, 429})  # with all from 500 on: statuses that another attempt may cure
+MAYBE_PAID = frozenset({504, 524})  # a proxy did not wait for the model, which may have gone on
+FILTERED = "content_filter"  # why an answer ends that a filter stopped; some say it of a prompt, with status 400
 # Said with a 429, too. "You exceeded your current quota" will not do: some say it of a limit that passes in a minute.
 NO_CREDIT = "insufficient_quota"
 KEY = re.compile(r"[!-~]+")
@@ -77,7 +79,7 @@ class Wire:
         Raises:
             ValueError: where the address is none, or the key is missing.
         """
-        if not base_url.startswith(("http://", "https://")):
+        if not base_url.startswith(("http://", "https://")) or not _is_address(base_url):
             raise ValueError(f"{settings}.base_url={base_url} is no address; expected one such as http://HOST:8000/v1")
         self._key = os.environ.get(key_variable, "").strip() if key_variable else ""
         if key_variable and not self._key:
@@ -113,8 +115,10 @@ class Wire:
             response = await self._post(taken)
             if response.status_code == httpx.codes.OK:
                 return self._read(response)
-            refused = refused_field(response)
-            if refused not in taken:
+            refused, code = complaint(response)
+            if code == FILTERED:
+                return Reply("", FILTERED, None)
+            if refused not in taken or not code.startswith("unsupported"):
                 raise self._failure(response)
             if refused not in self._refused:
                 log.warning("%s: %s; it is not sent any more", self._url, self._shown(response))
@@ -165,7 +169,7 @@ class Wire:
         no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT in response.text
         if (status in PASSING or status >= 500) and not no_credit:
             pause = retry_after(response.headers.get("Retry-After"))
-            return Transient(f"status {status}: {said}", retry_after=pause)
+            return Transient(f"status {status}: {said}", retry_after=pause, maybe_paid=status in MAYBE_PAID)
         if status in (400, 413, 422) and (status == 413 or TOO_LONG.search(response.text)):
             return PromptTooLong(f"{self._url} answered status {status}: {said}")
         if no_credit:
@@ -191,14 +195,21 @@ class Wire:
         return words.replace(self._key, "(the key)") if self._key else words
 
 
-def refused_field(response: httpx.Response) -> str | None:
-    """Returns the field of `REFUSABLE` that a server says its model does not take, or not with this value."""
+def _is_address(url: str) -> bool:
+    try:
+        return bool(httpx.URL(url).host)
+    except httpx.InvalidURL:
+        return False
+
+
+def complaint(response: httpx.Response) -> tuple[str, str]:
+    """Returns the field of `REFUSABLE` that a server complains of, and the code of its error; each `` without one."""
     try:
         error = response.json()["error"]
-        field, code = error["param"], error["code"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return field if field in REFUSABLE and str(code).startswith("unsupported") else None
+        field, code = error.get("param"), error.get("code")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", ""
+    return field if field in REFUSABLE else "", code if isinstance(code, str) else ""
 
 
 def retry_after(header: str | None) -> float:

@@ -83,12 +83,6 @@ def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:
     return relist(call, [*call.args, cst.Arg(new, cst.Name(name), equal=tight)])
 
 
-def without_keywords(call: cst.Call, names: frozenset[str]) -> cst.Call:
-    """Returns `call` without the keyword arguments `names`."""
-    kept = [a for a in call.args if a.keyword is None or a.keyword.value not in names]
-    return relist(call, kept) if len(kept) < len(call.args) else call
-
-
 def relist(call: cst.Call, arguments: Sequence[cst.Arg]) -> cst.Call:
     """Returns `call` with other arguments, laid out over lines as its own were, every comment of a kept one kept."""
     old = call.args

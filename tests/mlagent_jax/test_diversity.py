@@ -47,10 +47,13 @@ def finished(root: Path, *names: str) -> RunDir:
         if name == "collect":
             run_dir.path("ideas.json").write_text("{}")
             write(run_dir.path("trajectories"), TRAIN, WIDE)
-        else:
+        elif name == "evaluate":
             for policy, instructions in (("sft", WIDE[:2]), ("ppo", WIDE[:1])):
                 write(run_dir.path("evaluate", policy), TRAIN, instructions)
                 write(run_dir.path("evaluate", policy), HELDOUT, ("Sing a song.",))
+        for output in BY_NAME[name].outputs:
+            run_dir.path(output).parent.mkdir(parents=True, exist_ok=True)
+            run_dir.path(output).touch()
         run_dir.finish(BY_NAME[name], Config(), {}, seconds=1.0)
     return run_dir
 
@@ -61,7 +64,7 @@ def test_expert_alone_then_beside_its_policies(tmp_path: Path) -> None:
     alone = build_summary(run_dir, Config())["diversity"]
     assert list(alone["whole"]) == ["expert"] and alone["equal"]["differences"] == {}
     assert alone["whole"]["expert"]["distinct_instructions"] == len(WIDE)
-    finished(tmp_path, "evaluate")
+    finished(tmp_path, "sft", "ppo", "evaluate")
     write_diversity(run_dir, Config(), embed)
     found = build_summary(run_dir, Config())["diversity"]
     counts = {name: whole["distinct_instructions"] for name, whole in found["whole"].items()}
@@ -69,6 +72,9 @@ def test_expert_alone_then_beside_its_policies(tmp_path: Path) -> None:
     assert found["equal"]["num_edits"] == 6
     assert found["equal"]["differences"]["ppo"]["effective_instructions"]["high"] < 0
     assert found["equal"]["differences"]["expert"]["effective_instructions"]["low"] > 0
+    wider = replace(Config(), ppo=replace(Config().ppo, num_updates=99))
+    write_diversity(run_dir, wider, embed)  # of other settings than the policies are
+    assert list(build_summary(run_dir, wider)["diversity"]["whole"]) == ["expert"]
 
 
 def test_run_without_trajectories_has_no_diversity_to_tell(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Progress is a live bar in a terminal and a few plain lines elsewhere."""
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_in_a_terminal_a_bar_is_drawn_and_log_lines_go_to_the_file(tmp_path: Pat
     assert "40/40" in console and "reward 0.125" in console and "\x1b" in console
     assert console.count("starting [ppo]") == 1
     assert "INFO mlagent_jax.progress: starting [ppo]" in log
+
+
+def test_what_was_there_before_is_no_pace() -> None:
+    bar = progress.Bar("collect", total=100, done=0, live=None)
+    bar.begin(90)
+    bar.update(90)
+    assert bar.seconds_left() is None
+    time.sleep(0.01)
+    bar.update(91)
+    assert (bar.seconds_left() or 0.0) >= 0.09
 
 
 def test_time_left_is_paced_by_what_this_process_did() -> None:

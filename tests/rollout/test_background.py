@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import rollout.background
 from rollout.background import Background
 
 
@@ -75,6 +76,7 @@ def test_calls_after_close_or_from_inside_are_refused_without_a_warning():
 INTERRUPTED = """
 import asyncio, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests aside has it ignored
+import rollout.background
 from rollout.background import Background
 
 async def long():
@@ -106,3 +108,19 @@ def test_an_interrupt_waits_for_the_coroutine_to_clean_up_and_is_raised_on():
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_thread_that_goes_on_does_not_hide_why_the_work_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rollout.background, "SETTLE_SECONDS", 0.2)
+    free = threading.Event()
+
+    async def work() -> None:
+        thread = asyncio.create_task(asyncio.to_thread(free.wait))
+        await asyncio.sleep(0.05)
+        del thread
+        raise KeyError("why")
+
+    with pytest.raises(KeyError, match="why"), Background() as loop:
+        loop.run(work())
+    assert not free.is_set()
+    free.set()

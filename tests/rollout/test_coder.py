@@ -70,6 +70,13 @@ def test_data_are_described_by_size_columns_and_target() -> None:
     assert describe("some.csv", table.drop(columns="target").to_csv(index=False)).endswith("some values missing")
 
 
+def test_a_table_is_described_whatever_its_line_ends_and_however_long_its_cells() -> None:
+    macintosh = "id,a,target\r1,2.5,x\r2,3.5,y\r"
+    assert describe("some.csv", macintosh).startswith("2 rows, 1 number columns, 0 word columns")
+    long = f"id,a,target\n1,{'word ' * 60_000},x\n2,short,y\n"
+    assert describe("some.csv", long) == "2 rows, 0 number columns, 1 word columns, the target has 2 classes"
+
+
 def test_a_script_is_described_by_its_model_and_anything_else_by_its_length() -> None:
     assert describe("a.py", SCRIPT) == "4 lines, model = make_pipeline(Ridge(alpha=1000.0))"
     assert describe("a.py", "print(1)\n") == "1 lines; the script has no line 'model = ...'"

@@ -95,10 +95,41 @@ def test_a_model_that_refuses_what_cannot_be_left_out_is_the_users_to_mend(chat_
     assert len(server.asked) == 1
 
 
-def test_what_an_expert_thinks_is_recorded_and_no_part_of_its_response(chat_server, tmp_path: Path) -> None:
-    with chat_server(lambda body: "<think>A forest?</think>\n\nReflection: none").serving() as server:
-        assert asking(endpoint(server, exchanges=Exchanges(tmp_path)), 0) == ["Reflection: none"]
-    assert "A forest?" in (tmp_path / "part-00000.jsonl").read_text()
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>A forest?</think>\n\nReflection: none", "Reflection: none"),
+        ("A forest? Reflection: x</think>\nReflection: none", "Reflection: none"),  # it began in the prompt
+        ("<think>A forest? Or", ""),  # cut
+        ("Reflection: none", "Reflection: none"),
+    ],
+)
+def test_what_an_expert_thinks_is_recorded_and_no_part_of_its_response(
+    chat_server, tmp_path: Path, text: str, said: str
+) -> None:
+    with chat_server(lambda body: text).serving() as server:
+        assert asking(endpoint(server, exchanges=Exchanges(tmp_path)), 0) == [said]
+    assert json.dumps(text) in (tmp_path / "part-00000.jsonl").read_text()
+
+
+def test_an_earlier_answer_that_was_empty_is_asked_with_a_word_in_its_place(chat_server) -> None:
+    state = State("Research problem").then("", "Invalid response: it is empty.")
+    with chat_server(echo).serving() as server:
+
+        async def act() -> None:
+            async with endpoint(server) as model:
+                await EndpointExpert(model).act(None, state, 0)  # type: ignore[arg-type]
+
+        asyncio.run(act())
+    assert all(message["content"] for message in server.asked[0].body["messages"])
+
+
+def test_a_prompt_that_a_filter_stops_is_an_empty_answer_and_counted(chat_server) -> None:
+    stopped = {"error": {"message": "The prompt was filtered", "param": "prompt", "code": "content_filter"}}
+    with chat_server(lambda body: stopped, planned("400")).serving() as server:
+        model = endpoint(server)
+        assert asking(model, 0) == [""]
+    assert model.figures()["refused"] == 1
 
 
 def test_a_missing_key_and_an_address_that_is_none_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,12 +141,13 @@ def test_a_missing_key_and_an_address_that_is_none_are_refused_at_once(monkeypat
         with pytest.raises(ValueError, match="SOME_KEY holds no key") as raised:
             ChatEndpoint("http://localhost/v1", "m", CoderError, "SOME_KEY")
         assert "secret" not in str(raised.value)
-    with pytest.raises(ValueError, match=r"coder.base_url=localhost:8000 is no address"):
-        ChatEndpoint("localhost:8000", "m", CoderError, name="coder")
+    for address in ("localhost:8000", "http://localhost:80o1/v1", "http:///v1"):
+        with pytest.raises(ValueError, match=f"coder.base_url={address} is no address"):
+            ChatEndpoint(address, "m", CoderError, name="coder")
 
 
 @pytest.mark.parametrize(
-    "fault", ["408", "409", "425", "429", "429 0", "500", "503", "529", "hang", "hang up", "half", "torn", "html"]
+    "fault", ["408", "409", "425", "429", "429 0", "500", "504", "529", "hang", "hang up", "half", "torn", "html"]
 )
 def test_what_may_pass_is_tried_again(chat_server, fault: str) -> None:
     with chat_server(echo, planned(fault, fault)).serving() as server:
@@ -125,7 +157,7 @@ def test_what_may_pass_is_tried_again(chat_server, fault: str) -> None:
     figures = model.figures()
     assert (figures["answers"], figures["requests"], figures["retries"]) == (1, 3, 2)
     # What a server may bill although nothing arrived is counted, as the most that it can come to.
-    lost = 0 if fault[0].isdigit() else 2
+    lost = 0 if fault[0].isdigit() and fault != "504" else 2
     assert figures["estimated"] == lost
     assert figures["input_tokens"] == server.asked[-1].usage["prompt_tokens"] + lost * (len("hello") + TEMPLATE_TOKENS)
     assert figures["output_tokens"] == server.asked[-1].usage["completion_tokens"] + lost * 4096
@@ -358,7 +390,7 @@ def test_a_budget_is_never_exceeded_and_what_is_left_of_it_is_used(chat_server, 
         assert len(server.asked) == 40
 
 
-@pytest.mark.parametrize("fault", ["", "hang"])
+@pytest.mark.parametrize("fault", ["", "hang", "504"])
 def test_a_budget_holds_for_prompts_of_many_tokens_and_for_answers_that_are_lost(chat_server, fault: str) -> None:
     ask = [{"role": "user", "content": "0,1;" * 250}]  # about every byte a token, as in tables of numbers
 

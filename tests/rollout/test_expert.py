@@ -8,7 +8,6 @@ import pytest
 from rollout.expert import (
     FAVOURITES,
     EndpointExpert,
-    NeverEditActor,
     OfflineExpert,
     RandomRecipeActor,
     idea_texts,
@@ -62,9 +61,7 @@ def instance(kind: str = KINDS[0], split: str = "train", seed: int = 0) -> Insta
     return Instance(task, draw_names(random.Random(seed), heldout=split == "heldout"))
 
 
-def act(
-    actor: OfflineExpert | RandomRecipeActor | NeverEditActor, where: Instance, state: State, seed: int
-) -> Response:
+def act(actor: OfflineExpert | RandomRecipeActor, where: Instance, state: State, seed: int) -> Response:
     response = asyncio.run(actor.act(where, state, seed))
     assert response is not None
     return response
@@ -295,15 +292,10 @@ def test_the_random_actor_draws_every_recipe_of_the_kind_equally_and_edits_the_b
     assert all(0.5 * expected < count < 1.6 * expected for count in counts.values())
 
 
-def test_the_never_editing_actor_answers_at_once() -> None:
-    where = instance()
-    assert parsed(act(NeverEditActor(), where, State(problem_text(where)), 0)).name == grammar.FINAL_ANSWER
-
-
 def test_the_endpoint_expert_asks_with_the_whole_history() -> None:
     class Canned:
         async def complete(self, messages: list, *, seed: int, temperature: float) -> str:
-            return f" {len(messages)} messages, seed {seed}, ideas {'(1) Standardize' in messages[1]['content']} "
+            return f"{len(messages)} messages, seed {seed}, ideas {'(1) Standardize' in messages[1]['content']}"
 
     where = instance()
     state = State(problem_text(where, ["Standardize."])).then("a", "b")

@@ -21,12 +21,14 @@ def rewarded(task: Task | None, step: Step, rules: Rules, repeated: bool) -> tup
     """Returns the reward of a step by `tasks.reward` and the case that gave it.
 
     Args:
-        task: None where it is not known; then, as for a fault of ours, the reward is None.
+        task: None where it is not known; then, as for a fault of ours and an edit whose score is not known (of an
+            imported trajectory), the reward is None.
         repeated: whether its edit instruction was given before in the same trajectory.
     """
     outcome = step.feedback.outcome
     case = CASES.get(outcome, "") or _edit_case(task, step, rules, repeated)
-    if task is None or outcome is Outcome.INFRASTRUCTURE:
+    unscored = outcome is Outcome.EDIT and step.feedback.metric is None
+    if task is None or unscored or outcome is Outcome.INFRASTRUCTURE:
         return None, case
     return reward(task, step.feedback, step.before.metric, rules, repeated), case
 
@@ -39,7 +41,7 @@ def plain_instruction(step: Step) -> str:
 def _edit_case(task: Task | None, step: Step, rules: Rules, repeated: bool) -> str:
     before, after = step.before.metric, step.feedback.metric
     if task is None or after is None or not math.isfinite(task.m_best - task.m_init):
-        return "an edit that ran; its task is not known here"
+        return "an edit that ran; its task or its score is not known here"
     if repeated and not rules.repeats:
         return "an edit that ran, its instruction given before"
     if abs(after - before) <= rules.noise_floor * task.noise:

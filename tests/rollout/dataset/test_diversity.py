@@ -1,6 +1,7 @@
 """The diversity of stored collections: figures, words, tables, and the command that prints them."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,11 @@ def embed(texts) -> np.ndarray:
     return np.eye(len(texts))
 
 
-def no_encoder(texts) -> np.ndarray:
-    raise InfrastructureError("the sentence encoder failed")
+def failing(error: Exception) -> Callable[[Sequence[str]], np.ndarray]:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        raise error
+
+    return embed
 
 
 def collection(folder: Path, instructions: tuple[str, ...], count: int) -> Path:
@@ -80,8 +84,12 @@ def test_wider_collection_differs_by_more_than_chance(tmp_path: Path) -> None:
     assert all(f"| {title} |" in page for title in TITLES.values())
 
 
-def test_without_an_encoder_only_distances_are_missing(tmp_path: Path) -> None:
-    found = diversity({"narrow": read_units(collection(tmp_path, NARROW, 6))}, 0, no_encoder)
+@pytest.mark.parametrize("error", [InfrastructureError("it failed"), ValueError("it is not installed")])
+def test_without_an_encoder_only_distances_are_missing(
+    tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = diversity({"narrow": read_units(collection(tmp_path, NARROW, 6))}, 0, failing(error))
+    assert str(error) in caplog.text
     assert "mean_distance" not in found["whole"]["narrow"] and "mean distance" not in table(found)
     assert found["whole"]["narrow"]["distinct_instructions"] == 2
 

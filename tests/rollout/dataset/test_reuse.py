@@ -59,11 +59,6 @@ def test_a_collection_that_stopped_half_way_gives_what_it_has(source: Path, tmp_
     assert taken[:-1] == whole and taken[-1].trajectory_id == "y" and len(taken) == len(whole) + 1
 
 
-def test_a_folder_without_trajectories_is_refused(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no trajectories in"):
-        take_over(tmp_path, tmp_path / "here", BlobStore(tmp_path / "blobs"))
-
-
 @pytest.mark.parametrize("damage", ["missing", "changed"])
 def test_a_file_that_is_not_what_it_was_is_named_and_nothing_is_taken(toys, source: Path, tmp_path: Path, damage: str):
     digest = next(iter(read_trajectories(source / "trajectories")[0].steps[0].before.files.values()))
@@ -71,7 +66,7 @@ def test_a_file_that_is_not_what_it_was_is_named_and_nothing_is_taken(toys, sour
     blob.unlink()
     if damage == "changed":
         blob.write_bytes(b"something else")
-    with pytest.raises((CorruptRecord, FileNotFoundError), match=digest[2:]):
+    with pytest.raises(CorruptRecord, match=f"{digest[2:]} .*(above it|copy it anew)"):
         take_over(source, tmp_path / "here", BlobStore(tmp_path / "blobs"))
     assert not (tmp_path / "here").exists()
 

@@ -8,14 +8,17 @@ import pytest
 
 from rollout.augment import variants
 from rollout.dataset.__main__ import main
+from rollout.dataset.edits import edits_by_trajectory
 from rollout.dataset.sharegpt import read_sharegpt, to_sharegpt, write_sharegpt
+from rollout.dataset.viewer.rewards import rewarded
 from rollout.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks import action as grammar
 from tasks.action import Action, format_response
-from tasks.feedback import Feedback, Outcome
+from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
+from tasks.reward import PAPER
 
 SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, 0.75, "a.py", 0.5)
 
@@ -46,6 +49,19 @@ def test_a_conversation_is_what_the_agent_read_and_wrote_up_to_its_last_word():
     assert [each["value"] for each in record["conversations"]] == [each["content"] for each in chat[1:-1]]
     assert [each["from"] for each in record["conversations"]] == ["human", "gpt"] * 4
     assert "idea" not in json.dumps(record).replace("ideas", "")
+
+
+def test_an_edit_of_a_conversation_ran_if_nothing_else_was_said_and_earns_what_nobody_knows(toys, tmp_path: Path):
+    before = recorded("a", 3)
+    failed = replace(before.steps[1], feedback=Feedback(Outcome.ERROR, error_text("no such script.")))
+    write_sharegpt(tmp_path / "data.jsonl", [replace(before, steps=(before.steps[0], failed, *before.steps[2:]))])
+    (after,) = read_sharegpt(tmp_path / "data.jsonl")
+    outcomes = [step.feedback.outcome for step in after.steps]
+    assert outcomes == [Outcome.EDIT, Outcome.ERROR, Outcome.EDIT, Outcome.INVALID, Outcome.NON_EDIT]
+    rewards = [rewarded(toys.make_task("a"), step, PAPER, False)[0] for step in after.steps]
+    assert rewards == [None, -1.0, None, -1.0, 0.0]
+    ((first, *_),) = edits_by_trajectory([after], toys.store)
+    assert "scripts" not in first.labels and "workspaces" not in first.labels and first.labels["diffs"] == ()
 
 
 @pytest.mark.parametrize("form", ["lines", "list"])
