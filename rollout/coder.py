@@ -9,12 +9,10 @@ import re
 from rollout.endpoint import Answer, ChatEndpoint
 from rollout.errors import PromptTooLong
 from rollout.observation import storable
-from rollout.paths import HEAD_BYTES
 from rollout.recipes import Cannot, Script, apply, recognise
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
-csv.field_size_limit(HEAD_BYTES)  # a cell may be as long as what is shown of a file
 FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")  # a whole line, and what stands behind the marks
 MAX_CLASSES = 40  # a column of numbers with more distinct values is called a number, not classes
 
@@ -63,7 +61,10 @@ class RecipeCoder:
 
 
 def _describe_table(content: str) -> str:
-    rows = [row for row in csv.reader(io.StringIO(content, newline=None)) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(content, newline=None)) if row]
+    except csv.Error as error:  # such as a cell longer than `csv.field_size_limit()`
+        return f"{len(content.splitlines())} lines, of which the columns cannot be told ({error})"
     if not rows:
         return "an empty file"
     header, body = rows[0], rows[1:]

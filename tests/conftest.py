@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import socket
 import sys
 import threading
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from rollout.chat import ChatTokenizer, train_tokenizer
 from rollout.client import PolicyClient
@@ -90,6 +93,23 @@ class ServedPolicy:
                 return await body(client)
 
         return asyncio.run(connected())
+
+
+# Files whose tests start policy servers, or look for what one has left on this machine.
+SERVERS = re.compile(
+    "tests/integration/|tests/mlagent_jax/test_(weight_restart|planted_faults)|tests/rollout/test_(client|server)"
+)
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives the tests of a file, which share its fixtures, to one of pytest's workers; and all tests of servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "servers" if SERVERS.match(nodeid) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
