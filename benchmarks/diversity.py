@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.figures import machine, write_results
 from mlagent_jax.config import Config
-from mlagent_jax.config_file import load_config
+from mlagent_jax.config_file import load_config, to_dict
 from mlagent_jax.progress import Reporter
 from mlagent_jax.report_figures import STYLE
 from mlagent_jax.run_dir import RunDir, write_json
@@ -128,9 +127,10 @@ def main() -> None:
     config = load_config(arguments.config, [*overrides, *arguments.settings])
     run_dir, seed = RunDir(arguments.out), config.seed
     settings = arguments.out / "settings.json"
-    asked = {name: asdict(getattr(config, name)) for name in ("tasks", "ideas", "collect")} | {"seed": seed}
+    asked = {name: to_dict(config)[name] for name in ("tasks", "ideas", "collect", "seed")}
     if settings.exists() and json.loads(settings.read_text()) != asked:
         sys.exit(f"{arguments.out} holds collections of other settings, in settings.json; name another folder by --out")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asked)
     collect_arms(config, run_dir)
     units = {name: read_units(run_dir.path(name)) for name in ARMS}

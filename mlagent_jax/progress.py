@@ -17,23 +17,20 @@ logger = logging.getLogger(__name__)
 class Bar:
     """The progress of one stretch of work; made by `Reporter.bar`."""
 
-    def __init__(self, label: str, total: int, done: int, live: tuple[Progress, TaskID] | None) -> None:
+    def __init__(self, label: str, total: int, done: int | None, live: tuple[Progress, TaskID] | None) -> None:
         self.label = label
         self.total = total
-        self.done = done
+        self.done = done or 0
         self._live = live
         self._first = done
         self._began = time.monotonic()
         self._last_line = -LINE_EVERY_SECONDS
         self._figures: dict[str, float] = {}
 
-    def begin(self, done: int) -> None:
-        """Says that `done` of the total were finished before: the pace counts from here."""
-        self.done = self._first = done
-        self._began = time.monotonic()
-
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Says that `done` of the total are finished, with the figures that matter now; earlier ones stay."""
+        if self._first is None:
+            self._first, self._began = done, time.monotonic()
         self.done = done
         self._figures.update(figures or {})
         text = " · ".join(f"{name} {figure_text(value)}" for name, value in self._figures.items())
@@ -50,7 +47,7 @@ class Bar:
 
     def seconds_left(self) -> float | None:
         """Returns the seconds the rest takes at the pace so far, None before there is a pace or at the end."""
-        paced = self.done - self._first
+        paced = self.done - (self._first or 0)
         if paced <= 0 or self.done >= self.total:
             return None
         return (time.monotonic() - self._began) / paced * (self.total - self.done)
@@ -70,8 +67,8 @@ class Reporter:
             self.console.print(escape(text), highlight=False)
 
     @contextmanager
-    def bar(self, label: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """Yields the progress of `total` pieces of work, of which `done` were finished before."""
+    def bar(self, label: str, total: int, done: int | None = 0) -> Iterator[Bar]:
+        """Yields the progress of `total` pieces of work, `done` of them finished before; None: see the first update."""
         if not self.console.is_terminal:
             yield Bar(label, total, done, None)
             return
@@ -83,7 +80,7 @@ class Reporter:
             TextColumn("{task.fields[text]}"),
         )
         with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(label, total=total, completed=done, text="")
+            task = progress.add_task(label, total=total, completed=done or 0, text="")
             yield Bar(label, total, done, (progress, task))
 
 

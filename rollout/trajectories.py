@@ -174,14 +174,19 @@ def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
 
 
 def parts_of(folder: Path) -> list[str]:
-    """Returns the names of a folder's parts: of its Parquet files, and of journals that will be some."""
-    return sorted({file.stem for pattern in ("*.parquet", "part-*.jsonl") for file in folder.glob(pattern)})
+    """Returns the names of a folder's parts: of journals, and of the Parquet files that are made of them."""
+    return sorted({file.stem for pattern in ("part-*.jsonl", "*.parquet") for file in folder.glob(pattern)})
+
+
+def has_journal(folder: Path, name: str) -> bool:
+    """Returns whether a part is not whole yet; beside a Parquet file of another name stands no journal."""
+    return name.startswith("part-") and (folder / f"{name}.jsonl").exists()
 
 
 def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
     """Yields the trajectories of a part, each once, also while it is being collected; raises as `read_trajectories`."""
     file, journal = folder / f"{name}.parquet", folder / f"{name}.jsonl"
-    records = read_journal(journal)  # first: it goes when the file is there
+    records = read_journal(journal) if has_journal(folder, name) else []  # first: it goes when the file is there
     seen: set[str] = set()
     if file.exists():
         for trajectory in _read(file, from_record):

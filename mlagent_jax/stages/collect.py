@@ -28,12 +28,10 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
     tasks = world.of_split("train")
     pools = make_pools(config, run_dir, world, tasks)
     plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, BalancedDraws(pools, config.seed))
-    with reporter.bar("collect", len(plans)) as bar, telling_how_far(bar):
+    with reporter.bar("collect", len(plans), done=None) as bar, telling_how_far(bar):
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
             shown = {"gain": figures["span_gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
-            if not bar.done:  # what an interrupted collection has already is told first
-                bar.begin(done)
             bar.update(done, shown)
             run_dir.share(SHARE_SECONDS)
 

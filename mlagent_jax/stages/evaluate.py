@@ -37,7 +37,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
     tokenizer = ChatTokenizer(run_dir.tokenizer)
     room = {"context_limit": config.server.max_model_len, "max_response_tokens": config.ppo.max_response_tokens}
     found: dict[str, list[Trajectory]] = {}
-    with reporter.bar("evaluate", 3 * len(plans)) as bar:
+    with reporter.bar("evaluate", 3 * len(plans), done=None) as bar:
         found["initial"] = episodes("initial", InitialScriptActor(), plans, config, run_dir, world, bar)
         with connected(config, tokenizer, world, server) as client:
             canary = tokenizer.prompt_ids(State(problem_text(plans[0].instance)))

@@ -6,7 +6,14 @@ from pathlib import Path
 from rollout.dataset.edits import store_beside
 from rollout.errors import CorruptRecord
 from rollout.folders import is_folder, link_or_copy
-from rollout.trajectories import iterate_part, iterate_trajectories, parts_of, trajectories_of, write_trajectories
+from rollout.trajectories import (
+    has_journal,
+    iterate_part,
+    iterate_trajectories,
+    parts_of,
+    trajectories_of,
+    write_trajectories,
+)
 from rollout.workspace import BlobStore
 
 
@@ -27,7 +34,7 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
     if not names:
         raise FileNotFoundError(f"no trajectories in {found}; expected part-*.parquet files; run stage=collect first")
     # Read once: a collection that is still under way has more the next time.
-    unfinished = {name: list(iterate_part(found, name)) for name in names if (found / f"{name}.jsonl").exists()}
+    unfinished = {name: list(iterate_part(found, name)) for name in names if has_journal(found, name)}
     finished = [found / f"{name}.parquet" for name in names if name not in unfinished] if found.is_dir() else [found]
     files = {
         named
@@ -49,8 +56,8 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
             raise CorruptRecord(f"blob {blob} does not have the content that its name says; copy it anew from its run")
     folder.mkdir(parents=True, exist_ok=True)
     for file in finished:
-        if not (folder / file.name).exists():
-            link_or_copy(file, folder / file.name)
+        target = folder / file.name
+        if not target.exists() or target.stat().st_size != file.stat().st_size:  # it was not finished the last time
+            link_or_copy(file, target)
     for name, trajectories in unfinished.items():
-        if not (folder / f"{name}.parquet").exists():
-            write_trajectories(folder / f"{name}.parquet", trajectories)
+        write_trajectories(folder / f"{name}.parquet", trajectories)

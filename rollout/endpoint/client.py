@@ -15,7 +15,7 @@ from rollout.endpoint.exchanges import Exchanges
 from rollout.endpoint.rate import Gate
 from rollout.endpoint.spending import Budget, Spending
 from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
-from rollout.endpoint.wire import Reply, Transient, Wire
+from rollout.endpoint.wire import Filtered, Reply, Transient, Wire
 from rollout.errors import InfrastructureError
 from rollout.observation import storable
 from rollout.workspace import digest_of
@@ -226,6 +226,8 @@ class ChatEndpoint:
                 with attempt:
                     async with self._spending.room_for(most), self._slots:
                         return await self._send(call)
+        except Filtered as error:
+            raise self.error(f"{self.base_url}: {error}") from None
         except Transient as error:
             raise self.error(
                 f"{self.base_url} gave no answer in {call.attempts} attempts: {error}; is it up?"

@@ -23,7 +23,7 @@ MAX_RETRY_AFTER_SECONDS = 300.0  # longer than a server's minute; who says more 
 SHOWN = 200  # characters of a server's words in an error
 PASSING = frozenset({408, 409, 425, 429})  # with all from 500 on: statuses that another attempt may cure
 MAYBE_PAID = frozenset({504, 524})  # a proxy did not wait for the model, which may have gone on
-FILTERED = "content_filter"  # why an answer ends that a filter stopped; some say it of a prompt, with status 400
+FILTERED = "content_filter"  # said of a prompt, with status 400
 # Said with a 429, too. "You exceeded your current quota" will not do: some say it of a limit that passes in a minute.
 NO_CREDIT = "insufficient_quota"
 KEY = re.compile(r"[!-~]+")
@@ -31,6 +31,7 @@ TOO_LONG = re.compile(
     r"context_length_exceeded|context (length|window|size)|maximum context|max_model_len|(prompt|input) is too long",
     re.IGNORECASE,
 )
+UNKNOWN_FIELD = "extra_forbidden"  # what a server says that checks its requests by pydantic
 REFUSABLE = ("max_tokens", "temperature", "seed")  # by models that reason, OpenAI's own for one
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
 
@@ -46,6 +47,10 @@ class Transient(Exception):
     def __init__(self, reason: str, *, retry_after: float = 0.0, maybe_paid: bool = False) -> None:
         super().__init__(reason)
         self.retry_after, self.maybe_paid = retry_after, maybe_paid
+
+
+class Filtered(Exception):
+    """A prompt that the server will never answer."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class Wire:
 
         Raises:
             Transient: where another attempt may bring one.
+            Filtered: where none will.
             PromptTooLong: where prompt and answer do not fit the model's context.
             EndpointRefused: where the user must put something right.
         """
@@ -117,7 +123,7 @@ class Wire:
                 return self._read(response)
             refused, code = complaint(response)
             if code == FILTERED:
-                return Reply("", FILTERED, None)
+                raise Filtered(f"the prompt is refused by a filter: {self._shown(response)}")
             if refused not in taken or not code.startswith("unsupported"):
                 raise self._failure(response)
             if refused not in self._refused:
@@ -197,13 +203,17 @@ class Wire:
 
 def _is_address(url: str) -> bool:
     try:
-        return bool(httpx.URL(url).host)
+        address = httpx.URL(url)
+        return bool(address.host) and 0 < (address.port or 80) < 65536
     except httpx.InvalidURL:
         return False
 
 
 def complaint(response: httpx.Response) -> tuple[str, str]:
     """Returns the field of `REFUSABLE` that a server complains of, and the code of its error; each `` without one."""
+    if response.status_code == 422 and UNKNOWN_FIELD in response.text:
+        found = next((field for field in REFUSABLE if re.search(rf'"body",\s*"{field}"', response.text)), "")
+        return found, "unsupported"
     try:
         error = response.json()["error"]
         field, code = error.get("param"), error.get("code")

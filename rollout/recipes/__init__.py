@@ -38,7 +38,8 @@ def recognise(instruction: str) -> list[str]:
     in the instruction count for nothing: `next_bagging.py` asks for no bagging. Neither does what the words before it
     turn down: `not bagging`, `instead of a random forest`. No match, no recipe.
     """
-    text = re.sub(r"\s+", " ", FILE_NAME.sub(" ", instruction)).lower()
+    lines = "\n".join(" ".join(line.split()) for line in FILE_NAME.sub(" ", instruction).lower().splitlines())
+    text = lines.replace("\n", " ")
     found = [(m.start(), m.end(), name) for name, pattern in PATTERNS for m in pattern.finditer(text)]
     found.sort(key=lambda match: (match[0] - match[1], match[0]))  # longest first
     kept: list[tuple[int, int, str]] = []
@@ -46,12 +47,13 @@ def recognise(instruction: str) -> list[str]:
         if all(end <= other[0] or start >= other[1] for other in kept):
             kept.append((start, end, name))
     wanted: list[str] = []
-    last = len(text)  # where the last match ends that is turned down
+    last = len(text)  # where the match before ends, if it is turned down
     for start, end, name in sorted(kept):
-        if is_turned_down(text[:start]) or is_alike(text[last:start]):
+        if is_turned_down(lines[:start]) or is_alike(lines[last:start], lines[end:]):
             last = end
         else:
             wanted.append(name)
+            last = len(text)
     return list(dict.fromkeys(wanted))[:MAX_RECIPES]
 
 

@@ -97,7 +97,7 @@ RECIPES = (
             "Transform the skewed columns.",
             "Make the columns less skewed.",
         ),
-        (r"power ?transform\w*", r"skewed (columns|features)", r"less skewed"),
+        (r"power ?transform\w*", r"(reduce )?skewed (columns|features)", r"less skewed"),
         _power,
     ),
 )

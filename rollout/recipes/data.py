@@ -225,7 +225,7 @@ RECIPES = (
             "Fill missing values with the median.",
             "Add a median imputer.",
         ),
-        (r"imput\w*", r"median", r"(replace( the| all)? )?missing values?", r"simple ?imputer"),
+        (r"imput\w*", r"median", r"((replace|get rid of|no)( the| all| any)* )?missing values?", r"simple ?imputer"),
         _impute,
     ),
     Recipe(

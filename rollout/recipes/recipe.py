@@ -17,8 +17,12 @@ IMAGES = ("image-classification", "image-denoising")
 NUMBERS = (*REGRESSION, "image-denoising", "text-ordinal")  # what scripts predict as a number
 CLASSIFICATION = ("tabular-classification", "image-classification", "text-classification")
 ALL = (*NUMERIC, *TEXT)
-# Part of the keywords of what takes something away, so that it is not taken for being turned down itself.
-TAKE_AWAY = "((drop|remove|leave out|ignore|without)( the| all)? )?"
+REMOVING = (
+    "no|without|skip(?:ping)?|undo(?:ing)?|remov(?:e|ing)|delet(?:e|ing)|drop(?:ping)?|leav(?:e|ing) out|"
+    "ignor(?:e|ing)|exclud(?:e|ing)|get(?:ting)? rid of"
+)
+# Before the keywords of what takes something away, which would else be taken for being turned down.
+TAKE_AWAY = f"((?:{REMOVING})( the| all| any| of| very)* )?"
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def _larger_layer(script: Script) -> None:
         raise Cannot(f"{call_name(script.core) or 'the model'} has no hidden layer")
     name = "hidden_layer_sizes"
     sizes = keyword(script.core, name) if argument(script.core, name) else (100,)
+    sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes) if isinstance(sizes, list) else sizes
     if not isinstance(sizes, tuple) or not sizes or not all(isinstance(size, int) for size in sizes):
         raise Cannot(f"{name} is not written as whole numbers")
     if sizes[0] >= 128:
@@ -192,7 +193,7 @@ RECIPES = (
             "Change the threshold of the classes.",
             "Tune the threshold of the model.",
         ),
-        (r"((tune|tuning) )?(the )?(best )?(decision )?thresholds?( of the (model|classes))?",),
+        (r"((tun|lower|rais|reduc|mov)\w* )?(the )?(best )?(decision )?thresholds?( of the (model|classes))?",),
         _threshold,
     ),
     Recipe(

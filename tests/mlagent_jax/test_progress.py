@@ -49,8 +49,7 @@ def test_in_a_terminal_a_bar_is_drawn_and_log_lines_go_to_the_file(tmp_path: Pat
 
 
 def test_what_was_there_before_is_no_pace() -> None:
-    bar = progress.Bar("collect", total=100, done=0, live=None)
-    bar.begin(90)
+    bar = progress.Bar("collect", total=100, done=None, live=None)
     bar.update(90)
     assert bar.seconds_left() is None
     time.sleep(0.01)

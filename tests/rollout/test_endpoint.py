@@ -87,6 +87,17 @@ def test_what_a_model_refuses_of_a_request_is_left_out(chat_server, caplog: pyte
     assert model.figures()["requests"] == 6 and caplog.text.count("not sent any more") == 2
 
 
+def test_a_field_that_a_server_does_not_know_is_left_out(chat_server) -> None:
+    detail = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 0}]
+
+    def answer(body: dict) -> dict:
+        return {"detail": detail} if "seed" in body else whole({"content": "fine"})(body)
+
+    with chat_server(answer, lambda body, number: "422" if "seed" in body else "").serving() as server:
+        assert asking(endpoint(server), 0) == ["fine"]
+    assert len(server.asked) == 2
+
+
 def test_a_model_that_refuses_what_cannot_be_left_out_is_the_users_to_mend(chat_server) -> None:
     answer, fault = refusing("messages")
     with chat_server(answer, fault).serving() as server:
@@ -124,12 +135,12 @@ def test_an_earlier_answer_that_was_empty_is_asked_with_a_word_in_its_place(chat
     assert all(message["content"] for message in server.asked[0].body["messages"])
 
 
-def test_a_prompt_that_a_filter_stops_is_an_empty_answer_and_counted(chat_server) -> None:
-    stopped = {"error": {"message": "The prompt was filtered", "param": "prompt", "code": "content_filter"}}
+def test_a_prompt_that_a_filter_stops_is_asked_once_and_no_answer(chat_server, tmp_path: Path) -> None:
+    stopped = {"error": {"message": "It was filtered", "param": "prompt", "code": "content_filter"}}
     with chat_server(lambda body: stopped, planned("400")).serving() as server:
-        model = endpoint(server)
-        assert asking(model, 0) == [""]
-    assert model.figures()["refused"] == 1
+        with pytest.raises(CoderError, match="the prompt is refused by a filter: .*It was filtered"):
+            asking(endpoint(server, exchanges=Exchanges(tmp_path)), 0)
+    assert len(server.asked) == 1 and Exchanges(tmp_path).totals.requests == 0
 
 
 def test_a_missing_key_and_an_address_that_is_none_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +152,7 @@ def test_a_missing_key_and_an_address_that_is_none_are_refused_at_once(monkeypat
         with pytest.raises(ValueError, match="SOME_KEY holds no key") as raised:
             ChatEndpoint("http://localhost/v1", "m", CoderError, "SOME_KEY")
         assert "secret" not in str(raised.value)
-    for address in ("localhost:8000", "http://localhost:80o1/v1", "http:///v1"):
+    for address in ("localhost:8000", "http://localhost:80o1/v1", "http:///v1", "http://localhost:99999/v1"):
         with pytest.raises(ValueError, match=f"coder.base_url={address} is no address"):
             ChatEndpoint(address, "m", CoderError, name="coder")
 

@@ -180,6 +180,8 @@ def test_what_is_still_collected_is_read_with_the_rest_each_once_and_left_as_it_
         last.append(to_record(fourth))
     torn = (tmp_path / "part-00002.jsonl").read_bytes() + b'{"trajectory_id": "e", "ta'
     (tmp_path / "part-00002.jsonl").write_bytes(torn)
-    (tmp_path / "exported.jsonl").write_text("{}\n")  # not a part
+    for name in ("exported.jsonl", "mine.jsonl"):  # not journals
+        (tmp_path / name).write_text("{}\n")
+    write_trajectories(tmp_path / "mine.parquet", [])
     assert read_trajectories(tmp_path) == [first, second, third, fourth]
     assert (tmp_path / "part-00002.jsonl").read_bytes() == torn
