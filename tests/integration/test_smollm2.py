@@ -140,8 +140,7 @@ SHORT = """tasks.train=[digit_images] tasks.heldout=[] collect.num_trajectories=
     sft.warmup_steps=1 model.dtype=float32 server.dtype=float32 server.kv_cache_mb=512 server.max_model_len=1024
     ppo.num_updates=2 ppo.trajectories_per_update=2 ppo.states_per_trajectory=1 ppo.samples_per_state=2
     ppo.max_response_tokens=96 ppo.row_length=1280 ppo.rows_per_micro_batch=1 ppo.critic_warmup_updates=0
-    ppo.num_minibatches=1 ppo.critic=shared
-    evaluate.num_trajectories=1 evaluate.max_steps=1""".split()
+    ppo.num_minibatches=1 ppo.critic=shared evaluate.num_trajectories=1 evaluate.max_steps=1""".split()
 
 
 def test_goes_through_fine_tuning_and_ppo(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
