@@ -260,10 +260,10 @@ def test_two_processes_learn_from_the_same_actions_as_one(policy_server, program
     assert len(found) == 2 and found[1]["ppo/gradient_norm"] > 0 and found[0]["ppo/critic_gradient_norm"] > 0
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    # Adam makes as large a step of a gradient that is all rounding as of any other: such an element may be a part of
-    # one step off, a tensor as a whole may not.
+    # Adam makes as large a step of a gradient that is all rounding as of any other, 3e-4 here: such an element may be
+    # that far off (1.4e-4 was seen, one in 33,000), a tensor as a whole may not.
     ours = weights(two, "ppo")
     for name, tensor in weights(alone, "ppo").items():
-        np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=3e-4, err_msg=name)
         allowed = 1e-5 * np.linalg.norm(tensor) + 1e-6 * tensor.size**0.5  # biases begin at 0 and are small still
         assert np.linalg.norm(ours[name] - tensor) <= allowed, name
