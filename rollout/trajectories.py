@@ -166,16 +166,20 @@ def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
     if not path.is_dir():
         yield from _read(path, from_record)
         return
-    parts = parts_of(path)
-    if not parts:
-        raise FileNotFoundError(f"no trajectories in {path}; expected part-*.parquet files; run stage=collect first")
-    for part in parts:
+    for part in parts_of(path):
         yield from iterate_part(path, part)
 
 
 def parts_of(folder: Path) -> list[str]:
-    """Returns the names of a folder's parts: of journals, and of the Parquet files that are made of them."""
-    return sorted({file.stem for pattern in ("part-*.jsonl", "*.parquet") for file in folder.glob(pattern)})
+    """Returns the names of a folder's parts: of journals, and of the Parquet files that are made of them.
+
+    Raises:
+        FileNotFoundError: where there are none.
+    """
+    names = {file.stem for pattern in ("part-*.jsonl", "*.parquet") for file in folder.glob(pattern)}
+    if not names:
+        raise FileNotFoundError(f"no trajectories in {folder}; expected part-*.parquet files; run stage=collect first")
+    return sorted(names)
 
 
 def has_journal(folder: Path, name: str) -> bool:

@@ -97,9 +97,10 @@ def verb_nouns(units: Units) -> list[dict[str, Any]]:
 def _spread(sets: Mapping[str, Units], embed: Embed) -> Spread | None:
     """Returns how far apart all instructions are, None where that cannot be had."""
     texts = sorted({edit.instruction for units in sets.values() for unit in units for edit in unit})
+    if not texts:
+        return None
     if len(texts) > MAX_EMBEDDED:
         log.warning("diversity without distances: more than %d different instructions", MAX_EMBEDDED)
-    if not texts or len(texts) > MAX_EMBEDDED:
         return None
     try:
         return Spread.of(texts, embed(texts))

@@ -30,12 +30,12 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         CorruptRecord: where the record of one, or a file that it names, is damaged or missing.
     """
     found = trajectories_of(source)
-    names = parts_of(found) if found.is_dir() else [found.stem]
-    if not names:
-        raise FileNotFoundError(f"no trajectories in {found}; expected part-*.parquet files; run stage=collect first")
-    # Read once: a collection that is still under way has more the next time.
-    unfinished = {name: list(iterate_part(found, name)) for name in names if has_journal(found, name)}
-    finished = [found / f"{name}.parquet" for name in names if name not in unfinished] if found.is_dir() else [found]
+    finished, unfinished = [found], {}
+    if found.is_dir():
+        names = parts_of(found)
+        # Read once: a collection that is still under way has more the next time.
+        unfinished = {name: list(iterate_part(found, name)) for name in names if has_journal(found, name)}
+        finished = [found / f"{name}.parquet" for name in names if name not in unfinished]
     files = {
         named
         for trajectory in chain(*map(iterate_trajectories, finished), *unfinished.values())

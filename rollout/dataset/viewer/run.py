@@ -132,4 +132,7 @@ def _title(folder: Path) -> str:
 
 
 def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and bool(parts_of(folder))
+    try:
+        return bool(parts_of(folder))
+    except FileNotFoundError:
+        return False
