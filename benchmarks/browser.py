@@ -18,13 +18,13 @@ OPTIONS = (
 
 
 def find_browser() -> str | None:
-    """Returns where the machine's Chromium is, None where it has none."""
+    """Return where the machine's Chromium is, None where it has none."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Gives a browser without windows that ends with the block. Raises FileNotFoundError where there is none."""
+    """Give a browser without windows that ends with the block. Raises FileNotFoundError where there is none."""
     path = find_browser()
     if path is None:
         raise FileNotFoundError("there is no Chromium on this machine; `make browser` installs Debian's")

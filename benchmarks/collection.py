@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.summary import DISTRIBUTIONS, commit
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
+from mlagent_jax.reporting.versions import versions
 from rollout.dataset.edits import edits_by_trajectory, store_beside
 from rollout.dataset.selection import digest
-from rollout.parts import PART_SIZE
-from rollout.timeline import SCRIPTS
-from rollout.trajectories import from_record, iterate_trajectories
+from rollout.runtime.timeline import SCRIPTS
+from rollout.storage.shards import PART_SIZE
+from rollout.storage.trajectories import from_record, iterate_trajectories
 from rollout.types import Step
 from tasks.action import EDIT, EXECUTE
 from tasks.feedback import Outcome
@@ -50,7 +50,7 @@ NAMES = {
 
 
 def recorded(folder: Path) -> dict[str, str]:
-    """Returns the hash of every trajectory on disk by id, in Parquet or in a journal; a torn last line is none."""
+    """Return the hash of every trajectory on disk by id, in Parquet or in a journal; a torn last line is none."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("part-*")):
         if path.suffix == ".parquet":
@@ -62,14 +62,14 @@ def recorded(folder: Path) -> dict[str, str]:
 
 
 def count(folder: Path) -> int:
-    """Returns about how many trajectories are recorded, without reading them."""
+    """Return about how many trajectories are recorded, without reading them."""
     files = sorted(folder.glob("part-*"))
     journals = sum(path.read_bytes().count(b"\n") for path in files if path.suffix == ".jsonl")
     return PART_SIZE * sum(path.suffix == ".parquet" for path in files) + journals
 
 
 def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, float]:
-    """Returns seconds and peak MiB of a process; it is killed once `kill_at` trajectories are recorded."""
+    """Return seconds and peak MiB of a process; it is killed once `kill_at` trajectories are recorded."""
     began = time.monotonic()
     process, was_to_die = subprocess.Popen(command), kill_at is not None
     ended, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -87,14 +87,14 @@ def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, f
 
 
 def ran_script(step: Step) -> bool:
-    """Returns whether a step had a script run, or a recorded result stand for that."""
+    """Return whether a step had a script run, or a recorded result stand for that."""
     if step.action == EDIT:
         return step.after.files != step.before.files
     return step.action == EXECUTE and step.feedback.outcome is not Outcome.ERROR
 
 
 def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[float]) -> dict[str, Any]:
-    """Returns what the benchmark reports of a finished collection."""
+    """Return what the benchmark reports of a finished collection."""
     folder = run_dir / "trajectories"
     ids: Counter[str] = Counter()
     num_steps = num_asked = 0
@@ -124,7 +124,7 @@ def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[f
 
 
 def main() -> None:
-    """Runs the benchmark from the command line; ends with 1 where a trajectory was lost, changed or repeated."""
+    """Run the benchmark from the command line; ends with 1 where a trajectory was lost, changed or repeated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=15)

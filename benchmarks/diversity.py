@@ -22,19 +22,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.figures import machine, write_results
-from mlagent_jax.config import Config
-from mlagent_jax.config_file import load_config, to_dict
-from mlagent_jax.progress import Reporter
-from mlagent_jax.report_figures import STYLE
-from mlagent_jax.run_dir import RunDir, write_json
+from mlagent_jax.configuration.loading import load_config, to_dict
+from mlagent_jax.configuration.schema import Config
+from mlagent_jax.reporting.figures import STYLE
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
+from mlagent_jax.reporting.versions import versions
+from mlagent_jax.run.context import open_world
+from mlagent_jax.run.run_dir import RunDir, write_json
 from mlagent_jax.stages.collect import make_pools
-from mlagent_jax.summary import DISTRIBUTIONS, commit
-from mlagent_jax.versions import versions
-from mlagent_jax.world import open_world
-from rollout.collect import collect, plan_collection
+from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.diversity import diversity, read_units, table
-from rollout.expert import OfflineExpert
-from tasks.ideas import BalancedDraws
+from rollout.exploration.selection import BalancedDraws
+from rollout.sampling.collection import collect, plan_collection
+from rollout.scripted.expert import OfflineExpert
 
 # Arm -> what it is called where it is shown. The first is what the others are compared to.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
@@ -42,7 +42,7 @@ NUM_VERBS = 10  # drawn; the rest is one wedge
 
 
 def collect_arms(config: Config, run_dir: RunDir) -> None:
-    """Collects the trajectories of every arm into a folder of its name; what is there already stays."""
+    """Collect the trajectories of every arm into a folder of its name; what is there already stays."""
     with run_dir.lock(), open_world(config, run_dir, Reporter()) as world:
         tasks = world.of_split("train")
         draws = BalancedDraws(make_pools(config, run_dir, world, tasks), config.seed)
@@ -63,7 +63,7 @@ def collect_arms(config: Config, run_dir: RunDir) -> None:
 
 
 def picture(whole: Mapping[str, Any], path: Path) -> None:
-    """Draws for each set its root verbs and their nouns as two rings, by their shares of all edits."""
+    """Draw for each set its root verbs and their nouns as two rings, by their shares of all edits."""
     with matplotlib.rc_context({**STYLE, "font.size": 6.5, "svg.hashsalt": "diversity"}):
         figure = Figure(figsize=(4.0 * len(whole), 4.4), layout="constrained")
         verbs = [found["verb"] for measured in whole.values() for found in measured["verb_nouns"][:NUM_VERBS]]
@@ -109,13 +109,13 @@ def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]], colors: Mapping[str, 
 
 
 def words(result: Mapping[str, Any]) -> str:
-    """Returns the comparison as Markdown."""
+    """Return the comparison as Markdown."""
     titles = ", ".join(f"`{name}`: {title}" for name, title in ARMS.items())
     return "\n\n".join([f"`{result['command']}`", f"{titles}.", table(result["collections"])])
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/diversity"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/diversity"))

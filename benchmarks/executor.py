@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.summary import commit
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.summary import commit
+from mlagent_jax.reporting.versions import versions
 from rollout.executor import Options, bubblewrap_executor, open_executor
-from rollout.executor.bubblewrap.command import find_bwrap
-from rollout.executor.environment import TASK_PYTHON
-from rollout.executor.exchange import put_files
+from rollout.executor.backends.bubblewrap.command import find_bwrap
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.executor.workspace_io import put_files
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 SCRIPTS = {
@@ -63,7 +63,7 @@ LIMITS = Limits(seconds=120.0)
 
 
 async def bare(source: str) -> None:
-    """Runs a script without any sandbox, with the threads that a sandbox gives it."""
+    """Run a script without any sandbox, with the threads that a sandbox gives it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "script.py").write_text(source)
         process = await asyncio.create_subprocess_exec(
@@ -79,7 +79,7 @@ async def bare(source: str) -> None:
 
 
 async def seconds_of(run: Callable[[], Awaitable[object]], rounds: int) -> list[float]:
-    """Returns how long each of some calls takes, after one that does not count."""
+    """Return how long each of some calls takes, after one that does not count."""
     found = []
     for _ in range(rounds + 1):
         began = time.perf_counter()
@@ -89,7 +89,7 @@ async def seconds_of(run: Callable[[], Awaitable[object]], rounds: int) -> list[
 
 
 async def measure_scripts(work: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Returns the median seconds of each script by each way."""
+    """Return the median seconds of each script by each way."""
     store = BlobStore(work / "blobs")
     with ExitStack() as stack:
         cold, warm = (bubblewrap_executor(store, TASK_PYTHON, slots=1, warm=each) for each in (False, True))
@@ -115,7 +115,7 @@ async def measure_scripts(work: Path, rounds: int) -> dict[str, dict[str, float]
 
 
 async def measure_state(work: Path, rounds: int) -> dict[str, float]:
-    """Returns the median seconds of restoring a state of 100 files and of storing 100, one of them new."""
+    """Return the median seconds of restoring a state of 100 files and of storing 100, one of them new."""
     store = BlobStore(work / "state")
     contents = {f"file_{n}.csv": os.urandom(FILE_BYTES) for n in range(NUM_FILES)}
     names = {name: store.put(content) for name, content in contents.items()}
@@ -140,7 +140,7 @@ async def measure_state(work: Path, rounds: int) -> dict[str, float]:
 
 
 async def measure_hit(work: Path, rounds: int) -> float:
-    """Returns the median seconds of an answer from the recorded results."""
+    """Return the median seconds of an answer from the recorded results."""
     store = BlobStore(work / "blobs")
     with open_executor(Options(slots=1), store, work / "records") as opened:
         job = Job("script.py", {"script.py": store.put(SCRIPTS["small"].encode())}, LIMITS)
@@ -150,7 +150,7 @@ async def measure_hit(work: Path, rounds: int) -> float:
 
 
 def memory_bytes(root: int) -> int:
-    """Returns the memory of a process's descendants, every page they share counted once."""
+    """Return the memory of a process's descendants, every page they share counted once."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -171,7 +171,7 @@ def memory_bytes(root: int) -> int:
 
 
 async def throughput(run: Callable[[str], Awaitable[object]], scripts: int, slots: int) -> dict[str, float]:
-    """Returns scripts a second and the most memory at one time, of many scripts that all differ."""
+    """Return scripts a second and the most memory at one time, of many scripts that all differ."""
     free, most = asyncio.Semaphore(slots), 0
 
     async def one(number: int) -> None:
@@ -193,7 +193,7 @@ async def throughput(run: Callable[[str], Awaitable[object]], scripts: int, slot
 
 
 async def measure_many(work: Path, scripts: int, slots: int) -> dict[str, dict[str, float]]:
-    """Returns the throughput of the executor as training opens it, and of bare subprocesses."""
+    """Return the throughput of the executor as training opens it, and of bare subprocesses."""
     store = BlobStore(work / "blobs")
     with open_executor(Options(slots=slots), store, work / "many") as opened:
 
@@ -206,7 +206,7 @@ async def measure_many(work: Path, scripts: int, slots: int) -> dict[str, dict[s
 
 
 def words(result: dict[str, Any]) -> str:
-    """Returns the result as Markdown."""
+    """Return the result as Markdown."""
     rows: list[tuple[object, ...]] = [("script", "bare, ms", "cold, ms", "warm, ms", "cold over bare", "cold / warm")]
     for name, each in result["scripts"].items():
         times = (f"{1e3 * each[way]:.1f}" for way in ("bare", "cold", "warm"))
@@ -220,7 +220,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--scripts", type=int, default=1000)

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.summary import commit
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.summary import commit
+from mlagent_jax.reporting.versions import versions
 from rollout.executor import Opened, Options, open_executor
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 SCRIPT = f"soak{os.getpid()}"[:15]  # as much as the kernel keeps of a name
@@ -91,7 +91,7 @@ KINDS = {
 
 
 async def run_one(opened: Opened, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
-    """Returns the kind of one run, and what was wrong with how it ended; nothing if all was right."""
+    """Return the kind of one run, and what was wrong with how it ended; nothing if all was right."""
     name = draw.choices(list(KINDS), [kind.weight for kind in KINDS.values()])[0]
     kind = KINDS[name]
     source = kind.source.replace("{n}", str(number))
@@ -111,7 +111,7 @@ async def run_one(opened: Opened, store: BlobStore, number: int, draw: random.Ra
 
 
 def descendants() -> list[int]:
-    """Returns the processes that this one started, and theirs."""
+    """Return the processes that this one started, and theirs."""
     found, unseen = [], [os.getpid()]
     while unseen:
         process = unseen.pop()
@@ -125,7 +125,7 @@ def descendants() -> list[int]:
 
 
 def is_script(process: str) -> bool:
-    """Returns whether a process bears the scripts' name, whoever its parent is now."""
+    """Return whether a process bears the scripts' name, whoever its parent is now."""
     try:
         return Path("/proc", process, "comm").read_text().strip() == SCRIPT
     except OSError:
@@ -133,7 +133,7 @@ def is_script(process: str) -> bool:
 
 
 def census(work: Path) -> dict[str, int]:
-    """Returns how much there is of everything that a run could leave."""
+    """Return how much there is of everything that a run could leave."""
     processes = {*map(str, descendants()), *filter(is_script, filter(str.isdigit, os.listdir("/proc")))}
     spaces = set()
     for process in processes:
@@ -151,7 +151,7 @@ def census(work: Path) -> dict[str, int]:
 
 
 def resident_mib() -> float:
-    """Returns the memory of this process and its descendants that are there between two runs, in MiB."""
+    """Return the memory of this process and its descendants that are there between two runs, in MiB."""
     total = 0
     for process in (os.getpid(), *descendants()):
         try:
@@ -162,7 +162,7 @@ def resident_mib() -> float:
 
 
 async def soak(opened: Opened, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
-    """Returns what came of the runs."""
+    """Return what came of the runs."""
     warm_up = random.Random("soak/warm up")
     for number in range(20):
         await run_one(opened, store, number, warm_up)
@@ -194,7 +194,7 @@ async def soak(opened: Opened, store: BlobStore, work: Path, runs: int, slots: i
 
 
 def faults(found: dict[str, Any]) -> list[str]:
-    """Returns what a soak showed to be wrong."""
+    """Return what a soak showed to be wrong."""
     left = [
         f"{name}: {found['before'][name]} before, {found['after'][name]} after"
         for name in found["before"]
@@ -208,7 +208,7 @@ def faults(found: dict[str, Any]) -> list[str]:
 
 
 def words(result: dict[str, Any]) -> str:
-    """Returns the result as Markdown."""
+    """Return the result as Markdown."""
     total = sum(result["runs"].values())
     kinds: list[tuple[object, ...]] = [("script", "runs"), *result["runs"].items()]
     left: list[tuple[object, ...]] = [("", "before", "after")]
@@ -222,7 +222,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Runs the soak from the command line; returns 1 where something was wrong."""
+    """Run the soak from the command line; returns 1 where something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))

@@ -25,11 +25,11 @@ from matplotlib.figure import Figure
 from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, span_gains, words
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
-from mlagent_jax.config_file import load_config
-from mlagent_jax.metrics import read_metrics
-from mlagent_jax.report_figures import MUTED, STYLE, smooth
-from mlagent_jax.summary import DISTRIBUTIONS, commit
-from mlagent_jax.versions import versions
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
+from mlagent_jax.reporting.versions import versions
+from mlagent_jax.tracking.metrics import read_metrics
 from rollout.dataset.diversity import diversity, read_units
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
@@ -38,7 +38,7 @@ REWARDS = {"reward/mean": "all actions", "reward/edit_mean": "edits that ran"}
 
 
 def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Brings a run up to date as far as its evaluation; returns its figures, rewards by update, and evaluation."""
+    """Bring a run up to date as far as its evaluation; returns its figures, rewards by update, and evaluation."""
     train(config_path, [*overrides, f"run_dir={run_dir}"], STAGES)
     summary = json.loads((run_dir / "summary.json").read_text())
     updates = [line for line in read_metrics(run_dir / "metrics.jsonl") if "ppo/update" in line]
@@ -52,7 +52,7 @@ def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[
 
 
 def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Returns how diverse the evaluated policies' edits are, those of all seeds together, from run directories."""
+    """Return how diverse the evaluated policies' edits are, those of all seeds together, from run directories."""
     return diversity(
         {
             f"{arm} {policy}": [unit for run_dir in runs[arm] for unit in read_units(run_dir / "evaluate" / policy)]
@@ -64,7 +64,7 @@ def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 
 
 def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draws the rewards of both arms over updates: seeds pale, their smoothed mean strong."""
+    """Draw the rewards of both arms over updates: seeds pale, their smoothed mean strong."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "exploration"}):
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         panels = figure.subplots(1, len(REWARDS), sharex=True)
@@ -85,7 +85,7 @@ def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
 
 
 def main() -> None:
-    """Runs the benchmark from the command line; finished stages of an earlier call stay."""
+    """Run the benchmark from the command line; finished stages of an earlier call stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=400, help="of fine-tuning, in both arms")

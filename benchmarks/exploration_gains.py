@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from benchmarks.figures import interval_words, table
 from rollout.dataset.diversity import table as diversity_table
-from rollout.evaluate import INTERVAL, NUM_RESAMPLES
+from rollout.sampling.evaluation import INTERVAL, NUM_RESAMPLES
 
 ARMS = {"ideas": "with ideas", "none": "without ideas"}
 POLICIES = {"sft": "after SFT", "ppo": "after PPO"}
@@ -18,7 +18,7 @@ Gains = Sequence[Mapping[str, Sequence[float]]]  # by seed and task, one of each
 
 
 def span_gains(evaluation: Mapping[str, Any], split: str) -> dict[str, list[float]]:
-    """Returns (m - m_init) / (m_best - m_init) of every trajectory of one policy, by task of a split."""
+    """Return (m - m_init) / (m_best - m_init) of every trajectory of one policy, by task of a split."""
     return {
         name: [(score - task["m_init"]) / (task["m_best"] - task["m_init"]) for score in task["scores"]]
         for name, task in evaluation["tasks"].items()
@@ -27,7 +27,7 @@ def span_gains(evaluation: Mapping[str, Any], split: str) -> dict[str, list[floa
 
 
 def resampled_means(groups: Mapping[str, Gains], seed: int) -> dict[str, Float[np.ndarray, " draws"]]:
-    """Returns the resampled means of every group over seeds, tasks and trajectories.
+    """Return the resampled means of every group over seeds, tasks and trajectories.
 
     A draw has the same seeds and the same tasks in all groups, for they were the same, and trajectories of its own.
     """
@@ -45,12 +45,12 @@ def resampled_means(groups: Mapping[str, Gains], seed: int) -> dict[str, Float[n
 
 
 def mean_gain(gains: Gains) -> float:
-    """Returns the mean over seeds of the mean over tasks of the mean over trajectories."""
+    """Return the mean over seeds of the mean over tasks of the mean over trajectories."""
     return float(np.mean([np.mean(values) for by_task in gains for values in by_task.values()]))
 
 
 def compare(gains: Mapping[str, Mapping[str, Gains]], seed: int) -> dict[str, Any]:
-    """Returns means and differences with 95 % intervals, from gains by arm and policy.
+    """Return means and differences with 95 % intervals, from gains by arm and policy.
 
     `gain.<arm>.<policy>`, `ideas_less_none.<policy>`, `ppo_less_sft.<arm>`, and `ppo_by_seed.<arm>`, means alone.
     """
@@ -72,7 +72,7 @@ def compare(gains: Mapping[str, Mapping[str, Gains]], seed: int) -> dict[str, An
 
 
 def words(result: Mapping[str, Any]) -> str:
-    """Returns the comparison as Markdown."""
+    """Return the comparison as Markdown."""
     parts = [f"Commit {result['commit']}, {result['machine']['cores']} cores; `{result['command']}`."]
     parts.append("Gain is (m - m_init) / (m_best - m_init) of whole trajectories, with its 95 % interval.")
     rows: list[tuple[object, ...]] = [("", *ARMS.values(), "difference")]

@@ -12,7 +12,7 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Returns how many times as fast we are, from paired seconds: ratio of medians, lowest and highest of all pairs."""
+    """Return how many times as fast we are, from paired seconds: ratio of medians, lowest and highest of all pairs."""
     each = [their / our for our, their in zip(ours, theirs, strict=True)]
     return {
         "ratio": round(statistics.median(theirs) / statistics.median(ours), 4),
@@ -22,7 +22,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the run took place on."""
+    """Return what the run took place on."""
     info = Path("/proc/cpuinfo")
     lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
     fields = {key.strip(): value.strip() for key, value in lines.items()}
@@ -34,18 +34,18 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
-    """Returns a Markdown table; the first row is the heading."""
+    """Return a Markdown table; the first row is the heading."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
 
 
 def interval_words(interval: Mapping[str, float]) -> str:
-    """Returns a mean with its interval, in words."""
+    """Return a mean with its interval, in words."""
     return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 def write_results(folder: Path, name: str, result: dict[str, Any], words: str) -> None:
-    """Writes `name`.json and `name`.md into `folder`."""
+    """Write `name`.json and `name`.md into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     (folder / f"{name}.md").write_text(words + "\n")

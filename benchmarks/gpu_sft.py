@@ -17,11 +17,11 @@ from pathlib import Path
 from benchmarks.sft_compare import Unequal, last_line, run, variants, words
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.versions import versions
 
 
 def main() -> None:
-    """Runs the benchmark from the command line; a shape that fails is said and does not keep the others back."""
+    """Run the benchmark from the command line; a shape that fails is said and does not keep the others back."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["qwen2.5-0.5b", "qwen2.5-1.5b"])
     parser.add_argument("--batches", type=int, default=2, help="batches of a pass, one step each")

@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 460, 100  # of an image, for ids as the task has them
 
 
 def submission(order: np.ndarray) -> bytes:
-    """Returns a number in [0, 1] for each pixel, its rows in `order`."""
+    """Return a number in [0, 1] for each pixel, its rows in `order`."""
     image, rest = np.divmod(order, WIDTH * HEIGHT)
     row, column = np.divmod(rest, WIDTH)
     value = np.random.default_rng(0).random(len(order))[order]
@@ -36,7 +36,7 @@ def submission(order: np.ndarray) -> bytes:
 
 
 def timed(what: str, work: Callable[[], object]) -> None:
-    """Runs `work` and prints what it took."""
+    """Run `work` and prints what it took."""
     start = time.process_time()
     work()
     seconds, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -44,12 +44,12 @@ def timed(what: str, work: Callable[[], object]) -> None:
 
 
 def by_csv_module(data: bytes) -> None:
-    """Reads `data` as Python would."""
+    """Read `data` as Python would."""
     timed("csv module, into lists", lambda: list(csv.reader(io.StringIO(data.decode(), newline=""))))
 
 
 def main() -> None:
-    """Measures."""
+    """Measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.grading", description=__doc__)
     parser.add_argument("--rows", type=int, default=6_000_000, help="(default: %(default)s)")
     num_rows = parser.parse_args().rows

@@ -23,8 +23,8 @@ from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.hf_io_side import OPTIONS
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import Worker, WorkerFailed
-from mlagent_jax.summary import commit
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.summary import commit
+from mlagent_jax.reporting.versions import versions
 
 FILE_SHARE = 5  # files that a checkpoint is cut into, about
 
@@ -52,7 +52,7 @@ class Case:
 
 
 def cases(action: str, stored: str) -> list[Case]:
-    """Returns ours first, then the peer's ways to the same result and its fastest to another one."""
+    """Return ours first, then the peer's ways to the same result and its fastest to another one."""
     found = [Case(action, stored, "ours", "float32")]
     if action == "load":
         for held, option in product(dict.fromkeys(["float32", stored]), OPTIONS):
@@ -63,7 +63,7 @@ def cases(action: str, stored: str) -> list[Case]:
 
 
 def measure(case: Case, folder: Path, log: Path, max_file_bytes: int) -> None:
-    """Adds one round to `case`; `folder` holds the checkpoint of its dtype."""
+    """Add one round to `case`; `folder` holds the checkpoint of its dtype."""
     warm(folder)
     target = folder.with_name("written")
     try:
@@ -82,7 +82,7 @@ def measure(case: Case, folder: Path, log: Path, max_file_bytes: int) -> None:
 
 
 def warm(folder: Path) -> None:
-    """Reads every file of a checkpoint, so that it is in the page cache."""
+    """Read every file of a checkpoint, so that it is in the page cache."""
     for path in folder.iterdir():
         with open(path, "rb") as file:
             while file.read(1 << 24):
@@ -90,7 +90,7 @@ def warm(folder: Path) -> None:
 
 
 def run(shape: str, num_rounds: int) -> list[Case]:
-    """Returns every case with `num_rounds` measurements of it, or its error."""
+    """Return every case with `num_rounds` measurements of it, or its error."""
     with tempfile.TemporaryDirectory(prefix="hf-io-") as name:
         root = Path(name)
         log = root / "log"
@@ -112,7 +112,7 @@ def run(shape: str, num_rounds: int) -> list[Case]:
 
 
 def line(case: Case) -> str:
-    """Returns one case in words."""
+    """Return one case in words."""
     name = f"{case.action} {case.stored}, {case.side}, held in {case.held} {case.option}".rstrip()
     if case.error or not case.seconds:
         return f"{name}: {case.error}"
@@ -120,7 +120,7 @@ def line(case: Case) -> str:
 
 
 def ratios(found: Sequence[Case]) -> dict[str, Any]:
-    """Returns, for each action and dtype of the files, how we do beside the peer's fastest way.
+    """Return, for each action and dtype of the files, how we do beside the peer's fastest way.
 
     `ratio` is against the fastest of all, `ratio_same_result` against the fastest that ends in the dtype ours does.
     """
@@ -146,7 +146,7 @@ def ratios(found: Sequence[Case]) -> dict[str, Any]:
 
 
 def words(found: Sequence[Case], summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the figures as Markdown."""
+    """Return the figures as Markdown."""
     rows: list[Sequence[object]] = [["files", "side", "held in", "option", "seconds", "peak memory / model"]]
     for case in found:
         figures = ["", case.error or ""]
@@ -167,7 +167,7 @@ def words(found: Sequence[Case], summary: Mapping[str, Mapping[str, Any]]) -> st
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
     parser.add_argument("--rounds", type=int, default=5)

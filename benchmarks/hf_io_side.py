@@ -19,7 +19,7 @@ RESET_PEAK = "5"  # to /proc/self/clear_refs: the greatest memory so far is what
 
 
 def measured(action: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Returns the action's value, its seconds, and how much more memory the process had at most than before it."""
+    """Return the action's value, its seconds, and how much more memory the process had at most than before it."""
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     before = memory("VmRSS")
     began = time.perf_counter()
@@ -29,13 +29,13 @@ def measured(action: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def memory(name: str) -> int:
-    """Returns a figure of /proc/self/status in bytes."""
+    """Return a figure of /proc/self/status in bytes."""
     fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return 1024 * int(fields[name].split()[0])
 
 
 def ours() -> dict[str, Callable[..., Any]]:
-    """Returns our side's requests."""
+    """Return our side's requests."""
     import jax
     from flax import nnx
 
@@ -68,7 +68,7 @@ def ours() -> dict[str, Callable[..., Any]]:
 
 
 def peer() -> dict[str, Callable[..., Any]]:
-    """Returns the peer's requests."""
+    """Return the peer's requests."""
     import torch
     from transformers import Qwen2ForCausalLM
 

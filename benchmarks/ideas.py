@@ -5,8 +5,8 @@
 
 Pools are those of all bundled training tasks on every axis, out of the library, or those of a file {task: {axis:
 [idea, ...]}}, such as a run's idea_candidates.json. For each number K of ideas kept and each rule: the minimum and the
-mean distance of the ideas kept and their coverage (`tasks.ideas.Spread`), averaged over pools. Farthest points begin at
-a random one and the random rule is random all through, so both are drawn with many seeds: given are the mean over seeds
+mean distance of the ideas kept and their coverage (`rollout.exploration.selection.Spread`), averaged over pools.
+Farthest points begin at a random one and the random rule is random all through, so both are drawn with many seeds: given are the mean over seeds
 and the range that holds 95 % of them. Writes ideas.json and ideas.md.
 """
 
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.summary import DISTRIBUTIONS, commit
-from mlagent_jax.versions import versions
-from rollout.embed import PACKAGE, embed_texts
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
+from mlagent_jax.reporting.versions import versions
 from rollout.errors import InfrastructureError
-from rollout.idea_candidates import Candidates
-from rollout.ideas import read_candidates
-from tasks.idea_library import AXES, candidates_for
-from tasks.ideas import RULES, distinct, select, spread
+from rollout.exploration.candidates import Candidates
+from rollout.exploration.embedding import PACKAGE, embed_texts
+from rollout.exploration.library import AXES, candidates_for
+from rollout.exploration.pools import read_candidates
+from rollout.exploration.selection import RULES, distinct, select, spread
 from tasks.registry import find, names
 
 FIGURES = ("min_distance", "mean_distance", "coverage")
@@ -37,7 +37,7 @@ INTERVAL = (2.5, 97.5)  # per cent of seeds
 
 
 def bundled_candidates() -> Candidates:
-    """Returns the library's ideas for every bundled training task."""
+    """Return the library's ideas for every bundled training task."""
     kinds = {name: find(name).kind for name in names("train")}
     return {
         name: {axis: [idea.text for idea in candidates_for(kind) if idea.axis == axis] for axis in AXES}
@@ -46,7 +46,7 @@ def bundled_candidates() -> Candidates:
 
 
 def compare(pools: Mapping[str, np.ndarray], size: int, num_seeds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns rule -> figure -> mean, low and high over seeds, of averages over pools with more than `size` ideas.
+    """Return rule -> figure -> mean, low and high over seeds, of averages over pools with more than `size` ideas.
 
     Args:
         pools: name to embeddings `[M, D]`.
@@ -69,7 +69,7 @@ def compare(pools: Mapping[str, np.ndarray], size: int, num_seeds: int) -> dict[
 
 
 def measure(candidates: Candidates, encoder: str | None, sizes: Sequence[int], num_seeds: int) -> dict[str, Any]:
-    """Returns the figures of the benchmark.
+    """Return the figures of the benchmark.
 
     Raises:
         InfrastructureError: when the encoder failed.
@@ -104,7 +104,7 @@ def measure(candidates: Candidates, encoder: str | None, sizes: Sequence[int], n
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the figures in words and a table."""
+    """Return the figures in words and a table."""
     candidates, whole = result["candidates"], result["all_candidates"]
     rows: list[list[object]] = [["ideas kept", "rule", "minimum distance ↑", "mean distance ↑", "covering radius ↓"]]
     left_out = []
@@ -144,7 +144,7 @@ def _cell(figure: Mapping[str, float]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=Path, help="JSON file of candidates (default: the library's)")
     parser.add_argument("--encoder", help="folder or name of a sentence-transformers model (default: the packaged one)")

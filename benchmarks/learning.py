@@ -21,24 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
-from mlagent_jax.config import Config
-from mlagent_jax.config_file import load_config
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.policy_server import PolicyServer, connected
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir, write_json, write_text
-from mlagent_jax.summary import DISTRIBUTIONS, commit
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
+from mlagent_jax.reporting.versions import versions
+from mlagent_jax.run.context import World, open_world
+from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.run_dir import RunDir, write_json, write_text
+from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.weight_sync import WeightSync
-from mlagent_jax.world import World, open_world
-from rollout.chat import ChatTokenizer
-from rollout.collect import collect, plan_collection
-from rollout.expert import OfflineExpert, RandomRecipeActor
-from rollout.idea_candidates import library_candidates
-from rollout.single_step import act_once, roll_out
-from rollout.state_pool import PoolState, StatePool
-from rollout.trajectories import iterate_trajectories
-from tasks.ideas import draw_ideas
+from rollout.exploration.candidates import library_candidates
+from rollout.exploration.selection import draw_ideas
+from rollout.sampling.collection import collect, plan_collection
+from rollout.sampling.single_step import act_once, roll_out
+from rollout.sampling.state_pool import PoolState, StatePool
+from rollout.scripted.expert import OfflineExpert, RandomRecipeActor
+from rollout.storage.trajectories import iterate_trajectories
+from rollout.tokenizer.chat import ChatTokenizer
 
 NUM_STATES = {"train": 100, "heldout": 60}
 NUM_EPISODES = {"train": 50, "heldout": 30}
@@ -47,7 +47,7 @@ STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
 
 
 def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = ("collect", "sft", "ppo")) -> None:
-    """Brings the run of one seed up to date as far as PPO."""
+    """Bring the run of one seed up to date as far as PPO."""
     for stage in stages:
         command = [
             sys.executable,
@@ -62,7 +62,7 @@ def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = (
 
 
 def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs: Sequence[RunDir]) -> list[PoolState]:
-    """Returns a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
+    """Return a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
     tasks = world.of_split(split)
     pools = library_candidates(tasks)
     plans = plan_collection(
@@ -87,7 +87,7 @@ def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs
 
 
 def act_baselines(config: Config, world: World, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
-    """Returns the actions of the baselines from the fresh states, by split."""
+    """Return the actions of the baselines from the fresh states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", OfflineExpert(config.collect.max_steps))):
         for split in SPLITS:
@@ -100,7 +100,7 @@ def act_baselines(config: Config, world: World, states: Mapping[str, Sequence[Po
 def act_policies(
     config: Config, run: RunDir, world: World, states: Mapping[str, Sequence[PoolState]]
 ) -> dict[str, Acted]:
-    """Returns the actions of one run's two policies from the fresh states, by split."""
+    """Return the actions of one run's two policies from the fresh states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     tokenizer = ChatTokenizer(run.tokenizer)
     with PolicyServer(config, run) as server:
@@ -120,7 +120,7 @@ def act_policies(
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/learning"))
@@ -149,7 +149,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the run took place on."""
+    """Return what the run took place on."""
     return {"cores": os.cpu_count(), "processor": platform.machine()}
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.figures import interval_words
-from rollout.context_reading import context_shares
-from rollout.experience import Experience, reward_figures
-from rollout.recipes import recognise
+from rollout.sampling.experience import Experience, reward_figures
+from rollout.sampling.grounding import context_shares
+from rollout.scripted.recipes import recognise
 from tasks.feedback import Outcome
 
 POLICIES = ("sft", "ppo")
@@ -25,7 +25,7 @@ Acted = dict[str, list[Experience]]  # by actor
 
 
 def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple[float, int]]:
-    """Returns the sum of rewards and their number, by episode that the states are cut from."""
+    """Return the sum of rewards and their number, by episode that the states are cut from."""
     table: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
     for experience in experiences:
         if experience.reward is None or (edits_only and experience.outcome is not Outcome.EDIT):
@@ -36,7 +36,7 @@ def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple
 
 
 def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
-    """Returns mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval.
+    """Return mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval.
 
     The states, and so the episodes, are the same in every run: seeds are resampled, and episodes with all their states.
     """
@@ -59,7 +59,7 @@ def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
 
 
 def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
-    """Returns rewards, outcome shares, context readings and the mix of recipes of one actor."""
+    """Return rewards, outcome shares, context readings and the mix of recipes of one actor."""
     recipes = Counter(name for experience in experiences for name in recognise(experience.instruction))
     shares = [count / recipes.total() for count in recipes.values()]
     return {
@@ -72,7 +72,7 @@ def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
 
 
 def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
-    """Returns the figures of one split."""
+    """Return the figures of one split."""
     return {
         "baselines": {name: describe(acted) for name, acted in baselines.items()},
         "seeds": [{name: describe(acted) for name, acted in run.items()} for run in runs],
@@ -82,7 +82,7 @@ def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the result as the documentation shows it."""
+    """Return the result as the documentation shows it."""
     machine, versions = result["machine"], result["versions"]
     where = f"{machine['cores']} {machine['processor']} cores, Python {versions['python']}, JAX {versions['jax']}"
     lines = [f"Commit {result['commit']}, {where}; `{result['command']}`.\n"]

@@ -54,7 +54,7 @@ Candidates = dict[str, BaseEstimator]
 
 
 def columns(*, scaled: bool) -> BaseEstimator:
-    """Returns a transformer of a table: numbers with medians for gaps, categories one-hot."""
+    """Return a transformer of a table: numbers with medians for gaps, categories one-hot."""
     numbers = make_pipeline(SimpleImputer(strategy="median"), *([StandardScaler()] if scaled else []))
     return make_column_transformer(
         (numbers, make_column_selector(dtype_include="number")),
@@ -63,7 +63,7 @@ def columns(*, scaled: bool) -> BaseEstimator:
 
 
 def regressors() -> Candidates:
-    """Returns candidates for regression on a table."""
+    """Return candidates for regression on a table."""
     found: Candidates = {}
     for depth, rate in product((3, 4, 5), (0.03, 0.06)):
         model = GradientBoostingRegressor(
@@ -82,7 +82,7 @@ def regressors() -> Candidates:
 
 
 def log_regressors() -> Candidates:
-    """Returns the same candidates on the logarithm of the target."""
+    """Return the same candidates on the logarithm of the target."""
     return {
         f"log {name}": TransformedTargetRegressor(model, func=np.log1p, inverse_func=np.expm1)
         for name, model in regressors().items()
@@ -90,7 +90,7 @@ def log_regressors() -> Candidates:
 
 
 def denoisers() -> Candidates:
-    """Returns candidates for a pixel from those around it, which depends on them in a smooth way."""
+    """Return candidates for a pixel from those around it, which depends on them in a smooth way."""
     found = regressors()
     for c, gamma in product((0.3, 1.0, 3.0), (0.01, 0.03)):
         found[f"svr C {c:g} gamma {gamma:g}"] = make_pipeline(StandardScaler(), SVR(C=c, epsilon=0.03, gamma=gamma))
@@ -103,7 +103,7 @@ def denoisers() -> Candidates:
 
 
 def classifiers() -> Candidates:
-    """Returns candidates for classification of tables and images."""
+    """Return candidates for classification of tables and images."""
     found: Candidates = {}
     for c in (0.03, 0.3, 3.0, 30.0):
         found[f"logistic C {c:g}"] = make_pipeline(columns(scaled=True), LogisticRegression(C=c, max_iter=2000))
@@ -120,7 +120,7 @@ def classifiers() -> Candidates:
 
 
 def boosted_classifiers() -> Candidates:
-    """Returns candidates that are too slow where there are many classes."""
+    """Return candidates that are too slow where there are many classes."""
     return {
         f"boosting depth {depth} rate {rate}": make_pipeline(
             columns(scaled=False),
@@ -133,7 +133,7 @@ def boosted_classifiers() -> Candidates:
 
 
 def networks() -> Candidates:
-    """Returns candidates for classes of images: networks of one hidden layer."""
+    """Return candidates for classes of images: networks of one hidden layer."""
     found: Candidates = {}
     for units, alpha in product((100, 300), (0.1, 1.0)):
         model = MLPClassifier(hidden_layer_sizes=(units,), alpha=alpha, max_iter=100, random_state=0)
@@ -142,7 +142,7 @@ def networks() -> Candidates:
 
 
 def balanced_classifiers() -> Candidates:
-    """Returns candidates that weigh the classes as if they were equally many, for unequal classes under F1."""
+    """Return candidates that weigh the classes as if they were equally many, for unequal classes under F1."""
     found: Candidates = {}
     for c in (0.03, 0.3, 3.0):
         model = LogisticRegression(C=c, max_iter=2000, class_weight="balanced")
@@ -154,7 +154,7 @@ def balanced_classifiers() -> Candidates:
 
 
 def thresholded(models: Candidates) -> Candidates:
-    """Returns the fast ones of classifiers of two classes, with the threshold of the best F1 by cross-validation."""
+    """Return the fast ones of classifiers of two classes, with the threshold of the best F1 by cross-validation."""
     return {
         f"{name}, threshold": TunedThresholdClassifierCV(model, scoring="f1", cv=5)
         for name, model in models.items()
@@ -163,7 +163,7 @@ def thresholded(models: Candidates) -> Candidates:
 
 
 def text_features() -> Candidates:
-    """Returns n-grams of words, of characters and both, weighted by TF-IDF."""
+    """Return n-grams of words, of characters and both, weighted by TF-IDF."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, token_pattern=r"\S+|\w+")
     plain = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
@@ -179,7 +179,7 @@ def text_features() -> Candidates:
 
 
 def text_classifiers() -> Candidates:
-    """Returns candidates for classes of texts: linear models."""
+    """Return candidates for classes of texts: linear models."""
     found: Candidates = {}
     for (name, feature), c in product(text_features().items(), (1.0, 5.0, 25.0)):
         found[f"{name}, logistic C {c:g}"] = make_pipeline(feature, LogisticRegression(C=c, max_iter=1000))
@@ -189,7 +189,7 @@ def text_classifiers() -> Candidates:
 
 
 def text_regressors() -> Candidates:
-    """Returns candidates for ratings of texts, which are rounded: linear and RBF models."""
+    """Return candidates for ratings of texts, which are rounded: linear and RBF models."""
     found: Candidates = {}
     for (name, feature), alpha in product(text_features().items(), (0.2, 1.0, 5.0)):
         found[f"{name}, ridge alpha {alpha:g}"] = make_pipeline(feature, Ridge(alpha=alpha))
@@ -199,7 +199,7 @@ def text_regressors() -> Candidates:
 
 
 def candidates(task: Task, num_classes: int) -> Candidates:
-    """Returns the pipelines to try on `task`."""
+    """Return the pipelines to try on `task`."""
     if task.kind == "tabular-regression":
         return regressors() | log_regressors()
     if task.kind == "image-denoising":
@@ -217,7 +217,7 @@ def candidates(task: Task, num_classes: int) -> Candidates:
 
 
 def submission(task: Task, model: BaseEstimator, test: pd.DataFrame, features: pd.DataFrame | pd.Series) -> bytes:
-    """Returns the submission file of a fitted model."""
+    """Return the submission file of a fitted model."""
     if task.metric == "log_loss":
         table = pd.DataFrame(model.predict_proba(features), columns=model.classes_)
         table.insert(0, "id", test["id"])
@@ -234,7 +234,7 @@ def submission(task: Task, model: BaseEstimator, test: pd.DataFrame, features: p
 
 
 def hidden_score(task: Task, model: BaseEstimator) -> float:
-    """Returns the hidden score of `model` fitted to all training data."""
+    """Return the hidden score of `model` fitted to all training data."""
     train, test = (pd.read_csv(task.public / name) for name in ("train.csv", "test.csv"))
     x, x_test = train.drop(columns=["id", "target"]), test.drop(columns="id")
     if task.kind.startswith("text"):
@@ -244,14 +244,14 @@ def hidden_score(task: Task, model: BaseEstimator) -> float:
 
 
 def average(task: Task, models: Candidates) -> BaseEstimator:
-    """Returns an average of `models`."""
+    """Return an average of `models`."""
     if task.kind in ("tabular-regression", "image-denoising", "text-ordinal"):
         return VotingRegressor(list(models.items()))
     return VotingClassifier(list(models.items()), voting="soft")
 
 
 def search(task: Task) -> None:
-    """Prints the scores of the best pipelines of one task and the lines for its `task.yaml`."""
+    """Print the scores of the best pipelines of one task and the lines for its `task.yaml`."""
     start = time.monotonic()
     models = candidates(task, pd.read_csv(task.public / "train.csv")["target"].nunique())
     scores = Parallel(n_jobs=2)(delayed(hidden_score)(task, model) for model in models.values())
@@ -267,7 +267,7 @@ def search(task: Task) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", help="tasks (default: all)")

@@ -20,18 +20,18 @@ from typing import Any
 
 from benchmarks.figures import machine, table, write_results
 from benchmarks.recipes import EPISODE
-from rollout.background import Background, gather
-from rollout.coder import RecipeCoder
+from rollout.environment.environment import Environment
 from rollout.executor import Options, open_executor
-from rollout.executor.environment import TASK_PYTHON
-from rollout.expert import recipes_for
-from rollout.preparation import prepare_all
-from rollout.preparation.micro import make_micro
-from rollout.recipes import Cannot, apply
-from rollout.step import Environment
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.runtime.event_loop import Background, gather
+from rollout.scripted.coder import RecipeCoder
+from rollout.scripted.expert import recipes_for
+from rollout.scripted.recipes import Cannot, apply
+from rollout.storage.blob_store import BlobStore
+from rollout.task_tools.micro import make_micro
+from rollout.task_tools.preparation import prepare_all
+from rollout.task_tools.validation.tables import spearman
 from rollout.types import Execution, Executor, Exit, Job
-from rollout.validation.tables import spearman
-from rollout.workspace import BlobStore
 from tasks.grading import InvalidSubmission, grade
 from tasks.registry import find, load
 from tasks.task import Instance, Task
@@ -41,7 +41,7 @@ INITIAL = "initial script"
 
 
 def scripts_of(task: Task) -> dict[str, str]:
-    """Returns the initial script and what each recipe makes of it, where it can."""
+    """Return the initial script and what each recipe makes of it, where it can."""
     initial = Instance(task, EPISODE).script_source()
     found = {INITIAL: initial}
     for recipe in recipes_for(task.kind):
@@ -55,7 +55,7 @@ def scripts_of(task: Task) -> dict[str, str]:
 async def run_all(
     store: BlobStore, executor: Executor, task: Task, scripts: Mapping[str, str]
 ) -> tuple[dict[str, float | None], float]:
-    """Returns the hidden score of each script, None where it leaves none, and the seconds of all together."""
+    """Return the hidden score of each script, None where it leaves none, and the seconds of all together."""
     instance = Instance(task, EPISODE)
     data = Environment(store, executor, RecipeCoder()).start(instance).files
 
@@ -71,7 +71,7 @@ async def run_all(
 
 
 def score_of(task: Task, execution: Execution) -> float | None:
-    """Returns the hidden score of what a script left, None if that is no valid submission."""
+    """Return the hidden score of what a script left, None if that is no valid submission."""
     if execution.exit is not Exit.OK or execution.submission is None:
         return None
     try:
@@ -81,13 +81,13 @@ def score_of(task: Task, execution: Execution) -> float | None:
 
 
 def compare_scores(whole: Mapping[str, float | None], micro: Mapping[str, float | None]) -> tuple[float, int]:
-    """Returns Spearman's correlation over the scripts that have both scores, and how many these are."""
+    """Return Spearman's correlation over the scripts that have both scores, and how many these are."""
     pairs = [(a, b) for name, a in whole.items() if a is not None and (b := micro[name]) is not None]
     return spearman(*map(list, zip(*pairs, strict=True))), len(pairs)
 
 
 def regained(task: Task, whole: Mapping[str, float | None], micro: Mapping[str, float | None]) -> float:
-    """Returns how good the micro version's best script is on the whole task, from 0 (initial) to 1 (its best)."""
+    """Return how good the micro version's best script is on the whole task, from 0 (initial) to 1 (its best)."""
     sign = 1.0 if task.direction == "maximize" else -1.0
     known = {name: sign * score for name, score in whole.items() if score is not None and micro[name] is not None}
     chosen = max(known, key=lambda name: sign * (micro[name] or 0.0))
@@ -95,7 +95,7 @@ def regained(task: Task, whole: Mapping[str, float | None], micro: Mapping[str, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", default=TASKS, metavar="NAME", help="tasks (default: %(default)s)")
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_micro(name: str, data: Path, rows: int, work: Path) -> Task:
-    """Returns the micro version of a task, made and prepared where it is not there yet."""
+    """Return the micro version of a task, made and prepared where it is not there yet."""
     out, prepared = work / f"tasks_{rows}", work / f"data_{rows}"
     if not (out / f"{name}_micro").is_dir():
         make_micro(find(name), data, rows, out)
@@ -153,7 +153,7 @@ def load_micro(name: str, data: Path, rows: int, work: Path) -> Task:
 
 
 def words(figures: Mapping[str, Sequence[Mapping[str, Any]]], load_average: float) -> str:
-    """Returns the figures as Markdown."""
+    """Return the figures as Markdown."""
     rows: list[Sequence[object]] = [
         ("task", "training rows", "Spearman", "scripts", "best regained", "seconds", "time, whole / micro")
     ]

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.recipes import EPISODE, run_script
-from rollout.background import Background, gather
-from rollout.coder import RecipeCoder
+from rollout.environment.environment import Environment
 from rollout.executor import Options, open_executor
-from rollout.expert import recipes_for
-from rollout.preparation.measure import SEED, with_seed
-from rollout.recipes import Cannot, apply
-from rollout.step import Environment
-from rollout.workspace import BlobStore
+from rollout.runtime.event_loop import Background, gather
+from rollout.scripted.coder import RecipeCoder
+from rollout.scripted.expert import recipes_for
+from rollout.scripted.recipes import Cannot, apply
+from rollout.storage.blob_store import BlobStore
+from rollout.task_tools.preparation.measure import SEED, with_seed
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 
@@ -30,7 +30,7 @@ ROUNDING = 1e-9  # of a score; what is below is arithmetic in another order
 
 
 def seeded_scripts(task: Task) -> dict[str, str]:
-    """Returns the scripts that a recipe makes of the initial one and that draw at random, by the recipe's name."""
+    """Return the scripts that a recipe makes of the initial one and that draw at random, by the recipe's name."""
     initial = Instance(task, EPISODE).script_source()
     num_split = len(SEED.findall(initial))  # the split of the rows says nothing of the hidden score
     found = {"as it is": initial}
@@ -43,12 +43,12 @@ def seeded_scripts(task: Task) -> dict[str, str]:
 
 
 async def score(environment: Environment, instance: Instance, source: str, seed: int) -> float | None:
-    """Returns the hidden score of a script under a seed, None if it leaves no valid submission."""
+    """Return the hidden score of a script under a seed, None if it leaves no valid submission."""
     return (await run_script(environment, instance, with_seed(source, seed))).feedback.metric
 
 
 async def deviations(environment: Environment, task: Task, num_seeds: int) -> dict[str, float]:
-    """Returns the standard deviation of the hidden score over seeds, by recipe, of the scripts that run."""
+    """Return the standard deviation of the hidden score over seeds, by recipe, of the scripts that run."""
     found: dict[str, float] = {}
     for name, source in seeded_scripts(task).items():
         instance = Instance(task, EPISODE)
@@ -60,7 +60,7 @@ async def deviations(environment: Environment, task: Task, num_seeds: int) -> di
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")

@@ -25,17 +25,17 @@ from jaxtyping import Float
 
 from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.sft_shapes import SHAPES
-from mlagent_jax import cpu
-from mlagent_jax.config import PPO, OptimizerState
+from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
+from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.batch import bucket_for, by_response, pack_experiences
 from mlagent_jax.ppo.learner import Learner, Scored
-from mlagent_jax.summary import commit
-from mlagent_jax.versions import versions
-from rollout.experience import Experience
+from mlagent_jax.reporting.summary import commit
+from mlagent_jax.reporting.versions import versions
+from rollout.sampling.experience import Experience
 from tasks.feedback import Outcome
 
 PROMPT, RESPONSE, SAMPLES = (1000, 2000), (16, 128), 8
@@ -50,7 +50,7 @@ class Unequal(RuntimeError):
 
 
 def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
-    """Returns `SAMPLES` responses to each state, of random tokens and rewards."""
+    """Return `SAMPLES` responses to each state, of random tokens and rewards."""
     rng = np.random.default_rng(0)
     history = rng.integers(0, vocab_size, PROMPT[1]).tolist()
     found = []
@@ -108,7 +108,7 @@ class Side:
         self.found: dict[str, np.ndarray] = {}
 
     def update(self) -> None:
-        """Does one update and notes its time; of the first, which compiles, what it found."""
+        """Do one update and notes its time; of the first, which compiles, what it found."""
         began = time.perf_counter()
         scored = self.learner.score(self.experiences, 0)
         figures = self.learner.update(scored, 0, 0)
@@ -123,7 +123,7 @@ class Side:
         return by_response(self.packed, found, self.config.max_response_tokens)
 
     def words(self) -> dict[str, Any]:
-        """Returns what the side was and did."""
+        """Return what the side was and did."""
         tokens = sum(len(row.tokens) for row in self.packed.rows)
         return {
             "side": self.name,
@@ -136,7 +136,7 @@ class Side:
 
 
 def row_lengths(name: str, experiences: Sequence[Experience]) -> list[int]:
-    """Returns the row lengths to try: what the longest tree or response takes, and what takes as many as there are."""
+    """Return the row lengths to try: what the longest tree or response takes, and what takes as many as there are."""
     prompt = max(len(each.prompt_ids) for each in experiences)
     responses = [len(each.response_ids) for each in experiences]
     if name == "apart":
@@ -150,7 +150,7 @@ def _rounded(length: int) -> int:
 
 
 def require_same(shared: Side, apart: Side) -> None:
-    """Raises Unequal where the first updates of two sides found different numbers."""
+    """Raise Unequal where the first updates of two sides found different numbers."""
     for name, ours in shared.found.items():
         theirs = apart.found[name]
         difference = float(np.abs(ours - theirs).max()) / (1.0 if name in COLUMNS else float(np.abs(theirs)))
@@ -159,7 +159,7 @@ def require_same(shared: Side, apart: Side) -> None:
 
 
 def run(case: str, network: Qwen2Config, num_states: int, num_rounds: int) -> dict[str, Any]:
-    """Returns the figures of one case. Raises Unequal if the sides do not compute the same."""
+    """Return the figures of one case. Raises Unequal if the sides do not compute the same."""
     experiences = draw(case, network.vocab_size, num_states)
     best: dict[str, Side] = {}
     tried = []
@@ -189,7 +189,7 @@ def run(case: str, network: Qwen2Config, num_states: int, num_rounds: int) -> di
 
 
 def words(result: dict[str, Any]) -> str:
-    """Returns the result as Markdown."""
+    """Return the result as Markdown."""
     rows: list[Sequence[object]] = [
         ("case", "histories", "row length", "rows", "filled", "tokens", "seconds of an update", "so many times as fast")
     ]
@@ -204,7 +204,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="quickstart")
     parser.add_argument("--states", type=int, default=2, help="states of an update")

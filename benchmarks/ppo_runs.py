@@ -24,25 +24,25 @@ from typing import Any
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
 from benchmarks.ppo_runs_picture import picture, words
-from mlagent_jax import cpu
-from mlagent_jax.config import Config
-from mlagent_jax.config_file import load_config
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.policy_server import PolicyServer, connected
+from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.loop import Rollouts, begin_accounts, look_ahead, make_learner, make_sync, one_update, push
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
+from mlagent_jax.reporting.versions import versions
+from mlagent_jax.run.context import World, open_world
+from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
 from mlagent_jax.stages.evaluate import episodes
 from mlagent_jax.stages.ppo import make_pool
-from mlagent_jax.summary import DISTRIBUTIONS, commit
-from mlagent_jax.versions import versions
+from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.weight_sync import WeightSync
-from mlagent_jax.world import World, open_world
-from rollout.chat import ChatTokenizer
-from rollout.client import PolicyClient
-from rollout.episode import PolicyActor
-from rollout.evaluate import plan_evaluation, summarize
+from rollout.inference.client import PolicyClient
+from rollout.sampling.episode import PolicyActor
+from rollout.sampling.evaluation import plan_evaluation, summarize
+from rollout.tokenizer.chat import ChatTokenizer
 
 WAYS = {
     "step": [],
@@ -58,7 +58,7 @@ KEPT = ("config.yaml", "data", "blobs", "cache", "ideas.json", "selection.json",
 def measure(
     config: Config, base: RunDir, minutes: float, num_marks: int, before: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Returns the updates and the gains of one way, from the fine-tuned policy of `base`, which earns `before`."""
+    """Return the updates and the gains of one way, from the fine-tuned policy of `base`, which earns `before`."""
     run_dir = RunDir(Path(config.run_dir))
     shutil.rmtree(run_dir.root, ignore_errors=True)
     for name in filter(lambda name: base.path(name).exists(), KEPT):
@@ -87,7 +87,7 @@ def measure(
 def learn(
     config: Config, run_dir: RunDir, rollouts: Rollouts, minutes: float, num_marks: int
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """Returns the figures of updates that took `minutes` together, and where the policies of the marks are."""
+    """Return the figures of updates that took `minutes` together, and where the policies of the marks are."""
     learner, sync = make_learner(config, run_dir), make_sync(config, run_dir, rollouts)
     push(sync, learner, rollouts, 0)
     updates: list[dict[str, float]] = []
@@ -112,7 +112,7 @@ def learn(
 def evaluate(
     config: Config, run_dir: RunDir, world: World, client: PolicyClient, policy: Path, number: int
 ) -> dict[str, Any]:
-    """Returns the gains of a policy in whole trajectories on every task, the same ones for all."""
+    """Return the gains of a policy in whole trajectories on every task, the same ones for all."""
     tasks = list(world.tasks.values())
     plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
     tokenizer = ChatTokenizer(run_dir.tokenizer)
@@ -126,7 +126,7 @@ def evaluate(
 
 
 def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:
-    """Returns the seconds of the updates in which both networks learn, the first of them, which compiles, left out.
+    """Return the seconds of the updates in which both networks learn, the first of them, which compiles, left out.
 
     Where there are too few the last one stands for them.
     """
@@ -135,7 +135,7 @@ def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
     parser.add_argument("--minutes", type=float, default=8.0, help="of updates, for each way")
@@ -172,7 +172,7 @@ def main() -> None:
 
 
 def last_line(ways: Mapping[str, Any]) -> dict[str, float]:
-    """Returns how many times as long as one of `step`, or of the first way without it, an update of another takes."""
+    """Return how many times as long as one of `step`, or of the first way without it, an update of another takes."""
     reference = "step" if "step" in ways else next(iter(ways))
     seconds = {name: way["update_seconds"]["median"] for name, way in ways.items()}
     return {f"ratio_{name}": round(seconds[name] / seconds[reference], 3) for name in ways if name != reference}

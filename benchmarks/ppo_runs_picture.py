@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.figures import interval_words, table
-from mlagent_jax.report_figures import MUTED, STYLE
+from mlagent_jax.reporting.figures import MUTED, STYLE
 
 SPLITS = {"heldin_span_gain": "training tasks", "heldout_span_gain": "held-out tasks"}
 LOOKS = {
@@ -21,7 +21,7 @@ LOOKS = {
 
 
 def words(result: Mapping[str, Any]) -> str:
-    """Returns the comparison as Markdown."""
+    """Return the comparison as Markdown."""
     rows: list[tuple[object, ...]] = [
         ("way", "actions an update", "seconds an update", "of it acting", "updates", "minutes", *SPLITS.values())
     ]
@@ -42,7 +42,7 @@ def words(result: Mapping[str, Any]) -> str:
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:
-    """Draws gain against minutes of training, a panel for training tasks and one for held-out ones."""
+    """Draw gain against minutes of training, a panel for training tasks and one for held-out ones."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
         panels = figure.subplots(1, len(SPLITS), sharey=True)

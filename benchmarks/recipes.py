@@ -22,15 +22,15 @@ from typing import Any
 
 from benchmarks.figures import machine, write_results
 from benchmarks.figures import table as markdown
-from rollout.background import Background, gather
-from rollout.coder import RecipeCoder
+from rollout.environment.environment import Environment, StepResult
 from rollout.executor import Options, open_executor
-from rollout.expert import edit_meaning, read_state, recipes_for
-from rollout.recipes import RECIPES, Cannot, apply
-from rollout.step import Environment, StepResult
+from rollout.runtime.event_loop import Background, gather
+from rollout.scripted.coder import RecipeCoder
+from rollout.scripted.expert import edit_meaning, read_state, recipes_for
+from rollout.scripted.recipes import RECIPES, Cannot, apply
+from rollout.scripted.wording import word
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Snapshot
-from rollout.wording import word
-from rollout.workspace import BlobStore
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.feedback import Outcome
 from tasks.naming import Names
@@ -62,7 +62,7 @@ class Effect:
 
 
 async def measure(environment: Environment, instance: Instance, before: Snapshot, recipe: str) -> Effect:
-    """Returns the effect of one recipe in the state whose snapshot is `before`."""
+    """Return the effect of one recipe in the state whose snapshot is `before`."""
     rng = random.Random(f"benchmark/{recipe}")
     memory = read_state(State(problem_text(instance)))
     response = word(edit_meaning(instance, memory, before.best_script, [recipe], rng), rng)
@@ -74,7 +74,7 @@ async def measure(environment: Environment, instance: Instance, before: Snapshot
 
 
 async def improve(environment: Environment, instance: Instance) -> Snapshot:
-    """Returns the snapshot after the improved script ran; its score is m_t there, and it counts as the best."""
+    """Return the snapshot after the improved script ran; its score is m_t there, and it counts as the best."""
     source = instance.script_source()
     for recipe in IMPROVEMENTS:
         try:
@@ -91,7 +91,7 @@ async def improve(environment: Environment, instance: Instance) -> Snapshot:
 
 
 async def run_script(environment: Environment, instance: Instance, source: str) -> StepResult:
-    """Returns what comes of executing `source` in the place of the initial script."""
+    """Return what comes of executing `source` in the place of the initial script."""
     start = environment.start(instance)
     files = {**start.files, EPISODE.script: environment.store.put(source.encode())}
     run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": EPISODE.script}))
@@ -101,7 +101,7 @@ async def run_script(environment: Environment, instance: Instance, source: str) 
 async def measure_task(
     environment: Environment, instance: Instance
 ) -> tuple[dict[str, float], dict[str, dict[str, Effect]]]:
-    """Returns the hidden score of both base scripts, and the effect of each recipe on each."""
+    """Return the hidden score of both base scripts, and the effect of each recipe on each."""
     improved = await improve(environment, instance)
     snapshots = {"initial": environment.start(instance), "improved": improved}
     recipes = [recipe.name for recipe in recipes_for(instance.task.kind)]
@@ -114,7 +114,7 @@ async def measure_task(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns what each recipe did to the initial scripts of each kind: recipe -> kind -> means over the tasks.
+    """Return what each recipe did to the initial scripts of each kind: recipe -> kind -> means over the tasks.
 
     `gain` is the mean of the edits that ran, in units of m_best - m_init; `ran`, `refused`, `crashed` and `stopped` are
     numbers of tasks. Without an edit that ran there is no `gain`.
@@ -179,7 +179,7 @@ def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict
 
 
 def means(effects: Sequence[Effect]) -> dict[str, float]:
-    """Returns what a uniformly random recipe gets: mean reward, mean over edits that ran, and shares of outcomes."""
+    """Return what a uniformly random recipe gets: mean reward, mean over edits that ran, and shares of outcomes."""
     edits = [effect.reward for effect in effects if effect.outcome is Outcome.EDIT]
     count = len(effects)
     return {
@@ -197,7 +197,7 @@ def means(effects: Sequence[Effect]) -> dict[str, float]:
 
 
 def words(kinds: Mapping[str, Mapping[str, Mapping[str, float]]], record: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the effects as Markdown: by recipe and kind of task, and by recipe and task."""
+    """Return the effects as Markdown: by recipe and kind of task, and by recipe and task."""
     columns = sorted({entry["kind"] for entry in record.values()})
     rows: list[list[object]] = [["recipe", "axis", "expected", *columns]]
     for name, recipe in RECIPES.items():

@@ -18,8 +18,8 @@ from typing import Any
 
 from mlagent_jax.aot.chips import GIB
 from mlagent_jax.compile import DOES_NOT_FIT
-from mlagent_jax.run_dir import write_json, write_text
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.versions import versions
+from mlagent_jax.run.run_dir import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ HEADER = (
 
 
 def compile_run(run: Run) -> dict[str, Any]:
-    """Returns the figures of a run and how long the compiler took; ends the benchmark where the command fails."""
+    """Return the figures of a run and how long the compiler took; ends the benchmark where the command fails."""
     began = time.monotonic()
     command = [sys.executable, "-m", "mlagent_jax.compile", "--config", run.config, f"topology={run.topology}"]
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True)
@@ -82,7 +82,7 @@ def compile_run(run: Run) -> dict[str, Any]:
 
 
 def section(name: str, figures: dict[str, Any]) -> str:
-    """Returns the heading and the table of one run."""
+    """Return the heading and the table of one run."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in figures["mesh"].items() if size > 1) or "one chip"
     lines = [f"## {name}", "", f"`{figures['config']}` on `{figures['topology']}` ({figures['chip']['name']}): {mesh}."]
     lines += ["", _row(HEADER), _row(["-"] * len(HEADER))]
@@ -112,7 +112,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Compiles what is asked for and writes figures and table."""
+    """Compile what is asked for and writes figures and table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *(run.name for run in RUNS)])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/scaling"))

@@ -49,7 +49,7 @@ class Bench:
         self.shape, self.folder, self.num_batches = shape, folder, num_batches
 
     def worker(self, side: str) -> Worker:
-        """Returns a process of one side."""
+        """Return a process of one side."""
         log, count = self.folder / f"{side}.log", str(self.num_batches)
         if side == "peer":
             return Worker("benchmarks.sft_torch", str(self.folder), count, log=log)
@@ -58,7 +58,7 @@ class Bench:
 
 
 def variants(dtype: str, peer: bool) -> list[Variant]:
-    """Returns every way to run the step: ours, and where there is a `peer` all of its that could be the fastest."""
+    """Return every way to run the step: ours, and where there is a `peer` all of its that could be the fastest."""
     found = [
         Variant("ours", f"remat={remat}", {"dtype": dtype, "remat": remat}) for remat in ("none", "matmuls", "layer")
     ]
@@ -71,7 +71,7 @@ def variants(dtype: str, peer: bool) -> list[Variant]:
 
 
 def require_equal(reference: Numbers, found: Numbers, tolerance: float, name: str) -> None:
-    """Raises Unequal if a loss or gradient norm of `found` is further from the reference's, relatively."""
+    """Raise Unequal if a loss or gradient norm of `found` is further from the reference's, relatively."""
     for i, (ours, theirs) in enumerate(zip(reference, found, strict=True)):
         for key in ("loss", "gradient_norm"):
             difference = abs(theirs[key] - ours[key]) / abs(ours[key])
@@ -83,7 +83,7 @@ def require_equal(reference: Numbers, found: Numbers, tolerance: float, name: st
 
 
 def run(shape: str, dtype: str, num_batches: int, num_rounds: int, tried: list[Variant]) -> dict[str, Any]:
-    """Returns the figures of one shape and dtype, from the variants to be tried.
+    """Return the figures of one shape and dtype, from the variants to be tried.
 
     Raises:
         Unequal: if any variant does not compute what the others do.
@@ -117,7 +117,7 @@ def run(shape: str, dtype: str, num_batches: int, num_rounds: int, tried: list[V
 
 
 def try_all(bench: Bench, tried: Sequence[Variant], dtype: str, peer: bool) -> None:
-    """Finds out of each variant whether it runs, that it computes what the others do, and its fastest of a few passes.
+    """Find out of each variant whether it runs, that it computes what the others do, and its fastest of a few passes.
 
     Raises:
         Unequal: if one computes something else.
@@ -145,7 +145,7 @@ def try_all(bench: Bench, tried: Sequence[Variant], dtype: str, peer: bool) -> N
 
 
 def finalists(tried: Sequence[Variant]) -> dict[str, Variant]:
-    """Returns our fastest variant, the peer's, and the peer's among those that keep fp32 weights, as ours does."""
+    """Return our fastest variant, the peer's, and the peer's among those that keep fp32 weights, as ours does."""
     ran = sorted((v for v in tried if v.best_seconds is not None), key=lambda v: v.best_seconds or 0.0)
     groups = {
         "ours": [v for v in ran if v.side == "ours"],
@@ -159,7 +159,7 @@ def finalists(tried: Sequence[Variant]) -> dict[str, Variant]:
 
 
 def take_turns(bench: Bench, chosen: Mapping[str, Variant], num_rounds: int) -> None:
-    """Times a pass of every finalist, round after round; the first round is not counted."""
+    """Time a pass of every finalist, round after round; the first round is not counted."""
     with ExitStack() as stack:
         workers = []
         for variant in {id(variant): variant for variant in chosen.values()}.values():
@@ -174,7 +174,7 @@ def take_turns(bench: Bench, chosen: Mapping[str, Variant], num_rounds: int) -> 
 
 
 def summarize(shape: str, load: Load, chosen: Mapping[str, Variant], peak: float) -> dict[str, Any]:
-    """Returns tokens a second and utilisation of every finalist, and how many times as fast as each peer we are."""
+    """Return tokens a second and utilisation of every finalist, and how many times as fast as each peer we are."""
     network = SHAPES[shape].network
     found: dict[str, Any] = {
         "load": vars(load),
@@ -197,7 +197,7 @@ def summarize(shape: str, load: Load, chosen: Mapping[str, Variant], peak: float
 
 
 def words(result: Mapping[str, Any]) -> str:
-    """Returns the figures as Markdown."""
+    """Return the figures as Markdown."""
     heading = ["", "variant", "tokens/s", "lowest to highest", "utilisation", "ours is so many times as fast"]
     rows: list[Sequence[object]] = [heading]
     for name, each in result["finalists"].items():
@@ -221,7 +221,7 @@ def words(result: Mapping[str, Any]) -> str:
 
 
 def last_line(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is printed as the last line: the ratio, None where there was no peer, and what it is of."""
+    """Return what is printed as the last line: the ratio, None where there was no peer, and what it is of."""
     sides = result["finalists"]
     found = {"ratio": None} | {
         key: sides["peer"][key] for key in ("ratio", "ratio_low", "ratio_high") if "peer" in sides

@@ -19,13 +19,13 @@ from flax import nnx
 from benchmarks.sft_rows import load_of, make_batches, segments_of
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import serve
-from mlagent_jax import cpu
+from mlagent_jax.model.placement import place_batch
 from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import make_mesh
-from mlagent_jax.optim import make_optimizer
-from mlagent_jax.placement import place_batch
+from mlagent_jax.platform import cpu
 from mlagent_jax.sft.step import make_sft_step
-from mlagent_jax.train_state import make_state
+from mlagent_jax.training.optimizer import make_optimizer
+from mlagent_jax.training.train_state import make_state
 
 LEARNING_RATE = 1e-4
 CLIP_NORM = 1.0
@@ -40,11 +40,11 @@ class Ours:
         self.mesh = make_mesh(1, 1, 1, 1)
 
     def model(self, dtype: str = "float32", remat: Remat = "none") -> Qwen2:
-        """Returns the network with the weights that both sides begin with."""
+        """Return the network with the weights that both sides begin with."""
         return Qwen2(self.shape.network, nnx.Rngs(0), jnp.dtype(dtype), remat, self.mesh)
 
     def make(self, peer: bool) -> dict[str, Any]:
-        """Leaves the batches and, where there is a `peer`, the weights; returns what the batches hold."""
+        """Leave the batches and, where there is a `peer`, the weights; returns what the batches hold."""
         load = load_of(self.batches)
         if peer:
             from mlagent_jax.model.hf import save_hf  # brings safetensors, which transformers needs too
@@ -64,7 +64,7 @@ class Ours:
         return {"tokens": load.tokens, "targets": load.targets, "pairs": load.pairs}
 
     def start(self, dtype: str, remat: Remat) -> list[dict[str, float]]:
-        """Compiles the step and returns loss and gradient norm of the first pass over the batches."""
+        """Compile the step and returns loss and gradient norm of the first pass over the batches."""
         # in fp32 a GPU would else round the factors of every product to 10 bits
         jax.config.update("jax_default_matmul_precision", "highest" if dtype == "float32" else None)
         optimizer = make_optimizer("adamw", LEARNING_RATE, CLIP_NORM)
@@ -75,7 +75,7 @@ class Ours:
         return [{name: float(value) for name, value in self._step(rows).items()} for rows in self.placed]
 
     def visit(self) -> float:
-        """Returns the seconds of one pass over the batches."""
+        """Return the seconds of one pass over the batches."""
         began = time.perf_counter()
         losses = [self._step(rows)["loss"] for rows in self.placed]
         jax.block_until_ready((self.state, losses))
@@ -84,7 +84,7 @@ class Ours:
         return seconds
 
     def peak(self, dtype: str, sizes: list[int]) -> dict[str, Any]:
-        """Returns the device and the most FLOP/s that a square matrix product ran at."""
+        """Return the device and the most FLOP/s that a square matrix product ran at."""
         best = 0.0
         product = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.dtype(dtype)))
         for n in sizes:

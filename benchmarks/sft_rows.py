@@ -6,14 +6,14 @@ import numpy as np
 from jaxtyping import Int
 
 from benchmarks.sft_shapes import Load, Shape
-from mlagent_jax.rows import Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
 
 PROMPT = 0.27  # share of a conversation before the agent's first turn
 RESPONSE, OBSERVATION = 89, 59  # tokens of a turn of the agent's, and of what it sees then: the quickstart's means
 
 
 def make_batches(shape: Shape, count: int) -> list[Rows]:
-    """Returns `count` batches of one seed, all of one shape."""
+    """Return `count` batches of one seed, all of one shape."""
     rng = np.random.default_rng(0)
     rows = [_row(shape, rng) for _ in range(count * shape.batch_size)]
     num_predictions = -(-max(len(row.targets) for row in rows) // 64) * 64
@@ -24,7 +24,7 @@ def make_batches(shape: Shape, count: int) -> list[Rows]:
 
 
 def load_of(batches: Sequence[Rows]) -> Load:
-    """Returns what one pass over the batches holds; sequences in a row do not see one another."""
+    """Return what one pass over the batches holds; sequences in a row do not see one another."""
     real = [segments_of(rows) > 0 for rows in batches]
     return Load(
         tokens=int(sum(mask.sum() for mask in real)),
@@ -34,7 +34,7 @@ def load_of(batches: Sequence[Rows]) -> Load:
 
 
 def segments_of(rows: Rows) -> Int[np.ndarray, "B T"]:
-    """Returns the sequence of each token, from 1; 0 is padding. No sequence may have one token only."""
+    """Return the sequence of each token, from 1; 0 is padding. No sequence may have one token only."""
     ends, positions = np.asarray(rows.layout.ends), np.asarray(rows.positions)
     real = (ends > np.arange(1, ends.shape[1] + 1)) | (positions > 0)
     return np.cumsum(real & (positions == 0), axis=1) * real

@@ -46,7 +46,7 @@ class Load:
 
 
 def qwen2_5(hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int) -> Qwen2Config:
-    """Returns the shape of one of the small Qwen2.5 checkpoints, whose heads are tied and whose groups are two."""
+    """Return the shape of one of the small Qwen2.5 checkpoints, whose heads are tied and whose groups are two."""
     return Qwen2Config(151_936, hidden_size, intermediate_size, num_layers, num_heads, 2, hidden_size // num_heads)
 
 
@@ -61,7 +61,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def training_flops(network: Qwen2Config, load: Load) -> float:
-    """Returns the floating-point operations that forward and backward passes over `load` need.
+    """Return the floating-point operations that forward and backward passes over `load` need.
 
     6 (P tokens + V D targets) + 12 L N H pairs: two operations a parameter and token, a third of them forward, where P
     are the parameters of the layers' matrices and the head counts where something is predicted; attention's two
@@ -76,11 +76,11 @@ def training_flops(network: Qwen2Config, load: Load) -> float:
 
 
 def utilisation(network: Qwen2Config, load: Load, seconds: float, peak: float) -> float:
-    """Returns the share of `peak` FLOP/s that going through `load` in so many seconds makes use of."""
+    """Return the share of `peak` FLOP/s that going through `load` in so many seconds makes use of."""
     return training_flops(network, load) / seconds / peak
 
 
 def known_peak(device: str, dtype: str) -> float | None:
-    """Returns the dense FLOP/s of a device by its datasheet, None where it is to be measured."""
+    """Return the dense FLOP/s of a device by its datasheet, None where it is to be measured."""
     found = [peak for name, peak in KNOWN_PEAKS.items() if name in device and dtype == "bfloat16"]
     return found[0] if found else None

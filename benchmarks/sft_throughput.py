@@ -17,12 +17,12 @@ from benchmarks.figures import machine, write_results
 from benchmarks.sft_compare import TOLERANCE, Unequal, last_line, run, variants, words
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
-from mlagent_jax.summary import commit
-from mlagent_jax.versions import versions
+from mlagent_jax.reporting.summary import commit
+from mlagent_jax.reporting.versions import versions
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="quickstart")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")

@@ -20,7 +20,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers import Qwen2ForCausalLM
 
 from benchmarks.worker import serve
-from mlagent_jax.cpu import keep_freed_memory
+from mlagent_jax.platform.cpu import keep_freed_memory
 
 LEARNING_RATE, BETAS, CLIP_NORM = 1e-4, (0.9, 0.95), 1.0
 # `mask` and `causal` are SDPA, with an explicit mask and without. Without is for rows of one sequence, as no target
@@ -53,7 +53,7 @@ class Step:
             self.body, self.head = torch.compile(self.body, dynamic=False), torch.compile(self.head, dynamic=True)
 
     def __call__(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Returns the loss and the gradient norm of one step."""
+        """Return the loss and the gradient norm of one step."""
         with self.cast:
             output = self.body(
                 input_ids=batch["tokens"],
@@ -84,7 +84,7 @@ class Peer:
         self.folder, self.num_batches = folder, num_batches
 
     def start(self, dtype: str, weights: str, attention: str, compiled: bool) -> list[dict[str, float]]:
-        """Makes the step and returns loss and gradient norm of the first pass over the batches."""
+        """Make the step and returns loss and gradient norm of the first pass over the batches."""
         self.step = None  # an earlier variant's memory
         torch.compiler.reset()
         gc.collect()
@@ -93,7 +93,7 @@ class Peer:
         return [{"loss": loss.item(), "gradient_norm": norm.item()} for loss, norm in map(self.step, self.batches)]
 
     def visit(self) -> float:
-        """Returns the seconds of one pass over the batches."""
+        """Return the seconds of one pass over the batches."""
         assert self.step
         began = time.perf_counter()
         losses = [self.step(batch)[0] for batch in self.batches]
@@ -104,7 +104,7 @@ class Peer:
         return seconds
 
     def peak(self, dtype: str, sizes: list[int]) -> dict[str, Any]:
-        """Returns the number of threads and the most FLOP/s that a square matrix product ran at."""
+        """Return the number of threads and the most FLOP/s that a square matrix product ran at."""
         best = 0.0
         for n in sizes:
             a, b = (torch.randn(n, n, device=self.device, dtype=getattr(torch, dtype)) for _ in range(2))

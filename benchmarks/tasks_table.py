@@ -21,7 +21,7 @@ STANDS_IN, BY_SEARCH = "; stands in for ", "benchmarks/m_best.py: "  # what the 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status of the program: 0, or 2 with one line on standard error."""
+    """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     options = parser.parse_args(argv)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def data_table(entries: Sequence[Entry]) -> str:
-    """Returns what the tasks are made of, as Markdown."""
+    """Return what the tasks are made of, as Markdown."""
     rows = ["| task | split | kind | data and terms | stands in for |", "|---|---|---|---|---|"]
     for entry in entries:
         data, _, stands_in = entry.data.partition(STANDS_IN)
@@ -46,7 +46,7 @@ def data_table(entries: Sequence[Entry]) -> str:
 
 
 def score_table(tasks: Sequence[Task]) -> str:
-    """Returns the sizes and scores of prepared tasks, as Markdown.
+    """Return the sizes and scores of prepared tasks, as Markdown.
 
     The headroom is |m_best - m_init| in units of the noise: how many chance steps lie between the two.
     """
@@ -65,12 +65,12 @@ def score_table(tasks: Sequence[Task]) -> str:
 
 
 def num_rows(file: Path) -> int:
-    """Returns the rows of a table of the suite, whose cells hold no line breaks."""
+    """Return the rows of a table of the suite, whose cells hold no line breaks."""
     return len(file.read_text(encoding="utf-8").splitlines()) - 1
 
 
 def replaced(document: str, text: str) -> str:
-    """Returns the document with `text` between its two lines. Raises ValueError where they are not there."""
+    """Return the document with `text` between its two lines. Raises ValueError where they are not there."""
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

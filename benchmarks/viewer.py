@@ -28,13 +28,13 @@ from playwright.sync_api import Browser
 
 from benchmarks.browser import open_browser
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.summary import commit
+from mlagent_jax.reporting.summary import commit
 from rollout.dataset.viewer import find_collection, write_page
 from rollout.dataset.viewer.page import json_line
 from rollout.dataset.viewer.run import load_tasks
-from rollout.trajectories import read_trajectories, to_record
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.trajectories import read_trajectories, to_record
 from rollout.types import Trajectory
-from rollout.workspace import BlobStore
 
 NUM_OPENED = 8  # trajectories of one round, far from one another
 # Does something and gives the milliseconds until an element has changed and was drawn.
@@ -57,7 +57,7 @@ UNTIL_CHANGED = """([selector, act, enough]) => new Promise((done) => {
 
 
 def multiplied(sample: Sequence[Trajectory], number: int, steps: int) -> Iterator[Trajectory]:
-    """Yields `number` trajectories of `steps` steps each, made of those of the sample."""
+    """Yield `number` trajectories of `steps` steps each, made of those of the sample."""
     of_task: dict[str, list[Trajectory]] = defaultdict(list)
     for one in sample:
         of_task[one.task].append(one)
@@ -73,7 +73,7 @@ def multiplied(sample: Sequence[Trajectory], number: int, steps: int) -> Iterato
 
 
 def write(run_dir: Path, page: Path, number: int, steps: int) -> dict[str, Any]:
-    """Returns what writing the page took: seconds, also of CPU, peak memory and what was in memory before, in MB."""
+    """Return what writing the page took: seconds, also of CPU, peak memory and what was in memory before, in MB."""
     collection = find_collection(run_dir)
     tasks, _ = load_tasks(run_dir / "data", collection.task_paths)
     sample = read_trajectories(collection.groups["expert"])
@@ -91,7 +91,7 @@ def write(run_dir: Path, page: Path, number: int, steps: int) -> dict[str, Any]:
 
 
 def use(browser: Browser, page_path: Path, number: int, seed: int) -> dict[str, float]:
-    """Returns milliseconds of one opening of the page and of what is done with it; `<name>_cpu_ms` are of CPU time."""
+    """Return milliseconds of one opening of the page and of what is done with it; `<name>_cpu_ms` are of CPU time."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
@@ -137,7 +137,7 @@ def use(browser: Browser, page_path: Path, number: int, seed: int) -> dict[str, 
 
 
 def measure(run_dir: Path, number: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Returns all figures of a page of `number` trajectories."""
+    """Return all figures of a page of `number` trajectories."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         command = [sys.executable, "-m", "benchmarks.viewer", str(run_dir), "--write", str(page)]
@@ -161,7 +161,7 @@ def measure(run_dir: Path, number: int, steps: int, rounds: int) -> dict[str, An
 
 
 def words(results: Sequence[dict[str, Any]]) -> str:
-    """Returns the figures as a table."""
+    """Return the figures as a table."""
     rows: list[list[object]] = [["", *(f"{one['number']:,} trajectories" for one in results)]]
 
     def row(title: str, figure: Any) -> None:
@@ -193,7 +193,7 @@ def _clock_and_cpu(figures: Mapping[str, float], name: str) -> str:
 
 
 def main() -> None:
-    """Measures a small page and the large one, and writes what they took."""
+    """Measure a small page and the large one, and writes what they took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--number", type=int, default=10_000)

@@ -30,32 +30,32 @@ from flax import nnx
 
 from benchmarks.figures import machine, table, write_results
 from benchmarks.sft_shapes import SHAPES
-from mlagent_jax import cpu
 from mlagent_jax.model.hf import hf_tensors, save_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
-from mlagent_jax.summary import commit
-from mlagent_jax.versions import versions
+from mlagent_jax.platform import cpu
+from mlagent_jax.reporting.summary import commit
+from mlagent_jax.reporting.versions import versions
 from mlagent_jax.weight_sync import WeightSync
-from rollout.canary import verify_weights
-from rollout.chat import train_tokenizer
-from rollout.client import PolicyClient
-from rollout.server import ServerOptions
-from rollout.server_process import ServerProcess
+from rollout.inference.canary import verify_weights
+from rollout.inference.client import PolicyClient
+from rollout.inference.server import ServerOptions
+from rollout.inference.server_process import ServerProcess
+from rollout.tokenizer.chat import train_tokenizer
 
 CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")
 
 
 async def measure_whole(sync: WeightSync, model: Qwen2, version: int) -> dict:
-    """Returns the seconds of giving new weights, done once."""
+    """Return the seconds of giving new weights, done once."""
     began = time.perf_counter()
     await sync.push(model, version)
     return {"whole": time.perf_counter() - began}
 
 
 async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, folder: Path, version: int) -> dict:
-    """Returns the seconds of the whole verb and of its parts, each done once."""
+    """Return the seconds of the whole verb and of its parts, each done once."""
     found = await measure_whole(sync, model, version)
     began = time.perf_counter()
     save_hf(model, folder)
@@ -78,7 +78,7 @@ async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, fo
 
 
 def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str, Any]:
-    """Returns the medians of one shape."""
+    """Return the medians of one shape."""
     network, mesh = SHAPES[shape].network, make_mesh(1, 1, 1, 1)
     served, folder = work / "served", work / "folder"
     save_hf(Qwen2(network, nnx.Rngs(0), mesh=mesh), served)
@@ -106,7 +106,7 @@ def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str,
 
 
 def words(result: dict[str, Any]) -> str:
-    """Returns the result as Markdown."""
+    """Return the result as Markdown."""
     in_parts = PARTS[0] in result["shapes"][0]["seconds"]
     rows: list[Sequence[object]] = [("shape", "MB", "seconds", *(("MB/s", *PARTS) if in_parts else ()))]
     for each in result["shapes"]:
@@ -117,7 +117,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Runs the benchmark from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["quickstart", "smollm2", "qwen2.5-0.5b"])
     parser.add_argument("--rounds", type=int, default=5)

@@ -37,7 +37,7 @@ class Worker:
         self.close()
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """Returns the worker's answer. Raises WorkerFailed with its error, or when it has ended."""
+        """Return the worker's answer. Raises WorkerFailed with its error, or when it has ended."""
         assert self._process.stdin and self._process.stdout
         try:
             print(json.dumps([request, arguments]), file=self._process.stdin, flush=True)
@@ -53,11 +53,11 @@ class Worker:
         return answer["value"]
 
     def alive(self) -> bool:
-        """Returns whether the process is there to be asked."""
+        """Return whether the process is there to be asked."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         assert self._process.stdin and self._process.stdout
         self._process.kill()
         self._process.wait()
@@ -66,7 +66,7 @@ class Worker:
 
 
 def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
-    """Answers requests from stdin until there are no more; whatever else prints to stdout goes to stderr."""
+    """Answer requests from stdin until there are no more; whatever else prints to stdout goes to stderr."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

@@ -7,14 +7,14 @@ imported with it, not with the package.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlagent_jax.policy import load_policy
+    from mlagent_jax.model.policy import load_policy
 
 __all__ = ["load_policy"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_policy":
-        from mlagent_jax.policy import load_policy
+        from mlagent_jax.model.policy import load_policy
 
         return load_policy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

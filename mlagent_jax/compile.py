@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.config import Config, ConfigError
-from mlagent_jax.config_file import load_config
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.train import USER_ERROR, Parser
 
 USAGE = "python -m mlagent_jax.compile [--config FILE] topology=NAME [key.sub=value ...] [--json]"
@@ -28,7 +28,7 @@ DOES_NOT_FIT = 4
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
-    """Returns the configuration, the topology, and whether JSON is wanted.
+    """Return the configuration, the topology, and whether JSON is wanted.
 
     Raises:
         ConfigError: for a command line or a configuration that does not make sense.
@@ -47,7 +47,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
 
 
 def figures(config: Config, topology: str) -> dict[str, Any]:
-    """Returns the figures of every program of a configuration on a slice, as plain values.
+    """Return the figures of every program of a configuration on a slice, as plain values.
 
     Raises:
         ConfigError: if the compiler is not installed, or mesh and slice do not go together.
@@ -73,7 +73,7 @@ def figures(config: Config, topology: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 2 (input to mend), 4 (a program does not fit)."""
+    """Run the command line and returns its exit code: 0, 2 (input to mend), 4 (a program does not fit)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h"} & set(arguments):
         print(DESCRIPTION)

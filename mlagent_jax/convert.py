@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mlagent_jax.model.hf import save_tensors
 from mlagent_jax.model.llama_gguf import LlamaGGUF
-from rollout.gguf_tokenizer import write_gguf_tokenizer
+from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Writes the network and the tokenizer of a GGUF file as a Hugging Face directory that `model.path` can name.
+    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory that `model.path` can name.
 
     Weights are rounded to bfloat16, the type such models are released in: an error far below that of the quantisation
     they have been through. The folder is written aside and takes its name when it is whole.
@@ -36,7 +36,7 @@ def convert(gguf: Path, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
+    """Run the command line and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mlagent_jax.convert",
         description="Make a Hugging Face directory of a GGUF file, for model.path: Llama networks, ChatML tokenizers.",

@@ -12,19 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
-from mlagent_jax import distributed
-from mlagent_jax.config import Config, ConfigError, Mesh, Model
-from mlagent_jax.config_file import to_dict, to_yaml
-from mlagent_jax.diversity import write_diversity
-from mlagent_jax.logs import logging_to
-from mlagent_jax.mirror import Mirror, require_whole
+from mlagent_jax.configuration.loading import to_dict, to_yaml
+from mlagent_jax.configuration.schema import Config, ConfigError, Mesh, Model
 from mlagent_jax.model.config import read_config
-from mlagent_jax.policy_server import PolicyServer, check_server
-from mlagent_jax.progress import Reporter, duration_text
-from mlagent_jax.report import write_report
-from mlagent_jax.run_dir import BY_NAME, RunDir, Stage, fingerprint, write_text
-from mlagent_jax.summary import commit, write_summary
-from mlagent_jax.world import World, open_world
+from mlagent_jax.multihost import distributed
+from mlagent_jax.reporting.diversity import write_diversity
+from mlagent_jax.reporting.report import write_report
+from mlagent_jax.reporting.summary import commit, write_summary
+from mlagent_jax.run.context import World, open_world
+from mlagent_jax.run.mirror import Mirror, require_whole
+from mlagent_jax.run.policy_server import PolicyServer, check_server
+from mlagent_jax.run.run_dir import BY_NAME, RunDir, Stage, fingerprint, write_text
+from mlagent_jax.tracking.logs import logging_to
+from mlagent_jax.tracking.progress import Reporter, duration_text
 from rollout.dataset.viewer import find_collection, write_collection_page
 
 ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
@@ -34,7 +34,7 @@ MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size 
 
 
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
-    """Brings the named stages of the run up to date; summary.json and report.html are rewritten after each.
+    """Bring the named stages of the run up to date; summary.json and report.html are rewritten after each.
 
     Of several processes process 0 does so and calls the others to the stages that train.
 
@@ -58,7 +58,7 @@ def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None
 
 
 def _follow(config: Config, run_dir: RunDir) -> None:
-    """Joins in the stages that process 0 calls to; says what it does in a log file of its own."""
+    """Join in the stages that process 0 calls to; says what it does in a log file of its own."""
     console = Console(stderr=True, quiet=True)
     reporter = Reporter(console)
     run_dir.root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _lead(config: Config, names: Sequence[str], run_dir: RunDir, reporter: Repor
 
 
 def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: RunDir) -> None:
-    """Raises for what would only be found out in the middle of the run otherwise."""
+    """Raise for what would only be found out in the middle of the run otherwise."""
     if len(names) == 1:
         run_dir.require(due[0], config)
     due_names = {stage.name for stage in due}
@@ -113,7 +113,7 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
 
 
 def _check_devices(mesh: Mesh) -> None:
-    """Raises ValueError unless the mesh takes all devices of all processes; they would meet on it hours later."""
+    """Raise ValueError unless the mesh takes all devices of all processes; they would meet on it hours later."""
     from mlagent_jax.model.sharding import make_mesh
 
     make_mesh(**asdict(mesh))
@@ -138,7 +138,7 @@ def _do(
     server: PolicyServer,
     began: float,
 ) -> float:
-    """Does one stage, whose time counts from `began`, and returns when it ended; both of the monotonic clock."""
+    """Do one stage, whose time counts from `began`, and returns when it ended; both of the monotonic clock."""
     start = run_dir.begin(stage, config)
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
     if stage.name in SERVED:
@@ -161,7 +161,7 @@ def _do(
 def _run(
     name: str, config: Config, run_dir: RunDir, reporter: Reporter, world: World | None, server: PolicyServer
 ) -> Mapping[str, Any]:
-    """Returns the figures of one stage, by doing it.
+    """Return the figures of one stage, by doing it.
 
     A stage is imported when it begins: collecting takes no JAX, and starts its processes before there is any.
     """
@@ -173,7 +173,7 @@ def _run(
         distributed.call("sft")
         return loop.run(config, run_dir, reporter)
     if name == "export":
-        from mlagent_jax import export
+        from mlagent_jax.stages import export
 
         return export.run(config, run_dir, reporter)
     assert world is not None, f"{name} acts"

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mlagent_jax import cpu, distributed, preemption, tpu
-from mlagent_jax.config import Config, ConfigError
-from mlagent_jax.config_file import keys, load_config
-from mlagent_jax.peers import PeerFailed
+from mlagent_jax.configuration.loading import keys, load_config
+from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.multihost import distributed, preemption
+from mlagent_jax.multihost.peers import PeerFailed
+from mlagent_jax.platform import cpu, tpu
 from rollout.errors import InfrastructureError
 
 STAGE_NAMES = ("collect", "sft", "ppo", "evaluate", "export")
@@ -47,12 +48,12 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
+        """Raise ConfigError."""
         raise ConfigError(f"{message}; give settings as key.sub=value; --help lists them")
 
 
 def help_text() -> str:
-    """Returns the page of --help: usage, then every key with its default and meaning."""
+    """Return the page of --help: usage, then every key with its default and meaning."""
     width = shutil.get_terminal_size((120, 24)).columns
     lines = [f"usage: {USAGE}", "", DESCRIPTION, "keys, with the quickstart's values:"]
     for key in keys():
@@ -62,7 +63,7 @@ def help_text() -> str:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
-    """Returns the configuration and the names of the stages to run.
+    """Return the configuration and the names of the stages to run.
 
     Raises:
         ConfigError: for a command line or a configuration that does not make sense.
@@ -86,7 +87,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 2 (input to fix), 3 (infrastructure), 75, 130 (interrupted).
+    """Run the command line and returns its exit code: 0, 2 (input to fix), 3 (infrastructure), 75, 130 (interrupted).
 
     One of several processes that fails ends here, and the others with it.
     """
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cpu.prepare()
         tpu.prepare()
         from mlagent_jax.pipeline import run_stages
-        from mlagent_jax.progress import Reporter
+        from mlagent_jax.tracking.progress import Reporter
 
         with signals_as_interrupts():
             distributed.initialize()
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
-    """Returns what to say of an error and the exit code, None for one that nobody expects."""
+    """Return what to say of an error and the exit code, None for one that nobody expects."""
     if isinstance(error, PeerFailed):
         return str(error), error.code
     if isinstance(error, preemption.Preempted):
@@ -146,14 +147,14 @@ def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Returns whether our own code raised `error`, with a remedy in it; a library's ValueError is a bug of ours."""
+    """Return whether our own code raised `error`, with a remedy in it; a library's ValueError is a bug of ours."""
     assert error.__traceback__ is not None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").partition(".")[0] in (*OUR_PACKAGES, "__main__")
 
 
 def _complain(message: str, code: int) -> None:
-    """Prints one line to stderr, keeps the traceback in the log."""
+    """Print one line to stderr, keeps the traceback in the log."""
     logger.debug("exit code %d", code, exc_info=True)
     asked_for = code in (INTERRUPTED, PREEMPTED)
     print(f"\n{message}" if asked_for else f"error: {' '.join(message.split())}", file=sys.stderr)
@@ -161,7 +162,7 @@ def _complain(message: str, code: int) -> None:
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignores later ones.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignores later ones.
 
     SIGTERM is Preempted, and waits for training to come to the end of its step; a second signal does not. What was
     started is ended on the way out, and a second Ctrl-C must not cut that short.

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
+from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.placement import whole
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
-from mlagent_jax.placement import whole
-from mlagent_jax.rows import Row, Rows, stack_rows
-from rollout.canary import Canary
-from rollout.client import PolicyClient
+from rollout.inference.canary import Canary
+from rollout.inference.client import PolicyClient
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token, sampler against trainer
 
@@ -47,7 +47,7 @@ class WeightSync:
     """
 
     def __init__(self, client: PolicyClient | None, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
-        """Takes a folder to write weights to, and the token ids that the check scores.
+        """Take a folder to write weights to, and the token ids that the check scores.
 
         Args:
             client: None on the processes that do not lead.
@@ -65,7 +65,7 @@ class WeightSync:
         self._row = row
 
     async def push(self, model: Qwen2, version: int) -> None:
-        """Makes `model` what the server samples from, as policy version `version`.
+        """Make `model` what the server samples from, as policy version `version`.
 
         Raises:
             ServerError: if the server refused the weights, or its log-probabilities are not those of the new weights.
@@ -73,20 +73,20 @@ class WeightSync:
         await self.give(self.write(model), version)
 
     def write(self, model: Qwen2) -> Written:
-        """Writes the weights beside those that serve."""
+        """Write the weights beside those that serve."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
         return Written(folder, digests, self.logprobs(model))
 
     def logprobs(self, model: Qwen2) -> list[float]:
-        """Returns what a server that has the model gives to each token of the canary but the first."""
+        """Return what a server that has the model gives to each token of the canary but the first."""
         graph, parameters = nnx.split(model)
         rows = padded(self._row, model.mesh)
         return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
 
     async def give(self, written: Written, version: int) -> None:
-        """Makes the weights that were written last what the server samples from; raises as `push` does."""
+        """Make the weights that were written last what the server samples from; raises as `push` does."""
         assert self.client is not None, "process 0 talks to the server"
         canary = Canary(self.canary, written.logprobs, self.tolerance)
         try:
@@ -100,7 +100,7 @@ class WeightSync:
 
 
 def padded(row: Row, mesh: Mesh | None) -> Rows:
-    """Returns a batch of one row, filled up with empty rows and padding until every device of the mesh has a share."""
+    """Return a batch of one row, filled up with empty rows and padding until every device of the mesh has a share."""
     sizes = mesh.shape if mesh is not None else dict.fromkeys(AXES, 1)
     empty = [Row() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
     length = -(-len(row.tokens) // sizes["context"]) * sizes["context"]

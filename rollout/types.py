@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from rollout.folders import is_folder
+from rollout.storage.directory_manifest import is_folder
 from tasks.feedback import Feedback
 from tasks.naming import Names
 from tasks.state import State, Turn
@@ -34,7 +34,7 @@ class Policy(Protocol):
     """Something that continues token prefixes: the policy server's client, or a fake."""
 
     async def sample(self, prompt_ids: Sequence[int], *, num_samples: int, seed: int) -> list[Completion]:
-        """Returns `num_samples` responses to one prompt. Raises ServerError."""
+        """Return `num_samples` responses to one prompt. Raises ServerError."""
         ...
 
 
@@ -107,12 +107,12 @@ class Trajectory:
     end: str
 
     def state(self, num_turns: int | None = None) -> State:
-        """Returns the state after the first `num_turns` steps (all of them by default)."""
+        """Return the state after the first `num_turns` steps (all of them by default)."""
         turns = (Turn(step.response, step.feedback.text) for step in self.steps[:num_turns])
         return State(self.problem, tuple(turns))
 
     def score(self, m_init: float) -> float:
-        """Returns the trajectory's score: its last valid submission, `m_init` if there is none."""
+        """Return the trajectory's score: its last valid submission, `m_init` if there is none."""
         last = self.steps[-1].after.last_submission if self.steps else None
         return m_init if last is None else last
 
@@ -180,7 +180,7 @@ class Executor(Protocol):
     """Something that runs scripts in isolation: the sandbox pool, or a fake."""
 
     async def run(self, job: Job) -> Execution:
-        """Returns what the script did. Raises ExecutorError when nothing is known about it."""
+        """Return what the script did. Raises ExecutorError when nothing is known about it."""
         ...
 
 
@@ -197,11 +197,11 @@ class Coder(Protocol):
     """Something that writes code for Edit Script and text for Understand File."""
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
-        """Returns the edited script, or that it cannot. Raises CoderError."""
+        """Return the edited script, or that it cannot. Raises CoderError."""
         ...
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
-        """Returns a short description of a file. Raises CoderError."""
+        """Return a short description of a file. Raises CoderError."""
         ...
 
 
@@ -219,5 +219,5 @@ class Actor(Protocol):
     """Whoever acts in an episode: the expert, or a policy behind its tokenizer."""
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Returns the next response, or None where the state no longer fits the context."""
+        """Return the next response, or None where the state no longer fits the context."""
         ...

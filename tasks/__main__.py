@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rollout.executor.environment import TASK_PYTHON
-from rollout.parent import die_with_parent
-from rollout.preparation import prepare_all
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.runtime.parent_death import die_with_parent
+from rollout.task_tools.preparation import prepare_all
 from tasks.entry import Entry
 from tasks.grading import grade
 from tasks.registry import CATALOG, PAPER, entries, find, load, names
@@ -27,7 +27,7 @@ ARROWS = {"maximize": "up", "minimize": "down"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 where a task is not valid, or 2 with one line on standard error."""
+    """Return the exit status: 0, 1 where a task is not valid, or 2 with one line on standard error."""
     options = parse(argv)
     try:
         if options.command == "list":
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the command and its options."""
+    """Return the command and its options."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -131,8 +131,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def new(options: argparse.Namespace) -> None:
-    """Makes a task of the user's table, and says where it is and how it is used."""
-    from rollout.preparation.new import Wish, make_task  # reads tables by pandas, which nothing else here needs
+    """Make a task of the user's table, and says where it is and how it is used."""
+    from rollout.task_tools.from_table.new import (  # reads tables by pandas, which nothing else here needs
+        Wish,
+        make_task,
+    )
 
     wish = Wish(**{key: value for key, value in vars(options).items() if key in Wish.__dataclass_fields__})
     folder = make_task(wish, options.python, say)
@@ -141,7 +144,7 @@ def new(options: argparse.Namespace) -> None:
 
 
 def list_tasks(paths: Sequence[Path]) -> None:
-    """Prints one line for each task, those of one folder together."""
+    """Print one line for each task, those of one folder together."""
     titles = {CATALOG: "The catalog", PAPER: "The paper's tasks"}
     groups: dict[Path, list[Entry]] = {}
     for entry in entries(paths).values():
@@ -155,22 +158,22 @@ def list_tasks(paths: Sequence[Path]) -> None:
 
 
 def source(entry: Entry) -> str:
-    """Returns where the data comes from, in a word."""
+    """Return where the data comes from, in a word."""
     if entry.packages:
         return "package"
     return "Kaggle" if entry.kaggle else "download" if entry.downloads else "own files"
 
 
 def show(name: str, paths: Sequence[Path]) -> None:
-    """Prints what a task states, its problem and its initial script."""
+    """Print what a task states, its problem and its initial script."""
     entry = find(name, paths)
     for part in ("task.yaml", "problem.md", "train.py"):
         print(f"--- {part}\n{(entry.folder / part).read_text(encoding='utf-8').strip()}")
 
 
 def validate_all(options: argparse.Namespace) -> int:
-    """Prints what oracles find out about tasks; returns 0, or 1 where they have something against one."""
-    from rollout.validation import as_json, table, validate  # pandas, which the other commands do without
+    """Print what oracles find out about tasks; returns 0, or 1 where they have something against one."""
+    from rollout.task_tools.validation import as_json, table, validate  # pandas, which the other commands do without
 
     if options.all == bool(options.names):
         raise ValueError(f"validate got {len(options.names)} names{' and --all' * options.all}; name tasks, or --all")
@@ -184,8 +187,8 @@ def validate_all(options: argparse.Namespace) -> int:
 
 
 def micro(options: argparse.Namespace) -> None:
-    """Makes a task with fewer rows, of another's prepared data."""
-    from rollout.preparation.micro import make_micro  # pandas, which the other commands do without
+    """Make a task with fewer rows, of another's prepared data."""
+    from rollout.task_tools.micro import make_micro  # pandas, which the other commands do without
 
     parent = find(options.name, options.path)
     if not (options.data / parent.name / "task.json").is_file():
@@ -195,7 +198,7 @@ def micro(options: argparse.Namespace) -> None:
 
 
 def say(line: str) -> None:
-    """Prints a line at once: whoever waits for the next one is to see it."""
+    """Print a line at once: whoever waits for the next one is to see it."""
     print(line, flush=True)
 
 

@@ -61,7 +61,7 @@ class Invalid:
 
 
 def split_fields(response: str) -> dict[str, str] | Invalid:
-    """Returns the text of each labelled field; labels stand at the start of a line, once each, in order."""
+    """Return the text of each labelled field; labels stand at the start of a line, once each, in order."""
     values: dict[str, str] = {}
     rest = response
     for index, label in enumerate(FIELDS):
@@ -76,7 +76,7 @@ def split_fields(response: str) -> dict[str, str] | Invalid:
 
 
 def parse_response(response: str) -> Action | Invalid:
-    """Returns the action of a response, or why there is none."""
+    """Return the action of a response, or why there is none."""
     values = split_fields(response)
     if isinstance(values, Invalid):
         return values
@@ -91,7 +91,7 @@ def parse_response(response: str) -> Action | Invalid:
 
 
 def check_arguments(name: str, arguments: object) -> Action | Invalid:
-    """Returns the action `name` with `arguments`, or why they do not fit it."""
+    """Return the action `name` with `arguments`, or why they do not fit it."""
     expected = ARGUMENTS[name]
     if not isinstance(arguments, dict):
         return Invalid(InvalidKind.BAD_JSON, "Action Input is not a JSON object")
@@ -108,7 +108,7 @@ def check_arguments(name: str, arguments: object) -> Action | Invalid:
 
 
 def format_response(thoughts: Mapping[str, str], action: Action) -> str:
-    """Returns the six-field response of `action` after the four fields of `thoughts`; `parse_response` inverts it."""
+    """Return the six-field response of `action` after the four fields of `thoughts`; `parse_response` inverts it."""
     arguments = {key: int(value) if key in LINE_NUMBERS else value for key, value in action.arguments.items()}
     lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4]]
     lines += [f"{ACTION}: {action.name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]

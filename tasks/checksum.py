@@ -5,6 +5,6 @@ from pathlib import Path
 
 
 def sha256_of(path: Path | str) -> str:
-    """Returns the SHA-256 of a file, in hex; the file may be larger than the memory. Raises OSError."""
+    """Return the SHA-256 of a file, in hex; the file may be larger than the memory. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

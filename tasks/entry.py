@@ -115,12 +115,12 @@ class Entry:
     paper: PaperScores | None = None
 
     def fingerprint(self) -> str:
-        """Returns a hash of what the task's folder says that decides the data and its initial score."""
+        """Return a hash of what the task's folder says that decides the data and its initial score."""
         stated = (self.metric, self.submission, self.answers, self.packages, self.kaggle, self.downloads)
         return _hash(repr(stated), *SHARED, *(self.folder / name for name in ("prepare.py", "train.py", "grade.py")))
 
     def identity(self) -> str:
-        """Returns a hash of what the task's folder says that decides what an agent experiences and is rewarded for."""
+        """Return a hash of what the task's folder says that decides what an agent experiences and is rewarded for."""
         stated = (self.kind, self.direction, self.m_best, self.limits, self.deterministic, self.noise)
         own = sorted(path for path in (self.folder / "raw").rglob("*") if path.is_file())
         return _hash(repr((*stated, self.fingerprint())), self.folder / "problem.md", *own)
@@ -136,7 +136,7 @@ def _hash(stated: str, *files: Path) -> str:
 
 @cache
 def _sha256(file: Path, modified: int, size: int) -> str:
-    """Returns the SHA-256 of a file as it was at a time."""
+    """Return the SHA-256 of a file as it was at a time."""
     return sha256_of(file)
 
 
@@ -150,7 +150,7 @@ class Prepared:
         noise: standard deviation of the hidden score over random seeds, measured or stated.
         script_seconds: wall clock of the initial script.
         sources: what the data came from: each package's version, each raw file's size and SHA-256.
-        checksum: `rollout.preparation.checksum` of the data.
+        checksum: `rollout.task_tools.preparation.checksum` of the data.
         fingerprint: `Entry.fingerprint` of the folder that this was made by.
     """
 
@@ -164,7 +164,7 @@ class Prepared:
 
 
 def read_entry(file: Path) -> Entry:
-    """Returns what a `task.yaml` states. Raises ValueError, with the file and what is wrong in it."""
+    """Return what a `task.yaml` states. Raises ValueError, with the file and what is wrong in it."""
     try:
         stated = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(stated, dict):
@@ -192,7 +192,7 @@ def read_entry(file: Path) -> Entry:
 
 
 def read_prepared(folder: Path) -> Prepared | None:
-    """Returns what is known of the prepared task in `folder`, None if nothing is there or it cannot be read."""
+    """Return what is known of the prepared task in `folder`, None if nothing is there or it cannot be read."""
     try:
         return TypeAdapter(Prepared).validate_python(json.loads((folder / "task.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):

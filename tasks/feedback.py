@@ -37,33 +37,33 @@ class Feedback:
 
 
 def validation_score(output: str) -> float | None:
-    """Returns the last score a script printed as `validation <metric>: <number>`, or None."""
+    """Return the last score a script printed as `validation <metric>: <number>`, or None."""
     found = SCORE_LINE.findall(output)
     return float(found[-1]) if found else None
 
 
 def score_text(score: float) -> str:
-    """Returns a score as it stands in every text the agent reads, with four decimals."""
+    """Return a score as it stands in every text the agent reads, with four decimals."""
     return f"{score:.4f}"
 
 
 def status_line(best_script: str, best_score: float) -> str:
-    """Returns the line that closes a feedback: the best script so far by its own validation score."""
+    """Return the line that closes a feedback: the best script so far by its own validation score."""
     return f"Best so far: {best_script} {score_text(best_score)}"
 
 
 def invalid_text(reason: str) -> str:
-    """Returns the feedback to a response that is not an action."""
+    """Return the feedback to a response that is not an action."""
     return f"Invalid response: {reason}."
 
 
 def error_text(reason: str) -> str:
-    """Returns the feedback to an action that failed."""
+    """Return the feedback to an action that failed."""
     return f"Error: {reason}"
 
 
 def shorten(text: str, limit: int) -> str:
-    """Returns `text` with its middle cut out, saying how much, where it is longer than `limit` characters."""
+    """Return `text` with its middle cut out, saying how much, where it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     head = limit // 3

@@ -53,7 +53,7 @@ class Answers:
 
 
 def grade(task: Task, submission: bytes) -> float:
-    """Returns the hidden score of a submission to `task`, by its own grader where it has one.
+    """Return the hidden score of a submission to `task`, by its own grader where it has one.
 
     Raises:
         InvalidSubmission: with one reason, if it has no score.
@@ -75,12 +75,12 @@ def grade(task: Task, submission: bytes) -> float:
 
 @lru_cache(maxsize=64)
 def _own_grader(path: Path, modified: int) -> Callable[[bytes, Path], float]:
-    """Returns the function `grade` of a task's own grader; `modified` is its time stamp, as of answers."""
+    """Return the function `grade` of a task's own grader; `modified` is its time stamp, as of answers."""
     return runpy.run_path(str(path))["grade"]
 
 
 def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_AND_TARGET) -> float:
-    """Returns the score of `submission` against the file `answers`.
+    """Return the score of `submission` against the file `answers`.
 
     The answers have the column of ids and those of a submission, other columns being ignored. A distribution's are 1
     for the true class and 0 for the others; in place of them may stand one column of any name, with the true labels.
@@ -113,7 +113,7 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
 
 
 def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[str]) -> np.ndarray:
-    """Returns what the metric takes: `[B]` labels, `[B, 5]` rankings, or `[B, C]` numbers or probabilities."""
+    """Return what the metric takes: `[B]` labels, `[B, 5]` rankings, or `[B, C]` numbers or probabilities."""
     if kind == "label":
         return to_labels(cells[0], classes)
     if kind == "ranking":
@@ -122,7 +122,7 @@ def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[s
 
 
 def _distributions(numbers: np.ndarray) -> np.ndarray:
-    """Returns the rows scaled to sum to exactly 1, and of a single column p the distributions (1 - p, p)."""
+    """Return the rows scaled to sum to exactly 1, and of a single column p the distributions (1 - p, p)."""
     if numbers.shape[1] == 1:
         if (numbers < 0).any() or (numbers > 1).any():
             raise InvalidSubmission("a probability is not between 0 and 1")
@@ -135,7 +135,7 @@ def _distributions(numbers: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _answers(path: Path, modified: int, kind: str, form: Submission) -> Answers:
-    """Returns the answers in `path`; `modified` is its time stamp, so that a file written anew is read anew."""
+    """Return the answers in `path`; `modified` is its time stamp, so that a file written anew is read anew."""
     try:
         return _read_answers(path.read_bytes(), kind, form)
     except ValueError as error:
@@ -165,7 +165,7 @@ def _read_answers(data: bytes, kind: str, form: Submission) -> Answers:
 
 
 def _true_classes(cells: Sequence[pa.ChunkedArray], columns: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the classes of a distribution, and the index of the true one in each row, `[B]`.
+    """Return the classes of a distribution, and the index of the true one in each row, `[B]`.
 
     Args:
         cells: a column of labels, or one for each class with 1 for the true one.

@@ -17,12 +17,12 @@ class Undefined(ValueError):
 
 
 def accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the share of equal labels; both are `[B]`."""
+    """Return the share of equal labels; both are `[B]`."""
     return float(np.mean(truth == prediction))
 
 
 def f1(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the F1 score, 2 TP / (2 TP + FP + FN): of class 1 where the true labels are 0 and 1, else the macro mean.
+    """Return the F1 score, 2 TP / (2 TP + FP + FN): of class 1 where the true labels are 0 and 1, else the macro mean.
 
     Where class 1 is neither there nor predicted it is 0. The macro mean is over all labels that occur in either.
 
@@ -40,7 +40,7 @@ def f1(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def qwk(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns Cohen's kappa with quadratic weights: 1 for agreement, 0 for what chance would give.
+    """Return Cohen's kappa with quadratic weights: 1 for agreement, 0 for what chance would give.
 
     1 - E (t - p)^2 / E' (t - p)^2, where E is over the rows and E' over all pairs of a truth with a prediction, which
     is var t + var p + (mean t - mean p)^2: the usual sum over a table of (i - j)^2 without the table. The distance of
@@ -60,7 +60,7 @@ def qwk(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def auc(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the area under the ROC curve: the chance that a 1 is ranked above a 0, ties counting half.
+    """Return the area under the ROC curve: the chance that a 1 is ranked above a 0, ties counting half.
 
     The Mann-Whitney form, (sum of the ranks of the ones - n1 (n1 + 1) / 2) / (n1 n0), with mean ranks for ties.
 
@@ -82,7 +82,7 @@ def auc(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def log_loss(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the mean of -ln p(true class), p kept one step of a float64 (2.2e-16) away from 0 and 1.
+    """Return the mean of -ln p(true class), p kept one step of a float64 (2.2e-16) away from 0 and 1.
 
     Kaggle's descriptions keep p 1e-15 away; a certain error costs 36.0 here and 34.5 there.
 
@@ -96,7 +96,7 @@ def log_loss(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def map_at_5(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the mean average precision at 5 with one true label a row: the mean of 1 / rank of the true label.
+    """Return the mean average precision at 5 with one true label a row: the mean of 1 / rank of the true label.
 
     Rows where it is not among the five count 0; a label named again stays a miss (Kaggle's MAP@5; scikit-learn has
     none).
@@ -110,12 +110,12 @@ def map_at_5(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def mae(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the mean absolute error of `[B]` or `[B, C]` numbers, in the target's unit."""
+    """Return the mean absolute error of `[B]` or `[B, C]` numbers, in the target's unit."""
     return float(np.mean(np.abs(truth - prediction)))
 
 
 def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the root of the mean squared error of `[B]` or `[B, C]` numbers, in the target's unit.
+    """Return the root of the mean squared error of `[B]` or `[B, C]` numbers, in the target's unit.
 
     Of several columns it is the mean of their roots, which is also known as MCRMSE.
     """
@@ -123,7 +123,7 @@ def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def rmsle(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the `rmse` of ln (1 + x) of `[B]` or `[B, C]` numbers above -1."""
+    """Return the `rmse` of ln (1 + x) of `[B]` or `[B, C]` numbers above -1."""
     if (truth <= -1).any():
         raise ValueError("rmsle is undefined: an answer is -1 or less")
     if (prediction <= -1).any():
@@ -132,7 +132,7 @@ def rmsle(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Returns the correlation cov(t, p) / sqrt(var t var p) of `[B]` or `[B, C]` numbers, averaged over columns.
+    """Return the correlation cov(t, p) / sqrt(var t var p) of `[B]` or `[B, C]` numbers, averaged over columns.
 
     Equal predictions have none: scipy returns NaN for them.
     """
@@ -148,7 +148,7 @@ def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def _columns(numbers: np.ndarray) -> np.ndarray:
-    """Returns `[B]` or `[B, C]` as `[B, C]`."""
+    """Return `[B]` or `[B, C]` as `[B, C]`."""
     return numbers.reshape(len(numbers), -1)
 
 

@@ -22,7 +22,7 @@ NAMED_SHARE = 0.9  # of a table's rows, before a column of it is taken for names
 def shrink(
     raw: Path, public: Path, private: Path, *, rows: int, submission: Submission, answers: str, classes: bool
 ) -> None:
-    """Writes `rows` training rows, and at most five times as many test rows, of the task in `raw`.
+    """Write `rows` training rows, and at most five times as many test rows, of the task in `raw`.
 
     Rows are drawn by a fixed seed, with the shares of the classes as they were and every class kept, and stand in the
     order in which they stood. Of a folder the files remain that the drawn rows name, and those that no row names. What
@@ -63,7 +63,7 @@ def shrink(
 
 
 def draw(values: pd.Series, size: int, classes: bool, rng: np.random.Generator) -> np.ndarray:
-    """Returns the positions of `size` of the `values`, ascending.
+    """Return the positions of `size` of the `values`, ascending.
 
     Of classes, and of a target of few values, each gets its share and at least one; the shares are rounded so that the
     largest remainders gain. Raises ValueError if there are too few values, or more classes than `size`.
@@ -88,7 +88,7 @@ def draw(values: pd.Series, size: int, classes: bool, rng: np.random.Generator) 
 
 
 def copy_named(source: Path, target: Path, tables: Tables, kept: dict[str, pd.DataFrame]) -> None:
-    """Copies of a folder the files that rows of the `kept` tables name, and those that no row ever named.
+    """Copy of a folder the files that rows of the `kept` tables name, and those that no row ever named.
 
     Raises ValueError if no column of any table names the files.
     """
@@ -112,19 +112,19 @@ def copy_named(source: Path, target: Path, tables: Tables, kept: dict[str, pd.Da
 
 
 def names_of(file: Path) -> set[str]:
-    """Returns what a table may call a file: its name or its path, with or without the suffix."""
+    """Return what a table may call a file: its name or its path, with or without the suffix."""
     return {file.name, file.stem, str(file), str(file.with_suffix(""))}
 
 
 def naming_column(table: pd.DataFrame, names: Collection[str]) -> str | None:
-    """Returns the column whose cells name files, None where there is none."""
+    """Return the column whose cells name files, None where there is none."""
     shares = {str(column): float(table[column].isin(names).mean()) for column in table}
     best = max(shares, key=shares.__getitem__)
     return best if shares[best] >= NAMED_SHARE else None
 
 
 def _write_private(source: Path, target: Path, tables: Tables, ids: set[str]) -> None:
-    """Writes the private files, of every table about the test rows those drawn."""
+    """Write the private files, of every table about the test rows those drawn."""
     for path in sorted(source.iterdir()):
         table = read_table(path) if path.suffix == ".csv" else pd.DataFrame()
         if tables.id in table and ids <= set(table[tables.id]):

@@ -51,12 +51,12 @@ class Names:
 
 
 def is_heldout(pair: str) -> bool:
-    """Returns whether `pair`, such as `heron_topaz`, is kept for held-out episodes."""
+    """Return whether `pair`, such as `heron_topaz`, is kept for held-out episodes."""
     return sum(NUMBERS[word] for word in pair.split("_")) % HELDOUT_EVERY == 0
 
 
 def draw_pairs(rng: random.Random, count: int, heldout: bool = False, taken: Iterable[str] = ()) -> list[str]:
-    """Returns `count` pairs of words for the names of one episode; no word is twice in them, nor in a name `taken`."""
+    """Return `count` pairs of words for the names of one episode; no word is twice in them, nor in a name `taken`."""
     pairs: list[str] = []
     used = set(re.findall(r"[a-z]+", " ".join(taken)))
     while len(pairs) < count:
@@ -69,27 +69,27 @@ def draw_pairs(rng: random.Random, count: int, heldout: bool = False, taken: Ite
 
 
 def draw_names(rng: random.Random, heldout: bool = False) -> Names:
-    """Returns names for one episode; held-out episodes use pairs that no training episode has."""
+    """Return names for one episode; held-out episodes use pairs that no training episode has."""
     project, data, script = draw_pairs(rng, 3, heldout)
     train_file, test_file = data_names(data)
     return Names(project=project, train_file=train_file, test_file=test_file, script=script_name(script))
 
 
 def script_name(pair: str) -> str:
-    """Returns the name of the script that goes by `pair`."""
+    """Return the name of the script that goes by `pair`."""
     return f"run_{pair}.py"
 
 
 def data_names(pair: str) -> tuple[str, str]:
-    """Returns the names of the training and test data that go by `pair`."""
+    """Return the names of the training and test data that go by `pair`."""
     return f"data_{pair}_train.csv", f"data_{pair}_test.csv"
 
 
 def draw_script_name(rng: random.Random, taken: Iterable[str], heldout: bool = False) -> str:
-    """Returns the name of a script that shares no drawn word with the names in `taken`."""
+    """Return the name of a script that shares no drawn word with the names in `taken`."""
     return script_name(*draw_pairs(rng, 1, heldout, taken))
 
 
 def vocabulary_text() -> str:
-    """Returns every word as names have it, for a tokenizer trained from scratch to know it as a pretrained one does."""
+    """Return every word as names have it, for a tokenizer trained from scratch to know it as a pretrained one does."""
     return "\n".join(f"run_{word}.py data_{word}_train.csv data_{word}_test.csv" for word in WORDS)

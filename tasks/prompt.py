@@ -31,7 +31,7 @@ class Message(TypedDict):
 
 
 def problem_text(instance: Instance, ideas: Sequence[str] = ()) -> str:
-    """Returns the task's specification s_0; `ideas`, if any, are to be tried in the first step."""
+    """Return the task's specification s_0; `ideas`, if any, are to be tried in the first step."""
     task, names = instance.task, instance.names
     lines = [f"Research problem {names.project}: {instance.problem()}"]
     if ideas:
@@ -43,7 +43,7 @@ def problem_text(instance: Instance, ideas: Sequence[str] = ()) -> str:
 
 
 def messages(state: State) -> list[Message]:
-    """Returns the chat whose next message is the agent's; append-only from one turn to the next."""
+    """Return the chat whose next message is the agent's; append-only from one turn to the next."""
     chat: list[Message] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": state.problem}]
     for turn in state.turns:
         chat.append({"role": "assistant", "content": turn.response})

@@ -17,7 +17,7 @@ NAMED = 5  # how many names a reason spells out
 
 @contextmanager
 def open_raw(raw: Path, beside: Path) -> Iterator["Raw"]:
-    """Yields the files in `raw`, which stay as they are: what is packed is unpacked `beside` another folder for now."""
+    """Yield the files in `raw`, which stay as they are: what is packed is unpacked `beside` another folder for now."""
     with tempfile.TemporaryDirectory(dir=beside.parent) as aside:
         yield Raw(raw, Path(aside))
 
@@ -35,7 +35,7 @@ class Raw:
     aside: Path
 
     def path(self, name: str) -> Path:
-        """Returns where the file or folder `name` is; of the archives, and those in them, no more is unpacked.
+        """Return where the file or folder `name` is; of the archives, and those in them, no more is unpacked.
 
         It stands there as it is, as `name/name`, or in an archive: first in those called after it, such as
         `train.csv.zip` or `train.zip` for `train.csv`, then in any other, that of the whole competition.
@@ -51,7 +51,7 @@ class Raw:
         return found
 
     def folder(self, name: str, files: Iterable[str]) -> Path:
-        """Returns where the folder `name` is. Raises ValueError unless all of `files` are in it."""
+        """Return where the folder `name` is. Raises ValueError unless all of `files` are in it."""
         found, wanted = self.path(name), list(files)
         missing = [file for file in wanted if not (found / file).is_file()]
         if missing:
@@ -62,7 +62,7 @@ class Raw:
         return found
 
     def table(self, name: str, columns: Sequence[str], dtype: type = str) -> "pd.DataFrame":
-        """Returns the CSV file `name`, by default with its cells as the text that they are, empty ones included.
+        """Return the CSV file `name`, by default with its cells as the text that they are, empty ones included.
 
         Args:
             name: of the file.
@@ -111,7 +111,7 @@ class Raw:
 
 
 def unpack(archive: Path, into: Path, name: str | None = None) -> None:
-    """Unpacks a zip or 7z archive into a folder: everything, or what is called `name` or lies in a folder called so.
+    """Unpack a zip or 7z archive into a folder: everything, or what is called `name` or lies in a folder called so.
 
     Raises ValueError if it cannot be read.
     """
@@ -139,7 +139,7 @@ def _opened(archive: Path):
 
 
 def write_zip(target: Path, files: Mapping[str, Path]) -> None:
-    """Writes a zip archive of `files` by their names in it; the same files make the same archive, to the byte."""
+    """Write a zip archive of `files` by their names in it; the same files make the same archive, to the byte."""
     with zipfile.ZipFile(target, "w") as archive:
         for name, path in files.items():
             archive.writestr(zipfile.ZipInfo(name), path.read_bytes())  # a ZipInfo of its own has no time of today

@@ -16,7 +16,7 @@ PREPARE = "python -m tasks prepare"
 
 
 def entries(paths: Sequence[Path | str] = ()) -> dict[str, Entry]:
-    """Returns every task by name: the catalog's, the paper's, and those in `paths`.
+    """Return every task by name: the catalog's, the paper's, and those in `paths`.
 
     Args:
         paths: folders of tasks, or tasks.
@@ -37,13 +37,13 @@ def entries(paths: Sequence[Path | str] = ()) -> dict[str, Entry]:
 
 
 def names(split: Literal["train", "heldout"] | None = None) -> tuple[str, ...]:
-    """Returns the names of the catalog's tasks of a split, or of all."""
+    """Return the names of the catalog's tasks of a split, or of all."""
     found = [entry for entry in entries().values() if entry.folder.parent == CATALOG]
     return tuple(entry.name for entry in found if split in (None, entry.split))
 
 
 def find(name: str, paths: Sequence[Path | str] = ()) -> Entry:
-    """Returns the entry `name`. Raises ValueError, naming the nearest, if there is none."""
+    """Return the entry `name`. Raises ValueError, naming the nearest, if there is none."""
     known = entries(paths)
     if name not in known:
         raise ValueError(f"unknown task {name!r}{nearest(name, known)}; there are {', '.join(known)}")
@@ -51,7 +51,7 @@ def find(name: str, paths: Sequence[Path | str] = ()) -> Entry:
 
 
 def load(name: str, data_dir: Path, paths: Sequence[Path | str] = ()) -> Task:
-    """Returns the task `name` with its data in `data_dir/name`.
+    """Return the task `name` with its data in `data_dir/name`.
 
     Raises:
         ValueError: if there is no such task, or its data is not there, damaged, or of another state of its folder.
@@ -60,7 +60,7 @@ def load(name: str, data_dir: Path, paths: Sequence[Path | str] = ()) -> Task:
 
 
 def load_entry(entry: Entry, data_dir: Path) -> Task:
-    """Returns the task of an entry with its data in a folder of its name in `data_dir`. Raises as `load`."""
+    """Return the task of an entry with its data in a folder of its name in `data_dir`. Raises as `load`."""
     folder = data_dir / entry.name
     remedy = f"run {PREPARE} {entry.name} --out {data_dir}"
     wanted = [folder / "task.json", folder / "public", folder / "private"]
@@ -76,7 +76,7 @@ def load_entry(entry: Entry, data_dir: Path) -> Task:
 
 
 def task_of(entry: Entry, folder: Path, prepared: Prepared | None = None) -> Task:
-    """Returns the task of an entry with its data in `folder`; its scores are NaN where it is not measured yet."""
+    """Return the task of an entry with its data in `folder`; its scores are NaN where it is not measured yet."""
     grader = entry.folder / "grade.py"
     return Task(
         name=entry.name,
@@ -103,5 +103,5 @@ def task_of(entry: Entry, folder: Path, prepared: Prepared | None = None) -> Tas
 
 @cache
 def _read(file: Path, modified: int) -> Entry:
-    """Returns the entry of a file; `modified` is its time stamp, so that a file written anew is read anew."""
+    """Return the entry of a file; `modified` is its time stamp, so that a file written anew is read anew."""
     return read_entry(file)

@@ -39,7 +39,7 @@ PAPER = Rules()
 
 
 def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, repeated: bool = False) -> float:
-    """Returns the reward of one action whose state had score `before` (m_t).
+    """Return the reward of one action whose state had score `before` (m_t).
 
     Args:
         repeated: whether it is an edit whose instruction the state's turns hold already.
@@ -65,7 +65,7 @@ def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, 
 
 
 def performance_reward(task: Task, before: float, after: float, rules: Rules = PAPER) -> float:
-    """Returns the reward of an edit that took the score from `before` (m_t) to `after` (m_{t+1}).
+    """Return the reward of an edit that took the score from `before` (m_t) to `after` (m_{t+1}).
 
     v2: (m_{t+1} - m_t) / (m_best - m_init), unbounded.
     v1: sigmoid(alpha (m_{t+1} - m_t)) with alpha = 100 / (m_best - m_init).

@@ -37,7 +37,7 @@ class Tables:
 
 
 def read_tables(public: Path, private: Path, submission: Submission, answers: str) -> Tables:
-    """Returns the tables of the task whose data are in two folders.
+    """Return the tables of the task whose data are in two folders.
 
     Raises ValueError if `answers` is no table with the column of ids and something to predict.
     """
@@ -63,17 +63,17 @@ def read_tables(public: Path, private: Path, submission: Submission, answers: st
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Returns a CSV file with every cell as text, the empty ones too."""
+    """Return a CSV file with every cell as text, the empty ones too."""
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
 def labels(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
-    """Returns what stands in some columns of each row, as one text."""
+    """Return what stands in some columns of each row, as one text."""
     return table[list(columns)].agg("\t".join, axis=1) if len(columns) > 1 else table[columns[0]]
 
 
 def _truth(answers: pd.DataFrame, submission: Submission) -> tuple[str, ...]:
-    """Returns the columns of the answers that a submission predicts, empty if they are not there."""
+    """Return the columns of the answers that a submission predicts, empty if they are not there."""
     columns = submission.columns or ("target",)
     if set(columns) <= set(answers):
         return columns

@@ -18,7 +18,7 @@ def write_split(
     seed: int = 0,
     floats: str | None = FLOATS,
 ) -> None:
-    """Writes `train.csv` and `test.csv` to `public` and `answers.csv` to `private`, rows drawn by `seed`.
+    """Write `train.csv` and `test.csv` to `public` and `answers.csv` to `private`, rows drawn by `seed`.
 
     The rows are shuffled before they are numbered, so neither order nor `id` says anything about the answer.
 
@@ -44,5 +44,5 @@ def write_split(
 
 
 def shuffled(num_rows: int, seed: int) -> np.ndarray:
-    """Returns the rows of a table in the order in which a seed puts them, the training rows first."""
+    """Return the rows of a table in the order in which a seed puts them, the training rows first."""
     return np.random.default_rng(seed).permutation(num_rows)

@@ -24,5 +24,5 @@ class State:
     turns: tuple[Turn, ...] = ()
 
     def then(self, response: str, feedback: str) -> "State":
-        """Returns the state after one more turn; this state is an exact prefix of it."""
+        """Return the state after one more turn; this state is an exact prefix of it."""
         return State(self.problem, (*self.turns, Turn(response, feedback)))

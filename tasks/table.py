@@ -25,7 +25,7 @@ class InvalidSubmission(ValueError):
 
 
 def read_header(data: bytes) -> list[str]:
-    """Returns the names of the columns, or raises InvalidSubmission."""
+    """Return the names of the columns, or raises InvalidSubmission."""
     line = HEADER.match(data)
     assert line is not None, "it matches anything"
     try:
@@ -37,7 +37,7 @@ def read_header(data: bytes) -> list[str]:
 
 
 def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> list[pa.ChunkedArray]:
-    """Returns the columns `names` of those in `header` as text without white space around it, `[B]` each.
+    """Return the columns `names` of those in `header` as text without white space around it, `[B]` each.
 
     Blank lines are no rows. Raises InvalidSubmission.
     """
@@ -56,14 +56,14 @@ def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> li
 
 
 def _fault(message: str) -> str:
-    """Returns Arrow's reason in our words."""
+    """Return Arrow's reason in our words."""
     if row := WRONG_ROW.search(message):
         return f"row {int(row[1]) - 1} has {row[3]} columns, not {row[2]}"
     return "it is not UTF-8 text" if "UTF8" in message else f"it is not CSV ({message[:100]})"
 
 
 def match_ids(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
-    """Returns the row of `ids` in which each of the `known` ids stands, `[B]`.
+    """Return the row of `ids` in which each of the `known` ids stands, `[B]`.
 
     Ids compare as text: 1 is not 1.0. Raises InvalidSubmission unless each of them is there exactly once.
     """
@@ -82,7 +82,7 @@ def match_ids(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
 
 
 def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
-    """Returns finite numbers, `[B, C]`, or raises InvalidSubmission."""
+    """Return finite numbers, `[B, C]`, or raises InvalidSubmission."""
     try:
         numbers = np.column_stack([cells.cast(pa.float64()).to_numpy() for cells in columns])
     except pa.ArrowInvalid:
@@ -93,7 +93,7 @@ def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
 
 
 def to_labels(cells: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
-    """Returns labels that compare, `[B]`, or raises InvalidSubmission.
+    """Return labels that compare, `[B]`, or raises InvalidSubmission.
 
     They are numbers where all `classes` are, so that 3.0 is 3, else text; True and False may be written in any case,
     and as 1 and 0.
@@ -113,7 +113,7 @@ def to_labels(cells: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
 
 
 def to_rankings(cells: pa.ChunkedArray) -> np.ndarray:
-    """Returns the labels of each row, `[B, 5]`, filled up with empty text, or raises InvalidSubmission."""
+    """Return the labels of each row, `[B, 5]`, filled up with empty text, or raises InvalidSubmission."""
     rows = [cell.split() for cell in cells.to_pylist()]
     if not all(rows):
         raise InvalidSubmission("a prediction is missing")
@@ -124,6 +124,6 @@ def to_rankings(cells: pa.ChunkedArray) -> np.ndarray:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns the names as a reason spells them out: the first few, and how many there are."""
+    """Return the names as a reason spells them out: the first few, and how many there are."""
     rest = [f"... ({len(names)} columns)"] if len(names) > NAMED else []
     return ", ".join([*(name[:30] for name in names[:NAMED]), *rest]) or "none"

@@ -95,7 +95,7 @@ class Task:
     noise: float = 0.0
 
     def gain(self, metric: float) -> float:
-        """Returns the share of the way from `m_init` to `m_best` that `metric` has gone.
+        """Return the share of the way from `m_init` to `m_best` that `metric` has gone.
 
         (m - m_init) / (m_best - m_init): 0 for the initial script, 1 at `m_best`, unbounded on both sides. The
         denominator carries the sign, so the same formula serves metrics to maximize and to minimize.
@@ -103,7 +103,7 @@ class Task:
         return (metric - self.m_init) / (self.m_best - self.m_init)
 
     def relative_gain(self, metric: float) -> float:
-        """Returns the paper's relative gain, beta (m - m_init) / |m_init|, with beta = -1 for metrics to minimize.
+        """Return the paper's relative gain, beta (m - m_init) / |m_init|, with beta = -1 for metrics to minimize.
 
         Where m_init is 0 there is none, and it is `gain`.
         """
@@ -113,7 +113,7 @@ class Task:
         return beta * (metric - self.m_init) / abs(self.m_init)
 
     def is_better(self, a: float, b: float) -> bool:
-        """Returns whether score `a` beats score `b` in the task's direction."""
+        """Return whether score `a` beats score `b` in the task's direction."""
         return a > b if self.direction == "maximize" else a < b
 
 
@@ -125,14 +125,14 @@ class Instance:
     names: Names
 
     def problem(self) -> str:
-        """Returns the problem text with this episode's names in it."""
+        """Return the problem text with this episode's names in it."""
         text = self.task.problem.strip()
         for name in ("train_file", "test_file", "script"):
             text = text.replace(f"{{{name}}}", getattr(self.names, name))
         return text
 
     def script_source(self) -> str:
-        """Returns the initial script, reading this instance's data files."""
+        """Return the initial script, reading this instance's data files."""
         source = self.task.script
         for name, drawn in self._drawn().items():
             for quote in ('"', "'"):
@@ -148,7 +148,7 @@ class Instance:
 
     @property
     def read_only(self) -> frozenset[str]:
-        """Names the agent may read but not overwrite."""
+        """Name the agent may read but not overwrite."""
         return frozenset(self.data)
 
     def _drawn(self) -> dict[str, str]:

@@ -20,11 +20,11 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from rollout.chat import ChatTokenizer, train_tokenizer
-from rollout.client import PolicyClient
-from rollout.experience import Experience
-from rollout.server import ServerOptions
-from rollout.server_process import ServerProcess
+from rollout.inference.client import PolicyClient
+from rollout.inference.server import ServerOptions
+from rollout.inference.server_process import ServerProcess
+from rollout.sampling.experience import Experience
+from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.feedback import Outcome
 from tasks.prompt import SYSTEM
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from flax import nnx
 
-from mlagent_jax.config import Config
-from mlagent_jax.config_file import keys, load_config, to_dict
+from mlagent_jax.configuration.loading import keys, load_config, to_dict
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.optim import make_optimizer
+from mlagent_jax.training.optimizer import make_optimizer
 from tasks.registry import PAPER, entries
 
 ROOT = Path(__file__).parents[1]

@@ -33,7 +33,7 @@ class Cost:
 
 
 def costs(module: Module) -> list[Cost]:
-    """Returns the cost of every instruction that runs, those of fusions as one.
+    """Return the cost of every instruction that runs, those of fusions as one.
 
     Raises:
         ValueError: if a loop's number of trips cannot be read.

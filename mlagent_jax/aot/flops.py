@@ -16,7 +16,7 @@ CAUSAL_SHARE = 0.5
 
 
 def flops(module: Module, computation: Computation, instruction: Instruction) -> float:
-    """Returns the FLOPs of one run of an instruction, of a fusion those of all it holds; elementwise work is 0.
+    """Return the FLOPs of one run of an instruction, of a fusion those of all it holds; elementwise work is 0.
 
     Raises:
         ValueError: for a kernel whose FLOPs are not known.
@@ -37,7 +37,7 @@ def flops(module: Module, computation: Computation, instruction: Instruction) ->
 
 
 def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
-    """Returns the FLOPs of a convolution, the form in which the TPU compiler writes every matrix product.
+    """Return the FLOPs of a convolution, the form in which the TPU compiler writes every matrix product.
 
     It turns batch dims into spatial dims whose dilation or padding lets each output meet one place of the window, so
     only places that meet an element of the input count, as in XLA's HloCostAnalysis.
@@ -67,7 +67,7 @@ def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: t
 
 
 def _meetings(size: int, window: int, outputs: int, stride: int, low: int, base: int, step: int) -> int:
-    """Returns how many pairs (output, place of the window) meet an element of the input along one dim."""
+    """Return how many pairs (output, place of the window) meet an element of the input along one dim."""
     at = np.arange(outputs)[:, None] * stride + np.arange(window)[None] * step - low
     return int(np.sum((at >= 0) & (at < (size - 1) * base + 1) & (at % base == 0)))
 

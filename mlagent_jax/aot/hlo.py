@@ -43,12 +43,12 @@ class Instruction:
     attributes: str
 
     def attribute(self, pattern: str) -> str | None:
-        """Returns the first group of a pattern that occurs in the attributes."""
+        """Return the first group of a pattern that occurs in the attributes."""
         found = re.search(pattern, self.attributes)
         return None if found is None else found[1]
 
     def called(self, key: str) -> str | None:
-        """Returns the name of the computation under `key`: `calls`, `body`, `condition` or `to_apply`."""
+        """Return the name of the computation under `key`: `calls`, `body`, `condition` or `to_apply`."""
         return self.attribute(rf"\b{key}=%?([\w.\-]+)")
 
     @property
@@ -66,15 +66,15 @@ class Computation:
     root: str = ""
 
     def operands(self, instruction: Instruction) -> list[Instruction]:
-        """Returns the instructions that an instruction of this computation reads."""
+        """Return the instructions that an instruction of this computation reads."""
         return [self.instructions[name] for name in instruction.operands]
 
     def parameter(self, index: int) -> Instruction:
-        """Returns the parameter of that number."""
+        """Return the parameter of that number."""
         return next(i for i in self.instructions.values() if i.opcode == "parameter" and i.literal == str(index))
 
     def users(self, name: str) -> Iterator[Instruction]:
-        """Yields the instructions that read `name`."""
+        """Yield the instructions that read `name`."""
         return (instruction for instruction in self.instructions.values() if name in instruction.operands)
 
 
@@ -88,7 +88,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Returns the module that `text`, XLA's own print of it after all optimisations, describes."""
+    """Return the module that `text`, XLA's own print of it after all optimisations, describes."""
     computations: dict[str, Computation] = {}
     entry = current = None
     for line in _logical_lines(text):
@@ -106,7 +106,7 @@ def parse(text: str) -> Module:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Yields lines; what a kernel's metadata spreads over several is joined."""
+    """Yield lines; what a kernel's metadata spreads over several is joined."""
     joined = ""
     for line in text.splitlines():
         if joined and not (line.startswith(("  %", "  ROOT ", "ENTRY ")) or line in ("}", "")):
@@ -129,7 +129,7 @@ def _instruction(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Returns where the parenthesis that opens at `start` is closed."""
+    """Return where the parenthesis that opens at `start` is closed."""
     depth = 0
     for found in re.compile(r"[()]").finditer(text, start):
         depth += 1 if found[0] == "(" else -1
@@ -148,7 +148,7 @@ def _shapes(text: str) -> Iterator[Shape]:
 
 
 def trip_count(module: Module, caller: Computation, loop: Instruction) -> int:
-    """Returns how often the body of a `while` runs: what the compiler noted, or else what its condition compares with.
+    """Return how often the body of a `while` runs: what the compiler noted, or else what its condition compares with.
 
     Raises:
         ValueError: if neither tells, since a loop counted once would be a wrong figure that looks right.
@@ -168,7 +168,7 @@ def trip_count(module: Module, caller: Computation, loop: Instruction) -> int:
 
 
 def _limit(module: Module, condition: Computation) -> tuple[int, int] | None:
-    """Returns the place of the counter in the loop's state and the number below which it runs on."""
+    """Return the place of the counter in the loop's state and the number below which it runs on."""
     root = condition.instructions[condition.root]
     operands = condition.operands(root)
     root = _unwrapped(module, root)
@@ -180,7 +180,7 @@ def _limit(module: Module, condition: Computation) -> tuple[int, int] | None:
 
 
 def _element(computation: Computation, state: Instruction, index: int) -> int | None:
-    """Returns the constant at `index` of a loop's first state."""
+    """Return the constant at `index` of a loop's first state."""
     if state.opcode != "tuple":
         return None
     value = _source(computation, computation.instructions[state.operands[index]])
@@ -188,7 +188,7 @@ def _element(computation: Computation, state: Instruction, index: int) -> int | 
 
 
 def _step(module: Module, body: Computation, index: int) -> int | None:
-    """Returns what a loop's body adds to its counter: 2 where the compiler put two rounds into one."""
+    """Return what a loop's body adds to its counter: 2 where the compiler put two rounds into one."""
     root = body.instructions[body.root]
     if root.opcode != "tuple":
         return None
@@ -204,7 +204,7 @@ def _step(module: Module, body: Computation, index: int) -> int | None:
 
 
 def _unwrapped(module: Module, instruction: Instruction) -> Instruction:
-    """Returns what a fusion of one instruction does; it takes the same operands in the same order."""
+    """Return what a fusion of one instruction does; it takes the same operands in the same order."""
     if instruction.opcode != "fusion":
         return instruction
     inner = module.computations[instruction.called("calls") or ""]
@@ -212,7 +212,7 @@ def _unwrapped(module: Module, instruction: Instruction) -> Instruction:
 
 
 def _source(computation: Computation, value: Instruction) -> Instruction:
-    """Returns what a value is a copy of."""
+    """Return what a value is a copy of."""
     while value.opcode in ("copy", "bitcast", "convert"):
         value = computation.instructions[value.operands[0]]
     return value

@@ -11,19 +11,19 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mlagent_jax.config import Config
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import abstract_model
+from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.placement import abstract_batch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
-from mlagent_jax.placement import abstract_batch
 from mlagent_jax.ppo.batch import Packed, PPOBatch, bucket_for, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
-from mlagent_jax.rows import Row, Rows, stack_rows
 from mlagent_jax.sft.data import Dataset, bucket_of
 from mlagent_jax.sft.loop import configured_step, sft_optimizer
 from mlagent_jax.sft.packing import Size
-from mlagent_jax.train_state import abstract_state
-from rollout.chat import Rendering
+from mlagent_jax.training.train_state import abstract_state
+from rollout.tokenizer.chat import Rendering
 
 FORWARD, TRAINING = 2, 6  # FLOPs of the model for each parameter and token: a multiply-add, and two more backward
 NUM_STEPS = 1000  # of the learning rate's schedule, on which no program's cost depends
@@ -50,7 +50,7 @@ class Program:
 
 
 def sft_programs(config: Config, mesh: Mesh) -> list[Program]:
-    """Returns the fine-tuning step; it runs beside the best parameters so far."""
+    """Return the fine-tuning step; it runs beside the best parameters so far."""
     model, sft = abstract_model(config, mesh), config.sft
     optimizer = sft_optimizer(config, NUM_STEPS)
     state = abstract_state(model, optimizer, mesh, config.optimizer_state.offload)
@@ -62,7 +62,7 @@ def sft_programs(config: Config, mesh: Mesh) -> list[Program]:
 
 
 def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
-    """Returns scoring, gradients and optimizer step of policy and critic.
+    """Return scoring, gradients and optimizer step of policy and critic.
 
     Policy, critic and the reference are on the chips all the time. To the gradients of the micro-batches before, which
     are shaped like the parameters, a program adds those of one more.
@@ -102,7 +102,7 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
 
 
 def sft_rows(config: Config) -> Rows:
-    """Returns a batch of fine-tuning with as many predictions as there can be; data of a run have fewer."""
+    """Return a batch of fine-tuning with as many predictions as there can be; data of a run have fewer."""
     length, batch_size = config.sft.max_length, config.sft.batch_size
     row = full_row(length)
     dataset = Dataset(lambda index: Rendering([], []), (Size(length, len(row.targets), False),), ((0,),))
@@ -111,7 +111,7 @@ def sft_rows(config: Config) -> Rows:
 
 
 def full_row(length: int) -> Row:
-    """Returns a row in which every token is predicted."""
+    """Return a row in which every token is predicted."""
     row = Row()
     row.add([0] * length)
     for index in range(length - 1):
@@ -120,14 +120,14 @@ def full_row(length: int) -> Row:
 
 
 def ppo_batch(config: Config) -> PPOBatch:
-    """Returns a micro-batch of empty rows; all micro-batches have its shape."""
+    """Return a micro-batch of empty rows; all micro-batches have its shape."""
     packed = Packed((Row(),), ())
     (rows,) = stack_packed(packed, bucket_for(config.ppo), config.ppo.rows_per_micro_batch)
     return PPOBatch(rows, *(np.zeros_like(rows.weights) for _ in range(6)))
 
 
 def model_flops(model: Qwen2, rows: Rows, passes: int, with_head: bool = True) -> float:
-    """Returns the FLOPs that the model itself needs for some rows, as in arXiv 2204.02311, appendix B.
+    """Return the FLOPs that the model itself needs for some rows, as in arXiv 2204.02311, appendix B.
 
     passes * (matmul parameters of the layers * tokens + those of the head * predictions + L T N H * tokens), where the
     last term is attention under a causal mask: 2 * 2 T N H FLOPs a token and layer forward, of which half are masked.

@@ -60,7 +60,7 @@ class Report:
 
 
 def report(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report:
-    """Returns the report of a program, which is compiled for the devices that its arguments name."""
+    """Return the report of a program, which is compiled for the devices that its arguments name."""
     beside, beside_host = shard_bytes(program.beside)
     try:
         compiled, text = compile_program(program)
@@ -86,7 +86,7 @@ def report(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report
 
 
 def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
-    """Returns the compiled program and its text after all optimisations.
+    """Return the compiled program and its text after all optimisations.
 
     The text is what the compiler itself prints into a file: `Compiled.as_text` reads the module with the parser of
     another XLA than the one that wrote it, which fails on some instructions of libtpu's. What the compiler takes out of
@@ -100,7 +100,7 @@ def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
 
 
 def shard_bytes(tree: PyTree) -> tuple[int, int]:
-    """Returns the bytes that one device holds of abstract arrays, in its memory and in the host's."""
+    """Return the bytes that one device holds of abstract arrays, in its memory and in the host's."""
     on_device = on_host = 0
     for leaf in (leaf for leaf in jax.tree.leaves(tree) if leaf.sharding is not None):  # all but single numbers
         size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -110,7 +110,7 @@ def shard_bytes(tree: PyTree) -> tuple[int, int]:
 
 
 def exhausted(message: str) -> str:
-    """Returns the compiler's own figures out of its complaint that a program does not fit."""
+    """Return the compiler's own figures out of its complaint that a program does not fit."""
     sizes = re.findall(r"([\d.]+)\s?([KMGT])i?B?\b", message)
     if len(sizes) < 2:
         return f"does not fit: {message.strip().splitlines()[0][:200]}"
@@ -119,7 +119,7 @@ def exhausted(message: str) -> str:
 
 
 def remedy(program: Program, chip: Chip, remat: Remat) -> str:
-    """Returns the setting to change first so that a program takes less memory."""
+    """Return the setting to change first so that a program takes less memory."""
     state = sum(shard_bytes((program.arguments, program.beside))[:1])
     if state > chip.hbm_bytes / 2 or program.rows_key is None:
         return f"{state / GIB:.1f} GiB are parameters and optimizer state: raise mesh.fsdp on a larger topology"

@@ -47,7 +47,7 @@ class Roofline:
 
 
 def roofline(costs: Sequence[Cost], chip: Chip, model_flops: float) -> Roofline:
-    """Returns the bounds of one call of a program whose instructions cost `costs`.
+    """Return the bounds of one call of a program whose instructions cost `costs`.
 
     Args:
         model_flops: what one chip's share of the call needs in the model itself, without recomputation.

@@ -10,7 +10,7 @@ MEMORY = ("arguments", "temporaries", "outputs", "beside", "peak", "host")
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Returns the table of what `mlagent_jax.compile.figures` found."""
+    """Return the table of what `mlagent_jax.compile.figures` found."""
     programs, chip = figures["programs"], figures["chip"]
     rows = [["", *(each["program"] for each in programs)]]
     for key in MEMORY:

@@ -13,10 +13,10 @@ from pathlib import Path
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from mlagent_jax import tpu
 from mlagent_jax.aot.chips import CHIPS, Chip
-from mlagent_jax.config import Config, ConfigError
+from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.platform import tpu
 
 INSTALLED_AT = Path("opt/libtpu/libtpu/libtpu.so")  # under the environment, where `make tpu-compiler` puts it
 ENVIRONMENT = {
@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 
 def find_compiler() -> None:
-    """Tells JAX where the TPU compiler is: at TPU_LIBRARY_PATH, else where `make tpu-compiler` installs it.
+    """Tell JAX where the TPU compiler is: at TPU_LIBRARY_PATH, else where `make tpu-compiler` installs it.
 
     Raises:
         ConfigError: if it is not there.
@@ -44,7 +44,7 @@ def find_compiler() -> None:
 
 
 def chip_of(topology: str) -> Chip:
-    """Returns the chip that a topology such as `v5p:4x4x4` is made of.
+    """Return the chip that a topology such as `v5p:4x4x4` is made of.
 
     Raises:
         ConfigError: for a generation that is not in the table.
@@ -58,7 +58,7 @@ def chip_of(topology: str) -> Chip:
 
 
 def topology_mesh(config: Config, topology: str) -> Mesh:
-    """Returns the configuration's mesh on the chips of a slice; call `find_compiler` first.
+    """Return the configuration's mesh on the chips of a slice; call `find_compiler` first.
 
     Raises:
         ConfigError: if there is no such slice, or it has another number of chips than the mesh.

@@ -21,7 +21,7 @@ CHAIN, CHAIN_START = "chain_id=", "AsyncCollectiveStart"
 
 
 def collective(module: Module, computation: Computation, instruction: Instruction) -> tuple[str | None, float]:
-    """Returns the kind of collective that an instruction is or holds, None for none, and the bytes a device sends."""
+    """Return the kind of collective that an instruction is or holds, None for none, and the bytes a device sends."""
     kind, total = None, 0.0
     for inner, each in _held(module, computation, instruction):
         name = each.opcode.removesuffix("-start")
@@ -35,7 +35,7 @@ def collective(module: Module, computation: Computation, instruction: Instructio
 def _held(
     module: Module, computation: Computation, instruction: Instruction
 ) -> Iterator[tuple[Computation, Instruction]]:
-    """Yields the instruction, or where it is a fusion those that it holds, each with its computation."""
+    """Yield the instruction, or where it is a fusion those that it holds, each with its computation."""
     if instruction.opcode != "fusion":
         yield computation, instruction
         return
@@ -57,7 +57,7 @@ def _share_sent(kind: str, devices: int) -> float:
 
 
 def _group_size(module: Module, instruction: Instruction) -> int:
-    """Returns n, how many devices take part together, from any of the three ways XLA writes groups."""
+    """Return n, how many devices take part together, from any of the three ways XLA writes groups."""
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", instruction.attributes)
     if mesh is not None:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
@@ -71,7 +71,7 @@ def _group_size(module: Module, instruction: Instruction) -> int:
 
 
 def hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> float:
-    """Returns the bytes that one run of an instruction reads from and writes to HBM."""
+    """Return the bytes that one run of an instruction reads from and writes to HBM."""
     operands = computation.operands(instruction)
     opcode = instruction.opcode
     if opcode == "fusion":
@@ -95,14 +95,14 @@ def _in_hbm(shapes: list[Shape] | tuple[Shape, ...]) -> bool:
 
 
 def _part(computation: Computation, instruction: Instruction) -> int:
-    """Returns the size of what a slice takes, or of what an update in place brings."""
+    """Return the size of what a slice takes, or of what an update in place brings."""
     if instruction.opcode in SLICES:
         return instruction.num_bytes
     return computation.operands(instruction)[1 if instruction.opcode == "dynamic-update-slice" else 2].num_bytes
 
 
 def _touched(module: Module, computation: Computation, name: str) -> float:
-    """Returns how much of the array `name` is read inside a fusion."""
+    """Return how much of the array `name` is read inside a fusion."""
     total = 0.0
     for user in computation.users(name):
         first = user.operands[0] == name
@@ -121,7 +121,7 @@ def _touched(module: Module, computation: Computation, name: str) -> float:
 
 
 def _written(computation: Computation) -> list[float]:
-    """Returns the bytes written of each result of a fusion."""
+    """Return the bytes written of each result of a fusion."""
     root = computation.instructions[computation.root]
     sizes: list[float] = []
     for result in computation.operands(root) if root.opcode == "tuple" else [root]:
@@ -138,5 +138,5 @@ def _written(computation: Computation) -> list[float]:
 
 
 def _carried(computation: Computation, instruction: Instruction) -> bool:
-    """Returns whether a fusion only carries this collective along."""
+    """Return whether a fusion only carries this collective along."""
     return CHAIN in instruction.attributes and not _starts_chain(computation)

@@ -6,19 +6,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from mlagent_jax.config import Config, Model
+from mlagent_jax.configuration.schema import Config, Model
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.induction import write_induction_heads
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import check_vocabulary
-from rollout.chat import ChatTokenizer
+from rollout.tokenizer.chat import ChatTokenizer
 
 
 def model_config(
     model: Model, vocab_size: int, eos_token_id: int, max_length: int, bos_token_id: int = 0
 ) -> Qwen2Config:
-    """Returns the network's shape as the configuration gives it."""
+    """Return the network's shape as the configuration gives it."""
     return Qwen2Config(
         vocab_size=vocab_size,
         hidden_size=model.hidden_size,
@@ -36,7 +36,7 @@ def model_config(
 
 
 def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
-    """Returns the policy before training: read from `model.path`, or fresh weights drawn from the run's seed.
+    """Return the policy before training: read from `model.path`, or fresh weights drawn from the run's seed.
 
     Raises:
         ValueError: if the checkpoint has fewer embedding rows than the tokenizer has tokens, or their number does not
@@ -67,6 +67,6 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
 
 
 def abstract_model(config: Config, mesh: Mesh) -> Qwen2:
-    """Returns the policy of the configured sizes with shapes in the place of arrays."""
+    """Return the policy of the configured sizes with shapes in the place of arrays."""
     shape = model_config(config.model, config.tokenizer.vocab_size, eos_token_id=0, max_length=config.sft.max_length)
     return nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype), config.model.remat, mesh))

@@ -60,7 +60,7 @@ class Qwen2Config:
 
 
 def read_config(folder: Path) -> Qwen2Config:
-    """Returns the shape of the checkpoint in `folder`.
+    """Return the shape of the checkpoint in `folder`.
 
     Raises:
         FileNotFoundError: if there is no `config.json`.
@@ -102,7 +102,7 @@ def read_config(folder: Path) -> Qwen2Config:
 
 
 def _rope_theta(raw: dict[str, Any], path: Path) -> float:
-    """Returns the rotary base from either place transformers has kept it in; no default, a wrong one is silent."""
+    """Return the rotary base from either place transformers has kept it in; no default, a wrong one is silent."""
     parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     kind = parameters.get("rope_type", "default")
     if kind != "default":
@@ -120,7 +120,7 @@ def _first(value: int | list[int] | None, default: int) -> int:
 
 
 def hf_config(config: Qwen2Config, dtype: str) -> dict[str, Any]:
-    """Returns the `config.json` content that transformers and vLLM read back as this network."""
+    """Return the `config.json` content that transformers and vLLM read back as this network."""
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",

@@ -23,7 +23,7 @@ FEWEST_COORDINATES = 8  # of each code in a head; fewer, and random tokens match
 
 
 def write_induction_heads(model: Qwen2, seed: int) -> None:
-    """Writes the circuit into `model`, in place; the network needs two layers and two key/value heads or more.
+    """Write the circuit into `model`, in place; the network needs two layers and two key/value heads or more.
 
     The first half of the residual stream holds the token, the third quarter a code of the previous one, the last
     quarter a code of the one before; heads that take no part and the feed-forward layers start by adding nothing.
@@ -59,14 +59,14 @@ def write_induction_heads(model: Qwen2, seed: int) -> None:
 
 
 def _stable_dims(config: Qwen2Config) -> Int[np.ndarray, " S"]:
-    """Returns the dims of a head that its rotation hardly turns, the first of each pair before all the second ones."""
+    """Return the dims of a head that its rotation hardly turns, the first of each pair before all the second ones."""
     frequency = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     pairs = np.flatnonzero(frequency < STABLE_ROTATION)
     return np.concatenate([pairs, pairs + config.head_dim // 2])
 
 
 def _coordinates(config: Qwen2Config) -> int:
-    """Returns how many coordinates of each of two codes a head compares."""
+    """Return how many coordinates of each of two codes a head compares."""
     return min(len(_stable_dims(config)), config.hidden_size // 4, config.head_dim) // 2
 
 

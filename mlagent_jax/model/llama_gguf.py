@@ -47,7 +47,7 @@ class LlamaGGUF:
     """The config, the tensors and the metadata of one file."""
 
     def __init__(self, path: Path) -> None:
-        """Reads everything but the tensors' values.
+        """Read everything but the tensors' values.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -66,7 +66,7 @@ class LlamaGGUF:
         self._check_tensors()
 
     def tensors(self) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
-        """Yields every (name, fp32 tensor) of the checkpoint, in transformers' names and layout, as `hf_shapes` orders.
+        """Yield every (name, fp32 tensor) of the checkpoint, in transformers' names and layout, as `hf_shapes` orders.
 
         Raises:
             ValueError: if a tensor is quantised in a way that cannot be undone here.
@@ -128,14 +128,14 @@ class LlamaGGUF:
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
-        """Returns a constant as the decimal it was written as: the file has 1e-5 as the float32 nearest to it."""
+        """Return a constant as the decimal it was written as: the file has 1e-5 as the float32 nearest to it."""
         value = self.metadata.get(f"llama.{key}", default)
         if not isinstance(value, float):
             raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a number")
         return float(str(np.float32(value)))
 
     def _check_tensors(self) -> None:
-        """Raises ValueError, naming them, unless the tensors are those of such a network, by name and shape."""
+        """Raise ValueError, naming them, unless the tensors are those of such a network, by name and shape."""
         shapes = hf_shapes(self.config)
         wanted = {GGUF_NAMES[name]: shapes[TOP_NAMES[name]] for name in top_names(self.config)}
         for name in (name for name in LAYER_NAMES if name in GGUF_NAMES):
@@ -155,7 +155,7 @@ class LlamaGGUF:
 
 
 def halves(weight: Float[np.ndarray, "NH D"], head_dim: int) -> Float[np.ndarray, "NH D"]:
-    """Returns the rows of q or k with each head's rotary pairs half a head apart, as transformers rotates them.
+    """Return the rows of q or k with each head's rotary pairs half a head apart, as transformers rotates them.
 
     GGUF files of this architecture have the two rows of a pair next to each other.
     """

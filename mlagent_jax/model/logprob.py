@@ -8,9 +8,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from mlagent_jax.model.packed_batch import Rows
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import constrain
-from mlagent_jax.rows import Rows
 
 CHUNK = 1024 * 152_064  # logits that a device holds at one time: those of 1024 predictions of the largest Qwen2.5
 
@@ -22,14 +22,14 @@ CHUNKS = P(None, ("data", "fsdp"), "context")  # [chunks, B, C], before and afte
 
 
 def gather_sources(hidden: Float[Array, "B T D"], sources: Int[Array, "B M"]) -> Float[Array, "B M D"]:
-    """Returns the hidden states that predict."""
+    """Return the hidden states that predict."""
     return jnp.take_along_axis(hidden, sources[..., None], axis=1)
 
 
 def token_logprobs(
     model: Qwen2, rows: Rows, temperature: float = 1.0
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
-    """Returns log-probability of each target and entropy of each prediction, in nats, softmax in fp32.
+    """Return log-probability of each target and entropy of each prediction, in nats, softmax in fp32.
 
     The logits are divided by `temperature`, as the sampler does. They are made a chunk of predictions at a time, and
     made again in the backward pass if there is more than one chunk, so memory is that of one chunk.
@@ -41,7 +41,7 @@ def token_logprobs(
 def target_logprobs(
     model: Qwen2, hidden: Float[Array, "B M D"], targets: Int[Array, "B M"], temperature: float = 1.0
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
-    """Returns what `token_logprobs` does, from the hidden states that predict."""
+    """Return what `token_logprobs` does, from the hidden states that predict."""
     b, m, d = hidden.shape
     head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
     size = chunk_size(b, m, head.shape, model.mesh)
@@ -57,7 +57,7 @@ def target_logprobs(
 
 
 def chunk_size(num_rows: int, num_predictions: int, head: tuple[int, int], mesh: Mesh | None) -> int:
-    """Returns how many predictions of every row make a chunk, so that a device holds CHUNK logits.
+    """Return how many predictions of every row make a chunk, so that a device holds CHUNK logits.
 
     Where the vocabulary is cut into parts narrower than a hidden state, these, which every device has of the whole
     chunk, are what is held down instead.
@@ -76,7 +76,7 @@ def score_chunks(
     temperature: float,
     mesh: Mesh | None,
 ) -> tuple[Float[Array, "J B C"], Float[Array, "J B C"]]:
-    """Returns log-probability and entropy of J chunks of C predictions in B rows, one chunk after the other.
+    """Return log-probability and entropy of J chunks of C predictions in B rows, one chunk after the other.
 
     With l the logits over the temperature and Z = log sum exp l: log p = l_target - Z, H = Z - sum softmax(l) l.
     """
@@ -109,7 +109,7 @@ def _forward(
 def _backward(
     temperature: float, mesh: Mesh | None, kept: tuple, gradients: tuple[Float[Array, "J B C"], Float[Array, "J B C"]]
 ) -> tuple[Float[Array, "J B C D"], Float[Array, "V D"], None]:
-    """Returns the gradients: d log p / dl_j = [j is the target] - p_j, dH / dl_j = -p_j (l_j - sum p l)."""
+    """Return the gradients: d log p / dl_j = [j is the target] - p_j, dH / dl_j = -p_j (l_j - sum p l)."""
     hidden, head, targets, normalizer, mean, logits = kept
 
     def step(head_gradient: Float[Array, "D V"], chunk: tuple) -> tuple[Float[Array, "D V"], Float[Array, "B C D"]]:

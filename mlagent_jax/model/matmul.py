@@ -15,7 +15,7 @@ PRODUCT = "product"  # name of the results that rematerialisation may keep: of m
 
 @jax.custom_vjp
 def matmul(x: Float[Array, "B T C"], w: Float[Array, "C N"]) -> Float[Array, "B T N"]:
-    """Returns x w."""
+    """Return x w."""
     return jnp.einsum("btc,cn->btn", x, w)
 
 

@@ -54,7 +54,7 @@ class Block(nnx.Module):
         layout: Layout,
         mesh: Mesh | None,
     ) -> Float[Array, "B T D"]:
-        """Returns the residual stream after this layer."""
+        """Return the residual stream after this layer."""
         y = rms_norm(x, self.input_layernorm, self.eps)
         q = rotate(project(y, self.q_proj) + cast(self.q_bias, y), cos, sin)
         k = rotate(project(y, self.k_proj) + cast(self.k_bias, y), cos, sin)
@@ -78,7 +78,7 @@ class Qwen2(nnx.Module):
         remat: Remat = "none",
         mesh: Mesh | None = None,
     ) -> None:
-        """Makes a network of random weights.
+        """Make a network of random weights.
 
         Args:
             config: its shape.
@@ -97,7 +97,7 @@ class Qwen2(nnx.Module):
             self.lm_head = nnx.Param(scale * jax.random.normal(rngs.params(), (v, d)))
 
     def hidden(self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], layout: Layout) -> Float[Array, "B T D"]:
-        """Returns the final, normed hidden states; the one forward path of training and scoring."""
+        """Return the final, normed hidden states; the one forward path of training and scoring."""
         x = constrain(self.embed_tokens[...][tokens].astype(self.dtype), self.mesh, RESIDUAL)
         cos, sin = (table.astype(x.dtype) for table in rotary(positions, self.config.head_dim, self.config.rope_theta))
         graph, stacked = nnx.split(self.layers)
@@ -114,16 +114,16 @@ class Qwen2(nnx.Module):
         return rms_norm(x, self.norm, self.config.rms_norm_eps)
 
     def head(self) -> Float[Array, "V D"]:
-        """Returns the output matrix: the embedding itself where the head is tied."""
+        """Return the output matrix: the embedding itself where the head is tied."""
         return (self.embed_tokens if self.config.tie_word_embeddings else self.lm_head)[...]
 
     def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-        """Returns fp32 logits of hidden states."""
+        """Return fp32 logits of hidden states."""
         return jnp.einsum("...d,vd->...v", hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
 def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) -> Float[Array, "B T *out"]:
-    """Returns the product of the last `num_dims` dims of x with the first ones of the weight."""
+    """Return the product of the last `num_dims` dims of x with the first ones of the weight."""
     b, t, *dims = x.shape
     w = cast(weight, x)
     out = matmul(x.reshape(b, t, -1), w.reshape(math.prod(dims), -1))
@@ -131,12 +131,12 @@ def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) ->
 
 
 def cast(parameter: nnx.Param, like: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns the parameter in the dtype of the activations it meets."""
+    """Return the parameter in the dtype of the activations it meets."""
     return parameter[...].astype(like.dtype)
 
 
 def rms_norm(x: Float[Array, "*b D"], weight: nnx.Param, eps: float) -> Float[Array, "*b D"]:
-    """Returns x / sqrt(mean(x^2) + eps) * weight, the mean in fp32 as in transformers."""
+    """Return x / sqrt(mean(x^2) + eps) * weight, the mean in fp32 as in transformers."""
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
     return cast(weight, x) * y.astype(x.dtype)
@@ -145,7 +145,7 @@ def rms_norm(x: Float[Array, "*b D"], weight: nnx.Param, eps: float) -> Float[Ar
 def rotary(
     positions: Int[Array, "B T"], head_dim: int, theta: float
 ) -> tuple[Float[Array, "B T H"], Float[Array, "B T H"]]:
-    """Returns cosine and sine of position * theta^(-2i/H), each frequency twice (transformers' half-split order)."""
+    """Return cosine and sine of position * theta^(-2i/H), each frequency twice (transformers' half-split order)."""
     frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angle = positions[..., None].astype(jnp.float32) * frequency
     angle = jnp.concatenate([angle, angle], axis=-1)
@@ -155,6 +155,6 @@ def rotary(
 def rotate(
     x: Float[Array, "B T M H"], cos: Float[Array, "B T H"], sin: Float[Array, "B T H"]
 ) -> Float[Array, "B T M H"]:
-    """Returns x with every pair (i, i + H/2) rotated by its position's angle."""
+    """Return x with every pair (i, i + H/2) rotated by its position's angle."""
     first, second = jnp.split(x, 2, axis=-1)
     return x * cos[:, :, None] + jnp.concatenate([-second, first], axis=-1) * sin[:, :, None]

@@ -39,7 +39,7 @@ RULES: Mapping[str, P] = {
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns the mesh of the first data * fsdp * tensor * context devices, of all processes unless others are given.
+    """Return the mesh of the first data * fsdp * tensor * context devices, of all processes unless others are given.
 
     Raises:
         ValueError: if there are fewer devices, or several processes and a device of theirs is left over.
@@ -62,7 +62,7 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence
 
 
 def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
-    """Raises ValueError unless the rows of the embedding can be spread over the mesh."""
+    """Raise ValueError unless the rows of the embedding can be spread over the mesh."""
     shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
     if vocab_size % shards:
         raise ValueError(
@@ -72,13 +72,13 @@ def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
 
 
 def local_mesh(vocab_size: int, hidden_size: int) -> Mesh:
-    """Returns a mesh of as many of this process's devices as the embedding can be spread over, for scoring a policy."""
+    """Return a mesh of as many of this process's devices as the embedding can be spread over, for scoring a policy."""
     devices = jax.local_devices()
     return make_mesh(1, math.gcd(len(devices), vocab_size, hidden_size), 1, 1, devices)
 
 
 def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
-    """Returns the sharding of every parameter.
+    """Return the sharding of every parameter.
 
     Raises:
         ValueError: for a parameter without a rule.
@@ -94,12 +94,12 @@ def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
 
 
 def optimizer_shardings(state: PyTree, mesh: Mesh) -> PyTree:
-    """Returns the sharding of optimizer state: moments lie as their parameters do, all else is replicated."""
+    """Return the sharding of optimizer state: moments lie as their parameters do, all else is replicated."""
     return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, _rule(path) or P()), state)
 
 
 def parameter_name(path: tuple) -> str | None:
-    """Returns the name of the parameter that a path of a tree leads to, None where it leads to none."""
+    """Return the name of the parameter that a path of a tree leads to, None where it leads to none."""
     names = [name for entry in path if (name := _name(entry)) in RULES]
     return names[-1] if names else None
 
@@ -114,10 +114,10 @@ def _name(entry: object) -> str:
 
 
 def constrain(x: Array, mesh: Mesh | None, spec: P) -> Array:
-    """Returns `x`, which inside a compiled function then lies on the mesh by `spec`; without a mesh, as it is."""
+    """Return `x`, which inside a compiled function then lies on the mesh by `spec`; without a mesh, as it is."""
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def parameters_of(model: nnx.Module) -> PyTree:
-    """Returns the model's parameters as a pytree."""
+    """Return the model's parameters as a pytree."""
     return nnx.state(model, nnx.Param)

@@ -5,8 +5,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlagent_jax.model.logprob import gather_sources
+from mlagent_jax.model.packed_batch import Rows
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.rows import Rows
 
 
 class Critic(nnx.Module):
@@ -18,10 +18,10 @@ class Critic(nnx.Module):
         self.value_bias = nnx.Param(jnp.zeros(()))
 
     def values(self, rows: Rows) -> Float[Array, "B M"]:
-        """Returns V(s) at each source: the return expected before the token that it predicts is chosen."""
+        """Return V(s) at each source: the return expected before the token that it predicts is chosen."""
         hidden = self.trunk.hidden(rows.tokens, rows.positions, rows.layout)
         return self.values_of(gather_sources(hidden, rows.sources))
 
     def values_of(self, hidden: Float[Array, "B M D"]) -> Float[Array, "B M"]:
-        """Returns V(s) read off the hidden states of the sources."""
+        """Return V(s) read off the hidden states of the sources."""
         return hidden.astype(jnp.float32) @ self.value_head[...] + self.value_bias[...]

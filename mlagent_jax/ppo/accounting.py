@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
-from rollout.cache_use import CacheUse
 from rollout.errors import ServerError
-from rollout.experience import Experience
-from rollout.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
+from rollout.inference.prefix_cache_stats import CacheUse
+from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
+from rollout.sampling.experience import Experience
 
 
 class Stopwatch:
@@ -18,7 +18,7 @@ class Stopwatch:
     """
 
     def __init__(self, timeline: Timeline | None, num_slots: int = 1) -> None:
-        """Begins the first update; what the timeline holds from before is in none.
+        """Begin the first update; what the timeline holds from before is in none.
 
         Args:
             timeline: None on the processes that do not lead, which have no resources but their own.
@@ -32,14 +32,14 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, phase: str, resource: str | None = None) -> Iterator[None]:
-        """Times a phase, in which `resource` is at work where one is named."""
+        """Time a phase, in which `resource` is at work where one is named."""
         began = time.monotonic()
         with self._timeline.span(resource, phase) if self._timeline and resource else nullcontext():
             yield
         self._seconds[phase] = time.monotonic() - began
 
     def lap(self, experiences: Sequence[Experience]) -> dict[str, float]:
-        """Ends an update and begins the next; returns its seconds of phases and resources and tokens a second, flat.
+        """End an update and begins the next; returns its seconds of phases and resources and tokens a second, flat.
 
         A resource is busy while any of its work is under way, and idle for the rest. Scripts also have the share of
         all slots that were in use. What is still under way at the end counts in the update in which it ends, from that
@@ -69,7 +69,7 @@ class CacheCount:
     """Counts what the server's prefix cache gives to each update, from where the one before ended."""
 
     def __init__(self, read: Callable[[], CacheUse] | None) -> None:
-        """Begins the first update; a server that tells no counters gives no figures.
+        """Begin the first update; a server that tells no counters gives no figures.
 
         Args:
             read: gives the server's counters or raises ServerError; None on the processes that do not lead.
@@ -79,7 +79,7 @@ class CacheCount:
             self._before = read() if read else None
 
     def lap(self) -> dict[str, float]:
-        """Ends an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.
+        """End an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.
 
         A prompt counts once for each of its samples, as in `CacheUse`, in the update during which it was
         sampled, even if that was early. New weights empty the cache, so a hit is a prompt's other sample or a history

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 def token_rewards(
     reward: Float[Array, " R"], mask: Float[Array, "R T"], penalties: Float[Array, "R T"]
 ) -> Float[Array, "R T"]:
-    """Returns r_t = -penalty_t, plus the reward on the last token; 0 on padding.
+    """Return r_t = -penalty_t, plus the reward on the last token; 0 on padding.
 
     Args:
         mask: 1 on the tokens of a response, which stand at its start; 0 on padding.
@@ -21,14 +21,14 @@ def token_rewards(
 
 
 def returns_to_go(rewards: Float[Array, "R T"]) -> Float[Array, "R T"]:
-    """Returns G_t = r_t + r_{t+1} + ..., without a discount."""
+    """Return G_t = r_t + r_{t+1} + ..., without a discount."""
     return jnp.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
 
 
 def generalized_advantages(
     rewards: Float[Array, "R T"], values: Float[Array, "R T"], mask: Float[Array, "R T"], gamma: float, lam: float
 ) -> Float[Array, "R T"]:
-    """Returns A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (GAE, arXiv 1506.02438).
+    """Return A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (GAE, arXiv 1506.02438).
 
     `values[t]` is V of the state in which token t is chosen; the value after the last token of a row is 0: rows are
     whole episodes, which step by step are of one action. On padding the advantage is 0.
@@ -48,7 +48,7 @@ def generalized_advantages(
 def group_advantages(
     rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
 ) -> Float[Array, "R T"]:
-    """Returns A_{r,t} = G_{r,t} - mean of G_{.,0} over the responses to the same state (arXiv 2503.20783).
+    """Return A_{r,t} = G_{r,t} - mean of G_{.,0} over the responses to the same state (arXiv 2503.20783).
 
     A response is in its own baseline, so with n of them the mean gradient is (n - 1) / n of the policy's.
 
@@ -63,7 +63,7 @@ def group_advantages(
 def normalized_group_advantages(
     rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
 ) -> Float[Array, "R T"]:
-    """Returns `group_advantages` over the standard deviation of G_{.,0} within the group (GRPO, arXiv 2402.03300).
+    """Return `group_advantages` over the standard deviation of G_{.,0} within the group (GRPO, arXiv 2402.03300).
 
     States whose responses earn nearly the same then count as much as others: the gradient is biased towards them. Where
     all earn the same, or there is only one response, it is 0.
@@ -79,7 +79,7 @@ def normalized_group_advantages(
 def leave_one_out_advantages(
     rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
 ) -> Float[Array, "R T"]:
-    """Returns A_{r,t} = G_{r,t} - mean of G_{.,0} over the other responses to the same state (RLOO, arXiv 2402.14740).
+    """Return A_{r,t} = G_{r,t} - mean of G_{.,0} over the other responses to the same state (RLOO, arXiv 2402.14740).
 
     A response that is the only one to its state has nothing to be compared with: its advantage is 0.
     """
@@ -91,7 +91,7 @@ def leave_one_out_advantages(
 
 
 def whiten(values: Float[Array, "*b"], mask: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Returns values with mean 0 and standard deviation 1 over the masked entries, 0 elsewhere."""
+    """Return values with mean 0 and standard deviation 1 over the masked entries, 0 elsewhere."""
     count = jnp.maximum(jnp.sum(mask), 1.0)
     mean = jnp.sum(values * mask) / count
     variance = jnp.sum(jnp.square(values - mean) * mask) / count

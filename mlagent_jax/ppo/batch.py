@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlagent_jax.config import PPO
-from mlagent_jax.rows import Bucket, Row, Rows, stack_rows
-from rollout.experience import Experience
+from mlagent_jax.configuration.schema import PPO
+from mlagent_jax.model.packed_batch import Bucket, Row, Rows, stack_rows
+from rollout.sampling.experience import Experience
 
 
 class PPOBatch(NamedTuple):
@@ -52,12 +52,12 @@ class Packed:
 
 
 def bucket_for(config: PPO) -> Bucket:
-    """Returns the shape of every micro-batch's rows."""
+    """Return the shape of every micro-batch's rows."""
     return Bucket(config.row_length, config.predictions_per_row or config.row_length // 2)
 
 
 def pack_experiences(experiences: Sequence[Experience], bucket: Bucket) -> Packed:
-    """Returns rows that fit `bucket`, in which a shared history stands once.
+    """Return rows that fit `bucket`, in which a shared history stands once.
 
     States of one trajectory are prefixes of one another, so a row holds the history in pieces, a piece for the turns
     between one state and the next, and every response as a child of the piece its state ends with. Trajectories go,
@@ -93,7 +93,7 @@ def pack_experiences(experiences: Sequence[Experience], bucket: Bucket) -> Packe
 
 
 def _size(tree: Sequence[Experience]) -> tuple[int, int]:
-    """Returns tokens and predictions of the experiences of one trajectory in one row."""
+    """Return tokens and predictions of the experiences of one trajectory in one row."""
     num_predicted = sum(len(experience.response_ids) for experience in tree)
     return max(len(experience.prompt_ids) for experience in tree) + num_predicted, num_predicted
 
@@ -105,7 +105,7 @@ def _fits(row: Row, tree: Sequence[Experience], bucket: Bucket) -> bool:
 
 
 def _fill(row: Row, tree: Sequence[Experience], bucket: Bucket) -> list[slice]:
-    """Adds as many experiences of one trajectory, shortest state first, as fit; returns where they are predicted."""
+    """Add as many experiences of one trajectory, shortest state first, as fit; returns where they are predicted."""
     placed: list[slice] = []
     history: tuple[int, ...] = ()
     parent: int | None = None
@@ -125,7 +125,7 @@ def _fill(row: Row, tree: Sequence[Experience], bucket: Bucket) -> list[slice]:
 
 
 def stack_packed(packed: Packed, bucket: Bucket, rows_per_micro_batch: int) -> list[Rows]:
-    """Returns the rows as micro-batches of one shape; the last is filled up with empty rows."""
+    """Return the rows as micro-batches of one shape; the last is filled up with empty rows."""
     rows = list(packed.rows)
     rows += [Row() for _ in range(-len(rows) % rows_per_micro_batch)]
     return [
@@ -135,7 +135,7 @@ def stack_packed(packed: Packed, bucket: Bucket, rows_per_micro_batch: int) -> l
 
 
 def by_response(packed: Packed, values: Sequence[np.ndarray], max_tokens: int) -> Float[np.ndarray, "R T"]:
-    """Returns values at predictions (`[B, M]` by micro-batch) as one row a response, padded with 0."""
+    """Return values at predictions (`[B, M]` by micro-batch) as one row a response, padded with 0."""
     table = np.concatenate([np.asarray(value) for value in values])
     result = np.zeros((len(packed.places), max_tokens), np.float32)
     for index, place in enumerate(packed.places):
@@ -145,13 +145,13 @@ def by_response(packed: Packed, values: Sequence[np.ndarray], max_tokens: int) -
 
 
 def padded(responses: Iterable[Sequence[float]], max_tokens: int) -> Float[np.ndarray, "R T"]:
-    """Returns what is known of each token of each response as one row a response, padded with 0."""
+    """Return what is known of each token of each response as one row a response, padded with 0."""
     rows = [np.pad(np.asarray(values, np.float32), (0, max_tokens - len(values))) for values in responses]
     return np.stack(rows)
 
 
 def by_prediction(packed: Packed, values: Float[np.ndarray, "R T"], like: Sequence[Rows]) -> list[np.ndarray]:
-    """Returns values by response as arrays `[B, M]` for each micro-batch; the inverse of `by_response`."""
+    """Return values by response as arrays `[B, M]` for each micro-batch; the inverse of `by_response`."""
     table = np.zeros((sum(len(rows.tokens) for rows in like), like[0].targets.shape[1]), np.float32)
     for index, place in enumerate(packed.places):
         table[place.row, place.predictions] = values[index, : place.predictions.stop - place.predictions.start]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mlagent_jax.config import PPO
+from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.ppo.advantage import (
     generalized_advantages,
     group_advantages,
@@ -16,9 +16,9 @@ from mlagent_jax.ppo.advantage import (
     token_rewards,
     whiten,
 )
-from mlagent_jax.ppo.chains import Chains, episodes_of
+from mlagent_jax.ppo.episode_concat import Chains, episodes_of
 from mlagent_jax.ppo.kl import kl_estimate
-from rollout.experience import EPISODE, Experience
+from rollout.sampling.experience import EPISODE, Experience
 
 CRITIC_FREE = {
     "group": group_advantages,
@@ -47,7 +47,7 @@ def assign_credit(
     values: Float[np.ndarray, "R T"],
     mask: Float[np.ndarray, "R T"],
 ) -> Credit:
-    """Returns advantages and returns by the settings `ppo.advantage`, `kl_*`, `reward_clip`, `whiten` and `episodes`.
+    """Return advantages and returns by the settings `ppo.advantage`, `kl_*`, `reward_clip`, `whiten` and `episodes`.
 
     Args:
         values: the critic's before each token; not looked at where `ppo.advantage` asks for none.
@@ -77,7 +77,7 @@ def assign_credit(
 
 
 def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:
-    """Returns 1 at (s, r) where experience r answers the s-th distinct state; episodes of one start answer the same."""
+    """Return 1 at (s, r) where experience r answers the s-th distinct state; episodes of one start answer the same."""
     keys = [(experience.trajectory_id.partition(EPISODE)[0], experience.depth) for experience in experiences]
     place = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     groups = np.zeros((len(place), len(keys)), np.float32)

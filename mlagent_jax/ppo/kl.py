@@ -11,7 +11,7 @@ KLEstimator = Literal["k1", "k2", "k3"]
 def kl_estimate(
     logprobs: Float[Array, "*b"], reference_logprobs: Float[Array, "*b"], kind: KLEstimator
 ) -> Float[Array, "*b"]:
-    """Returns k1 = d, k2 = d^2 / 2 or k3 = exp(-d) - 1 + d, with d = log pi - log pi_ref (Schulman, 2020).
+    """Return k1 = d, k2 = d^2 / 2 or k3 = exp(-d) - 1 + d, with d = log pi - log pi_ref (Schulman, 2020).
 
     Over samples of pi, k1 and k3 have the mean KL(pi || pi_ref), k3 with less variance and never below 0; k2 is near it
     where the two are near. Two uses have the gradient of KL(pi || pi_ref) on average: k1 inside the reward, and k2 as a

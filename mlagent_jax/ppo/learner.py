@@ -12,12 +12,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from mlagent_jax.config import PPO, OptimizerState
+from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.placement import place_batch, whole
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameter_name, parameter_shardings, parameters_of
 from mlagent_jax.model.value import Critic
-from mlagent_jax.optim import make_optimizer
-from mlagent_jax.placement import place_batch, whole
 from mlagent_jax.ppo.batch import (
     Packed,
     PPOBatch,
@@ -30,12 +30,12 @@ from mlagent_jax.ppo.batch import (
 )
 from mlagent_jax.ppo.credit import Credit, assign_credit
 from mlagent_jax.ppo.loss import importance_weights
-from mlagent_jax.ppo.sampler_gap import gap_figures, require_same_policy
 from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy, make_policy_with_critic
+from mlagent_jax.ppo.train_inference_mismatch import gap_figures, require_same_policy
 from mlagent_jax.ppo.trust_region import within
-from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, make_state
-from rollout.experience import Experience
+from mlagent_jax.training.optimizer import make_optimizer
+from mlagent_jax.training.train_state import TrainState, make_state
+from rollout.sampling.experience import Experience
 
 
 class LearnerState(NamedTuple):
@@ -91,7 +91,7 @@ class Learner:
         kept: OptimizerState,
         max_logprob_gap: float = float("inf"),
     ) -> None:
-        """Takes the fine-tuned policy, which is also the reference, and a critic that starts from it.
+        """Take the fine-tuned policy, which is also the reference, and a critic that starts from it.
 
         Args:
             critic: None where `config` asks for none or for one that shares the policy's trunk.
@@ -112,12 +112,12 @@ class Learner:
         self.policy, self.critic = make_networks(config, kept, self.graph, critic_graph, self.state)
 
     def model(self) -> Qwen2:
-        """Returns the policy as it is now."""
+        """Return the policy as it is now."""
         learnt = nnx.merge(self.graph, self.state.policy.parameters)
         return learnt.trunk if isinstance(learnt, Critic) else learnt
 
     def score(self, experiences: Sequence[Experience], version: int) -> Scored:
-        """Returns the batch of an update: old log-probabilities, values, advantages and returns.
+        """Return the batch of an update: old log-probabilities, values, advantages and returns.
 
         Experiences whose reward is masked must have been left out.
 
@@ -153,11 +153,11 @@ class Learner:
         return Scored(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
 
     def update(self, scored: Scored, num_update: int, seed: int, begun_share: float = 1.0) -> dict[str, float]:
-        """Does all epochs and minibatches of one update; returns their mean figures.
+        """Do all epochs and minibatches of one update; returns their mean figures.
 
         Args:
             begun_share: of the actions that were to be done; gradients are means over those, as if the others had
-                taught nothing (see `rollout.budget`).
+                taught nothing (see `rollout.sampling.deadline`).
         """
         found: list[dict[str, float]] = []
         policy, critic = self.state
@@ -202,19 +202,19 @@ class Learner:
 
 
 def has_own_critic(config: PPO) -> bool:
-    """Returns whether there is a critic that is a network of its own."""
+    """Return whether there is a critic that is a network of its own."""
     return config.advantage == "gae" and config.critic == "separate"
 
 
 def learnt_policy(config: PPO, policy: Qwen2) -> Qwen2 | Critic:
-    """Returns what the policy's optimizer moves: the policy, with the critic's head on it where that is shared."""
+    """Return what the policy's optimizer moves: the policy, with the critic's head on it where that is shared."""
     return Critic(policy) if config.critic == "shared" else policy
 
 
 def ppo_optimizers(
     config: PPO, kept: OptimizerState
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Returns the optimizers of policy and critic; a shared critic's head has the critic's learning rate."""
+    """Return the optimizers of policy and critic; a shared critic's head has the critic's learning rate."""
     policy = make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=kept.dtype)
     if config.critic == "shared":
         faster = optax.scale(config.critic_learning_rate / config.learning_rate)
@@ -230,7 +230,7 @@ def _is_critics_head(parameters: PyTree) -> PyTree:
 def make_networks(
     config: PPO, kept: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef | None, state: LearnerState
 ) -> tuple[Network, Network | None]:
-    """Returns the compiled functions of policy and critic that the configuration asks for; `state` may be abstract."""
+    """Return the compiled functions of policy and critic that the configuration asks for; `state` may be abstract."""
     policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
     make = make_policy_with_critic if config.critic == "shared" else make_policy
     ours = make(policy, policy_optimizer, state.policy, config)

@@ -9,36 +9,36 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from mlagent_jax import preemption
-from mlagent_jax.checkpoint import Checkpoints
-from mlagent_jax.config import Config
-from mlagent_jax.distributed import from_main, meet
-from mlagent_jax.metrics import MetricsLog
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
+from mlagent_jax.multihost import preemption
+from mlagent_jax.multihost.distributed import from_main, meet
 from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
-from mlagent_jax.ppo.ahead import Ahead
 from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
-from mlagent_jax.ppo.sampler_gap import allowed_gap
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.ppo.prefetcher import Ahead
+from mlagent_jax.ppo.train_inference_mismatch import allowed_gap
+from mlagent_jax.run.context import World
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
+from mlagent_jax.tracking.metrics import MetricsLog
+from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.weight_sync import WeightSync
-from mlagent_jax.world import World
-from rollout.budget import Budget
-from rollout.chat import ChatTokenizer
-from rollout.client import PolicyClient
-from rollout.context_reading import context_shares
 from rollout.errors import InfrastructureError
-from rollout.evolving_pool import OWN, EvolvingPool
-from rollout.experience import Experience, begun_share, from_record, reward_figures, to_record
-from rollout.journal import Journal
-from rollout.single_step import roll_out
-from rollout.state_pool import PoolState, StatePool
-from rollout.timeline import TRAINING, TRANSFER, TimedPolicy
-from rollout.whole_episodes import Length, roll_out_episodes
+from rollout.inference.client import PolicyClient
+from rollout.runtime.timeline import TRAINING, TRANSFER, TimedPolicy
+from rollout.sampling.deadline import Budget
+from rollout.sampling.evolving_pool import OWN, EvolvingPool
+from rollout.sampling.experience import Experience, begun_share, from_record, reward_figures, to_record
+from rollout.sampling.grounding import context_shares
+from rollout.sampling.single_step import roll_out
+from rollout.sampling.state_pool import PoolState, StatePool
+from rollout.sampling.whole_episodes import Length, roll_out_episodes
+from rollout.storage.journal import Journal
+from rollout.tokenizer.chat import ChatTokenizer
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rollouts:
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts | None) -> dict[str, Any]:
-    """Trains the fine-tuned policy by step-wise PPO, from the newest checkpoint on; leaves it in `ppo/model/`.
+    """Train the fine-tuned policy by step-wise PPO, from the newest checkpoint on; leaves it in `ppo/model/`.
 
     Of several processes process 0 acts and talks to the server; all learn, from the same experiences.
 
@@ -109,7 +109,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
 
 
 def make_learner(config: Config, run_dir: RunDir) -> Learner:
-    """Returns the learner before the first update: policy, reference and critic are the fine-tuned model."""
+    """Return the learner before the first update: policy, reference and critic are the fine-tuned model."""
     mesh = make_mesh(**asdict(config.mesh))
     ppo = config.ppo
 
@@ -123,7 +123,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
 
 
 def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> WeightSync:
-    """Returns the way of weights to the server; the canary is the pool's first prompt."""
+    """Return the way of weights to the server; the canary is the pool's first prompt."""
 
     def first_prompt() -> list[int]:
         assert rollouts is not None, "process 0 has them"
@@ -136,7 +136,7 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
 
 
 def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, CacheCount]:
-    """Returns what measures the updates to come, the first from now on."""
+    """Return what measures the updates to come, the first from now on."""
     if rollouts is None:
         return Stopwatch(None), CacheCount(None)
     world, client = rollouts.world, rollouts.client
@@ -145,12 +145,12 @@ def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, CacheCount]:
 
 
 def scripts(rollouts: Rollouts | None) -> dict[str, float]:
-    """Returns how the scripts that ended since the last call did, and how long they had waited, flat."""
+    """Return how the scripts that ended since the last call did, and how long they had waited, flat."""
     return {} if rollouts is None else rollouts.world.scheduler.take().flat()
 
 
 def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version: int) -> None:
-    """Makes the policy as it is now what the server samples from; every process has a part of the weights."""
+    """Make the policy as it is now what the server samples from; every process has a part of the weights."""
     written = sync.write(learner.model())
     if rollouts is not None:
         rollouts.world.background.run(sync.give(written, version))
@@ -158,7 +158,7 @@ def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version:
 
 @contextmanager
 def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> Iterator[Ahead | None]:
-    """Yields the actions of the updates, those of their journals first; None on the processes that do not lead."""
+    """Yield the actions of the updates, those of their journals first; None on the processes that do not lead."""
     if rollouts is None:
         yield None
         return
@@ -210,7 +210,7 @@ def one_update(
     watch: Stopwatch,
     update: int,
 ) -> dict[str, float] | None:
-    """Returns the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
+    """Return the figures of one update: states -> actions -> rewards -> batch -> gradients -> weights.
 
     None where a SIGTERM ended it among its actions: the journal keeps those that are done, and nothing was learnt.
     """
@@ -243,7 +243,7 @@ def one_update(
 
 
 def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:
-    """Returns the rewards, outcomes and context readings of a batch of actions, flat."""
+    """Return the rewards, outcomes and context readings of a batch of actions, flat."""
     figures = {f"reward/{name}": value for name, value in reward_figures(experiences).items()}
     begun = [experience for experience in experiences if not experience.cut]
     shares = context_shares(experience.context for experience in begun)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 def clipped_policy_loss(
     logprobs: Float[Array, "*b"], old_logprobs: Float[Array, "*b"], advantages: Float[Array, "*b"], clip: float
 ) -> Float[Array, "*b"]:
-    """Returns -min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = exp(logprobs - old_logprobs)."""
+    """Return -min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = exp(logprobs - old_logprobs)."""
     ratio = jnp.exp(logprobs - old_logprobs)
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages)
 
@@ -15,7 +15,7 @@ def clipped_policy_loss(
 def clipped_value_loss(
     values: Float[Array, "*b"], old_values: Float[Array, "*b"], returns: Float[Array, "*b"], clip: float
 ) -> Float[Array, "*b"]:
-    """Returns 1/2 max((V - R)^2, (V_clip - R)^2), V_clip = V_old + clip(V - V_old, -clip, clip)."""
+    """Return 1/2 max((V - R)^2, (V_clip - R)^2), V_clip = V_old + clip(V - V_old, -clip, clip)."""
     near = old_values + jnp.clip(values - old_values, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(values - returns), jnp.square(near - returns))
 
@@ -23,7 +23,7 @@ def clipped_value_loss(
 def importance_weights(
     logprobs: Float[Array, "*b"], sampler_logprobs: Float[Array, "*b"], limit: float
 ) -> Float[Array, "*b"]:
-    """Returns min(pi / mu, limit), with pi the trainer's policy before the update and mu what sampled the tokens.
+    """Return min(pi / mu, limit), with pi the trainer's policy before the update and mu what sampled the tokens.
 
     They differ where the server computes with less precision and where its weights are older. Truncation bounds the
     variance, at the price of a bias where pi / mu is above the limit (arXiv 1802.01561).

@@ -11,13 +11,13 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from mlagent_jax.config import PPO
+from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.model.logprob import gather_sources, target_logprobs, token_logprobs
+from mlagent_jax.model.packed_batch import Rows
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.kl import kl_estimate
 from mlagent_jax.ppo.loss import clipped_policy_loss, clipped_value_loss
-from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import Apply, TrainState, add_trees, make_apply, shardings_of
+from mlagent_jax.training.train_state import Apply, TrainState, add_trees, make_apply, shardings_of
 
 Figures = dict[str, Float[Array, ""]]
 Mean = Callable[[Float[Array, "B M"]], Float[Array, ""]]
@@ -58,7 +58,7 @@ class Network:
 def make_policy(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Returns the compiled functions of the policy; the states to come will lie as `state` does."""
+    """Return the compiled functions of the policy; the states to come will lie as `state` does."""
 
     def score(parameters: PyTree, rows: Rows) -> Scores:
         return Scores(logprobs=token_logprobs(nnx.merge(graph, parameters), rows, config.temperature)[0])
@@ -73,7 +73,7 @@ def make_policy(
 def make_critic(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Returns the compiled functions of a critic of its own; the states to come will lie as `state` does."""
+    """Return the compiled functions of a critic of its own; the states to come will lie as `state` does."""
 
     def score(parameters: PyTree, rows: Rows) -> Scores:
         return Scores(values=nnx.merge(graph, parameters).values(rows))
@@ -89,7 +89,7 @@ def make_critic(
 def make_policy_with_critic(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Returns the compiled functions of a critic whose trunk is the policy; both are learnt from one pass."""
+    """Return the compiled functions of a critic whose trunk is the policy; both are learnt from one pass."""
 
     def heads(parameters: PyTree, rows: Rows) -> tuple[Float[Array, "B M"], Float[Array, "B M"], Float[Array, "B M"]]:
         critic = nnx.merge(graph, parameters)
@@ -114,7 +114,7 @@ def make_policy_with_critic(
 def policy_objective(
     config: PPO, logprobs: Float[Array, "B M"], entropy: Float[Array, "B M"], batch: PPOBatch, mean: Mean
 ) -> tuple[Float[Array, ""], Figures]:
-    """Returns what the policy is to make small, and figures: -(clipped objective + entropy) + KL, by the settings.
+    """Return what the policy is to make small, and figures: -(clipped objective + entropy) + KL, by the settings.
 
     Args:
         mean: from values at the predictions to one number.
@@ -143,7 +143,7 @@ def _value_objective(config: PPO, values: Float[Array, "B M"], batch: PPOBatch, 
 def accumulate(
     network: Network, state: TrainState, batches: Sequence[PPOBatch], num_tokens: float
 ) -> tuple[TrainState, dict[str, float]]:
-    """Returns the state after one optimizer step on a minibatch that comes in micro-batches, and its figures."""
+    """Return the state after one optimizer step on a minibatch that comes in micro-batches, and its figures."""
     assert batches, "a minibatch has at least one micro-batch"
     gradients, found = network.zeros(), []
     for batch in batches:
@@ -177,5 +177,5 @@ def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransform
 
 
 def _mean_of(batch: PPOBatch, num_tokens: Float[Array, ""]) -> Mean:
-    """Returns the sum over the batch's tokens over `num_tokens`: summed over micro-batches, the minibatch's mean."""
+    """Return the sum over the batch's tokens over `num_tokens`: summed over micro-batches, the minibatch's mean."""
     return lambda values: jnp.sum(jnp.where(batch.rows.weights > 0, values, 0.0)) / num_tokens

@@ -20,7 +20,7 @@ NUM_HALVINGS = 8  # then there is no step
 def within(
     limit: float, network: Network, before: PyTree, after: PyTree, batches: Sequence[PPOBatch], mean_tokens: float
 ) -> tuple[PyTree, dict[str, float]]:
-    """Returns the parameters of the longest step whose KL is at most `limit`, and figures of it.
+    """Return the parameters of the longest step whose KL is at most `limit`, and figures of it.
 
     The step is that from `before` to `after`, or a half of it, a quarter, ... (the line search of TRPO, Schulman et al.
     2015, appendix C). The KL is that of a response, KL(pi_before || pi), estimated by k3 from the batch's responses,
@@ -44,7 +44,7 @@ def within(
 
 
 def update_kl(network: Network, parameters: PyTree, batches: Sequence[PPOBatch], mean_tokens: float) -> float:
-    """Returns how far parameters are from those of the old log-probabilities, in nats a response."""
+    """Return how far parameters are from those of the old log-probabilities, in nats a response."""
     sums = [_divergence(network.score(parameters, batch.rows).logprobs, batch) for batch in batches]
     divergence, num_tokens = (sum(map(float, each)) for each in zip(*sums, strict=True))
     return mean_tokens * divergence / num_tokens
@@ -52,7 +52,7 @@ def update_kl(network: Network, parameters: PyTree, batches: Sequence[PPOBatch],
 
 @jax.jit
 def _divergence(logprobs: Float[Array, "B M"], batch: PPOBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the sum of the tokens' divergences, and their number."""
+    """Return the sum of the tokens' divergences, and their number."""
     mask = batch.rows.weights > 0
     change = jnp.where(mask, batch.old_logprobs - logprobs, 0.0)
     return jnp.sum(kl_estimate(change, jnp.zeros_like(change), "k3")), jnp.sum(mask.astype(jnp.float32))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlagent_jax.rows import Bucket, Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import Bucket, Row, Rows, stack_rows
 from mlagent_jax.sft.packing import Size, cut, first_fit, size_of
-from rollout.chat import ChatTokenizer, Rendering
+from rollout.tokenizer.chat import ChatTokenizer, Rendering
 from tasks.state import State
 
 
@@ -32,7 +32,7 @@ class Dataset:
         return sum(size.is_cut for size in self.sizes)
 
     def row(self, index: int) -> Row:
-        """Returns one row with its tokens; each of the agent's is predicted from the one before it."""
+        """Return one row with its tokens; each of the agent's is predicted from the one before it."""
         row = Row()
         for sequence in self.rows[index]:
             rendering, offset = self.render(sequence), len(row.tokens)
@@ -44,7 +44,7 @@ class Dataset:
 
 
 def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: int, num_epochs: float = 1.0) -> Dataset:
-    """Returns the tellings packed into rows of at most `length` tokens, in another order in each epoch.
+    """Return the tellings packed into rows of at most `length` tokens, in another order in each epoch.
 
     A telling that is longer loses its last turns; each row takes the next telling that still fits, looking ahead a
     little, which wastes a few percent.
@@ -65,7 +65,7 @@ def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: i
 
 
 def bucket_of(datasets: Sequence[Dataset], length: int) -> Bucket:
-    """Returns the smallest bucket of rows of `length` tokens that holds every row."""
+    """Return the smallest bucket of rows of `length` tokens that holds every row."""
     plans = [[dataset.sizes[index] for index in row] for dataset in datasets for row in dataset.rows]
     predictions = max((sum(size.num_predictions for size in sizes) for sizes in plans), default=1)
     return Bucket(length, -(-predictions // 64) * 64)
@@ -87,7 +87,7 @@ class Batches:
         return stack_rows(chosen, self.bucket.length, self.bucket.num_predictions)
 
     def num_tokens(self, index: int) -> int:
-        """Returns the tokens of a whole batch, padding aside, whoever feeds them."""
+        """Return the tokens of a whole batch, padding aside, whoever feeds them."""
         dataset = self.dataset
         return sum(dataset.sizes[sequence].num_tokens for row in self._rows(index) for sequence in dataset.rows[row])
 

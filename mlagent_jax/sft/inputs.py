@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlagent_jax.config import Config
-from mlagent_jax.rows import Bucket
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.configuration.schema import Config
+from mlagent_jax.model.packed_batch import Bucket
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.data import Dataset, bucket_of, pack
-from rollout.augment import variants
-from rollout.chat import ChatTokenizer, train_tokenizer
+from rollout.dataset.augmentation import variants
 from rollout.dataset.selection import Selection, choose, write_selection
+from rollout.scripted.wording import reword
+from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from rollout.types import Trajectory
-from rollout.wording import reword
 from tasks.naming import vocabulary_text
 from tasks.prompt import messages
 from tasks.registry import entries
@@ -33,7 +33,7 @@ class Data:
 
 
 def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]) -> ChatTokenizer:
-    """Returns the policy's tokenizer, and leaves it in `folder`: the checkpoint's, or one trained on all tellings."""
+    """Return the policy's tokenizer, and leaves it in `folder`: the checkpoint's, or one trained on all tellings."""
     if config.model.path is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in TOKENIZER_FILES:
@@ -49,7 +49,7 @@ def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]
 
 
 def select(config: Config, run_dir: RunDir) -> Selection:
-    """Returns which of the collected trajectories are trained on, and leaves that in selection.json.
+    """Return which of the collected trajectories are trained on, and leaves that in selection.json.
 
     Raises:
         CorruptRecord: if a trajectory file is damaged.
@@ -62,14 +62,14 @@ def select(config: Config, run_dir: RunDir) -> Selection:
 
 
 def tell(config: Config, trajectories: Sequence[Trajectory]) -> list[list[State]]:
-    """Returns every trajectory in `sft.wordings` wordings, the recorded one first."""
+    """Return every trajectory in `sft.wordings` wordings, the recorded one first."""
     return [variants(trajectory, config.sft.wordings, config.seed, reword) for trajectory in trajectories]
 
 
 def load_data(
     config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]], is_heldout: Sequence[bool]
 ) -> Data:
-    """Returns the rows of training, epoch after epoch, and those of the held-out perplexity.
+    """Return the rows of training, epoch after epoch, and those of the held-out perplexity.
 
     Args:
         config: of the run.

@@ -15,28 +15,28 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mlagent_jax import preemption
-from mlagent_jax.checkpoint import Checkpoints
-from mlagent_jax.config import SFT, Config
-from mlagent_jax.distributed import from_main, is_main, meet
-from mlagent_jax.metrics import MetricsLog
+from mlagent_jax.configuration.schema import SFT, Config
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
+from mlagent_jax.model.placement import place_rows, rows_here
 from mlagent_jax.model.sharding import make_mesh
-from mlagent_jax.optim import cosine_schedule, make_optimizer
-from mlagent_jax.placement import place_rows, rows_here
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir
+from mlagent_jax.multihost import preemption
+from mlagent_jax.multihost.distributed import from_main, is_main, meet
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.data import Batches
 from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, select, tell
 from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
-from mlagent_jax.train_state import TrainState, make_state
-from rollout.chat import ChatTokenizer
+from mlagent_jax.tracking.metrics import MetricsLog
+from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.checkpoint import Checkpoints
+from mlagent_jax.training.optimizer import cosine_schedule, make_optimizer
+from mlagent_jax.training.train_state import TrainState, make_state
 from rollout.dataset.selection import read_selection
+from rollout.tokenizer.chat import ChatTokenizer
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
-    """Fine-tunes the policy on what is selected of the collected trajectories; returns its figures.
+    """Fine-tune the policy on what is selected of the collected trajectories; returns its figures.
 
     Leaves `selection.json`, `tokenizer/` and `sft/model/`.
 
@@ -76,7 +76,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
 def train(
     config: Config, model: nnx.Module, data: Data, mesh: Mesh, run_dir: RunDir, reporter: Reporter
 ) -> dict[str, Any]:
-    """Trains `model` in place and returns its figures; goes on from the newest checkpoint, also after a SIGTERM.
+    """Train `model` in place and returns its figures; goes on from the newest checkpoint, also after a SIGTERM.
 
     Every `eval_every` steps the held-out perplexity is read; the parameters with the lowest are kept, and training ends
     when `patience` readings in a row have brought no lower one.
@@ -151,7 +151,7 @@ def train(
 
 
 def sft_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of a training of so many steps."""
+    """Return the optimizer of a training of so many steps."""
     sft = config.sft
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
     return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, config.optimizer_state.dtype)
@@ -160,12 +160,12 @@ def sft_optimizer(config: Config, num_steps: int) -> optax.GradientTransformatio
 def configured_step(
     sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
 ) -> SFTStep:
-    """Returns the step that the configuration asks for; `state` may be abstract."""
+    """Return the step that the configuration asks for; `state` may be abstract."""
     return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))
 
 
 def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
-    """Returns the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
+    """Return the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
     total = weight = 0.0
     for rows in Batches(data.heldout, data.bucket, batch_size, rows_here(mesh, batch_size)):
         loss, count = evaluate(parameters, place_rows(rows, mesh))
@@ -174,7 +174,7 @@ def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: 
 
 
 def save_policy(model: nnx.Module, folder: Path, run_dir: RunDir) -> None:
-    """Writes the model and its tokenizer as one Hugging Face directory; training_data.json in it is the manifest of
+    """Write the model and its tokenizer as one Hugging Face directory; training_data.json in it is the manifest of
     the trajectories that it comes from, each with its hash."""
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)

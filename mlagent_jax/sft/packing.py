@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from rollout.chat import Rendering
+from rollout.tokenizer.chat import Rendering
 
 LOOK_AHEAD = 32  # sequences that a row chooses from
 
@@ -25,13 +25,13 @@ class Size(NamedTuple):
 
 
 def cut(rendering: Rendering, length: int) -> Rendering:
-    """Returns the telling up to the end of its last response within `length` tokens; the rest teaches nothing."""
+    """Return the telling up to the end of its last response within `length` tokens; the rest teaches nothing."""
     spans = _within(rendering, length)
     return Rendering(rendering.token_ids[: spans[-1][1]] if spans else [], spans)
 
 
 def size_of(rendering: Rendering, length: int) -> Size:
-    """Returns the size of a telling in rows of `length` tokens."""
+    """Return the size of a telling in rows of `length` tokens."""
     spans = _within(rendering, length)
     num_predictions = sum(end - start for start, end in spans)
     return Size(spans[-1][1] if spans else 0, num_predictions, len(spans) < len(rendering.spans))
@@ -42,7 +42,7 @@ def _within(rendering: Rendering, length: int) -> list[tuple[int, int]]:
 
 
 def first_fit(order: Iterable[int], num_tokens: Sequence[int], length: int) -> list[tuple[int, ...]]:
-    """Returns rows of at most `length` tokens as the sequences in them, each of `order` in one row.
+    """Return rows of at most `length` tokens as the sequences in them, each of `order` in one row.
 
     Each row takes, of the next `LOOK_AHEAD` sequences that no row has, one after the other all that still fit.
 

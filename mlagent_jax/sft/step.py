@@ -10,15 +10,15 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.rows import Rows
-from mlagent_jax.train_state import TrainState, add_trees, make_apply, shardings_of
+from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.training.train_state import TrainState, add_trees, make_apply, shardings_of
 
 SFTStep = Callable[[TrainState, Rows], tuple[TrainState, dict[str, Array]]]
 SFTEval = Callable[[PyTree, Rows], tuple[Array, Array]]
 
 
 def cross_entropy(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the summed -log p of the targets, in nats, and the sum of their weights."""
+    """Return the summed -log p of the targets, in nats, and the sum of their weights."""
     logprob, _ = token_logprobs(nnx.merge(graph, parameters), rows)
     return -jnp.sum(jnp.where(rows.weights > 0, logprob * rows.weights, 0.0)), jnp.sum(rows.weights)
 
@@ -26,7 +26,7 @@ def cross_entropy(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> tuple[
 def make_sft_step(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, num_micro_batches: int = 1
 ) -> SFTStep:
-    """Returns the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update.
+    """Return the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update.
 
     Args:
         state: one laid out on the mesh, as those to come will be.
@@ -59,10 +59,10 @@ def make_sft_step(
 
 
 def micro_batches(rows: Rows, count: int) -> Rows:
-    """Returns the batch with a leading axis of `count` parts; every device keeps its own rows, some in each part."""
+    """Return the batch with a leading axis of `count` parts; every device keeps its own rows, some in each part."""
     return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
 
 
 def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:
-    """Returns the compiled evaluation: summed cross-entropy and number of targets of a batch."""
+    """Return the compiled evaluation: summed cross-entropy and number of targets of a batch."""
     return jax.jit(partial(cross_entropy, graph))

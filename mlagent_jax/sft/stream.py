@@ -2,14 +2,14 @@
 
 import grain
 
-from mlagent_jax.rows import Rows
+from mlagent_jax.model.packed_batch import Rows
 from mlagent_jax.sft.data import Batches
 
 PREFETCHED = 2  # batches
 
 
 def stream(batches: Batches) -> grain.DatasetIterator[Rows]:
-    """Returns an iterator over the batches that makes the next ones on a thread of its own; `close` it.
+    """Return an iterator over the batches that makes the next ones on a thread of its own; `close` it.
 
     `get_state()` is JSON: which batch comes next, whatever is made already and whichever rows this process feeds.
     After `set_state` of it, in another process too, the same batches follow.

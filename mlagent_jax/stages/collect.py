@@ -5,24 +5,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.config import Config
-from mlagent_jax.endpoints import telling_how_far
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import SHARE_SECONDS, RunDir, write_json
-from mlagent_jax.world import World
-from rollout.collect import Tally, collect, plan_collection
+from mlagent_jax.configuration.schema import Config
+from mlagent_jax.run.context import World
+from mlagent_jax.run.endpoints import telling_how_far
+from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir, write_json
+from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.reuse import take_over
-from rollout.embed import embed_texts
-from rollout.expert import EndpointExpert, OfflineExpert
-from rollout.idea_candidates import library_candidates, propose_candidates
-from rollout.ideas import Pool, build_pools, read_pools
-from rollout.trajectories import iterate_trajectories
-from tasks.ideas import BalancedDraws
+from rollout.exploration.candidates import library_candidates, propose_candidates
+from rollout.exploration.embedding import embed_texts
+from rollout.exploration.pools import Pool, build_pools, read_pools
+from rollout.exploration.selection import BalancedDraws
+from rollout.sampling.collection import Tally, collect, plan_collection
+from rollout.scripted.expert import EndpointExpert, OfflineExpert
+from rollout.storage.trajectories import iterate_trajectories
 from tasks.task import Task
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> dict[str, Any]:
-    """Writes ideas.json and trajectories/; returns the figures of the collection."""
+    """Write ideas.json and trajectories/; returns the figures of the collection."""
     if config.collect.source is not None:
         return take(Path(config.collect.source), run_dir, world)
     tasks = world.of_split("train")
@@ -51,7 +51,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
 
 
 def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
-    """Returns the figures of trajectories that are taken from elsewhere; ideas.json is empty."""
+    """Return the figures of trajectories that are taken from elsewhere; ideas.json is empty."""
     folder = run_dir.path("trajectories")
     take_over(source, folder, world.environment.store)
     write_json(run_dir.path("ideas.json"), [])
@@ -62,14 +62,14 @@ def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
 
 
 def make_expert(config: Config, world: World) -> OfflineExpert | EndpointExpert:
-    """Returns the expert of the configuration. Raises ValueError for an endpoint without its key."""
+    """Return the expert of the configuration. Raises ValueError for an endpoint without its key."""
     if config.expert.kind == "offline":
         return OfflineExpert(config.collect.max_steps, explores=config.ideas.source != "none")
     return EndpointExpert(world.endpoints.expert())
 
 
 def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Task]) -> dict[str, Pool]:
-    """Returns the idea pool of every task, empty ones if there are to be no ideas; made once and kept in ideas.json."""
+    """Return the idea pool of every task, empty ones if there are to be no ideas; made once and kept in ideas.json."""
     path = run_dir.path("ideas.json")
     if path.exists():
         return read_pools(path)

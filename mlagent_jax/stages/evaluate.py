@@ -3,21 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlagent_jax.config import Config
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.config import read_config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import local_mesh
-from mlagent_jax.policy_server import PolicyServer, connected
-from mlagent_jax.progress import Bar, Reporter
-from mlagent_jax.run_dir import SHARE_SECONDS, RunDir, write_json
-from mlagent_jax.tried import what_was_tried
+from mlagent_jax.reporting.edit_stats import what_was_tried
+from mlagent_jax.run.context import World
+from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir, write_json
+from mlagent_jax.tracking.progress import Bar, Reporter
 from mlagent_jax.weight_sync import WeightSync
-from mlagent_jax.world import World
-from rollout.chat import ChatTokenizer
-from rollout.collect import EpisodePlan, collect
-from rollout.episode import PolicyActor
-from rollout.evaluate import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
-from rollout.trajectories import read_trajectories
+from rollout.sampling.collection import EpisodePlan, collect
+from rollout.sampling.episode import PolicyActor
+from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.storage.trajectories import read_trajectories
+from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
 from tasks.prompt import problem_text
 from tasks.state import State
@@ -25,7 +25,7 @@ from tasks.task import Task
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
-    """Writes evaluate/<initial|sft|ppo>/ and evaluate/tried.json; returns the evaluation as `evaluation`.
+    """Write evaluate/<initial|sft|ppo>/ and evaluate/tried.json; returns the evaluation as `evaluation`.
 
     All three go through the same episodes: the same tasks under the same names with the same seeds.
 
@@ -62,7 +62,7 @@ def episodes(
     world: World,
     bar: Bar,
 ) -> list[Trajectory]:
-    """Returns the trajectories of one actor, those of an interrupted evaluation included; kept in evaluate/<name>."""
+    """Return the trajectories of one actor, those of an interrupted evaluation included; kept in evaluate/<name>."""
     before = bar.done
 
     def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -86,7 +86,7 @@ def episodes(
 
 
 def evaluation(found: Mapping[str, Sequence[Trajectory]], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
-    """Returns `rollout.evaluate.summarize` by policy, and `ppo_minus_sft`, the paired difference of the span gains.
+    """Return the summary of each policy, and `ppo_minus_sft`, the paired difference of the span gains.
 
     Each task has `span_interval` too, the bootstrap interval of its own mean over trajectories.
     """

@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from mlagent_jax import distributed
-from mlagent_jax.config import Config
-from mlagent_jax.policy_server import PolicyServer, connected
+from mlagent_jax.configuration.schema import Config
+from mlagent_jax.multihost import distributed
 from mlagent_jax.ppo import loop
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import RunDir
-from mlagent_jax.world import World
-from rollout.chat import ChatTokenizer
+from mlagent_jax.run.context import World
+from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.selection import read_selection
-from rollout.evolving_pool import EvolvingPool
-from rollout.state_pool import StatePool
+from rollout.sampling.evolving_pool import EvolvingPool
+from rollout.sampling.state_pool import StatePool
+from rollout.tokenizer.chat import ChatTokenizer
 from tasks.state import State
 
 
 def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
-    """Writes ppo/; returns the figures of the training.
+    """Write ppo/; returns the figures of the training.
 
     Raises:
         ValueError: if a trajectory file is damaged, or the pool has too few states.
@@ -33,7 +33,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
 
 
 def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
-    """Returns the states of the selected trajectories whose prompt leaves room for a response: all, or where
+    """Return the states of the selected trajectories whose prompt leaves room for a response: all, or where
     `ppo.episodes` is set those that trajectories begin with."""
     trajectories = read_selection(run_dir.selection).read(run_dir.path("trajectories"))
     longest = config.server.max_model_len - config.ppo.max_response_tokens

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from rollout.dataset import command, diversity
 from rollout.dataset.viewer import command as view
 from rollout.errors import InfrastructureError
-from rollout.parent import die_with_parent
+from rollout.runtime.parent_death import die_with_parent
 
 COMMANDS = (view, diversity, command)  # modules with an `add_parser`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on standard error."""
+    """Return the exit status: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m rollout.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

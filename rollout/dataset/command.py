@@ -8,15 +8,15 @@ from typing import Any, get_args
 
 from rollout.dataset.selection import FilterName, Select, choose, write_selection
 from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
-from rollout.parts import PART_SIZE
-from rollout.trajectories import iterate_trajectories, trajectories_of, write_trajectories
+from rollout.storage.shards import PART_SIZE
+from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
 from tasks.registry import entries
 
 DEFAULT = Select()
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the commands to those of the program."""
+    """Add the commands to those of the program."""
     select = commands.add_parser("select", help="what filters would keep of a collection, as the section `select` does")
     select.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
     select.add_argument("--filters", default=",".join(DEFAULT.filters), help="names with commas: %(default)s")
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_select(options: argparse.Namespace) -> None:
-    """Prints what every filter drops and what is left of each task. Raises ValueError for what is no rule."""
+    """Print what every filter drops and what is left of each task. Raises ValueError for what is no rule."""
     names = tuple(name for name in options.filters.split(",") if name)
     for name in names:
         if name not in get_args(FilterName):
@@ -64,12 +64,12 @@ def run_select(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Writes the conversations and prints how many."""
+    """Write the conversations and prints how many."""
     print(f"{write_sharegpt(options.out, iterate_trajectories(trajectories_of(options.folder)))} conversations")
 
 
 def run_import(options: argparse.Namespace) -> None:
-    """Writes the trajectories, all or none, and prints how many. Raises ValueError where the folder has files."""
+    """Write the trajectories, all or none, and prints how many. Raises ValueError where the folder has files."""
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} has files already; name another --out")
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ import numpy as np
 
 from rollout.dataset.edits import edits_by_trajectory, store_beside
 from rollout.dataset.rarefaction import Spread, Units, compare, measures
-from rollout.embed import embed_texts
 from rollout.errors import InfrastructureError
-from rollout.trajectories import iterate_trajectories, trajectories_of
+from rollout.exploration.embedding import embed_texts
+from rollout.storage.trajectories import iterate_trajectories, trajectories_of
 
 NUM_VERBS, NUM_NOUNS = 20, 4  # as many as the paper's figure shows
 MAX_EMBEDDED = 4000  # distinct instructions; every two of them have a distance
@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 
 
 def read_units(folder: Path) -> Units:
-    """Returns the edits of each trajectory of a folder, or of a run. Raises FileNotFoundError and CorruptRecord."""
+    """Return the edits of each trajectory of a folder, or of a run. Raises FileNotFoundError and CorruptRecord."""
     return edits_by_trajectory(iterate_trajectories(trajectories_of(folder)), store_beside(trajectories_of(folder)))
 
 
 def diversity(sets: Mapping[str, Units], seed: int, embed: Embed = embed_texts) -> dict[str, Any]:
-    """Returns the diversity of sets of edits as JSON values: `whole`, each as it stands, and `equal`, compared.
+    """Return the diversity of sets of edits as JSON values: `whole`, each as it stands, and `equal`, compared.
 
     `whole.<set>` has `num_trajectories`, `num_edits`, `rollout.dataset.rarefaction.measures` and `verb_nouns`; `equal`
     is what `rollout.dataset.rarefaction.compare` returns. Where the sentence encoder fails, distances are left out.
@@ -77,7 +77,7 @@ def diversity(sets: Mapping[str, Units], seed: int, embed: Embed = embed_texts) 
 
 
 def verb_nouns(units: Units) -> list[dict[str, Any]]:
-    """Returns the most frequent root verbs of instructions, each with its most frequent nouns, as shares of all edits.
+    """Return the most frequent root verbs of instructions, each with its most frequent nouns, as shares of all edits.
 
     As the figure of the paper and of Self-Instruct: 20 verbs with 4 nouns each.
     """
@@ -95,7 +95,7 @@ def verb_nouns(units: Units) -> list[dict[str, Any]]:
 
 
 def _spread(sets: Mapping[str, Units], embed: Embed) -> Spread | None:
-    """Returns how far apart all instructions are, None where that cannot be had."""
+    """Return how far apart all instructions are, None where that cannot be had."""
     texts = sorted({edit.instruction for units in sets.values() for unit in units for edit in unit})
     if not texts:
         return None
@@ -110,7 +110,7 @@ def _spread(sets: Mapping[str, Units], embed: Embed) -> Spread | None:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Returns what `diversity` found as Markdown: the sets as they stand, then at equal numbers, then differences."""
+    """Return what `diversity` found as Markdown: the sets as they stand, then at equal numbers, then differences."""
     whole, equal = found["whole"], found["equal"]
     if not whole:
         return "No edits."
@@ -141,7 +141,7 @@ def _signed(interval: Mapping[str, float]) -> str:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command `diversity` to those of `python -m rollout.dataset`."""
+    """Add the command `diversity` to those of `python -m rollout.dataset`."""
     text = "measure how diverse the edits of collections are"
     command = commands.add_parser("diversity", help=text, description=text)
     command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="trajectories; compared to the first")
@@ -151,7 +151,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prints the diversity of the folders of `options`.
+    """Print the diversity of the folders of `options`.
 
     Raises:
         FileNotFoundError, CorruptRecord, ValueError: where a folder does not read, or is given twice.

@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from rollout.dataset.words import normal_form, verb_and_noun
-from rollout.recipes import recognise
+from rollout.scripted.recipes import recognise
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from rollout.workspace import BlobStore
 from tasks.action import EDIT
 
 BLOBS = "blobs"
@@ -40,13 +40,13 @@ class Edit:
 
 
 def store_beside(folder: Path) -> BlobStore | None:
-    """Returns the store of the run that a folder of trajectories lies in, None where there is none."""
+    """Return the store of the run that a folder of trajectories lies in, None where there is none."""
     found = [parent / BLOBS for parent in folder.absolute().parents if (parent / BLOBS).is_dir()]
     return BlobStore(found[0]) if found else None
 
 
 def edits_by_trajectory(trajectories: Iterable[Trajectory], store: BlobStore | None) -> list[list[Edit]]:
-    """Returns the edits of each trajectory that has any, in the order of their ids, so that files' order is none.
+    """Return the edits of each trajectory that has any, in the order of their ids, so that files' order is none.
 
     Args:
         trajectories: of one collection.
@@ -86,7 +86,7 @@ def _edit(step: Step, trajectory: Trajectory, identify: Identify | None) -> Edit
 
 
 def diff_of(feedback: str) -> str:
-    """Returns the diff in the feedback to an edit, without file names; `` where nothing was saved.
+    """Return the diff in the feedback to an edit, without file names; `` where nothing was saved.
 
     Of one that was cut it is the part before the cut and how much that left out.
     """
@@ -102,7 +102,7 @@ def diff_of(feedback: str) -> str:
 
 
 def _identities(store: BlobStore) -> Identify:
-    """Returns what tells scripts apart: the hash of their text with the episode's names for the data taken out."""
+    """Return what tells scripts apart: the hash of their text with the episode's names for the data taken out."""
 
     @cache
     def of(digest: str, train_file: str, test_file: str) -> str:

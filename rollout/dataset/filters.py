@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from rollout.augment import SCRIPT_NAME
+from rollout.dataset.augmentation import SCRIPT_NAME
 from rollout.types import Trajectory
 from tasks.action import FINAL_ANSWER
 from tasks.feedback import Outcome
@@ -18,27 +18,27 @@ Keep = Callable[[Trajectory], bool]
 
 
 def acted(trajectory: Trajectory) -> bool:
-    """Returns whether there is an action to learn from; a problem that fills the context leaves none."""
+    """Return whether there is an action to learn from; a problem that fills the context leaves none."""
     return bool(trajectory.steps)
 
 
 def valid_format(trajectory: Trajectory) -> bool:
-    """Returns whether every response was an action in the right format."""
+    """Return whether every response was an action in the right format."""
     return all(step.feedback.outcome is not Outcome.INVALID for step in trajectory.steps)
 
 
 def ended(trajectory: Trajectory) -> bool:
-    """Returns whether the agent ended it by its own answer, and no limit did."""
+    """Return whether the agent ended it by its own answer, and no limit did."""
     return trajectory.end == "final_answer"
 
 
 def edited(trajectory: Trajectory) -> bool:
-    """Returns whether an edit of it ran."""
+    """Return whether an edit of it ran."""
     return any(step.feedback.outcome is Outcome.EDIT for step in trajectory.steps)
 
 
 def no_leak(trajectory: Trajectory) -> bool:
-    """Returns whether no response speaks of ideas that it was given, or quotes one at length: the expert is shown
+    """Return whether no response speaks of ideas that it was given, or quotes one at length: the expert is shown
     them and the policy is not."""
     ideas = [idea for idea in map(_plain, trajectory.ideas) if idea.count(" ") >= QUOTE - 1]
     # The response as it stands, and its arguments, of which JSON may spell the letters otherwise.
@@ -47,7 +47,7 @@ def no_leak(trajectory: Trajectory) -> bool:
 
 
 def improved(directions: Mapping[str, str]) -> Keep:
-    """Returns the filter that keeps what ended with a better hidden score than the initial script's.
+    """Return the filter that keeps what ended with a better hidden score than the initial script's.
 
     `directions` says for each task whether to `maximize` or `minimize`.
     """
@@ -55,7 +55,7 @@ def improved(directions: Mapping[str, str]) -> Keep:
 
 
 def within(max_characters: int) -> Keep:
-    """Returns the filter that keeps what an agent wrote and read in at most so many characters."""
+    """Return the filter that keeps what an agent wrote and read in at most so many characters."""
 
     def keep(trajectory: Trajectory) -> bool:
         texts = (len(step.response) + len(step.feedback.text) for step in trajectory.steps)
@@ -65,7 +65,7 @@ def within(max_characters: int) -> Keep:
 
 
 def distinct(max_similarity: float) -> Keep:
-    """Returns the filter that drops what an earlier trajectory of the same task did already, or nearly.
+    """Return the filter that drops what an earlier trajectory of the same task did already, or nearly.
 
     Compared are the actions with their arguments, file names aside: two trajectories are as similar as the share of
     their runs of three words that both have (Jaccard). Where the task is not known, the problem says which it is. It
@@ -86,7 +86,7 @@ def distinct(max_similarity: float) -> Keep:
 
 
 def shingles(trajectory: Trajectory) -> frozenset[str]:
-    """Returns the runs of three words of what a trajectory did, in which every script has the same name.
+    """Return the runs of three words of what a trajectory did, in which every script has the same name.
 
     The final answer counts where nothing else was done.
     """
@@ -101,7 +101,7 @@ def shingles(trajectory: Trajectory) -> frozenset[str]:
 
 
 def outcome_of(trajectory: Trajectory, directions: Mapping[str, str]) -> str:
-    """Returns what a trajectory came to: `improved`, `same`, `worse` than the initial script, or `no_submission`."""
+    """Return what a trajectory came to: `improved`, `same`, `worse` than the initial script, or `no_submission`."""
     last = trajectory.steps[-1].after.last_submission if trajectory.steps else None
     if last is None:
         return "no_submission"

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rollout.dataset.edits import Edit
-from tasks.ideas import pairwise_distances
+from rollout.exploration.selection import pairwise_distances
 
 NUM_DRAWS = 400
 MAX_COMPARED = 1000  # edits of one draw: more cost time and no longer change what is seen
@@ -45,11 +45,11 @@ class Spread:
 
     @classmethod
     def of(cls, texts: Sequence[str], vectors: np.ndarray) -> "Spread":
-        """Returns the spread of distinct `texts` with the embeddings `vectors` `[K, D]`."""
+        """Return the spread of distinct `texts` with the embeddings `vectors` `[K, D]`."""
         return cls({text: row for row, text in enumerate(texts)}, pairwise_distances(vectors))
 
     def measures(self, edits: Sequence[Edit]) -> dict[str, float]:
-        """Returns the mean distance of two edits and the mean distance of an edit to the nearest other one.
+        """Return the mean distance of two edits and the mean distance of an edit to the nearest other one.
 
         Two edits of the same instruction are at distance 0.
         """
@@ -64,7 +64,7 @@ class Spread:
 
 
 def effective_number(counts: Mapping[str, int]) -> float:
-    """Returns exp(H), H the entropy in nats: so many things of one frequency are as diverse (Hill, order 1)."""
+    """Return exp(H), H the entropy in nats: so many things of one frequency are as diverse (Hill, order 1)."""
     total = sum(counts.values())
     if not total:
         return 0.0
@@ -72,7 +72,7 @@ def effective_number(counts: Mapping[str, int]) -> float:
 
 
 def measures(edits: Sequence[Edit], spread: Spread | None) -> dict[str, float]:
-    """Returns the measures of a set of edits; those of what is not known about them are left out.
+    """Return the measures of a set of edits; those of what is not known about them are left out.
 
     `distinct_<field>` are counts, `effective_<field>` effective numbers, `workspace_share` distinct workspaces by
     edits, and `mean_distance` and `nearest_distance` are Euclidean, between 0 and 2.
@@ -91,7 +91,7 @@ def measures(edits: Sequence[Edit], spread: Spread | None) -> dict[str, float]:
 def compare(
     sets: Mapping[str, Units], spread: Spread | None, seed: int, num_draws: int = NUM_DRAWS
 ) -> dict[str, Any] | None:
-    """Returns the measures of sets at equal numbers of edits, and of each set after the first its difference to that.
+    """Return the measures of sets at equal numbers of edits, and of each set after the first its difference to that.
 
     `{num_edits, num_draws, sets: {name: {measure: {mean, low, high}}}, differences: {name: {...}}}`, the intervals at
     95 %; None where a set has too few edits to draw from. The order of the trajectories does not matter as long as
@@ -133,7 +133,7 @@ def compare(
 
 
 def draw_edits(units: Units, number: int, rng: random.Random) -> list[Edit]:
-    """Returns `number` edits: those of trajectories drawn without replacement, of the last one the first few."""
+    """Return `number` edits: those of trajectories drawn without replacement, of the last one the first few."""
     order = list(range(len(units)))
     rng.shuffle(order)
     edits: list[Edit] = []

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rollout.dataset.edits import store_beside
 from rollout.errors import CorruptRecord
-from rollout.folders import is_folder, link_or_copy
-from rollout.trajectories import (
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.directory_manifest import is_folder, link_or_copy
+from rollout.storage.trajectories import (
     has_journal,
     iterate_part,
     iterate_trajectories,
@@ -14,11 +15,10 @@ from rollout.trajectories import (
     trajectories_of,
     write_trajectories,
 )
-from rollout.workspace import BlobStore
 
 
 def take_over(source: Path, folder: Path, store: BlobStore) -> None:
-    """Makes `folder` hold the trajectories of `source`, and `store` the files that they began and ended with.
+    """Make `folder` hold the trajectories of `source`, and `store` the files that they began and ended with.
 
     Args:
         source: a run directory, or a folder of trajectories, above which lie its files in `blobs`.

@@ -15,9 +15,9 @@ from pydantic.dataclasses import dataclass
 from rollout.dataset import filters
 from rollout.dataset.filters import Keep
 from rollout.errors import CorruptRecord
-from rollout.trajectories import iterate_trajectories, to_record
+from rollout.storage.blob_store import digest_of, write_atomically
+from rollout.storage.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
-from rollout.workspace import digest_of, write_atomically
 
 SCHEMA = "mlagent_jax.selection 1"
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
@@ -64,7 +64,7 @@ class Selection:
         return digest_of(json.dumps([dict(self.train), dict(self.heldout)]).encode())
 
     def read(self, folder: Path) -> Iterator[Trajectory]:
-        """Yields the chosen trajectories of a collection, as they were when they were chosen.
+        """Yield the chosen trajectories of a collection, as they were when they were chosen.
 
         Raises:
             CorruptRecord: where one of them has changed since or is gone.
@@ -83,7 +83,7 @@ class Selection:
 
 
 def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int) -> Selection:
-    """Returns what the rules choose of a collection, which is read once and little by little.
+    """Return what the rules choose of a collection, which is read once and little by little.
 
     Args:
         folder: of its Parquet files.
@@ -135,18 +135,18 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
 
 
 def digest(trajectory: Trajectory) -> str:
-    """Returns the SHA-256 of a trajectory's record, in hex."""
+    """Return the SHA-256 of a trajectory's record, in hex."""
     return digest_of(json.dumps(to_record(trajectory), sort_keys=True).encode())
 
 
 def write_selection(path: Path, selection: Selection, rules: Select, seed: int) -> None:
-    """Writes the manifest as JSON, whole or not at all."""
+    """Write the manifest as JSON, whole or not at all."""
     record = {"schema": SCHEMA, "identity": selection.identity, "seed": seed, "rules": asdict(rules)}
     write_atomically(path, (json.dumps({**record, **asdict(selection)}, indent=1) + "\n").encode())
 
 
 def read_selection(path: Path) -> Selection:
-    """Returns the selection of a manifest. Raises CorruptRecord where it is none, or not what it was."""
+    """Return the selection of a manifest. Raises CorruptRecord where it is none, or not what it was."""
     try:
         record = json.loads(path.read_text())
         selection = Selection(**{key: record[key] for key in ("train", "heldout", "report", "balance")})
@@ -158,7 +158,7 @@ def read_selection(path: Path) -> Selection:
 
 
 def _filters(rules: Select, directions: Mapping[str, str]) -> dict[str, Keep]:
-    """Returns the filters by name, the cheap ones first."""
+    """Return the filters by name, the cheap ones first."""
     known: dict[str, Keep] = {
         "acted": filters.acted,
         "valid_format": filters.valid_format,
@@ -176,7 +176,7 @@ def _filters(rules: Select, directions: Mapping[str, str]) -> dict[str, Keep]:
 
 
 def _evenly(cells: Mapping[tuple[str, str], Sequence[str]], count: int, seed: int) -> list[str]:
-    """Returns `count` names at most: of the tasks in turn, and of each task of its outcomes in turn."""
+    """Return `count` names at most: of the tasks in turn, and of each task of its outcomes in turn."""
     by_task: defaultdict[str, list[list[str]]] = defaultdict(list)
     for (task, outcome), names in sorted(cells.items()):
         by_task[task].append(random.Random(f"{seed}/select/{task}/{outcome}").sample(list(names), len(names)))
@@ -188,7 +188,7 @@ def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _heldout(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed: int) -> set[str]:
-    """Returns the names that are held out: the share of each task's, and that of all of them, at least one."""
+    """Return the names that are held out: the share of each task's, and that of all of them, at least one."""
     by_task: defaultdict[str, list[str]] = defaultdict(list)
     for (task, _), names in sorted(cells.items()):
         by_task[task] += names

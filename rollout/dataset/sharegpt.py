@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rollout.observation import storable
+from rollout.environment.feedback_text import storable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, FINAL_ANSWER, Action, parse_response
 from tasks.feedback import Feedback, Outcome, error_text
@@ -18,7 +18,7 @@ UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # the world of a convers
 
 
 def to_sharegpt(trajectory: Trajectory) -> dict[str, Any]:
-    """Returns a trajectory as one conversation: `id`, `task`, `system`, and `conversations` that end with the agent.
+    """Return a trajectory as one conversation: `id`, `task`, `system`, and `conversations` that end with the agent.
 
     Training on the turns of `gpt` alone is what fine-tuning here does. The last feedback, which nobody answers, is left
     out, and so is everything that an agent does not read.
@@ -33,7 +33,7 @@ def to_sharegpt(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
-    """Returns a conversation as a trajectory to fine-tune on. It has no workspaces, so no action can begin in it.
+    """Return a conversation as a trajectory to fine-tune on. It has no workspaces, so no action can begin in it.
 
     Args:
         record: `conversations`, each `{from, value}`, and `task` where it is known; a `system` message of its own is
@@ -62,7 +62,7 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
 
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
-    """Writes a conversation a line, and returns how many; the file is there whole or not at all."""
+    """Write a conversation a line, and returns how many; the file is there whole or not at all."""
     aside, count = path.with_name(f".{path.name}.part"), 0
     try:
         with aside.open("w", encoding="utf-8") as file:
@@ -77,7 +77,7 @@ def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
 
 
 def read_sharegpt(path: Path) -> Iterator[Trajectory]:
-    """Yields the trajectories of a file: a conversation a line, or one JSON list of them.
+    """Yield the trajectories of a file: a conversation a line, or one JSON list of them.
 
     Raises:
         ValueError: naming the conversation that is none, or has the id of one before.

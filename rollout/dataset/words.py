@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from rollout.recipes import FILE_NAME
-from tasks.ideas import normalise
+from rollout.exploration.selection import normalise
+from rollout.scripted.recipes import FILE_NAME
 
 MODEL = "morphmodel_en.pgz"  # inside the package HanTa; tags are those of the British National Corpus
 MAX_LETTERS = 40  # of a word: what the tagger takes grows with their square
@@ -30,13 +30,13 @@ Tagged = tuple[str, str, str]  # a word, its lemma, its tag
 
 
 def normal_form(instruction: str) -> str:
-    """Returns an instruction without what tells no two apart: file names, case, spaces, the closing mark."""
+    """Return an instruction without what tells no two apart: file names, case, spaces, the closing mark."""
     return re.sub(r"\s+", " ", FILE_NAME.sub("script", instruction)).strip().rstrip(".!;:").rstrip().lower()
 
 
 @cache
 def verb_and_noun(instruction: str) -> tuple[str, str]:
-    """Returns the lemmas of an instruction's root verb and of its noun; `` for what it does not have."""
+    """Return the lemmas of an instruction's root verb and of its noun; `` for what it does not have."""
     text = normalise(FILE_NAME.sub("script", instruction))
     sentence = SENTENCE_END.split(text, maxsplit=1)[0]
     words = [word[:MAX_LETTERS] for word in WORD.findall(sentence)]
@@ -54,7 +54,7 @@ def verb_and_noun(instruction: str) -> tuple[str, str]:
 
 
 def _noun(words: Sequence[Tagged]) -> str:
-    """Returns the lemma of the first noun of `words`, the last one of a run of them; `` where there is none."""
+    """Return the lemma of the first noun of `words`, the last one of a run of them; `` where there is none."""
     found = ""
     for place, (word, lemma, tag) in enumerate(words):
         noun = tag.startswith(NOUN)

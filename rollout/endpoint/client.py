@@ -16,9 +16,9 @@ from rollout.endpoint.rate import Gate
 from rollout.endpoint.spending import Budget, Spending
 from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.endpoint.wire import Filtered, Reply, Transient, Wire
+from rollout.environment.feedback_text import storable
 from rollout.errors import InfrastructureError
-from rollout.observation import storable
-from rollout.workspace import digest_of
+from rollout.storage.blob_store import digest_of
 from tasks.prompt import Message
 
 FIRST_WAIT_SECONDS = 1.0
@@ -115,11 +115,11 @@ class ChatEndpoint:
         self._said_estimated = self._closing = False
 
     async def complete(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> str:
-        """Returns what the model says in answer to `messages`, without what it says to itself; see `ask`."""
+        """Return what the model says in answer to `messages`, without what it says to itself; see `ask`."""
         return (await self.ask(messages, seed=seed, temperature=temperature)).said
 
     async def ask(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> Answer:
-        """Returns what the model answers to `messages`, from the journal where the same was asked before.
+        """Return what the model answers to `messages`, from the journal where the same was asked before.
 
         Too many requests, server errors, timeouts, lost connections and broken answers are tried again. Requests that
         are equal and under way together are one. A caller that is cancelled leaves its request under way: it is paid
@@ -159,7 +159,7 @@ class ChatEndpoint:
         return await asyncio.shield(task)
 
     def figures(self) -> dict[str, Any]:
-        """Returns what all recorded exchanges came to, those of earlier processes included.
+        """Return what all recorded exchanges came to, those of earlier processes included.
 
         `replayed` alone is of this process: answers that cost nothing, as they were known or on their way.
         """
@@ -180,7 +180,7 @@ class ChatEndpoint:
         }
 
     async def close(self, seconds: float | None = None) -> None:
-        """Closes the endpoint: what was sent is waited for and recorded, what was not yet sent is dropped.
+        """Close the endpoint: what was sent is waited for and recorded, what was not yet sent is dropped.
 
         Args:
             seconds: how long to wait for what was sent; None: as long as a request may take.
@@ -210,7 +210,7 @@ class ChatEndpoint:
             task.exception()  # looked at, or asyncio complains where all who waited have gone
 
     async def _pay_for(self, key: str, body: dict[str, Any]) -> Answer:
-        """Returns the answer to a request that was never answered, in as many attempts as it takes."""
+        """Return the answer to a request that was never answered, in as many attempts as it takes."""
         prompt = "\n".join(f"{message['role']}\n{message['content']}" for message in body["messages"])
         most = Usage(most_tokens([message["content"] for message in body["messages"]]), 0, body["max_tokens"], True)
         call = _Call(key, body, prompt, self._counter.estimate(prompt) + most.output, most, time.monotonic())
@@ -235,7 +235,7 @@ class ChatEndpoint:
         raise AssertionError("AsyncRetrying ends by a return or a raise")
 
     async def _send(self, call: _Call) -> Answer:
-        """Makes one attempt, once the server's wishes and our limits allow it."""
+        """Make one attempt, once the server's wishes and our limits allow it."""
         share = await self._gate.enter(call.expected)
         call.attempts += 1
         call.unrecorded += 1
@@ -258,7 +258,7 @@ class ChatEndpoint:
             self._gate.correct(share, tokens)
 
     def _record(self, call: _Call, reply: Reply | None) -> Usage:
-        """Writes down an answer and returns what it took; one that was lost counts as the longest there may be."""
+        """Write down an answer and returns what it took; one that was lost counts as the longest there may be."""
         usage = call.most
         if reply is not None:
             usage = self._counter.read(call.prompt, reply.text, reply.usage, call.body["max_tokens"])

@@ -35,7 +35,7 @@ class Totals:
     empty: int = 0
 
     def add(self, head: Mapping[str, Any]) -> None:
-        """Counts one exchange. Raises KeyError or TypeError where that is the head of none."""
+        """Count one exchange. Raises KeyError or TypeError where that is the head of none."""
         before = self.usage
         self.usage = Usage(before.input + head["input"], before.cached + head["cached"], before.output + head["output"])
         self.requests += head["attempts"]
@@ -54,7 +54,7 @@ class Exchanges:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        """Opens the journal in a folder, made if missing; None keeps nothing but the totals.
+        """Open the journal in a folder, made if missing; None keeps nothing but the totals.
 
         Raises:
             CorruptRecord: where a line is not an exchange; names file and line.
@@ -73,7 +73,7 @@ class Exchanges:
         self._file = self._open(self._part, self._end)
 
     def find(self, key: str) -> Mapping[str, Any] | None:
-        """Returns the exchange of a request that was answered, None if there is none.
+        """Return the exchange of a request that was answered, None if there is none.
 
         Raises:
             CorruptRecord: where its line was changed since.
@@ -97,7 +97,7 @@ class Exchanges:
         )
 
     def add(self, key: str, counts: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-        """Writes an exchange, of which only one that was answered is found again; it survives a crash of the machine.
+        """Write an exchange, of which only one that was answered is found again; it survives a crash of the machine.
 
         Args:
             key: the request's SHA-256.
@@ -123,7 +123,7 @@ class Exchanges:
         self._end += len(line)
 
     def close(self) -> None:
-        """Closes the journal; what it has can still be found."""
+        """Close the journal; what it has can still be found."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -133,7 +133,7 @@ class Exchanges:
         return self._folder / f"part-{part:05d}.jsonl"
 
     def _open(self, part: int, end: int) -> int:
-        """Returns a part opened for writing, what is behind its last whole line cut off."""
+        """Return a part opened for writing, what is behind its last whole line cut off."""
         file = os.open(self._path(part), os.O_WRONLY | os.O_CREAT, 0o666)
         os.ftruncate(file, end)
         return file
@@ -150,7 +150,7 @@ class Exchanges:
             raise
 
     def _scan(self, part: int, last: bool) -> int:
-        """Returns where the whole lines of a part end, having counted them and noted their places."""
+        """Return where the whole lines of a part end, having counted them and noted their places."""
         end, number = 0, 0
         with self._path(part).open("rb") as file:
             for line in file:

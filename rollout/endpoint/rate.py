@@ -25,26 +25,26 @@ class Rate:
     """
 
     def __init__(self, limit: int | None, seconds: float = 60.0) -> None:
-        """Allows `limit` in any `seconds`; None: any amount."""
+        """Allow `limit` in any `seconds`; None: any amount."""
         self._limit, self._seconds = math.inf if limit is None else limit, seconds
         self._shares: deque[Share] = deque()
         self._sum = 0
 
     def take(self, amount: int) -> Share:
-        """Returns the share of `amount`, taken now."""
+        """Return the share of `amount`, taken now."""
         share = Share(time.monotonic(), int(min(amount, self._limit)))
         self._shares.append(share)
         self._sum += share.amount
         return share
 
     def correct(self, share: Share, amount: int) -> None:
-        """Sets what a share takes after all."""
+        """Set what a share takes after all."""
         if not share.expired:
             self._sum += amount - share.amount
         share.amount = amount
 
     def pause(self, amount: int) -> float:
-        """Returns the seconds until there is room for `amount`; more than the limit takes the whole window."""
+        """Return the seconds until there is room for `amount`; more than the limit takes the whole window."""
         now = time.monotonic()
         while self._shares and self._shares[0].at + self._seconds <= now:
             gone = self._shares.popleft()
@@ -64,18 +64,18 @@ class Gate:
     """Lets requests pass one after another, in the order they came, as soon as all that limits them allows the next."""
 
     def __init__(self, requests: int | None, tokens: int | None, seconds: float = 60.0) -> None:
-        """Allows so many requests and tokens in any `seconds`; None: any number."""
+        """Allow so many requests and tokens in any `seconds`; None: any number."""
         self._requests, self._tokens = Rate(requests, seconds), Rate(tokens, seconds)
         self._quiet_until = 0.0
         self._turn = asyncio.Lock()
         self._corrected = asyncio.Event()
 
     def close_for(self, seconds: float) -> None:
-        """Lets nothing pass for the next `seconds`, those who wait already included."""
+        """Let nothing pass for the next `seconds`, those who wait already included."""
         self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
 
     async def enter(self, tokens: int) -> Share:
-        """Returns once a request of so many tokens may be sent; the share is its tokens', counted from then on."""
+        """Return once a request of so many tokens may be sent; the share is its tokens', counted from then on."""
         async with self._turn:
             while (pause := self._pause(tokens)) > 0:
                 self._corrected.clear()
@@ -86,7 +86,7 @@ class Gate:
             return self._tokens.take(tokens)
 
     def correct(self, share: Share, tokens: int) -> None:
-        """Sets the tokens that a request took after all."""
+        """Set the tokens that a request took after all."""
         self._tokens.correct(share, tokens)
         self._corrected.set()
 

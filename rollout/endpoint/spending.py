@@ -21,7 +21,7 @@ class Prices:
     output: float = 0.0
 
     def dollars(self, usage: Usage) -> float:
-        """Returns what so many tokens cost."""
+        """Return what so many tokens cost."""
         fresh = usage.input - usage.cached
         return (fresh * self.input + usage.cached * self.cached + usage.output * self.output) / MILLION
 
@@ -48,7 +48,7 @@ class Spending:
     """
 
     def __init__(self, budget: Budget, totals: Totals, name: str) -> None:
-        """Counts from `totals` on, which is of the run and not of this process; `name` prefixes the settings."""
+        """Count from `totals` on, which is of the run and not of this process; `name` prefixes the settings."""
         self._budget, self._totals, self._name = budget, totals, name
         self._under_way = 0
         self._held_tokens, self._held_dollars = 0, 0.0
@@ -56,12 +56,12 @@ class Spending:
         self._spent: str | None = None
 
     def dollars(self) -> float:
-        """Returns what was spent so far, at the prices of today."""
+        """Return what was spent so far, at the prices of today."""
         return self._budget.prices.dollars(self._totals.usage)
 
     @asynccontextmanager
     async def room_for(self, most: Usage) -> AsyncIterator[None]:
-        """Yields once there is room for `most`, which is held for as long as the block lasts.
+        """Yield once there is room for `most`, which is held for as long as the block lasts.
 
         That waits for requests under way to come out cheaper than feared.
 

@@ -33,7 +33,7 @@ class Usage:
 
 
 def most_tokens(messages: Sequence[str]) -> int:
-    """Returns a number of tokens that a chat of these messages hardly exceeds: no token has less than a byte."""
+    """Return a number of tokens that a chat of these messages hardly exceeds: no token has less than a byte."""
     return sum(len(message.encode("utf-8", "replace")) + TEMPLATE_TOKENS for message in messages)
 
 
@@ -45,11 +45,11 @@ class TokenCounter:
     num_tokens: int = field(default=FIRST_TOKENS, init=False)
 
     def estimate(self, text: str) -> int:
-        """Returns about how many tokens `text` has, at least 1 where it is not empty."""
+        """Return about how many tokens `text` has, at least 1 where it is not empty."""
         return -(-len(text.encode("utf-8", "replace")) * self.num_tokens // self.num_bytes)
 
     def read(self, prompt: str, answer: str, said: object, max_tokens: int) -> Usage:
-        """Returns the usage of an exchange, an estimate for each number that is missing or cannot be true.
+        """Return the usage of an exchange, an estimate for each number that is missing or cannot be true.
 
         Args:
             prompt: the request's text.
@@ -78,7 +78,7 @@ class TokenCounter:
 
 
 def _count(value: object, least: int, most: int) -> int | None:
-    """Returns `value` as a number of tokens, None where it is no such number or out of bounds."""
+    """Return `value` as a number of tokens, None where it is no such number or out of bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         return None
     return int(value) if value == int(value) else None

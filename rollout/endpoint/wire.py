@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
+from rollout.environment.feedback_text import storable
 from rollout.errors import EndpointRefused, PromptTooLong
-from rollout.observation import storable
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Wire:
     """The connections to one endpoint, kept open between requests."""
 
     def __init__(self, base_url: str, settings: str, key_variable: str, seconds: float, num_connections: int) -> None:
-        """Takes what a request needs; nothing is opened before the first one.
+        """Take what a request needs; nothing is opened before the first one.
 
         Args:
             base_url: up to and with `/v1`.
@@ -104,7 +104,7 @@ class Wire:
         self._client: httpx.AsyncClient | None = None
 
     async def send(self, body: Mapping[str, Any]) -> Reply:
-        """Returns the answer to one chat completion.
+        """Return the answer to one chat completion.
 
         What the model refuses of `REFUSABLE` is left out from then on; the limit goes by its other name.
 
@@ -131,7 +131,7 @@ class Wire:
                 self._refused.add(refused)
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
@@ -170,7 +170,7 @@ class Wire:
         return Reply(storable(text), storable(end) if isinstance(end, str) else "unknown", reply.get("usage"))
 
     def _failure(self, response: httpx.Response) -> Exception:
-        """Returns what an answer with another status than 200 is raised as."""
+        """Return what an answer with another status than 200 is raised as."""
         status, said = response.status_code, self._shown(response)
         no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT in response.text
         if (status in PASSING or status >= 500) and not no_credit:
@@ -193,7 +193,7 @@ class Wire:
         return EndpointRefused(f"{self._url} answered status {status}: {said}; {remedy}")
 
     def _shown(self, response: httpx.Response) -> str:
-        """Returns the beginning of what a server said, on one line; some repeat the key they were given."""
+        """Return the beginning of what a server said, on one line; some repeat the key they were given."""
         words = self._without_key(" ".join(response.text[: 10 * SHOWN].split()))
         return words[:SHOWN] or "nothing"
 
@@ -210,7 +210,7 @@ def _is_address(url: str) -> bool:
 
 
 def complaint(response: httpx.Response) -> tuple[str, str]:
-    """Returns the field of `REFUSABLE` that a server complains of, and the code of its error; each `` without one."""
+    """Return the field of `REFUSABLE` that a server complains of, and the code of its error; each `` without one."""
     if response.status_code == 422 and UNKNOWN_FIELD in response.text:
         found = next((field for field in REFUSABLE if re.search(rf'"body",\s*"{field}"', response.text)), "")
         return found, "unsupported"
@@ -223,7 +223,7 @@ def complaint(response: httpx.Response) -> tuple[str, str]:
 
 
 def retry_after(header: str | None) -> float:
-    """Returns the seconds of a Retry-After header, given as a number or a date; 0 where it is missing or neither."""
+    """Return the seconds of a Retry-After header, given as a number or a date; 0 where it is missing or neither."""
     if header is None:
         return 0.0
     try:

@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout.executor.bubblewrap import bubblewrap_executor
-from rollout.executor.cache import CachedExecutor
-from rollout.executor.environment import TaskEnvironment
-from rollout.executor.landlock import landlock_executor
+from rollout.executor.backends.bubblewrap import bubblewrap_executor
+from rollout.executor.backends.landlock import landlock_executor
+from rollout.executor.interpreter import TaskEnvironment
 from rollout.executor.options import Options
-from rollout.executor.pool import Pool, machine_memory_mb
-from rollout.executor.records import Records
-from rollout.executor.room import Room
+from rollout.executor.result_cache.cache import CachedExecutor
+from rollout.executor.result_cache.records import Records
 from rollout.executor.sandboxes import SandboxExecutor
-from rollout.executor.scheduler import Scheduler
+from rollout.executor.scheduling.local_pool import Pool, machine_memory_mb
+from rollout.executor.scheduling.resources import Room
+from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.executor.self_test import SandboxUnavailable
-from rollout.workspace import BlobStore
+from rollout.storage.blob_store import BlobStore
 
 if TYPE_CHECKING:
-    from rollout.executor.cluster import ClusterExecutor
+    from rollout.executor.backends.ray import ClusterExecutor
 
 __all__ = [
     "CachedExecutor",
@@ -59,7 +59,7 @@ class Opened:
 
 @contextmanager
 def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator[Opened]:
-    """Yields the executor of a run: sandboxes here or on a cluster, and before them the results already recorded.
+    """Yield the executor of a run: sandboxes here or on a cluster, and before them the results already recorded.
 
     Args:
         options: how scripts are run.
@@ -76,7 +76,7 @@ def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator
 
 @contextmanager
 def open_pool(options: Options, store: BlobStore) -> Iterator[tuple["Pool | ClusterExecutor", TaskEnvironment]]:
-    """Yields what runs scripts, each in its turn, and what they run in. Raises ValueError where that does not work."""
+    """Yield what runs scripts, each in its turn, and what they run in. Raises ValueError where that does not work."""
     if options.ray_address is not None:
         with closing(open_cluster(store, options.ray_address, options.interpreter)) as cluster:
             yield cluster, cluster.environment
@@ -91,9 +91,9 @@ def open_pool(options: Options, store: BlobStore) -> Iterator[tuple["Pool | Clus
 
 
 def open_cluster(store: BlobStore, address: str, python: Path) -> "ClusterExecutor":
-    """Returns what runs scripts on the nodes of a Ray cluster. Raises ValueError where that does not work."""
+    """Return what runs scripts on the nodes of a Ray cluster. Raises ValueError where that does not work."""
     try:
-        from rollout.executor.cluster import ClusterExecutor
+        from rollout.executor.backends.ray import ClusterExecutor
     except ModuleNotFoundError as error:
         raise ValueError(
             f"executor.ray_address={address}, but {error.name} is not installed; `pip install 'mlagent-jax[cluster]'`"

@@ -14,13 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rollout.executor.bubblewrap import bubblewrap_executor
-from rollout.executor.bubblewrap.command import find_bwrap, way_of_this_process
-from rollout.executor.environment import TASK_PYTHON
-from rollout.executor.landlock import landlock_abi, landlock_executor
+from rollout.executor.backends.bubblewrap import bubblewrap_executor
+from rollout.executor.backends.bubblewrap.command import find_bwrap, way_of_this_process
+from rollout.executor.backends.landlock import landlock_abi, landlock_executor
+from rollout.executor.interpreter import TASK_PYTHON
 from rollout.executor.sandboxes import SandboxExecutor
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 # What decides whether an ordinary user may make namespaces, by kernel and distribution.
@@ -33,7 +33,7 @@ LIMIT_OF = {Exit.TIMEOUT: "seconds", Exit.OUT_OF_MEMORY: "memory_mb", Exit.OUT_O
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0, 1 where no sandbox can be made here, 2 with one line on standard error."""
+    """Run the command line; returns 0, 1 where no sandbox can be made here, 2 with one line on standard error."""
     parser = argparse.ArgumentParser(prog="python -m rollout.executor", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="say what this machine can do, and what to install")
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def examine(python: Path) -> Mapping[str, str]:
-    """Returns what was found out about this machine, by name; `sandbox` begins with `works` where scripts can run."""
+    """Return what was found out about this machine, by name; `sandbox` begins with `works` where scripts can run."""
     bwrap = find_bwrap()
     found = {
         "user": f"uid {os.geteuid()}, so the way is {way_of_this_process()}",
@@ -114,7 +114,7 @@ def _verdict(make_executor: Callable[[BlobStore], SandboxExecutor]) -> str:
 def run_script(
     script: Path, inputs: Path | None, limits: Limits, make_executor: Callable[[BlobStore], SandboxExecutor]
 ) -> Execution:
-    """Returns what a script did in a sandbox of its own, beside the files and folders of `inputs`, which it may read.
+    """Return what a script did in a sandbox of its own, beside the files and folders of `inputs`, which it may read.
 
     Raises:
         ValueError: if no sandbox can be made here, or if a folder has links in it.
@@ -135,7 +135,7 @@ def run_script(
 
 
 def describe(execution: Execution) -> Mapping[str, Any]:
-    """Returns a run as JSON values; `limit` is the one that ended it, null where none did."""
+    """Return a run as JSON values; `limit` is the one that ended it, null where none did."""
     return {
         "exit": execution.exit,
         "limit": LIMIT_OF.get(execution.exit),

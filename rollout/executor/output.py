@@ -5,14 +5,14 @@ class BoundedOutput:
     """The head and the tail of a stream, and how much lay between."""
 
     def __init__(self, limit: int) -> None:
-        """Keeps at most about `limit` bytes: the first half and the last half."""
+        """Keep at most about `limit` bytes: the first half and the last half."""
         self._half = max(limit // 2, 1)
         self._head = bytearray()
         self._tail = bytearray()
         self._dropped = 0
 
     def add(self, chunk: bytes) -> None:
-        """Takes the stream's next bytes."""
+        """Take the stream's next bytes."""
         room = self._half - len(self._head)
         if room > 0:
             self._head += chunk[:room]
@@ -23,7 +23,7 @@ class BoundedOutput:
             self._cut()
 
     def text(self) -> str:
-        """Returns what was kept, with the number of bytes cut out standing between head and tail."""
+        """Return what was kept, with the number of bytes cut out standing between head and tail."""
         self._cut()
         gap = f"\n[{self._dropped} bytes of output cut]\n".encode() if self._dropped else b""
         return (bytes(self._head) + gap + bytes(self._tail)).decode(errors="replace")

@@ -21,31 +21,31 @@ class Script(Protocol):
     """The script of a sandbox that stands: waits to be let begin, and tells how it ended."""
 
     def begin(self) -> None:
-        """Lets the script begin. Raises OSError where nobody is left to do it."""
+        """Let the script begin. Raises OSError where nobody is left to do it."""
         ...
 
     async def ended(self) -> None:
-        """Returns when the script has ended, or nobody is left to tell."""
+        """Return when the script has ended, or nobody is left to tell."""
         ...
 
     def code(self) -> int | str | None:
-        """Returns the exit code after the end, 128 + n for a signal n; None where the script did not end by itself.
+        """Return the exit code after the end, 128 + n for a signal n; None where the script did not end by itself.
 
         A text is the limit that the sandbox itself has ended it for. Raises ExecutorError where it was never begun.
         """
         ...
 
     def kill(self) -> None:
-        """Ends what the sandbox's own end does not."""
+        """End what the sandbox's own end does not."""
         ...
 
     def close(self) -> None:
-        """Gives back what is held, once the sandbox is gone."""
+        """Give back what is held, once the sandbox is gone."""
         ...
 
 
 def names_inside(processes: int) -> list[str]:
-    """Returns the processes of a sandbox's own /proc, but for the one that is there for its end."""
+    """Return the processes of a sandbox's own /proc, but for the one that is there for its end."""
     with contextlib.suppress(OSError):
         return [name for name in os.listdir(processes) if name.isdigit() and name != "1"]
     return []
@@ -86,7 +86,7 @@ class Sandbox:
         os.set_blocking(self.stream.fileno(), False)
 
     def kill(self, reason: str | None = None) -> None:
-        """Ends every process of the sandbox at once; the first reason given is kept."""
+        """End every process of the sandbox at once; the first reason given is kept."""
         self.stopped = self.stopped or reason
         if self.init >= 0:
             with contextlib.suppress(ProcessLookupError):
@@ -94,7 +94,7 @@ class Sandbox:
         self.script.kill()
 
     def close(self) -> None:
-        """Ends the sandbox if it still runs, and gives its file descriptors back; then nothing of it is left."""
+        """End the sandbox if it still runs, and gives its file descriptors back; then nothing of it is left."""
         self.kill()
         if self.init >= 0:
             end = select.poll()
@@ -110,7 +110,7 @@ class Sandbox:
 
 
 async def read_chunk(stream: IO[bytes]) -> bytes:
-    """Returns the next bytes of a pipe, b"" at its end."""
+    """Return the next bytes of a pipe, b"" at its end."""
     while True:
         await readable(stream.fileno())
         with contextlib.suppress(BlockingIOError):
@@ -118,7 +118,7 @@ async def read_chunk(stream: IO[bytes]) -> bytes:
 
 
 async def readable(descriptor: int) -> None:
-    """Returns when a descriptor can be read; for a pidfd, when its process has ended."""
+    """Return when a descriptor can be read; for a pidfd, when its process has ended."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     loop.add_reader(descriptor, lambda: future.done() or future.set_result(None))
@@ -129,7 +129,7 @@ async def readable(descriptor: int) -> None:
 
 
 async def run_to_end(sandbox: Sandbox) -> int:
-    """Returns the exit code of the script, let through the gate and run until it ends or the sandbox is killed.
+    """Return the exit code of the script, let through the gate and run until it ends or the sandbox is killed.
 
     Then nothing of the sandbox runs any more and its output is complete. The end of the output is never waited for: a
     daemon the script left may hold it open. A script that died of a signal gives 128 + the signal's number. Raises
@@ -160,6 +160,6 @@ async def run_to_end(sandbox: Sandbox) -> int:
 
 
 async def _drain(sandbox: Sandbox) -> None:
-    """Takes the output in until its end, so that the script never blocks on a full pipe."""
+    """Take the output in until its end, so that the script never blocks on a full pipe."""
     while chunk := await read_chunk(sandbox.stream):
         sandbox.output.add(chunk)

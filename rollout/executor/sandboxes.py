@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 from rollout.errors import ExecutorError
-from rollout.executor.environment import TaskEnvironment
-from rollout.executor.exchange import SUBMISSION, exit_of, put_files, require_plain, take_file
-from rollout.executor.place import Place, Places
+from rollout.executor.interpreter import TaskEnvironment
 from rollout.executor.process import Sandbox, run_to_end
+from rollout.executor.scheduling.slot import Place, Places
 from rollout.executor.self_test import PROBE, PROBE_FILES, PROBE_LIMITS, Promise, SandboxUnavailable, require_closed
 from rollout.executor.watchdog import is_full, watch
-from rollout.folders import is_folder
+from rollout.executor.workspace_io import SUBMISSION, exit_of, put_files, require_plain, take_file
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.directory_manifest import is_folder
 from rollout.types import Execution, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Maker(Protocol):
     promise: Promise
 
     async def make(self, script: str, limits: Limits, place: Place, mounted: Mapping[str, Path]) -> Sandbox:
-        """Returns a sandbox that stands, its script still to be let begin.
+        """Return a sandbox that stands, its script still to be let begin.
 
         `mounted` are files and folders of this machine, by the names under which they can be read in the workspace;
         a folder's ends in a slash. Raises ExecutorError if no sandbox can be made.
@@ -53,7 +53,7 @@ class WarmMaker(Protocol):
     """Makes the same sandboxes faster, with an interpreter that is there already."""
 
     def takes(self, limits: Limits) -> bool:
-        """Returns whether scripts of these limits may run so."""
+        """Return whether scripts of these limits may run so."""
         ...
 
     async def make(self, script: str, limits: Limits, place: Place, mounted: Mapping[str, Path]) -> Sandbox:
@@ -61,7 +61,7 @@ class WarmMaker(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends the interpreter and what runs in it; the next script starts another."""
+        """End the interpreter and what runs in it; the next script starts another."""
         ...
 
 
@@ -76,7 +76,7 @@ class SandboxExecutor:
     def __init__(
         self, store: BlobStore, maker: Maker, slots: int, warm: WarmMaker | None = None, gpus: Sequence[int] = ()
     ) -> None:
-        """Makes the executor and tries it out.
+        """Make the executor and tries it out.
 
         Args:
             store: where the contents of a job's files are.
@@ -98,7 +98,7 @@ class SandboxExecutor:
         self._self_test()
 
     async def run(self, job: Job) -> Execution:
-        """Returns what the job's script did, run as soon as there is a slot.
+        """Return what the job's script did, run as soon as there is a slot.
 
         Cancelling ends the sandbox with everything in it. Raises ExecutorError when the sandbox could not be made,
         CorruptRecord when a file of the job is damaged in the store.
@@ -115,7 +115,7 @@ class SandboxExecutor:
             return await self._execute(warm or self._maker, job.script, files, job.limits, mounted)
 
     def _checked(self, digests: Mapping[str, str]) -> dict[str, Path]:
-        """Returns where what is to be mounted stands, by name."""
+        """Return where what is to be mounted stands, by name."""
         mounted = {}
         for name, digest in digests.items():
             require_plain(name.removesuffix("/"))
@@ -123,7 +123,7 @@ class SandboxExecutor:
         return mounted
 
     async def _prove(self) -> None:
-        """Looks once whether a script of the preloaded interpreter finds everything closed, too.
+        """Look once whether a script of the preloaded interpreter finds everything closed, too.
 
         Not before a script is to run: a sandbox ends with the thread that launches it.
         """
@@ -179,12 +179,12 @@ class SandboxExecutor:
                 sandbox.close()
 
     def close(self) -> None:
-        """Ends the preloaded interpreter and what runs in it; the next script starts another."""
+        """End the preloaded interpreter and what runs in it; the next script starts another."""
         if self._warm is not None:
             self._warm.close()
 
     def _self_test(self) -> None:
-        """Runs a probe in a sandbox and raises SandboxUnavailable unless it finds everything closed."""
+        """Run a probe in a sandbox and raises SandboxUnavailable unless it finds everything closed."""
         answer: list[Execution | Exception] = []
 
         def probe() -> None:

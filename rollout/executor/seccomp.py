@@ -88,23 +88,23 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def _refuse(number: int, error: int) -> bytes:
-    """Returns the instructions that answer one system call with `error`."""
+    """Return the instructions that answer one system call with `error`."""
     return _instruction(JUMP_EQUAL, number, 0, 1) + _instruction(RETURN, REFUSE | error)
 
 
 def _inspect(number: int, argument: int, checks: list[bytes]) -> bytes:
-    """Returns the instructions that load one argument of one system call and run `checks` over it, then allow it."""
+    """Return the instructions that load one argument of one system call and run `checks` over it, then allow it."""
     body = _instruction(LOAD, argument) + b"".join(checks) + _instruction(RETURN, ALLOW)
     return _instruction(JUMP_EQUAL, number, 0, len(body) // 8) + body
 
 
 def _allow(value: int) -> bytes:
-    """Returns the instructions that allow the call if what was loaded is `value`."""
+    """Return the instructions that allow the call if what was loaded is `value`."""
     return _instruction(JUMP_EQUAL, value, 0, 1) + _instruction(RETURN, ALLOW)
 
 
 def filter_program(machine: str | None = None, has_namespaces: bool = True) -> bytes:
-    """Returns the filter for one machine type (`os.uname().machine` by default), as bwrap reads it.
+    """Return the filter for one machine type (`os.uname().machine` by default), as bwrap reads it.
 
     Refused calls get EPERM, or ENOSYS where a library is to fall back to another call. Every call not named here stays
     allowed. In namespaces so does creating sockets (multiprocessing hangs without); where a script has none, of

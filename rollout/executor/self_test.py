@@ -66,7 +66,7 @@ class SandboxUnavailable(ExecutorError, ValueError):
 
 
 def require_closed(found: Execution, promise: Promise) -> None:
-    """Raises SandboxUnavailable unless the self-test's probe found everything closed."""
+    """Raise SandboxUnavailable unless the self-test's probe found everything closed."""
     if found.submission is None:
         raise SandboxUnavailable(f"the sandbox's self-test ended {found.exit}: {found.output.strip()[-500:]}")
     faults = self_test_faults(json.loads(found.submission), promise)
@@ -75,7 +75,7 @@ def require_closed(found: Execution, promise: Promise) -> None:
 
 
 def self_test_faults(found: dict, promise: Promise) -> list[str]:
-    """Returns what is wrong with a sandbox, by what the self-test's probe found in it; nothing if it is closed."""
+    """Return what is wrong with a sandbox, by what the self-test's probe found in it; nothing if it is closed."""
     faults = []
     if found["uid"] == 0:
         faults.append("scripts run as uid 0")

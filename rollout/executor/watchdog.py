@@ -20,7 +20,7 @@ _weighers = ThreadPoolExecutor(thread_name_prefix="weigher")
 
 
 async def watch(sandbox: Sandbox, limits: Limits, deadline: float) -> None:
-    """Returns once it has killed the sandbox for a limit; cancelled when the script ends first.
+    """Return once it has killed the sandbox for a limit; cancelled when the script ends first.
 
     `deadline` is on the loop's clock.
     """
@@ -50,7 +50,7 @@ async def watch(sandbox: Sandbox, limits: Limits, deadline: float) -> None:
 
 
 def weigh(names: Sequence[str], processes: int) -> Future[int]:
-    """Returns a future of `proportional_bytes`, for which the sandbox need not stay.
+    """Return a future of `proportional_bytes`, for which the sandbox need not stay.
 
     Walking the page tables of a tree takes seconds at worst, which are neither the loop's nor the script's. Among many
     processes its thread may not even have begun when the run is over.
@@ -62,12 +62,12 @@ def weigh(names: Sequence[str], processes: int) -> Future[int]:
 
 
 def resident_bytes(names: Sequence[str], processes: int) -> int:
-    """Returns the sum of the resident sets of some processes of a /proc, shared pages counted every time."""
+    """Return the sum of the resident sets of some processes of a /proc, shared pages counted every time."""
     return sum(_resident_bytes(name, processes) for name in names)
 
 
 def proportional_bytes(names: Sequence[str], processes: int) -> int:
-    """Returns the memory of some processes of a /proc, every shared page counted once in all.
+    """Return the memory of some processes of a /proc, every shared page counted once in all.
 
     A process that does not let itself be looked into counts with its whole resident set.
     """
@@ -80,7 +80,7 @@ def proportional_bytes(names: Sequence[str], processes: int) -> int:
 
 
 def num_threads(names: Sequence[str], processes: int) -> int:
-    """Returns how many threads some processes of a /proc have, each process at least one.
+    """Return how many threads some processes of a /proc have, each process at least one.
 
     The kernel holds this limit itself where a script is alone with its user, and refuses the fork.
     """
@@ -88,7 +88,7 @@ def num_threads(names: Sequence[str], processes: int) -> int:
 
 
 def num_files(sandbox: Sandbox) -> int:
-    """Returns how many files and folders there are in the sandbox's own file systems."""
+    """Return how many files and folders there are in the sandbox's own file systems."""
     total = 0
     for folder in sandbox.disks:
         status = os.fstatvfs(folder)
@@ -97,7 +97,7 @@ def num_files(sandbox: Sandbox) -> int:
 
 
 def is_full(sandbox: Sandbox) -> bool:
-    """Returns whether one of the sandbox's own file systems has no room left."""
+    """Return whether one of the sandbox's own file systems has no room left."""
     statuses = (os.fstatvfs(folder) for folder in sandbox.disks)
     return any(status.f_bavail * status.f_frsize < FULL_BYTES for status in statuses)
 
@@ -115,7 +115,7 @@ def _num_threads(name: str, processes: int) -> int:
 
 
 def _read(name: str, folder: int) -> bytes:
-    """Returns the content of a file of /proc, b"" where its process is gone or cannot be looked into."""
+    """Return the content of a file of /proc, b"" where its process is gone or cannot be looked into."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.trajectories import read_trajectories
+from rollout.storage.trajectories import read_trajectories
 from tasks.action import EDIT, FIELDS, FINAL_ANSWER, Action, format_response
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,9 @@ import orbax.checkpoint as ocp
 import pytest
 from jaxtyping import PyTree
 
-from mlagent_jax.run_dir import BY_NAME, RunDir
+from mlagent_jax.run.run_dir import BY_NAME, RunDir
 from mlagent_jax.train import parse_arguments
-from rollout.trajectories import write_trajectories
+from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import WORDS, Names

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ServerError
-from rollout.server import is_healthy
-from rollout.server_process import ServerProcess
-from rollout.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
+from rollout.inference.server import is_healthy
+from rollout.inference.server_process import ServerProcess
+from rollout.inference.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
 
 pytestmark = pytest.mark.slow
 
 TRAINER = """
 import sys, time
 from pathlib import Path
-from rollout.server import ServerOptions
-from rollout.server_process import ServerProcess
+from rollout.inference.server import ServerOptions
+from rollout.inference.server_process import ServerProcess
 server = ServerProcess(Path(sys.argv[1]), Path(sys.argv[2]), ServerOptions(max_model_len=256, kv_cache_mb=16))
 server.launch()
 print(server.process.pid, server.port, flush=True)
@@ -34,11 +34,11 @@ RESTARTING = """
 import signal, sys
 from pathlib import Path
 from types import SimpleNamespace
-from mlagent_jax.config_file import load_config
-from mlagent_jax.policy_server import PolicyServer, connected
-from mlagent_jax.run_dir import RunDir
-from rollout.background import Background
-from rollout.chat import ChatTokenizer
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.run_dir import RunDir
+from rollout.runtime.event_loop import Background
+from rollout.tokenizer.chat import ChatTokenizer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which who started the tests may have switched off
 first, second, run_dir = map(Path, sys.argv[1:])
 config = load_config(None, ["server.new_weights=restart", "server.max_model_len=256", "server.kv_cache_mb=16"])

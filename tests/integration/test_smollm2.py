@@ -13,11 +13,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import mlagent_jax
-from mlagent_jax.policy import Policy
-from rollout.chat import ChatTokenizer
-from rollout.client import PolicyClient
-from rollout.server import ServerOptions
-from rollout.server_process import ServerProcess
+from mlagent_jax.model.policy import Policy
+from rollout.inference.client import PolicyClient
+from rollout.inference.server import ServerOptions
+from rollout.inference.server_process import ServerProcess
+from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Completion
 from tasks.prompt import SYSTEM
 from tasks.state import State

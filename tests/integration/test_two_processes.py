@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mlagent_jax.run_dir import BY_NAME, RunDir
+from mlagent_jax.run.run_dir import BY_NAME, RunDir
 from mlagent_jax.train import PREEMPTED, parse_arguments
-from rollout.trajectories import write_trajectories
+from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import WORDS, Names

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from rollout.dataset.viewer import find_collection
-from rollout.supervisor import TEMP_PREFIX
-from rollout.timeline import RESOURCES
-from rollout.trajectories import from_record, read_trajectories, to_record
+from rollout.inference.supervisor import TEMP_PREFIX
+from rollout.runtime.timeline import RESOURCES
+from rollout.storage.trajectories import from_record, read_trajectories, to_record
 
 SETTINGS = [
     "tasks.train=[digit_images]",

@@ -11,8 +11,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.rows import Row, Rows, stack_rows
 
 # Said before any array is made, or there would be one device; what names no mesh runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax import pipeline
-from mlagent_jax.config import Config
-from mlagent_jax.config_file import keys
+from mlagent_jax.configuration.loading import keys
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.config import hf_config
-from mlagent_jax.preemption import Preempted, heeded
-from mlagent_jax.progress import Reporter
-from mlagent_jax.run_dir import STAGES, RunDir
+from mlagent_jax.multihost.preemption import Preempted, heeded
+from mlagent_jax.run.run_dir import STAGES, RunDir
+from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
 from rollout.errors import ServerError
 

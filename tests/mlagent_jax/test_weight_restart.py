@@ -13,10 +13,10 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.weight_sync import WeightSync
-from rollout.client import PolicyClient
 from rollout.errors import ServerError
-from rollout.server import ServerOptions, is_healthy
-from rollout.server_process import ServerProcess
+from rollout.inference.client import PolicyClient
+from rollout.inference.server import ServerOptions, is_healthy
+from rollout.inference.server_process import ServerProcess
 
 PROMPT = [(37 * i) % 500 for i in range(300)]
 T = TypeVar("T")

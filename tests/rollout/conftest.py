@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.step import Environment
+from rollout.environment.environment import Environment
+from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Completion, Execution, Exit, Job, Response
-from rollout.workspace import BlobStore
 from tasks import action as grammar
 from tasks.action import Action, format_response
 from tasks.naming import Names

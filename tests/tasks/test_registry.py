@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.preparation import sources
-from rollout.preparation.measure import SEEDS, with_seed
+from rollout.task_tools.preparation import sources
+from rollout.task_tools.preparation.measure import SEEDS, with_seed
 from tasks import __main__ as door
 from tasks import registry
 from tasks.grading import InvalidSubmission, grade

@@ -27,7 +27,7 @@ def attention(
     layout: Layout,
     mesh: Mesh | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
+    """Return grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
 
     On a mesh every device attends for its own rows, heads and part of the sequence; where the sequence is cut, the keys
     and values of a row are gathered from the devices of the `context` axis first.

@@ -23,7 +23,7 @@ def blockwise_attention(
     ends: Int[Array, "B S"],
     offset: Int[Array, ""] | int = 0,
 ) -> Float[Array, "B T N H"]:
-    """Returns grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
+    """Return grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
 
     Query t has the index offset + t in its row; see `layout` for `ends`. The query heads of a group stand side by side
     in one matrix, so that a group is one matrix product.
@@ -41,7 +41,7 @@ def blockwise_attention(
 def _block_by_block(
     q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], ends: Int[Array, "B S"]
 ) -> Float[Array, "B K H G T"]:
-    """Attends each block to the keys up to its end: what is later can never be seen."""
+    """Attend each block to the keys up to its end: what is later can never be seen."""
     return _forward(q, k, v, ends)[0]
 
 
@@ -81,7 +81,7 @@ def _in_a_loop(
     ends: Int[Array, "B S"],
     offset: Int[Array, ""] | int,
 ) -> Float[Array, "B K H G T"]:
-    """Attends each block to all keys and makes its scores again in the backward pass: one block's exist at a time."""
+    """Attend each block to all keys and makes its scores again in the backward pass: one block's exist at a time."""
     t = q.shape[3]
     q = jnp.pad(q, ((0, 0), (0, 0), (0, 0), (0, -t % BLOCK), (0, 0)))
     blocks = jnp.moveaxis(q.reshape(*q.shape[:3], -1, BLOCK, q.shape[-1]), 3, 0)
@@ -100,12 +100,12 @@ def _in_a_loop(
 def _attend(
     q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], mask: Bool[Array, "B S T"]
 ) -> Float[Array, "B K H G T"]:
-    """Returns the attention of one block."""
+    """Return the attention of one block."""
     return _attend_forward(q, k, v, mask)[0]
 
 
 def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the attention of one block, its weights [B, K, S, GT], and one over their sums [B, K, 1, GT]."""
+    """Return the attention of one block, its weights [B, K, S, GT], and one over their sums [B, K, 1, GT]."""
     b, kv, g, t, h = q.shape
     stacked = q.reshape(b, kv, g * t, h)
     scores = jnp.einsum("bksh,bkmh->bksm", k, stacked, preferred_element_type=jnp.float32)
@@ -119,7 +119,7 @@ def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, t
 
 
 def _attend_backward(kept: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array]:
-    """Returns the gradients: with p the softmax, dv = p^T g, ds = p (g v^T - sum(g o)), dq = ds k, dk = ds^T q."""
+    """Return the gradients: with p the softmax, dv = p^T g, ds = p (g v^T - sum(g o)), dq = ds k, dk = ds^T q."""
     q, k, v, attended, (weights, scale) = kept
     stacked = q.reshape(*q.shape[:2], -1, q.shape[-1])
     g = g.reshape(*g.shape[:3], -1)

@@ -41,16 +41,16 @@ Layout = PackedLayout | SharedLayout
 
 
 def padded_layout(lengths: Int[Array, " B"], length: int) -> PackedLayout:
-    """Returns the layout of rows that each hold one sequence, padded on the right to `length`."""
+    """Return the layout of rows that each hold one sequence, padded on the right to `length`."""
     index = jnp.arange(length)[None]
     return PackedLayout(jnp.where(index < lengths[:, None], lengths[:, None], index + 1).astype(jnp.int32))
 
 
 def visible(ends: Int[Array, "B S"], queries: Int[Array, " T"], keys: Int[Array, " S"]) -> Bool[Array, "B T S"]:
-    """Returns True at (t, s) where the token of index queries[t] sees that of index keys[s], whose ends are given."""
+    """Return True at (t, s) where the token of index queries[t] sees that of index keys[s], whose ends are given."""
     return sees(queries[:, None], keys, ends[:, None])
 
 
 def sees(query: Int[Array, "..."], key: Int[Array, "..."], end: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Returns whether the token of index `query` sees that of index `key`, whose end is given; all broadcast."""
+    """Return whether the token of index `query` sees that of index `key`, whose end is given; all broadcast."""
     return (key <= query) & (query < end)

@@ -26,7 +26,7 @@ NN, NT = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))  # a b, and a b^T
 
 
 def block_for(length: int, largest: int) -> int:
-    """Returns the block that rows of this length are cut into: rounded up to whole blocks they grow by 1/8 at most."""
+    """Return the block that rows of this length are cut into: rounded up to whole blocks they grow by 1/8 at most."""
     return max(LANES, min(largest, pl.next_power_of_2(pl.cdiv(length, 8))))
 
 
@@ -38,7 +38,7 @@ def mosaic_attention(
     offset: Int[Array, ""] | int = 0,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """Returns softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
+    """Return softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
 
     Scores, sums and gradients are accumulated in float32. `interpret` runs the kernels on a CPU, for tests.
     """
@@ -133,14 +133,14 @@ _attention.defvjp(_forward, _backward)
 
 
 def _held(visits: Visits) -> Visits:
-    """Returns the visits with the last block seen in the place of those not seen: it lies there already."""
+    """Return the visits with the last block seen in the place of those not seen: it lies there already."""
     last = jnp.maximum(visits.counts[..., 1:] - 1, 0)
     turn = jnp.minimum(jnp.arange(visits.blocks.shape[-1]), last)
     return Visits(jnp.take_along_axis(visits.blocks, turn, axis=-1), visits.counts)
 
 
 def _query_major_specs(group: int, dim: int, cut: tuple[int, int]) -> tuple[pl.BlockSpec, ...]:
-    """Returns the parts by queries, by keys, of ends and per query; the grid is rows, heads, queries, keys."""
+    """Return the parts by queries, by keys, of ends and per query; the grid is rows, heads, queries, keys."""
     return (
         pl.BlockSpec((None, None, cut[0], dim), lambda b, n, i, j, *_: (b, n, i, 0)),
         pl.BlockSpec((None, None, cut[1], dim), lambda b, n, i, j, blocks, *_: (b, n // group, blocks[b, i, j], 0)),
@@ -150,7 +150,7 @@ def _query_major_specs(group: int, dim: int, cut: tuple[int, int]) -> tuple[pl.B
 
 
 def _key_major_specs(group: int, dim: int, cut: tuple[int, int]) -> tuple[pl.BlockSpec, ...]:
-    """Returns the same on a grid of rows, key/value heads, keys, heads of the group, queries."""
+    """Return the same on a grid of rows, key/value heads, keys, heads of the group, queries."""
     return (
         pl.BlockSpec(
             (None, None, cut[0], dim), lambda b, n, j, g, i, blocks, *_: (b, n * group + g, blocks[b, j, i], 0)
@@ -170,7 +170,7 @@ def _dot(a: Array, b: Array, dims: Any = NN) -> Array:
 
 
 def _visit(counts: Any, row: Any, block: Any, turn: Any, body: Callable[[bool], None]) -> None:
-    """Runs `body(masked)` if there is a block to visit at this turn, with a mask if it is seen in part."""
+    """Run `body(masked)` if there is a block to visit at this turn, with a mask if it is seen in part."""
     whole, seen = counts[row, block, 0], counts[row, block, 1]
     pl.when(turn < whole)(lambda: body(False))
     pl.when((whole <= turn) & (turn < seen))(lambda: body(True))
@@ -179,7 +179,7 @@ def _visit(counts: Any, row: Any, block: Any, turn: Any, body: Callable[[bool], 
 def _visible(
     offset: Any, query_block: Any, key_block: Any, ends: Array, cut: tuple[int, int], queries_at: int
 ) -> Array:
-    """Returns which keys the queries see; `queries_at` is the axis of the queries, `ends` broadcasts along it."""
+    """Return which keys the queries see; `queries_at` is the axis of the queries, `ends` broadcasts along it."""
     shape = cut if queries_at == 0 else cut[::-1]
     queries = offset[0] + query_block * cut[0] + jax.lax.broadcasted_iota(jnp.int32, shape, queries_at)
     keys = key_block * cut[1] + jax.lax.broadcasted_iota(jnp.int32, shape, 1 - queries_at)
@@ -248,7 +248,7 @@ def _dkv_kernel(
     blocks: Any, counts: Any, offset: Any, q: Any, k: Any, v: Any, ends: Any, d_out: Any, lse: Any, delta: Any,
     dk: Any, dv: Any, dk_sum: Any, dv_sum: Any, *, cut: tuple[int, int],
 ) -> None:  # fmt: skip
-    """Scores stand keys by queries here, so that they are transposed for neither of the two products."""
+    """Score stand keys by queries here, so that they are transposed for neither of the two products."""
     row, j, head, turn = pl.program_id(0), pl.program_id(2), pl.program_id(3), pl.program_id(4)
 
     @pl.when((head == 0) & (turn == 0))

@@ -21,7 +21,7 @@ def splash_attention(
     offset: Int[Array, ""] | int = 0,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """Returns softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
+    """Return softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
 
     `shared` is False where no two segments of a row have the same `ends`: they are its segment ids then, and the mask
     is a causal one within segments. `interpret` runs the kernels on a CPU, for tests.

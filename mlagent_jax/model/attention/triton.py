@@ -34,7 +34,7 @@ class Tile(NamedTuple):
     num_stages: int
 
     def params(self) -> plgpu.CompilerParams:
-        """Returns what the compiler is told."""
+        """Return what the compiler is told."""
         return plgpu.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
 
 
@@ -47,7 +47,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_for(head_dim: int, dtype: jnp.dtype) -> Tiles:
-    """Returns the tiles for Hopper; float32, which takes twice the memory and no tensor cores, has small ones."""
+    """Return the tiles for Hopper; float32, which takes twice the memory and no tensor cores, has small ones."""
     if dtype == jnp.float32:
         return Tiles(*(Tile(32, 32, 4, 2),) * 3)
     forward = Tile(128, 128, 4, 3) if head_dim <= 64 else Tile(128, 64, 8, 3)
@@ -62,7 +62,7 @@ def triton_attention(
     offset: Int[Array, ""] | int = 0,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """Returns softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
+    """Return softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
 
     Scores, sums and gradients are accumulated in float32. `interpret` runs the kernels on a CPU, for tests.
     """
@@ -137,7 +137,7 @@ _attention.defvjp(_forward, _backward)
 
 
 def _query_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any, ...]:
-    """Returns a program's part of arrays by queries, by keys, of ends, per query, and of the visits with the offset.
+    """Return a program's part of arrays by queries, by keys, of ends, per query, and of the visits with the offset.
 
     The grid is heads, blocks of queries, rows: the heads of a group run together, on the same keys, and the last
     queries, which may see most, begin first.
@@ -157,7 +157,7 @@ def _query_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any
 
 
 def _key_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any, ...]:
-    """Returns the same on a grid of key/value heads, blocks of keys, rows; a program has the queries of the group."""
+    """Return the same on a grid of key/value heads, blocks of keys, rows; a program has the queries of the group."""
     group = q.shape[2] // k.shape[2]
     return (
         pl.BlockSpec((None, q.shape[1], group, q.shape[3]), lambda n, j, b: (b, 0, n, 0)),
@@ -180,7 +180,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _over(blocks: Any, counts: Any, body: Callable[..., Any], carry: Any) -> Any:
-    """Carries `body(block, carry, masked)` over the visited blocks, without a mask over those seen whole."""
+    """Carry `body(block, carry, masked)` over the visited blocks, without a mask over those seen whole."""
     whole, seen = counts[0], counts[1]
     carry = jax.lax.fori_loop(0, whole, lambda i, carry: body(blocks[i], carry, False), carry)
     return jax.lax.fori_loop(whole, seen, lambda i, carry: body(blocks[i], carry, True), carry)
@@ -242,7 +242,7 @@ def _dkv_kernel(
     blocks: Any, counts: Any, offset: Any, q: Any, k: Any, v: Any, ends: Any, d_out: Any, lse: Any, delta: Any,
     dk: Any, dv: Any, *, tile: Tile, scale: float,
 ) -> None:  # fmt: skip
-    """Scores stand keys by queries here, so that no matrix in registers is ever transposed."""
+    """Score stand keys by queries here, so that no matrix in registers is ever transposed."""
     keys = (pl.program_id(1) * tile.keys + jnp.arange(tile.keys))[:, None]
     k_block, v_block, ends_block = k[...], v[...], ends[...][:, None]
 

@@ -23,14 +23,14 @@ class Visits(NamedTuple):
 
 
 def pad_to(x: Array, multiples: Mapping[int, int]) -> Array:
-    """Returns the array with zeros appended, so that the sizes of some axes are multiples of the given numbers."""
+    """Return the array with zeros appended, so that the sizes of some axes are multiples of the given numbers."""
     return jnp.pad(x, [(0, -size % multiples.get(axis, 1)) for axis, size in enumerate(x.shape)])
 
 
 def seen_blocks(
     ends: Int[Array, "B S"], offset: Int[Array, ""], num_queries: int, query_block: int, key_block: int
 ) -> Int[Array, "B X Y"]:
-    """Returns 0 where a block of queries sees a block of keys whole, 1 where it may see part of it, else 2.
+    """Return 0 where a block of queries sees a block of keys whole, 1 where it may see part of it, else 2.
 
     Query t stands at offset + t and sees key s where s <= offset + t < ends[s].
     """
@@ -45,6 +45,6 @@ def seen_blocks(
 
 
 def visits_of(seen: Int[Array, "B X Y"]) -> Visits:
-    """Returns for each of X blocks the Y blocks of the other side in the order of their visit."""
+    """Return for each of X blocks the Y blocks of the other side in the order of their visit."""
     counts = jnp.stack([jnp.sum(seen == 0, -1), jnp.sum(seen <= 1, -1)], axis=-1)
     return Visits(jnp.argsort(seen, axis=-1, stable=True).astype(jnp.int32), counts.astype(jnp.int32))

@@ -38,7 +38,7 @@ TOP_NAMES: Mapping[str, str] = {
 
 
 def hf_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every tensor in the checkpoint of such a model, by name, in the order it is written."""
+    """Return the shape of every tensor in the checkpoint of such a model, by name, in the order it is written."""
     sizes = {"D": config.hidden_size, "F": config.intermediate_size}
     sizes |= {"NH": config.num_heads * config.head_dim, "KH": config.num_kv_heads * config.head_dim}
     table = (config.vocab_size, config.hidden_size)
@@ -50,17 +50,17 @@ def hf_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
 
 
 def hf_layer_name(name: str, layer: int) -> str:
-    """Returns the checkpoint's name of our stacked parameter `name` in one layer."""
+    """Return the checkpoint's name of our stacked parameter `name` in one layer."""
     return f"model.layers.{layer}.{LAYER_NAMES[name][0]}"
 
 
 def top_names(config: Qwen2Config) -> list[str]:
-    """Returns our names of the parameters outside the layers."""
+    """Return our names of the parameters outside the layers."""
     return [name for name in TOP_NAMES if name != "lm_head" or not config.tie_word_embeddings]
 
 
 def to_hf(name: str, tensor: jax.Array) -> jax.Array:
-    """Returns one layer's parameter as the checkpoint has it.
+    """Return one layer's parameter as the checkpoint has it.
 
     (D, N, H) -> (NH, D), (N, H, D) -> (D, NH), (D, F) -> (F, D); vectors are flattened.
     """
@@ -74,7 +74,7 @@ def to_hf(name: str, tensor: jax.Array) -> jax.Array:
 
 
 def hf_slices(name: str, slices: Slices, head_dim: int) -> Slices:
-    """Returns the part of the checkpoint's tensor that holds the part `slices` of one layer's parameter.
+    """Return the part of the checkpoint's tensor that holds the part `slices` of one layer's parameter.
 
     A head is taken whole: no sharding rule cuts one.
     """
@@ -88,7 +88,7 @@ def hf_slices(name: str, slices: Slices, head_dim: int) -> Slices:
 
 
 def from_hf(name: str, part: np.ndarray, head_dim: int) -> np.ndarray:
-    """Returns a part of the checkpoint's tensor, as `hf_slices` cuts it, in our layout and in fp32."""
+    """Return a part of the checkpoint's tensor, as `hf_slices` cuts it, in our layout and in fp32."""
     part = part.astype(np.float32)
     if name == "o_proj":
         return part.T.reshape(-1, head_dim, part.shape[0])

@@ -33,7 +33,7 @@ from mlagent_jax.model.sharding import check_vocabulary, parameter_name, paramet
 def load_hf(
     folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: Remat = "none"
 ) -> Qwen2:
-    """Returns the model of a Hugging Face directory, with fp32 parameters.
+    """Return the model of a Hugging Face directory, with fp32 parameters.
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or shards and their index.
@@ -66,7 +66,7 @@ def load_hf(
 
 
 def check_hf(folder: Path | str) -> None:
-    """Raises what `load_hf` would unless the directory holds every tensor of its config, without reading them."""
+    """Raise what `load_hf` would unless the directory holds every tensor of its config, without reading them."""
     with Tensors(Path(folder)) as tensors:
         tensors.check(read_config(Path(folder)))
 
@@ -106,7 +106,7 @@ class Tensors:
             raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
 
     def check(self, config: Qwen2Config) -> None:
-        """Raises ValueError, naming them, unless the tensors are those of such a model, by name and shape."""
+        """Raise ValueError, naming them, unless the tensors are those of such a model, by name and shape."""
         shapes = hf_shapes(config)
         found: Mapping[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in self._found.items()}
         # some checkpoints store a tied head a second time
@@ -123,7 +123,7 @@ class Tensors:
             raise ValueError(f"{self.folder}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
 
     def read(self, name: str, part: Slices, config: Qwen2Config) -> np.ndarray:
-        """Returns the part of our parameter `name` that one device holds, in fp32."""
+        """Return the part of our parameter `name` that one device holds, in fp32."""
         if name in TOP_NAMES:
             return self._found[TOP_NAMES[name]][part].astype(np.float32)
         first, *rest = part

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from mlagent_jax.distributed import is_main
 from mlagent_jax.model.config import Qwen2Config, hf_config
 from mlagent_jax.model.hf.layout import (
     INDEX,
@@ -25,9 +24,10 @@ from mlagent_jax.model.hf.layout import (
     to_hf,
     top_names,
 )
+from mlagent_jax.model.placement import whole
 from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.placement import whole
-from rollout.workspace import write_atomically
+from mlagent_jax.multihost.distributed import is_main
+from rollout.storage.blob_store import write_atomically
 
 MARKER = "COMPLETE"  # written last: a directory without it was not finished
 MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
@@ -36,7 +36,7 @@ MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
 def save_hf(
     model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES, digest: bool = False
 ) -> dict[str, str]:
-    """Writes the model as a Hugging Face directory, as `save_tensors` does."""
+    """Write the model as a Hugging Face directory, as `save_tensors` does."""
     return save_tensors(model.config, hf_tensors(model), folder, dtype, max_file_bytes, digest)
 
 
@@ -48,7 +48,7 @@ def save_tensors(
     max_file_bytes: int = MAX_FILE_BYTES,
     digest: bool = False,
 ) -> dict[str, str]:
-    """Writes a checkpoint as a Hugging Face directory: weights, `config.json`, and the marker last.
+    """Write a checkpoint as a Hugging Face directory: weights, `config.json`, and the marker last.
 
     Returns the SHA-256 of the bytes of each tensor, as they were before they were written, where it is asked for.
 
@@ -89,7 +89,7 @@ def save_tensors(
 
 
 def hf_tensors(model: Qwen2) -> Iterator[tuple[str, jax.Array]]:
-    """Yields every (name, tensor) of the checkpoint, in transformers' names and shapes, in the order of `hf_shapes`."""
+    """Yield every (name, tensor) of the checkpoint, in transformers' names and shapes, in the order of `hf_shapes`."""
     for name in top_names(model.config):
         yield TOP_NAMES[name], getattr(model, name)[...]
     for name in LAYER_NAMES:
@@ -99,7 +99,7 @@ def hf_tensors(model: Qwen2) -> Iterator[tuple[str, jax.Array]]:
 
 
 def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
-    """Returns the tensors of each file, in order; a file holds one tensor at least, and `max_bytes` at most."""
+    """Return the tensors of each file, in order; a file holds one tensor at least, and `max_bytes` at most."""
     groups: list[list[str]] = [[]]
     room = max_bytes
     for name, size in sizes.items():

@@ -8,7 +8,7 @@ from rollout.dataset.viewer.run import find_collection, load_tasks, write_collec
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command `view`, whose `run` takes the options and writes the page."""
+    """Add the command `view`, whose `run` takes the options and writes the page."""
     parser = commands.add_parser("view", help="write a page to look at trajectories with, one HTML file")
     parser.add_argument("folder", type=Path, help="a run directory (all that it has), or one folder of trajectories")
     parser.add_argument("--data", type=Path, help="the prepared tasks; by default the run's data/")
@@ -17,7 +17,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> None:
-    """Writes the page and says where it is. Raises ValueError, and CorruptRecord for a damaged file."""
+    """Write the page and says where it is. Raises ValueError, and CorruptRecord for a damaged file."""
     collection = find_collection(options.folder)
     data = options.data
     if data is None and collection.root is not None and (collection.root / "data").is_dir():

@@ -2,10 +2,10 @@
 
 import difflib
 
+from rollout.environment.paths import Refused, plain_name
 from rollout.errors import CorruptRecord
-from rollout.paths import Refused, plain_name
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Step
-from rollout.workspace import BlobStore
 from tasks.action import EDIT
 from tasks.feedback import shorten
 
@@ -14,7 +14,7 @@ MAX_DIFF = 20_000  # characters
 
 
 def whole_edit(step: Step, store: BlobStore) -> str | None:
-    """Returns the unified diff of the edit of a step, None where it was none or its scripts are not stored."""
+    """Return the unified diff of the edit of a step, None where it was none or its scripts are not stored."""
     if step.action != EDIT:
         return None
     try:
@@ -30,7 +30,7 @@ def whole_edit(step: Step, store: BlobStore) -> str | None:
 
 
 def _lines(store: BlobStore, digest: str | None) -> list[str] | None:
-    """Returns the lines of a script, none of one that is not there yet, None for one that is too long to compare."""
+    """Return the lines of a script, none of one that is not there yet, None for one that is too long to compare."""
     if digest is None:
         return []
     return store.get(digest).decode().splitlines() if store.size(digest) <= MAX_SCRIPT_BYTES else None

@@ -21,9 +21,9 @@ from typing import IO, Any
 import jinja2
 
 from rollout.dataset.viewer.records import index_record, page_facts, task_record, text_record
-from rollout.folders import aside_of
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.directory_manifest import aside_of
 from rollout.types import Trajectory
-from rollout.workspace import BlobStore
 from tasks.reward import Rules
 from tasks.task import Task
 
@@ -40,7 +40,7 @@ def write_page(
     title: str,
     store: BlobStore | None = None,
 ) -> int:
-    """Writes the page, whole or not at all, and returns how many trajectories it holds.
+    """Write the page, whole or not at all, and returns how many trajectories it holds.
 
     Args:
         groups: trajectories by what they are called together; each is gone through once and never held whole.
@@ -90,7 +90,7 @@ class Index:
         return len(self._columns["id"])
 
     def add(self, group: str, trajectory: Trajectory, task: Task | None) -> None:
-        """Adds the line of a trajectory."""
+        """Add the line of a trajectory."""
         line = index_record(trajectory, task) | {"group": group}
         for name in ("group", "task", "end"):
             line[name] = self._number(name, line[name])
@@ -99,7 +99,7 @@ class Index:
             column.append(line[name])
 
     def columns(self) -> dict[str, Any]:
-        """Returns the columns as `rows`, and what their numbers stand for."""
+        """Return the columns as `rows`, and what their numbers stand for."""
         return {
             "groups": list(self._numbers["group"]),
             "tasks": [task_record(name, self._known.get(name)) for name in self._numbers["task"]],
@@ -124,14 +124,14 @@ class Chunks:
         self.starts: list[int] = []  # the number of the first line in each
 
     def add(self, line: str) -> None:
-        """Adds a line."""
+        """Add a line."""
         if self._size + len(line) > CHUNK_CHARACTERS:
             self.close()
         self._lines.append(line)
         self._size += len(line)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Write what is left."""
         if not self._lines:
             return
         text = packed("\n".join(self._lines))
@@ -143,12 +143,12 @@ class Chunks:
 
 
 def json_line(value: Any) -> str:
-    """Returns `value` as JSON in one line."""
+    """Return `value` as JSON in one line."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def packed(text: str) -> str:
-    """Returns `text` compressed (zlib) and in base64, which holds nothing that HTML would take for markup.
+    """Return `text` compressed (zlib) and in base64, which holds nothing that HTML would take for markup.
 
     A lone surrogate, which a response may spell and UTF-8 cannot hold, becomes a question mark.
     """
@@ -156,7 +156,7 @@ def packed(text: str) -> str:
 
 
 def _frame(title: str, index: str) -> str:
-    """Returns the page without the chunks."""
+    """Return the page without the chunks."""
     folder = Path(__file__).parent
     script = "".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}}})();'
@@ -169,5 +169,5 @@ def _frame(title: str, index: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Returns how a content security policy names an element of this text."""
+    """Return how a content security policy names an element of this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

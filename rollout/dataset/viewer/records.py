@@ -6,8 +6,8 @@ from typing import Any
 
 from rollout.dataset.viewer.edits import whole_edit
 from rollout.dataset.viewer.rewards import plain_instruction, rewarded
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from rollout.workspace import BlobStore
 from tasks.action import Invalid, parse_response, split_fields
 from tasks.feedback import Outcome
 from tasks.reward import Rules
@@ -33,7 +33,7 @@ NO_BETTER = "e"
 
 
 def text_record(trajectory: Trajectory, task: Task | None, rules: Rules, store: BlobStore | None) -> list[Any]:
-    """Returns all that the page shows of a trajectory as JSON values, in the order of `TRAJECTORY_COLUMNS`.
+    """Return all that the page shows of a trajectory as JSON values, in the order of `TRAJECTORY_COLUMNS`.
 
     Args:
         task: None where it is not known; rewards are left out then.
@@ -85,7 +85,7 @@ def _step_record(step: Step, task: Task | None, rules: Rules, repeated: bool, st
 
 
 def index_record(trajectory: Trajectory, task: Task | None) -> dict[str, Any]:
-    """Returns what the list shows of a trajectory and filters it by; `gain` is None where the task is not known."""
+    """Return what the list shows of a trajectory and filters it by; `gain` is None where the task is not known."""
     m_init = trajectory.steps[0].before.metric if trajectory.steps else math.nan
     score = trajectory.score(m_init if task is None else task.m_init)
     return {
@@ -101,7 +101,7 @@ def index_record(trajectory: Trajectory, task: Task | None) -> dict[str, Any]:
 
 
 def task_record(name: str, task: Task | None) -> dict[str, Any]:
-    """Returns what the page says of a task; of one that is not known, its name."""
+    """Return what the page says of a task; of one that is not known, its name."""
     if task is None:
         return {"name": name}
     facts = ("kind", "split", "metric", "direction", "m_best_source")
@@ -114,7 +114,7 @@ def task_record(name: str, task: Task | None) -> dict[str, Any]:
 
 
 def page_facts() -> Mapping[str, Any]:
-    """Returns the names of the columns and letters, for the page to read its records by."""
+    """Return the names of the columns and letters, for the page to read its records by."""
     return {
         "trajectory_columns": TRAJECTORY_COLUMNS,
         "step_columns": STEP_COLUMNS,
@@ -123,12 +123,12 @@ def page_facts() -> Mapping[str, Any]:
 
 
 def number(value: float | None) -> float | str | None:
-    """Returns a number as JSON can hold it: one that is not finite as text, `nan`, `inf` or `-inf`."""
+    """Return a number as JSON can hold it: one that is not finite as text, `nan`, `inf` or `-inf`."""
     return value if value is None or math.isfinite(value) else str(float(value))
 
 
 def finite(value: float) -> float | None:
-    """Returns the number, None where it is not finite."""
+    """Return the number, None where it is not finite."""
     return value if math.isfinite(value) else None
 
 

@@ -18,7 +18,7 @@ CASES = {
 
 
 def rewarded(task: Task | None, step: Step, rules: Rules, repeated: bool) -> tuple[float | None, str]:
-    """Returns the reward of a step by `tasks.reward` and the case that gave it.
+    """Return the reward of a step by `tasks.reward` and the case that gave it.
 
     Args:
         task: None where it is not known; then, as for a fault of ours and an edit whose score is not known (of an
@@ -34,7 +34,7 @@ def rewarded(task: Task | None, step: Step, rules: Rules, repeated: bool) -> tup
 
 
 def plain_instruction(step: Step) -> str:
-    """Returns the instruction of an edit in plain letters, by which repeats are told; empty for other actions."""
+    """Return the instruction of an edit in plain letters, by which repeats are told; empty for other actions."""
     return " ".join(step.arguments["edit_instruction"].lower().split()) if step.action == EDIT else ""
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from rollout.dataset.viewer.page import write_page
-from rollout.trajectories import iterate_trajectories, parts_of
-from rollout.workspace import BlobStore
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.trajectories import iterate_trajectories, parts_of
 from tasks.registry import entries, load_entry
 from tasks.reward import PAPER, Rules
 from tasks.task import Task
@@ -59,7 +59,7 @@ class Collection:
 
 
 def find_collection(folder: Path) -> Collection:
-    """Returns the collection of a run directory (all that it has), or of one folder of trajectories.
+    """Return the collection of a run directory (all that it has), or of one folder of trajectories.
 
     Raises:
         ValueError: where neither is there.
@@ -79,7 +79,7 @@ def find_collection(folder: Path) -> Collection:
 
 
 def load_tasks(data: Path, paths: Iterable[str | Path] = ()) -> tuple[dict[str, Task], list[str]]:
-    """Returns the tasks whose data lie in the folder `data`, by name, and what is wrong with the others, in words.
+    """Return the tasks whose data lie in the folder `data`, by name, and what is wrong with the others, in words.
 
     Args:
         paths: folders of tasks beside the catalog's; one that is gone is among the faults.
@@ -106,7 +106,7 @@ def load_tasks(data: Path, paths: Iterable[str | Path] = ()) -> tuple[dict[str, 
 
 
 def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rules: Rules, path: Path) -> int:
-    """Writes the page of a collection and returns how many trajectories it holds.
+    """Write the page of a collection and returns how many trajectories it holds.
 
     Raises:
         CorruptRecord: where a file of trajectories is damaged.
@@ -118,7 +118,7 @@ def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rul
 
 
 def _groups_of_run(root: Path) -> dict[str, Path]:
-    """Returns the folders of trajectories in a run directory by the names of their groups, in the run's order."""
+    """Return the folders of trajectories in a run directory by the names of their groups, in the run's order."""
     places = {EXPERT: root / COLLECTED}
     for name in ("initial", "sft", "ppo"):
         places[name] = root / EVALUATED / name

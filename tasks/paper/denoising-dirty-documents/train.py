@@ -12,7 +12,7 @@ EPOCHS = 10
 
 
 def read_page(file):
-    """Returns the pixels of a page as [1, 1, rows, columns], from 0 for black to 1 for white."""
+    """Return the pixels of a page as [1, 1, rows, columns], from 0 for black to 1 for white."""
     return torch.from_numpy(np.asarray(Image.open(file).convert("L"), np.float32) / 255)[None, None]
 
 
@@ -34,7 +34,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 
 
 def clean(page):
-    """Returns a page as the model cleans it; its edges are repeated until its sides are multiples of 4."""
+    """Return a page as the model cleans it; its edges are repeated until its sides are multiples of 4."""
     rows, columns = page.shape[-2:]
     padded = nn.functional.pad(page, (0, -columns % 4, 0, -rows % 4), mode="replicate")
     return model(padded.to(device))[..., :rows, :columns]

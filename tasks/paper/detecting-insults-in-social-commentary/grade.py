@@ -12,7 +12,7 @@ COLUMNS = ("Insult", "Date", "Comment")
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Returns the share of right labels, of 0 and 1.
+    """Return the share of right labels, of 0 and 1.
 
     Raises:
         InvalidSubmission: with one reason, if it has no score.
@@ -34,7 +34,7 @@ def grade(submission: bytes, private: Path) -> float:
 
 
 def read_labels(data: bytes) -> tuple[list[tuple[str, str, int]], np.ndarray]:
-    """Returns a table's rows by name, `[B]`, and their labels, `[B]`.
+    """Return a table's rows by name, `[B]`, and their labels, `[B]`.
 
     A row's name is its date, its comment, and how many rows of the same two stand before it.
     """

@@ -7,7 +7,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes the test set of the solution file: the file `test.csv` among the raw ones is one of another stage."""
+    """Write the test set of the solution file: the file `test.csv` among the raw ones is one of another stage."""
     with open_raw(raw, public) as files:
         files.table("train.csv", ["Insult", "Date", "Comment"])
         test = files.table("test_with_solutions.csv", ["Insult", "Date", "Comment", "Usage"])

@@ -10,7 +10,7 @@ from tasks.raw import open_raw, write_zip
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 90 % of the labelled images as training data, named by animal and number, and 10 % as test data."""
+    """Write 90 % of the labelled images as training data, named by animal and number, and 10 % as test data."""
     with open_raw(raw, public) as files:
         images = sorted(files.path("train").glob("*.jpg"))
         kinds = {path.name.split(".")[0] for path in images}

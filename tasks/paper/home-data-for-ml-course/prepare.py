@@ -8,7 +8,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes the last 20 % of the 1,460 sales as the test set, in the order of the file.
+    """Write the last 20 % of the 1,460 sales as the test set, in the order of the file.
 
     Without raw files they are those of the competition's twin, House Prices, which the package aideml carries.
     """

@@ -12,7 +12,7 @@ COLUMNS = ("id", "toxic", "severe_toxic", "obscene", "threat", "insult", "identi
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Returns the score; all test ids must be there, but rows whose answers are -1 do not count.
+    """Return the score; all test ids must be there, but rows whose answers are -1 do not count.
 
     Raises:
         InvalidSubmission: with one reason, if it has no score.
@@ -24,7 +24,7 @@ def grade(submission: bytes, private: Path) -> float:
 
 
 def read_scores(data: bytes) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Returns the ids of a table, `[B]`, and its six columns, `[B, 6]`."""
+    """Return the ids of a table, `[B]`, and its six columns, `[B, 6]`."""
     header = read_header(data)
     if sorted(header) != sorted(COLUMNS):
         raise InvalidSubmission(f"its columns are {listed(header)}; expected {listed(COLUMNS)}")

@@ -8,7 +8,7 @@ LABELS = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes the tables as they are; in the answers a row of -1 does not count."""
+    """Write the tables as they are; in the answers a row of -1 does not count."""
     with open_raw(raw, public) as files:
         train = files.table("train.csv", ["id", "comment_text", *LABELS])
         test = files.table("test.csv", ["id", "comment_text"])

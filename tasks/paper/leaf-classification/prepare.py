@@ -14,7 +14,7 @@ MEASURES = [f"{kind}{number}" for kind in ("margin", "shape", "texture") for num
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes a tenth of the competition's training leaves to `test.csv`, the others to `train.csv`, all to `images/`.
+    """Write a tenth of the competition's training leaves to `test.csv`, the others to `train.csv`, all to `images/`.
 
     The answers have a column for each species, with 1 for that of the leaf and 0 for the others.
     """

@@ -14,7 +14,7 @@ X_test = test[X.columns]
 
 
 def predict(measures):
-    """Returns the probabilities of all species, 0 for those that the model has not seen."""
+    """Return the probabilities of all species, 0 for those that the model has not seen."""
     known = pd.DataFrame(model.predict_proba(measures), columns=model.classes_)
     return known.reindex(columns=species, fill_value=0.0)
 

@@ -9,7 +9,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes a tenth of the essays as the test set."""
+    """Write a tenth of the essays as the test set."""
     with open_raw(raw, public) as files:
         essays = files.table("train.csv", ["essay_id", "full_text", "score"])
     train, test = train_test_split(essays, test_size=0.1, random_state=0)

@@ -16,7 +16,7 @@ TABLES = (
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes the papers to `train.csv` (to 2017), `valid.csv` (2018) and `test.csv` (later), by their row in the rest.
+    """Write the papers to `train.csv` (to 2017), `valid.csv` (2018) and `test.csv` (later), by their row in the rest.
 
     `features.npy` has a row of 128 numbers for each paper, `edges.csv` one for each citation. The target is the number
     of the subject, 0 to 39; OGB's own files hold that of every paper, so they are not handed on.
@@ -40,7 +40,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def read(file: Path) -> pd.DataFrame:
-    """Returns a table of numbers without a header. Raises ValueError of one line if it cannot be read."""
+    """Return a table of numbers without a header. Raises ValueError of one line if it cannot be read."""
     try:
         return pd.read_csv(file, header=None, dtype=np.float32 if file.name == "node-feat.csv.gz" else np.int64)
     except (ValueError, OSError, EOFError, zlib.error) as error:

@@ -11,7 +11,7 @@ CLASSES = ["healthy", "multiple_diseases", "rust", "scab"]
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 90 % of the labelled photos as training data and 10 % as test data, all in the folder `images`."""
+    """Write 90 % of the labelled photos as training data and 10 % as test data, all in the folder `images`."""
     (public / "images").mkdir()
     with open_raw(raw, public) as files:
         labels = files.table("train.csv", ["image_id", *CLASSES])

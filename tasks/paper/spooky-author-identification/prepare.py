@@ -11,7 +11,7 @@ SHARES = {"EAP": 0.403493538995863, "HPL": 0.287808366106543, "MWS": 0.308698094
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes a tenth of the sentences as the test set; its answers are 1 for the author and 0 for the others."""
+    """Write a tenth of the sentences as the test set; its answers are 1 for the author and 0 for the others."""
     with open_raw(raw, public) as files:
         sentences = files.table("train.csv", ["id", "text", "author"])
     train, test = train_test_split(sentences, test_size=0.1, random_state=0)

@@ -12,7 +12,7 @@ FIELDS = {"id", "band_1", "band_2", "inc_angle", "is_iceberg"}
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes a fifth of the competition's training pictures to `test.json`, the others to `train.json`."""
+    """Write a fifth of the competition's training pictures to `test.json`, the others to `train.json`."""
     with open_raw(raw, public) as files:
         content = files.path("train.json").read_bytes()
     try:

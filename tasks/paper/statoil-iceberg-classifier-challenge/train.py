@@ -13,7 +13,7 @@ BATCH = 32
 
 
 def read_bands(file):
-    """Returns the table of a file without its pictures, and these as [B, 2, 75, 75]."""
+    """Return the table of a file without its pictures, and these as [B, 2, 75, 75]."""
     with open(file) as opened:
         table = pd.DataFrame(json.load(opened))
     bands = [np.stack(table.pop(name).tolist()).astype(np.float32).reshape(-1, 75, 75) for name in ("band_1", "band_2")]
@@ -36,7 +36,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
 def predict(pictures):
-    """Returns the probabilities of an iceberg, [B]."""
+    """Return the probabilities of an iceberg, [B]."""
     with torch.no_grad():
         batches = torch.from_numpy(pictures).split(256)
         return torch.cat([model(batch.to(device)).sigmoid().cpu() for batch in batches])[:, 0].numpy()

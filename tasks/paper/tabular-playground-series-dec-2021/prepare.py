@@ -9,7 +9,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes 10 % of the competition's training data as the test set; its own test data have no public answers."""
+    """Write 10 % of the competition's training data as the test set; its own test data have no public answers."""
     # 4,000,000 rows of whole numbers: as text they would take 12 GB, as NumPy reads them 2
     with open_raw(raw, public) as files:
         patches = files.table("train.csv", ["Id", "Elevation", "Soil_Type40", "Cover_Type"], np.int32)

@@ -8,7 +8,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes a tenth of the pairs as the test set."""
+    """Write a tenth of the pairs as the test set."""
     with open_raw(raw, public) as files:
         pairs = files.table("train.csv", ["id", "anchor", "target", "context", "score"])
     train, test = train_test_split(pairs, test_size=0.1, random_state=0)

@@ -14,7 +14,7 @@ GUESS = "new_whale w_1287fbc w_98baff9 w_7554f44 w_1eafe46"  # the sample submis
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes the photographs to `train/` and `test/`, who is on them to `train.csv` and the answers.
+    """Write the photographs to `train/` and `test/`, who is on them to `train.csv` and the answers.
 
     A whale in the test photographs that is on none of the training photographs is a `new_whale`.
     """
@@ -34,7 +34,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def draw_test(photographs: pd.DataFrame) -> np.ndarray:
-    """Returns which photographs are for the test, `[B]`.
+    """Return which photographs are for the test, `[B]`.
 
     Of the photographs of a whale one goes to each side; a single one, and each of those that remain, goes to the test
     with a chance of a tenth.

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 64, 32
 
 
 def read_photographs(folder, names):
-    """Returns photographs as [B, 1, HEIGHT, WIDTH], small and grey."""
+    """Return photographs as [B, 1, HEIGHT, WIDTH], small and grey."""
     pixels = np.empty((len(names), 1, HEIGHT, WIDTH), np.float32)
     for row, name in enumerate(names):
         with Image.open(f"{folder}/{name}") as photograph:
@@ -42,7 +42,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
 def rank(photographs):
-    """Returns the numbers of the five likeliest whales, [B, 5], fewer where there are fewer whales."""
+    """Return the numbers of the five likeliest whales, [B, 5], fewer where there are fewer whales."""
     with torch.no_grad():
         logits = torch.cat([model(batch.to(device)).cpu() for batch in photographs.split(256)])
     return logits.topk(min(5, len(whales))).indices.numpy()

@@ -10,9 +10,9 @@ import pytest
 from rollout.dataset.__main__ import main
 from rollout.dataset.diversity import TITLES, diversity, read_units, table, verb_nouns
 from rollout.errors import InfrastructureError
-from rollout.trajectories import write_trajectories
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
-from rollout.workspace import BlobStore
 from tasks.action import EDIT
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names

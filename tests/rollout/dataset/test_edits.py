@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from rollout.dataset.edits import Edit, diff_of, edits_by_trajectory, store_beside
-from rollout.episode import run_episode
+from rollout.sampling.episode import run_episode
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Trajectory
-from rollout.workspace import BlobStore
 from tasks.naming import Names
 
 

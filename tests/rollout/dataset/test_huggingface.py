@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.trajectories import to_record, write_trajectories
+from rollout.storage.trajectories import to_record, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rollout.collect import collect, plan_collection
 from rollout.dataset.reuse import take_over
 from rollout.errors import CorruptRecord
-from rollout.parts import Part
-from rollout.state_pool import StatePool
-from rollout.trajectories import read_trajectories
-from rollout.workspace import BlobStore
+from rollout.sampling.collection import collect, plan_collection
+from rollout.sampling.state_pool import StatePool
+from rollout.storage.blob_store import BlobStore
+from rollout.storage.shards import Part
+from rollout.storage.trajectories import read_trajectories
 from tasks import action as grammar
 
 

@@ -11,7 +11,7 @@ import pytest
 from rollout.dataset import filters
 from rollout.dataset.selection import Select, choose, digest, read_selection, write_selection
 from rollout.errors import CorruptRecord
-from rollout.trajectories import read_trajectories, write_trajectories
+from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, FINAL_ANSWER
 from tasks.feedback import Feedback, Outcome

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rollout.augment import variants
 from rollout.dataset.__main__ import main
+from rollout.dataset.augmentation import variants
 from rollout.dataset.edits import edits_by_trajectory
 from rollout.dataset.sharegpt import read_sharegpt, to_sharegpt, write_sharegpt
 from rollout.dataset.viewer.rewards import rewarded
-from rollout.trajectories import read_trajectories, write_trajectories
+from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks import action as grammar
 from tasks.action import Action, format_response

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rollout.executor import SandboxUnavailable, bubblewrap_executor
-from rollout.executor.bubblewrap.command import Way, find_bwrap, way_of_this_process
-from rollout.executor.landlock import landlock_executor
+from rollout.executor.backends.bubblewrap.command import Way, find_bwrap, way_of_this_process
+from rollout.executor.backends.landlock import landlock_executor
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 from .sandbox_worker import put

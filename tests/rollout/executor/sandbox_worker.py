@@ -39,7 +39,7 @@ def lay_open(paths: list[Path]) -> None:
 
 def keep_capabilities(kept: tuple[int, ...]) -> None:
     """Gives up all capabilities but some, for what is started, too."""
-    from rollout.executor.bubblewrap.zygote import CAPABILITY_VERSION_3, PR_CAPBSET_DROP, call, libc
+    from rollout.executor.inside.zygote import CAPABILITY_VERSION_3, PR_CAPBSET_DROP, call, libc
 
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
         if capability not in kept:
@@ -73,9 +73,9 @@ def main() -> None:
     if who == "container":
         keep_capabilities(DOCKER)
     from rollout.executor import bubblewrap_executor
-    from rollout.executor.landlock import landlock_executor
+    from rollout.executor.backends.landlock import landlock_executor
+    from rollout.storage.blob_store import BlobStore
     from rollout.types import Job
-    from rollout.workspace import BlobStore
 
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         os.chmod(folder, 0o755)

@@ -9,10 +9,10 @@ import pytest
 
 from rollout.errors import ExecutorError
 from rollout.executor import CachedExecutor, Options, SandboxUnavailable, open_executor
-from rollout.executor.job_key import key_of
-from rollout.executor.records import Records
+from rollout.executor.result_cache.job_key import key_of
+from rollout.executor.result_cache.records import Records
+from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
-from rollout.workspace import BlobStore, digest_of
 from tasks.task import Limits
 
 from .conftest import PYTHON

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rollout.executor import SandboxUnavailable, bubblewrap_executor
-from rollout.executor.landlock import landlock_abi
-from rollout.workspace import BlobStore
+from rollout.executor.backends.landlock import landlock_abi
+from rollout.storage.blob_store import BlobStore
 
 from .conftest import PYTHON
 

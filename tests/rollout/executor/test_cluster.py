@@ -23,12 +23,13 @@ from ray._raylet import Config
 from ray.cluster_utils import Cluster
 
 from rollout.errors import CorruptRecord, ExecutorError
-from rollout.executor import SandboxUnavailable, bubblewrap_executor, cluster, open_cluster
-from rollout.executor.cluster import ClusterExecutor, sending
-from rollout.executor.cluster import nodes as ray_nodes
-from rollout.executor.cluster.nodes import RayNodes
+from rollout.executor import SandboxUnavailable, bubblewrap_executor, open_cluster
+from rollout.executor.backends import ray as cluster
+from rollout.executor.backends.ray import ClusterExecutor, sending
+from rollout.executor.backends.ray import nodes as ray_nodes
+from rollout.executor.backends.ray.nodes import RayNodes
+from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
-from rollout.workspace import BlobStore, digest_of
 from tasks.task import Limits
 
 from .conftest import PYTHON, REPOSITORY
@@ -387,7 +388,7 @@ def test_nodes_that_cannot_run_scripts_are_left_out_and_named(runner, executor, 
 
 def test_without_ray_the_error_says_what_to_install(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "rollout.executor.cluster")
+    monkeypatch.delitem(sys.modules, "rollout.executor.backends.ray")
     with pytest.raises(ValueError, match=r"ray is not installed; `pip install 'mlagent-jax\[cluster\]'`"):
         with closing(open_cluster(store, "127.0.0.1:6379", PYTHON)):
             pass

@@ -10,9 +10,9 @@ import pytest
 
 from rollout.errors import CorruptRecord
 from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor, landlock_executor
-from rollout.executor.job_key import key_of
+from rollout.executor.result_cache.job_key import key_of
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 from .conftest import PYTHON

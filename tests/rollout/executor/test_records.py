@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rollout.executor.records import Records
+from rollout.executor.result_cache.records import Records
 
 from .conftest import REPOSITORY
 
@@ -60,7 +60,7 @@ def test_opening_a_folder_brings_it_within_the_bound(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from rollout.executor.records import Records
+from rollout.executor.result_cache.records import Records
 records = Records(Path(sys.argv[1]), max_mb=1)
 for number in range(400):
     name = f"{number % 50:02x}{number % 50}"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.errors import ExecutorError
-from rollout.executor import scheduler as module
-from rollout.executor.pool import Pool, machine_memory_mb
-from rollout.executor.room import Machine, Room
-from rollout.executor.scheduler import Scheduler
+from rollout.executor.scheduling import scheduler as module
+from rollout.executor.scheduling.local_pool import Pool, machine_memory_mb
+from rollout.executor.scheduling.resources import Machine, Room
+from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
 

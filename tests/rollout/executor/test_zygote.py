@@ -11,9 +11,9 @@ import pytest
 
 from rollout.errors import ExecutorError
 from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
-from rollout.executor.bubblewrap import warm
+from rollout.executor.backends.bubblewrap import forked as warm
+from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
-from rollout.workspace import BlobStore
 from tasks.task import Limits
 
 from .conftest import PYTHON

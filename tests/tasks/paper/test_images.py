@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from rollout.preparation import prepare_all, write_data
-from rollout.preparation.sources import checksum
+from rollout.task_tools.preparation import prepare_all, write_data
+from rollout.task_tools.preparation.sources import checksum
 from tasks.grading import InvalidSubmission, grade
 from tasks.registry import find, load, task_of
 from tasks.task import Task

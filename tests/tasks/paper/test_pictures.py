@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rollout.executor.environment import TASK_PYTHON
-from rollout.preparation import prepare_all, write_data
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.task_tools.preparation import prepare_all, write_data
 from tasks.grading import InvalidSubmission, grade
 from tasks.naming import Names
 from tasks.raw import open_raw

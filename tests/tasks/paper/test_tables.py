@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from rollout.executor.environment import TASK_PYTHON
-from rollout.preparation import prepare_all, write_data
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.task_tools.preparation import prepare_all, write_data
 from tasks import __main__ as door
 from tasks.grading import InvalidSubmission, grade
 from tasks.metric import METRICS

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rollout.executor.environment import TASK_PYTHON
-from rollout.preparation import prepare_all, write_data
-from rollout.recipes import Script
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.scripted.recipes import Script
+from rollout.task_tools.preparation import prepare_all, write_data
 from tasks.grading import InvalidSubmission, grade
 from tasks.registry import find, load, task_of
 from tasks.task import Task

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rollout.executor.environment import TASK_PYTHON
-from rollout.preparation import prepare_all
-from rollout.validation import ORACLES, ask
-from rollout.validation.case import Case, Workshop, open_workshop
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.task_tools.preparation import prepare_all
+from rollout.task_tools.validation import ORACLES, ask
+from rollout.task_tools.validation.case import Case, Workshop, open_workshop
 from tasks.metric import OPTIMUM
 from tasks.registry import PAPER, entries, load_entry
 

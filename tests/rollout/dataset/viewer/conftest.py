@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rollout.dataset.viewer import write_page
-from rollout.episode import run_episode
+from rollout.sampling.episode import run_episode
 from rollout.types import Trajectory
 from tasks import action as grammar
 from tasks.naming import Names

@@ -10,7 +10,7 @@ import pytest
 
 from rollout.dataset.__main__ import main
 from rollout.dataset.viewer import find_collection
-from rollout.trajectories import write_trajectories
+from rollout.storage.trajectories import write_trajectories
 from tasks.registry import find
 
 

@@ -1,0 +1,172 @@
+"""Settings that must go together, checked before anything starts."""
+
+from mlagent_jax.configuration.schema import PPO, Config, ConfigError, Writer
+from rollout.executor.options import Options
+from tasks import registry
+
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # that vLLM's attention takes on CPUs and GPUs
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for the first pair of settings that contradict each other, with a remedy."""
+    _check_writers(config)
+    _check_executor(config.executor)
+    _check_model(config)
+    _check_batches(config)
+    _check_credit(config.ppo)
+    _check_tasks("train", config.tasks.train, config.tasks.paths)
+    _check_tasks("heldout", config.tasks.heldout, config.tasks.paths)
+    if config.server.new_weights == "restart" and config.server.address is not None:
+        raise ConfigError(
+            f"server.new_weights=restart cannot restart the server at server.address={config.server.address}; set "
+            "server.address=null to have it started here, or server.new_weights=load"
+        )
+    if config.ppo.max_response_tokens >= config.server.max_model_len:
+        raise ConfigError(
+            f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "
+            f"server.max_model_len={config.server.max_model_len}; raise server.max_model_len"
+        )
+
+
+def _check_executor(executor: Options) -> None:
+    if executor.isolation == "landlock" and (executor.gpus or executor.ray_address is not None):
+        other = f"ray_address={executor.ray_address}" if executor.ray_address else f"gpus={list(executor.gpus)}"
+        raise ConfigError(
+            f"executor.isolation=landlock does not go with executor.{other}; leave that out, or set "
+            "executor.isolation=bubblewrap"
+        )
+
+
+def _check_tasks(split: str, names: tuple[str, ...], paths: tuple[str, ...]) -> None:
+    for name in names:
+        try:
+            found = registry.find(name, paths).split
+        except ValueError as error:
+            raise ConfigError(f"tasks.{split}: {error}") from None
+        if found != split:
+            raise ConfigError(f"tasks.{split}: {name} is one of the {found} tasks; move it to tasks.{found}")
+        if names.count(name) > 1:
+            raise ConfigError(f"tasks.{split}: {name} is given twice; give it once")
+
+
+def _check_writers(config: Config) -> None:
+    def complete(name: str, writer: Writer) -> None:
+        for key in ("base_url", "model"):
+            if writer.kind == "endpoint" and not getattr(writer, key):
+                raise ConfigError(f"{name}.kind=endpoint needs {name}.{key}; set it, or {name}.kind=offline")
+        if writer.budget_dollars is not None and not (writer.input_price and writer.output_price):
+            raise ConfigError(
+                f"{name}.budget_dollars={writer.budget_dollars:g} needs prices; set {name}.input_price and "
+                f"{name}.output_price, or {name}.budget_tokens instead"
+            )
+
+    complete("expert", config.expert)
+    complete("coder", config.coder)
+    if config.ideas.source == "endpoint" and config.expert.kind == "offline":
+        raise ConfigError("ideas.source=endpoint asks the expert's endpoint; set expert.kind=endpoint too")
+    if config.ideas.source == "endpoint" and config.ideas.pool_size > config.ideas.candidates_per_axis:
+        raise ConfigError(
+            f"ideas.pool_size={config.ideas.pool_size} is more than ideas.candidates_per_axis="
+            f"{config.ideas.candidates_per_axis}; lower it or propose more"
+        )
+    if config.sft.wordings > 1 and config.expert.kind == "endpoint":
+        raise ConfigError(
+            f"sft.wordings={config.sft.wordings}: only the offline expert's text can be worded anew; set sft.wordings=1"
+        )
+
+
+def _check_model(config: Config) -> None:
+    model, mesh = config.model, config.mesh
+    head_size = model.hidden_size / model.num_heads
+    if head_size not in HEAD_SIZES:
+        near = min(HEAD_SIZES, key=lambda size: abs(size - head_size))
+        raise ConfigError(
+            f"model.hidden_size={model.hidden_size} gives model.num_heads={model.num_heads} heads of size "
+            f"{head_size:g}, which vLLM does not serve everywhere; use model.hidden_size={near * model.num_heads}"
+        )
+    if model.num_heads % model.num_kv_heads:
+        fits = [str(n) for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
+        raise ConfigError(
+            f"model.num_heads={model.num_heads} is not divisible by model.num_kv_heads={model.num_kv_heads}; "
+            f"use {' or '.join(fits)}"
+        )
+    for key, axis in (("num_kv_heads", "tensor"), ("intermediate_size", "tensor"), ("hidden_size", "fsdp")):
+        if getattr(model, key) % getattr(mesh, axis):
+            raise ConfigError(
+                f"model.{key}={getattr(model, key)} is not divisible by mesh.{axis}={getattr(mesh, axis)}; "
+                f"lower mesh.{axis}"
+            )
+
+
+def _check_batches(config: Config) -> None:
+    ppo, devices = config.ppo, config.mesh.data * config.mesh.fsdp
+    if config.sft.batch_size % devices:
+        raise ConfigError(_indivisible("sft.batch_size", config.sft.batch_size, devices))
+    micro = config.sft.rows_per_micro_batch or config.sft.batch_size
+    if micro % devices:
+        raise ConfigError(_indivisible("sft.rows_per_micro_batch", micro, devices))
+    if config.sft.batch_size % micro:
+        raise ConfigError(
+            f"sft.batch_size={config.sft.batch_size} is not divisible by sft.rows_per_micro_batch={micro}; "
+            f"use {_above(config.sft.batch_size, micro)}"
+        )
+    if ppo.rows_per_micro_batch % devices:
+        raise ConfigError(_indivisible("ppo.rows_per_micro_batch", ppo.rows_per_micro_batch, devices))
+    context = config.mesh.context
+    for key, length in (("sft.max_length", config.sft.max_length), ("ppo.row_length", ppo.row_length)):
+        if length % context:
+            raise ConfigError(
+                f"{key}={length} is not divisible by mesh.context={context}, which cuts rows into as many parts; "
+                f"use {_above(length, context)}"
+            )
+    if ppo.row_length < config.server.max_model_len:
+        raise ConfigError(
+            f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "
+            "a state and its response must fit a row: make it at least as long"
+        )
+    predictions = ppo.predictions_per_row or ppo.row_length // 2
+    if ppo.max_response_tokens > predictions:
+        raise ConfigError(
+            f"ppo.max_response_tokens={ppo.max_response_tokens} is more than the {predictions} predictions of a row; "
+            f"set ppo.predictions_per_row={ppo.max_response_tokens} or more"
+        )
+
+
+def _check_credit(ppo: PPO) -> None:
+    if ppo.advantage != "gae" and ppo.samples_per_state == 1:
+        raise ConfigError(
+            f"ppo.advantage={ppo.advantage} compares a state's samples; set ppo.samples_per_state to 2 or more"
+        )
+    if ppo.advantage != "gae" and (ppo.gamma, ppo.lam) != (1.0, 1.0):
+        raise ConfigError(
+            f"ppo.gamma={ppo.gamma:g} and ppo.lam={ppo.lam:g}: ppo.advantage={ppo.advantage} takes whole returns; set "
+            "both to 1"
+        )
+    if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
+        raise ConfigError("ppo.kl_in=loss with ppo.kl_estimator=k1 has no gradient on average; use ppo.kl_estimator=k2")
+    if ppo.max_staleness and ppo.importance_limit is None:
+        raise ConfigError(
+            f"ppo.max_staleness={ppo.max_staleness} has actions of older weights, which ppo.importance_limit=null does "
+            "not correct; set ppo.importance_limit=2.0"
+        )
+    if ppo.episodes and (ppo.states_per_trajectory, ppo.states) != (1, "expert"):
+        raise ConfigError(
+            f"ppo.episodes=true begins where trajectories do; set ppo.states_per_trajectory=1, not "
+            f"{ppo.states_per_trajectory}, and ppo.states=expert, not {ppo.states}"
+        )
+    if ppo.critic == "shared" and ppo.advantage != "gae":
+        raise ConfigError(f"ppo.critic=shared: ppo.advantage={ppo.advantage} has no critic; use ppo.advantage=gae")
+    if ppo.critic == "shared" and ppo.critic_warmup_updates:
+        raise ConfigError(
+            f"ppo.critic=shared cannot learn before the policy does; set ppo.critic_warmup_updates=0, "
+            f"not {ppo.critic_warmup_updates}"
+        )
+
+
+def _indivisible(key: str, value: int, devices: int) -> str:
+    remedy = f"use {_above(value, devices)}"
+    return f"{key}={value} is not divisible by the {devices} devices of mesh axes (data, fsdp); {remedy}"
+
+
+def _above(value: int, divisor: int) -> int:
+    return -(-value // divisor) * divisor

@@ -1,0 +1,78 @@
+"""An exported policy for whoever wants its numbers: token ids in, logits out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from mlagent_jax.model.attention import padded_layout
+from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.qwen2 import Qwen2
+
+SHORTEST = 16  # tokens; rows are padded to a power of two from here on, so that growing ones compile a few times only
+
+
+def load_policy(folder: Path | str) -> "Policy":
+    """Return the policy in a Hugging Face directory, such as a run's `export/` or a Qwen2.5 checkpoint.
+
+    Raises:
+        FileNotFoundError: if the directory, its `config.json` or its weights are missing.
+        ValueError: if it is no Qwen2 model, or its weights do not fit its config.
+    """
+    return Policy(load_hf(folder))
+
+
+class Policy:
+    """A network that predicts tokens; made by `load_policy`."""
+
+    def __init__(self, model: Qwen2) -> None:
+        self.config = model.config
+        graph, self._parameters = nnx.split(model)
+
+        @jax.jit
+        def logits(parameters: PyTree, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+            b, t = tokens.shape
+            positions, layout = jnp.broadcast_to(jnp.arange(t), (b, t)), padded_layout(jnp.full(b, t), t)
+            model = nnx.merge(graph, parameters)
+            return model.logits(model.hidden(tokens, positions, layout))
+
+        self._logits = logits
+
+    def logits(self, token_ids: Sequence[Sequence[int]] | np.ndarray | Array) -> Float[np.ndarray, "B T V"]:
+        """Return fp32 logits: at (b, t, v) that of token v to come after the first t + 1 tokens of row b.
+
+        Everything is computed in fp32, also on accelerators whose matrix units default to less.
+
+        Args:
+            token_ids: `[B, T]` whole rows of one length, each from its first token on; shorter ones can be padded on
+                the right with any token, which changes no logit before it.
+
+        Raises:
+            ValueError: if the ids are no such rectangle of integers, or not in the vocabulary.
+        """
+        tokens = _rectangle(token_ids, self.config.vocab_size)
+        length = tokens.shape[1]
+        padded = max(SHORTEST, 1 << (length - 1).bit_length())
+        tokens = np.pad(tokens, ((0, 0), (0, padded - length)))
+        with jax.default_matmul_precision("highest"):
+            return np.asarray(self._logits(self._parameters, tokens)[:, :length])
+
+
+def _rectangle(token_ids: Sequence[Sequence[int]] | np.ndarray | Array, vocab_size: int) -> Int[np.ndarray, "B T"]:
+    try:
+        tokens = np.asarray(token_ids)
+    except ValueError:
+        raise ValueError("token_ids: rows of different lengths; pad the shorter ones on the right") from None
+    if tokens.ndim != 2 or not tokens.size or not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(
+            f"token_ids: got shape {tokens.shape} of {tokens.dtype}; expected integers [B, T], at least one in each "
+            "dimension; put a single sequence in a list"
+        )
+    if tokens.min() < 0 or tokens.max() >= vocab_size:
+        wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise ValueError(f"token_ids: {wrong} is not in the vocabulary of {vocab_size}; use the tokenizer beside it")
+    return tokens.astype(np.int32)

@@ -1,0 +1,1 @@
+"""Settings of JAX for CPUs and TPUs."""

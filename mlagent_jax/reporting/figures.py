@@ -1,0 +1,174 @@
+"""The report's figures: each function turns records into one SVG, or None where there is nothing to draw."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1f2933", "#66717e", "#e4e8ec"
+POLICY_COLORS = {"sft": "#4878a8", "ppo": "#d1603d"}
+POLICY_NAMES = {"initial": "Initial script", "sft": "After SFT", "ppo": "After PPO"}
+# From what one wants least to what one wants most.
+OUTCOME_COLORS = {
+    "invalid": "#8f2d3f",
+    "error": "#d98a6a",
+    "corner": "#e9c46a",
+    "non_edit": "#b8c4ce",
+    "edit": "#3f8f7a",
+}
+OUTCOME_NAMES = {
+    "invalid": "not an action",
+    "error": "failed",
+    "corner": "hit a limit",
+    "non_edit": "looked, did not edit",
+    "edit": "edit that ran",
+}
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "svg.hashsalt": "report",  # the same data gives the same file
+}
+
+Lines = Sequence[Mapping[str, float]]
+
+
+def reward_figure(metrics: Lines) -> str | None:
+    """Return the mean reward of all actions and of edits that ran, over PPO updates."""
+    series = {
+        "all actions": _series(metrics, "ppo/update", "reward/mean"),
+        "edits that ran": _series(metrics, "ppo/update", "reward/edit_mean"),
+    }
+    if not any(x for x, _ in series.values()):
+        return None
+    figure, axes = _figure()
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    for (name, (x, y)), color in zip(series.items(), (POLICY_COLORS["ppo"], OUTCOME_COLORS["edit"]), strict=True):
+        axes.plot(x, y, color=color, alpha=0.25, linewidth=1, marker="o", markersize=2.5)
+        axes.plot(x, smooth(y), color=color, linewidth=2, label=name)
+    _count_on_x(axes, "PPO update")
+    axes.set_ylabel("mean reward")
+    _legend(axes, num_columns=2)
+    return _svg(figure)
+
+
+def outcome_figure(metrics: Lines) -> str | None:
+    """Return the shares of the outcomes, stacked, over PPO updates."""
+    rows = [line for line in metrics if "ppo/update" in line and "reward/edit_share" in line]
+    if not rows:
+        return None
+    figure, axes = _figure()
+    x = [row["ppo/update"] for row in rows]
+    if len(x) == 1:
+        x, rows = [x[0] - 0.5, x[0] + 0.5], rows * 2  # a stack of one update has no width
+    shares = {name: [row.get(f"reward/{name}_share", 0.0) for row in rows] for name in reversed(OUTCOME_COLORS)}
+    labels = [OUTCOME_NAMES[name] for name in shares]
+    axes.stackplot(x, *shares.values(), colors=[OUTCOME_COLORS[name] for name in shares], labels=labels)
+    axes.set_xlim(x[0], x[-1])
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    _count_on_x(axes, "PPO update")
+    axes.set_ylabel("share of actions")
+    _legend(axes, num_columns=3)
+    return _svg(figure)
+
+
+def loss_figure(metrics: Lines) -> str | None:
+    """Return the training and the held-out loss over SFT steps."""
+    train = _series(metrics, "sft/step", "sft/loss")
+    heldout = _series(metrics, "sft/step", "sft/heldout_loss")
+    if not train[0] and not heldout[0]:
+        return None
+    figure, axes = _figure()
+    axes.plot(*train, color=POLICY_COLORS["sft"], linewidth=1.2, alpha=0.8, label="training")
+    axes.plot(*heldout, color=INK, linewidth=1.5, marker="o", markersize=3.5, label="held-out trajectories")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    _count_on_x(axes, "SFT step")
+    axes.set_ylabel("loss, nats a token")
+    _legend(axes, num_columns=2)
+    return _svg(figure)
+
+
+def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
+    """Return the gain of each task after SFT and after PPO, with intervals; 0 is the initial script, 1 is m_best."""
+    policies = [name for name in ("sft", "ppo") if evaluation.get(name, {}).get("tasks")]
+    if not policies:
+        return None
+    tasks = evaluation[policies[-1]]["tasks"]
+    # Drawn from the bottom up: training tasks end up above the held-out ones.
+    names = sorted(tasks, key=lambda name: (tasks[name]["split"] == "train", name))
+    figure, axes = _figure(height=0.9 + 0.42 * len(names))
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    for place, policy in enumerate(policies):
+        shift = (len(policies) - 1) / 2 - place
+        found = evaluation[policy]["tasks"]
+        drawn = [(y + 0.24 * shift, found[name]["span_interval"]) for y, name in enumerate(names) if name in found]
+        middle = [gain["mean"] for _, gain in drawn]
+        errors = [[g["mean"] - g["low"] for _, g in drawn], [g["high"] - g["mean"] for _, g in drawn]]
+        style = {"fmt": "o", "markersize": 5, "linewidth": 1.8, "color": POLICY_COLORS[policy]}
+        axes.errorbar(middle, [y for y, _ in drawn], xerr=errors, label=POLICY_NAMES[policy], **style)
+    heldout = sum(tasks[name]["split"] == "heldout" for name in names)
+    if 0 < heldout < len(names):
+        axes.axhline(heldout - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    labels = [f"{name.replace('_', ' ')}{' (held out)' if tasks[name]['split'] == 'heldout' else ''}" for name in names]
+    axes.set_yticks(range(len(names)), labels)
+    axes.grid(axis="y", visible=False)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("gain")
+    _legend(axes, num_columns=2)
+    return _svg(figure)
+
+
+def _series(metrics: Lines, x: str, y: str) -> tuple[list[float], list[float]]:
+    found = [(line[x], line[y]) for line in metrics if x in line and y in line]
+    return [a for a, _ in found], [b for _, b in found]
+
+
+def smooth(values: Sequence[float], window: int = 5) -> list[float]:
+    """Return the centred mean of up to `window` neighbours."""
+    half = window // 2
+    parts = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(part) / len(part) for part in parts]
+
+
+def _figure(height: float = 3.2) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, height), layout="constrained")
+        axes = figure.add_subplot()
+        return figure, axes
+
+
+def _count_on_x(axes: Axes, what: str) -> None:
+    """Label the x axis as counting `what`, with whole numbers."""
+    axes.set_xlabel(what)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+
+
+def _legend(axes: Axes, num_columns: int) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=num_columns, frameon=False, fontsize=9, borderaxespad=0.2
+    )
+
+
+def _svg(figure: Figure) -> str:
+    """Return the figure as a data address, so that the page needs no second file and ids of two figures never meet."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""One run: its directory, tasks, environment, policy server and endpoints."""

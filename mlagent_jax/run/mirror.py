@@ -1,0 +1,211 @@
+"""A copy of the run directory in a bucket, from which another machine goes on with the run.
+
+Nothing there is ever overwritten: what changed since the copy before goes to a folder of its own, a snapshot, and then
+`manifest.json` says of every file which snapshot has it. So the copy is always the one before or the one after. The run
+directory remembers the manifest it has, and two machines that work on one run find out.
+
+While a copy is fetched the run directory remembers from where: until it is whole, nothing else may be done with it.
+"""
+
+import fnmatch
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import tenacity
+
+from mlagent_jax.configuration.schema import ConfigError
+from rollout.errors import InfrastructureError
+from rollout.storage.blob_store import write_atomically
+
+T = TypeVar("T")
+
+MANIFEST, REMEMBERED = "manifest.json", ".mirror.json"
+LEFT_OUT = (".*", "*.part", "log.*.txt", "tmp")  # what is one process's own or half-written; the last is a folder
+ATTEMPTS = 4
+NOTHING: dict[str, Any] = {"generation": 0, "snapshot": "", "files": {}}
+FETCHED_FROM = "fetched_from"  # in what is remembered while a copy is fetched: its URL
+LAST = ("blobs", "cache")  # to be looked through last: what journals speak of is written before them
+
+# By path in the run directory: size, time of change in ns, and, in a manifest, the snapshot that has the file.
+Files = Mapping[str, list[Any]]
+
+
+class Mirror:
+    """The copy of `folder` at `url`, of any kind that fsspec knows: gs://, s3://, file:// and others."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        """Raise ConfigError if nothing here can talk to such a URL."""
+        self.url, self.folder = url, folder
+        try:
+            self._store, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"mirror={url}: {error}; gs:// takes the package gcsfs, s3:// takes s3fs") from None
+
+    def pull(self) -> int:
+        """Make the folder what the copy is, unless it has gone on from there itself; returns how many files came.
+
+        Raises:
+            ConfigError: if the folder holds another run, or a newer one than the copy.
+            InfrastructureError: if the store fails for good.
+        """
+        require_whole(self.folder, self.url)
+        there, here, now = self._manifest(), _remembered(self.folder), self._scan()
+        if FETCHED_FROM not in (here or NOTHING):
+            if there["snapshot"] == (here or NOTHING)["snapshot"]:
+                return 0
+            if there == NOTHING:
+                self._remember(NOTHING)  # a new mirror: all is copied there
+                return 0
+        if here is None and now:
+            raise ConfigError(
+                f"{self.folder} holds a run already, and mirror={self.url} another; give another run_dir or mirror"
+            )
+        if here is not None and there["generation"] <= here["generation"]:
+            raise ConfigError(
+                f"mirror={self.url} is older than {self.folder}, which was copied there before; give another mirror"
+            )
+        self._remember({**NOTHING, FETCHED_FROM: self.url})  # what is cut off here is begun again
+        missing = [path for path, state in there["files"].items() if now.get(path) != state[:2]]
+        self._get({path: there["files"][path] for path in missing})
+        for path in now.keys() - there["files"].keys():
+            (self.folder / path).unlink()
+        self._remove_empty_folders()
+        self._remember(there)
+        return len(missing)
+
+    def push(self) -> None:
+        """Bring the copy up to date.
+
+        Raises:
+            ConfigError: if another machine has written to it meanwhile.
+            InfrastructureError: if the store fails for good.
+        """
+        before, now = _remembered(self.folder) or NOTHING, self._scan()
+        known = before["files"]
+        changed = [path for path, state in now.items() if path not in known or known[path][:2] != state]
+        if not changed and now.keys() == known.keys():
+            return
+        self._require_unchanged(before)
+        generation = before["generation"] + 1
+        snapshot = f"{generation:06d}-{secrets.token_hex(4)}"
+        files = {path: known.get(path, []) for path in now} | {path: [*now[path], snapshot] for path in changed}
+        after = {"generation": generation, "snapshot": snapshot, "files": files}
+        self._put(changed, snapshot)
+        self._require_unchanged(before)  # another machine may have written while this one copied
+        self._try(lambda: self._store.pipe_file(f"{self._root}/{MANIFEST}", json.dumps(after).encode()))
+        self._remember(after)
+        self._try(lambda: self._remove_unused(known, files, before["generation"]))
+
+    def _require_unchanged(self, before: Mapping[str, Any]) -> None:
+        if self._manifest()["snapshot"] != before["snapshot"]:
+            raise ConfigError(f"mirror={self.url} was written by another machine; end one of the two")
+
+    def _at(self, path: str, snapshot: str) -> str:
+        return f"{self._root}/{snapshot}/{path}"
+
+    def _get(self, files: Files) -> None:
+        """Fetch files as they were when they were scanned: a log may have grown while it was copied."""
+        for path in files:
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        if files:
+            sources = [self._at(path, snapshot) for path, (*_, snapshot) in files.items()]
+            self._try(lambda: self._store.get(sources, [str(self.folder / path) for path in files]))
+        for path, (size, changed_ns, _) in files.items():
+            target = self.folder / path
+            if (found := target.stat().st_size) < size:
+                raise InfrastructureError(
+                    f"mirror={self.url} has {found} bytes of {path}, its manifest says {size}; give another mirror"
+                )
+            os.truncate(target, size)
+            os.utime(target, ns=(changed_ns, changed_ns))
+
+    def _put(self, paths: list[str], snapshot: str) -> None:
+        targets = [self._at(path, snapshot) for path in paths]
+
+        def put() -> None:
+            for folder in dict.fromkeys(target.rpartition("/")[0] for target in [*targets, f"{self._root}/{MANIFEST}"]):
+                self._store.makedirs(folder, exist_ok=True)
+            if paths:
+                self._store.put([str(self.folder / path) for path in paths], targets)
+
+        self._try(put)
+
+    def _remove_unused(self, before: Files, after: Files, generation: int) -> None:
+        """Remove what only the copy before had, and what pushes up to its generation left that were cut off."""
+        used = {snapshot for *_, snapshot in after.values()}
+        for name in self._snapshots():
+            if name not in used and int(name.partition("-")[0]) <= generation:
+                self._store.rm(f"{self._root}/{name}", recursive=True)
+        for path, state in before.items():
+            old = self._at(path, state[-1])
+            if state[-1] in used and after.get(path) != state and self._store.exists(old):
+                self._store.rm_file(old)
+
+    def _snapshots(self) -> list[str]:
+        entries = self._store.ls(self._root, detail=True, refresh=True)
+        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+        return [name for name in names if re.fullmatch(r"\d{6,}-[0-9a-f]{8}", name)]
+
+    def _scan(self) -> Files:
+        found = {}
+        for parent, folders, names in os.walk(self.folder):
+            folders[:] = sorted((name for name in folders if not _is_left_out(name)), key=LAST.__contains__)
+            for name in names:
+                if not _is_left_out(name):
+                    path = Path(parent, name)
+                    state = path.stat()
+                    found[str(path.relative_to(self.folder))] = [state.st_size, state.st_mtime_ns]
+        return found
+
+    def _remove_empty_folders(self) -> None:
+        """Remove what fetching left empty: a checkpoint of another machine must not look like one of its own."""
+        for parent, _, _ in os.walk(self.folder, topdown=False):
+            if Path(parent) != self.folder and not os.listdir(parent):
+                os.rmdir(parent)
+
+    def _manifest(self) -> dict[str, Any]:
+        def read() -> dict[str, Any]:
+            try:
+                return json.loads(self._store.cat_file(f"{self._root}/{MANIFEST}"))
+            except FileNotFoundError:
+                return NOTHING
+
+        return self._try(read)
+
+    def _remember(self, manifest: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / REMEMBERED, json.dumps(manifest).encode())
+
+    def _try(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, after some attempts at most; stores fail in types of their own."""
+        try:
+            wait = tenacity.wait_exponential(0.2, max=10.0)
+            return tenacity.Retrying(stop=tenacity.stop_after_attempt(ATTEMPTS), wait=wait, reraise=True)(work)
+        except Exception as error:
+            words = " ".join(str(error).split())
+            raise InfrastructureError(
+                f"mirror={self.url} failed {ATTEMPTS} times: {type(error).__name__}: {words}"
+            ) from error
+
+
+def require_whole(folder: Path, url: str | None) -> None:
+    """Raise ConfigError if a copy was being fetched into `folder`, and it is not to be gone on with from `url`."""
+    origin = (_remembered(folder) or NOTHING).get(FETCHED_FROM)
+    if origin not in (None, url):
+        raise ConfigError(f"{folder} is only a part of the copy in {origin}; give mirror={origin}, or another run_dir")
+
+
+def _remembered(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / REMEMBERED).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _is_left_out(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in LEFT_OUT)

@@ -1,0 +1,57 @@
+"""Where a run's log goes: everything to log.txt, to the console what a reader there needs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+PACKAGES = ("mlagent_jax", "rollout", "tasks")
+
+logger = logging.getLogger(__name__)
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let a line go that cannot be written: a full disk is reported by whoever writes what matters."""
+
+
+class _ConsoleLog(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        # In a terminal the bars and notes say the rest.
+        super().__init__(logging.WARNING if console.is_terminal else logging.INFO)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record above the bars, if there are any."""
+        self.console.print(escape(self.format(record)), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def logging_to(path: Path, console: Console) -> Iterator[None]:
+    """Send what our packages log to `path`, and to `console` what belongs there; logs how the block ended."""
+    to_file = _LogFile(path)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_console = _ConsoleLog(console)
+    to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    ours = [logging.getLogger(name) for name in PACKAGES]
+    levels = [log.level for log in ours]
+    for log in ours:
+        log.setLevel(logging.DEBUG)
+        log.propagate = False  # libraries put handlers of their own on the root logger
+        log.addHandler(to_file)
+        log.addHandler(to_console)
+    try:
+        yield
+    except BaseException:
+        logger.debug("the run ended early", exc_info=True)
+        raise
+    finally:
+        for log, level in zip(ours, levels, strict=True):
+            log.setLevel(level)
+            log.propagate = True
+            log.removeHandler(to_file)
+            log.removeHandler(to_console)
+        to_file.close()

@@ -1,0 +1,1 @@
+"""Optimizers, train state and checkpoints, shared by fine-tuning and PPO."""

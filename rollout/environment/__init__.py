@@ -1,0 +1,1 @@
+"""The environment: what each action does to a workspace."""

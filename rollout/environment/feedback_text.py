@@ -1,0 +1,99 @@
+"""How what happened is put into the few words of a feedback; pure functions of text."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from rollout.types import Execution, Exit
+from tasks.feedback import SCORE_LINE, error_text, shorten
+from tasks.task import Limits
+
+# Characters of a feedback's parts. Short, because every feedback stays in the context of all later responses.
+OUTPUT_LIMIT = 400
+EDIT_OUTPUT_LIMIT = 200
+ERROR_LIMIT = 300
+DIFF_LIMIT = 500
+DIFF_LINE_LIMIT = 160
+REASON_LIMIT = 300
+
+EXCEPTION_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Iteration)\b.*", re.MULTILINE)
+IMPORT_LINE = re.compile(r"[+-](?:import|from) ")
+FRAME_LINE = re.compile(r'^  File "(?:[^"\n]*/)?([^"/\n]+)", line (\d+)[^\n]*(?:\n    ([^\n]+))?', re.MULTILINE)
+
+
+def diff_text(old: str, new: str) -> str:
+    """Return the removed and added lines of the unified diff of two sources.
+
+    Headers and context are left out, and so are imports, which follow from what is used, unless nothing else changed.
+    """
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
+    changed = [line for line in lines if not line.startswith("@@")]
+    told = [line for line in changed if not IMPORT_LINE.match(line)] or changed
+    return shorten("\n".join(_cut(line, DIFF_LINE_LIMIT) for line in told), DIFF_LIMIT)
+
+
+def _cut(line: str, limit: int) -> str:
+    return line if len(line) <= limit else f"{line[: limit // 2]}...{line[-(limit // 2) :]}"
+
+
+def tail_lines(text: str, limit: int) -> str:
+    """Return the last whole lines of `text` that fit `limit` characters; a cut is marked by dots."""
+    text = text.strip()
+    if len(text) <= limit:
+        return text
+    tail = text[-limit:]
+    first_break = tail.find("\n")
+    return "..." + (tail[first_break:] if 0 <= first_break < len(tail) - 1 else tail)
+
+
+def output_text(output: str, limit: int) -> str:
+    """Return the end of a script's output, its score line in it wherever the script printed that."""
+    tail = tail_lines(output, limit)
+    scores = list(SCORE_LINE.finditer(output))
+    if scores and not SCORE_LINE.search(tail):
+        tail = f"{tail}\n{scores[-1][0].strip()}"
+    return tail or "no output"
+
+
+def head_lines(lines: Sequence[str], limit: int) -> list[str]:
+    """Return the first of `lines` that together fit `limit` characters; a first one that is longer alone is cut."""
+    shown = [_cut(line, limit) for line in lines[:1]]
+    room = limit - sum(map(len, shown))
+    for line in lines[1:]:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        shown.append(line)
+    return shown
+
+
+def error_summary(output: str, script: str) -> str:
+    """Return the line of `script` that failed and the exception's own line, else the output's last lines."""
+    exceptions = list(EXCEPTION_LINE.finditer(output))
+    if not exceptions:
+        return tail_lines(output, ERROR_LIMIT)
+    lines = []
+    frames = [frame for frame in FRAME_LINE.finditer(output, 0, exceptions[-1].start()) if frame[1] == script]
+    if frames:
+        number, code = frames[-1][2], frames[-1][3]
+        lines.append(f"line {number}: {shorten(code, ERROR_LIMIT // 3)}" if code else f"line {number}")
+    lines.append(shorten(exceptions[-1][0], ERROR_LIMIT // 2))
+    return "\n".join(lines)
+
+
+def failure_text(script: str, execution: Execution, limits: Limits) -> str:
+    """Return what the agent reads about a run that did not end well."""
+    match execution.exit:
+        case Exit.TIMEOUT:
+            return f"Stopped: {script} ran longer than {limits.seconds:g} s."
+        case Exit.OUT_OF_MEMORY:
+            return f"Stopped: {script} used more than {limits.memory_mb} MiB of memory."
+        case Exit.OUT_OF_DISK:
+            return f"Stopped: {script} wrote more than the disk space it has."
+        case _:
+            return error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
+
+
+def storable(text: str) -> str:
+    """Return `text` as UTF-8 can hold it: a lone surrogate, which JSON can spell, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,1 @@
+"""Results of deterministic scripts, kept and reused."""

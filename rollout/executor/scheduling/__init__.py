@@ -1,0 +1,1 @@
+"""Which script runs next, and with which resources."""

@@ -1,0 +1,1 @@
+"""Ideas for the expert: candidates, selection by distance, draws."""

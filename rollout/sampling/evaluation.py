@@ -1,0 +1,171 @@
+"""Evaluates an actor: whole episodes on every task, their scores, and gains with bootstrap intervals."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rollout.sampling.collection import EpisodePlan
+from rollout.sampling.episode import draw_seed
+from rollout.sampling.grounding import context_shares, read_context
+from rollout.types import Response, Trajectory
+from tasks import action as grammar
+from tasks.action import Action, format_response
+from tasks.feedback import Outcome, status_line
+from tasks.naming import draw_names
+from tasks.state import State
+from tasks.task import Instance, Task
+
+NUM_RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)  # percentiles of the resampled means
+SPLITS = {"heldin": "train", "heldout": "heldout"}
+
+
+@dataclass(frozen=True)
+class InitialScriptActor:
+    """The baseline that improves nothing: runs the initial script once and answers."""
+
+    async def act(self, instance: Instance, state: State, seed: int) -> Response:
+        """Return the run of the initial script, then the final answer."""
+        del seed
+        script = instance.names.script
+        status = f"{status_line(script, instance.task.validation_init)}."
+        thoughts = {
+            grammar.REFLECTION: "The initial script is given.",
+            grammar.STATUS: status,
+            grammar.FACT_CHECK: "Nothing was changed.",
+            grammar.THOUGHT: f"Run {script} as it is.",
+        }
+        if state.turns:
+            action = Action(grammar.FINAL_ANSWER, {"final_answer": script})
+        else:
+            action = Action(grammar.EXECUTE, {"script_name": script})
+        return Response(format_response(thoughts, action))
+
+
+def plan_evaluation(tasks: Sequence[Task], num_trajectories: int, seed: int) -> list[EpisodePlan]:
+    """Return `num_trajectories` plans for each task; equal for every actor, so that actors compare in pairs.
+
+    Held-out tasks go by names that no training episode has.
+    """
+    plans = []
+    for task in tasks:
+        for index in range(num_trajectories):
+            rng = random.Random(f"{seed}/names/{task.name}/{index}")
+            instance = Instance(task, draw_names(rng, heldout=task.split == "heldout"))
+            episode_seed = draw_seed(seed, "evaluate", task.name, index)
+            plans.append(EpisodePlan(f"{task.name}-{seed}-{index:03d}", instance, episode_seed))
+    return plans
+
+
+def summarize(trajectories: Sequence[Trajectory], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
+    """Return the result of an evaluation as JSON values.
+
+    `heldin_gain` and `heldout_gain` are the paper's relative gain beta (m - m_init) / |m_init|, `heldin_span_gain` and
+    `heldout_span_gain` are (m - m_init) / (m_best - m_init); each is `{mean, low, high, n}`: the mean over tasks of the
+    mean over trajectories, a 95 % bootstrap interval, and the number of trajectories. A split without tasks has none.
+    `tasks` has the figures of each task, `heldin` and `heldout` how the actor behaved.
+    """
+    by_task = {task.name: [one for one in trajectories if one.task == task.name] for task in tasks}
+    result: dict[str, Any] = {}
+    for split, name in SPLITS.items():
+        members = [task for task in tasks if task.split == name and by_task[task.name]]
+        if not members:
+            continue
+        scores = {task.name: [one.score(task.m_init) for one in by_task[task.name]] for task in members}
+        relative = [[task.relative_gain(score) for score in scores[task.name]] for task in members]
+        span = [[task.gain(score) for score in scores[task.name]] for task in members]
+        result[f"{split}_gain"] = bootstrap(relative, seed)
+        result[f"{split}_span_gain"] = bootstrap(span, seed)
+        result[split] = behaviour([one for task in members for one in by_task[task.name]])
+    result["tasks"] = {task.name: task_figures(task, by_task[task.name]) for task in tasks if by_task[task.name]}
+    return result
+
+
+def bootstrap(values: Sequence[Sequence[float]], seed: int, num_resamples: int = NUM_RESAMPLES) -> dict[str, float]:
+    """Return the mean over tasks of the mean over trajectories and its 95 % percentile bootstrap interval.
+
+    Each resample draws tasks with replacement, then for every drawn task trajectories with replacement.
+
+    Args:
+        values: for each task, one value a trajectory.
+        seed: of the resampling.
+        num_resamples: how many.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = [np.asarray(task_values, dtype=np.float64) for task_values in values]
+    means = np.empty(num_resamples)
+    for resample in range(num_resamples):
+        drawn = rng.integers(len(arrays), size=len(arrays))
+        means[resample] = np.mean([rng.choice(arrays[task], size=arrays[task].size).mean() for task in drawn])
+    low, high = np.percentile(means, INTERVAL)
+    mean = np.mean([array.mean() for array in arrays])
+    return {"mean": float(mean), "low": float(low), "high": float(high), "n": sum(array.size for array in arrays)}
+
+
+def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """Return avg@K and best@K (K = number of trajectories), their gains, and the share with a valid submission."""
+    scores = [trajectory.score(task.m_init) for trajectory in trajectories]
+    average = sum(scores) / len(scores)
+    best = max(scores) if task.direction == "maximize" else min(scores)
+    return {
+        "split": task.split,
+        "kind": task.kind,
+        "metric": task.metric,
+        "direction": task.direction,
+        "m_init": task.m_init,
+        "m_best": task.m_best,
+        "num_trajectories": len(scores),
+        "avg": average,
+        "best": best,
+        "gain": task.relative_gain(average),
+        "span_gain": task.gain(average),
+        "best_gain": task.relative_gain(best),
+        "best_span_gain": task.gain(best),
+        "scores": scores,
+        **behaviour(trajectories),
+    }
+
+
+def behaviour(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """Return what an actor did: outcome shares, submissions, ends, and how well it repeats its context."""
+    steps = [step for trajectory in trajectories for step in trajectory.steps]
+    submitted = [one for one in trajectories if one.steps and one.steps[-1].after.last_submission is not None]
+    outcomes = [outcome for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE]
+    num_steps = max(len(steps), 1)
+    return {
+        "submitted_share": len(submitted) / len(trajectories),
+        "steps": len(steps) / len(trajectories),
+        **{
+            f"{outcome.value}_share": sum(step.feedback.outcome is outcome for step in steps) / num_steps
+            for outcome in outcomes
+        },
+        "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
+        "context": context_shares(read_context(step.response, step.before) for step in steps),
+    }
+
+
+def gain_difference(
+    after: Sequence[Trajectory], before: Sequence[Trajectory], tasks: Sequence[Task], seed: int
+) -> Mapping[str, dict[str, float]]:
+    """Return by split the paired difference of span gains, `after` minus `before`, with its bootstrap interval.
+
+    Both were evaluated by the same plan; trajectories are paired by id, and those lost in either are left out.
+    """
+    earlier = {trajectory.trajectory_id: trajectory for trajectory in before}
+    result: dict[str, dict[str, float]] = {}
+    for split, name in SPLITS.items():
+        values = []
+        for task in tasks:
+            pairs = [
+                (one, earlier[one.trajectory_id])
+                for one in after
+                if one.task == task.name and task.split == name and one.trajectory_id in earlier
+            ]
+            if pairs:
+                values.append([task.gain(a.score(task.m_init)) - task.gain(b.score(task.m_init)) for a, b in pairs])
+        if values:
+            result[split] = bootstrap(values, seed)
+    return result

@@ -1,0 +1,1 @@
+"""The scripted expert and coder, which need no language model."""

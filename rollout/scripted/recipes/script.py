@@ -1,0 +1,309 @@
+"""A scikit-learn training script as a structure that recipes edit: its assignments, pipeline steps and imports."""
+
+from collections.abc import Callable
+
+import libcst as cst
+import libcst.matchers as m
+
+from rollout.scripted.recipes.nodes import Cannot, call_name, code_of, parse_call, relist
+
+# An estimator that holds another one as its first argument; hyper-parameters are those of the inner one.
+WRAPPERS = frozenset(
+    {
+        "TransformedTargetRegressor",
+        "BaggingClassifier",
+        "BaggingRegressor",
+        "CalibratedClassifierCV",
+        "GridSearchCV",
+        "TunedThresholdClassifierCV",
+    }
+)
+INNER = ("estimator", "regressor", "base_estimator")  # what that argument is called, where it is named
+# Estimators whose names do not end in what they are.
+CLASSIFIERS = frozenset(
+    {
+        "LogisticRegression",
+        "SVC",
+        "LinearSVC",
+        "GaussianNB",
+        "MultinomialNB",
+        "LinearDiscriminantAnalysis",
+    }
+)
+REGRESSORS = frozenset({"LinearRegression", "Ridge", "Lasso", "ElasticNet", "SVR", "LinearSVR"})
+VECTORIZERS = frozenset({"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"})
+UNIONS = frozenset({"make_union"})
+
+
+class Script:
+    """A parsed script; edits are made in place and `source()` writes them out, everything else untouched.
+
+    Raises:
+        Cannot: from every reading or edit whose part of the script is missing.
+    """
+
+    def __init__(self, source: str) -> None:
+        try:
+            self._module = cst.parse_module(source)
+        except cst.ParserSyntaxError as error:
+            raise Cannot(f"the script does not parse (line {error.raw_line})") from error
+        self._body = list(self._module.body)
+
+    @property
+    def module(self) -> cst.Module:
+        """The script as it now stands."""
+        return self._module.with_changes(body=self._body)
+
+    def source(self) -> str:
+        """Return the script's source as it now stands."""
+        return self.module.code
+
+    def code(self, node: cst.CSTNode) -> str:
+        """Return the source text of a node."""
+        return code_of(node)
+
+    def _find(self, name: str) -> tuple[int, cst.Assign]:
+        for index, line in enumerate(self._body):
+            if isinstance(line, cst.SimpleStatementLine) and isinstance(assign := line.body[0], cst.Assign):
+                target = assign.targets[0].target
+                if len(assign.targets) == 1 and isinstance(target, cst.Name) and target.value == name:
+                    return index, assign
+        raise Cannot(f"the script has no line '{name} = ...'")
+
+    def expression(self, name: str) -> cst.BaseExpression:
+        """Return what the first top-level `name = ...` assigns."""
+        return self._find(name)[1].value
+
+    def assign(self, name: str, value: cst.BaseExpression | str) -> None:
+        """Make the top-level `name = ...` assign `value`; Cannot where another line assigns that name too."""
+        if sum(_assigned(line).count(name) for line in self._body) > 1:
+            raise Cannot(f"the script assigns {name} more than once")
+        index, old = self._find(name)
+        line = self._body[index]
+        assert isinstance(line, cst.SimpleStatementLine)
+        value = cst.parse_expression(value) if isinstance(value, str) else value
+        self._body[index] = line.with_changes(body=[old.with_changes(value=value), *line.body[1:]])
+
+    def replace(self, matcher: m.BaseMatcherNode, new: Callable[[cst.CSTNode], cst.CSTNode], missing: str) -> None:
+        """Replace every node that fits `matcher`; raises Cannot with `missing` where that changes nothing."""
+        before = self.module
+        after = m.replace(before, matcher, lambda node, _: new(node))  # type: ignore[arg-type]
+        assert isinstance(after, cst.Module)
+        if after.code == before.code:
+            raise Cannot(missing)
+        self._module, self._body = after, list(after.body)
+
+    def holds(self, matcher: m.BaseMatcherNode) -> bool:
+        """Return whether any node fits `matcher`."""
+        return bool(m.findall(self.module, matcher))
+
+    def _imports(self) -> list[tuple[int, cst.Import | cst.ImportFrom]]:
+        """Return the imports before the first assignment or block, each with its line's index."""
+        found: list[tuple[int, cst.Import | cst.ImportFrom]] = []
+        for index, line in enumerate(self._body):
+            if not isinstance(line, cst.SimpleStatementLine) or isinstance(line.body[0], cst.Assign | cst.AnnAssign):
+                break
+            if isinstance(first := line.body[0], cst.Import | cst.ImportFrom):
+                found.append((index, first))
+        return found
+
+    def _first_place(self) -> int:
+        """Return the index behind a docstring and imports from `__future__`."""
+        place = int(bool(self._body) and self.module.get_docstring(clean=False) is not None)
+        futures = [index for index, line in self._imports() if _module_name(line) == "__future__"]
+        return max([place, *(index + 1 for index in futures)])
+
+    def require(self, module: str, name: str) -> None:
+        """Make sure that `from module import name` stands among the imports, in alphabetical place."""
+        place = self._first_place()
+        for index, line in self._imports():
+            found = _module_name(line)
+            if isinstance(line, cst.Import) or (found and found < module):
+                place = max(place, index + 1)
+            if found == module and not isinstance(line, cst.Import):
+                old = self._body[index]
+                assert isinstance(old, cst.SimpleStatementLine)
+                self._body[index] = old.with_changes(body=[_with_import(line, name), *old.body[1:]])
+                return
+        self._body.insert(place, cst.parse_statement(f"from {module} import {name}"))
+
+    def require_numpy(self) -> None:
+        """Make sure that `import numpy as np` stands among the imports."""
+        if not self.imports("numpy", "np"):
+            plain = [index for index, line in self._imports() if isinstance(line, cst.Import)]
+            place = min([index for index in plain if index >= self._first_place()], default=self._first_place())
+            self._body.insert(place, cst.parse_statement("import numpy as np"))
+
+    def imports(self, module: str, name: str) -> bool:
+        """Return whether a line imports `module` as `name`."""
+        aliases = [alias for _, line in self._imports() if isinstance(line, cst.Import) for alias in line.names]
+        return any(alias.evaluated_name == module and (alias.evaluated_alias or module) == name for alias in aliases)
+
+    @property
+    def _pipeline(self) -> cst.Call:
+        pipeline = self.expression("model")
+        if not isinstance(pipeline, cst.Call) or call_name(pipeline) != "make_pipeline":
+            raise Cannot("the script has no line 'model = make_pipeline(...)'")
+        return pipeline
+
+    @property
+    def steps(self) -> list[cst.Call]:
+        """The steps of `model = make_pipeline(...)`, the estimator last."""
+        arguments = self._pipeline.args
+        steps = [a.value for a in arguments if isinstance(a.value, cst.Call) and a.keyword is None and not a.star]
+        if not steps or len(steps) != len(arguments):
+            raise Cannot("the steps of the pipeline are not all constructors")
+        return steps
+
+    def set_steps(self, steps: list[cst.Call]) -> None:
+        """Make `steps` the pipeline's; the layout and comments of those that stay, stay."""
+        call = self._pipeline
+        if len(steps) == len(call.args):
+            new = [argument.with_changes(value=step) for argument, step in zip(call.args, steps, strict=True)]
+        else:
+            old = {id(argument.value): argument for argument in call.args}
+            new = [old.get(id(step), cst.Arg(step)) for step in steps]
+        self.assign("model", relist(call, new))
+
+    def step_names(self) -> list[str]:
+        """Return the constructors' names of the pipeline's steps."""
+        return [call_name(step) for step in self.steps]
+
+    def add_step(self, module: str, code: str, index: int) -> None:
+        """Insert the step `code` before step `index`; a step of the same name is already there is Cannot."""
+        step, steps = parse_call(code), self.steps
+        if call_name(step) in self.step_names():
+            raise Cannot(f"{call_name(step)} is already in the pipeline")
+        self.require(module, call_name(step))
+        self.set_steps([*steps[:index], step, *steps[index:]])
+
+    @property
+    def core(self) -> cst.Call:
+        """The innermost estimator of the last step."""
+        return unwrap(self.steps[-1])
+
+    def set_core(self, new: cst.Call) -> None:
+        """Replace the innermost estimator, keeping what wraps it."""
+        self.set_steps([*self.steps[:-1], _rewrap(self.steps[-1], new)])
+
+    def set_estimator(self, new: cst.Call) -> None:
+        """Replace the last step; only a transformation of the target around it is kept."""
+        last = self.steps[-1]
+        if call_name(last) == "TransformedTargetRegressor" and inner_index(last) is not None:
+            new = _with_inner(last, new)
+        self.set_steps([*self.steps[:-1], new])
+
+    @property
+    def vectorizer(self) -> cst.Call:
+        """What counts the words: the pipeline's first step, or the first part of a union there."""
+        first = self.steps[0]
+        if call_name(first) in UNIONS and first.args and isinstance(part := first.args[0].value, cst.Call):
+            first = part
+        if call_name(first) not in VECTORIZERS:
+            raise Cannot("the script has no texts")
+        return first
+
+    def set_vectorizer(self, new: cst.Call) -> None:
+        """Replace what counts the words."""
+        first, old = self.steps[0], self.vectorizer
+        if first is not old:
+            new = first.with_changes(args=[first.args[0].with_changes(value=new), *first.args[1:]])
+        self.set_steps([new, *self.steps[1:]])
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the pipeline starts from texts."""
+        try:
+            return bool(self.vectorizer)
+        except Cannot:
+            self.steps  # noqa: B018  # a script without steps is no script without texts
+            return False
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the estimator predicts classes."""
+        name = call_name(self.core)
+        if name.endswith("Classifier") or name in CLASSIFIERS:
+            return True
+        if name.endswith("Regressor") or name in REGRESSORS:
+            return False
+        raise Cannot(f"{name or 'the estimator'} is not known")
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the script asks the model for class probabilities."""
+        return self.holds(m.Attribute(attr=m.Name("predict_proba")) | m.SimpleString(value='"predict_proba"'))
+
+    def pick(self, classifier: str, regressor: str) -> str:
+        """Return the one of the two that fits what the script predicts."""
+        return classifier if self.is_classifier else regressor
+
+
+def _assigned(line: cst.CSTNode) -> list[str]:
+    """Return the names that a statement at the top level assigns."""
+    targets: list[cst.CSTNode] = []
+    for statement in line.body if isinstance(line, cst.SimpleStatementLine) else ():
+        if isinstance(statement, cst.Assign):
+            targets += [target.target for target in statement.targets]
+        elif isinstance(statement, cst.AnnAssign | cst.AugAssign):
+            targets.append(statement.target)
+    parts = [list(t.elements) if isinstance(t, cst.Tuple | cst.List) else [t] for t in targets]
+    names = [part.value if isinstance(part, cst.Element) else part for each in parts for part in each]
+    return [name.value for name in names if isinstance(name, cst.Name)]
+
+
+def _module_name(line: cst.Import | cst.ImportFrom) -> str:
+    if isinstance(line, cst.Import) or line.module is None or line.relative:
+        return ""
+    return code_of(line.module)
+
+
+def _with_import(line: cst.ImportFrom, name: str) -> cst.ImportFrom:
+    if isinstance(line.names, cst.ImportStar):
+        return line
+    names = [alias.evaluated_name for alias in line.names]
+    if any(alias.evaluated_name == name and alias.asname is None for alias in line.names):
+        return line
+    place = sum(other < name for other in names) if names == sorted(names) else len(names)
+    new = cst.ImportAlias(cst.Name(name), comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
+    if line.lpar is not None:  # never the last, so that the closing lines and comments stay as they are
+        place = min(place, len(names) - 1)
+        return line.with_changes(names=[*line.names[:place], new, *line.names[place:]])
+    aliases = [a.with_changes(comma=new.comma) for a in (*line.names[:place], new, *line.names[place:])]
+    return line.with_changes(names=[*aliases[:-1], aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)])
+
+
+def inner_index(call: cst.Call) -> int | None:
+    """Return the number of the argument of a wrapper that is an estimator, None for any other call."""
+    if call_name(call) not in WRAPPERS:
+        return None
+    for index, argument in enumerate(call.args):
+        named = argument.keyword is not None and argument.keyword.value in INNER
+        if (named or (index == 0 and argument.keyword is None)) and isinstance(argument.value, cst.Call):
+            return index
+    return None
+
+
+def unwrap(call: cst.Call) -> cst.Call:
+    """Return the innermost estimator of what may be wrapped."""
+    while (index := inner_index(call)) is not None:
+        inner = call.args[index].value
+        assert isinstance(inner, cst.Call)
+        call = inner
+    return call
+
+
+def _with_inner(call: cst.Call, new: cst.Call) -> cst.Call:
+    index = inner_index(call)
+    assert index is not None
+    return call.with_changes(
+        args=[*call.args[:index], call.args[index].with_changes(value=new), *call.args[index + 1 :]]
+    )
+
+
+def _rewrap(call: cst.Call, new: cst.Call) -> cst.Call:
+    if (index := inner_index(call)) is None:
+        return new
+    inner = call.args[index].value
+    assert isinstance(inner, cst.Call)
+    return _with_inner(call, _rewrap(inner, new))

@@ -1,0 +1,120 @@
+"""The offline expert's language: what a response means, and the few words it is put into.
+
+Every response can be worded anew from its meaning, with the same action and arguments except for an edit's
+instruction, which asks for the same recipes in other words. So a trajectory, whose scripts are the dear part, can be
+rendered in several wordings with its feedback unchanged.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from rollout.scripted.recipes import RECIPES
+from tasks import action as grammar
+from tasks.action import Action, format_response
+
+# Situation: what the last feedback said -> its reflections.
+REFLECTIONS: Mapping[str, tuple[str, ...]] = {
+    "start": ("Nothing is tried.", "This is the start.", "No edit yet."),
+    "looked": ("I know more now.", "Now I know more.", "I see."),
+    "better": ("The edit helped.", "It helped.", "This is better."),
+    "worse": ("The edit did not help.", "It did not help.", "This is not better."),
+    "crashed": ("The script crashed.", "It crashed.", "The edit crashed."),
+    "stopped": ("The script is too slow.", "It is too slow.", "The edit is too slow."),
+    "refused": ("No edit was made.", "The edit was not made.", "Nothing was edited."),
+    "copied": ("The copy is made.", "It is copied.", "I have a copy now."),
+}
+# Situation -> what is known for certain; {last} and {last_score} are the last script run and the score it printed.
+FACTS: Mapping[str, tuple[str, ...]] = {
+    "start": ("Only {best} is known.", "{best} is the first script.", "I know {best} only."),
+    "looked": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
+    "better": ("{last} printed {last_score}.", "{last} got {last_score}.", "{last} has {last_score}."),
+    "worse": ("{last} printed {last_score}.", "{last} got {last_score}.", "{last} has {last_score}."),
+    "crashed": ("{last} printed no score.", "{last} got no score.", "{last} has no score."),
+    "stopped": ("{last} printed no score.", "{last} got no score.", "{last} has no score."),
+    "refused": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
+    "copied": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
+}
+# Intent -> why this action; {target} is the file it acts on. What is done comes last, next to the action itself.
+THOUGHTS: Mapping[str, tuple[str, ...]] = {
+    "edit": ("With {target} I try an edit.", "I give {target} an edit.", "To {target} I make an edit."),
+    "return": ("Back to {target} for an edit.", "I go back to {target} for an edit.", "I give {target} another edit."),
+    "inspect": ("In {target} I read lines.", "Of {target} I read the first lines.", "I open {target} and read lines."),
+    "understand": ("For {target} I ask questions.", "About {target} I ask a question.", "I take {target} and ask."),
+    "list": ("First I list the files.", "I want a list of files.", "I look at all files."),
+    "copy": ("Of {target} I keep a copy.", "I make {target} a copy.", "I want {target} as a copy."),
+    "run": ("I give {target} a run.", "For {target} I want a run.", "Next {target} gets a run."),
+    "final": ("With {target} I stop.", "I take {target} and stop.", "I have {target} and stop."),
+}
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the expert means by one response.
+
+    Attributes:
+        situation: a key of `REFLECTIONS`.
+        intent: a key of `THOUGHTS`.
+        best: best script so far, from the status line.
+        best_score: its score, as text.
+        last: the last script that ran, `` if none has.
+        last_score: the score it printed, as text.
+        target: the file acted on.
+        action: one of the seven.
+        arguments: its arguments; an edit's instruction is left out.
+        recipes: what an edit's instruction asks for.
+    """
+
+    situation: str
+    intent: str
+    best: str
+    best_score: str
+    last: str
+    last_score: str
+    target: str
+    action: str
+    arguments: dict[str, str]
+    recipes: list[str] = field(default_factory=list)
+
+
+def instruction_text(recipes: list[str], rng: random.Random) -> str:
+    """Return one of the sentences that ask for `recipes`."""
+    first, *more = (rng.choice(RECIPES[name].phrasings) for name in recipes)
+    for sentence in more:
+        first = f"{first.removesuffix('.')} and {sentence[0].lower()}{sentence[1:]}"
+    return first
+
+
+def word(meaning: Meaning, rng: random.Random) -> str:
+    """Return a response that says `meaning`."""
+    slots = {key: str(value) for key, value in asdict(meaning).items()}
+    thoughts = {
+        grammar.REFLECTION: rng.choice(REFLECTIONS[meaning.situation]),
+        grammar.STATUS: f"Best so far: {meaning.best} {meaning.best_score}.",
+        grammar.FACT_CHECK: rng.choice(FACTS[meaning.situation]).format(**slots),
+        grammar.THOUGHT: rng.choice(THOUGHTS[meaning.intent]).format(**slots),
+    }
+    arguments = dict(meaning.arguments)
+    if meaning.action == grammar.EDIT:
+        arguments["edit_instruction"] = instruction_text(meaning.recipes, rng)
+    ordered = {key: arguments[key] for key in grammar.ARGUMENTS[meaning.action]}
+    return format_response(thoughts, Action(meaning.action, ordered))
+
+
+def to_json(meaning: Meaning) -> str:
+    """Return `meaning` as it is stored beside a response; the inverse of `from_json`."""
+    return json.dumps(asdict(meaning), ensure_ascii=False)
+
+
+def from_json(wording: str) -> Meaning:
+    """Return the meaning stored as `wording`. Raises ValueError where it is none."""
+    try:
+        return Meaning(**json.loads(wording))
+    except TypeError as error:
+        raise ValueError(f"not the meaning of a response: {wording[:80]!r} ({error}); collect again") from error
+
+
+def reword(wording: str, rng: random.Random) -> str:
+    """Return another response of the same meaning: same action and arguments, an instruction for the same recipes."""
+    return word(from_json(wording), rng)

@@ -1,0 +1,1 @@
+"""Content-addressed blobs, journals and trajectory files."""

@@ -1,0 +1,84 @@
+"""An append-only file of finished work, so that an interrupted run goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rollout.errors import CorruptRecord
+
+
+class Journal:
+    """JSON lines, each on disk before `append` returns; a last line torn by a crash is dropped on opening."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal, making it and its folder if there is none.
+
+        Raises:
+            CorruptRecord: where a line other than a torn last one is not a JSON object; names file and line.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.records, size = _read(path)
+        self._file = path.open("ab")
+        if size < self._file.tell():
+            self._file.truncate(size)
+
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Write records; when this returns, they survive a crash of the machine."""
+        lines = [json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records]
+        # One write: a reader or a crash sees no part of the next record without the whole of this one.
+        self._file.write(b"".join(lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records += map(json.loads, lines)
+
+    def forget(self) -> None:
+        """Remove all records."""
+        self._file.truncate(0)
+        os.fsync(self._file.fileno())
+        self.records.clear()
+
+    def close(self) -> None:
+        """Close the file; the records stay readable."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a journal that another process may be writing; none where there is no file.
+
+    Raises:
+        CorruptRecord: as opening it does.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the records, and how many bytes they take: behind these there may be half of another."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    records, content = [], content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise CorruptRecord(
+                f"{path} line {number} is not a JSON object; expected a journal of this program; "
+                "remove the file to do its work again"
+            )
+        records.append(record)
+    return records, len(content)

@@ -1,0 +1,69 @@
+"""The files of a collection: each part of it is a journal while its trajectories come in, and then a Parquet file."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rollout.storage.journal import Journal
+from rollout.storage.trajectories import iterate_part, iterate_records, to_record, write_records
+from rollout.types import Trajectory
+
+PART_SIZE = 256  # trajectories of one Parquet file
+
+
+class Part:
+    """Trajectories that follow one another in a collection; a context manager that closes its journal.
+
+    Attributes:
+        path: its Parquet file, there once every trajectory is done or given up.
+        journal_path: its journal, there until then.
+    """
+
+    def __init__(self, folder: Path, number: int, ids: Sequence[str]) -> None:
+        """`ids` are those of its trajectories, in their order."""
+        self.path, self.journal_path = folder / f"part-{number:05d}.parquet", folder / f"part-{number:05d}.jsonl"
+        self._ids = ids
+        self._journal: Journal | None = None
+
+    def recorded(self) -> Iterator[Trajectory]:
+        """Return what is on disk, each once, in little memory.
+
+        Raises:
+            CorruptRecord: where a file is damaged, naming the line of a journal.
+        """
+        return iterate_part(self.path.parent, self.path.stem)
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Keep a trajectory; it is on disk when this returns."""
+        self._open().append(to_record(trajectory))
+
+    def store(self) -> None:
+        """Turn the journal, if there is one, into Parquet; a crash in between leaves both, which read as one."""
+        if not self.journal_path.exists():
+            return
+        records: dict[str, Any] = {record["trajectory_id"]: record for record in self._open().records}
+        if self.path.exists():
+            records |= {record["trajectory_id"]: record for record in iterate_records(self.path)}
+        write_records(self.path, [records[name] for name in self._ids if name in records])
+        self.close()
+        self.journal_path.unlink()
+
+    def close(self) -> None:
+        """Close the journal and lets go of its records."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _open(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self.journal_path)
+        return self._journal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

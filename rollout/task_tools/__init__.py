@@ -1,0 +1,1 @@
+"""Tools for task authors: prepare, create from a table, shrink, validate."""

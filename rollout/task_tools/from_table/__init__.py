@@ -1,0 +1,1 @@
+"""A task from a user's table."""

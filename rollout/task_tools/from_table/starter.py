@@ -1,0 +1,119 @@
+"""The files of a task that is made of a user's table: what it asks, how its data is cut, the script to start from."""
+
+import json
+
+from rollout.task_tools.from_table.table import Table
+from tasks.metric import METRICS
+
+SCORES = {
+    "accuracy": ("accuracy_score", "accuracy_score(y_val, model.predict(X_val))"),
+    "auc": ("roc_auc_score", "roc_auc_score(y_val, model.predict_proba(X_val)[:, 1])"),
+    "f1": ("f1_score", 'f1_score(y_val, model.predict(X_val), average="{average}")'),
+    "log_loss": ("log_loss", "log_loss(y_val, model.predict_proba(X_val), labels=model.classes_)"),
+    "mae": ("mean_absolute_error", "mean_absolute_error(y_val, model.predict(X_val))"),
+    "pearson": ("", "float(pearsonr(y_val, model.predict(X_val)).statistic)"),
+    "qwk": ("cohen_kappa_score", 'cohen_kappa_score(y_val, model.predict(X_val), weights="quadratic")'),
+    "rmse": ("root_mean_squared_error", "root_mean_squared_error(y_val, model.predict(X_val))"),
+    "rmsle": (
+        "root_mean_squared_log_error",
+        "root_mean_squared_log_error(y_val, model.predict(X_val).clip(min=0))",
+    ),
+}
+PREDICTIONS = {"auc": "model.predict_proba(X_test)[:, 1]", "rmsle": "model.predict(X_test).clip(min=0)"}
+
+PREPARE = '''\
+"""The user's own table, `raw/data.csv`, cut into training and test data."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.split import write_split
+
+
+def prepare(raw: Path, public: Path, private: Path) -> None:
+    """Writes {num_train} rows to learn from and {num_test} to be predicted."""
+    table = pd.read_csv(raw / "data.csv", keep_default_na=False, na_values=[""])
+    write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None)
+'''
+
+
+def problem_text(table: Table, target: str, metric: str) -> str:
+    """Return what is asked, in the placeholders that an episode fills in."""
+    features = f"the texts in column {table.text}" if table.text else "the columns of a table"
+    submission = {
+        "log_loss": f"a column of probabilities for each class ({', '.join(table.classes)})",
+        "auc": "the column target (the probability of 1)",
+    }.get(metric, "the column target")
+    better = "higher" if METRICS[metric].direction == "maximize" else "lower"
+    return (
+        f"{table.kind.replace('-', ' ').capitalize()}: predict {target} (column target) from {features}.\n"
+        f"Train on {{train_file}}, predict {{test_file}}, start from {{script}}. "
+        f"submission.csv has the column id and {submission}. Metric: {metric}, {better} is better.\n"
+    )
+
+
+def train_script(table: Table, metric: str) -> str:
+    """Return the source of a plain first script: numeric columns or word counts, and a linear model."""
+    regression = table.kind.endswith("regression")
+    module = "Ridge" if regression else "LogisticRegression"
+    model = "Ridge(random_state=0)" if regression else "LogisticRegression(max_iter=1000, random_state=0)"
+    function, score = SCORES[metric]
+    score = score.format(average="binary" if table.classes == ("0", "1") else "macro")
+    imports = [
+        "import pandas as pd",
+        "from scipy.stats import pearsonr" if metric == "pearson" else "",
+        "from sklearn.feature_extraction.text import CountVectorizer" if table.text else "",
+        f"from sklearn.linear_model import {module}",
+        f"from sklearn.metrics import {function}" if function else "",
+        "from sklearn.model_selection import train_test_split",
+        "from sklearn.pipeline import make_pipeline",
+        "" if table.text else "from sklearn.preprocessing import StandardScaler",
+    ]
+    first = "CountVectorizer(max_features=500)" if table.text else "StandardScaler()"
+    return "\n".join(
+        [
+            *filter(None, imports),
+            "",
+            'train = pd.read_csv("train.csv")',
+            'test = pd.read_csv("test.csv")',
+            'y = train["target"]',
+            *_features(table),
+            "",
+            "X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)",
+            f"model = make_pipeline({first}, {model})",
+            "model.fit(X_fit, y_fit)",
+            f"score = {score}",
+            f'print(f"validation {metric}: {{score:.4f}}")',
+            "",
+            "model.fit(X, y)",
+            *_submission(metric),
+            "",
+        ]
+    )
+
+
+def _features(table: Table) -> list[str]:
+    if table.text:
+        column = json.dumps(table.text)
+        return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']
+    if table.rows.drop(columns="target").select_dtypes("number").shape[1]:
+        return [
+            'X = train.drop(columns=["id", "target"]).select_dtypes("number").fillna(0)',
+            "X_test = test[X.columns].fillna(0)",
+        ]
+    return [
+        'X = pd.get_dummies(train.drop(columns=["id", "target"]), dtype=float)',
+        "X_test = pd.get_dummies(test, dtype=float).reindex(columns=X.columns, fill_value=0)",
+    ]
+
+
+def _submission(metric: str) -> list[str]:
+    if metric == "log_loss":
+        return [
+            "submission = pd.DataFrame(model.predict_proba(X_test), columns=model.classes_)",
+            'submission.insert(0, "id", test["id"])',
+            'submission.to_csv("submission.csv", index=False)',
+        ]
+    predicted = PREDICTIONS.get(metric, "model.predict(X_test)")
+    return [f'pd.DataFrame({{"id": test["id"], "target": {predicted}}}).to_csv("submission.csv", index=False)']

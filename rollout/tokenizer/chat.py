@@ -1,0 +1,212 @@
+"""Chats as token ids: ChatML over a byte-level BPE in Qwen2's form, with `tokenizers` alone."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+
+from rollout.storage.blob_store import write_atomically
+from tasks.prompt import Message, messages
+from tasks.state import State
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+END_OF_TEXT = "<|endoftext|>"
+START = "<|im_start|>"
+END = "<|im_end|>"
+SPECIAL_TOKENS = (END_OF_TEXT, START, END)
+
+# transformers rebuilds the tokenizer of every folder whose config says qwen2 with this split, whatever the folder says.
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A whole history as tokens.
+
+    Attributes:
+        token_ids: every message, each closed by its end token and a newline.
+        spans: (start, end) of each response, its end token included: what a policy is trained on.
+    """
+
+    token_ids: list[int]
+    spans: list[tuple[int, int]]
+
+
+class ChatTokenizer:
+    """The tokenizer of a folder and the ChatML form of a state.
+
+    Messages are encoded one by one, so that a history's tokens are an exact prefix of those of any later history.
+    Text that spells a special token stays text.
+    """
+
+    def __init__(self, folder: Path):
+        """Load `tokenizer.json` of `folder`, one of ours or a Qwen2.5 checkpoint's.
+
+        Raises:
+            ValueError: where the folder has no such tokenizer.
+        """
+        path = Path(folder) / TOKENIZER_FILE
+        if not path.is_file():
+            raise ValueError(f"no tokenizer at {path}; expected a folder with {TOKENIZER_FILE}, as a checkpoint has")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for whatever it cannot read
+            raise ValueError(f"{path} is not a tokenizer of the `tokenizers` library: {error}") from None
+        self.tokenizer.encode_special_tokens = True
+        self.folder = Path(folder)
+        self.start_id = self._special_id(START)
+        self.eos_id = self._special_id(END)
+        self.pad_id = self._special_id(END_OF_TEXT)
+        self._newline = self.encode("\n")
+        self._generation_prompt = [self.start_id, *self.encode("assistant\n")]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, special ones included; a model may have more embedding rows."""
+        return self.tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of plain text; special tokens in it are spelled out, never parsed."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of a response without its closing end token; other special tokens show as text."""
+        ids = list(token_ids)
+        if ids and ids[-1] == self.eos_id:
+            ids.pop()
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+    def prompt_ids(self, state: State) -> list[int]:
+        """Return the prompt whose continuation is the response to `state`."""
+        return self.render(state).token_ids + self._generation_prompt
+
+    def response_ids(self, text: str) -> list[int]:
+        """Return a response as its continuation of a prompt, end token included."""
+        return [*self.encode(text), self.eos_id]
+
+    def render(self, state: State) -> Rendering:
+        """Return the whole history as tokens, with the place of each response.
+
+        For every k, `render(state).token_ids[:spans[k][0]]` is `prompt_ids` of the state of the first k turns.
+        """
+        token_ids: list[int] = []
+        spans: list[tuple[int, int]] = []
+        for message in messages(state):
+            if message["role"] == "assistant":
+                token_ids += self._generation_prompt
+                start = len(token_ids)
+                token_ids += self.response_ids(message["content"])
+                spans.append((start, len(token_ids)))
+            else:
+                token_ids += self._message(message)
+            token_ids += self._newline
+        return Rendering(token_ids, spans)
+
+    def _message(self, message: Message) -> list[int]:
+        """Return a message nobody is trained on: role and content in one piece, as the chat template has it."""
+        return [
+            self.start_id,
+            *self.encode(f"{message['role']}\n{message['content']}"),
+            self.eos_id,
+        ]
+
+    def _special_id(self, token: str) -> int:
+        """Return the id of a special token of ChatML."""
+        token_id = self.tokenizer.token_to_id(token)
+        if token_id is None:
+            raise ValueError(f"the tokenizer in {self.folder} has no token {token}; expected a ChatML one (Qwen2.5's)")
+        return token_id
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> ChatTokenizer:
+    """Return a byte-level BPE trained on `texts` and written to `folder`, loadable by transformers as Qwen2's.
+
+    As in Qwen2.5, the special tokens have the last ids. Small texts run out of merges before `vocab_size`.
+
+    Raises:
+        ValueError: where `vocab_size` has no room for 256 bytes and the special tokens.
+    """
+    if vocab_size < 256 + len(SPECIAL_TOKENS):
+        raise ValueError(f"vocab_size={vocab_size} is too small; 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return write_tokenizer(tokenizer, folder, "Qwen2Tokenizer", CHAT_TEMPLATE, 32768)
+
+
+def write_tokenizer(
+    tokenizer: Tokenizer, folder: Path, tokenizer_class: str, chat_template: str, max_length: int
+) -> ChatTokenizer:
+    """Return `tokenizer`, written to `folder` in the two files of a checkpoint.
+
+    Args:
+        tokenizer: one with ChatML's special tokens.
+        folder: made if missing.
+        tokenizer_class: what transformers is told to load it as.
+        chat_template: Jinja, as transformers keeps it.
+        max_length: tokens of a context.
+    """
+    added = {
+        str(token_id): {
+            "content": token.content,
+            "lstrip": token.lstrip,
+            "normalized": token.normalized,
+            "rstrip": token.rstrip,
+            "single_word": token.single_word,
+            "special": token.special,
+        }
+        for token_id, token in tokenizer.get_added_tokens_decoder().items()
+    }
+    config = {
+        "tokenizer_class": tokenizer_class,
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "bos_token": None,
+        "chat_template": chat_template,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": END,
+        "errors": "replace",
+        "extra_special_tokens": [START],
+        "model_max_length": max_length,
+        "pad_token": END_OF_TEXT,
+        "split_special_tokens": False,
+        "unk_token": None,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
+    return ChatTokenizer(folder)

@@ -1,0 +1,56 @@
+"""The tokenizer in a GGUF file's metadata as the files of a checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from rollout.tokenizer.chat import CHAT_TEMPLATE, ChatTokenizer, write_tokenizer
+
+NORMAL, CONTROL = 1, 3  # token types of the format
+KIND = ("gpt2", "smollm")
+
+
+def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: int) -> ChatTokenizer:
+    """Return the tokenizer of a GGUF file, written to `folder` with its chat template (ChatML if it has none).
+
+    It is a byte-level BPE that splits text as SmolLM does: every digit by itself, the rest as GPT-2. transformers 5
+    puts Qwen2's split in its place where `AutoTokenizer` loads a folder whose config says qwen2;
+    `PreTrainedTokenizerFast` takes it as it is.
+
+    Raises:
+        ValueError: if it is another tokenizer, or has no ChatML tokens.
+    """
+    kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
+    if kind != KIND:
+        raise ValueError(
+            f"the tokenizer is {kind[0]!r} with the split {kind[1]!r}; expected {KIND[0]!r} with {KIND[1]!r}"
+        )
+    for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
+        if metadata.get(f"tokenizer.ggml.{key}"):
+            raise ValueError(f"tokenizer.ggml.{key} is true; expected a tokenizer that adds nothing to a text")
+    tokens, types, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
+    if unknown := set(types) - {NORMAL, CONTROL}:
+        raise ValueError(f"tokens of type {min(unknown)}; expected normal ({NORMAL}) and control ({CONTROL}) ones")
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    try:
+        bpe = models.BPE(vocab=vocabulary, merges=[tuple(merge.split(" ")) for merge in merges])
+    except Exception as error:  # the library raises bare Exception for whatever it cannot read
+        raise ValueError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {error}") from None
+    tokenizer = Tokenizer(bpe)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [token for token, type_ in zip(tokens, types, strict=True) if type_ == CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    template = metadata.get("tokenizer.chat_template", CHAT_TEMPLATE)
+    return write_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", template, max_length)
+
+
+def _list(metadata: Mapping[str, Any], name: str) -> list[Any]:
+    found = metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(found, list):
+        raise ValueError(f"no tokenizer.ggml.{name} among the metadata; expected a file with its tokenizer")
+    return found

@@ -1,0 +1,144 @@
+"""The programs that are compiled ahead of time are those that training runs, and lie where its arrays lie."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from mlagent_jax.aot import programs
+from mlagent_jax.aot.programs import FORWARD, TRAINING, model_flops, ppo_batch, ppo_programs, sft_programs, sft_rows
+from mlagent_jax.aot.report import shard_bytes
+from mlagent_jax.configuration.schema import PPO, SFT, Config, Model, Tokenizer
+from mlagent_jax.configuration.schema import Mesh as MeshShape
+from mlagent_jax.model.build import abstract_model
+from mlagent_jax.model.placement import abstract_batch, place_batch
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.value import Critic
+from mlagent_jax.ppo.learner import Learner
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.sft import loop
+from mlagent_jax.sft.data import Dataset, bucket_of
+from mlagent_jax.sft.inputs import Data
+from mlagent_jax.sft.packing import Size
+from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.optimizer import make_optimizer
+from mlagent_jax.training.train_state import abstract_state, make_state
+from rollout.tokenizer.chat import Rendering
+
+CONFIG = Config(
+    tokenizer=Tokenizer(vocab_size=64),
+    model=Model(num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
+    mesh=MeshShape(fsdp=4, tensor=2),
+    sft=SFT(max_length=32, batch_size=8, rows_per_micro_batch=4),
+    ppo=PPO(row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
+)
+
+
+class Reached(Exception):
+    """Training came to where its step is made."""
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    return make_mesh(1, 4, 2, 1)
+
+
+def fresh(config: Config, mesh: Mesh) -> Qwen2:
+    return Qwen2(abstract_model(config, mesh).config, nnx.Rngs(0), mesh=mesh)
+
+
+def described(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), tree)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_abstract_state_is_that_of_training_without_its_arrays(mesh: Mesh, kind: Literal["adamw", "muon"]) -> None:
+    optimizer = make_optimizer(kind, 1e-3, 1.0)
+    real, abstract = (
+        make_state(fresh(CONFIG, mesh), optimizer, mesh),
+        abstract_state(abstract_model(CONFIG, mesh), optimizer, mesh),
+    )
+    assert described(abstract) == described(real)
+    assert shard_bytes(abstract)[0] == sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(real))
+
+
+def test_abstract_batch_is_that_of_training_without_its_arrays(mesh: Mesh) -> None:
+    batch = ppo_batch(CONFIG)
+    assert described(abstract_batch(batch, mesh)) == described(place_batch(batch, mesh))
+
+
+def test_fine_tuning_compiles_the_step_that_training_makes(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Any] = []
+
+    def spy(*arguments: Any) -> Any:
+        made.extend((configured_step(*arguments), arguments[-1]))
+        raise Reached
+
+    configured_step = loop.configured_step
+    monkeypatch.setattr(loop, "configured_step", spy)
+    monkeypatch.setattr(programs, "NUM_STEPS", 1)
+    length = CONFIG.sft.max_length
+    data = Dataset(lambda index: Rendering([], []), (Size(length, length - 1, False),), ((0,),))
+    rows = Data(data, data, bucket_of([data], length))
+    with pytest.raises(Reached):
+        loop.train(CONFIG, fresh(CONFIG, mesh), rows, mesh, RunDir(tmp_path), Reporter())
+    step, state = made
+    (program,) = sft_programs(CONFIG, mesh)
+    text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    assert text == step.lower(state, place_batch(sft_rows(CONFIG), mesh)).as_text()
+
+
+def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
+    learner = Learner(fresh(CONFIG, mesh), Critic(fresh(CONFIG, mesh)), CONFIG.ppo, mesh, CONFIG.optimizer_state)
+    batch, count = place_batch(ppo_batch(CONFIG), mesh), jax.numpy.float32(1.0)
+    lowered: dict[str, Any] = {}
+    for name, network, state in (
+        ("policy", learner.policy, learner.state.policy),
+        ("critic", learner.critic, learner.state.critic),
+    ):
+        parts: Any = (network.score, network.add_gradients, network.apply)
+        lowered[f"{name} score"] = parts[0].lower(state.parameters, batch.rows)
+        lowered[f"{name} gradients"] = parts[1].lower(state.parameters, state.parameters, batch, count)
+        lowered[f"{name} apply"] = parts[2].lower(state, state.parameters)
+    found = ppo_programs(CONFIG, mesh)
+    assert {program.name for program in found} == set(lowered)
+    for program in found:
+        function: Any = program.function
+        assert function.lower(*program.arguments).as_text() == lowered[program.name].as_text(), program.name
+
+
+@pytest.mark.parametrize("change", [{"advantage": "group"}, {"critic": "shared"}])
+def test_without_a_critic_of_its_own_only_the_policy_learns(mesh: Mesh, change: dict[str, Any]) -> None:
+    config = replace(CONFIG, ppo=replace(CONFIG.ppo, **change))
+    assert [program.name for program in ppo_programs(config, mesh)] == [
+        "policy score",
+        "policy gradients",
+        "policy apply",
+    ]
+
+
+@pytest.mark.parametrize("num_layers", [2, 28])
+def test_model_flops_are_six_for_each_parameter_of_a_product_and_token(mesh: Mesh, num_layers: int) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, num_layers=num_layers))
+    model, rows = abstract_model(config, mesh), sft_rows(config)
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
+    sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in leaves}
+    in_products = sum(size for path, size in sizes.items() if "proj" in path or "embed_tokens" in path)  # a tied head
+    b, t = 8, 32
+    assert rows.targets.shape == (b, 64)  # more than t - 1: a bucket holds a multiple of 64
+    attention = 6 * num_layers * t * 4 * 8 * b * t
+    head = sizes["['embed_tokens'].value" if "['embed_tokens'].value" in sizes else "['embed_tokens']"]
+    expected = 6 * ((in_products - head) * b * t + head * rows.targets.size) + attention
+    np.testing.assert_allclose(model_flops(model, rows, TRAINING), expected, rtol=1e-12)
+    np.testing.assert_allclose(model_flops(model, rows, FORWARD), expected / 3, rtol=1e-12)
+    without = model_flops(model, rows, TRAINING) - model_flops(model, rows, TRAINING, with_head=False)
+    assert without == 6 * head * rows.targets.size

@@ -1,0 +1,154 @@
+"""Bad settings are one clear line; good ones come back as they were."""
+
+from pathlib import Path
+
+import pytest
+
+from mlagent_jax.configuration.loading import keys, load_config, to_yaml
+from mlagent_jax.configuration.schema import Config, ConfigError
+
+
+def complaint(*overrides: str) -> str:
+    """Returns what is said about the overrides."""
+    with pytest.raises(ConfigError) as error:
+        load_config(None, overrides)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_override_sets_one_key_and_leaves_the_rest() -> None:
+    config = load_config(None, ["ppo.num_updates=7", "tasks.train=[digit_images, house_price]"])
+    assert config.ppo.num_updates == 7
+    assert config.tasks.train == ("digit_images", "house_price")
+    assert config.ppo.clip == Config().ppo.clip
+
+
+def test_yaml_round_trip_is_the_same_configuration(tmp_path: Path) -> None:
+    config = load_config(None, ["seed=3", "sft.learning_rate=1e-5", "tasks.heldout=[]"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("ppo: {num_updates: 3, clip: 0.1}\n")
+    config = load_config(tmp_path / "c.yaml", ["ppo.num_updates=4"])
+    assert (config.ppo.num_updates, config.ppo.clip) == (4, 0.1)
+
+
+def test_number_without_a_point_is_a_number() -> None:
+    # YAML 1.1 reads 1e-6 as a string.
+    assert load_config(None, ["ppo.learning_rate=1e-6"]).ppo.learning_rate == 1e-6
+
+
+def test_empty_value_is_null() -> None:
+    assert load_config(None, ["sft.max_steps="]).sft.max_steps is None
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("ppo.num_update=3", "ppo.num_updates"),
+        ("pp.num_updates=3", "ppo.num_updates"),
+        ("num_updates=3", "ppo.num_updates"),
+        ("sft.kl_coeficient=1", "ppo.kl_coefficient"),
+        ("rundir=x", "run_dir"),
+    ],
+)
+def test_unknown_key_suggests_the_nearest(override: str, nearest: str) -> None:
+    assert complaint(override) == f"unknown key {override.partition('=')[0]}; did you mean {nearest}?"
+
+
+def test_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("ppo:\n  colour: blue\n")
+    with pytest.raises(ConfigError, match=r"unknown key ppo\.colour"):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("ppo.num_updates=many", ("ppo.num_updates", "got many", "integer", "Updates to do")),
+        ("ppo.num_updates=2.5", ("got 2.5", "integer")),
+        ("ppo.num_updates='3'", ("got '3'", "integer")),
+        ("model.tie_word_embeddings=1", ("got 1", "boolean")),
+        ("sft.batch_size=true", ("got true", "integer")),
+        ("sft.learning_rate=-1", ("got -1", "greater than 0")),
+        ("reward.version=v3", ("got v3", "'v1' or 'v2'")),
+        ("tasks.train=digits", ("tasks.train", "got digits", "a list")),
+        ("ppo=3", ("ppo is a section", "got 3", "ppo.num_updates")),
+        ("ppo.clip.low=3", ("ppo.clip", "number")),
+        ("ppo.num_updates", ("not understood", "key.sub=value")),
+        ("ideas.source=[", ("not YAML",)),
+    ],
+)
+def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str, ...]) -> None:
+    said = complaint(override)
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["model.num_heads=3"], "use model.hidden_size=240"),
+        (
+            ["model.hidden_size=192"],
+            "heads of size 48, which vLLM does not serve everywhere; use model.hidden_size=128",
+        ),
+        (["model.num_kv_heads=3"], "use 1 or 2 or 4"),
+        (["mesh.data=2"], "devices of mesh axes (data, fsdp); use 4"),
+        (["mesh.fsdp=3", "sft.batch_size=3"], "model.hidden_size=256 is not divisible by mesh.fsdp=3; lower mesh.fsdp"),
+        (["mesh.context=5"], "sft.max_length=1152 is not divisible by mesh.context=5, which cuts rows into as many"),
+        (["mesh.context=9"], "ppo.row_length=1792 is not divisible by mesh.context=9"),
+        (["ppo.row_length=512"], "make it at least as long"),
+        (["ppo.advantage=leave_one_out", "ppo.samples_per_state=1"], "ppo.samples_per_state to 2"),
+        (["ppo.max_staleness=1", "ppo.importance_limit=null"], "actions of older weights"),
+        (["ppo.episodes=true"], "ppo.states_per_trajectory=1, not 2"),
+        (["ppo.episodes=true", "ppo.states_per_trajectory=1", "ppo.states=evolving"], "ppo.states=expert"),
+        (["ppo.max_response_tokens=1000"], "is more than the 896 predictions of a row"),
+        (["ppo.predictions_per_row=64"], "set ppo.predictions_per_row=128"),
+        (["ppo.advantage=group", "ppo.gamma=0.9"], "takes whole returns; set both to 1"),
+        (["ppo.kl_in=loss"], "has no gradient on average; use ppo.kl_estimator=k2"),
+        (["ppo.critic=shared", "ppo.advantage=group"], "has no critic; use ppo.advantage=gae"),
+        (["ppo.critic=shared"], "set ppo.critic_warmup_updates=0, not 2"),
+        (
+            ["server.new_weights=restart", "server.address=http://a:1"],
+            "set server.address=null to have it started here",
+        ),
+        (["expert.kind=endpoint", "sft.wordings=1"], "set it, or expert.kind=offline"),
+        (["ideas.source=endpoint"], "expert.kind=endpoint"),
+        (["coder.budget_dollars=5", "coder.input_price=1.0"], "set coder.input_price and coder.output_price"),
+        (
+            ["expert={kind: endpoint, base_url: http://a/v1, model: m}", "sft.wordings=1"]
+            + ["ideas.source=endpoint", "ideas.pool_size=500"],
+            "lower it",
+        ),
+        (["tasks.train=[house_prices]"], "nearest: house_price"),
+        (["tasks.heldout=[digit_images]"], "move it to tasks.train"),
+        (["tasks.train=[digit_images, digit_images]"], "give it once"),
+        (["ppo.max_response_tokens=4096", "ppo.predictions_per_row=4096"], "raise server.max_model_len"),
+    ],
+)
+def test_settings_that_contradict_each_other_come_with_a_remedy(overrides: list[str], remedy: str) -> None:
+    assert remedy in complaint(*overrides)
+
+
+def test_key_given_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("seed: 1\nppo:\n  clip: 0.1\nseed: 2\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: line 4: the key seed is given twice"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_file_that_is_no_mapping_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("- seed\n")
+    with pytest.raises(ConfigError, match="expected keys and values"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_empty_file_is_the_quickstart(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("# nothing\n")
+    assert load_config(tmp_path / "c.yaml") == Config()
+
+
+def test_listed_defaults_are_the_defaults() -> None:
+    # --help shows these: each of them, given as an override, changes nothing.
+    assert load_config(None, [f"{key.name}={key.default}" for key in keys()]) == Config()

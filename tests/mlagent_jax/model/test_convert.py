@@ -1,0 +1,242 @@
+"""A Llama checkpoint in a GGUF file becomes a Qwen2 folder with the same logits, or a line says why it cannot."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Type
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+import mlagent_jax
+from mlagent_jax import convert
+from mlagent_jax.model.config import read_config
+from mlagent_jax.model.hf import MARKER
+from rollout.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
+
+HEADS, KV_HEADS, HEAD_DIM = 4, 2, 32  # of 128 and 64 rows; Q4_1 and Q8_0 have blocks of 32
+LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+Change = Callable[[gguf.GGUFWriter], None]
+
+
+def make_llama(tied: bool) -> LlamaForCausalLM:
+    """Returns a random Llama of two layers, no norm of which is 1."""
+    config = LlamaConfig(
+        vocab_size=len(tokens()),
+        hidden_size=HEADS * HEAD_DIM,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_theta": 3000.0, "rope_type": "default"},
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).float().eval()
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def tokens() -> list[str]:
+    return [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "abc"]
+
+
+def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Returns rows of q or k as the format has them: those of a rotary pair, half a head apart, side by side."""
+    size = weight.shape[0] // heads
+    order = [
+        head * size + half * size // 2 + pair for head in range(heads) for pair in range(size // 2) for half in (0, 1)
+    ]
+    return weight[order]
+
+
+def write_gguf(path: Path, model: LlamaForCausalLM, type_: Type = Type.F32, change: Change | None = None) -> Path:
+    """Writes `model` as llama.cpp's converter does, and gives it the values that its file has; `change` comes last."""
+    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens())
+    writer.add_token_types([3] * len(SPECIAL_TOKENS) + [1] * (len(tokens()) - len(SPECIAL_TOKENS)))
+    writer.add_token_merges(["a b", "ab c"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        stored = type_ if tensor.ndim == 2 else Type.F32
+        packed = gguf.quantize(tensor.numpy(), stored)
+        # Blocks lie along a row, so the order of the rows changes no value.
+        tensor.copy_(torch.from_numpy(gguf.dequantize(packed, stored)).bfloat16())
+        heads = {"q_proj": HEADS, "k_proj": KV_HEADS}.get(name.split(".")[-2])
+        writer.add_tensor(gguf_name(name), interleaved(packed, heads) if heads else packed, raw_dtype=stored)
+    if change is not None:
+        change(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def gguf_name(name: str) -> str:
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    stem = name.removesuffix(".weight")
+    if stem in top:
+        return f"{top[stem]}.weight"
+    _, _, layer, rest = stem.split(".", 3)
+    return f"blk.{layer}.{LAYER_NAMES[rest]}.weight"
+
+
+@pytest.mark.parametrize(
+    ("type_", "tied"),
+    [(Type.F32, True), (Type.F16, False), (Type.BF16, True), (Type.Q8_0, False), (Type.Q4_1, True)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_logits_are_those_of_the_llama_in_the_file(type_: Type, tied: bool, tmp_path: Path) -> None:
+    llama = make_llama(tied)
+    out = tmp_path / "models" / "tiny"
+    convert.convert(write_gguf(tmp_path / "tiny.gguf", llama, type_), out)
+    rows = np.random.default_rng(0).integers(0, llama.config.vocab_size, (2, 40))
+    with torch.no_grad():
+        expected = llama(torch.from_numpy(rows)).logits.numpy()
+        theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(torch.from_numpy(rows)).logits.numpy()
+    np.testing.assert_allclose(mlagent_jax.load_policy(out).logits(rows), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(theirs, expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 1  # far from uniform
+    config = read_config(out)
+    assert (config.rope_theta, config.rms_norm_eps, config.tie_word_embeddings) == (3000.0, 1e-5, tied)
+    assert (config.bos_token_id, config.eos_token_id, config.max_position_embeddings) == (1, 2, 512)
+
+
+@pytest.fixture(scope="module")
+def llama() -> LlamaForCausalLM:
+    return make_llama(tied=True)
+
+
+def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, tmp_path: Path, capsys) -> None:
+    source, out = write_gguf(tmp_path / "tiny.gguf", llama), tmp_path / "tiny"
+    assert convert.main([str(source), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: made of {source}\n"
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MARKER}
+    assert {path.name for path in out.iterdir()} == names
+    tokenizer = ChatTokenizer(out)
+    assert [tokens()[index] for index in tokenizer.encode("12abcd")] == ["1", "2", "abc", "d"]
+    assert (tokenizer.vocab_size, tokenizer.eos_id) == (len(tokens()), 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.gguf", "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda file: file.add_string("general.architecture", "qwen3"),
+            "its architecture is 'qwen3'; expected 'llama'",
+        ),
+        (
+            lambda file: file.add_rope_scaling_factor(8.0),
+            "llama.rope.scaling.factor=8.0 has no counterpart in a Qwen2 network",
+        ),
+        (lambda file: file.add_expert_count(8), "llama.expert_count=8 has no counterpart in a Qwen2 network"),
+        (lambda file: file.add_key_length(16), "llama.rope.dimension_count=32; expected the size of a head, 16"),
+        (lambda file: file.add_block_count(3), "blk.2.attn_norm.weight: missing"),
+        (lambda file: file.add_head_count(0), "llama.attention.head_count is 0; expected a whole number of 1 or more"),
+        (lambda file: file.add_feed_forward_length(64), r"shape \(96, 128\), by the metadata \(64, 128\)"),
+        (
+            lambda file: file.add_array("llama.attention.head_count", [4, 4]),
+            r"head_count is \[4, 4\]; expected a whole",
+        ),
+        (
+            lambda file: file.add_tensor("rope_freqs.weight", np.ones(16, np.float32)),
+            "rope_freqs.weight: not of a Qwen2 network",
+        ),
+        (lambda file: file.add_tokenizer_pre("llama-bpe"), "'gpt2' with the split 'llama-bpe'"),
+    ],
+)
+def test_file_that_is_no_qwen2_network_is_refused_in_one_line(
+    llama: LlamaForCausalLM, change: Change, complaint: str, tmp_path: Path
+) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", llama, change=lambda writer: overwrite(writer, change))
+    with pytest.raises(ValueError, match=complaint) as caught:
+        convert.convert(source, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+def overwrite(writer: gguf.GGUFWriter, change: Change) -> None:
+    """Applies a change whose keys may be there already, which the writer does not like."""
+    before = writer.kv_data[0].copy()
+    writer.kv_data[0].clear()
+    change(writer)
+    writer.kv_data[0] = before | writer.kv_data[0]
+
+
+def test_file_that_cannot_be_read_is_said_in_one_line(llama: LlamaForCausalLM, tmp_path: Path, capsys) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", llama)
+    whole = source.read_bytes()
+    out = tmp_path / "out"
+
+    def said() -> str:
+        assert convert.main([str(source), "--out", str(out)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1 and not out.exists()
+        return captured.err
+
+    source.unlink()
+    assert said() == f"error: {source}: no such file; expected a GGUF file\n"
+    for damaged in (b"", b"not a model", whole[:9], whole[:3000], whole[:-100]):
+        source.write_bytes(damaged)
+        assert f"error: {source}: not a readable GGUF file" in said()
+
+
+def test_folder_that_is_there_already_is_left_alone(llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", llama)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="out is there already; remove it, or name another folder"):
+        convert.convert(source, tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_failure_half_way_leaves_nothing(
+    llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", llama)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("mlagent_jax.model.hf.save.save_file", fail)
+    assert convert.main([str(source), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "error: no space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]

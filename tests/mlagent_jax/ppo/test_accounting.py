@@ -1,0 +1,106 @@
+"""Seconds of an update: those of its phases, and those in which a resource was at work."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
+from rollout.errors import ServerError
+from rollout.inference.prefix_cache_stats import CacheUse
+from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
+from rollout.sampling.experience import Experience
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_phases_and_resources_of_an_update_by_hand(
+    clock: list[float], tmp_path: Path, make_experience: Callable[..., Experience]
+) -> None:
+    with Timeline(tmp_path / "timeline.json") as timeline:
+        timeline.add(SCRIPTS, "of the update before", 90.0, 95.0)
+        watch = Stopwatch(timeline, num_slots=2)
+        with watch("rollout"):
+            timeline.add(GENERATION, "samples", 100.0, 102.0)
+            timeline.add(SCRIPTS, "begun before", 40.0, 100.0)
+            timeline.add(SCRIPTS, "a.py", 101.0, 104.0)
+            timeline.add(SCRIPTS, "b.py", 103.0, 105.0)
+            clock[0] = 105.0
+        with watch("update", TRAINING):
+            clock[0] = 108.0
+        with watch("sync", TRANSFER):
+            clock[0] = 110.0
+        found = watch.lap([make_experience([1] * 30, [2] * 5), make_experience([1] * 12, [2] * 3)])
+    assert found == {
+        "time/rollout_seconds": 5.0,
+        "time/update_seconds": 3.0,
+        "time/sync_seconds": 2.0,
+        "time/total_seconds": 10.0,
+        "time/response_tokens_per_second": 0.8,
+        "time/tokens_per_second": 5.0,
+        "time/busy_generation_seconds": 2.0,
+        "time/idle_generation_seconds": 8.0,
+        "time/busy_scripts_seconds": 4.0,
+        "time/idle_scripts_seconds": 6.0,
+        "time/busy_training_seconds": 3.0,
+        "time/idle_training_seconds": 7.0,
+        "time/busy_weight_transfer_seconds": 2.0,
+        "time/idle_weight_transfer_seconds": 8.0,
+        "time/script_slots_share": 0.25,
+    }
+
+
+def test_what_ends_between_two_updates_is_in_the_second(
+    clock: list[float], tmp_path: Path, make_experience: Callable[..., Experience]
+) -> None:
+    with Timeline(tmp_path / "timeline.json") as timeline:
+        watch = Stopwatch(timeline)
+        with watch("rollout"):
+            clock[0] = 104.0
+        first = watch.lap([make_experience([1] * 4, [2] * 4)])
+        clock[0] = 107.0  # the checkpoint of the first, while actions of the second are done
+        timeline.add(SCRIPTS, "begun in the first", 103.0, 105.0)
+        timeline.add(SCRIPTS, "between the two", 105.0, 107.0)
+        with watch("rollout"):
+            clock[0] = 108.0
+        second = watch.lap([make_experience([1] * 4, [2] * 4)])
+    assert (first["time/total_seconds"], second["time/total_seconds"]) == (4.0, 4.0)
+    assert (first["time/busy_scripts_seconds"], second["time/busy_scripts_seconds"]) == (0.0, 3.0)
+    assert (first["time/rollout_seconds"], second["time/rollout_seconds"]) == (4.0, 1.0)
+
+
+def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None:
+    watch = Stopwatch(None)
+    with watch("update", TRAINING):
+        clock[0] = 104.0
+    found = watch.lap([])
+    assert found["time/update_seconds"] == found["time/total_seconds"] == 4.0
+    assert not any("busy" in name for name in found)
+
+
+def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
+    restarted = CacheUse(400, 100)
+    readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400), restarted])
+    count = CacheCount(lambda: next(readings))
+    assert count.lap() == {"time/prompt_tokens": 2000, "time/prefix_cache_hit_share": 0.25}
+    idle = count.lap()
+    assert idle["time/prompt_tokens"] == 0
+    assert math.isnan(idle["time/prefix_cache_hit_share"])
+    assert count.lap() == {"time/prompt_tokens": 500, "time/prefix_cache_hit_share": 0.0}
+    assert count.lap() == {"time/prompt_tokens": 400, "time/prefix_cache_hit_share": 0.25}
+    assert CacheCount(None).lap() == {}
+
+
+def test_a_server_that_tells_no_counters_gives_no_figures() -> None:
+    def read() -> CacheUse:
+        raise ServerError("GET /metrics was answered 404")
+
+    assert CacheCount(read).lap() == {}

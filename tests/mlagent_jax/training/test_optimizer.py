@@ -1,0 +1,84 @@
+"""Schedules go where they should; muon turns matrices orthogonal and leaves everything else to adamw."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jaxtyping import PyTree
+
+from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sharding import parameters_of
+from mlagent_jax.training.optimizer import ADAM_SHARE, MATRICES, MUON_RMS, cosine_schedule, make_optimizer
+
+RATE = 1e-2
+
+
+def first_update(
+    optimizer: optax.GradientTransformation, model: Qwen2
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns random gradients and the first update that they make, by parameter name."""
+    parameters = parameters_of(model)
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), parameters)
+
+    @jax.jit
+    def update(gradients: PyTree, parameters: PyTree) -> PyTree:
+        return optimizer.update(gradients, optimizer.init(parameters), parameters)[0]
+
+    return by_name(gradients), by_name(update(gradients, parameters))
+
+
+def by_name(tree: PyTree) -> dict[str, np.ndarray]:
+    return {str(path[-1]): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(tree)}
+
+
+def test_schedule_warms_up_to_its_peak_and_ends_at_its_ratio() -> None:
+    schedule = cosine_schedule(1.0, num_steps=100, warmup_steps=9, min_ratio=0.05)
+    rates = np.asarray(schedule(jnp.arange(120))).tolist()
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and max(rates) == pytest.approx(1.0)
+    assert rates[:10] == sorted(rates[:10]) and rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[100] == pytest.approx(0.05) and rates[119] == pytest.approx(0.05)
+    shorter_than_its_warmup = cosine_schedule(1.0, num_steps=3, warmup_steps=20, min_ratio=0.05)
+    assert np.asarray(shorter_than_its_warmup(3)) < 0.2
+    without_warmup = cosine_schedule(1.0, num_steps=5, warmup_steps=0, min_ratio=0.0)
+    assert np.asarray(without_warmup(0)) == pytest.approx(1.0)
+
+
+def test_muon_turns_each_layers_matrices_orthogonal_and_adamw_takes_the_rest(make_model: Callable[..., Qwen2]) -> None:
+    model = make_model()
+    gradients, muon = first_update(make_optimizer("muon", RATE, 1e9), model)
+    adamw = first_update(optax.nadamw(RATE * ADAM_SHARE, b2=0.95), model)[1]
+    for name, update in muon.items():
+        if name not in MATRICES:
+            np.testing.assert_allclose(update, adamw[name], rtol=1e-4, atol=1e-7, err_msg=name)
+            continue
+        dims = MATRICES[name]
+        inputs = np.prod([update.shape[axis] for axis in np.atleast_1d(dims.reduction_axis)])
+        for layer, gradient in zip(update.reshape(2, inputs, -1), gradients[name].reshape(2, inputs, -1), strict=True):
+            singular = np.linalg.svd(layer, compute_uv=False)
+            assert np.quantile(singular, 0.1) > singular.max() / 2, name  # a square one has a singular value near 0
+            assert np.sqrt((layer**2).mean()) == pytest.approx(RATE * MUON_RMS, rel=0.2), name
+            assert (layer * gradient).sum() < 0, name
+
+
+def test_global_norm_is_clipped_before_the_optimizer() -> None:
+    clip = make_optimizer("adamw", RATE, 1.0)
+    gradient = {"w": jnp.array([300.0, 400.0])}
+    state = clip.init(gradient)
+    _, state = clip.update(gradient, state, gradient)
+    first_moment = optax.tree.get(state, "mu")["w"]
+    np.testing.assert_allclose(first_moment, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_weight_decay_shrinks_parameters(make_model: Callable[..., Qwen2], kind: Literal["adamw", "muon"]) -> None:
+    model = make_model()
+    without, decayed = (first_update(make_optimizer(kind, RATE, 1e9, decay), model)[1] for decay in (0.0, 0.5))
+    for name, parameter in by_name(parameters_of(model)).items():
+        rate = RATE if kind == "adamw" or name in MATRICES else RATE * ADAM_SHARE
+        np.testing.assert_allclose(decayed[name] - without[name], -rate * 0.5 * parameter, rtol=1e-3, atol=1e-5)

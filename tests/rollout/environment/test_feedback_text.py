@@ -1,0 +1,61 @@
+"""How happenings are worded."""
+
+from rollout.environment.feedback_text import diff_text, error_summary, head_lines, output_text, tail_lines
+
+WARNING = """\
+/env/lib/python3.11/site-packages/sklearn/linear_model/_logistic.py:465: ConvergenceWarning: lbfgs failed
+STOP: TOTAL NO. OF ITERATIONS REACHED LIMIT.
+  n_iter_i = _check_optimize_result(
+validation accuracy: 0.7000
+"""
+
+
+def test_a_diff_has_changed_lines_only_and_leaves_imports_out():
+    old = "import os\na\nb\nc\nd\n"
+    assert diff_text(old, "import os\nimport re\na\nx\nc\nd\nf\n") == "-b\n+x\n+f"
+    assert diff_text(old, "import os\nimport re\na\nb\nc\nd\n") == "+import re"
+    assert diff_text(old, old) == ""
+
+
+def test_a_diff_stays_short_however_much_changes():
+    assert diff_text("x\n", f"{'y' * 90}{'z' * 90}\n") == f"-x\n+{'y' * 79}...{'z' * 80}"
+    assert len(diff_text("a\n" * 500, "b\n" * 500)) < 550
+
+
+def test_a_tail_is_of_whole_lines_and_marks_its_cut():
+    assert tail_lines(WARNING, 1000) == WARNING.strip()
+    assert tail_lines(WARNING, 80) == "...\n  n_iter_i = _check_optimize_result(\nvalidation accuracy: 0.7000"
+    assert tail_lines("x" * 50, 10) == "..." + "x" * 10
+    assert tail_lines(" \n", 10) == ""
+
+
+def test_a_head_is_of_whole_lines():
+    assert head_lines(["ab", "cd", "ef"], 5) == ["ab", "cd"]
+    assert head_lines(["x" * 50, "y"], 10) == ["xxxxx...xxxxx"]
+    assert head_lines([], 10) == []
+
+
+def test_an_error_without_traceback_is_told_by_its_last_lines():
+    assert error_summary("Segmentation fault", "a.py") == "Segmentation fault"
+    assert error_summary("", "a.py") == ""
+
+
+def test_the_last_exception_and_the_scripts_own_line_are_told():
+    output = (
+        '  File "/w/a.py", line 3, in <module>\n    load()\nKeyError: 1\n'
+        "During handling of the above exception, another exception occurred:\n"
+        '  File "/w/a.py", line 9, in <module>\n    save()\n  File "/env/b.py", line 7, in save\n'
+        "pandas.errors.ParserError: bad\n"
+    )
+    assert error_summary(output, "a.py") == "line 9: save()\npandas.errors.ParserError: bad"
+    syntax = '  File "/w/a.py", line 2\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n'
+    assert error_summary(syntax, "a.py") == "line 2: x = = 1\nSyntaxError: invalid syntax"
+
+
+def test_a_score_is_read_even_where_warnings_come_after_it() -> None:
+    output = "validation mae: 12.5000\n" + "ConvergenceWarning: stopped early\n" * 20
+    assert output_text(output, 80).endswith("\nvalidation mae: 12.5000")
+    assert "ConvergenceWarning" in output_text(output, 80)
+    assert output_text("validation mae: 12.5000\n", 80) == "validation mae: 12.5000"
+    assert output_text("validation a: 1.0\n" + "x\n" * 99 + "validation a: 2.0\n", 40).count("validation") == 1
+    assert output_text("", 80) == "no output"

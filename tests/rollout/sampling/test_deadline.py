@@ -1,0 +1,159 @@
+"""The wall-clock budget of an update: what it leaves out, and that it prefers nothing for being fast."""
+
+import asyncio
+import logging
+import random
+import selectors
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.sampling.deadline import Budget
+from rollout.sampling.experience import Experience, begun_share, reward_figures
+from rollout.sampling.single_step import roll_out
+from rollout.sampling.state_pool import PoolState
+from rollout.sampling.whole_episodes import Length, roll_out_episodes
+from rollout.storage.journal import Journal
+from tasks.prompt import problem_text
+from tasks.state import State
+
+SLOW, FAST = 10.0, 1.0  # seconds
+NUM_ACTIONS, PLACES, SECONDS = 24, 4, 20.0
+
+
+class ClockworkLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next thing that is due."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        selector = selectors.DefaultSelector()
+        super().__init__(selector)
+        wait = selector.select
+
+        def select(timeout: float | None = None) -> list:
+            self.now += timeout or 0.0
+            return wait(0)
+
+        selector.select = select  # type: ignore[method-assign]
+
+    def time(self) -> float:
+        return self.now
+
+
+def run(body: Any) -> Any:
+    with asyncio.Runner(loop_factory=ClockworkLoop) as runner:
+        return runner.run(body)
+
+
+async def batch(rng: random.Random) -> tuple[list[float], list[float]]:
+    """Returns the durations of the actions that count, and of those that had ended when the time was up."""
+    budget, begun, ended = Budget(SECONDS, asyncio.Semaphore(PLACES)), [], []
+
+    async def act() -> None:
+        async with budget.turn() as begins:
+            if not begins:
+                return
+            seconds = rng.choice((SLOW, FAST))
+            begun.append(seconds)
+            await asyncio.sleep(seconds)
+            if asyncio.get_running_loop().time() <= SECONDS:
+                ended.append(seconds)
+
+    await asyncio.gather(*(act() for _ in range(NUM_ACTIONS)))
+    return begun, ended
+
+
+def test_slow_actions_count_as_often_as_they_are_chosen() -> None:
+    rng = random.Random(0)
+    batches = [run(batch(rng)) for _ in range(600)]
+    begun, ended = ([[seconds == SLOW for seconds in each[index]] for each in batches] for index in (0, 1))
+    assert sum(map(len, begun)) < 0.7 * len(batches) * NUM_ACTIONS, "the budget cuts"
+
+    def lean(slow: Sequence[Sequence[bool]], number: Callable[[Sequence[bool]], int]) -> tuple[float, float]:
+        """Returns the mean of what slow actions and, negatively, fast ones add up to, over `number`, and its error."""
+        values = [(2 * sum(each) - len(each)) / number(each) for each in slow]
+        return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+
+    mean, error = lean(begun, lambda _: NUM_ACTIONS)  # as the learner divides
+    assert abs(mean) < 4 * error and error < 0.02
+    mean, error = lean(begun, len)
+    assert mean > 4 * error  # towards slow ones
+    mean, error = lean(ended, lambda _: NUM_ACTIONS)
+    assert mean < -10 * error  # what had ended in time: towards fast ones
+
+
+def test_time_begins_with_the_first_turn_and_places_are_shared() -> None:
+    async def body() -> list[tuple[str, float]]:
+        places, began = asyncio.Semaphore(1), []
+
+        async def act(name: str, budget: Budget) -> None:
+            async with budget.turn() as begins:
+                if begins:
+                    began.append((name, asyncio.get_running_loop().time()))
+                    await asyncio.sleep(1.0)
+
+        first, second = (Budget(1.5, places) for _ in range(2))
+        await asyncio.sleep(5.0)
+        await asyncio.gather(*(act("first", first) for _ in range(3)), *(act("second", second) for _ in range(3)))
+        return began
+
+    assert run(body()) == [("first", 5.0), ("first", 6.0), ("second", 7.0), ("second", 8.0)]
+
+
+@pytest.fixture
+def states(toys) -> list[PoolState]:
+    snapshot, state = toys.environment.start(toys.instance), State(problem_text(toys.instance))
+    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance) for i in range(6)]
+
+
+def cut_short(toys, states: list[PoolState], path: Path, episodes: bool, seconds: float) -> list[Experience]:
+    """Rolls out with an executor that takes a second, one state or episode at a time."""
+    policy = toys.policy([toys.edit("cedar.py", f"oak{i}.py", correct=9, validation=0.8) for i in range(9)])
+    execute = toys.executor.run
+
+    async def slowly(job: Any) -> Any:
+        await asyncio.sleep(1.0)
+        return replace(await execute(job), seconds=1.0)
+
+    async def body() -> list[Experience]:
+        toys.executor.run = slowly
+        with Journal(path) as journal:
+            budget = Budget(seconds, asyncio.Semaphore(1))
+            common: dict[str, Any] = {"num_samples": 2, "seed": 5, "update": 7, "journal": journal, "budget": budget}
+            if not episodes:
+                return await roll_out(toys.environment, policy, toys.tokenizer, states, **common)
+            length = Length(2, 100_000, 10)
+            return await roll_out_episodes(toys.environment, policy, toys.tokenizer, states, length=length, **common)
+
+    try:
+        return run(body())
+    finally:
+        toys.executor.run = execute
+
+
+@pytest.mark.parametrize("episodes", [False, True])
+def test_what_had_no_turn_is_cut_and_counted_and_stays_so(toys, states, tmp_path, caplog, episodes: bool) -> None:
+    path = tmp_path / "actions.jsonl"
+    with caplog.at_level(logging.WARNING, "rollout.sampling.deadline"):
+        found = cut_short(toys, states, path, episodes, seconds=2.5)
+    begun = [each for each in found if not each.cut]
+    names = {each.trajectory_id for each in begun}
+    # a state's two scripts run side by side, an episode's one after the other
+    assert names == ({"t0#0", "t0#1"} if episodes else {"t0", "t1", "t2"})
+    assert all(each.reward is not None for each in begun)
+    assert begun_share(found) == pytest.approx(2 / 12 if episodes else 6 / 12)
+    assert reward_figures(found)["cut_share"] == pytest.approx(10 / 12 if episodes else 6 / 12)
+    assert reward_figures(found)["masked_share"] == 0.0
+    share = "83 %" if episodes else "50 %"
+    assert f"update 7: {share} was not begun within ppo.acting_seconds" in caplog.text
+    assert "t0" in caplog.text and "(1 s)" in caplog.text
+    caplog.clear()
+    again = cut_short(toys, states, path, episodes, seconds=1000.0)
+    assert [(each.trajectory_id, each.cut, each.reward) for each in again] == [
+        (each.trajectory_id, each.cut, each.reward) for each in found
+    ]
+    assert caplog.text == ""

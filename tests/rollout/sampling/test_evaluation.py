@@ -1,0 +1,89 @@
+"""Evaluation: plans that pair actors, scores, gains and their intervals."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rollout.sampling.collection import collect
+from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.storage.trajectories import read_trajectories
+from rollout.types import Trajectory
+from tasks import action as grammar
+from tasks.naming import is_heldout
+
+
+def run(toys, folder: Path, actor, num: int = 3) -> tuple[list[Trajectory], list]:
+    tasks = [toys.make_task("a"), toys.make_task("b"), toys.make_task("c", split="heldout")]
+    plans = plan_evaluation(tasks, num, seed=5)
+    coro = collect(folder, plans, toys.environment, actor, max_steps=4, max_seconds=60.0, num_concurrent=3)
+    asyncio.run(coro)
+    return read_trajectories(folder), tasks
+
+
+def improver(toys, correct: int, validation: float):
+    lines = [
+        toys.edit("SCRIPT", "sky.py", correct=correct, validation=validation),
+        toys.respond(grammar.FINAL_ANSWER, final_answer="sky.py"),
+    ]
+    return toys.actor(lines)
+
+
+def test_plans_are_equal_for_every_actor_and_hold_out_names(toys):
+    tasks = [toys.make_task("a"), toys.make_task("c", split="heldout")]
+    plans = plan_evaluation(tasks, 4, seed=5)
+    assert plans == plan_evaluation(tasks, 4, seed=5)
+    assert plans[:4] == plan_evaluation(tasks[:1], 4, seed=5)
+    assert len({plan.trajectory_id for plan in plans}) == 8
+    assert not any(is_heldout(plan.instance.names.project) for plan in plans[:4])
+    assert all(is_heldout(plan.instance.names.project) for plan in plans[4:])
+
+
+def test_the_initial_script_gains_nothing_and_submits(toys, tmp_path: Path):
+    trajectories, tasks = run(toys, tmp_path, InitialScriptActor())
+    result = summarize(trajectories, tasks, seed=0)
+    for split, num in (("heldin", 6), ("heldout", 3)):
+        assert result[f"{split}_gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "n": num}
+        assert result[split]["submitted_share"] == 1.0
+        assert result[split]["context"]["best_script"] == 1.0
+        assert result[split]["context"]["file_exists"] == 1.0
+        assert result[split]["ends"] == {"final_answer": num}
+
+
+def test_gains_are_relative_and_of_the_span(toys, tmp_path: Path):
+    trajectories, tasks = run(toys, tmp_path, improver(toys, 9, 0.8))
+    result = summarize(trajectories, tasks, seed=0)
+    assert result["heldin_gain"]["mean"] == pytest.approx(0.8)  # (0.9 - 0.5) / 0.5
+    assert result["heldout_span_gain"]["mean"] == pytest.approx(0.8)  # (0.9 - 0.5) / (1 - 0.5)
+    figures = result["tasks"]["a"]
+    assert (figures["avg"], figures["best"], figures["scores"]) == (pytest.approx(0.9), 0.9, [0.9, 0.9, 0.9])
+    assert (figures["edit_share"], figures["non_edit_share"]) == (0.5, 0.5)
+    only = summarize([one for one in trajectories if one.task != "c"], tasks, seed=0)
+    assert "heldout_gain" not in only
+
+
+def test_differences_are_paired_by_trajectory(toys, tmp_path: Path):
+    after, tasks = run(toys, tmp_path / "after", improver(toys, 9, 0.8))
+    before, _ = run(toys, tmp_path / "before", improver(toys, 7, 0.8))
+    difference = gain_difference(after, before[1:], tasks, seed=0)
+    assert difference["heldin"] == {
+        "mean": pytest.approx(0.4),
+        "low": pytest.approx(0.4),
+        "high": pytest.approx(0.4),
+        "n": 5,
+    }
+
+
+def test_the_bootstrap_resamples_tasks_then_trajectories():
+    constant = bootstrap([[1.0, 1.0], [3.0, 3.0]], seed=1)
+    # Tasks alone vary: the mean of two drawn tasks is 1, 2 or 3, with chances 1/4, 1/2 and 1/4.
+    assert constant == {"mean": 2.0, "low": 1.0, "high": 3.0, "n": 4}
+    values = np.random.default_rng(0).normal(size=400)
+    one_task = bootstrap([values.tolist()], seed=1)
+    half_width = 1.96 * values.std() / 20
+    assert one_task["low"] == pytest.approx(values.mean() - half_width, abs=0.02)
+    assert one_task["high"] == pytest.approx(values.mean() + half_width, abs=0.02)
+    assert bootstrap([[0.0, 1.0]], seed=1) == bootstrap([[0.0, 1.0]], seed=1)
+    # The mean is over tasks: a task with more trajectories weighs no more.
+    assert bootstrap([[0.0] * 10, [1.0]], seed=1)["mean"] == 0.5

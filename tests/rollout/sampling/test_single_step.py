@@ -1,0 +1,140 @@
+"""Single actions from states of the pool: done, rewarded, journalled."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.errors import CorruptRecord, ExecutorError, ServerError
+from rollout.sampling.experience import Experience, reward_figures
+from rollout.sampling.single_step import act_once, roll_out
+from rollout.sampling.state_pool import PoolState
+from rollout.storage.journal import Journal
+from tasks.feedback import Outcome
+from tasks.prompt import problem_text
+from tasks.reward import Rules
+from tasks.state import State
+
+
+@pytest.fixture
+def states(toys) -> list[PoolState]:
+    snapshot = toys.environment.start(toys.instance)
+    state = State(problem_text(toys.instance))
+    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance) for i in range(3)]
+
+
+def run(toys, policy, states, **options: Any) -> list[Experience]:
+    settings: dict[str, Any] = {"num_samples": 4, "seed": 5} | options
+    return asyncio.run(roll_out(toys.environment, policy, toys.tokenizer, states, **settings))
+
+
+def timeless(experiences: list[Experience]) -> list[Experience]:
+    return [replace(one, seconds=0.0) for one in experiences]
+
+
+def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[PoolState]):
+    good = toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)
+    policy = toys.policy(["nonsense", good])
+    experiences = run(toys, policy, states)
+    assert [(one.trajectory_id, one.sample) for one in experiences] == [
+        (f"t{i}", j) for i in range(3) for j in range(4)
+    ]
+    for one in experiences:
+        said = toys.tokenizer.decode(one.response_ids)
+        assert (one.reward, one.outcome) == ((-1.0, Outcome.INVALID) if said == "nonsense" else (0.8, Outcome.EDIT))
+        assert one.prompt_ids == tuple(toys.tokenizer.prompt_ids(states[0].state))
+        assert (len(one.logprobs), one.policy_version) == (len(one.response_ids), 3)
+        assert one.instruction == ("" if said == "nonsense" else '{"correct": 9, "validation": 0.8}')
+    assert reward_figures(experiences) == {
+        "masked_share": 0.0,
+        "cut_share": 0.0,
+        "mean": pytest.approx(-0.1),
+        "edit_mean": pytest.approx(0.8),
+        "repeated_share": 0.0,
+        "invalid_share": 0.5,
+        "error_share": 0.0,
+        "non_edit_share": 0.0,
+        "corner_share": 0.0,
+        "edit_share": 0.5,
+    }
+    v1 = run(toys, policy, states, rules=Rules(version="v1"))
+    assert {round(one.reward or 0.0, 6) for one in v1} == {0.0, 1.0}
+
+
+def test_equal_responses_in_one_state_are_done_once(toys, states: list[PoolState]):
+    run(toys, toys.policy([toys.edit("cedar.py", "oak.py", correct=9)]), states)
+    assert len(toys.executor.jobs) == len(states)
+
+
+def test_an_instruction_that_stands_in_the_state_is_a_repeat(toys, states: list[PoolState]):
+    again = toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)
+    spaced = again.replace("correct", "CORRECT")
+    before = states[0].state.then(toys.edit("elm.py", "ash.py", correct=9, validation=0.8), "Fine.")
+    there = replace(states[0], state=before)
+    for state, repeated, earned in ((states[0], False, 0.8), (there, True, 0.0)):
+        (one, *_) = run(toys, toys.policy([again]), [state], rules=Rules(repeats=False))
+        assert (one.repeated, one.reward) == (repeated, pytest.approx(earned))
+    (worded, *_) = run(toys, toys.policy([spaced]), [there])
+    assert worded.repeated
+    (paper, *_) = run(toys, toys.policy([again]), [there])
+    assert paper.repeated and paper.reward == pytest.approx(0.8)
+    assert reward_figures([paper])["repeated_share"] == 1.0
+
+
+def test_what_the_infrastructure_lost_is_masked(toys, states: list[PoolState]):
+    toys.executor.faults = [ExecutorError("lost")] * 2
+    experiences = run(toys, toys.policy([toys.edit("cedar.py", "oak.py", correct=9)]), states[:1])
+    assert {(one.reward, one.outcome) for one in experiences} == {(None, Outcome.INFRASTRUCTURE)}
+    assert reward_figures(experiences) == {"masked_share": 1.0, "cut_share": 0.0}
+
+
+def test_an_update_that_was_lost_whole_is_done_again(toys, states: list[PoolState], tmp_path: Path):
+    policy = toys.policy([toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)])
+    toys.executor.faults = [ExecutorError("lost")] * 2
+    for expected in ([None] * 4, [pytest.approx(0.8)] * 4, [pytest.approx(0.8)] * 4):
+        with Journal(tmp_path / "actions.jsonl") as journal:
+            assert [one.reward for one in run(toys, policy, states[:1], journal=journal)] == expected
+    assert len(policy.calls) == 2
+    assert len((tmp_path / "actions.jsonl").read_bytes().splitlines()) == 4, "nothing of the lost one is left"
+
+
+def test_an_interrupted_update_takes_what_is_journalled_and_redoes_the_rest(toys, states, tmp_path: Path):
+    policy = toys.policy(["nonsense", toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)])
+    path = tmp_path / "actions.jsonl"
+    with Journal(path) as journal:
+        whole = run(toys, policy, states, update=2, journal=journal)
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 12
+    path.write_bytes(b"".join(lines[:5]))
+    policy.version = 4
+    with Journal(path) as journal:
+        resumed = run(toys, policy, states, update=2, journal=journal)
+    assert [one.policy_version for one in resumed].count(3) == 5
+    assert timeless([replace(one, policy_version=3) for one in resumed]) == timeless(whole)
+    policy.calls.clear()
+    with Journal(path) as journal:
+        assert run(toys, policy, states, update=2, journal=journal) == resumed
+        assert policy.calls == []
+        for others in (states[::-1], states[:2]):
+            with pytest.raises(CorruptRecord, match="actions of other states"):
+                run(toys, policy, others, update=2, journal=journal)
+
+
+def test_a_server_that_does_not_answer_is_not_hidden(toys, states: list[PoolState]):
+    class Silent:
+        async def sample(self, prompt_ids, *, num_samples, seed):
+            raise ServerError("no answer")
+
+    with pytest.raises(ServerError, match="no answer"):
+        run(toys, Silent(), states)
+
+
+def test_an_actor_that_is_no_policy_is_rewarded_the_same_way(toys, states: list[PoolState]):
+    actor = toys.actor([toys.edit("SCRIPT", "oak.py", correct=9, validation=0.8)])
+    experiences = asyncio.run(act_once(toys.environment, actor, states, num_samples=2, seed=5))
+    assert [(one.trajectory_id, one.sample, one.reward) for one in experiences] == [
+        (f"t{i}", j, 0.8) for i in range(3) for j in range(2)
+    ]
+    assert len({seed for _, _, seed in actor.calls}) == 6
