@@ -27,14 +27,14 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.figures import STYLE
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.run.context import open_world
+from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.run_dir import RunDir, write_json
 from mlagent_jax.stages.collect import make_pools
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.diversity import diversity, read_units, table
 from rollout.exploration.selection import BalancedDraws
 from rollout.sampling.collection import collect, plan_collection
-from rollout.scripted.expert import OfflineExpert
+from rollout.scripted.expert import ScriptedExpert
 
 # Arm -> what it is called where it is shown. The first is what the others are compared to.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
@@ -43,8 +43,8 @@ NUM_VERBS = 10  # drawn; the rest is one wedge
 
 def collect_arms(config: Config, run_dir: RunDir) -> None:
     """Collect the trajectories of every arm into a folder of its name; what is there already stays."""
-    with run_dir.lock(), open_world(config, run_dir, Reporter()) as world:
-        tasks = world.of_split("train")
+    with run_dir.lock(), open_run_context(config, run_dir, Reporter()) as world:
+        tasks = world.of_split("held_in")
         draws = BalancedDraws(make_pools(config, run_dir, world, tasks), config.seed)
         for arm in ARMS:
             ideas = draws if arm == "ideas" else lambda task, rng: ()
@@ -53,7 +53,7 @@ def collect_arms(config: Config, run_dir: RunDir) -> None:
                     run_dir.path(arm),
                     plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas),
                     world.environment,
-                    OfflineExpert(config.collect.max_steps, explores=arm != "none"),
+                    ScriptedExpert(config.collect.max_steps, explores=arm != "none"),
                     max_steps=config.collect.max_steps,
                     max_seconds=60 * config.collect.max_minutes,
                     num_concurrent=world.num_concurrent,

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.figures import machine, table, write_results
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
-from rollout.executor import Opened, Options, open_executor
+from rollout.executor import ExecutorHandle, Options, open_executor
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
@@ -90,7 +90,7 @@ KINDS = {
 }
 
 
-async def run_one(opened: Opened, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
+async def run_one(opened: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
     """Return the kind of one run, and what was wrong with how it ended; nothing if all was right."""
     name = draw.choices(list(KINDS), [kind.weight for kind in KINDS.values()])[0]
     kind = KINDS[name]
@@ -161,7 +161,7 @@ def resident_mib() -> float:
     return total / 2**20
 
 
-async def soak(opened: Opened, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
+async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
     """Return what came of the runs."""
     warm_up = random.Random("soak/warm up")
     for number in range(20):

@@ -22,7 +22,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, span_gains, words
+from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, gains_by_task, words
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
 from mlagent_jax.configuration.loading import load_config
@@ -44,7 +44,7 @@ def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[
     updates = [line for line in read_metrics(run_dir / "metrics.jsonl") if "ppo/update" in line]
     figures = summary["stages"]["sft"]
     return {
-        **{name: figures[name] for name in ("trajectories", "steps", "tokens", "heldout_perplexity")},
+        **{name: figures[name] for name in ("trajectories", "steps", "tokens", "validation_perplexity")},
         "minutes": summary["seconds"] / 60,
         "rewards": {name: [line.get(name) for line in updates] for name in REWARDS},
         "evaluation": {name: summary["evaluation"][name] for name in POLICIES},
@@ -107,7 +107,7 @@ def main() -> None:
     gains = {
         split: compare(
             {
-                arm: {name: [span_gains(run["evaluation"][name], split) for run in runs[arm]] for name in POLICIES}
+                arm: {name: [gains_by_task(run["evaluation"][name], split) for run in runs[arm]] for name in POLICIES}
                 for arm in ARMS
             },
             seed=0,

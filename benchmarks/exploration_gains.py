@@ -12,12 +12,12 @@ from rollout.sampling.evaluation import INTERVAL, NUM_RESAMPLES
 
 ARMS = {"ideas": "with ideas", "none": "without ideas"}
 POLICIES = {"sft": "after SFT", "ppo": "after PPO"}
-SPLITS = {"train": "training tasks", "heldout": "held-out tasks"}
+SPLITS = {"held_in": "training tasks", "held_out": "held-out tasks"}
 
 Gains = Sequence[Mapping[str, Sequence[float]]]  # by seed and task, one of each trajectory
 
 
-def span_gains(evaluation: Mapping[str, Any], split: str) -> dict[str, list[float]]:
+def gains_by_task(evaluation: Mapping[str, Any], split: str) -> dict[str, list[float]]:
     """Return (m - m_init) / (m_best - m_init) of every trajectory of one policy, by task of a split."""
     return {
         name: [(score - task["m_init"]) / (task["m_best"] - task["m_init"]) for score in task["scores"]]
@@ -90,7 +90,7 @@ def words(result: Mapping[str, Any]) -> str:
     ]
     for arm, title in ARMS.items():
         for seed, run in enumerate(result["runs"][arm]):
-            figures = (run["trajectories"], run["steps"], f"{run['tokens']:,}", f"{run['heldout_perplexity']:.3f}")
+            figures = (run["trajectories"], run["steps"], f"{run['tokens']:,}", f"{run['validation_perplexity']:.3f}")
             runs.append((f"{title}, seed {seed}", *figures, f"{run['minutes']:.0f}"))
     variety = "How diverse the edits of the evaluated policies are, all seeds together."
     return "\n\n".join([*parts, table(runs), variety, diversity_table(result["diversity"])])

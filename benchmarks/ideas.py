@@ -6,8 +6,8 @@
 Pools are those of all bundled training tasks on every axis, out of the library, or those of a file {task: {axis:
 [idea, ...]}}, such as a run's idea_candidates.json. For each number K of ideas kept and each rule: the minimum and the
 mean distance of the ideas kept and their coverage (`rollout.exploration.selection.Spread`), averaged over pools.
-Farthest points begin at a random one and the random rule is random all through, so both are drawn with many seeds: given are the mean over seeds
-and the range that holds 95 % of them. Writes ideas.json and ideas.md.
+Farthest points begin at a random one and the random rule is random all through, so both are drawn with many seeds:
+given are the mean over seeds and the range that holds 95 % of them. Writes ideas.json and ideas.md.
 """
 
 import argparse
@@ -38,7 +38,7 @@ INTERVAL = (2.5, 97.5)  # per cent of seeds
 
 def bundled_candidates() -> Candidates:
     """Return the library's ideas for every bundled training task."""
-    kinds = {name: find(name).kind for name in names("train")}
+    kinds = {name: find(name).kind for name in names("held_in")}
     return {
         name: {axis: [idea.text for idea in candidates_for(kind) if idea.axis == axis] for axis in AXES}
         for name, kind in kinds.items()

@@ -26,7 +26,7 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.run.context import World, open_world
+from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.policy_server import PolicyServer, connected
 from mlagent_jax.run.run_dir import RunDir, write_json, write_text
 from mlagent_jax.tracking.progress import Reporter
@@ -36,12 +36,12 @@ from rollout.exploration.selection import draw_ideas
 from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.single_step import act_once, roll_out
 from rollout.sampling.state_pool import PoolState, StatePool
-from rollout.scripted.expert import OfflineExpert, RandomRecipeActor
+from rollout.scripted.expert import RandomRecipeActor, ScriptedExpert
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 
-NUM_STATES = {"train": 100, "heldout": 60}
-NUM_EPISODES = {"train": 50, "heldout": 30}
+NUM_STATES = {"held_in": 100, "held_out": 60}
+NUM_EPISODES = {"held_in": 50, "held_out": 30}
 NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
 STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
 
@@ -61,7 +61,9 @@ def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = (
         subprocess.run(command, check=True)
 
 
-def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs: Sequence[RunDir]) -> list[PoolState]:
+def fresh_states(
+    config: Config, run_dir: RunDir, world: RunContext, split: str, runs: Sequence[RunDir]
+) -> list[PoolState]:
     """Return a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
     tasks = world.of_split(split)
     pools = library_candidates(tasks)
@@ -73,7 +75,7 @@ def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs
             run_dir.path(split),
             plans,
             world.environment,
-            OfflineExpert(config.collect.max_steps),
+            ScriptedExpert(config.collect.max_steps),
             max_steps=config.collect.max_steps,
             max_seconds=60 * config.collect.max_minutes,
             num_concurrent=world.num_concurrent,
@@ -86,10 +88,10 @@ def fresh_states(config: Config, run_dir: RunDir, world: World, split: str, runs
     return pool.sample(min(NUM_STATES[split], len(pool)), random.Random(f"{STATES_SEED}/learning/{split}"))
 
 
-def act_baselines(config: Config, world: World, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
+def act_baselines(config: Config, world: RunContext, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
     """Return the actions of the baselines from the fresh states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
-    for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", OfflineExpert(config.collect.max_steps))):
+    for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", ScriptedExpert(config.collect.max_steps))):
         for split in SPLITS:
             num_samples = NUM_SAMPLES[name]
             acted = act_once(world.environment, actor, states[split], num_samples=num_samples, seed=STATES_SEED)
@@ -98,7 +100,7 @@ def act_baselines(config: Config, world: World, states: Mapping[str, Sequence[Po
 
 
 def act_policies(
-    config: Config, run: RunDir, world: World, states: Mapping[str, Sequence[PoolState]]
+    config: Config, run: RunDir, world: RunContext, states: Mapping[str, Sequence[PoolState]]
 ) -> dict[str, Acted]:
     """Return the actions of one run's two policies from the fresh states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
@@ -106,7 +108,7 @@ def act_policies(
     with PolicyServer(config, run) as server:
         server.launch(run.sft_policy)
         with connected(config, tokenizer, world, server) as client:
-            canary = tokenizer.prompt_ids(states["train"][0].state)
+            canary = tokenizer.prompt_ids(states["held_in"][0].state)
             sync = WeightSync(client, run.path("tmp", "learning_weights"), canary, config.server.dtype)
             for name, folder in zip(POLICIES, (run.sft_policy, run.ppo_policy), strict=True):
                 world.background.run(sync.push(load_hf(folder), client.version + 1))
@@ -135,7 +137,7 @@ def main() -> None:
         train(arguments.config, overrides)
     runs = [RunDir(Path(config.run_dir)) for config in configs]
     states_dir = RunDir(arguments.out / "states")
-    with states_dir.lock(), open_world(configs[0], states_dir, Reporter()) as world:
+    with states_dir.lock(), open_run_context(configs[0], states_dir, Reporter()) as world:
         states = {split: fresh_states(configs[0], states_dir, world, split, runs) for split in SPLITS}
         baselines = act_baselines(configs[0], world, states)
         acted = [act_policies(config, run, world, states) for config, run in zip(configs, runs, strict=True)]

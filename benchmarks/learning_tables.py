@@ -10,12 +10,12 @@ from jaxtyping import Float
 
 from benchmarks.figures import interval_words
 from rollout.sampling.experience import Experience, reward_figures
-from rollout.sampling.grounding import context_shares
+from rollout.sampling.grounding import grounding_shares
 from rollout.scripted.recipes import recognise
 from tasks.feedback import Outcome
 
 POLICIES = ("sft", "ppo")
-SPLITS = {"train": "Training tasks", "heldout": "Held-out tasks"}
+SPLITS = {"held_in": "Training tasks", "held_out": "Held-out tasks"}
 NAMES = {"random_recipe": "random recipe", "expert": "scripted expert", "sft": "SFT", "ppo": "PPO"}
 FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best script", "best_score": "its score"}
 NUM_RESAMPLES = 4000
@@ -64,7 +64,7 @@ def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
     shares = [count / recipes.total() for count in recipes.values()]
     return {
         **reward_figures(experiences),
-        "context": context_shares(experience.context for experience in experiences),
+        "context": grounding_shares(experience.context for experience in experiences),
         "effective_recipes": math.exp(-sum(share * math.log(share) for share in shares)),
         "recipes": dict(recipes.most_common()),
         "num_actions": len(experiences),

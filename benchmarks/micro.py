@@ -23,8 +23,8 @@ from benchmarks.recipes import EPISODE
 from rollout.environment.environment import Environment
 from rollout.executor import Options, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.runtime.event_loop import Background, gather
-from rollout.scripted.coder import RecipeCoder
+from rollout.runtime.event_loop import EventLoopThread, gather
+from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import Cannot, apply
 from rollout.storage.blob_store import BlobStore
@@ -57,7 +57,7 @@ async def run_all(
 ) -> tuple[dict[str, float | None], float]:
     """Return the hidden score of each script, None where it leaves none, and the seconds of all together."""
     instance = Instance(task, EPISODE)
-    data = Environment(store, executor, RecipeCoder()).start(instance).files
+    data = Environment(store, executor, ScriptedCoder()).start(instance).files
 
     async def run(source: str) -> Execution:
         files = {**data, EPISODE.script: store.put(source.encode())}
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         store = BlobStore(options.work / "blobs")
         opening = open_executor(Options(slots=options.slots), store, options.work / "records")
-        with opening as opened, Background() as background:
+        with opening as opened, EventLoopThread() as background:
             for name in options.names:
                 whole = load(name, options.data)
                 scripts = scripts_of(whole)

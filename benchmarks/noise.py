@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.recipes import EPISODE, run_script
 from rollout.environment.environment import Environment
 from rollout.executor import Options, open_executor
-from rollout.runtime.event_loop import Background, gather
-from rollout.scripted.coder import RecipeCoder
+from rollout.runtime.event_loop import EventLoopThread, gather
+from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import Cannot, apply
 from rollout.storage.blob_store import BlobStore
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks = [load(name, options.data) for name in options.names or names()]
         store = BlobStore(options.work / "blobs")
         opening = open_executor(Options(slots=options.slots), store, options.work / "records")
-        with opening as opened, Background() as background:
-            environment = Environment(store, opened.executor, RecipeCoder())
+        with opening as opened, EventLoopThread() as background:
+            environment = Environment(store, opened.executor, ScriptedCoder())
             for task in tasks:
                 found = background.run(deviations(environment, task, options.seeds))
                 moving = [deviation for deviation in found.values() if deviation > ROUNDING * abs(task.m_init)]

@@ -31,8 +31,8 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.platform import cpu
-from mlagent_jax.ppo.batch import bucket_for, by_response, pack_experiences
-from mlagent_jax.ppo.learner import Learner, Scored
+from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_experiences
+from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
 from rollout.sampling.experience import Experience
@@ -98,7 +98,7 @@ class Side:
             num_minibatches=1,
             critic_warmup_updates=0,
         )
-        self.packed = pack_experiences(experiences, bucket_for(self.config))
+        self.packed = pack_experiences(experiences, batch_shape_for(self.config))
         mesh = make_mesh(1, 1, 1, 1)
         policy, trunk = (Qwen2(network, nnx.Rngs(0), mesh=mesh) for _ in range(2))
         critic = Critic(trunk)
@@ -118,7 +118,7 @@ class Side:
             self.found = {name: np.array(figures[name]) for name in FIGURES}
             self.found |= {field: self._column(scored, field) for field in COLUMNS}
 
-    def _column(self, scored: Scored, field: str) -> Float[np.ndarray, "R T"]:
+    def _column(self, scored: PreparedBatch, field: str) -> Float[np.ndarray, "R T"]:
         found = [np.asarray(getattr(batch, field)) for batch in scored.batches]
         return by_response(self.packed, found, self.config.max_response_tokens)
 

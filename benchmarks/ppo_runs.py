@@ -31,7 +31,7 @@ from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.loop import Rollouts, begin_accounts, look_ahead, make_learner, make_sync, one_update, push
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.run.context import World, open_world
+from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.policy_server import PolicyServer, connected
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
@@ -67,7 +67,7 @@ def measure(
         copy(base.path(name), run_dir.path(name))
     with (
         run_dir.lock(),
-        open_world(config, run_dir, Reporter()) as world,
+        open_run_context(config, run_dir, Reporter()) as world,
         PolicyServer(config, run_dir) as server,
     ):
         server.launch(run_dir.sft_policy)
@@ -80,7 +80,7 @@ def measure(
                 before |= evaluate(config, run_dir, world, client, run_dir.sft_policy, 0)
             for mark in marks:
                 mark |= evaluate(config, run_dir, world, client, mark.pop("policy"), mark["updates"])
-                print(mark["updates"], mark["heldin_span_gain"], file=sys.stderr, flush=True)
+                print(mark["updates"], mark["held_in_gain"], file=sys.stderr, flush=True)
     return {"updates": updates, "marks": [before, *marks]}
 
 
@@ -110,7 +110,7 @@ def learn(
 
 
 def evaluate(
-    config: Config, run_dir: RunDir, world: World, client: PolicyClient, policy: Path, number: int
+    config: Config, run_dir: RunDir, world: RunContext, client: PolicyClient, policy: Path, number: int
 ) -> dict[str, Any]:
     """Return the gains of a policy in whole trajectories on every task, the same ones for all."""
     tasks = list(world.tasks.values())

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.figures import interval_words, table
 from mlagent_jax.reporting.figures import MUTED, STYLE
 
-SPLITS = {"heldin_span_gain": "training tasks", "heldout_span_gain": "held-out tasks"}
+SPLITS = {"held_in_gain": "training tasks", "held_out_gain": "held-out tasks"}
 LOOKS = {
     "step": ("step-wise", "#d1603d", "o"),
     "episode": ("episode-wise, as many episodes", "#4878a8", "s"),

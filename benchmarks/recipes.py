@@ -24,8 +24,8 @@ from benchmarks.figures import machine, write_results
 from benchmarks.figures import table as markdown
 from rollout.environment.environment import Environment, StepResult
 from rollout.executor import Options, open_executor
-from rollout.runtime.event_loop import Background, gather
-from rollout.scripted.coder import RecipeCoder
+from rollout.runtime.event_loop import EventLoopThread, gather
+from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import edit_meaning, read_state, recipes_for
 from rollout.scripted.recipes import RECIPES, Cannot, apply
 from rollout.scripted.wording import word
@@ -123,12 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
     options = parser.parse_args(argv)
     try:
-        tasks = [load(name, options.data) for name in options.names or (*names("train"), *names("heldout"))]
+        tasks = [load(name, options.data) for name in options.names or (*names("held_in"), *names("held_out"))]
         record: dict[str, dict[str, Any]] = {}
         store = BlobStore(options.work / "blobs")
         opening = open_executor(Options(slots=options.slots), store, options.work / "records")
-        with opening as opened, Background() as background:
-            environment = Environment(store, opened.executor, RecipeCoder())
+        with opening as opened, EventLoopThread() as background:
+            environment = Environment(store, opened.executor, ScriptedCoder())
             for task in tasks:
                 scores, effects = background.run(measure_task(environment, Instance(task, EPISODE)))
                 record[task.name] = {

@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Int
 
 from benchmarks.sft_shapes import Load, Shape
-from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 
 PROMPT = 0.27  # share of a conversation before the agent's first turn
 RESPONSE, OBSERVATION = 89, 59  # tokens of a turn of the agent's, and of what it sees then: the quickstart's means
 
 
-def make_batches(shape: Shape, count: int) -> list[Rows]:
+def make_batches(shape: Shape, count: int) -> list[PackedBatch]:
     """Return `count` batches of one seed, all of one shape."""
     rng = np.random.default_rng(0)
     rows = [_row(shape, rng) for _ in range(count * shape.batch_size)]
@@ -23,7 +23,7 @@ def make_batches(shape: Shape, count: int) -> list[Rows]:
     ]
 
 
-def load_of(batches: Sequence[Rows]) -> Load:
+def load_of(batches: Sequence[PackedBatch]) -> Load:
     """Return what one pass over the batches holds; sequences in a row do not see one another."""
     real = [segments_of(rows) > 0 for rows in batches]
     return Load(
@@ -33,15 +33,15 @@ def load_of(batches: Sequence[Rows]) -> Load:
     )
 
 
-def segments_of(rows: Rows) -> Int[np.ndarray, "B T"]:
+def segments_of(rows: PackedBatch) -> Int[np.ndarray, "B T"]:
     """Return the sequence of each token, from 1; 0 is padding. No sequence may have one token only."""
     ends, positions = np.asarray(rows.layout.ends), np.asarray(rows.positions)
     real = (ends > np.arange(1, ends.shape[1] + 1)) | (positions > 0)
     return np.cumsum(real & (positions == 0), axis=1) * real
 
 
-def _row(shape: Shape, rng: np.random.Generator) -> Row:
-    row = Row()
+def _row(shape: Shape, rng: np.random.Generator) -> RowBuilder:
+    row = RowBuilder()
     total = int(shape.length * rng.uniform(*shape.fill))
     parts = rng.dirichlet(np.full(shape.num_segments, 8.0))
     for length in (total * parts).astype(int):

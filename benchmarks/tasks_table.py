@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
     options = parser.parse_args(argv)
     try:
-        tasks = [load(name, options.data) for name in (*names("train"), *names("heldout"))]
+        tasks = [load(name, options.data) for name in (*names("held_in"), *names("held_out"))]
         text = f"{data_table([find(task.name) for task in tasks])}\n{score_table(tasks)}"
         DOCUMENT.write_text(replaced(DOCUMENT.read_text(encoding="utf-8"), text), encoding="utf-8")
     except (ValueError, OSError) as error:

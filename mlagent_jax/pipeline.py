@@ -19,7 +19,7 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.reporting.diversity import write_diversity
 from mlagent_jax.reporting.report import write_report
 from mlagent_jax.reporting.summary import commit, write_summary
-from mlagent_jax.run.context import World, open_world
+from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.mirror import Mirror, require_whole
 from mlagent_jax.run.policy_server import PolicyServer, check_server
 from mlagent_jax.run.run_dir import BY_NAME, RunDir, Stage, fingerprint, write_text
@@ -94,7 +94,7 @@ def _lead(config: Config, names: Sequence[str], run_dir: RunDir, reporter: Repor
         began = time.monotonic()  # the first stage counts what it takes to get going
         world = None
         if ACTING & {stage.name for stage in due}:
-            world = stack.enter_context(open_world(config, run_dir, reporter))
+            world = stack.enter_context(open_run_context(config, run_dir, reporter))
         server = stack.enter_context(PolicyServer(config, run_dir))
         for stage in due:
             began = _do(stage, config, run_dir, reporter, world, server, began)
@@ -134,7 +134,7 @@ def _do(
     config: Config,
     run_dir: RunDir,
     reporter: Reporter,
-    world: World | None,
+    world: RunContext | None,
     server: PolicyServer,
     began: float,
 ) -> float:
@@ -159,7 +159,7 @@ def _do(
 
 
 def _run(
-    name: str, config: Config, run_dir: RunDir, reporter: Reporter, world: World | None, server: PolicyServer
+    name: str, config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext | None, server: PolicyServer
 ) -> Mapping[str, Any]:
     """Return the figures of one stage, by doing it.
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.placement import whole
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
@@ -25,7 +25,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token
 
 
 @dataclass(frozen=True)
-class Written:
+class SavedWeights:
     """Weights on the disk, and what proves that a server has them.
 
     Attributes:
@@ -58,7 +58,7 @@ class WeightSync:
         self.canary = list(canary)
         self.tolerance = TOLERANCE.get(server_dtype, TOLERANCE["bfloat16"])
         self._serving: Path | None = None
-        row = Row()
+        row = RowBuilder()
         row.add(self.canary)
         for index in range(len(self.canary) - 1):
             row.predict(index, self.canary[index + 1])
@@ -72,12 +72,12 @@ class WeightSync:
         """
         await self.give(self.write(model), version)
 
-    def write(self, model: Qwen2) -> Written:
+    def write(self, model: Qwen2) -> SavedWeights:
         """Write the weights beside those that serve."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
-        return Written(folder, digests, self.logprobs(model))
+        return SavedWeights(folder, digests, self.logprobs(model))
 
     def logprobs(self, model: Qwen2) -> list[float]:
         """Return what a server that has the model gives to each token of the canary but the first."""
@@ -85,7 +85,7 @@ class WeightSync:
         rows = padded(self._row, model.mesh)
         return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
 
-    async def give(self, written: Written, version: int) -> None:
+    async def give(self, written: SavedWeights, version: int) -> None:
         """Make the weights that were written last what the server samples from; raises as `push` does."""
         assert self.client is not None, "process 0 talks to the server"
         canary = Canary(self.canary, written.logprobs, self.tolerance)
@@ -99,14 +99,14 @@ class WeightSync:
         self._serving = written.folder
 
 
-def padded(row: Row, mesh: Mesh | None) -> Rows:
+def padded(row: RowBuilder, mesh: Mesh | None) -> PackedBatch:
     """Return a batch of one row, filled up with empty rows and padding until every device of the mesh has a share."""
     sizes = mesh.shape if mesh is not None else dict.fromkeys(AXES, 1)
-    empty = [Row() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
+    empty = [RowBuilder() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
     length = -(-len(row.tokens) // sizes["context"]) * sizes["context"]
     return stack_rows([row, *empty], length, len(row.targets))
 
 
 @partial(jax.jit, static_argnums=0)
-def _score(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> Float[Array, "B M"]:
+def _score(graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch) -> Float[Array, "B M"]:
     return token_logprobs(nnx.merge(graph, parameters), rows)[0]

@@ -100,7 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that names rows and says nothing")
     command.add_argument("--test-share", type=float, default=0.3, help="share of hidden rows (default: %(default)s)")
     command.add_argument(
-        "--split", choices=("train", "heldout"), default="train", help="learnt from, or evaluated only"
+        "--split", choices=("held_in", "held_out"), default="held_in", help="learnt from, or evaluated only"
     )
     command.add_argument("--best", type=float, help="best score that can be reached (default: of reference scripts)")
     command.add_argument(
@@ -133,11 +133,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def new(options: argparse.Namespace) -> None:
     """Make a task of the user's table, and says where it is and how it is used."""
     from rollout.task_tools.from_table.new import (  # reads tables by pandas, which nothing else here needs
-        Wish,
+        NewTaskSpec,
         make_task,
     )
 
-    wish = Wish(**{key: value for key, value in vars(options).items() if key in Wish.__dataclass_fields__})
+    wish = NewTaskSpec(
+        **{key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
+    )
     folder = make_task(wish, options.python, say)
     print(f"made {folder}, whose files are yours to change; for a run on it: tasks.paths=[{options.out}] ", end="")
     print(f"tasks.{options.split}=[{options.name}]")

@@ -71,7 +71,7 @@ class Entry:
     Attributes:
         name: the folder's name.
         kind: the family of problem, such as `tabular-regression`.
-        split: `train` tasks are learnt from, `heldout` tasks are only evaluated.
+        split: `held_in` tasks are learnt from, `held_out` tasks are only evaluated.
         metric: a name in `tasks.metric.METRICS`.
         direction: `maximize` or `minimize`, as the metric's.
         m_best: the score taken as the best achievable.
@@ -95,7 +95,7 @@ class Entry:
 
     name: str
     kind: str
-    split: Literal["train", "heldout"]
+    split: Literal["held_in", "held_out"]
     metric: str
     direction: Literal["maximize", "minimize"]
     m_best: Annotated[float, Field(allow_inf_nan=False)]

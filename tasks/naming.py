@@ -50,27 +50,27 @@ class Names:
     script: str
 
 
-def is_heldout(pair: str) -> bool:
+def is_held_out(pair: str) -> bool:
     """Return whether `pair`, such as `heron_topaz`, is kept for held-out episodes."""
     return sum(NUMBERS[word] for word in pair.split("_")) % HELDOUT_EVERY == 0
 
 
-def draw_pairs(rng: random.Random, count: int, heldout: bool = False, taken: Iterable[str] = ()) -> list[str]:
+def draw_pairs(rng: random.Random, count: int, held_out: bool = False, taken: Iterable[str] = ()) -> list[str]:
     """Return `count` pairs of words for the names of one episode; no word is twice in them, nor in a name `taken`."""
     pairs: list[str] = []
     used = set(re.findall(r"[a-z]+", " ".join(taken)))
     while len(pairs) < count:
         words = rng.sample(WORDS, 2)
         pair = "_".join(words)
-        if used.isdisjoint(words) and is_heldout(pair) == heldout:
+        if used.isdisjoint(words) and is_held_out(pair) == held_out:
             used.update(words)
             pairs.append(pair)
     return pairs
 
 
-def draw_names(rng: random.Random, heldout: bool = False) -> Names:
+def draw_names(rng: random.Random, held_out: bool = False) -> Names:
     """Return names for one episode; held-out episodes use pairs that no training episode has."""
-    project, data, script = draw_pairs(rng, 3, heldout)
+    project, data, script = draw_pairs(rng, 3, held_out)
     train_file, test_file = data_names(data)
     return Names(project=project, train_file=train_file, test_file=test_file, script=script_name(script))
 
@@ -85,9 +85,9 @@ def data_names(pair: str) -> tuple[str, str]:
     return f"data_{pair}_train.csv", f"data_{pair}_test.csv"
 
 
-def draw_script_name(rng: random.Random, taken: Iterable[str], heldout: bool = False) -> str:
+def draw_script_name(rng: random.Random, taken: Iterable[str], held_out: bool = False) -> str:
     """Return the name of a script that shares no drawn word with the names in `taken`."""
-    return script_name(*draw_pairs(rng, 1, heldout, taken))
+    return script_name(*draw_pairs(rng, 1, held_out, taken))
 
 
 def vocabulary_text() -> str:

@@ -36,7 +36,7 @@ def entries(paths: Sequence[Path | str] = ()) -> dict[str, Entry]:
     return found
 
 
-def names(split: Literal["train", "heldout"] | None = None) -> tuple[str, ...]:
+def names(split: Literal["held_in", "held_out"] | None = None) -> tuple[str, ...]:
     """Return the names of the catalog's tasks of a split, or of all."""
     found = [entry for entry in entries().values() if entry.folder.parent == CATALOG]
     return tuple(entry.name for entry in found if split in (None, entry.split))

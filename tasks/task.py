@@ -54,7 +54,7 @@ class Task:
     Attributes:
         name: the name of the folder that it is stated in.
         kind: the family of problem, such as `tabular-regression`.
-        split: `train` tasks are learnt from, `heldout` tasks are only evaluated.
+        split: `held_in` tasks are learnt from, `held_out` tasks are only evaluated.
         metric: a name in `tasks.metric.METRICS`.
         direction: `maximize` or `minimize`.
         m_init: hidden-label score of the initial script, measured when the task was prepared.
@@ -76,7 +76,7 @@ class Task:
 
     name: str
     kind: str
-    split: Literal["train", "heldout"]
+    split: Literal["held_in", "held_out"]
     metric: str
     direction: Literal["maximize", "minimize"]
     m_init: float

@@ -52,10 +52,10 @@ def test_model_and_optimizer_of_every_config_build_without_memory(path: Path) ->
 
 def test_the_papers_configuration_is_that_of_7b_on_the_papers_tasks() -> None:
     plain, paper = (settings(load_config(ROOT / "configs" / name)) for name in ("qwen2_5_7b.yaml", "paper_7b.yaml"))
-    assert {key for key in plain if plain[key] != paper[key]} == {"run_dir", "tasks.train", "tasks.heldout"}
+    assert {key for key in plain if plain[key] != paper[key]} == {"run_dir", "tasks.held_in", "tasks.held_out"}
     found = {(entry.name, entry.split) for entry in entries().values() if entry.folder.parent == PAPER}
     assert len(found) == 19
-    assert found == {(name, split) for split in ("train", "heldout") for name in paper[f"tasks.{split}"]}
+    assert found == {(name, split) for split in ("held_in", "held_out") for name in paper[f"tasks.{split}"]}
 
 
 def test_quickstart_file_says_what_the_code_defaults_to() -> None:

@@ -13,13 +13,13 @@ from jaxtyping import PyTree
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import abstract_model
-from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.placement import abstract_batch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.batch import Packed, PPOBatch, bucket_for, stack_packed
+from mlagent_jax.ppo.batch import Packed, PPOBatch, batch_shape_for, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
-from mlagent_jax.sft.data import Dataset, bucket_of
+from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.loop import configured_step, sft_optimizer
 from mlagent_jax.sft.packing import Size
 from mlagent_jax.training.train_state import abstract_state
@@ -101,18 +101,18 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
     return found
 
 
-def sft_rows(config: Config) -> Rows:
+def sft_rows(config: Config) -> PackedBatch:
     """Return a batch of fine-tuning with as many predictions as there can be; data of a run have fewer."""
     length, batch_size = config.sft.max_length, config.sft.batch_size
     row = full_row(length)
     dataset = Dataset(lambda index: Rendering([], []), (Size(length, len(row.targets), False),), ((0,),))
-    bucket = bucket_of([dataset], length)
-    return stack_rows([row, *(Row() for _ in range(batch_size - 1))], bucket.length, bucket.num_predictions)
+    bucket = batch_shape_of([dataset], length)
+    return stack_rows([row, *(RowBuilder() for _ in range(batch_size - 1))], bucket.length, bucket.num_predictions)
 
 
-def full_row(length: int) -> Row:
+def full_row(length: int) -> RowBuilder:
     """Return a row in which every token is predicted."""
-    row = Row()
+    row = RowBuilder()
     row.add([0] * length)
     for index in range(length - 1):
         row.predict(index, 0)
@@ -121,12 +121,12 @@ def full_row(length: int) -> Row:
 
 def ppo_batch(config: Config) -> PPOBatch:
     """Return a micro-batch of empty rows; all micro-batches have its shape."""
-    packed = Packed((Row(),), ())
-    (rows,) = stack_packed(packed, bucket_for(config.ppo), config.ppo.rows_per_micro_batch)
+    packed = Packed((RowBuilder(),), ())
+    (rows,) = stack_packed(packed, batch_shape_for(config.ppo), config.ppo.rows_per_micro_batch)
     return PPOBatch(rows, *(np.zeros_like(rows.weights) for _ in range(6)))
 
 
-def model_flops(model: Qwen2, rows: Rows, passes: int, with_head: bool = True) -> float:
+def model_flops(model: Qwen2, rows: PackedBatch, passes: int, with_head: bool = True) -> float:
     """Return the FLOPs that the model itself needs for some rows, as in arXiv 2204.02311, appendix B.
 
     passes * (matmul parameters of the layers * tokens + those of the head * predictions + L T N H * tokens), where the

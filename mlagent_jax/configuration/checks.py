@@ -1,6 +1,6 @@
 """Settings that must go together, checked before anything starts."""
 
-from mlagent_jax.configuration.schema import PPO, Config, ConfigError, Writer
+from mlagent_jax.configuration.schema import PPO, Config, ConfigError, EndpointModel
 from rollout.executor.options import Options
 from tasks import registry
 
@@ -14,8 +14,8 @@ def check(config: Config) -> None:
     _check_model(config)
     _check_batches(config)
     _check_credit(config.ppo)
-    _check_tasks("train", config.tasks.train, config.tasks.paths)
-    _check_tasks("heldout", config.tasks.heldout, config.tasks.paths)
+    _check_tasks("held_in", config.tasks.held_in, config.tasks.paths)
+    _check_tasks("held_out", config.tasks.held_out, config.tasks.paths)
     if config.server.new_weights == "restart" and config.server.address is not None:
         raise ConfigError(
             f"server.new_weights=restart cannot restart the server at server.address={config.server.address}; set "
@@ -50,7 +50,7 @@ def _check_tasks(split: str, names: tuple[str, ...], paths: tuple[str, ...]) -> 
 
 
 def _check_writers(config: Config) -> None:
-    def complete(name: str, writer: Writer) -> None:
+    def complete(name: str, writer: EndpointModel) -> None:
         for key in ("base_url", "model"):
             if writer.kind == "endpoint" and not getattr(writer, key):
                 raise ConfigError(f"{name}.kind=endpoint needs {name}.{key}; set it, or {name}.kind=offline")

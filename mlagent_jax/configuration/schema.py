@@ -31,7 +31,7 @@ class ConfigError(ValueError):
 class Tasks:
     """Which ML problems are learnt from and which are only evaluated."""
 
-    train: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    held_in: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "customer_churn",
         "diamond_price",
         "digit_images",
@@ -39,7 +39,7 @@ class Tasks:
         "movie_sentiment",
     )
     """Tasks to learn from; `python -m tasks list` shows the catalog."""
-    heldout: tuple[str, ...] = ("hotel_rate", "leaf_species", "tweet_device")
+    held_out: tuple[str, ...] = ("hotel_rate", "leaf_species", "tweet_device")
     """Tasks seen only in evaluation."""
     paths: tuple[str, ...] = ()
     """Folders with tasks of your own, or such tasks; `python -m tasks new` makes one."""
@@ -48,7 +48,7 @@ class Tasks:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Writer:
+class EndpointModel:
     """Who writes for us: the offline part that ships, or a model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["offline", "endpoint"] = "offline"
@@ -284,7 +284,7 @@ class PPO:
     importance_limit: Positive | None = 2.0
     """Tokens weigh as much more as the trainer finds them likelier than the server did, at most this; null: all the
     same."""
-    max_logprob_gap: Positive | None = None
+    max_logprob_mismatch: Positive | None = None
     """Mean difference of the server's log-probabilities from the trainer's, in nats a token, above which the run stops;
     null: what rounding explains, 0.002 where both compute in float32, 0.05 in bfloat16."""
     clip: Positive = 0.2
@@ -339,8 +339,8 @@ class Config:
     """URL that run_dir is copied to as it grows, as gs://bucket/run; another machine goes on from there."""
     tasks: Tasks = Tasks()
     executor: Options = Options()
-    expert: Writer = Writer()
-    coder: Writer = Writer()
+    expert: EndpointModel = EndpointModel()
+    coder: EndpointModel = EndpointModel()
     ideas: Ideas = Ideas()
     collect: Collect = Collect()
     select: Select = Select()

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import constrain
 
@@ -27,7 +27,7 @@ def gather_sources(hidden: Float[Array, "B T D"], sources: Int[Array, "B M"]) ->
 
 
 def token_logprobs(
-    model: Qwen2, rows: Rows, temperature: float = 1.0
+    model: Qwen2, rows: PackedBatch, temperature: float = 1.0
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
     """Return log-probability of each target and entropy of each prediction, in nats, softmax in fp32.
 

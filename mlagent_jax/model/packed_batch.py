@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from mlagent_jax.model.attention import Layout, PackedLayout, SharedLayout
 
 
-class Rows(NamedTuple):
+class PackedBatch(NamedTuple):
     """A batch of rows, as the model takes it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bucket:
+class BatchShape:
     """The one shape that all batches of a kind have in a run, so that a step compiles once.
 
     Attributes:
@@ -48,7 +48,7 @@ class Bucket:
 
 
 @dataclass
-class Row:
+class RowBuilder:
     """One row under construction; segments are numbered from 1 in the order they are added, which is depth-first."""
 
     tokens: list[int] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Row:
         return [end_of[segment] for segment in self.segments]
 
 
-def stack_rows(rows: Sequence[Row], length: int, num_predictions: int, shared: bool = False) -> Rows:
+def stack_rows(rows: Sequence[RowBuilder], length: int, num_predictions: int, shared: bool = False) -> PackedBatch:
     """Return rows as padded arrays: T = length, M = num_predictions.
 
     Args:
@@ -124,4 +124,4 @@ def stack_rows(rows: Sequence[Row], length: int, num_predictions: int, shared: b
         sources[i, :count], targets[i, :count], weights[i, :count] = row.sources, row.targets, row.weights
     assert shared or (np.diff(ends) >= 0).all(), "a segment has several children"
     layout = SharedLayout(ends) if shared else PackedLayout(ends)
-    return Rows(tokens, positions, layout, sources, targets, weights)
+    return PackedBatch(tokens, positions, layout, sources, targets, weights)

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlagent_jax.model.logprob import gather_sources
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.qwen2 import Qwen2
 
 
@@ -17,7 +17,7 @@ class Critic(nnx.Module):
         self.value_head = nnx.Param(jnp.zeros((trunk.config.hidden_size,)))
         self.value_bias = nnx.Param(jnp.zeros(()))
 
-    def values(self, rows: Rows) -> Float[Array, "B M"]:
+    def values(self, rows: PackedBatch) -> Float[Array, "B M"]:
         """Return V(s) at each source: the return expected before the token that it predicts is chosen."""
         hidden = self.trunk.hidden(rows.tokens, rows.positions, rows.layout)
         return self.values_of(gather_sources(hidden, rows.sources))

@@ -33,7 +33,7 @@ def give_notice() -> bool:
 
 
 @contextmanager
-def heeded() -> Iterator[Callable[[], bool]]:
+def defer_sigterm() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns, at the same step of all processes, whether one of them was given notice.
 
     Whoever is told so saves, then raises Saved.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 from rollout.errors import ServerError
-from rollout.inference.prefix_cache_stats import CacheUse
+from rollout.inference.prefix_cache_stats import PrefixCacheStats
 from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 from rollout.sampling.experience import Experience
 
@@ -65,10 +65,10 @@ class Stopwatch:
         return found | {"time/script_slots_share": running / (self._num_slots * total)}
 
 
-class CacheCount:
+class PrefixCacheMeter:
     """Counts what the server's prefix cache gives to each update, from where the one before ended."""
 
-    def __init__(self, read: Callable[[], CacheUse] | None) -> None:
+    def __init__(self, read: Callable[[], PrefixCacheStats] | None) -> None:
         """Begin the first update; a server that tells no counters gives no figures.
 
         Args:
@@ -81,7 +81,7 @@ class CacheCount:
     def lap(self) -> dict[str, float]:
         """End an update and begins the next; returns its prompt tokens and the share that came from the cache, flat.
 
-        A prompt counts once for each of its samples, as in `CacheUse`, in the update during which it was
+        A prompt counts once for each of its samples, as in `PrefixCacheStats`, in the update during which it was
         sampled, even if that was early. New weights empty the cache, so a hit is a prompt's other sample or a history
         shared within the update. What a journal has is not sampled again, so both depend on interruptions, as times
         do; the share is nan where nothing was sampled. A server that others use too counts theirs.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlagent_jax.configuration.schema import PPO
-from mlagent_jax.model.packed_batch import Bucket, Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import BatchShape, PackedBatch, RowBuilder, stack_rows
 from rollout.sampling.experience import Experience
 
 
@@ -26,7 +26,7 @@ class PPOBatch(NamedTuple):
         returns: what the critic is to predict.
     """
 
-    rows: Rows
+    rows: PackedBatch
     old_logprobs: Float[Array, "B M"] | Float[np.ndarray, "B M"]
     reference_logprobs: Float[Array, "B M"] | Float[np.ndarray, "B M"]
     importance: Float[Array, "B M"] | Float[np.ndarray, "B M"]
@@ -47,16 +47,16 @@ class Place:
 class Packed:
     """The rows of an update, and the place in them of each experience, in the order of the experiences."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RowBuilder, ...]
     places: tuple[Place, ...]
 
 
-def bucket_for(config: PPO) -> Bucket:
+def batch_shape_for(config: PPO) -> BatchShape:
     """Return the shape of every micro-batch's rows."""
-    return Bucket(config.row_length, config.predictions_per_row or config.row_length // 2)
+    return BatchShape(config.row_length, config.predictions_per_row or config.row_length // 2)
 
 
-def pack_experiences(experiences: Sequence[Experience], bucket: Bucket) -> Packed:
+def pack_experiences(experiences: Sequence[Experience], bucket: BatchShape) -> Packed:
     """Return rows that fit `bucket`, in which a shared history stands once.
 
     States of one trajectory are prefixes of one another, so a row holds the history in pieces, a piece for the turns
@@ -70,7 +70,7 @@ def pack_experiences(experiences: Sequence[Experience], bucket: Bucket) -> Packe
     by_trajectory: dict[str, list[int]] = defaultdict(list)
     for index, experience in enumerate(experiences):
         by_trajectory[experience.trajectory_id].append(index)
-    rows: list[Row] = []
+    rows: list[RowBuilder] = []
     places: dict[int, Place] = {}
     for indices in sorted(by_trajectory.values(), key=lambda some: -_size([experiences[i] for i in some])[0]):
         indices.sort(key=lambda i: len(experiences[i].prompt_ids))
@@ -78,7 +78,7 @@ def pack_experiences(experiences: Sequence[Experience], bucket: Bucket) -> Packe
             tree = [experiences[i] for i in indices]
             number = next((n for n, row in enumerate(rows) if _fits(row, tree, bucket)), len(rows))
             if number == len(rows):
-                rows.append(Row())
+                rows.append(RowBuilder())
             placed = _fill(rows[number], tree, bucket)
             if not placed:
                 state, response = len(tree[0].prompt_ids), len(tree[0].response_ids)
@@ -98,13 +98,13 @@ def _size(tree: Sequence[Experience]) -> tuple[int, int]:
     return max(len(experience.prompt_ids) for experience in tree) + num_predicted, num_predicted
 
 
-def _fits(row: Row, tree: Sequence[Experience], bucket: Bucket) -> bool:
+def _fits(row: RowBuilder, tree: Sequence[Experience], bucket: BatchShape) -> bool:
     num_tokens, num_predicted = _size(tree)
     enough = len(row.targets) + num_predicted <= bucket.num_predictions
     return enough and len(row.tokens) + num_tokens <= bucket.length
 
 
-def _fill(row: Row, tree: Sequence[Experience], bucket: Bucket) -> list[slice]:
+def _fill(row: RowBuilder, tree: Sequence[Experience], bucket: BatchShape) -> list[slice]:
     """Add as many experiences of one trajectory, shortest state first, as fit; returns where they are predicted."""
     placed: list[slice] = []
     history: tuple[int, ...] = ()
@@ -124,10 +124,10 @@ def _fill(row: Row, tree: Sequence[Experience], bucket: Bucket) -> list[slice]:
     return placed
 
 
-def stack_packed(packed: Packed, bucket: Bucket, rows_per_micro_batch: int) -> list[Rows]:
+def stack_packed(packed: Packed, bucket: BatchShape, rows_per_micro_batch: int) -> list[PackedBatch]:
     """Return the rows as micro-batches of one shape; the last is filled up with empty rows."""
     rows = list(packed.rows)
-    rows += [Row() for _ in range(-len(rows) % rows_per_micro_batch)]
+    rows += [RowBuilder() for _ in range(-len(rows) % rows_per_micro_batch)]
     return [
         stack_rows(rows[i : i + rows_per_micro_batch], bucket.length, bucket.num_predictions, shared=True)
         for i in range(0, len(rows), rows_per_micro_batch)
@@ -150,7 +150,7 @@ def padded(responses: Iterable[Sequence[float]], max_tokens: int) -> Float[np.nd
     return np.stack(rows)
 
 
-def by_prediction(packed: Packed, values: Float[np.ndarray, "R T"], like: Sequence[Rows]) -> list[np.ndarray]:
+def by_prediction(packed: Packed, values: Float[np.ndarray, "R T"], like: Sequence[PackedBatch]) -> list[np.ndarray]:
     """Return values by response as arrays `[B, M]` for each micro-batch; the inverse of `by_response`."""
     table = np.zeros((sum(len(rows.tokens) for rows in like), like[0].targets.shape[1]), np.float32)
     for index, place in enumerate(packed.places):

@@ -16,7 +16,7 @@ from mlagent_jax.ppo.advantage import (
     token_rewards,
     whiten,
 )
-from mlagent_jax.ppo.episode_concat import Chains, episodes_of
+from mlagent_jax.ppo.episode_concat import EpisodeConcat, episodes_of
 from mlagent_jax.ppo.kl import kl_estimate
 from rollout.sampling.experience import EPISODE, Experience
 
@@ -61,7 +61,7 @@ def assign_credit(
     if config.kl_in == "reward":
         penalties = config.kl_coefficient * kl_estimate(old, reference, config.kl_estimator)
     episodes = episodes_of(experiences) if config.episodes else [[index] for index in range(len(experiences))]
-    chains = Chains(episodes, mask)
+    chains = EpisodeConcat(episodes, mask)
     rewards, joined = chains.join(token_rewards(reward, present, penalties)), chains.join(mask)
     if config.advantage == "gae":
         found = generalized_advantages(rewards, chains.join(values), joined, config.gamma, config.lam)

@@ -18,7 +18,7 @@ def episodes_of(experiences: Sequence[Experience]) -> list[list[int]]:
     return [sorted(indices, key=lambda index: experiences[index].depth) for indices in found.values()]
 
 
-class Chains:
+class EpisodeConcat:
     """Tables of one row a response, as tables of one row an episode, and back.
 
     Where every response is an episode of its own both are the same.

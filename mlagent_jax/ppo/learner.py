@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.configuration.schema import PPO, OptimizerState
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch, whole
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameter_name, parameter_shardings, parameters_of
@@ -21,7 +21,7 @@ from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import (
     Packed,
     PPOBatch,
-    bucket_for,
+    batch_shape_for,
     by_prediction,
     by_response,
     pack_experiences,
@@ -31,7 +31,7 @@ from mlagent_jax.ppo.batch import (
 from mlagent_jax.ppo.credit import Credit, assign_credit
 from mlagent_jax.ppo.loss import importance_weights
 from mlagent_jax.ppo.step import Network, accumulate, make_critic, make_policy, make_policy_with_critic
-from mlagent_jax.ppo.train_inference_mismatch import gap_figures, require_same_policy
+from mlagent_jax.ppo.train_inference_mismatch import mismatch_figures, require_same_policy
 from mlagent_jax.ppo.trust_region import within
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import TrainState, make_state
@@ -51,7 +51,7 @@ class LearnerState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scored:
+class PreparedBatch:
     """A batch with all that the losses need, and what it says about the update.
 
     Attributes:
@@ -63,7 +63,7 @@ class Scored:
     figures: Mapping[str, float]
 
 
-class Scoring(NamedTuple):
+class PolicyScores(NamedTuple):
     """What the networks say of R responses before an update; 0 on padding.
 
     Attributes:
@@ -89,15 +89,15 @@ class Learner:
         config: PPO,
         mesh: Mesh,
         kept: OptimizerState,
-        max_logprob_gap: float = float("inf"),
+        max_logprob_mismatch: float = float("inf"),
     ) -> None:
         """Take the fine-tuned policy, which is also the reference, and a critic that starts from it.
 
         Args:
             critic: None where `config` asks for none or for one that shares the policy's trunk.
-            max_logprob_gap: mean difference from the server's log-probabilities, in nats, above which learning stops.
+            max_logprob_mismatch: mean difference from the server's log-probabilities, in nats, above which it stops.
         """
-        self.config, self.mesh, self.max_logprob_gap = config, mesh, max_logprob_gap
+        self.config, self.mesh, self.max_logprob_mismatch = config, mesh, max_logprob_mismatch
         learnt = learnt_policy(config, policy)
         self.graph = nnx.split(learnt)[0]
         reference = parameters_of(learnt)
@@ -116,7 +116,7 @@ class Learner:
         learnt = nnx.merge(self.graph, self.state.policy.parameters)
         return learnt.trunk if isinstance(learnt, Critic) else learnt
 
-    def score(self, experiences: Sequence[Experience], version: int) -> Scored:
+    def score(self, experiences: Sequence[Experience], version: int) -> PreparedBatch:
         """Return the batch of an update: old log-probabilities, values, advantages and returns.
 
         Experiences whose reward is masked must have been left out.
@@ -125,16 +125,16 @@ class Learner:
             version: of the weights that the policy has now, as the server was told it.
 
         Raises:
-            SamplerMismatch: if the server's log-probabilities under those weights are not the policy's.
+            TrainInferenceMismatch: if the server's log-probabilities under those weights are not the policy's.
         """
         config = self.config
-        bucket = bucket_for(config)
+        bucket = batch_shape_for(config)
         packed = pack_experiences(experiences, bucket)
         rows = stack_packed(packed, bucket, config.rows_per_micro_batch)
         placed = [place_batch(micro, self.mesh) for micro in rows]
         scoring = self._scoring(experiences, packed, placed)
         sampler = padded((experience.logprobs for experience in experiences), config.max_response_tokens)
-        require_same_policy(experiences, scoring.old - sampler, scoring.mask, version, self.max_logprob_gap)
+        require_same_policy(experiences, scoring.old - sampler, scoring.mask, version, self.max_logprob_mismatch)
         credit = assign_credit(config, experiences, *scoring)
         importance = np.ones_like(scoring.old)
         if config.importance_limit is not None:
@@ -144,15 +144,15 @@ class Learner:
         columns = [by_prediction(packed, table, rows) for table in tables]
         batches = [PPOBatch(*parts) for parts in zip(placed, *columns, strict=True)]
         figures = {
-            **gap_figures(scoring.old - sampler, scoring.mask),
+            **mismatch_figures(scoring.old - sampler, scoring.mask),
             **_importance_figures(importance, scoring.mask, config.importance_limit),
             **_figures(scoring, credit),
             "sampler/staleness_mean": float(np.mean([version - e.policy_version for e in experiences])),
             "learner/rows": float(len(packed.rows)),
         }
-        return Scored(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
+        return PreparedBatch(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
 
-    def update(self, scored: Scored, num_update: int, seed: int, begun_share: float = 1.0) -> dict[str, float]:
+    def update(self, scored: PreparedBatch, num_update: int, seed: int, begun_share: float = 1.0) -> dict[str, float]:
         """Do all epochs and minibatches of one update; returns their mean figures.
 
         Args:
@@ -186,7 +186,7 @@ class Learner:
         names = {name for figures in found for name in figures}
         return {f"ppo/{name}": float(np.mean([f[name] for f in found if name in f])) for name in sorted(names)}
 
-    def _scoring(self, experiences: Sequence[Experience], packed: Packed, rows: Sequence[Rows]) -> Scoring:
+    def _scoring(self, experiences: Sequence[Experience], packed: Packed, rows: Sequence[PackedBatch]) -> PolicyScores:
         def table(micro_batches: Sequence[Array | None]) -> Float[np.ndarray, "R T"]:
             return by_response(packed, [whole(each) for each in micro_batches], self.config.max_response_tokens)
 
@@ -198,7 +198,7 @@ class Learner:
         old = table([scores.logprobs for scores in ours])
         values = np.zeros_like(old) if valued[0].values is None else table([scores.values for scores in valued])
         mask = padded(([1.0] * len(experience.response_ids) for experience in experiences), old.shape[1])
-        return Scoring(old, table([scores.logprobs for scores in reference]), values, mask)
+        return PolicyScores(old, table([scores.logprobs for scores in reference]), values, mask)
 
 
 def has_own_critic(config: PPO) -> bool:
@@ -251,7 +251,7 @@ def _importance_figures(
     }
 
 
-def _figures(scoring: Scoring, credit: Credit) -> dict[str, float]:
+def _figures(scoring: PolicyScores, credit: Credit) -> dict[str, float]:
     real = scoring.mask > 0
     variance = float(np.var(credit.returns[real]))
     error = float(np.var((credit.returns - scoring.values)[real]))

@@ -16,11 +16,11 @@ from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.multihost import preemption
 from mlagent_jax.multihost.distributed import from_main, meet
-from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
+from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
 from mlagent_jax.ppo.learner import Learner, LearnerState, has_own_critic
-from mlagent_jax.ppo.prefetcher import Ahead
-from mlagent_jax.ppo.train_inference_mismatch import allowed_gap
-from mlagent_jax.run.context import World
+from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
+from mlagent_jax.ppo.train_inference_mismatch import allowed_mismatch
+from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.loop import save_policy
 from mlagent_jax.tracking.metrics import MetricsLog
@@ -33,10 +33,10 @@ from rollout.runtime.timeline import TRAINING, TRANSFER, TimedPolicy
 from rollout.sampling.deadline import Budget
 from rollout.sampling.evolving_pool import OWN, EvolvingPool
 from rollout.sampling.experience import Experience, begun_share, from_record, reward_figures, to_record
-from rollout.sampling.grounding import context_shares
+from rollout.sampling.grounding import grounding_shares
 from rollout.sampling.single_step import roll_out
 from rollout.sampling.state_pool import PoolState, StatePool
-from rollout.sampling.whole_episodes import Length, roll_out_episodes
+from rollout.sampling.whole_episodes import EpisodeLimits, roll_out_episodes
 from rollout.storage.journal import Journal
 from rollout.tokenizer.chat import ChatTokenizer
 
@@ -52,7 +52,7 @@ class Rollouts:
         pool: the states to learn from.
     """
 
-    world: World
+    world: RunContext
     client: PolicyClient
     tokenizer: ChatTokenizer
     pool: StatePool | EvolvingPool
@@ -77,7 +77,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
     num_actions = 0
     log = MetricsLog(run_dir.path("metrics.jsonl"))
     saving = Checkpoints(run_dir.path("ppo", "checkpoints"), saved=run_dir.share)
-    with saving as checkpoints, log, preemption.heeded() as is_preempted:
+    with saving as checkpoints, log, preemption.defer_sigterm() as is_preempted:
         saved = checkpoints.latest(learner.state)
         first = saved_at = 0
         if saved is not None:
@@ -119,7 +119,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     policy = fine_tuned()
     critic = Critic(fine_tuned()) if has_own_critic(ppo) else None
     meet()
-    return Learner(policy, critic, ppo, mesh, config.optimizer_state, allowed_gap(config))
+    return Learner(policy, critic, ppo, mesh, config.optimizer_state, allowed_mismatch(config))
 
 
 def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> WeightSync:
@@ -135,13 +135,15 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
     )
 
 
-def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, CacheCount]:
+def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, PrefixCacheMeter]:
     """Return what measures the updates to come, the first from now on."""
     if rollouts is None:
-        return Stopwatch(None), CacheCount(None)
+        return Stopwatch(None), PrefixCacheMeter(None)
     world, client = rollouts.world, rollouts.client
     world.scheduler.take()
-    return Stopwatch(world.timeline, world.num_slots), CacheCount(lambda: world.background.run(client.cache_use()))
+    return Stopwatch(world.timeline, world.num_slots), PrefixCacheMeter(
+        lambda: world.background.run(client.prefix_cache_stats())
+    )
 
 
 def scripts(rollouts: Rollouts | None) -> dict[str, float]:
@@ -157,13 +159,13 @@ def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version:
 
 
 @contextmanager
-def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> Iterator[Ahead | None]:
+def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> Iterator[RolloutPrefetcher | None]:
     """Yield the actions of the updates, those of their journals first; None on the processes that do not lead."""
     if rollouts is None:
         yield None
         return
     ppo, world = config.ppo, rollouts.world
-    length = Length(config.collect.max_steps, config.server.max_model_len, ppo.max_response_tokens)
+    length = EpisodeLimits(config.collect.max_steps, config.server.max_model_len, ppo.max_response_tokens)
     places = asyncio.Semaphore(world.num_concurrent)  # of all updates whose actions are under way
     roll_out_all = partial(roll_out_episodes, length=length) if ppo.episodes else roll_out
 
@@ -187,7 +189,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
                 budget=budget,
             )
 
-    with closing(Ahead(world.background, rollouts.pool, draw, act, ppo.max_staleness)) as ahead:
+    with closing(RolloutPrefetcher(world.background, rollouts.pool, draw, act, ppo.max_staleness)) as ahead:
         yield ahead
 
 
@@ -206,7 +208,7 @@ def one_update(
     learner: Learner,
     sync: WeightSync,
     rollouts: Rollouts | None,
-    ahead: Ahead | None,
+    ahead: RolloutPrefetcher | None,
     watch: Stopwatch,
     update: int,
 ) -> dict[str, float] | None:
@@ -246,7 +248,7 @@ def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     """Return the rewards, outcomes and context readings of a batch of actions, flat."""
     figures = {f"reward/{name}": value for name, value in reward_figures(experiences).items()}
     begun = [experience for experience in experiences if not experience.cut]
-    shares = context_shares(experience.context for experience in begun)
+    shares = grounding_shares(experience.context for experience in begun)
     figures |= {f"context/{name}": value for name, value in shares.items()}
     own = sum(OWN in experience.trajectory_id for experience in begun)
     return figures | {"reward/actions": len(begun), "states/own_share": own / len(begun)}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rollout.runtime.event_loop import Background
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.evolving_pool import EvolvingPool
 from rollout.sampling.experience import Experience
 from rollout.sampling.state_pool import PoolState, StatePool
@@ -13,7 +13,7 @@ Draw = Callable[[int], list[PoolState]]
 Act = Callable[[Sequence[PoolState], int], Coroutine[Any, Any, list[Experience]]]
 
 
-class Ahead:
+class RolloutPrefetcher:
     """The actions of each update, in order, begun up to `max_staleness` updates early.
 
     Those of update u begin when the weights of version u - max_staleness serve, so no action is of older ones. What an
@@ -22,7 +22,7 @@ class Ahead:
     """
 
     def __init__(
-        self, background: Background, pool: StatePool | EvolvingPool, draw: Draw, act: Act, max_staleness: int
+        self, background: EventLoopThread, pool: StatePool | EvolvingPool, draw: Draw, act: Act, max_staleness: int
     ) -> None:
         """Take how states are drawn for an update, and how actions in them are done."""
         self._background, self._pool, self._draw, self._act = background, pool, draw, act

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.model.logprob import gather_sources, target_logprobs, token_logprobs
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.kl import kl_estimate
 from mlagent_jax.ppo.loss import clipped_policy_loss, clipped_value_loss
@@ -48,7 +48,7 @@ class Network:
         between: the parameters that a share of the way from one to others leads to.
     """
 
-    score: Callable[[PyTree, Rows], Scores]
+    score: Callable[[PyTree, PackedBatch], Scores]
     zeros: Callable[[], PyTree]
     add_gradients: Callable[[PyTree, PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
     apply: Apply
@@ -60,7 +60,7 @@ def make_policy(
 ) -> Network:
     """Return the compiled functions of the policy; the states to come will lie as `state` does."""
 
-    def score(parameters: PyTree, rows: Rows) -> Scores:
+    def score(parameters: PyTree, rows: PackedBatch) -> Scores:
         return Scores(logprobs=token_logprobs(nnx.merge(graph, parameters), rows, config.temperature)[0])
 
     def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
@@ -75,7 +75,7 @@ def make_critic(
 ) -> Network:
     """Return the compiled functions of a critic of its own; the states to come will lie as `state` does."""
 
-    def score(parameters: PyTree, rows: Rows) -> Scores:
+    def score(parameters: PyTree, rows: PackedBatch) -> Scores:
         return Scores(values=nnx.merge(graph, parameters).values(rows))
 
     def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
@@ -91,13 +91,15 @@ def make_policy_with_critic(
 ) -> Network:
     """Return the compiled functions of a critic whose trunk is the policy; both are learnt from one pass."""
 
-    def heads(parameters: PyTree, rows: Rows) -> tuple[Float[Array, "B M"], Float[Array, "B M"], Float[Array, "B M"]]:
+    def heads(
+        parameters: PyTree, rows: PackedBatch
+    ) -> tuple[Float[Array, "B M"], Float[Array, "B M"], Float[Array, "B M"]]:
         critic = nnx.merge(graph, parameters)
         hidden = gather_sources(critic.trunk.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
         logprobs = target_logprobs(critic.trunk, hidden, jnp.asarray(rows.targets), config.temperature)
         return *logprobs, critic.values_of(hidden)
 
-    def score(parameters: PyTree, rows: Rows) -> Scores:
+    def score(parameters: PyTree, rows: PackedBatch) -> Scores:
         logprobs, _, values = heads(parameters, rows)
         return Scores(logprobs, values)
 

@@ -13,18 +13,18 @@ from rollout.sampling.experience import Experience
 LIMITS = {"float32": 2e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
-class SamplerMismatch(InfrastructureError):
+class TrainInferenceMismatch(InfrastructureError):
     """The server samples from another distribution than the one that learns."""
 
 
-def allowed_gap(config: Config) -> float:
-    """Return the largest mean gap with which training goes on: `ppo.max_logprob_gap`, or what the types explain."""
-    if config.ppo.max_logprob_gap is not None:
-        return config.ppo.max_logprob_gap
+def allowed_mismatch(config: Config) -> float:
+    """Return the largest mean gap that is accepted: `ppo.max_logprob_mismatch`, or what the types explain."""
+    if config.ppo.max_logprob_mismatch is not None:
+        return config.ppo.max_logprob_mismatch
     return max(LIMITS.get(dtype, LIMITS["bfloat16"]) for dtype in (config.model.dtype, config.server.dtype))
 
 
-def gap_figures(gap: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"]) -> dict[str, float]:
+def mismatch_figures(gap: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"]) -> dict[str, float]:
     """Return mean, 95th percentile and maximum of the absolute gap over all tokens."""
     size = np.abs(gap)[mask > 0]
     return {
@@ -44,7 +44,7 @@ def require_same_policy(
     """Check the responses that the server says were sampled from the weights of `version`, the trainer's.
 
     Raises:
-        SamplerMismatch: if their mean gap is above `limit` or not a number; names the response that is furthest off.
+        TrainInferenceMismatch: if their mean gap is above `limit` or NaN; names the response that is furthest off.
     """
     current = np.array([experience.policy_version == version for experience in experiences])
     if not current.any():
@@ -55,9 +55,9 @@ def require_same_policy(
         return
     worst = int(np.argmax(size.sum(axis=1) / np.maximum(mask.sum(axis=1), 1.0)))
     found, token = experiences[worst], int(np.argmax(size[worst]))
-    raise SamplerMismatch(
+    raise TrainInferenceMismatch(
         f"log-probabilities of server and trainer, both of version {version}, differ by {mean:.3g} nats a token, "
-        f"expected at most {limit:g} (ppo.max_logprob_gap); furthest in sample {found.sample} at depth {found.depth} "
+        f"expected at most {limit:g} (ppo.max_logprob_mismatch); worst in sample {found.sample} at depth {found.depth} "
         f"of trajectory {found.trajectory_id}, by {size[worst, token]:.3g} at its token {token}: compare temperature, "
         "types and weights"
     )

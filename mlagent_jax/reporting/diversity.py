@@ -54,6 +54,6 @@ def _sets(run_dir: RunDir, config: Config) -> dict[str, Units]:
     store = BlobStore(run_dir.path("blobs"))
     sets = {}
     for name, folder in folders.items():
-        trajectories = (one for one in iterate_trajectories(folder) if one.task in config.tasks.train)
+        trajectories = (one for one in iterate_trajectories(folder) if one.task in config.tasks.held_in)
         sets[name] = edits_by_trajectory(trajectories, store)
     return sets

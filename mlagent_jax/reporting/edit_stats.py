@@ -15,7 +15,7 @@ OTHER = "other"  # an edit in which no recipe is recognised
 EXAMPLE_CHARACTERS = 600
 
 
-def what_was_tried(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task]) -> dict[str, Any]:
+def edit_stats(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Return plain JSON values: the shares of the actions, `edits_by_recipe`, and one example trajectory."""
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     actions = Counter(step.action or "not an action" for step in steps)

@@ -89,12 +89,12 @@ def outcome_figure(metrics: Lines) -> str | None:
 def loss_figure(metrics: Lines) -> str | None:
     """Return the training and the held-out loss over SFT steps."""
     train = _series(metrics, "sft/step", "sft/loss")
-    heldout = _series(metrics, "sft/step", "sft/heldout_loss")
-    if not train[0] and not heldout[0]:
+    held_out = _series(metrics, "sft/step", "sft/validation_loss")
+    if not train[0] and not held_out[0]:
         return None
     figure, axes = _figure()
     axes.plot(*train, color=POLICY_COLORS["sft"], linewidth=1.2, alpha=0.8, label="training")
-    axes.plot(*heldout, color=INK, linewidth=1.5, marker="o", markersize=3.5, label="held-out trajectories")
+    axes.plot(*held_out, color=INK, linewidth=1.5, marker="o", markersize=3.5, label="held-out trajectories")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
@@ -112,21 +112,23 @@ def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
         return None
     tasks = evaluation[policies[-1]]["tasks"]
     # Drawn from the bottom up: training tasks end up above the held-out ones.
-    names = sorted(tasks, key=lambda name: (tasks[name]["split"] == "train", name))
+    names = sorted(tasks, key=lambda name: (tasks[name]["split"] == "held_in", name))
     figure, axes = _figure(height=0.9 + 0.42 * len(names))
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for place, policy in enumerate(policies):
         shift = (len(policies) - 1) / 2 - place
         found = evaluation[policy]["tasks"]
-        drawn = [(y + 0.24 * shift, found[name]["span_interval"]) for y, name in enumerate(names) if name in found]
+        drawn = [(y + 0.24 * shift, found[name]["gain_interval"]) for y, name in enumerate(names) if name in found]
         middle = [gain["mean"] for _, gain in drawn]
         errors = [[g["mean"] - g["low"] for _, g in drawn], [g["high"] - g["mean"] for _, g in drawn]]
         style = {"fmt": "o", "markersize": 5, "linewidth": 1.8, "color": POLICY_COLORS[policy]}
         axes.errorbar(middle, [y for y, _ in drawn], xerr=errors, label=POLICY_NAMES[policy], **style)
-    heldout = sum(tasks[name]["split"] == "heldout" for name in names)
-    if 0 < heldout < len(names):
-        axes.axhline(heldout - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    labels = [f"{name.replace('_', ' ')}{' (held out)' if tasks[name]['split'] == 'heldout' else ''}" for name in names]
+    held_out = sum(tasks[name]["split"] == "held_out" for name in names)
+    if 0 < held_out < len(names):
+        axes.axhline(held_out - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    labels = [
+        f"{name.replace('_', ' ')}{' (held out)' if tasks[name]['split'] == 'held_out' else ''}" for name in names
+    ]
     axes.set_yticks(range(len(names)), labels)
     axes.grid(axis="y", visible=False)
     axes.set_ylim(-0.6, len(names) - 0.4)

@@ -61,7 +61,7 @@ def render(
     Args:
         summary: what `mlagent_jax.reporting.summary.build_summary` returns.
         metrics: the lines of metrics.jsonl.
-        tried: what `mlagent_jax.reporting.edit_stats.what_was_tried` returns, by policy.
+        tried: what `mlagent_jax.reporting.edit_stats.edit_stats` returns, by policy.
         trajectories: the page of trajectories that stands beside it, empty for none.
     """
     environment = jinja2.Environment(
@@ -98,8 +98,8 @@ def render(
 
 def headline(evaluation: Mapping[str, Any]) -> str:
     """Return the one sentence that the page opens with."""
-    gains = [evaluation.get(name, {}).get("heldout_span_gain") for name in ("sft", "ppo")]
-    difference = evaluation.get("ppo_minus_sft", {}).get("heldout_span_gain")
+    gains = [evaluation.get(name, {}).get("held_out_gain") for name in ("sft", "ppo")]
+    difference = evaluation.get("ppo_minus_sft", {}).get("held_out_gain")
     if not all(gains) or not difference:
         return "This run has not been evaluated yet; what it has done so far is below."
     sft, ppo = gains
@@ -131,7 +131,7 @@ def _tiles(
     """Return the figures at the top of the page: what, how much, and what stands beside it."""
     tiles = []
     ppo, sft = evaluation.get("ppo", {}), evaluation.get("sft", {})
-    for split, title in (("heldout_span_gain", "Held-out gain"), ("heldin_span_gain", "Held-in gain")):
+    for split, title in (("held_out_gain", "Held-out gain"), ("held_in_gain", "Held-in gain")):
         if split in ppo and split in sft:
             beside = f"{signed(sft[split]['mean'])} before RL"
             tiles.append({"name": title, "value": signed(ppo[split]["mean"]), "beside": beside})
@@ -141,9 +141,9 @@ def _tiles(
         first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
         beside = f"from {signed(first)}, over {len(rewards)} updates"
         tiles.append({"name": "Mean reward", "value": signed(last), "beside": beside})
-    if "heldin" in ppo and "heldin" in sft:
-        beside = f"{percent(sft['heldin']['invalid_share'])} before RL"
-        tiles.append({"name": "Not an action", "value": percent(ppo["heldin"]["invalid_share"]), "beside": beside})
+    if "held_in" in ppo and "held_in" in sft:
+        beside = f"{percent(sft['held_in']['invalid_share'])} before RL"
+        tiles.append({"name": "Not an action", "value": percent(ppo["held_in"]["invalid_share"]), "beside": beside})
     if summary["stages"]:
         beside = f"{len(summary['stages'])} of {len(STAGES)} stages"
         tiles.append({"name": "Time", "value": duration_text(summary["seconds"]), "beside": beside})

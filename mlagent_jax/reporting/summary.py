@@ -19,7 +19,7 @@ DISTRIBUTIONS = (
 def build_summary(run_dir: RunDir, config: Config) -> dict[str, Any]:
     """Return the figures of every finished stage with seeds, versions and seconds.
 
-    `evaluation.<initial|sft|ppo>.<heldin_gain|heldout_gain>` is `{mean, low, high, n}`, there once the evaluation is;
+    `evaluation.<initial|sft|ppo>.<held_in|held_out>_<gain|relative_gain>` is `{mean, low, high, n}`, once evaluated;
     `diversity` is what `rollout.dataset.diversity.diversity` returns, for `sft`, `ppo` and `expert`.
     """
     stages = {}

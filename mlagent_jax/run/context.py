@@ -16,17 +16,17 @@ from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
-from rollout.runtime.event_loop import Background
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
-from rollout.scripted.coder import EndpointCoder, RecipeCoder
+from rollout.scripted.coder import EndpointCoder, ScriptedCoder
 from rollout.storage.blob_store import BlobStore
 from tasks import registry
 from tasks.task import Task
 
 
 @dataclass(frozen=True)
-class World:
+class RunContext:
     """Everything an episode needs but its actor.
 
     Attributes:
@@ -42,7 +42,7 @@ class World:
 
     tasks: Mapping[str, Task]
     environment: Environment
-    background: Background
+    background: EventLoopThread
     num_concurrent: int
     num_slots: int
     timeline: Timeline
@@ -50,12 +50,12 @@ class World:
     endpoints: Endpoints
 
     def of_split(self, split: str) -> list[Task]:
-        """Return the tasks of one split, `train` or `heldout`."""
+        """Return the tasks of one split, `held_in` or `held_out`."""
         return [task for task in self.tasks.values() if task.split == split]
 
 
 @contextmanager
-def open_world(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[World]:
+def open_run_context(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[RunContext]:
     """Yield the world of a run, its tasks prepared; leaving the block ends every script under way.
 
     Raises:
@@ -66,14 +66,14 @@ def open_world(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[
     with (
         opening as opened,
         Timeline(run_dir.path("timeline.json")) as timeline,
-        Background() as background,
+        EventLoopThread() as background,
         Endpoints(config, run_dir, background) as endpoints,
     ):
         slots = opened.scheduler.num_cores
-        coder = RecipeCoder() if config.coder.kind == "offline" else EndpointCoder(endpoints.coder())
+        coder = ScriptedCoder() if config.coder.kind == "offline" else EndpointCoder(endpoints.coder())
         tasks = prepare(config, run_dir.path("data"), config.executor.interpreter, reporter)
         environment = Environment(store, TimedExecutor(opened.executor, timeline), coder)
-        yield World(
+        yield RunContext(
             tasks, environment, background, count_episodes(config, slots), slots, timeline, opened.scheduler, endpoints
         )
 
@@ -93,7 +93,7 @@ def prepare(config: Config, data: Path, python: Path, reporter: Reporter) -> dic
 
     The data packages are imported in a process of their own, where everything is made that is not there yet.
     """
-    names = (*config.tasks.train, *config.tasks.heldout)
+    names = (*config.tasks.held_in, *config.tasks.held_out)
     command = [sys.executable, "-m", "tasks", "prepare", *names, "--out", str(data), "--python", str(python)]
     command += [argument for path in config.tasks.paths for argument in ("--path", path)]
     command += ["--raw", config.tasks.raw] if config.tasks.raw is not None else []

@@ -5,18 +5,18 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config, Writer
+from mlagent_jax.configuration.schema import Config, EndpointModel
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Bar
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.errors import BudgetSpent, CoderError, ExpertError, InfrastructureError
-from rollout.runtime.event_loop import SETTLE_SECONDS, Background
+from rollout.runtime.event_loop import SETTLE_SECONDS, EventLoopThread
 
 
 class Endpoints:
     """Opens an endpoint when it is first asked for, for not every stage needs every key, and closes all at the end."""
 
-    def __init__(self, config: Config, run_dir: RunDir, background: Background) -> None:
+    def __init__(self, config: Config, run_dir: RunDir, background: EventLoopThread) -> None:
         """Take the thread whose event loop makes the requests."""
         self._config, self._run_dir, self._background = config, run_dir, background
         self._opened: dict[str, ChatEndpoint] = {}
@@ -33,7 +33,7 @@ class Endpoints:
         """Return by `expert` and `coder` what the exchanges of the run came to, of those that this stage used."""
         return {name: endpoint.figures() for name, endpoint in self._opened.items()}
 
-    def _open(self, name: str, writer: Writer, error: type[InfrastructureError]) -> ChatEndpoint:
+    def _open(self, name: str, writer: EndpointModel, error: type[InfrastructureError]) -> ChatEndpoint:
         if name not in self._opened:
             assert writer.base_url and writer.model, "checked with the configuration"
             cached = writer.input_price if writer.cached_input_price is None else writer.cached_input_price

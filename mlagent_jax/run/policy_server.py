@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mlagent_jax.configuration.schema import Config, Server
-from mlagent_jax.run.context import World
+from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.run_dir import RunDir
 from rollout.errors import ServerError
 from rollout.inference.client import PolicyClient
@@ -69,7 +69,9 @@ class PolicyServer:
 
 
 @contextmanager
-def connected(config: Config, tokenizer: ChatTokenizer, world: World, server: PolicyServer) -> Iterator[PolicyClient]:
+def connected(
+    config: Config, tokenizer: ChatTokenizer, world: RunContext, server: PolicyServer
+) -> Iterator[PolicyClient]:
     """Yield a client of the run's server that samples as training did."""
     client = PolicyClient(
         server.address(),

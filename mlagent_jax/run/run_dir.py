@@ -51,7 +51,7 @@ def _writer(name: str) -> tuple[str, ...]:
 STAGES = (
     Stage(
         "collect",
-        ("seed", "tasks.train", *_writer("expert"), *_writer("coder"), "ideas", "collect"),
+        ("seed", "tasks.held_in", *_writer("expert"), *_writer("coder"), "ideas", "collect"),
         (),
         ("ideas.json", "trajectories"),
     ),
@@ -67,7 +67,7 @@ STAGES = (
         ("collect", "sft"),
         ("ppo",),
     ),
-    Stage("evaluate", ("seed", "tasks.train", "tasks.heldout", "evaluate"), ("sft", "ppo"), ("evaluate",)),
+    Stage("evaluate", ("seed", "tasks.held_in", "tasks.held_out", "evaluate"), ("sft", "ppo"), ("evaluate",)),
     Stage("export", (), ("ppo",), ("export",)),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -154,7 +154,7 @@ class RunDir:
         found = {
             f"{key}.{leaf}" if leaf else key: value for key in stage.settings for leaf, value in _leaves(tree, key)
         }
-        for split in {"tasks.train", "tasks.heldout"} & set(stage.settings):
+        for split in {"tasks.held_in", "tasks.held_out"} & set(stage.settings):
             for name in getattr(config.tasks, split.removeprefix("tasks.")):
                 found[f"the task {name}"] = find(name, config.tasks.paths).identity()
         for name in stage.after:

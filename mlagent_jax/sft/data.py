@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlagent_jax.model.packed_batch import Bucket, Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import BatchShape, PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.sft.packing import Size, cut, first_fit, size_of
 from rollout.tokenizer.chat import ChatTokenizer, Rendering
 from tasks.state import State
@@ -31,9 +31,9 @@ class Dataset:
         """Sequences whose last turns did not fit a row."""
         return sum(size.is_cut for size in self.sizes)
 
-    def row(self, index: int) -> Row:
+    def row(self, index: int) -> RowBuilder:
         """Return one row with its tokens; each of the agent's is predicted from the one before it."""
-        row = Row()
+        row = RowBuilder()
         for sequence in self.rows[index]:
             rendering, offset = self.render(sequence), len(row.tokens)
             row.add(rendering.token_ids)
@@ -64,26 +64,26 @@ def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: i
     return Dataset(render, sizes, tuple(rows))
 
 
-def bucket_of(datasets: Sequence[Dataset], length: int) -> Bucket:
+def batch_shape_of(datasets: Sequence[Dataset], length: int) -> BatchShape:
     """Return the smallest bucket of rows of `length` tokens that holds every row."""
     plans = [[dataset.sizes[index] for index in row] for dataset in datasets for row in dataset.rows]
     predictions = max((sum(size.num_predictions for size in sizes) for sizes in plans), default=1)
-    return Bucket(length, -(-predictions // 64) * 64)
+    return BatchShape(length, -(-predictions // 64) * 64)
 
 
 class Batches:
     """A dataset's rows, `batch_size` at a time and in order; the last batch is filled up with empty rows."""
 
-    def __init__(self, dataset: Dataset, bucket: Bucket, batch_size: int, rows: slice = slice(None)) -> None:
+    def __init__(self, dataset: Dataset, bucket: BatchShape, batch_size: int, rows: slice = slice(None)) -> None:
         """`rows` are those of every batch that this process feeds; the others are never made."""
         self.dataset, self.bucket, self.batch_size, self.rows = dataset, bucket, batch_size, rows
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset.rows) / self.batch_size)
 
-    def __getitem__(self, index: int) -> Rows:
+    def __getitem__(self, index: int) -> PackedBatch:
         planned, mine = self._rows(index), range(self.batch_size)[self.rows]
-        chosen = [self.dataset.row(planned[place]) if place < len(planned) else Row() for place in mine]
+        chosen = [self.dataset.row(planned[place]) if place < len(planned) else RowBuilder() for place in mine]
         return stack_rows(chosen, self.bucket.length, self.bucket.num_predictions)
 
     def num_tokens(self, index: int) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.packed_batch import Bucket
+from mlagent_jax.model.packed_batch import BatchShape
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.sft.data import Dataset, bucket_of, pack
+from mlagent_jax.sft.data import Dataset, batch_shape_of, pack
 from rollout.dataset.augmentation import variants
 from rollout.dataset.selection import Selection, choose, write_selection
 from rollout.scripted.wording import reword
@@ -28,8 +28,8 @@ class Data:
     """What is trained on, and what the held-out perplexity is taken on; no trajectory is in both."""
 
     train: Dataset
-    heldout: Dataset
-    bucket: Bucket
+    validation: Dataset
+    bucket: BatchShape
 
 
 def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]) -> ChatTokenizer:
@@ -67,7 +67,7 @@ def tell(config: Config, trajectories: Sequence[Trajectory]) -> list[list[State]
 
 
 def load_data(
-    config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]], is_heldout: Sequence[bool]
+    config: Config, tokenizer: ChatTokenizer, told: Sequence[Sequence[State]], is_validation: Sequence[bool]
 ) -> Data:
     """Return the rows of training, epoch after epoch, and those of the held-out perplexity.
 
@@ -75,20 +75,20 @@ def load_data(
         config: of the run.
         tokenizer: the policy's.
         told: the tellings of each trajectory.
-        is_heldout: which of these are not trained on.
+        is_validation: which of these are not trained on.
 
     Raises:
         ValueError: if there are no rows of either.
     """
     sft = config.sft
-    heldout = [state for states, held in zip(told, is_heldout, strict=True) if held for state in states[:2]]
-    train = [state for states, held in zip(told, is_heldout, strict=True) if not held for state in states]
+    validation = [state for states, held in zip(told, is_validation, strict=True) if held for state in states[:2]]
+    train = [state for states, held in zip(told, is_validation, strict=True) if not held for state in states]
     train_set = pack(train, tokenizer, sft.max_length, config.seed, sft.num_epochs)
-    heldout_set = pack(heldout, tokenizer, sft.max_length, config.seed)
+    heldout_set = pack(validation, tokenizer, sft.max_length, config.seed)
     for name, dataset in (("training", train_set), ("the held-out perplexity", heldout_set)):
         if not dataset.rows:
             raise ValueError(
                 f"no rows for {name}: {len(dataset.sizes)} tellings, none with a turn within "
                 f"sft.max_length={sft.max_length}; raise it, or collect more trajectories"
             )
-    return Data(train_set, heldout_set, bucket_of([train_set, heldout_set], sft.max_length))
+    return Data(train_set, heldout_set, batch_shape_of([train_set, heldout_set], sft.max_length))

@@ -55,7 +55,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
         encode=lambda _: None,
         decode=lambda _: ChatTokenizer(run_dir.tokenizer),
     )
-    data = load_data(config, tokenizer, told, [one.trajectory_id in selection.heldout for one in trajectories])
+    data = load_data(config, tokenizer, told, [one.trajectory_id in selection.validation for one in trajectories])
     mesh = make_mesh(**asdict(config.mesh))
     model = build_model(config, tokenizer, mesh)
     meet()
@@ -99,7 +99,7 @@ def train(
         Checkpoints(run_dir.path("sft", "checkpoints"), saved=run_dir.share) as checkpoints,
         log,
         closing(stream(batches)) as upcoming,
-        preemption.heeded() as is_preempted,
+        preemption.defer_sigterm() as is_preempted,
     ):
         saved = checkpoints.latest({"state": state, "best": best})
         if saved is not None:
@@ -126,15 +126,15 @@ def train(
                 bar.update(index + 1, figures)
                 line = {"sft/step": index + 1, "sft/loss": loss, "sft/tokens": tokens}
                 if (index + 1) % sft.eval_every == 0 or index + 1 == num_steps:
-                    heldout = heldout_loss(evaluate, state.parameters, data, sft.batch_size, mesh)
-                    line["sft/heldout_loss"] = heldout
-                    if heldout < best_loss:
-                        best, best_loss, since_best = jax.tree.map(jnp.copy, state.parameters), heldout, 0
+                    validation = validation_loss(evaluate, state.parameters, data, sft.batch_size, mesh)
+                    line["sft/validation_loss"] = validation
+                    if validation < best_loss:
+                        best, best_loss, since_best = jax.tree.map(jnp.copy, state.parameters), validation, 0
                     else:
                         since_best += 1
                 log.write(line)
                 stop = is_preempted()
-                if "sft/heldout_loss" in line or stop:
+                if "sft/validation_loss" in line or stop:
                     notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
                     notes["data"] = upcoming.get_state()
                     checkpoints.save(index + 1, {"state": state, "best": best}, notes)
@@ -145,8 +145,8 @@ def train(
         "steps": int(state.step),
         "tokens": tokens,
         "tokens_per_second": round(tokens / max(seconds, 1e-9)),
-        "heldout_loss": best_loss,
-        "heldout_perplexity": math.exp(best_loss),
+        "validation_loss": best_loss,
+        "validation_perplexity": math.exp(best_loss),
     }
 
 
@@ -164,10 +164,10 @@ def configured_step(
     return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))
 
 
-def heldout_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
+def validation_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
     """Return the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
     total = weight = 0.0
-    for rows in Batches(data.heldout, data.bucket, batch_size, rows_here(mesh, batch_size)):
+    for rows in Batches(data.validation, data.bucket, batch_size, rows_here(mesh, batch_size)):
         loss, count = evaluate(parameters, place_rows(rows, mesh))
         total, weight = total + float(loss), weight + float(count)
     return total / weight

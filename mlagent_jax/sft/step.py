@@ -10,14 +10,16 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.training.train_state import TrainState, add_trees, make_apply, shardings_of
 
-SFTStep = Callable[[TrainState, Rows], tuple[TrainState, dict[str, Array]]]
-SFTEval = Callable[[PyTree, Rows], tuple[Array, Array]]
+SFTStep = Callable[[TrainState, PackedBatch], tuple[TrainState, dict[str, Array]]]
+SFTEval = Callable[[PyTree, PackedBatch], tuple[Array, Array]]
 
 
-def cross_entropy(graph: nnx.GraphDef, parameters: PyTree, rows: Rows) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def cross_entropy(
+    graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the summed -log p of the targets, in nats, and the sum of their weights."""
     logprob, _ = token_logprobs(nnx.merge(graph, parameters), rows)
     return -jnp.sum(jnp.where(rows.weights > 0, logprob * rows.weights, 0.0)), jnp.sum(rows.weights)
@@ -35,11 +37,11 @@ def make_sft_step(
 
     apply = make_apply(optimizer, state)
 
-    def loss(parameters: PyTree, rows: Rows, weight: Float[Array, ""]) -> Float[Array, ""]:
+    def loss(parameters: PyTree, rows: PackedBatch, weight: Float[Array, ""]) -> Float[Array, ""]:
         return cross_entropy(graph, parameters, rows)[0] / weight
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(shardings_of(state), None))
-    def step(state: TrainState, rows: Rows) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, rows: PackedBatch) -> tuple[TrainState, dict[str, Array]]:
         weight = jnp.maximum(jnp.sum(rows.weights), 1.0)
         gradients_of = partial(jax.value_and_grad(loss), state.parameters, weight=weight)
         if num_micro_batches == 1:
@@ -48,7 +50,7 @@ def make_sft_step(
             start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.parameters))
             parts = micro_batches(rows, num_micro_batches)
 
-            def add(total: PyTree, part: Rows) -> tuple[PyTree, None]:
+            def add(total: PyTree, part: PackedBatch) -> tuple[PyTree, None]:
                 return add_trees(total, gradients_of(part)), None
 
             (value, gradients), _ = jax.lax.scan(add, start, parts)
@@ -58,7 +60,7 @@ def make_sft_step(
     return step
 
 
-def micro_batches(rows: Rows, count: int) -> Rows:
+def micro_batches(rows: PackedBatch, count: int) -> PackedBatch:
     """Return the batch with a leading axis of `count` parts; every device keeps its own rows, some in each part."""
     return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
 

@@ -2,13 +2,13 @@
 
 import grain
 
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.sft.data import Batches
 
 PREFETCHED = 2  # batches
 
 
-def stream(batches: Batches) -> grain.DatasetIterator[Rows]:
+def stream(batches: Batches) -> grain.DatasetIterator[PackedBatch]:
     """Return an iterator over the batches that makes the next ones on a thread of its own; `close` it.
 
     `get_state()` is JSON: which batch comes next, whatever is made already and whichever rows this process feeds.

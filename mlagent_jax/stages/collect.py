@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.run.context import World
+from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import telling_how_far
 from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir, write_json
 from mlagent_jax.tracking.progress import Reporter
@@ -16,22 +16,22 @@ from rollout.exploration.embedding import embed_texts
 from rollout.exploration.pools import Pool, build_pools, read_pools
 from rollout.exploration.selection import BalancedDraws
 from rollout.sampling.collection import Tally, collect, plan_collection
-from rollout.scripted.expert import EndpointExpert, OfflineExpert
+from rollout.scripted.expert import EndpointExpert, ScriptedExpert
 from rollout.storage.trajectories import iterate_trajectories
 from tasks.task import Task
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> dict[str, Any]:
+def run(config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext) -> dict[str, Any]:
     """Write ideas.json and trajectories/; returns the figures of the collection."""
     if config.collect.source is not None:
         return take(Path(config.collect.source), run_dir, world)
-    tasks = world.of_split("train")
+    tasks = world.of_split("held_in")
     pools = make_pools(config, run_dir, world, tasks)
     plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, BalancedDraws(pools, config.seed))
     with reporter.bar("collect", len(plans), done=None) as bar, telling_how_far(bar):
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
-            shown = {"gain": figures["span_gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
+            shown = {"gain": figures["gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
             bar.update(done, shown)
             run_dir.share(SHARE_SECONDS)
 
@@ -50,7 +50,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World) -> di
     return {**figures, **world.scheduler.take().flat(), **world.endpoints.figures()}
 
 
-def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
+def take(source: Path, run_dir: RunDir, world: RunContext) -> dict[str, Any]:
     """Return the figures of trajectories that are taken from elsewhere; ideas.json is empty."""
     folder = run_dir.path("trajectories")
     take_over(source, folder, world.environment.store)
@@ -61,14 +61,14 @@ def take(source: Path, run_dir: RunDir, world: World) -> dict[str, Any]:
     return tally.figures()
 
 
-def make_expert(config: Config, world: World) -> OfflineExpert | EndpointExpert:
+def make_expert(config: Config, world: RunContext) -> ScriptedExpert | EndpointExpert:
     """Return the expert of the configuration. Raises ValueError for an endpoint without its key."""
     if config.expert.kind == "offline":
-        return OfflineExpert(config.collect.max_steps, explores=config.ideas.source != "none")
+        return ScriptedExpert(config.collect.max_steps, explores=config.ideas.source != "none")
     return EndpointExpert(world.endpoints.expert())
 
 
-def make_pools(config: Config, run_dir: RunDir, world: World, tasks: Sequence[Task]) -> dict[str, Pool]:
+def make_pools(config: Config, run_dir: RunDir, world: RunContext, tasks: Sequence[Task]) -> dict[str, Pool]:
     """Return the idea pool of every task, empty ones if there are to be no ideas; made once and kept in ideas.json."""
     path = run_dir.path("ideas.json")
     if path.exists():

@@ -7,8 +7,8 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.config import read_config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import local_mesh
-from mlagent_jax.reporting.edit_stats import what_was_tried
-from mlagent_jax.run.context import World
+from mlagent_jax.reporting.edit_stats import edit_stats
+from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import PolicyServer, connected
 from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir, write_json
 from mlagent_jax.tracking.progress import Bar, Reporter
@@ -24,7 +24,7 @@ from tasks.state import State
 from tasks.task import Task
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
+def run(config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext, server: PolicyServer) -> dict[str, Any]:
     """Write evaluate/<initial|sft|ppo>/ and evaluate/tried.json; returns the evaluation as `evaluation`.
 
     All three go through the same episodes: the same tasks under the same names with the same seeds.
@@ -48,7 +48,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
                 world.background.run(sync.push(model, client.version + 1))
                 actor = PolicyActor(client, tokenizer, **room)
                 found[name] = episodes(name, actor, plans, config, run_dir, world, bar)
-    tried = {name: what_was_tried(found[name], world.tasks) for name in ("sft", "ppo")}
+    tried = {name: edit_stats(found[name], world.tasks) for name in ("sft", "ppo")}
     write_json(run_dir.path("evaluate", "tried.json"), tried)
     return {"evaluation": evaluation(found, tasks, config.seed)}
 
@@ -59,14 +59,14 @@ def episodes(
     plans: Sequence[EpisodePlan],
     config: Config,
     run_dir: RunDir,
-    world: World,
+    world: RunContext,
     bar: Bar,
 ) -> list[Trajectory]:
     """Return the trajectories of one actor, those of an interrupted evaluation included; kept in evaluate/<name>."""
     before = bar.done
 
     def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
-        bar.update(before + done, {f"gain of {name}": figures["span_gain"]})
+        bar.update(before + done, {f"gain of {name}": figures["gain"]})
         run_dir.share(SHARE_SECONDS)
 
     folder = run_dir.path("evaluate", name)
@@ -88,14 +88,14 @@ def episodes(
 def evaluation(found: Mapping[str, Sequence[Trajectory]], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
     """Return the summary of each policy, and `ppo_minus_sft`, the paired difference of the span gains.
 
-    Each task has `span_interval` too, the bootstrap interval of its own mean over trajectories.
+    Each task has `gain_interval` too, the bootstrap interval of its own mean over trajectories.
     """
     result: dict[str, Any] = {name: summarize(trajectories, tasks, seed) for name, trajectories in found.items()}
     for summary in result.values():
         for task in tasks:
             if task.name in summary["tasks"]:
                 figures = summary["tasks"][task.name]
-                figures["span_interval"] = bootstrap([[task.gain(score) for score in figures["scores"]]], seed)
+                figures["gain_interval"] = bootstrap([[task.gain(score) for score in figures["scores"]]], seed)
     difference = gain_difference(found["ppo"], found["sft"], tasks, seed)
-    result["ppo_minus_sft"] = {f"{split}_span_gain": interval for split, interval in difference.items()}
+    result["ppo_minus_sft"] = {f"{split}_gain": interval for split, interval in difference.items()}
     return result

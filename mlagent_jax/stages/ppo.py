@@ -5,7 +5,7 @@ from typing import Any
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.ppo import loop
-from mlagent_jax.run.context import World
+from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import PolicyServer, connected
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
@@ -16,7 +16,7 @@ from rollout.tokenizer.chat import ChatTokenizer
 from tasks.state import State
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, server: PolicyServer) -> dict[str, Any]:
+def run(config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext, server: PolicyServer) -> dict[str, Any]:
     """Write ppo/; returns the figures of the training.
 
     Raises:
@@ -32,7 +32,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, world: World, serve
     return {"pool_states": len(pool), **figures}
 
 
-def make_pool(config: Config, run_dir: RunDir, world: World, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
+def make_pool(config: Config, run_dir: RunDir, world: RunContext, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
     """Return the states of the selected trajectories whose prompt leaves room for a response: all, or where
     `ppo.episodes` is set those that trajectories begin with."""
     trajectories = read_selection(run_dir.selection).read(run_dir.path("trajectories"))

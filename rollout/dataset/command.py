@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
     select.add_argument("--max-characters", type=int)
     select.add_argument("--max-similarity", type=float, default=DEFAULT.max_similarity)
     select.add_argument("--max-trajectories", type=int)
-    select.add_argument("--heldout-share", type=float, default=DEFAULT.heldout_share)
+    select.add_argument("--validation-share", type=float, default=DEFAULT.validation_share)
     select.add_argument("--seed", type=int, default=0)
     select.add_argument("--path", type=Path, action="append", default=[], help="folder with tasks of your own")
     select.add_argument("--out", type=Path, help="file for the manifest")
@@ -49,7 +49,7 @@ def run_select(options: argparse.Namespace) -> None:
         max_characters=options.max_characters,
         max_similarity=options.max_similarity,
         max_trajectories=options.max_trajectories,
-        heldout_share=options.heldout_share,
+        validation_share=options.validation_share,
     )
     directions = {name: entry.direction for name, entry in entries(options.path).items()}
     selection = choose(trajectories_of(options.folder), rules, directions, options.seed)
@@ -58,7 +58,7 @@ def run_select(options: argparse.Namespace) -> None:
         print(f"{each['filter']}: {each['dropped']} dropped{first}")
     for task, outcomes in selection.balance.items():
         print(f"{task}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
-    print(f"{len(selection.train)} to train on, {len(selection.heldout)} held out, {selection.identity}")
+    print(f"{len(selection.train)} to train on, {len(selection.validation)} held out, {selection.identity}")
     if options.out is not None:
         write_selection(options.out, selection, rules, options.seed)
 

@@ -38,7 +38,7 @@ class Select:
     task; null: all of them."""
     max_trajectories: Annotated[int, Field(gt=0)] | None = None
     """Trajectories at most, as evenly over tasks and outcomes as there are enough; null: all."""
-    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
     """Share of each task's trajectories that fine-tuning leaves out, to read the perplexity on."""
 
 
@@ -48,20 +48,20 @@ class Selection:
 
     Attributes:
         train: SHA-256 of the record of each trajectory that is trained on, by its id.
-        heldout: that of those which the perplexity is read on; PPO begins in their states too.
+        validation: that of those which the perplexity is read on; PPO begins in their states too.
         report: of every filter its name, how many it dropped, and which were the first.
         balance: how many of each task came to each outcome.
     """
 
     train: Mapping[str, str]
-    heldout: Mapping[str, str]
+    validation: Mapping[str, str]
     report: Sequence[Mapping[str, Any]]
     balance: Mapping[str, Mapping[str, int]]
 
     @property
     def identity(self) -> str:
         """A hash of which trajectories are chosen for what, and of every byte of them."""
-        return digest_of(json.dumps([dict(self.train), dict(self.heldout)]).encode())
+        return digest_of(json.dumps([dict(self.train), dict(self.validation)]).encode())
 
     def read(self, folder: Path) -> Iterator[Trajectory]:
         """Yield the chosen trajectories of a collection, as they were when they were chosen.
@@ -69,7 +69,7 @@ class Selection:
         Raises:
             CorruptRecord: where one of them has changed since or is gone.
         """
-        left = {**self.train, **self.heldout}
+        left = {**self.train, **self.validation}
         for trajectory in iterate_trajectories(folder):
             expected = left.pop(trajectory.trajectory_id, None)
             if expected is not None:
@@ -116,19 +116,22 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
         dropped["max_trajectories"] = [name for name in digests if name not in kept]
         cells = defaultdict(list, {cell: [name for name in names if name in kept] for cell, names in cells.items()})
     left = set(chain.from_iterable(cells.values()))
-    chosen, heldout = [name for name in digests if name in left], _heldout(cells, rules.heldout_share, seed)
+    chosen, validation = (
+        [name for name in digests if name in left],
+        _validation_ids(cells, rules.validation_share, seed),
+    )
     balance: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (task, outcome), names in sorted(cells.items()):
         balance[task][outcome] += len(names)
-    if len(chosen) - len(heldout) < 1 or not heldout:
+    if len(chosen) - len(validation) < 1 or not validation:
         counts = ", ".join(f"{name} dropped {len(names)}" for name, names in dropped.items() if names) or "none dropped"
         raise ValueError(
             f"{len(chosen)} trajectories of {folder} are left to train on and to hold out, at least 2 are needed; "
             f"{counts}; loosen `select`, or collect more"
         )
     return Selection(
-        train={name: digests[name] for name in chosen if name not in heldout},
-        heldout={name: digests[name] for name in chosen if name in heldout},
+        train={name: digests[name] for name in chosen if name not in validation},
+        validation={name: digests[name] for name in chosen if name in validation},
         report=[{"filter": name, "dropped": len(names), "first": names[:5]} for name, names in dropped.items()],
         balance=balance,
     )
@@ -149,7 +152,7 @@ def read_selection(path: Path) -> Selection:
     """Return the selection of a manifest. Raises CorruptRecord where it is none, or not what it was."""
     try:
         record = json.loads(path.read_text())
-        selection = Selection(**{key: record[key] for key in ("train", "heldout", "report", "balance")})
+        selection = Selection(**{key: record[key] for key in ("train", "validation", "report", "balance")})
         if (record["schema"], record["identity"]) != (SCHEMA, selection.identity):
             raise ValueError(f"schema {record['schema']}, expected {SCHEMA} and a hash that fits")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -187,13 +190,13 @@ def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
     return [name for names in zip_longest(*lists) for name in names if name is not None]
 
 
-def _heldout(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed: int) -> set[str]:
+def _validation_ids(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed: int) -> set[str]:
     """Return the names that are held out: the share of each task's, and that of all of them, at least one."""
     by_task: defaultdict[str, list[str]] = defaultdict(list)
     for (task, _), names in sorted(cells.items()):
         by_task[task] += names
     drawn: dict[str, list[str]] = {
-        task: random.Random(f"{seed}/select/heldout/{task}").sample(sorted(names), len(names))
+        task: random.Random(f"{seed}/select/validation/{task}").sample(sorted(names), len(names))
         for task, names in by_task.items()
     }
     counts = {task: round(share * len(names)) for task, names in drawn.items()}

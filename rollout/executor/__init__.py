@@ -21,7 +21,7 @@ from rollout.executor.result_cache.cache import CachedExecutor
 from rollout.executor.result_cache.records import Records
 from rollout.executor.sandboxes import SandboxExecutor
 from rollout.executor.scheduling.local_pool import Pool, machine_memory_mb
-from rollout.executor.scheduling.resources import Room
+from rollout.executor.scheduling.resources import Resources
 from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.executor.self_test import SandboxUnavailable
 from rollout.storage.blob_store import BlobStore
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CachedExecutor",
-    "Opened",
+    "ExecutorHandle",
     "Options",
     "Pool",
     "SandboxExecutor",
@@ -45,7 +45,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Opened:
+class ExecutorHandle:
     """An executor and what can be told of it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Opened:
 
 
 @contextmanager
-def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator[Opened]:
+def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator[ExecutorHandle]:
     """Yield the executor of a run: sandboxes here or on a cluster, and before them the results already recorded.
 
     Args:
@@ -71,7 +71,7 @@ def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator
     with open_pool(options, store) as (pool, environment):
         fingerprint = f"{environment.fingerprint} {options.isolation}"
         recorded = Records(records, options.cache_mb)
-        yield Opened(CachedExecutor(pool, store, recorded, fingerprint, environment.modules()), pool.scheduler)
+        yield ExecutorHandle(CachedExecutor(pool, store, recorded, fingerprint, environment.modules()), pool.scheduler)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def open_pool(options: Options, store: BlobStore) -> Iterator[tuple["Pool | Clus
         with closing(open_cluster(store, options.ray_address, options.interpreter)) as cluster:
             yield cluster, cluster.environment
         return
-    room = Room(options.slots, options.memory_mb or machine_memory_mb(), len(options.gpus))
+    room = Resources(options.slots, options.memory_mb or machine_memory_mb(), len(options.gpus))
     if options.isolation == "landlock":
         sandboxes = landlock_executor(store, options.interpreter, options.slots)
     else:

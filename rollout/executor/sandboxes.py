@@ -10,7 +10,7 @@ from typing import Protocol
 from rollout.errors import ExecutorError
 from rollout.executor.interpreter import TaskEnvironment
 from rollout.executor.process import Sandbox, run_to_end
-from rollout.executor.scheduling.slot import Place, Places
+from rollout.executor.scheduling.slot import Place, Slots
 from rollout.executor.self_test import PROBE, PROBE_FILES, PROBE_LIMITS, Promise, SandboxUnavailable, require_closed
 from rollout.executor.watchdog import is_full, watch
 from rollout.executor.workspace_io import SUBMISSION, exit_of, put_files, require_plain, take_file
@@ -49,7 +49,7 @@ class Maker(Protocol):
         ...
 
 
-class WarmMaker(Protocol):
+class ForkServer(Protocol):
     """Makes the same sandboxes faster, with an interpreter that is there already."""
 
     def takes(self, limits: Limits) -> bool:
@@ -74,7 +74,7 @@ class SandboxExecutor:
     """
 
     def __init__(
-        self, store: BlobStore, maker: Maker, slots: int, warm: WarmMaker | None = None, gpus: Sequence[int] = ()
+        self, store: BlobStore, maker: Maker, slots: int, warm: ForkServer | None = None, gpus: Sequence[int] = ()
     ) -> None:
         """Make the executor and tries it out.
 
@@ -92,7 +92,7 @@ class SandboxExecutor:
         self.tier, self.environment = maker.tier, maker.environment
         self._store, self._maker, self._warm = store, maker, warm
         self._free = asyncio.Semaphore(slots)
-        self._places = Places(slots, maker.can_choose_uid, gpus)
+        self._places = Slots(slots, maker.can_choose_uid, gpus)
         self._proving = asyncio.Lock()
         self._is_proven = False
         self._self_test()
@@ -141,7 +141,7 @@ class SandboxExecutor:
 
     async def _execute(
         self,
-        maker: Maker | WarmMaker,
+        maker: Maker | ForkServer,
         script: str,
         files: Mapping[str, bytes],
         limits: Limits,

@@ -13,7 +13,7 @@ import httpx
 from rollout.errors import ServerError
 from rollout.inference.canary import Canary, verify_weights
 from rollout.inference.connection import Connection
-from rollout.inference.prefix_cache_stats import CacheUse, read_cache_use
+from rollout.inference.prefix_cache_stats import PrefixCacheStats, read_cache_use
 from rollout.inference.server_process import ServerProcess
 from rollout.inference.weight_files import check_same_tensors, tensor_shapes
 from rollout.inference.weight_updates import INCOMPLETE, UNNAMED, Loading, Restarting, WeightUpdates
@@ -151,7 +151,7 @@ class PolicyClient:
         found = answer["prompt_logprobs"][1:]
         return [_finite(entry[str(token)]["logprob"]) for token, entry in zip(token_ids[1:], found, strict=True)]
 
-    async def cache_use(self) -> CacheUse:
+    async def prefix_cache_stats(self) -> PrefixCacheStats:
         """Return what the server's prefix cache has given to all that was sampled since the server started.
 
         Raises:

@@ -8,7 +8,7 @@ LOOKED_UP, FOUND = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_to
 
 
 @dataclass(frozen=True)
-class CacheUse:
+class PrefixCacheStats:
     """How much of the prompts a server took from its prefix cache, since it started.
 
     To vLLM n samples of a prompt are n requests: each looks the whole prompt up, and all but the first find its full
@@ -24,17 +24,17 @@ class CacheUse:
     tokens: int
     hits: int
 
-    def since(self, before: "CacheUse") -> "CacheUse":
+    def since(self, before: "PrefixCacheStats") -> "PrefixCacheStats":
         """Return what came after `before`; all of it where the server was started anew in between."""
         if self.tokens < before.tokens:
             return self
-        return CacheUse(self.tokens - before.tokens, self.hits - before.hits)
+        return PrefixCacheStats(self.tokens - before.tokens, self.hits - before.hits)
 
 
-def read_cache_use(metrics: str) -> CacheUse:
+def read_cache_use(metrics: str) -> PrefixCacheStats:
     """Return the counters in the text of the server's metrics, those of all engines together."""
     counts = dict.fromkeys((LOOKED_UP, FOUND), 0.0)
     for sample in (sample for family in text_string_to_metric_families(metrics) for sample in family.samples):
         if sample.name in counts:
             counts[sample.name] += sample.value
-    return CacheUse(tokens=int(counts[LOOKED_UP]), hits=int(counts[FOUND]))
+    return PrefixCacheStats(tokens=int(counts[LOOKED_UP]), hits=int(counts[FOUND]))

@@ -17,7 +17,7 @@ T = TypeVar("T")
 SETTLE_SECONDS = 10.0  # how long cancelled work may take to clean up after itself
 
 
-class Background:
+class EventLoopThread:
     """An event loop in a thread of its own; a context manager that leaves no task behind."""
 
     def __init__(self) -> None:
@@ -80,7 +80,9 @@ class Background:
     def _check_usable(self, coro: Coroutine[Any, Any, Any]) -> None:
         if self._loop.is_closed() or threading.current_thread() is self._thread:
             coro.close()  # or Python would warn that it was never awaited
-            raise AssertionError("Background is closed, or called from inside its own loop, where `await` is the way")
+            raise AssertionError(
+                "EventLoopThread is closed, or called from inside its own loop, where `await` is the way"
+            )
 
     def __enter__(self) -> Self:
         return self

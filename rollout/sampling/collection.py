@@ -74,7 +74,7 @@ class Tally:
             **{f"{outcome}_share": self.outcomes[outcome] / steps for outcome in outcomes},
             "steps": self.outcomes.total() / trajectories,
             "submitted_share": self.num_submitted / trajectories,
-            "span_gain": self.gain / trajectories,
+            "gain": self.gain / trajectories,
             "num_retried": self.num_retried,
             "num_lost": self.num_lost,
         }
@@ -95,7 +95,7 @@ def plan_collection(
         block, place = divmod(index, len(tasks))
         order = random.Random(f"{seed}/tasks/{block}").sample(range(len(tasks)), len(tasks))
         task = tasks[order[place]]
-        names = draw_names(random.Random(f"{seed}/names/{index}"), heldout=task.split == "heldout")
+        names = draw_names(random.Random(f"{seed}/names/{index}"), held_out=task.split == "held_out")
         ideas = tuple(draw_ideas(task, random.Random(f"{seed}/ideas/{index}")))
         episode_seed = draw_seed(seed, "episode", index)
         plans.append(EpisodePlan(f"{seed}-{index:05d}", Instance(task, names), episode_seed, ideas))

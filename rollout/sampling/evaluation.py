@@ -9,7 +9,7 @@ import numpy as np
 
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.episode import draw_seed
-from rollout.sampling.grounding import context_shares, read_context
+from rollout.sampling.grounding import grounding_shares, read_grounding
 from rollout.types import Response, Trajectory
 from tasks import action as grammar
 from tasks.action import Action, format_response
@@ -20,7 +20,7 @@ from tasks.task import Instance, Task
 
 NUM_RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles of the resampled means
-SPLITS = {"heldin": "train", "heldout": "heldout"}
+SPLITS = ("held_in", "held_out")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def plan_evaluation(tasks: Sequence[Task], num_trajectories: int, seed: int) -> 
     for task in tasks:
         for index in range(num_trajectories):
             rng = random.Random(f"{seed}/names/{task.name}/{index}")
-            instance = Instance(task, draw_names(rng, heldout=task.split == "heldout"))
+            instance = Instance(task, draw_names(rng, held_out=task.split == "held_out"))
             episode_seed = draw_seed(seed, "evaluate", task.name, index)
             plans.append(EpisodePlan(f"{task.name}-{seed}-{index:03d}", instance, episode_seed))
     return plans
@@ -63,23 +63,23 @@ def plan_evaluation(tasks: Sequence[Task], num_trajectories: int, seed: int) -> 
 def summarize(trajectories: Sequence[Trajectory], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
     """Return the result of an evaluation as JSON values.
 
-    `heldin_gain` and `heldout_gain` are the paper's relative gain beta (m - m_init) / |m_init|, `heldin_span_gain` and
-    `heldout_span_gain` are (m - m_init) / (m_best - m_init); each is `{mean, low, high, n}`: the mean over tasks of the
-    mean over trajectories, a 95 % bootstrap interval, and the number of trajectories. A split without tasks has none.
-    `tasks` has the figures of each task, `heldin` and `heldout` how the actor behaved.
+    `held_in_gain` and `held_out_gain` are (m - m_init) / (m_best - m_init), `held_in_relative_gain` and
+    `held_out_relative_gain` are the paper's beta (m - m_init) / |m_init|; each is `{mean, low, high, n}`: the mean over
+    tasks of the     mean over trajectories, a 95 % bootstrap interval, and the number of trajectories. A split without tasks has none.
+    `tasks` has the figures of each task, `held_in` and `held_out` how the actor behaved.
     """
     by_task = {task.name: [one for one in trajectories if one.task == task.name] for task in tasks}
     result: dict[str, Any] = {}
-    for split, name in SPLITS.items():
-        members = [task for task in tasks if task.split == name and by_task[task.name]]
+    for split in SPLITS:
+        members = [task for task in tasks if task.split == split and by_task[task.name]]
         if not members:
             continue
         scores = {task.name: [one.score(task.m_init) for one in by_task[task.name]] for task in members}
         relative = [[task.relative_gain(score) for score in scores[task.name]] for task in members]
         span = [[task.gain(score) for score in scores[task.name]] for task in members]
-        result[f"{split}_gain"] = bootstrap(relative, seed)
-        result[f"{split}_span_gain"] = bootstrap(span, seed)
-        result[split] = behaviour([one for task in members for one in by_task[task.name]])
+        result[f"{split}_relative_gain"] = bootstrap(relative, seed)
+        result[f"{split}_gain"] = bootstrap(span, seed)
+        result[split] = behavior([one for task in members for one in by_task[task.name]])
     result["tasks"] = {task.name: task_figures(task, by_task[task.name]) for task in tasks if by_task[task.name]}
     return result
 
@@ -120,16 +120,16 @@ def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, An
         "num_trajectories": len(scores),
         "avg": average,
         "best": best,
-        "gain": task.relative_gain(average),
-        "span_gain": task.gain(average),
-        "best_gain": task.relative_gain(best),
-        "best_span_gain": task.gain(best),
+        "gain": task.gain(average),
+        "relative_gain": task.relative_gain(average),
+        "best_gain": task.gain(best),
+        "best_relative_gain": task.relative_gain(best),
         "scores": scores,
-        **behaviour(trajectories),
+        **behavior(trajectories),
     }
 
 
-def behaviour(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """Return what an actor did: outcome shares, submissions, ends, and how well it repeats its context."""
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     submitted = [one for one in trajectories if one.steps and one.steps[-1].after.last_submission is not None]
@@ -143,7 +143,7 @@ def behaviour(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
             for outcome in outcomes
         },
         "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
-        "context": context_shares(read_context(step.response, step.before) for step in steps),
+        "context": grounding_shares(read_grounding(step.response, step.before) for step in steps),
     }
 
 
@@ -156,13 +156,13 @@ def gain_difference(
     """
     earlier = {trajectory.trajectory_id: trajectory for trajectory in before}
     result: dict[str, dict[str, float]] = {}
-    for split, name in SPLITS.items():
+    for split in SPLITS:
         values = []
         for task in tasks:
             pairs = [
                 (one, earlier[one.trajectory_id])
                 for one in after
-                if one.task == task.name and task.split == name and one.trajectory_id in earlier
+                if one.task == task.name and task.split == split and one.trajectory_id in earlier
             ]
             if pairs:
                 values.append([task.gain(a.score(task.m_init)) - task.gain(b.score(task.m_init)) for a, b in pairs])

@@ -11,7 +11,7 @@ EPISODE = "#"  # in the name of an episode, between the trajectory that it begin
 
 
 @dataclass(frozen=True)
-class Reached:
+class Transition:
     """Where an action led.
 
     Attributes:
@@ -68,7 +68,7 @@ class Experience:
     instruction: str
     repeated: bool
     context: Mapping[str, bool | None]
-    reached: Reached | None = None
+    reached: Transition | None = None
     cut: bool = False
 
 
@@ -118,7 +118,7 @@ def from_record(record: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Exper
     return Experience(
         **{
             **record,
-            "reached": reached and Reached(**{**reached, "after": Snapshot(**reached["after"])}),
+            "reached": reached and Transition(**{**reached, "after": Snapshot(**reached["after"])}),
             "prompt_ids": prompt_ids,
             "response_ids": tuple(record["response_ids"]),
             "logprobs": tuple(record["logprobs"]),

@@ -21,7 +21,7 @@ EXISTING_FILE: Mapping[str, str] = {
 FACTS = ("file_exists", "best_script", "best_score")
 
 
-def read_context(response: str, snapshot: Snapshot) -> dict[str, bool | None]:
+def read_grounding(response: str, snapshot: Snapshot) -> dict[str, bool | None]:
     """Return which facts of the state a response repeats rightly; None where it had none to repeat.
 
     `file_exists`: the file the action works on is in the workspace; None for an action that needs none, for a file in
@@ -45,7 +45,7 @@ def read_context(response: str, snapshot: Snapshot) -> dict[str, bool | None]:
     }
 
 
-def context_shares(readings: Iterable[Mapping[str, bool | None]]) -> dict[str, float]:
+def grounding_shares(readings: Iterable[Mapping[str, bool | None]]) -> dict[str, float]:
     """Return for each fact the share of responses that have it right, and `num_<fact>`, how many had it to repeat."""
     listed = list(readings)
     shares: dict[str, float] = {}

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from rollout.environment.environment import Environment
 from rollout.errors import InfrastructureError
-from rollout.sampling.experience import Experience, Reached
-from rollout.sampling.grounding import read_context
+from rollout.sampling.experience import Experience, Transition
+from rollout.sampling.grounding import read_grounding
 from rollout.sampling.state_pool import PoolState
 from rollout.types import Completion
 from tasks.action import EDIT, Action, parse_response
@@ -21,7 +21,7 @@ async def rewarded_step(
     environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, rules: Rules
 ) -> Experience:
     """Return what the response `text` earns in `state`, its completion still to be filled in."""
-    unsampled = replace(unknown(state, prompt_ids), context=read_context(text, state.snapshot))
+    unsampled = replace(unknown(state, prompt_ids), context=read_grounding(text, state.snapshot))
     try:
         result = await environment.step(state.instance, state.snapshot, text)
     except InfrastructureError as error:
@@ -40,7 +40,7 @@ async def rewarded_step(
         action=result.action,
         instruction=instruction,
         repeated=repeated,
-        reached=Reached(text, result.feedback.text, result.after),
+        reached=Transition(text, result.feedback.text, result.after),
     )
 
 

@@ -19,7 +19,7 @@ from tasks.reward import PAPER, Rules
 
 
 @dataclass(frozen=True)
-class Length:
+class EpisodeLimits:
     """Where an episode ends at the latest.
 
     Attributes:
@@ -40,7 +40,7 @@ async def roll_out_episodes(
     starts: Sequence[PoolState],
     *,
     num_samples: int,
-    length: Length,
+    length: EpisodeLimits,
     seed: int,
     update: int = 0,
     rules: Rules = PAPER,

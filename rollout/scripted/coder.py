@@ -33,7 +33,7 @@ DESCRIBE_CHARACTERS = 20_000  # of a file that a model is shown
 DESCRIPTION_CHARACTERS = 1500  # of what it says of it
 
 
-class RecipeCoder:
+class ScriptedCoder:
     """The offline coder: recognises recipes in an instruction and applies them to the script's structure."""
 
     async def edit(self, source: str, instruction: str) -> CoderReply:

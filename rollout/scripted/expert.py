@@ -134,7 +134,7 @@ def _situation(feedback: str, edit: bool, improved: bool) -> str:
 
 
 @dataclass(frozen=True)
-class OfflineExpert:
+class ScriptedExpert:
     """A scripted expert with varied wording: tries its ideas one by one, keeps or reverts by the scores it reads.
 
     It looks first now and then, edits mostly from the best script, adds ideas of its own for this kind of task when
@@ -260,7 +260,7 @@ def edit_meaning(instance: Instance, memory: Memory, script: str, recipes: list[
 def _new_script(instance: Instance, memory: Memory, rng: random.Random) -> str:
     names = instance.names
     taken = (names.project, names.train_file, *sorted(memory.families))
-    return draw_script_name(rng, taken, heldout=instance.task.split == "heldout")
+    return draw_script_name(rng, taken, held_out=instance.task.split == "held_out")
 
 
 def _look(memory: Memory, rng: random.Random) -> Meaning:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.exploration import picture
-from benchmarks.exploration_gains import ARMS, POLICIES, compare, span_gains, words
+from benchmarks.exploration_gains import ARMS, POLICIES, compare, gains_by_task, words
 
 MEANS = {("ideas", "sft"): 0.2, ("ideas", "ppo"): 0.5, ("none", "sft"): 0.1, ("none", "ppo"): 0.2}
 
@@ -56,18 +56,18 @@ def test_equal_arms_leave_zero_in_the_interval_and_disagreeing_seeds_widen_it() 
 def test_gain_is_the_share_of_the_way_to_the_best_in_both_directions(
     m_init: float, m_best: float, score: float
 ) -> None:
-    task = {"m_init": m_init, "m_best": m_best, "scores": [score, m_init], "split": "heldout"}
-    evaluation: dict[str, Any] = {"tasks": {"toy": task, "other": {**task, "split": "train"}}}
-    assert span_gains(evaluation, "heldout") == {"toy": pytest.approx([0.5, 0.0])}
+    task = {"m_init": m_init, "m_best": m_best, "scores": [score, m_init], "split": "held_out"}
+    evaluation: dict[str, Any] = {"tasks": {"toy": task, "other": {**task, "split": "held_in"}}}
+    assert gains_by_task(evaluation, "held_out") == {"toy": pytest.approx([0.5, 0.0])}
 
 
 def test_table_and_picture_show_both_arms(tmp_path: Path) -> None:
     rewards: Sequence[float | None] = [None, 0.1, 0.2]
-    run = {"trajectories": 240, "steps": 400, "tokens": 1_200_000, "heldout_perplexity": 1.4, "minutes": 20.0}
+    run = {"trajectories": 240, "steps": 400, "tokens": 1_200_000, "validation_perplexity": 1.4, "minutes": 20.0}
     runs = {arm: [{**run, "rewards": {"reward/mean": [0.0, 0.1, 0.2], "reward/edit_mean": rewards}}] for arm in ARMS}
     gains = compare(made_up(MEANS, num_seeds=1), seed=0)
     head = {"commit": "c", "machine": {"cores": 2}, "command": "python", "diversity": {"whole": {}, "equal": None}}
-    said = words({**head, "gains": {"train": gains, "heldout": gains}, "runs": runs})
+    said = words({**head, "gains": {"held_in": gains, "held_out": gains}, "runs": runs})
     assert said.count("| with ideas | without ideas | difference |") == 1
     assert (
         said.count("PPO less SFT | +0.3") == 2 and "| without ideas, seed 0 | 240 | 400 | 1,200,000 | 1.400 |" in said

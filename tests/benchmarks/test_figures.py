@@ -15,7 +15,7 @@ from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, util
 from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.packed_batch import Row, stack_rows
+from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
 from mlagent_jax.model.qwen2 import Qwen2
 
 SMALL = Qwen2Config(5, 2, 3, 1, 1, 1, 2)  # V, D, F, L, N, K, H
@@ -40,11 +40,11 @@ def test_a_causal_sequence_needs_6_flops_a_matrix_parameter_and_6_l_t_n_h_a_toke
 
 
 def test_padding_and_other_sequences_are_no_load() -> None:
-    row = Row()
+    row = RowBuilder()
     for tokens in ([1, 2, 3], [4, 5]):
         row.add(tokens)
     row.predict(0, 2)
-    assert load_of([stack_rows([row, Row()], 8, 2)]) == Load(tokens=5, targets=1, pairs=1 + 2 + 3 + 1 + 2)
+    assert load_of([stack_rows([row, RowBuilder()], 8, 2)]) == Load(tokens=5, targets=1, pairs=1 + 2 + 3 + 1 + 2)
 
 
 def test_shape_called_quickstart_is_the_quickstarts() -> None:

@@ -59,7 +59,7 @@ def test_the_table_has_a_row_for_every_actor(acted: Callable[..., list[Experienc
     baselines = {"random_recipe": acted(-0.2, 1), "expert": acted(0.0, 2)}
     split = summarize(baselines, [{"sft": acted(0.1, 3), "ppo": acted(0.3, 4)}])
     head = {"commit": "c", "machine": {"cores": 2, "processor": "x86_64"}, "versions": {"python": "3", "jax": "1"}}
-    said = markdown({"train": split, "heldout": split, "command": "python", **head})
+    said = markdown({"held_in": split, "held_out": split, "command": "python", **head})
     assert "its score 75.0 %" in said and "| random forest | 100.0 % | 100.0 % | 100.0 % | 100.0 % |" in said
     for row in ("never editing | 0", "random recipe | -0.1", "SFT | +0.0", "PPO | +0.2"):
         assert said.count(row) == 2, said

@@ -52,7 +52,13 @@ def start(run_dir: Path, address: str, *settings: str, model: str = "some-model"
     for name, text in TASK.items():
         (own / name).write_text(text)
     command = [sys.executable, "-m", "mlagent_jax.train", "stage=collect", f"run_dir={run_dir}"]
-    command += ["tasks.train=[toy]", "tasks.heldout=[]", f"tasks.paths=[{own}]", "ideas.source=none", "sft.wordings=1"]
+    command += [
+        "tasks.held_in=[toy]",
+        "tasks.held_out=[]",
+        f"tasks.paths=[{own}]",
+        "ideas.source=none",
+        "sft.wordings=1",
+    ]
     command += [f"collect.num_trajectories={NUM}", f"collect.max_steps={MAX_STEPS}"]
     for writer in ("expert", "coder"):
         command += [f"{writer}.kind=endpoint", f"{writer}.base_url={address}", f"{writer}.model={model}"]

@@ -135,7 +135,8 @@ def logprobs(policy: Policy, tokens: list[int]) -> np.ndarray:
     return table[np.arange(len(tokens) - 1), tokens[1:]]
 
 
-SHORT = """tasks.train=[digit_images] tasks.heldout=[] collect.num_trajectories=16 collect.max_steps=3 ideas.pool_size=4
+SHORT = """tasks.held_in=[digit_images] tasks.held_out=[]
+collect.num_trajectories=16 collect.max_steps=3 ideas.pool_size=4
     sft.wordings=1 sft.max_length=1024 sft.batch_size=1 sft.rows_per_micro_batch=1 sft.max_steps=4 sft.eval_every=2
     sft.warmup_steps=1 model.dtype=float32 server.dtype=float32 server.kv_cache_mb=512 server.max_model_len=1024
     ppo.num_updates=2 ppo.trajectories_per_update=2 ppo.states_per_trajectory=1 ppo.samples_per_state=2
@@ -150,8 +151,8 @@ def test_goes_through_fine_tuning_and_ppo(tokenizer: ChatTokenizer, tmp_path: Pa
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["sft/loss"] for line in lines if "sft/loss" in line]
-    heldout = [line["sft/heldout_loss"] for line in lines if "sft/heldout_loss" in line]
-    assert heldout[1] < heldout[0] < 0.8 * losses[0]
+    held_out = [line["sft/validation_loss"] for line in lines if "sft/validation_loss" in line]
+    assert held_out[1] < held_out[0] < 0.8 * losses[0]
     updates = [line for line in lines if "ppo/update" in line]
     assert [line["ppo/update"] for line in updates] == [0, 1]
     assert all(line["sampler/logprob_gap_max"] < 5e-3 for line in updates)

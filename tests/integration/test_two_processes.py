@@ -49,8 +49,8 @@ SETTINGS = [
 STEPS = 30
 # Those of tests/conftest.py's checkpoint, and one update on each half of four real actions.
 LEARNING = [
-    "tasks.train=[digit_images]",
-    "tasks.heldout=[]",
+    "tasks.held_in=[digit_images]",
+    "tasks.held_out=[]",
     "ideas.pool_size=4",
     "collect.num_trajectories=4",
     "collect.max_steps=2",

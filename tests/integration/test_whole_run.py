@@ -18,8 +18,8 @@ from rollout.runtime.timeline import RESOURCES
 from rollout.storage.trajectories import from_record, read_trajectories, to_record
 
 SETTINGS = [
-    "tasks.train=[digit_images]",
-    "tasks.heldout=[hotel_rate]",
+    "tasks.held_in=[digit_images]",
+    "tasks.held_out=[hotel_rate]",
     "ideas.pool_size=4",
     "collect.num_trajectories=4",
     "collect.max_steps=2",
@@ -69,9 +69,9 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
     summary = json.loads((run_dir / "summary.json").read_text())
     assert set(summary["stages"]) == {"collect", "sft", "ppo", "evaluate", "export"}
     for policy in ("initial", "sft", "ppo"):
-        for split in ("heldin_gain", "heldout_gain"):
+        for split in ("held_in_relative_gain", "held_out_relative_gain"):
             assert set(summary["evaluation"][policy][split]) == {"mean", "low", "high", "n"}
-    assert summary["evaluation"]["initial"]["heldin_gain"]["mean"] == pytest.approx(0.0, abs=1e-6)
+    assert summary["evaluation"]["initial"]["held_in_relative_gain"]["mean"] == pytest.approx(0.0, abs=1e-6)
     assert summary["stages"]["collect"]["edit_share"] > 0
 
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -108,13 +108,13 @@ def test_a_table_that_nobody_prepared_goes_through_every_stage(tmp_path: Path):
     weight = (length**2 / 10 + 20 * (colour == "red") + rng.normal(0, 4, 400)).round(1)
     lines = [f"{long:.1f},{name},{heavy}" for long, name, heavy in zip(length, colour, weight, strict=True)]
     (tmp_path / "fish.csv").write_text("\n".join(["length,colour,weight", *lines]) + "\n")
-    for name, split in (("trout", "train"), ("perch", "heldout")):
+    for name, split in (("trout", "held_in"), ("perch", "held_out")):
         made = [sys.executable, "-m", "tasks", "new", name, "--split", split, "--csv", tmp_path / "fish.csv"]
         made += ["--target", "weight", "--metric", "rmse", "--out", tmp_path / "own"]
         done = subprocess.run(made, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     run_dir = tmp_path / "run"
-    done = train(run_dir, "tasks.train=[trout]", "tasks.heldout=[perch]", f"tasks.paths=[{tmp_path / 'own'}]")
+    done = train(run_dir, "tasks.held_in=[trout]", "tasks.held_out=[perch]", f"tasks.paths=[{tmp_path / 'own'}]")
     assert done.returncode == 0, done.stderr
     summary = json.loads((run_dir / "summary.json").read_text())
     assert set(summary["stages"]) == {"collect", "sft", "ppo", "evaluate", "export"}

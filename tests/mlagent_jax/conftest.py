@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.qwen2 import Qwen2
 
 # Said before any array is made, or there would be one device; what names no mesh runs on the first.
@@ -114,11 +114,11 @@ def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = N
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, shapes))
 
 
-def _rows_of(sequences: Sequence[Sequence[int]], length: int | None = None) -> Rows:
+def _rows_of(sequences: Sequence[Sequence[int]], length: int | None = None) -> PackedBatch:
     """Returns one padded row a sequence, which predicts each of its tokens but the first."""
     rows = []
     for tokens in sequences:
-        row = Row()
+        row = RowBuilder()
         row.add(list(tokens))
         for index in range(len(tokens) - 1):
             row.predict(index, tokens[index + 1])
@@ -219,7 +219,7 @@ def make_model() -> Callable[..., Qwen2]:
 
 
 @pytest.fixture(scope="session")
-def rows_of() -> Callable[..., Rows]:
+def rows_of() -> Callable[..., PackedBatch]:
     return _rows_of
 
 

@@ -17,7 +17,7 @@ from mlagent_jax.configuration.loading import keys
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.config import hf_config
-from mlagent_jax.multihost.preemption import Preempted, heeded
+from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
 from mlagent_jax.run.run_dir import STAGES, RunDir
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
@@ -205,7 +205,7 @@ def test_sigterm_waits_for_work_that_heeds_it_and_a_second_one_does_not(
     steps = []
 
     def action() -> None:
-        with heeded() as is_preempted:
+        with defer_sigterm() as is_preempted:
             steps.append(is_preempted())
             signal.raise_signal(signal.SIGTERM)
             steps.append(is_preempted())
@@ -220,7 +220,7 @@ def test_sigterm_that_nobody_asked_about_any_more_ends_the_run_too(
     ending: Callable[[Callable[[], None]], None],
 ) -> None:
     def action() -> None:
-        with heeded():
+        with defer_sigterm():
             signal.raise_signal(signal.SIGTERM)
 
     ending(action)

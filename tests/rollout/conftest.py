@@ -150,7 +150,7 @@ def toy_task(folder: Path, truth: Sequence[int] = TRUTH) -> Task:
     return Task(
         name="toy",
         kind="tabular-classification",
-        split="train",
+        split="held_in",
         metric="accuracy",
         direction="maximize",
         m_init=0.5,
@@ -168,7 +168,7 @@ def toy_task(folder: Path, truth: Sequence[int] = TRUTH) -> Task:
 def toys(tmp_path: Path) -> Toys:
     """A toy task, its instance, and an environment of fakes."""
 
-    def make_task(name: str = "toy", split: str = "train") -> Task:
+    def make_task(name: str = "toy", split: str = "held_in") -> Task:
         return replace(task, name=name, split=split)  # type: ignore[arg-type]
 
     task = toy_task(tmp_path)

@@ -47,7 +47,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def test_the_catalog_has_the_breadth_it_promises():
-    for split in ("train", "heldout"):
+    for split in ("held_in", "held_out"):
         found = [find(name) for name in names(split)]
         assert {known.direction for known in found} == {"maximize", "minimize"}
         assert len({known.kind for known in found}) >= 3
@@ -131,7 +131,7 @@ def test_what_a_task_stands_in_for_is_one_of_the_papers(name):
 
 def test_the_document_has_the_tasks_as_they_are_stated():
     document = DOCUMENT.read_text(encoding="utf-8")
-    entries = [find(name) for name in (*names("train"), *names("heldout"))]
+    entries = [find(name) for name in (*names("held_in"), *names("held_out"))]
     assert data_table(entries) in document
     rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| `")]
     scores = [row[4:6] for row in rows][len(entries) : 2 * len(entries)]

@@ -250,7 +250,7 @@ def test_what_a_metric_has_no_value_for_is_invalid(answers, metric, value, expec
 def test_a_task_is_graded_against_its_private_answers(answers):
     folder = answers.parent
     answers.rename(folder / "answers.csv")
-    task = Task("t", "k", "train", "mae", "minimize", 1.0, 1.0, 0.0, "", "", "", folder, folder)
+    task = Task("t", "k", "held_in", "mae", "minimize", 1.0, 1.0, 0.0, "", "", "", folder, folder)
     assert grade(task, b"id,target\n10,3\n11,1\n12,1\n13,2\n") == 0.5
 
 

@@ -1,16 +1,16 @@
 import random
 
-from tasks.naming import WORDS, draw_names, draw_pairs, draw_script_name, is_heldout, script_name
+from tasks.naming import WORDS, draw_names, draw_pairs, draw_script_name, is_held_out, script_name
 
 
 def test_heldout_episodes_have_names_that_no_training_episode_has():
-    train, heldout = (
-        {pair for seed in range(300) for pair in draw_pairs(random.Random(seed), 20, heldout=split)}
+    train, held_out = (
+        {pair for seed in range(300) for pair in draw_pairs(random.Random(seed), 20, held_out=split)}
         for split in (False, True)
     )
-    assert train.isdisjoint(heldout)
-    assert {frozenset(pair.split("_")) for pair in train}.isdisjoint(frozenset(pair.split("_")) for pair in heldout)
-    assert {word for pair in heldout for word in pair.split("_")} <= {
+    assert train.isdisjoint(held_out)
+    assert {frozenset(pair.split("_")) for pair in train}.isdisjoint(frozenset(pair.split("_")) for pair in held_out)
+    assert {word for pair in held_out for word in pair.split("_")} <= {
         word for pair in train for word in pair.split("_")
     }
 
@@ -24,7 +24,7 @@ def test_names_are_a_function_of_the_seed_and_share_no_word():
 
 
 def test_a_new_script_shares_no_word_with_the_names_that_are_there():
-    free = next(f"{one}_{two}" for one in WORDS for two in WORDS if one < two and is_heldout(f"{one}_{two}"))
+    free = next(f"{one}_{two}" for one in WORDS for two in WORDS if one < two and is_held_out(f"{one}_{two}"))
     taken = [script_name(word) for word in WORDS if word not in free.split("_")]
-    drawn = draw_script_name(random.Random(0), taken, heldout=True)
+    drawn = draw_script_name(random.Random(0), taken, held_out=True)
     assert drawn in {script_name(free), script_name("_".join(reversed(free.split("_"))))}

@@ -69,9 +69,9 @@ def load(toy: Path, out: Path) -> Task:
 
 
 def test_splits_part_the_catalog():
-    train, heldout = registry.names("train"), registry.names("heldout")
-    assert len(train) == 10 and len(heldout) == 6
-    assert sorted(train + heldout) == sorted(registry.names())
+    train, held_out = registry.names("held_in"), registry.names("held_out")
+    assert len(train) == 10 and len(held_out) == 6
+    assert sorted(train + held_out) == sorted(registry.names())
 
 
 def test_an_unknown_task_is_told_the_nearest():

@@ -21,7 +21,7 @@ def task(m_init: float = 0.5, m_best: float = 0.9) -> Task:
     return Task(
         name="t",
         kind="tabular-classification",
-        split="train",
+        split="held_in",
         metric="accuracy",
         direction="maximize" if m_best > m_init else "minimize",
         m_init=m_init,

@@ -8,7 +8,7 @@ from rollout.types import Job
 WEIGHT = 0.1  # of the newest run in the mean of a task's runs
 
 
-class Turns:
+class FairShare:
     """Ranks jobs by the turns that their tasks had, and by how long they are expected to take."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from rollout.executor.scheduling.resources import Machine, Room
+from rollout.executor.scheduling.resources import Machine, Resources
 from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.types import Execution, Executor, Job
 
@@ -17,7 +17,7 @@ class Pool:
         scheduler: what waits and runs.
     """
 
-    def __init__(self, inner: Executor, room: Room) -> None:
+    def __init__(self, inner: Executor, room: Resources) -> None:
         """Wrap `inner`; jobs that run at one time fit into `room` together."""
         self._inner = inner
         self._room = room
@@ -32,7 +32,7 @@ class Pool:
         """
         if not self.scheduler.could_ever_hold(job):
             raise ValueError(
-                f"a script of {job.task or job.script} asks for {Room.of(job.limits)}, but there are {self._room} for "
+                f"a script of {job.task or job.script} asks for {Resources.of(job.limits)}, there are {self._room} for "
                 "all; lower the limits of the task, or raise executor.slots, executor.memory_mb or executor.gpus"
             )
         async with self.scheduler.door:

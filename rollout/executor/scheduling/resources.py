@@ -6,7 +6,7 @@ from tasks.task import Limits
 
 
 @dataclass(frozen=True)
-class Room:
+class Resources:
     """What a machine has, or a run takes of it.
 
     Attributes:
@@ -20,19 +20,19 @@ class Room:
     gpus: int = 0
 
     @classmethod
-    def of(cls, limits: Limits) -> "Room":
+    def of(cls, limits: Limits) -> "Resources":
         """Return what a run of these limits takes."""
         return cls(limits.num_threads, limits.memory_mb, limits.num_gpus)
 
-    def holds(self, need: "Room") -> bool:
+    def holds(self, need: "Resources") -> bool:
         """Return whether `need` fits in."""
         return self.cores >= need.cores and self.memory_mb >= need.memory_mb and self.gpus >= need.gpus
 
-    def __add__(self, other: "Room") -> "Room":
-        return Room(self.cores + other.cores, self.memory_mb + other.memory_mb, self.gpus + other.gpus)
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(self.cores + other.cores, self.memory_mb + other.memory_mb, self.gpus + other.gpus)
 
-    def __sub__(self, other: "Room") -> "Room":
-        return Room(self.cores - other.cores, self.memory_mb - other.memory_mb, self.gpus - other.gpus)
+    def __sub__(self, other: "Resources") -> "Resources":
+        return Resources(self.cores - other.cores, self.memory_mb - other.memory_mb, self.gpus - other.gpus)
 
     def __str__(self) -> str:
         return f"{self.cores} cores, {self.memory_mb} MiB of memory and {self.gpus} GPUs"
@@ -49,8 +49,8 @@ class Machine:
     """
 
     name: str
-    total: Room
-    free: Room = field(init=False)
+    total: Resources
+    free: Resources = field(init=False)
 
     def __post_init__(self) -> None:
         self.free = self.total

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from rollout.executor.scheduling.fair_share import Turns
-from rollout.executor.scheduling.resources import Machine, Room
+from rollout.executor.scheduling.fair_share import FairShare
+from rollout.executor.scheduling.resources import Machine, Resources
 from rollout.types import Execution, Exit, Job
 
 MAX_WAITING = 1024  # more wait at the door, in the order in which they came
@@ -71,7 +71,7 @@ class Scheduler(Generic[M]):
         self.machines: dict[str, M] = {}
         self.door = asyncio.Semaphore(MAX_WAITING)
         self.num_running = 0
-        self._turns = Turns()
+        self._turns = FairShare()
         self._arrivals = itertools.count()
         self._waiting: list[Waiting[M]] = []
         self._figures = Figures()
@@ -107,7 +107,7 @@ class Scheduler(Generic[M]):
         self._figures.exits[FAILED if execution is None else str(execution.exit)] += 1
         if execution is not None:
             self._turns.end(job, execution.seconds)
-        machine.free += Room.of(job.limits)
+        machine.free += Resources.of(job.limits)
         self.num_running -= 1
         self.grant()
 
@@ -119,7 +119,7 @@ class Scheduler(Generic[M]):
         while waiting and len(kept) < len(self.machines):
             place = min(waiting, key=lambda place: (*self._turns.rank(place.job), place.arrival))
             waiting.remove(place)
-            need = Room.of(place.job.limits)
+            need = Resources.of(place.job.limits)
             able = [machine for machine in self.machines.values() if machine.total.holds(need) and machine not in kept]
             fitting = [machine for machine in able if machine.free.holds(need)]
             if fitting:
@@ -129,7 +129,7 @@ class Scheduler(Generic[M]):
 
     def could_ever_hold(self, job: Job) -> bool:
         """Return whether a machine that is there now has enough for a job, used or not."""
-        return any(machine.total.holds(Room.of(job.limits)) for machine in self.machines.values())
+        return any(machine.total.holds(Resources.of(job.limits)) for machine in self.machines.values())
 
     def take(self) -> Figures:
         """Return what happened since the last call."""
@@ -138,7 +138,7 @@ class Scheduler(Generic[M]):
 
     def _begin(self, place: Waiting[M], machine: M) -> None:
         self._waiting.remove(place)
-        machine.free -= Room.of(place.job.limits)
+        machine.free -= Resources.of(place.job.limits)
         self.num_running += 1
         self._turns.begin(place.job)
         self._figures.started += 1

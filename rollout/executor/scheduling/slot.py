@@ -29,7 +29,7 @@ class Place:
     gpus: tuple[int, ...] = ()
 
 
-class Places:
+class Slots:
     """Gives places out and takes them back; not for several threads."""
 
     def __init__(self, slots: int, can_choose_uid: bool, gpus: Sequence[int] = ()) -> None:

@@ -37,7 +37,7 @@ MIN_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class NewTaskSpec:
     """What a user says of a task.
 
     Attributes:
@@ -48,7 +48,7 @@ class Wish:
         out: the folder that the task's own is made in.
         id_column: a column that names the rows and says nothing.
         test_share: share of the rows that are kept for the hidden score.
-        split: whether the task is learnt from (`train`) or only evaluated (`heldout`).
+        split: whether the task is learnt from (`held_in`) or only evaluated (`held_out`).
         best: the score taken as the best achievable; None: of reference scripts, the best one's.
     """
 
@@ -59,11 +59,11 @@ class Wish:
     out: Path
     id_column: str | None = None
     test_share: float = 0.3
-    split: str = "train"
+    split: str = "held_in"
     best: float | None = None
 
 
-def make_task(wish: Wish, python: Path, say: Callable[[str], None] = print) -> Path:
+def make_task(wish: NewTaskSpec, python: Path, say: Callable[[str], None] = print) -> Path:
     """Return the folder of a new task, its scripts tried out.
 
     Raises ValueError, with what to do, where no task can be made of the table; nothing is left then.
@@ -96,7 +96,7 @@ def make_task(wish: Wish, python: Path, say: Callable[[str], None] = print) -> P
     return folder
 
 
-def write_folder(wish: Wish, table: Table, folder: Path) -> None:
+def write_folder(wish: NewTaskSpec, table: Table, folder: Path) -> None:
     """Write the task's files, its best score still to be found out."""
     rows = table.rows.drop_duplicates()
     num_test = max(1, round(len(rows) * wish.test_share))
@@ -123,7 +123,7 @@ def seed_of_split(labels: list[str], num_train: int, must_have_all: bool) -> int
     raise ValueError("the rarest class is too rare to be in training and test data both; leave its rows out")
 
 
-def write_entry(wish: Wish, table: Table, folder: Path, best: float, source: str, seconds: float) -> None:
+def write_entry(wish: NewTaskSpec, table: Table, folder: Path, best: float, source: str, seconds: float) -> None:
     """Write `task.yaml`."""
     stated = {
         "name": wish.name,

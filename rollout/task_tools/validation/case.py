@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rollout.environment.environment import Environment, StepResult
 from rollout.executor import Options, bubblewrap_executor, open_executor
-from rollout.runtime.event_loop import Background
-from rollout.scripted.coder import RecipeCoder
+from rollout.runtime.event_loop import EventLoopThread
+from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
@@ -38,13 +38,13 @@ class Workshop:
         executors: `warm` as training runs scripts, `cold` with an interpreter for each.
     """
 
-    background: Background
+    background: EventLoopThread
     store: BlobStore
     executors: Mapping[str, Executor]
 
     def run_initial(self, task: Task, way: str) -> StepResult:
         """Return what comes of running a task's initial script, data under other names. Raises InfrastructureError."""
-        environment = Environment(self.store, self.executors[way], RecipeCoder())
+        environment = Environment(self.store, self.executors[way], ScriptedCoder())
         instance = Instance(task, NAMES)
         run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": NAMES.script}))
         return self.background.run(environment.step(instance, environment.start(instance), run))
@@ -59,7 +59,7 @@ def open_workshop(python: Path) -> Iterator[Workshop]:
         with (
             open_executor(options, store, Path(folder) / "records") as opened,
             closing(bubblewrap_executor(store, python, slots=1, warm=False)) as cold,
-            Background() as background,
+            EventLoopThread() as background,
         ):
             yield Workshop(background, store, {"warm": opened.executor, "cold": cold})
 

@@ -22,7 +22,7 @@ from mlagent_jax.aot.programs import Program
 from mlagent_jax.aot.report import compile_program
 from mlagent_jax.model import qwen2
 from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.packed_batch import Row, stack_rows
+from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
 from mlagent_jax.model.placement import abstract_batch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
@@ -117,7 +117,7 @@ def compile_both(monkeypatch: pytest.MonkeyPatch, config: Qwen2Config, mesh: Mes
         model = nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), remat="layer", mesh=mesh))
         optimizer = make_optimizer("adamw", 1e-3, 1.0)
         state = abstract_state(model, optimizer, mesh)
-        rows = abstract_batch(stack_rows([Row()] * 16, 64, 32), mesh)
+        rows = abstract_batch(stack_rows([RowBuilder()] * 16, 64, 32), mesh)
         step = make_sft_step(nnx.split(model)[0], optimizer, state, num_micro_batches=2)
         program = Program("sft step", step, (state, rows), (), 0.0, None)
         texts.append(compile_program(program)[1])

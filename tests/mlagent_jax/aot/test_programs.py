@@ -24,7 +24,7 @@ from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import loop
-from mlagent_jax.sft.data import Dataset, bucket_of
+from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.inputs import Data
 from mlagent_jax.sft.packing import Size
 from mlagent_jax.tracking.progress import Reporter
@@ -41,7 +41,7 @@ CONFIG = Config(
 )
 
 
-class Reached(Exception):
+class Compiled(Exception):
     """Training came to where its step is made."""
 
 
@@ -81,15 +81,15 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
 
     def spy(*arguments: Any) -> Any:
         made.extend((configured_step(*arguments), arguments[-1]))
-        raise Reached
+        raise Compiled
 
     configured_step = loop.configured_step
     monkeypatch.setattr(loop, "configured_step", spy)
     monkeypatch.setattr(programs, "NUM_STEPS", 1)
     length = CONFIG.sft.max_length
     data = Dataset(lambda index: Rendering([], []), (Size(length, length - 1, False),), ((0,),))
-    rows = Data(data, data, bucket_of([data], length))
-    with pytest.raises(Reached):
+    rows = Data(data, data, batch_shape_of([data], length))
+    with pytest.raises(Compiled):
         loop.train(CONFIG, fresh(CONFIG, mesh), rows, mesh, RunDir(tmp_path), Reporter())
     step, state = made
     (program,) = sft_programs(CONFIG, mesh)

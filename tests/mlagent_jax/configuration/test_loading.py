@@ -17,14 +17,14 @@ def complaint(*overrides: str) -> str:
 
 
 def test_override_sets_one_key_and_leaves_the_rest() -> None:
-    config = load_config(None, ["ppo.num_updates=7", "tasks.train=[digit_images, house_price]"])
+    config = load_config(None, ["ppo.num_updates=7", "tasks.held_in=[digit_images, house_price]"])
     assert config.ppo.num_updates == 7
-    assert config.tasks.train == ("digit_images", "house_price")
+    assert config.tasks.held_in == ("digit_images", "house_price")
     assert config.ppo.clip == Config().ppo.clip
 
 
 def test_yaml_round_trip_is_the_same_configuration(tmp_path: Path) -> None:
-    config = load_config(None, ["seed=3", "sft.learning_rate=1e-5", "tasks.heldout=[]"])
+    config = load_config(None, ["seed=3", "sft.learning_rate=1e-5", "tasks.held_out=[]"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load_config(tmp_path / "config.yaml") == config
 
@@ -74,7 +74,7 @@ def test_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
         ("sft.batch_size=true", ("got true", "integer")),
         ("sft.learning_rate=-1", ("got -1", "greater than 0")),
         ("reward.version=v3", ("got v3", "'v1' or 'v2'")),
-        ("tasks.train=digits", ("tasks.train", "got digits", "a list")),
+        ("tasks.held_in=digits", ("tasks.held_in", "got digits", "a list")),
         ("ppo=3", ("ppo is a section", "got 3", "ppo.num_updates")),
         ("ppo.clip.low=3", ("ppo.clip", "number")),
         ("ppo.num_updates", ("not understood", "key.sub=value")),
@@ -122,9 +122,9 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
             + ["ideas.source=endpoint", "ideas.pool_size=500"],
             "lower it",
         ),
-        (["tasks.train=[house_prices]"], "nearest: house_price"),
-        (["tasks.heldout=[digit_images]"], "move it to tasks.train"),
-        (["tasks.train=[digit_images, digit_images]"], "give it once"),
+        (["tasks.held_in=[house_prices]"], "nearest: house_price"),
+        (["tasks.held_out=[digit_images]"], "move it to tasks.held_in"),
+        (["tasks.held_in=[digit_images, digit_images]"], "give it once"),
         (["ppo.max_response_tokens=4096", "ppo.predictions_per_row=4096"], "raise server.max_model_len"),
     ],
 )

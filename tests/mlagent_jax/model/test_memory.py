@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.model import logprob
 from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch
 from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import make_mesh, parameters_of
@@ -33,7 +33,7 @@ def shape(tiny_config: Qwen2Config) -> Qwen2Config:
 
 
 @pytest.fixture(scope="module")
-def rows(rows_of: Callable[..., Rows]) -> Rows:
+def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
     return rows_of([list(range(T))] * B)
 
 
@@ -51,7 +51,7 @@ def bound(shape: Qwen2Config) -> int:
     return FLOAT * (num_parameters + residuals + layer + 3 * logprob.CHUNK)
 
 
-def sft_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
+def sft_bytes(shape: Qwen2Config, rows: PackedBatch, remat: Remat) -> int:
     mesh, optimizer = make_mesh(1, 1, 1, 1), make_optimizer("adamw", 1e-3, 1.0)
     model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), remat=remat, mesh=mesh))
     state = abstract_state(model, optimizer, mesh)
@@ -59,7 +59,7 @@ def sft_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
     return step.lower(state, place_batch(rows, mesh)).compile().memory_analysis().temp_size_in_bytes
 
 
-def ppo_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
+def ppo_bytes(shape: Qwen2Config, rows: PackedBatch, remat: Remat) -> int:
     mesh, optimizer = make_mesh(1, 1, 1, 1), make_optimizer("adamw", 1e-3, 1.0)
     model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), remat=remat, mesh=mesh))
     state = abstract_state(model, optimizer, mesh)
@@ -72,7 +72,7 @@ def ppo_bytes(shape: Qwen2Config, rows: Rows, remat: Remat) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [sft_bytes, ppo_bytes])
 def test_a_step_takes_no_more_than_its_bound(
-    count: Callable[..., int], shape: Qwen2Config, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    count: Callable[..., int], shape: Qwen2Config, rows: PackedBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logprob, "CHUNK", 128 * shape.vocab_size)
     allowed = bound(shape)
@@ -82,7 +82,9 @@ def test_a_step_takes_no_more_than_its_bound(
     assert count(shape, rows, "layer") > allowed  # all logits at one time
 
 
-def states(model: Qwen2, rows: Rows, num_steps: int, dtype: str = "float32", offload: bool = False) -> list[TrainState]:
+def states(
+    model: Qwen2, rows: PackedBatch, num_steps: int, dtype: str = "float32", offload: bool = False
+) -> list[TrainState]:
     """Returns the states after each of some steps, in NumPy; checks that they stay where they were."""
     mesh, optimizer = model.mesh, make_optimizer("adamw", 1e-2, 1.0, moments=dtype)
     assert mesh is not None

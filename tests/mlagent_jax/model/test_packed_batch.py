@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.model.packed_batch import Row, Rows, stack_rows
+from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
 
@@ -42,9 +42,9 @@ def trees(draw: st.DrawFn) -> list[Piece]:
     return pieces
 
 
-def shared(pieces: list[Piece]) -> list[Row]:
+def shared(pieces: list[Piece]) -> list[RowBuilder]:
     """Returns one row in which every piece stands once."""
-    row, numbers = Row(), []
+    row, numbers = RowBuilder(), []
     for piece in pieces:
         parent = None if piece.parent is None else numbers[piece.parent]
         numbers.append(row.add(piece.tokens, parent))
@@ -53,11 +53,11 @@ def shared(pieces: list[Piece]) -> list[Row]:
     return [row]
 
 
-def separate(pieces: list[Piece]) -> list[Row]:
+def separate(pieces: list[Piece]) -> list[RowBuilder]:
     """Returns a row for each piece, with all that it continues before it in one segment."""
     rows = []
     for piece in pieces:
-        row, before, parent = Row(), [], piece.parent
+        row, before, parent = RowBuilder(), [], piece.parent
         while parent is not None:
             before, parent = pieces[parent].tokens + before, pieces[parent].parent
         row.add(before + piece.tokens)
@@ -67,22 +67,22 @@ def separate(pieces: list[Piece]) -> list[Row]:
     return rows
 
 
-def batch(rows: list[Row]) -> Rows:
-    return stack_rows(rows + [Row() for _ in range(BUCKET[0] - len(rows))], *BUCKET[1:], shared=True)
+def batch(rows: list[RowBuilder]) -> PackedBatch:
+    return stack_rows(rows + [RowBuilder() for _ in range(BUCKET[0] - len(rows))], *BUCKET[1:], shared=True)
 
 
-def predicted(rows: list[Row], values: np.ndarray) -> np.ndarray:
+def predicted(rows: list[RowBuilder], values: np.ndarray) -> np.ndarray:
     """Returns the values at the predictions of the rows, without those of padding, in order."""
     return np.concatenate([values[index, : len(row.targets)] for index, row in enumerate(rows)])
 
 
 @pytest.fixture(scope="module")
-def score(make_model: Callable[..., Qwen2]) -> Callable[[Rows], tuple[np.ndarray, np.ndarray, dict]]:
+def score(make_model: Callable[..., Qwen2]) -> Callable[[PackedBatch], tuple[np.ndarray, np.ndarray, dict]]:
     """Returns a batch's log-probs, values, and the gradient of a weighted sum of both and the entropy."""
     graph, parameters = nnx.split(Critic(make_model()))
     parameters["value_head"][...] = jnp.asarray(np.random.default_rng(1).standard_normal(32), jnp.float32)
 
-    def loss(parameters: nnx.State, rows: Rows) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def loss(parameters: nnx.State, rows: PackedBatch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         critic = nnx.merge(graph, parameters)
         logprobs, entropy = token_logprobs(critic.trunk, rows)
         values = critic.values(rows)
@@ -90,14 +90,14 @@ def score(make_model: Callable[..., Qwen2]) -> Callable[[Rows], tuple[np.ndarray
 
     compiled = jax.jit(jax.grad(loss, has_aux=True))
 
-    def run(rows: Rows) -> tuple[np.ndarray, np.ndarray, dict]:
+    def run(rows: PackedBatch) -> tuple[np.ndarray, np.ndarray, dict]:
         gradient, (logprobs, values) = compiled(parameters, rows)
         return np.asarray(logprobs), np.asarray(values), nnx.to_pure_dict(gradient)
 
     return run
 
 
-def assert_same(found: tuple, expected: tuple, rows: list[Row], others: list[Row]) -> None:
+def assert_same(found: tuple, expected: tuple, rows: list[RowBuilder], others: list[RowBuilder]) -> None:
     for a, b in zip(found[:2], expected[:2], strict=True):
         np.testing.assert_allclose(predicted(rows, a), predicted(others, b), rtol=2e-4, atol=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found[2], expected[2])
@@ -111,7 +111,7 @@ def test_pieces_packed_and_shared_give_what_separate_sequences_give(score: Calla
     found = batch(together)
     assert_same(score(found), expected, together, apart)
     poisoned = jax.tree.map(np.copy, found)
-    everything = together + [Row()] * (BUCKET[0] - 1)
+    everything = together + [RowBuilder()] * (BUCKET[0] - 1)
     padding = np.arange(BUCKET[1]) >= [[len(row.tokens)] for row in everything]
     draw = np.random.default_rng(rng.getrandbits(32))
     poisoned.tokens[padding] = draw.integers(0, 64, padding.sum())
@@ -130,7 +130,7 @@ def test_a_wider_bucket_changes_nothing(score: Callable) -> None:
 
 
 def test_row_of_a_prompt_and_two_responses_by_hand() -> None:
-    row = Row()
+    row = RowBuilder()
     prompt = row.add([10, 11, 12])
     first, second = row.add([20, 21], prompt), row.add([30], prompt)
     assert (prompt, first, second) == (1, 2, 3)
@@ -146,11 +146,11 @@ def test_row_of_a_prompt_and_two_responses_by_hand() -> None:
 
 
 def test_packed_sequences_have_ends_of_their_own_and_children_are_refused() -> None:
-    row = Row()
+    row = RowBuilder()
     row.add([3, 4], row.add([1, 2]))  # one continuation is no branch
     row.add([5, 6, 7])
     np.testing.assert_array_equal(stack_rows([row], 9, 1).layout.ends, [[4, 4, 4, 4, 7, 7, 7, 8, 9]])
-    row = Row()
+    row = RowBuilder()
     prompt = row.add([1, 2])
     row.add([3], prompt)
     row.add([4], prompt)
@@ -159,7 +159,7 @@ def test_packed_sequences_have_ends_of_their_own_and_children_are_refused() -> N
 
 
 def test_segment_that_leaves_the_depth_first_order_is_refused() -> None:
-    row = Row()
+    row = RowBuilder()
     first = row.add([1])
     row.add([2])
     with pytest.raises(AssertionError, match="segments come in depth-first order"):
@@ -168,7 +168,7 @@ def test_segment_that_leaves_the_depth_first_order_is_refused() -> None:
 
 @pytest.mark.parametrize("bucket", [(5, 3), (6, 2)])
 def test_row_that_does_not_fit_its_bucket_is_refused(bucket: tuple[int, int]) -> None:
-    row = Row()
+    row = RowBuilder()
     prompt = row.add([1, 2, 3])
     row.predict_segment(row.add([4, 5, 6], prompt), prompt)
     with pytest.raises(ValueError, match="a row of 6 tokens and 3 predictions does not fit the bucket of"):

@@ -9,11 +9,11 @@ import pytest
 
 from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.packed_batch import Row
+from mlagent_jax.model.packed_batch import RowBuilder
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.ppo.learner import Learner
-from mlagent_jax.ppo.train_inference_mismatch import LIMITS, SamplerMismatch
+from mlagent_jax.ppo.train_inference_mismatch import LIMITS, TrainInferenceMismatch
 from mlagent_jax.weight_sync import WeightSync
 from rollout.errors import ServerError
 from rollout.inference.client import PolicyClient
@@ -85,7 +85,7 @@ def test_without_a_fault_server_and_trainer_agree_and_first_ratios_are_one(
 
 
 def test_wrong_temperature_is_caught(learner: Learner, sampled: Callable[..., list[Experience]]) -> None:
-    with pytest.raises(SamplerMismatch, match="compare temperature"):
+    with pytest.raises(TrainInferenceMismatch, match="compare temperature"):
         learner.score(sampled(temperature=1.0), 0)
 
 
@@ -99,7 +99,7 @@ def test_tokens_that_are_not_those_sampled_are_caught(
         return replace(each, response_ids=(*ids[:-1], (ids[-1] + 1) % 500)) if number == 3 else each
 
     experiences = [again(each, number) for number, each in enumerate(sampled())]
-    with pytest.raises(SamplerMismatch, match="furthest in sample 3 at depth 300 of trajectory 0"):
+    with pytest.raises(TrainInferenceMismatch, match="furthest in sample 3 at depth 300 of trajectory 0"):
         learner.score(experiences, 0)
 
 
@@ -108,16 +108,16 @@ def test_attention_to_what_is_not_there_is_caught(
     learner: Learner, sampled: Callable[..., list[Experience]], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiences = sampled()
-    add = Row.add
+    add = RowBuilder.add
     if fault == "padding attended":
 
-        def padded(row: Row, tokens: Sequence[int], parent: int | None = None) -> int:
+        def padded(row: RowBuilder, tokens: Sequence[int], parent: int | None = None) -> int:
             return add(row, tokens, parent if parent is not None else add(row, [0] * 8))
 
-        monkeypatch.setattr(Row, "add", padded)
+        monkeypatch.setattr(RowBuilder, "add", padded)
     else:
-        monkeypatch.setattr(Row, "ends", lambda row: [len(row.tokens)] * len(row.tokens))
-    with pytest.raises(SamplerMismatch):
+        monkeypatch.setattr(RowBuilder, "ends", lambda row: [len(row.tokens)] * len(row.tokens))
+    with pytest.raises(TrainInferenceMismatch):
         learner.score(experiences, 0)
 
 
@@ -149,7 +149,7 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
             await update(client)
 
     newer.score(sampled(before=update), 1)
-    with pytest.raises(SamplerMismatch, match="both of version 1"):
+    with pytest.raises(TrainInferenceMismatch, match="both of version 1"):
         newer.score(sampled(before=update_without), 1)
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mlagent_jax.model.attention import padded_layout
 from mlagent_jax.model.config import Qwen2Config, read_config
 from mlagent_jax.model.hf import hf_shapes, hf_tensors, load_hf
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.qwen2 import UNROLLED, Qwen2, Remat, rms_norm, rotary, rotate
 from mlagent_jax.model.sharding import RULES, make_mesh, parameter_shardings, parameters_of
 from mlagent_jax.model.value import Critic
@@ -129,7 +129,7 @@ def test_remat_gives_the_same_gradients_in_less_memory_for_more_work(
     work: tuple[float, float],
     make_model: Callable[..., Qwen2],
     tiny_config: Qwen2Config,
-    rows_of: Callable[..., Rows],
+    rows_of: Callable[..., PackedBatch],
 ) -> None:
     rows = rows_of([list(range(60))] * 4)
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from mlagent_jax.configuration.schema import PPO, OptimizerState
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch, place_rows, row_groups, rows_here
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import (
@@ -58,14 +58,14 @@ def assert_close(found: PyTree, expected: PyTree, rtol: float = 1e-5, atol: floa
 
 
 @pytest.fixture(scope="module")
-def rows(rows_of: Callable[..., Rows]) -> Rows:
+def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
     rng = np.random.default_rng(0)
     return rows_of([rng.integers(0, 64, length).tolist() for length in (9, 3, 12, 7, 10, 2, 8, 11)], 16)
 
 
 @pytest.fixture(scope="module")
 def sft(
-    make_model: Callable[..., Qwen2], rows: Rows, num_programs: Callable[[Any], int]
+    make_model: Callable[..., Qwen2], rows: PackedBatch, num_programs: Callable[[Any], int]
 ) -> Callable[..., tuple[dict, PyTree, PyTree]]:
     """Returns what a first step of plain descent gives on a mesh: figures, gradients and the new parameters.
 
@@ -175,7 +175,7 @@ def test_parameter_without_a_rule_is_an_error() -> None:
         parameter_shardings({"stranger": jnp.zeros(3)}, mesh_of(FAST))
 
 
-def test_rows_of_a_batch_are_spread_over_data_and_fsdp(rows: Rows) -> None:
+def test_rows_of_a_batch_are_spread_over_data_and_fsdp(rows: PackedBatch) -> None:
     placed = place_batch(rows, mesh_of(FAST))
     assert placed.tokens.sharding.spec == P(("data", "fsdp"))
     assert placed.tokens.addressable_shards[0].data.shape == (4, 16)
@@ -204,7 +204,7 @@ def test_mesh_larger_than_the_machine_is_refused() -> None:
         make_mesh(4, 4, 1, 1)
 
 
-def test_a_process_alone_feeds_all_rows(rows: Rows) -> None:
+def test_a_process_alone_feeds_all_rows(rows: PackedBatch) -> None:
     mesh = mesh_of(FAST)
     assert rows_here(mesh, 8) == slice(0, 8)
     placed, expected = place_rows(rows, mesh), place_batch(rows, mesh)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mlagent_jax.ppo.accounting import CacheCount, Stopwatch
+from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
 from rollout.errors import ServerError
-from rollout.inference.prefix_cache_stats import CacheUse
+from rollout.inference.prefix_cache_stats import PrefixCacheStats
 from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
 from rollout.sampling.experience import Experience
 
@@ -87,20 +87,28 @@ def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None
 
 
 def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
-    restarted = CacheUse(400, 100)
-    readings = iter([CacheUse(1000, 900), CacheUse(3000, 1400), CacheUse(3000, 1400), CacheUse(3500, 1400), restarted])
-    count = CacheCount(lambda: next(readings))
+    restarted = PrefixCacheStats(400, 100)
+    readings = iter(
+        [
+            PrefixCacheStats(1000, 900),
+            PrefixCacheStats(3000, 1400),
+            PrefixCacheStats(3000, 1400),
+            PrefixCacheStats(3500, 1400),
+            restarted,
+        ]
+    )
+    count = PrefixCacheMeter(lambda: next(readings))
     assert count.lap() == {"time/prompt_tokens": 2000, "time/prefix_cache_hit_share": 0.25}
     idle = count.lap()
     assert idle["time/prompt_tokens"] == 0
     assert math.isnan(idle["time/prefix_cache_hit_share"])
     assert count.lap() == {"time/prompt_tokens": 500, "time/prefix_cache_hit_share": 0.0}
     assert count.lap() == {"time/prompt_tokens": 400, "time/prefix_cache_hit_share": 0.25}
-    assert CacheCount(None).lap() == {}
+    assert PrefixCacheMeter(None).lap() == {}
 
 
 def test_a_server_that_tells_no_counters_gives_no_figures() -> None:
-    def read() -> CacheUse:
+    def read() -> PrefixCacheStats:
         raise ServerError("GET /metrics was answered 404")
 
-    assert CacheCount(read).lap() == {}
+    assert PrefixCacheMeter(read).lap() == {}

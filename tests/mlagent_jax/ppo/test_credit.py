@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import Array, Float
 
 from mlagent_jax.configuration.schema import PPO
-from mlagent_jax.model.packed_batch import Row, stack_rows
+from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.credit import assign_credit, state_groups
 from mlagent_jax.ppo.loss import importance_weights
@@ -80,7 +80,7 @@ def gradient(
     old, reference = (np.asarray(logprobs(policy))[chosen] for policy in (POLICY, REFERENCE))
     values = np.zeros_like(mask) if values is None else values[chosen]
     credit = assign_credit(config, experiences, old, reference, values, mask)
-    rows = stack_rows([Row()], 2, 1)._replace(weights=mask)  # the objective asks of rows which tokens there are
+    rows = stack_rows([RowBuilder()], 2, 1)._replace(weights=mask)  # the objective asks of rows which tokens there are
     columns = (old, reference, np.ones_like(old), values, credit.advantages, credit.returns)
     batch = jax.tree.map(jnp.asarray, PPOBatch(rows, *columns))
 

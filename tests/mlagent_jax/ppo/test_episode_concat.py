@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlagent_jax.ppo.advantage import generalized_advantages
-from mlagent_jax.ppo.episode_concat import Chains, episodes_of
+from mlagent_jax.ppo.episode_concat import EpisodeConcat, episodes_of
 from rollout.sampling.experience import Experience
 
 
@@ -29,7 +29,7 @@ def tables(draw: st.DrawFn) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
 @given(tables())
 def test_what_is_joined_comes_apart_again(case: tuple[list[list[int]], np.ndarray, np.ndarray]) -> None:
     chains, mask, table = case
-    found = Chains(chains, mask)
+    found = EpisodeConcat(chains, mask)
     joined = np.asarray(found.join(table))
     for chain, row in zip(chains, joined, strict=True):
         expected = np.concatenate([table[i][mask[i] > 0] for i in chain])
@@ -44,7 +44,7 @@ def test_responses_that_are_their_own_episodes_stay_as_they_are(
     case: tuple[list[list[int]], np.ndarray, np.ndarray],
 ) -> None:
     _, mask, table = case
-    np.testing.assert_array_equal(Chains([[i] for i in range(len(mask))], mask).join(table), table)
+    np.testing.assert_array_equal(EpisodeConcat([[i] for i in range(len(mask))], mask).join(table), table)
 
 
 @settings(max_examples=20)
@@ -54,7 +54,7 @@ def test_advantages_of_joined_rows_are_those_of_one_long_response(
 ) -> None:
     chains, mask, rewards = case
     values = rewards[::-1] * mask
-    found = Chains(chains, mask)
+    found = EpisodeConcat(chains, mask)
     joined = [found.join(each) for each in (rewards, values, mask)]
     advantages = np.asarray(found.split(generalized_advantages(*joined, 0.9, 0.8)))
     for chain in chains:

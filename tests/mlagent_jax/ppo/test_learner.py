@@ -16,9 +16,9 @@ from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.batch import PPOBatch, bucket_for, pack_experiences
-from mlagent_jax.ppo.learner import Learner, LearnerState, Scored
-from mlagent_jax.ppo.train_inference_mismatch import SamplerMismatch, allowed_gap
+from mlagent_jax.ppo.batch import PPOBatch, batch_shape_for, pack_experiences
+from mlagent_jax.ppo.learner import Learner, LearnerState, PreparedBatch
+from mlagent_jax.ppo.train_inference_mismatch import TrainInferenceMismatch, allowed_mismatch
 from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import make_apply, shardings_of
@@ -285,19 +285,19 @@ def test_run_stops_where_the_server_samples_from_another_policy(
     fresh: Fresh, experiences: list[Experience], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = fresh.again()
-    monkeypatch.setattr(learner, "max_logprob_gap", 0.01)
+    monkeypatch.setattr(learner, "max_logprob_mismatch", 0.01)
     by_experience = old_of(learner.score([replace(e, policy_version=-1) for e in experiences], 0), experiences)
     exact = [replace(e, logprobs=found) for e, found in zip(experiences, by_experience, strict=True)]
     learner.score(exact, 0)
     off = (*exact[3].logprobs[:-1], exact[3].logprobs[-1] - 0.5)
     wrong = [*exact[:3], replace(exact[3], logprobs=off, sample=7), *exact[4:]]
     with pytest.raises(
-        SamplerMismatch, match=r"expected at most 0\.01 .* sample 7 at depth 9 of trajectory b, by 0\.5 at"
+        TrainInferenceMismatch, match=r"expected at most 0\.01 .* sample 7 at depth 9 of trajectory b, by 0\.5 at"
     ):
         learner.score(wrong, 0)
     learner.score([*wrong[:3], replace(wrong[3], policy_version=-1), *wrong[4:]], 0)  # older weights may differ
     broken = [replace(exact[0], logprobs=(float("nan"),) * len(exact[0].logprobs)), *exact[1:]]
-    with pytest.raises(SamplerMismatch, match="differ by nan"):
+    with pytest.raises(TrainInferenceMismatch, match="differ by nan"):
         learner.score(broken, 0)
 
 
@@ -308,11 +308,11 @@ def test_run_stops_where_the_server_samples_from_another_policy(
         (["server.dtype=bfloat16"], 0.05),
         (["server.dtype=auto"], 0.05),
         (["model.dtype=bfloat16"], 0.05),
-        (["server.dtype=bfloat16", "ppo.max_logprob_gap=0.3"], 0.3),
+        (["server.dtype=bfloat16", "ppo.max_logprob_mismatch=0.3"], 0.3),
     ],
 )
 def test_allowed_gap_is_what_rounding_explains_unless_it_is_given(settings: list[str], expected: float) -> None:
-    assert allowed_gap(load_config(None, settings)) == expected
+    assert allowed_mismatch(load_config(None, settings)) == expected
 
 
 def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_the_limit(
@@ -325,7 +325,7 @@ def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_th
         for e, found, shift in zip(experiences, by_experience, [0.2, -0.7, 3.0, 0.0, 0.0, 0.0], strict=True)
     ]
     scored = learner.score(sampled, version=2)
-    places = pack_experiences(sampled, bucket_for(CONFIG)).places
+    places = pack_experiences(sampled, batch_shape_for(CONFIG)).places
     rows = [row for batch in scored.batches for row in np.asarray(batch.importance)]
     found = [rows[place.row][place.predictions] for place in places]
     for weights, expected in zip(found, [np.exp(0.2), np.exp(-0.7), 1.5, 1.0, 1.0, 1.0], strict=True):
@@ -336,10 +336,10 @@ def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_th
     assert share == pytest.approx(num_tokens[2] / sum(num_tokens))
 
 
-def old_of(scored: Scored, experiences: list[Experience]) -> list[tuple[float, ...]]:
+def old_of(scored: PreparedBatch, experiences: list[Experience]) -> list[tuple[float, ...]]:
     """Returns the trainer's log-probs of each response."""
     rows = [row for batch in scored.batches for row in np.asarray(batch.old_logprobs)]
-    places = pack_experiences(experiences, bucket_for(CONFIG)).places
+    places = pack_experiences(experiences, batch_shape_for(CONFIG)).places
     return [tuple(rows[place.row][place.predictions].tolist()) for place in places]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from mlagent_jax.ppo.prefetcher import Ahead
-from rollout.runtime.event_loop import Background
+from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.evolving_pool import OWN, EvolvingPool
-from rollout.sampling.experience import Experience, Reached
+from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.types import Snapshot
 from tasks.naming import Names
@@ -30,7 +30,7 @@ class Acting:
     """Acts by rule, notes what began and ended, and waits where it is told to."""
 
     def __init__(self, make_experience: Callable[..., Experience], evolving: bool) -> None:
-        task = Task("t", "k", "train", "mae", "minimize", 1.0, 1.0, 0.0, "", "", "", Path(), Path())
+        task = Task("t", "k", "held_in", "mae", "minimize", 1.0, 1.0, 0.0, "", "", "", Path(), Path())
         states = [PoolState(f"t{i}", 0, State(f"problem {i}"), SNAPSHOT, Instance(task, NAMES)) for i in range(8)]
         expert = StatePool(states)
         self.pool = EvolvingPool(expert, 4, lambda state: True) if evolving else expert
@@ -58,7 +58,7 @@ class Acting:
     def experience(self, state: PoolState, update: int, sample: int) -> Experience:
         reward = random.Random(f"{update}/{state.trajectory_id}/{sample}").random()
         found = self.make_experience([1], [2], reward, trajectory_id=state.trajectory_id)
-        return replace(found, sample=sample, reached=Reached(f"{update}.{sample}", "fine", SNAPSHOT))
+        return replace(found, sample=sample, reached=Transition(f"{update}.{sample}", "fine", SNAPSHOT))
 
 
 @pytest.fixture
@@ -66,12 +66,14 @@ def make(make_experience: Callable[..., Experience]) -> Callable[[bool], Acting]
     return lambda evolving=False: Acting(make_experience, evolving)
 
 
-def ahead_of(acting: Acting, background: Background, max_staleness: int) -> AbstractContextManager[Ahead]:
-    return closing(Ahead(background, acting.pool, acting.draw, acting.act, max_staleness))
+def ahead_of(
+    acting: Acting, background: EventLoopThread, max_staleness: int
+) -> AbstractContextManager[RolloutPrefetcher]:
+    return closing(RolloutPrefetcher(background, acting.pool, acting.draw, acting.act, max_staleness))
 
 
 def taken(acting: Acting, max_staleness: int, first: int = 0) -> list[Any]:
-    with Background() as background, ahead_of(acting, background, max_staleness) as ahead:
+    with EventLoopThread() as background, ahead_of(acting, background, max_staleness) as ahead:
         ahead.skip(first)
         return [ahead.take(update, NUM_UPDATES) for update in range(first, NUM_UPDATES)]
 
@@ -79,7 +81,7 @@ def taken(acting: Acting, max_staleness: int, first: int = 0) -> list[Any]:
 @pytest.mark.parametrize("max_staleness", [0, 1, 3])
 def test_actions_begin_so_many_updates_early_and_no_more(make: Callable[..., Acting], max_staleness: int) -> None:
     acting = make()
-    with Background() as background, ahead_of(acting, background, max_staleness) as ahead:
+    with EventLoopThread() as background, ahead_of(acting, background, max_staleness) as ahead:
         for update in range(NUM_UPDATES):
             found = ahead.take(update, NUM_UPDATES)
             background.run(asyncio.sleep(0))  # what was submitted has begun
@@ -90,7 +92,7 @@ def test_actions_begin_so_many_updates_early_and_no_more(make: Callable[..., Act
 def test_later_actions_go_on_while_this_update_is_learnt(make: Callable[..., Acting]) -> None:
     acting = make()
     acting.held = {1}
-    with Background() as background, ahead_of(acting, background, 1) as ahead:
+    with EventLoopThread() as background, ahead_of(acting, background, 1) as ahead:
         ahead.take(0, NUM_UPDATES)  # does not wait for those of update 1
         threading.Timer(0.05, acting.held.clear).start()
         assert len(ahead.take(1, NUM_UPDATES)) == 4
@@ -118,14 +120,14 @@ def test_states_drawn_early_know_less(make: Callable[..., Acting]) -> None:
 def test_an_interrupt_ends_all_that_is_under_way(make: Callable[..., Acting], monkeypatch: pytest.MonkeyPatch) -> None:
     acting = make()
     acting.held = {0, 1, 2}
-    with Background() as background, ahead_of(acting, background, 2) as ahead:
+    with EventLoopThread() as background, ahead_of(acting, background, 2) as ahead:
 
         def interrupted(future: object) -> None:
             background.run(asyncio.sleep(0.01))
             raise KeyboardInterrupt
 
         monkeypatch.setattr(background, "wait", interrupted)
-        wait = Background.wait
+        wait = EventLoopThread.wait
         monkeypatch.setattr(background, "run", lambda coro: wait(background, background.submit(coro)))
         with pytest.raises(KeyboardInterrupt):
             ahead.take(0, NUM_UPDATES)
@@ -142,7 +144,7 @@ def test_failure_of_an_early_action_is_raised_when_its_turn_comes(make: Callable
         return await act(states, update)
 
     acting.act = failing  # pyright: ignore[reportAttributeAccessIssue]
-    with Background() as background, ahead_of(acting, background, 1) as ahead:
+    with EventLoopThread() as background, ahead_of(acting, background, 1) as ahead:
         ahead.take(0, NUM_UPDATES)
         with pytest.raises(ConnectionError, match="lost"):
             ahead.take(1, NUM_UPDATES)

@@ -12,8 +12,8 @@ from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.batch import bucket_for, by_response, pack_experiences
-from mlagent_jax.ppo.learner import Learner, Scored
+from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_experiences
+from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
 
 CONFIG = PPO(
@@ -50,13 +50,13 @@ def random_tree(make_experience: Callable[..., Experience], seed: int) -> list[E
     return [found[index] for index in rng.permutation(len(found))]
 
 
-def table(scored: Scored, experiences: Sequence[Experience], field: str) -> np.ndarray:
+def table(scored: PreparedBatch, experiences: Sequence[Experience], field: str) -> np.ndarray:
     """Returns a column of the batch as one row a response."""
-    packed = pack_experiences(experiences, bucket_for(CONFIG))
+    packed = pack_experiences(experiences, batch_shape_for(CONFIG))
     return by_response(packed, [np.asarray(getattr(batch, field)) for batch in scored.batches], 6)
 
 
-def gradients(learner: Learner, scored: Scored) -> PyTree:
+def gradients(learner: Learner, scored: PreparedBatch) -> PyTree:
     """Returns the gradients of both networks, their parameters moved a little from those that scored."""
     num_tokens = sum(np.sum(batch.rows.weights) for batch in scored.batches)
     assert learner.critic is not None and learner.state.critic is not None
@@ -76,7 +76,7 @@ def test_sharing_changes_no_number(learner: Learner, make_experience: Callable[.
     apart = [replace(experience, trajectory_id=str(number)) for number, experience in enumerate(tree)]
     shared, unshared = learner.score(tree, 0), learner.score(apart, 0)
     num_tokens = [
-        sum(len(row.tokens) for row in pack_experiences(experiences, bucket_for(CONFIG)).rows)
+        sum(len(row.tokens) for row in pack_experiences(experiences, batch_shape_for(CONFIG)).rows)
         for experiences in (tree, apart)
     ]
     assert num_tokens[0] < num_tokens[1]  # something was shared

@@ -18,7 +18,7 @@ from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
 
 NAMES = Names("elm", "elm_train.csv", "elm_test.csv", "run_elm.py")
-TRAIN, HELDOUT = Config().tasks.train[0], Config().tasks.heldout[0]
+TRAIN, HELDOUT = Config().tasks.held_in[0], Config().tasks.held_out[0]
 WIDE = ("Use a random forest.", "Add spline features.", "Tune the model.", "Use PCA.", "Drop half of the rows.")
 
 
@@ -97,6 +97,6 @@ def test_what_cannot_be_read_ends_no_run_and_leaves_no_older_figures(
 
 def test_task_that_left_the_training_set_is_not_counted(tmp_path: Path) -> None:
     run_dir = finished(tmp_path, "collect")
-    config = replace(Config(), tasks=replace(Config().tasks, train=tuple(Config().tasks.train[1:])))
+    config = replace(Config(), tasks=replace(Config().tasks, held_in=tuple(Config().tasks.held_in[1:])))
     write_diversity(run_dir, config, embed)
     assert read_diversity(run_dir) == {"whole": {}, "equal": None}

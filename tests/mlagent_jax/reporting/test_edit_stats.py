@@ -6,7 +6,7 @@ import pytest
 
 from mlagent_jax.configuration.loading import to_dict
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.reporting.edit_stats import OTHER, edits_by_recipe, example, what_was_tried
+from mlagent_jax.reporting.edit_stats import OTHER, edit_stats, edits_by_recipe, example
 from mlagent_jax.reporting.report import render
 from mlagent_jax.stages.evaluate import evaluation
 from rollout.types import Snapshot, Step, Trajectory
@@ -21,13 +21,13 @@ NAMES = Names("amber", "fern_train.csv", "fern_test.csv", "oak.py")
 def task(split: str) -> Task:
     """Returns a task to minimize, whose way from the initial to the best score is 10."""
     nowhere = Path("nowhere")
-    assert split in ("train", "heldout")
+    assert split in ("held_in", "held_out")
     return Task(
         f"a_{split}", "tabular-regression", split, "mae", "minimize", 20.0, 19.0, 10.0, "", "", "", nowhere, nowhere
     )
 
 
-TASKS = {f"a_{split}": task(split) for split in ("train", "heldout")}
+TASKS = {f"a_{split}": task(split) for split in ("held_in", "held_out")}
 
 
 def edit(instruction: str, before: float, after: float | None) -> Step:
@@ -55,8 +55,8 @@ def trajectory(name: str, split: str, *steps: Step) -> Trajectory:
 
 def test_edits_are_counted_by_recipe_with_their_mean_change() -> None:
     done = [
-        trajectory("0", "train", edit("Use a random forest.", 20.0, 15.0), edit("Use a random forest.", 15.0, None)),
-        trajectory("1", "train", edit("Use a random forest.", 20.0, 19.0), edit("Sing a song.", 19.0, 19.5)),
+        trajectory("0", "held_in", edit("Use a random forest.", 20.0, 15.0), edit("Use a random forest.", 15.0, None)),
+        trajectory("1", "held_in", edit("Use a random forest.", 20.0, 19.0), edit("Sing a song.", 19.0, 19.5)),
     ]
     forest, other = edits_by_recipe(done, TASKS)
     assert (forest["count"], forest["num_ran"]) == (3, 2)
@@ -65,12 +65,14 @@ def test_edits_are_counted_by_recipe_with_their_mean_change() -> None:
 
 
 def test_edit_that_never_ran_has_no_change() -> None:
-    (row,) = edits_by_recipe([trajectory("0", "train", edit("Use a random forest.", 20.0, None))], TASKS)
+    (row,) = edits_by_recipe([trajectory("0", "held_in", edit("Use a random forest.", 20.0, None))], TASKS)
     assert row["mean_change"] is None
 
 
 def test_example_is_the_trajectory_of_median_gain() -> None:
-    done = [trajectory(str(score), "train", edit("Use a random forest.", 20.0, score)) for score in (12.0, 16.0, 30.0)]
+    done = [
+        trajectory(str(score), "held_in", edit("Use a random forest.", 20.0, score)) for score in (12.0, 16.0, 30.0)
+    ]
     assert example(done, TASKS)["gain"] == pytest.approx(0.4)
 
 
@@ -78,7 +80,7 @@ def test_response_that_is_no_action_is_shown_as_it_came() -> None:
     before = edit("", 20.0, 19.0).before
     feedback = Feedback(Outcome.INVALID, "Invalid response")
     nonsense = Step("gibberish", "", {}, feedback, before, before, 0.0)
-    (step,) = example([trajectory("0", "train", nonsense)], TASKS)["steps"]
+    (step,) = example([trajectory("0", "held_in", nonsense)], TASKS)["steps"]
     assert step["response"] == "gibberish" and step["action"] == "not an action"
 
 
@@ -86,17 +88,17 @@ def test_evaluation_of_real_records_fills_the_report() -> None:
     def done(score: float) -> list[Trajectory]:
         return [
             trajectory(f"{split}-{index}", split, edit("Use a random forest.", 20.0, score - index))
-            for split in ("train", "heldout")
+            for split in ("held_in", "held_out")
             for index in range(2)
         ]
 
     found = {"initial": done(20.0), "sft": done(18.0), "ppo": done(13.0)}
     evaluated = evaluation(found, list(TASKS.values()), seed=0)
-    assert evaluated["sft"]["heldout_gain"]["mean"] == pytest.approx(0.125)  # (20 - 17.5) / 20
-    assert evaluated["ppo_minus_sft"]["heldout_span_gain"]["mean"] == pytest.approx(0.5)
-    assert evaluated["ppo"]["tasks"]["a_train"]["span_interval"]["mean"] == pytest.approx(0.75)
+    assert evaluated["sft"]["held_out_relative_gain"]["mean"] == pytest.approx(0.125)  # (20 - 17.5) / 20
+    assert evaluated["ppo_minus_sft"]["held_out_gain"]["mean"] == pytest.approx(0.5)
+    assert evaluated["ppo"]["tasks"]["a_train"]["gain_interval"]["mean"] == pytest.approx(0.75)
     summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
-    tried = {name: what_was_tried(found[name], TASKS) for name in ("sft", "ppo")}
+    tried = {name: edit_stats(found[name], TASKS) for name in ("sft", "ppo")}
     page = render(summary | {"versions": {}, "config": to_dict(Config())}, [], tried)
     assert "a train" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")

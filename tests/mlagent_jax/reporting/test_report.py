@@ -15,13 +15,13 @@ from mlagent_jax.run.run_dir import BY_NAME, RunDir, write_json
 from mlagent_jax.tracking.metrics import MetricsLog
 
 TASKS = {
-    "house_price": "train",
-    "diamond_price": "train",
-    "customer_churn": "train",
-    "digit_images": "train",
-    "movie_sentiment": "train",
-    "leaf_species": "heldout",
-    "hotel_rate": "heldout",
+    "house_price": "held_in",
+    "diamond_price": "held_in",
+    "customer_churn": "held_in",
+    "digit_images": "held_in",
+    "movie_sentiment": "held_in",
+    "leaf_species": "held_out",
+    "hotel_rate": "held_out",
 }
 
 
@@ -32,7 +32,7 @@ def fake_metrics() -> list[dict[str, float]]:
     for step in range(5, 600, 5):
         line = {"sft/step": float(step), "sft/loss": 0.2 + 5.5 * math.exp(-step / 70) + rng.gauss(0, 0.02)}
         if step % 50 == 0:
-            line["sft/heldout_loss"] = 0.22 + 5.5 * math.exp(-step / 70)
+            line["sft/validation_loss"] = 0.22 + 5.5 * math.exp(-step / 70)
         lines.append(line)
     for update in range(1, 25):
         edit = 0.5 + 0.012 * update + rng.gauss(0, 0.03)
@@ -57,18 +57,18 @@ def fake_evaluation() -> dict[str, Any]:
         reading = {"file_exists": 0.93, "best_script": 0.9, "best_score": 0.88, "num_file_exists": 80}
         done = {"invalid_share": 0.06 - level / 10, "context": reading}
         evaluation[policy] = {
-            "heldin_gain": interval(level / 3, 0.02),
-            "heldout_gain": interval(0.7 * level / 3, 0.03),
-            "heldin_span_gain": interval(level, 0.06),
-            "heldout_span_gain": interval(0.7 * level, 0.09),
-            "heldin": done,
-            "heldout": done,
+            "held_in_relative_gain": interval(level / 3, 0.02),
+            "held_out_relative_gain": interval(0.7 * level / 3, 0.03),
+            "held_in_gain": interval(level, 0.06),
+            "held_out_gain": interval(0.7 * level, 0.09),
+            "held_in": done,
+            "held_out": done,
             "tasks": {
-                name: {"split": split, "span_interval": interval(level * rng.uniform(0.4, 1.6), 0.5 * level + 0.02)}
+                name: {"split": split, "gain_interval": interval(level * rng.uniform(0.4, 1.6), 0.5 * level + 0.02)}
                 for name, split in TASKS.items()
             },
         }
-    evaluation["ppo_minus_sft"] = {"heldout_span_gain": interval(0.154, 0.1)}
+    evaluation["ppo_minus_sft"] = {"held_out_gain": interval(0.154, 0.1)}
     return evaluation
 
 

@@ -27,7 +27,7 @@ def test_a_best_score_that_is_none_ends_a_run_before_it_begins(tmp_path: Path, m
     folder.mkdir(parents=True)
     for name, text in FILES.items():
         (folder / name).write_text(text.replace("{m_best}", str(m_best)))
-    config = load_config(None, ["tasks.train=[toy]", "tasks.heldout=[]", f"tasks.paths=[{folder.parent}]"])
+    config = load_config(None, ["tasks.held_in=[toy]", "tasks.held_out=[]", f"tasks.paths=[{folder.parent}]"])
     reporter = Reporter()
     if m_best < 1.0:
         assert prepare(config, tmp_path / "data", Path(sys.executable), reporter)["toy"].m_init == 1.0

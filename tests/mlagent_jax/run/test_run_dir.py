@@ -52,7 +52,13 @@ def test_changed_setting_redoes_the_stage_that_reads_it_and_those_after(run_dir:
 def test_setting_that_no_output_depends_on_redoes_nothing(run_dir: RunDir) -> None:
     changed = load_config(
         None,
-        ["executor.slots=1", "server.port=8123", "tasks.heldout=[]", "expert.budget_tokens=5", "coder.max_concurrent=3"]
+        [
+            "executor.slots=1",
+            "server.port=8123",
+            "tasks.held_out=[]",
+            "expert.budget_tokens=5",
+            "coder.max_concurrent=3",
+        ]
         + ["expert.api_key_env=KEY", "coder.base_url=http://elsewhere/v1"],
     )
     assert all(run_dir.is_done(stage, changed) for stage in (COLLECT, SFT, PPO))
@@ -63,12 +69,12 @@ def test_a_task_that_says_something_else_redoes_the_stages_that_saw_it(tmp_path:
     shutil.copytree(CATALOG / "house_price", own, ignore=shutil.ignore_patterns("__pycache__"))
     stated = (own / "task.yaml").read_text().replace("name: house_price", "name: my_houses")
     (own / "task.yaml").write_text(stated)
-    config = load_config(None, ["tasks.train=[my_houses]", "tasks.heldout=[]", f"tasks.paths=[{own}]"])
+    config = load_config(None, ["tasks.held_in=[my_houses]", "tasks.held_out=[]", f"tasks.paths=[{own}]"])
     run_dir = RunDir(tmp_path / "run")
     run_dir.root.mkdir()
     do(run_dir, "collect", config)
     (own / "task.yaml").write_text(stated + "# a remark\n")
-    moved = load_config(None, [*("tasks.train=[my_houses]", "tasks.heldout=[]"), f"tasks.paths=[{own.parent}]"])
+    moved = load_config(None, [*("tasks.held_in=[my_houses]", "tasks.held_out=[]"), f"tasks.paths=[{own.parent}]"])
     assert run_dir.is_done(COLLECT, moved)
     (own / "task.yaml").write_text(stated.replace("m_best: 15.2481", "m_best: 15.0"))
     assert not run_dir.is_done(COLLECT, config)

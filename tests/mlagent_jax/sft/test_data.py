@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from mlagent_jax.model.packed_batch import Bucket, Row, Rows
-from mlagent_jax.sft.data import Batches, Dataset, bucket_of, pack
+from mlagent_jax.model.packed_batch import BatchShape, PackedBatch, RowBuilder
+from mlagent_jax.sft.data import Batches, Dataset, batch_shape_of, pack
 from rollout.tokenizer.chat import ChatTokenizer, Rendering, train_tokenizer
 from tasks.prompt import messages
 from tasks.state import State
@@ -34,7 +34,7 @@ def longest(tokenizer: ChatTokenizer) -> int:
     return max(len(tokenizer.render(state).token_ids) for state in STATES)
 
 
-def rows_of(dataset: Dataset) -> list[Row]:
+def rows_of(dataset: Dataset) -> list[RowBuilder]:
     return [dataset.row(index) for index in range(len(dataset.rows))]
 
 
@@ -91,7 +91,7 @@ def test_a_trajectory_too_long_loses_its_last_turns_and_is_counted(tokenizer: Ch
 
 def test_batches_have_one_shape_and_the_last_is_filled_up(tokenizer: ChatTokenizer) -> None:
     dataset = pack(STATES[:5], tokenizer, longest(tokenizer), seed=0)
-    bucket = bucket_of([dataset], longest(tokenizer))
+    bucket = batch_shape_of([dataset], longest(tokenizer))
     batches = Batches(dataset, bucket, batch_size=2)
     found = list(batches)
     assert len(batches) == len(found) == 3
@@ -107,8 +107,8 @@ def test_batches_have_one_shape_and_the_last_is_filled_up(tokenizer: ChatTokeniz
 def test_bucket_holds_the_fullest_row_of_any_set(tokenizer: ChatTokenizer) -> None:
     length = 2 * longest(tokenizer)
     small, large = pack(STATES[:1], tokenizer, length, seed=0), pack(STATES, tokenizer, length, seed=0)
-    bucket = bucket_of([small, large], length)
-    assert bucket == bucket_of([large], length) and bucket.length == length
+    bucket = batch_shape_of([small, large], length)
+    assert bucket == batch_shape_of([large], length) and bucket.length == length
     fullest = max(len(row.targets) for row in rows_of(large))
     assert fullest <= bucket.num_predictions < fullest + 64
 
@@ -121,7 +121,7 @@ def test_the_rows_of_each_process_are_those_of_the_whole_batch_and_no_other_is_m
         return whole.render(index)
 
     whole = pack(STATES[:7], tokenizer, longest(tokenizer), seed=0)
-    bucket = bucket_of([whole], longest(tokenizer))
+    bucket = batch_shape_of([whole], longest(tokenizer))
     watched = Dataset(render, whole.sizes, whole.rows)
     parts = [Batches(watched, bucket, 4, rows) for rows in (slice(0, 1), slice(1, 4))]
     for index, batch in enumerate(Batches(whole, bucket, 4)):
@@ -157,7 +157,7 @@ def synthetic_states(count: int) -> list[State]:
     return states
 
 
-def digest(batches: Iterable[Rows]) -> str:
+def digest(batches: Iterable[PackedBatch]) -> str:
     found = hashlib.sha256()
     for rows in batches:
         for array in (rows.tokens, rows.positions, rows.sources, rows.targets, rows.weights):
@@ -168,7 +168,7 @@ def digest(batches: Iterable[Rows]) -> str:
 def test_batches_are_to_the_bit_those_that_the_published_figures_were_made_with(tmp_path: Path) -> None:
     tokenizer = train_tokenizer([], tmp_path, 259)  # of bytes, without merges
     dataset = pack(synthetic_states(100), tokenizer, 4200, seed=7, num_epochs=2.5)
-    bucket = bucket_of([dataset], 4200)
-    assert (len(dataset.rows), dataset.num_cut, bucket) == (74, 24, Bucket(4200, 768))
+    bucket = batch_shape_of([dataset], 4200)
+    assert (len(dataset.rows), dataset.num_cut, bucket) == (74, 24, BatchShape(4200, 768))
     golden = "02c0e5b6a994dd3ff0cd044a610f6e405aad12c72bbea1d0e9152b2f8f1962d8"  # of the first, slow implementation
     assert digest(Batches(dataset, bucket, 3)) == golden

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from jaxtyping import PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.model.packed_batch import Bucket, Rows
+from mlagent_jax.model.packed_batch import BatchShape, PackedBatch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.sft.data import Batches, Dataset
 from mlagent_jax.sft.packing import first_fit, size_of
 from mlagent_jax.sft.step import cross_entropy
 from rollout.tokenizer.chat import Rendering
 
-BATCH, BUCKET = 6, Bucket(24, 24)  # of every batch but the wider ones, so that there are two programs
-WIDER = Bucket(40, 64)
+BATCH, BUCKET = 6, BatchShape(24, 24)  # of every batch but the wider ones, so that there are two programs
+WIDER = BatchShape(40, 64)
 LONGEST = 12
 
 
@@ -46,22 +46,24 @@ def packed(told: list[Rendering]) -> list[tuple[int, ...]]:
     return first_fit(range(len(told)), [len(one.token_ids) for one in told], BUCKET.length)
 
 
-def batch(told: list[Rendering], rows: list[tuple[int, ...]], size: int = BATCH, bucket: Bucket = BUCKET) -> Rows:
+def batch(
+    told: list[Rendering], rows: list[tuple[int, ...]], size: int = BATCH, bucket: BatchShape = BUCKET
+) -> PackedBatch:
     return Batches(dataset_of(told, rows), bucket, size)[0]
 
 
 class Learner(NamedTuple):
     """`score(rows)` is the mean loss and its gradient, `logprobs(rows)` that of every prediction."""
 
-    score: Callable[[Rows], tuple[jax.Array, PyTree]]
-    logprobs: Callable[[Rows], np.ndarray]
+    score: Callable[[PackedBatch], tuple[jax.Array, PyTree]]
+    logprobs: Callable[[PackedBatch], np.ndarray]
 
 
 @pytest.fixture(scope="module")
 def learner(make_model: Callable[..., Qwen2]) -> Learner:
     graph, parameters = nnx.split(make_model())
 
-    def loss(parameters: PyTree, rows: Rows) -> jax.Array:
+    def loss(parameters: PyTree, rows: PackedBatch) -> jax.Array:
         total, weight = cross_entropy(graph, parameters, rows)
         return total / weight
 
@@ -132,7 +134,7 @@ def test_two_tellings_run_together_are_found_out(learner: Learner) -> None:
 @settings(max_examples=20)
 @given(told=several, rng=st.randoms(use_true_random=False))
 def test_loss_is_the_mean_over_the_agents_tokens_and_nothing_else_counts(
-    learner: Learner, rows_of: Callable[..., Rows], told: list[Rendering], rng: Any
+    learner: Learner, rows_of: Callable[..., PackedBatch], told: list[Rendering], rng: Any
 ) -> None:
     every = rows_of(
         [one.token_ids + [0] * (LONGEST + 1 - len(one.token_ids)) for one in told + told[:1] * BATCH][:BATCH]

@@ -17,14 +17,14 @@ from rich.console import Console
 
 from mlagent_jax.configuration.schema import SFT, Config, Model
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.packed_batch import Rows
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh, parameters_of
 from mlagent_jax.multihost.preemption import Saved
 from mlagent_jax.run.mirror import Mirror
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import inputs, loop
-from mlagent_jax.sft.data import Dataset, bucket_of
+from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.packing import size_of
 from mlagent_jax.sft.step import SFTStep
 from mlagent_jax.tracking.metrics import read_metrics
@@ -92,8 +92,8 @@ def data_of(train_seed: int, heldout_seed: int, num_steps: int = STEPS) -> input
             made.append(Rendering(tokens.tolist(), [(1, 12)]))
         return Dataset(made.__getitem__, tuple(size_of(one, 12) for one in made), tuple((i,) for i in range(count)))
 
-    train, heldout = rows(train_seed, 2 * num_steps), rows(heldout_seed, 3)
-    return inputs.Data(train, heldout, bucket_of([train, heldout], 12))
+    train, validation = rows(train_seed, 2 * num_steps), rows(heldout_seed, 3)
+    return inputs.Data(train, validation, batch_shape_of([train, validation], 12))
 
 
 def config_of(**settings: Any) -> Config:
@@ -143,7 +143,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     def make_sft_step(*arguments: Any) -> SFTStep:
         step = make_real_step(*arguments)
 
-        def recorded(state: TrainState, rows: Rows) -> tuple[TrainState, dict[str, jax.Array]]:
+        def recorded(state: TrainState, rows: PackedBatch) -> tuple[TrainState, dict[str, jax.Array]]:
             batches.append(np.asarray(rows.tokens).tobytes())
             return step(state, rows)
 
@@ -228,14 +228,14 @@ def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
     data = data_of(train_seed=1, heldout_seed=2)  # counts the other way
     model = make_model()
     ended = train(model, tmp_path / "run", data, config)
-    readings = [line["sft/heldout_loss"] for line in ended.metrics]
+    readings = [line["sft/validation_loss"] for line in ended.metrics]
     best = int(np.argmin(readings))
     assert len(readings) == best + 3 < STEPS
     assert ended.figures["steps"] == len(readings)
-    assert ended.figures["heldout_loss"] == readings[best]
-    assert ended.figures["heldout_perplexity"] == pytest.approx(np.exp(readings[best]))
+    assert ended.figures["validation_loss"] == readings[best]
+    assert ended.figures["validation_perplexity"] == pytest.approx(np.exp(readings[best]))
     evaluate = loop.make_sft_eval(loop.nnx.split(model)[0])
-    kept = loop.heldout_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
+    kept = loop.validation_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
     assert kept == pytest.approx(readings[best], rel=1e-5)
     with pytest.raises(KeyboardInterrupt):  # when the best is past, but not yet found to be
         train(make_model(), tmp_path / "cut", data, config, interrupt_at=best + 3)
@@ -294,9 +294,9 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
         texts = [tokenizer.decode(dataset.row(index).tokens) for index in range(len(dataset.rows))]
         return [word for text in texts for word in WORDS[:10] if f"Predict the {word}." in text]
 
-    train, heldout = words(data.train), words(data.heldout)
-    assert set(heldout) == {WORDS[3], WORDS[8]} and len(heldout) == 2
-    assert set(train) == {trajectory.trajectory_id for trajectory in trajectories} - set(heldout)
+    train, validation = words(data.train), words(data.validation)
+    assert set(validation) == {WORDS[3], WORDS[8]} and len(validation) == 2
+    assert set(train) == {trajectory.trajectory_id for trajectory in trajectories} - set(validation)
     assert len(train) >= 12 and max(train.count(word) for word in train) == 2  # a pass and a half over eight
 
 

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.run.context import World
+from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.collect import run
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.executor import Pool
-from rollout.executor.scheduling.resources import Room
+from rollout.executor.scheduling.resources import Resources
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.pools import build_pools
-from rollout.runtime.event_loop import Background
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
-from rollout.scripted.coder import RecipeCoder
-from rollout.scripted.expert import IDEAS_LINE, OfflineExpert
+from rollout.scripted.coder import ScriptedCoder
+from rollout.scripted.expert import IDEAS_LINE, ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
@@ -53,13 +53,13 @@ class Guessing:
 def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[list[Trajectory], list[str]]]:
     """Returns the trajectories of the stage under a source of ideas, and the problems that the expert was given."""
     read: list[str] = []
-    act = OfflineExpert.act
+    act = ScriptedExpert.act
 
-    async def noted(self: OfflineExpert, instance: Instance, state: State, seed: int) -> Response | None:
+    async def noted(self: ScriptedExpert, instance: Instance, state: State, seed: int) -> Response | None:
         read.append(state.problem)
         return await act(self, instance, state, seed)
 
-    monkeypatch.setattr(OfflineExpert, "act", noted)
+    monkeypatch.setattr(ScriptedExpert, "act", noted)
     public, private = tmp_path / "public", tmp_path / "private"
     for folder, name in ((public, "train.csv"), (public, "test.csv"), (private, "answers.csv")):
         folder.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     script = (find("customer_churn").folder / "train.py").read_text()
     problem = "Predict target from {train_file} for {test_file}; the script is {script}."
     task = Task(
-        *("churn", "tabular-classification", "train", "accuracy", "maximize", 0.5, 0.5, 1.0, "all", problem, script),
+        *("churn", "tabular-classification", "held_in", "accuracy", "maximize", 0.5, 0.5, 1.0, "all", problem, script),
         *(public, private),
     )
 
@@ -82,14 +82,14 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             embed = lambda texts: rng.normal(size=(len(texts), 8))  # noqa: E731
             build_pools(run_dir.path("ideas.json"), candidates, 10, 0, embed=embed)
         store = BlobStore(tmp_path / "blobs")
-        with Timeline(run_dir.path("timeline.json")) as timeline, Background() as background:
-            pool = Pool(Guessing(store), Room(2, 4096))
-            environment = Environment(store, pool, RecipeCoder())
+        with Timeline(run_dir.path("timeline.json")) as timeline, EventLoopThread() as background:
+            pool = Pool(Guessing(store), Resources(2, 4096))
+            environment = Environment(store, pool, ScriptedCoder())
             run(
                 config,
                 run_dir,
                 Reporter(),
-                World(
+                RunContext(
                     *({"churn": task}, environment, background, 4, 2, timeline, pool.scheduler),
                     Endpoints(config, run_dir, background),
                 ),

@@ -9,7 +9,7 @@ import pytest
 from rollout.dataset.augmentation import draw_renaming, rename, reword, variants
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
-from tasks.naming import Names, is_heldout
+from tasks.naming import Names, is_held_out
 from tasks.state import State, Turn
 
 SNAPSHOT = Snapshot({}, 0.5, None, "oak.py", 0.5)
@@ -51,7 +51,7 @@ def test_all_names_change_consistently_and_ordinary_words_do_not(trajectory: Tra
     assert "/env/lib/base.py" in new
     assert new.count(mapping["oak.py"]) == texts(state).count("oak.py")
     pairs = [re.search(r"([a-z]+_[a-z]+)(_train.csv|_test.csv|.py|)$", name)[1] for name in mapping.values()]
-    assert not any(map(is_heldout, pairs))
+    assert not any(map(is_held_out, pairs))
     assert len(set(mapping.values())) == len(mapping)
     assert rename(renamed, {new: old for old, new in mapping.items()}) == state
 

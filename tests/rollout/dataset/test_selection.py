@@ -128,7 +128,7 @@ def test_equal_ids_are_refused_by_name(tmp_path: Path):
 def test_a_selection_says_what_every_filter_dropped(tmp_path: Path):
     found = [*varied(8), trajectory("none"), trajectory("leak", step("These ideas are good.", 0.7))]
     found += [replace(one, trajectory_id=f"{one.trajectory_id}-again") for one in varied(2)]
-    selection = choose(stored(tmp_path, found), Select(heldout_share=0.25), DIRECTIONS, seed=0)
+    selection = choose(stored(tmp_path, found), Select(validation_share=0.25), DIRECTIONS, seed=0)
     assert {each["filter"]: each["dropped"] for each in selection.report} == {
         "acted": 1,
         "no_leak": 1,
@@ -136,8 +136,8 @@ def test_a_selection_says_what_every_filter_dropped(tmp_path: Path):
     }
     assert selection.report[1]["first"] == ["leak"]
     assert selection.balance == {"churn": {"improved": 8}}
-    assert len(selection.heldout) == 2 and len(selection.train) == 6
-    assert not set(selection.heldout) & set(selection.train)
+    assert len(selection.validation) == 2 and len(selection.train) == 6
+    assert not set(selection.validation) & set(selection.train)
 
 
 def test_what_is_too_much_goes_evenly_over_tasks_and_outcomes(tmp_path: Path):
@@ -154,14 +154,14 @@ def test_what_is_too_much_goes_evenly_over_tasks_and_outcomes(tmp_path: Path):
 
 def test_each_task_is_held_out_in_its_share(tmp_path: Path):
     stored(tmp_path, [*varied(30), *varied(10, task="price")])
-    selection = choose(tmp_path, replace(KEEP_ALL, heldout_share=0.1), DIRECTIONS, seed=0)
-    assert Counter(name.split("-")[0] for name in selection.heldout) == {"churn": 3, "price": 1}
+    selection = choose(tmp_path, replace(KEEP_ALL, validation_share=0.1), DIRECTIONS, seed=0)
+    assert Counter(name.split("-")[0] for name in selection.validation) == {"churn": 3, "price": 1}
     small = [one for name in "abcdefghij" for one in varied(6, task=name)]
     small_tasks = dict.fromkeys("abcdefghij", "maximize")
-    of_small = choose(stored(tmp_path / "small", small), replace(KEEP_ALL, heldout_share=0.08), small_tasks, seed=0)
-    assert len(of_small.heldout) == 5 == len({name[0] for name in of_small.heldout})
-    few = choose(stored(tmp_path / "few", varied(3)), replace(KEEP_ALL, heldout_share=0.01), DIRECTIONS, seed=0)
-    assert len(few.heldout) == 1
+    of_small = choose(stored(tmp_path / "small", small), replace(KEEP_ALL, validation_share=0.08), small_tasks, seed=0)
+    assert len(of_small.validation) == 5 == len({name[0] for name in of_small.validation})
+    few = choose(stored(tmp_path / "few", varied(3)), replace(KEEP_ALL, validation_share=0.01), DIRECTIONS, seed=0)
+    assert len(few.validation) == 1
 
 
 def test_too_little_is_refused_and_says_who_dropped_it(tmp_path: Path):
@@ -173,7 +173,7 @@ def test_too_little_is_refused_and_says_who_dropped_it(tmp_path: Path):
 def test_a_manifest_names_its_data_to_the_byte(tmp_path: Path):
     found = varied(6)
     selection = choose(stored(tmp_path, found), KEEP_ALL, DIRECTIONS, seed=0)
-    assert {**selection.train, **selection.heldout} == {one.trajectory_id: digest(one) for one in found}
+    assert {**selection.train, **selection.validation} == {one.trajectory_id: digest(one) for one in found}
     write_selection(tmp_path / "selection.json", selection, KEEP_ALL, 0)
     assert read_selection(tmp_path / "selection.json") == selection
     assert list(selection.read(tmp_path)) == read_trajectories(tmp_path) == found

@@ -61,7 +61,7 @@ class Attacker:
 
 
 @dataclass
-class World:
+class RunContext:
     """A task, and the environment that scripts are run in."""
 
     task: Task
@@ -104,7 +104,7 @@ class World:
 
 
 @pytest.fixture(scope="module", params=["cold", "warm"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunContext]:
     folder = tmp_path_factory.mktemp("world")
     task = replace(
         toy_task(folder, TRUTH),
@@ -119,7 +119,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with closing(executor), asyncio.Runner() as runner:
         records = Records(folder / "records", max_mb=64)
         cached = CachedExecutor(executor, store, records, executor.environment.fingerprint)
-        yield World(task, Environment(store, cached, Attacker()), runner)
+        yield RunContext(task, Environment(store, cached, Attacker()), runner)
 
 
 def outside(source: str, folder: Path) -> Path:
@@ -130,7 +130,7 @@ def outside(source: str, folder: Path) -> Path:
     return folder
 
 
-def naive_score(world: World, folder: Path) -> float:
+def naive_score(world: RunContext, folder: Path) -> float:
     """Returns what a grader gives who opens whatever stands in the submission's place."""
     return score((folder / "submission.csv").read_bytes(), world.labels, "accuracy")
 
@@ -167,7 +167,7 @@ print("validation accuracy: 1.0")
 
 
 @pytest.mark.parametrize("how", READERS)
-def test_labels_that_are_looked_for_are_not_found(world: World, toys, tmp_path: Path, how: str):
+def test_labels_that_are_looked_for_are_not_found(world: RunContext, toys, tmp_path: Path, how: str):
     source = aimed(GUESS + READ.replace("HOW", READERS[how]), world.labels)
     assert naive_score(world, outside(source, tmp_path / "bare")) == 1.0
     result = world.attack(source, toys.respond)
@@ -177,7 +177,7 @@ def test_labels_that_are_looked_for_are_not_found(world: World, toys, tmp_path: 
 
 
 @pytest.mark.slow
-def test_labels_that_come_with_a_library_are_not_there(world: World, toys, tmp_path: Path):
+def test_labels_that_come_with_a_library_are_not_there(world: RunContext, toys, tmp_path: Path):
     source = GUESS + "from sklearn.datasets import load_iris\nwrite(load_iris().target[45:55])\n"
     assert naive_score(world, outside(source, tmp_path / "bare")) == 1.0
     result = world.attack(source, toys.respond)
@@ -202,7 +202,7 @@ NO_FILES = {
 
 
 @pytest.mark.parametrize("kind", LINKS | NO_FILES)
-def test_what_is_no_plain_file_is_no_submission(world: World, toys, tmp_path: Path, kind: str):
+def test_what_is_no_plain_file_is_no_submission(world: RunContext, toys, tmp_path: Path, kind: str):
     trick = (LINKS | NO_FILES)[kind]
     source = aimed(f"{GUESS}import os\nos.unlink('submission.csv')\n{trick}\n", world.labels)
     made = outside(source, tmp_path / "bare") / "submission.csv"
@@ -230,7 +230,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("target", ["grader", "labels", "data"])
-def test_nothing_that_grades_can_be_changed(world: World, toys, tmp_path: Path, target: str):
+def test_nothing_that_grades_can_be_changed(world: RunContext, toys, tmp_path: Path, target: str):
     attack = WRITERS[target].replace("\n", "\n    ")
     source = f"{GUESS}import mmap, os\ntry:\n    {attack}\nexcept OSError: pass\n"
     bare, grader = tmp_path / "bare", Path(grading.__file__)
@@ -251,7 +251,7 @@ def test_nothing_that_grades_can_be_changed(world: World, toys, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_metric_changed_in_the_own_process_changes_no_score(world: World, toys, tmp_path: Path):
+def test_a_metric_changed_in_the_own_process_changes_no_score(world: RunContext, toys, tmp_path: Path):
     fake = "import sklearn.metrics\nsklearn.metrics.accuracy_score = lambda *_: 1.0\nprint('validation accuracy: 1.0')"
     look = "from sklearn.metrics import accuracy_score\nprint('validation accuracy:', accuracy_score([0, 0], [0, 1]))"
     together = subprocess.run([TASK_PYTHON, "-c", f"{fake}\n{look}"], capture_output=True, text=True).stdout
@@ -280,7 +280,7 @@ SCORES = [
 ]
 
 
-def test_no_score_that_a_script_prints_earns_or_breaks_anything(world: World, toys):
+def test_no_score_that_a_script_prints_earns_or_breaks_anything(world: RunContext, toys):
     """A number that is none once ended the whole training."""
     source = GUESS + f"import sys\nSCORES = {SCORES!r}\nprint('validation accuracy:', SCORES[INDEX])\n"
     for index in range(len(SCORES)):
@@ -290,7 +290,7 @@ def test_no_score_that_a_script_prints_earns_or_breaks_anything(world: World, to
 
 
 @pytest.mark.parametrize("source", ["-" * 9000 + "1", "x" + ".x" * 20000, "[" * 9000, "x = '\0'", "\ud800", "'" * 3])
-def test_a_script_that_cannot_be_parsed_costs_what_an_error_costs(world: World, toys, source: str):
+def test_a_script_that_cannot_be_parsed_costs_what_an_error_costs(world: RunContext, toys, source: str):
     """One nested too deep for the parser once ended the whole training."""
     result = world.runner.run(world.step(source, toys.respond))
     # The interpreter itself says MemoryError of one, which is taken at its word.
@@ -336,7 +336,7 @@ WORTH = {  # what can be read and is worth what it says
 }
 
 
-def test_a_forged_submission_has_no_score(world: World, toys):
+def test_a_forged_submission_has_no_score(world: RunContext, toys):
     for name, content in FORGED.items():
         source = f"import zlib\nopen('submission.csv', 'wb').write(zlib.decompress({zlib.compress(content)!r}))\n"
         result = world.runner.run(world.step(source, toys.respond))
@@ -370,7 +370,7 @@ print("LEFT" if found or hasattr(builtins, "LEFT") else "NOTHING")
 )
 
 
-def test_what_a_script_leaves_behind_is_not_there_for_the_next(world: World, toys, tmp_path: Path):
+def test_what_a_script_leaves_behind_is_not_there_for_the_next(world: RunContext, toys, tmp_path: Path):
     confined = "places = ['.', './home']\n"
     assert "sitecustomize.py" in os.listdir(
         outside(LEAVE.replace("for place in", confined + "for place in"), tmp_path / "a")
@@ -400,7 +400,7 @@ os.wait()
 SLOW = HONEST + "import time\ntime.sleep(0.5)\n"
 
 
-def test_a_daemon_reaches_no_run_beside_it_and_none_after(world: World, toys, tmp_path: Path):
+def test_a_daemon_reaches_no_run_beside_it_and_none_after(world: RunContext, toys, tmp_path: Path):
     bare = tmp_path / "bare"
     daemon = DAEMON.replace("SECONDS", "1.5")
     outside(daemon.replace("FOLDERS", f"{[str(bare)]!r}"), bare)
@@ -443,7 +443,7 @@ NEUTRAL = {Outcome.CORNER: 0.0, Outcome.EDIT: 0.0, Outcome.ERROR: -1.0}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", EXHAUST)
-def test_exhausting_a_limit_earns_nothing_and_disturbs_nobody(world: World, toys, what: str):
+def test_exhausting_a_limit_earns_nothing_and_disturbs_nobody(world: RunContext, toys, what: str):
     source, outcome = EXHAUST[what]
     limits = replace(world.task.limits, seconds=6.0, memory_mb=400, num_processes=30)
     small = replace(world, task=replace(world.task, limits=limits))

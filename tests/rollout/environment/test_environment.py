@@ -10,12 +10,12 @@ from rollout.dataset.augmentation import variants
 from rollout.environment.environment import Environment
 from rollout.executor import CachedExecutor, Options, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.runtime.event_loop import Background
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.sampling.evaluation import InitialScriptActor, plan_evaluation, summarize
 from rollout.sampling.state_pool import StatePool
-from rollout.scripted.coder import RecipeCoder
-from rollout.scripted.expert import OfflineExpert
+from rollout.scripted.coder import ScriptedCoder
+from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.wording import reword
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
@@ -35,7 +35,7 @@ NAMES = Names("maple", "birch_train.csv", "birch_test.csv", "cedar.py")
 class Real:
     """The environment under test and what it is made of."""
 
-    background: Background
+    background: EventLoopThread
     executor: CachedExecutor
     environment: Environment
     task: Task
@@ -47,8 +47,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     prepare_all([find("house_price")], folder / "data", TASK_PYTHON)
     store = BlobStore(folder / "blobs")
     options = Options(python=str(TASK_PYTHON))
-    with open_executor(options, store, folder / "cache") as opened, Background() as background:
-        environment = Environment(store, opened.executor, RecipeCoder())
+    with open_executor(options, store, folder / "cache") as opened, EventLoopThread() as background:
+        environment = Environment(store, opened.executor, ScriptedCoder())
         yield Real(background, opened.executor, environment, load("house_price", folder / "data"))
 
 
@@ -95,7 +95,7 @@ def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real:
             tmp_path,
             plans,
             real.environment,
-            OfflineExpert(max_steps=4),
+            ScriptedExpert(max_steps=4),
             max_steps=4,
             max_seconds=300,
             num_concurrent=2,
@@ -120,6 +120,6 @@ def test_episodes_that_differ_in_names_alone_share_their_runs(real: Real, tmp_pa
     plans = plan_evaluation([real.task], 4, seed=0)
     trajectories = run(real, tmp_path, plans, InitialScriptActor())
     result = summarize(trajectories, [real.task], seed=0)
-    assert result["heldin_gain"]["mean"] == pytest.approx(0.0)
-    assert result["heldin"]["submitted_share"] == 1.0
+    assert result["held_in_relative_gain"]["mean"] == pytest.approx(0.0)
+    assert result["held_in"]["submitted_share"] == 1.0
     assert real.executor.misses - misses <= 1

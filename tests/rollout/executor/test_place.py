@@ -9,7 +9,7 @@ import pytest
 from rollout.errors import CorruptRecord
 from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
 from rollout.executor.backends.bubblewrap.command import gpu_devices
-from rollout.executor.scheduling.slot import Places
+from rollout.executor.scheduling.slot import Slots
 from rollout.executor.script_env import script_environment
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Job
@@ -99,7 +99,7 @@ def test_a_script_for_a_gpu_is_refused_where_none_is_listed(store, executor) -> 
 
 
 def test_places_are_apart_and_come_back() -> None:
-    places, one_gpu = Places(3, can_choose_uid=True, gpus=(4, 6)), Limits(num_gpus=1)
+    places, one_gpu = Slots(3, can_choose_uid=True, gpus=(4, 6)), Limits(num_gpus=1)
     with places.place(one_gpu) as first, places.place(one_gpu) as second, places.place(Limits()) as third:
         assert (first.gpus, second.gpus, third.gpus) == ((4,), (6,), ())
         assert len({first.uid, second.uid, third.uid}) == 3
@@ -110,7 +110,7 @@ def test_places_are_apart_and_come_back() -> None:
     with places.place(Limits(num_gpus=2, num_threads=10_000)) as all_of_it:
         assert sorted(all_of_it.gpus) == [4, 6]
         assert set(all_of_it.cores) == os.sched_getaffinity(0)
-    with Places(1, can_choose_uid=False).place(Limits()) as place:
+    with Slots(1, can_choose_uid=False).place(Limits()) as place:
         assert place.uid is None
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rollout.errors import ExecutorError
 from rollout.executor.scheduling import scheduler as module
 from rollout.executor.scheduling.local_pool import Pool, machine_memory_mb
-from rollout.executor.scheduling.resources import Machine, Room
+from rollout.executor.scheduling.resources import Machine, Resources
 from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
@@ -59,7 +59,7 @@ def start(pool: Pool, *jobs: Job) -> list[asyncio.Task[Execution]]:
 def test_tasks_take_turns_however_many_jobs_one_of_them_has() -> None:
     async def body() -> None:
         inner = Running()
-        pool = Pool(inner, Room(1, 10**6))
+        pool = Pool(inner, Resources(1, 10**6))
         start(pool, *(job(f"a{n}", "a") for n in range(6)))
         await settle()
         start(pool, *(job(f"b{n}", "b") for n in range(2)), *(job(f"c{n}", "c") for n in range(2)))
@@ -78,7 +78,7 @@ def test_tasks_take_turns_however_many_jobs_one_of_them_has() -> None:
 def test_who_had_nothing_to_do_has_no_turns_in_hand() -> None:
     async def body() -> None:
         inner = Running()
-        pool = Pool(inner, Room(1, 10**6))
+        pool = Pool(inner, Resources(1, 10**6))
         start(pool, *(job(f"a{n}", "a") for n in range(12)))
         await settle()
         for _ in range(5):
@@ -98,7 +98,7 @@ def test_who_had_nothing_to_do_has_no_turns_in_hand() -> None:
 def test_the_longest_expected_goes_first() -> None:
     async def body() -> None:
         inner = Running()
-        pool = Pool(inner, Room(1, 10**6))
+        pool = Pool(inner, Resources(1, 10**6))
         # The same scripts under other names: known by what they are.
         for script, seconds in (("short", 1.0), ("long", 9.0), ("middle", 4.0)):
             (run,) = start(pool, job(script, digest=f"source of {script}"))
@@ -120,7 +120,7 @@ def test_the_longest_expected_goes_first() -> None:
 def test_nobody_overtakes_the_one_whose_turn_it_is() -> None:
     async def body() -> None:
         inner = Running()
-        pool = Pool(inner, Room(4, 10**6))
+        pool = Pool(inner, Resources(4, 10**6))
         start(pool, job("first", "a"), job("wide", "b", num_threads=4, seconds=100.0), job("late", "b"))
         await settle()
         assert inner.began == ["first"], "the wide one waits for all cores, and the late one behind it"
@@ -140,7 +140,7 @@ def test_cores_and_memory_are_never_overdrawn_and_every_job_ends_once(seed: int)
     async def body() -> None:
         draw, inner = random.Random(seed), Running()
         cores, memory = draw.randint(1, 4), draw.randint(200, 1000)
-        pool = Pool(inner, Room(cores, memory))
+        pool = Pool(inner, Resources(cores, memory))
         runs: dict[str, asyncio.Task[Execution]] = {}
         for number in range(40):
             limits = Limits(num_threads=draw.randint(1, cores), memory_mb=draw.randint(1, 200))
@@ -181,7 +181,7 @@ def test_beyond_the_bound_jobs_wait_at_the_door(monkeypatch: pytest.MonkeyPatch)
 
     async def body() -> None:
         inner = Running()
-        pool = Pool(inner, Room(1, 10**6))
+        pool = Pool(inner, Resources(1, 10**6))
         runs = start(pool, *(job(f"s{n}") for n in range(9)))
         await settle()
         assert (pool.scheduler.num_running, pool.scheduler.num_waiting) == (1, 3)
@@ -195,7 +195,7 @@ def test_beyond_the_bound_jobs_wait_at_the_door(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_job_that_could_never_begin_is_refused_at_once() -> None:
     async def body() -> None:
-        pool = Pool(Running(), Room(2, 1000))
+        pool = Pool(Running(), Resources(2, 1000))
         for limits in (Limits(memory_mb=2000), Limits(num_threads=3, memory_mb=10), Limits(num_gpus=1, memory_mb=10)):
             with pytest.raises(ValueError, match="a script of house_price asks for .* there are 2 cores, 1000 MiB"):
                 await pool.run(Job("s", {"s": "x"}, limits, task="house_price"))
@@ -206,7 +206,7 @@ def test_a_job_that_could_never_begin_is_refused_at_once() -> None:
 def test_a_failure_gives_its_place_back_and_is_counted() -> None:
     async def body() -> None:
         inner = Running()
-        pool = Pool(inner, Room(1, 10**6))
+        pool = Pool(inner, Resources(1, 10**6))
         first, second = start(pool, job("a"), job("b"))
         await settle()
         inner.ends["a"].set_exception(ExecutorError("lost"))
@@ -226,7 +226,7 @@ def test_a_failure_gives_its_place_back_and_is_counted() -> None:
 def test_a_job_goes_where_most_room_is_and_a_wide_one_is_not_put_off() -> None:
     async def body() -> None:
         scheduler: Scheduler[Machine] = Scheduler()
-        small, large = Machine("small", Room(2, 1000)), Machine("large", Room(4, 1000))
+        small, large = Machine("small", Resources(2, 1000)), Machine("large", Resources(4, 1000))
         scheduler.machines.update(small=small, large=large)
         first = [scheduler.ask(job(f"s{n}", memory_mb=1)).turn.result() for n in range(3)]
         assert first == [large, large, small] or first == [large, large, large]
@@ -237,7 +237,7 @@ def test_a_job_goes_where_most_room_is_and_a_wide_one_is_not_put_off() -> None:
         for machine in first:
             scheduler.give_back(machine, job("s", memory_mb=1), None)
         assert wide.turn.result() is large
-        joined = Machine("joined", Room(9, 1000))
+        joined = Machine("joined", Resources(9, 1000))
         scheduler.machines["joined"] = joined
         scheduler.grant()
         assert all(place.turn.done() for place in more)

@@ -19,7 +19,7 @@ from tasks.task import Task
 
 HERE = Path(".")
 TASK = Task(
-    "a", "tabular-regression", "train", "mae", "minimize", 5.0, 5.0, 1.0, "", "Do {script}.", "x = 1\n", HERE, HERE
+    "a", "tabular-regression", "held_in", "mae", "minimize", 5.0, 5.0, 1.0, "", "Do {script}.", "x = 1\n", HERE, HERE
 )
 
 
@@ -30,7 +30,7 @@ def model(answer: Callable[[dict], str]) -> Iterator[tuple[ChatEndpoint, list[di
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers["Content-EpisodeLimits"])))
             bodies.append(body)
             self.send_response(200)
             self.end_headers()

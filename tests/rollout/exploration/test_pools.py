@@ -27,7 +27,7 @@ POINTS = {"Zero.": (1.0, 0.0), "Near zero.": (0.96, 0.28), "Up.": (0.0, 1.0), "L
 
 def task(name: str, kind: str) -> Task:
     here = Path(".")
-    return Task(name, kind, "train", "mae", "minimize", 5.0, 5.0, 1.0, "", "Do {script}.", "x = 1\n", here, here)
+    return Task(name, kind, "held_in", "mae", "minimize", 5.0, 5.0, 1.0, "", "Do {script}.", "x = 1\n", here, here)
 
 
 def on_a_circle(texts: Sequence[str]) -> np.ndarray:

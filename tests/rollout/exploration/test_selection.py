@@ -35,7 +35,7 @@ POOLS = {
 def task(name: str) -> Task:
     here = Path(".")
     kind, script = "tabular-regression", "x = 1\n"
-    return Task(name, kind, "train", "mae", "minimize", 5.0, 5.0, 1.0, "", "Do {script}.", script, here, here)
+    return Task(name, kind, "held_in", "mae", "minimize", 5.0, 5.0, 1.0, "", "Do {script}.", script, here, here)
 
 
 @pytest.mark.parametrize(

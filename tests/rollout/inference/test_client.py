@@ -113,9 +113,9 @@ def test_prefix_cache_gives_the_full_blocks_of_shared_histories_and_counts_them(
     strangers = [[rng.randrange(500) for _ in range(300)] for _ in range(2)]
 
     async def used(client: PolicyClient, prompts: list[list[int]], num_samples: int) -> tuple[int, int]:
-        before = await client.cache_use()
+        before = await client.prefix_cache_stats()
         await asyncio.gather(*(client.sample(p, num_samples=num_samples, seed=i) for i, p in enumerate(prompts)))
-        after = await client.cache_use()
+        after = await client.prefix_cache_stats()
         return after.tokens - before.tokens, after.hits - before.hits
 
     async def body(client: PolicyClient):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import rollout.runtime.event_loop
-from rollout.runtime.event_loop import Background
+from rollout.runtime.event_loop import EventLoopThread
 
 
 async def _add(a: int, b: int) -> int:
@@ -23,7 +23,7 @@ async def _fail() -> None:
 
 
 def test_run_returns_the_result_and_raises_the_exception_of_the_coroutine():
-    with Background() as background:
+    with EventLoopThread() as background:
         assert background.run(_add(2, 3)) == 5
         with pytest.raises(KeyError, match="inner"):
             background.run(_fail())
@@ -34,7 +34,7 @@ def test_every_coroutine_runs_in_the_same_thread_which_is_not_the_callers():
     async def where() -> int:
         return threading.get_ident()
 
-    with Background() as background:
+    with EventLoopThread() as background:
         threads = {background.run(where()) for _ in range(5)}
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
@@ -50,7 +50,7 @@ def test_close_cancels_what_is_running_and_lets_it_clean_up():
             await asyncio.sleep(0.01)
             cleaned.append("yes")
 
-    background = Background()
+    background = EventLoopThread()
     future = background.submit(long())
     background.run(_add(0, 0))
     background.close()
@@ -61,7 +61,7 @@ def test_close_cancels_what_is_running_and_lets_it_clean_up():
 
 
 def test_calls_after_close_or_from_inside_are_refused_without_a_warning():
-    background = Background()
+    background = EventLoopThread()
 
     async def inside() -> None:
         background.run(_add(1, 1))
@@ -77,7 +77,7 @@ INTERRUPTED = """
 import asyncio, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests aside has it ignored
 import rollout.runtime.event_loop
-from rollout.runtime.event_loop import Background
+from rollout.runtime.event_loop import EventLoopThread
 
 async def long():
     print("started", flush=True)
@@ -87,7 +87,7 @@ async def long():
         await asyncio.sleep(0.2)
         print("cleaned", flush=True)
 
-background = Background()
+background = EventLoopThread()
 try:
     background.run(long())
 except KeyboardInterrupt:
@@ -120,7 +120,7 @@ def test_a_thread_that_goes_on_does_not_hide_why_the_work_ended(monkeypatch: pyt
         del thread
         raise KeyError("why")
 
-    with pytest.raises(KeyError, match="why"), Background() as loop:
+    with pytest.raises(KeyError, match="why"), EventLoopThread() as loop:
         loop.run(work())
     assert not free.is_set()
     free.set()

@@ -13,7 +13,7 @@ from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
-from tasks.naming import is_heldout
+from tasks.naming import is_held_out
 
 
 class Interrupted(Exception):
@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 
 def plans_of(toys, num: int = 7, seed: int = 1) -> list[EpisodePlan]:
-    tasks = [toys.make_task("a"), toys.make_task("b"), toys.make_task("c", split="heldout")]
+    tasks = [toys.make_task("a"), toys.make_task("b"), toys.make_task("c", split="held_out")]
     return plan_collection(tasks, num, seed, lambda task, rng: (f"idea {rng.randrange(100)} for {task.name}",))
 
 
@@ -54,7 +54,7 @@ def test_a_plan_is_balanced_over_tasks_and_depends_on_seed_and_index_alone(toys)
     assert len({plan.ideas for plan in plans}) > 8
     for plan in plans:
         pair = plan.instance.names.script.removeprefix("run_").removesuffix(".py")
-        assert is_heldout(pair) == (plan.instance.task.name == "c")
+        assert is_held_out(pair) == (plan.instance.task.name == "c")
 
 
 def test_a_collection_is_parquet_in_the_order_of_its_plans(toys, tmp_path: Path):
@@ -73,7 +73,7 @@ def test_a_collection_is_parquet_in_the_order_of_its_plans(toys, tmp_path: Path)
     figures = seen[-1][2]
     assert figures["edit_share"] == figures["non_edit_share"] == 0.5
     assert figures["submitted_share"] == 1.0
-    assert figures["span_gain"] == pytest.approx(0.8)
+    assert figures["gain"] == pytest.approx(0.8)
     assert (figures["num_retried"], figures["num_lost"]) == (0, 0)
 
 

@@ -16,7 +16,7 @@ from rollout.sampling.deadline import Budget
 from rollout.sampling.experience import Experience, begun_share, reward_figures
 from rollout.sampling.single_step import roll_out
 from rollout.sampling.state_pool import PoolState
-from rollout.sampling.whole_episodes import Length, roll_out_episodes
+from rollout.sampling.whole_episodes import EpisodeLimits, roll_out_episodes
 from rollout.storage.journal import Journal
 from tasks.prompt import problem_text
 from tasks.state import State
@@ -126,7 +126,7 @@ def cut_short(toys, states: list[PoolState], path: Path, episodes: bool, seconds
             common: dict[str, Any] = {"num_samples": 2, "seed": 5, "update": 7, "journal": journal, "budget": budget}
             if not episodes:
                 return await roll_out(toys.environment, policy, toys.tokenizer, states, **common)
-            length = Length(2, 100_000, 10)
+            length = EpisodeLimits(2, 100_000, 10)
             return await roll_out_episodes(toys.environment, policy, toys.tokenizer, states, length=length, **common)
 
     try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.sampling.evolving_pool import OWN, EvolvingPool
-from rollout.sampling.experience import Experience, Reached
+from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.types import Snapshot
 from tasks import action as grammar
@@ -42,7 +42,7 @@ def experience(make_experience: Callable[..., Experience]) -> Make:
     """Returns what makes the experience of an edit in a state."""
 
     def make(state: PoolState, sample: int, reward: float | None) -> Experience:
-        reached = None if reward is None else Reached(f"did {sample}", f"got {sample}", AFTER)
+        reached = None if reward is None else Transition(f"did {sample}", f"got {sample}", AFTER)
         found = make_experience([1], [2], reward, trajectory_id=state.trajectory_id)
         return replace(found, depth=state.depth, sample=sample, reached=reached)
 

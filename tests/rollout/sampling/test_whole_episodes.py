@@ -11,14 +11,14 @@ import pytest
 from rollout.errors import CorruptRecord, ExecutorError
 from rollout.sampling.experience import Experience
 from rollout.sampling.state_pool import PoolState
-from rollout.sampling.whole_episodes import Length, roll_out_episodes
+from rollout.sampling.whole_episodes import EpisodeLimits, roll_out_episodes
 from rollout.storage.journal import Journal
 from tasks import action as grammar
 from tasks.feedback import Outcome
 from tasks.prompt import problem_text
 from tasks.state import State
 
-LENGTH = Length(max_steps=3, context_limit=100_000, max_response_tokens=10)
+LENGTH = EpisodeLimits(max_steps=3, context_limit=100_000, max_response_tokens=10)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from rollout.endpoint import Answer
 from rollout.errors import PromptTooLong
-from rollout.scripted.coder import EndpointCoder, RecipeCoder, code_blocks, shorten_reason
+from rollout.scripted.coder import EndpointCoder, ScriptedCoder, code_blocks, shorten_reason
 
 LONGER = "the edited script is longer than the coder can write"
 
@@ -19,12 +19,12 @@ model = make_pipeline(Ridge(alpha=1000.0))
 
 
 def edit(source: str, instruction: str) -> tuple[str | None, str]:
-    reply = asyncio.run(RecipeCoder().edit(source, instruction))
+    reply = asyncio.run(ScriptedCoder().edit(source, instruction))
     return reply.source, reply.reason
 
 
 def describe(name: str, content: str) -> str:
-    return asyncio.run(RecipeCoder().describe(name, content, "anything"))
+    return asyncio.run(ScriptedCoder().describe(name, content, "anything"))
 
 
 def test_the_recipe_coder_does_what_the_instruction_says() -> None:

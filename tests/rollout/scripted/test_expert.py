@@ -8,8 +8,8 @@ import pytest
 from rollout.scripted.expert import (
     FAVOURITES,
     EndpointExpert,
-    OfflineExpert,
     RandomRecipeActor,
+    ScriptedExpert,
     idea_texts,
     read_state,
     recipes_for,
@@ -20,12 +20,12 @@ from rollout.types import Response
 from tasks import action as grammar
 from tasks.action import Action, format_response, parse_response, split_fields
 from tasks.feedback import status_line
-from tasks.naming import draw_names, is_heldout
+from tasks.naming import draw_names, is_held_out
 from tasks.prompt import problem_text
 from tasks.state import State
 from tasks.task import Instance, Task
 
-EXPERT = OfflineExpert(6)
+EXPERT = ScriptedExpert(6)
 KINDS = (
     "tabular-regression",
     "tabular-classification",
@@ -42,7 +42,7 @@ FAILURES = (
 )
 
 
-def instance(kind: str = KINDS[0], split: str = "train", seed: int = 0) -> Instance:
+def instance(kind: str = KINDS[0], split: str = "held_in", seed: int = 0) -> Instance:
     task = Task(
         name="toy",
         kind=kind,
@@ -58,10 +58,10 @@ def instance(kind: str = KINDS[0], split: str = "train", seed: int = 0) -> Insta
         public=Path("."),
         private=Path("."),
     )
-    return Instance(task, draw_names(random.Random(seed), heldout=split == "heldout"))
+    return Instance(task, draw_names(random.Random(seed), held_out=split == "held_out"))
 
 
-def act(actor: OfflineExpert | RandomRecipeActor, where: Instance, state: State, seed: int) -> Response:
+def act(actor: ScriptedExpert | RandomRecipeActor, where: Instance, state: State, seed: int) -> Response:
     response = asyncio.run(actor.act(where, state, seed))
     assert response is not None
     return response
@@ -74,7 +74,7 @@ def parsed(response: Response) -> Action:
 
 
 def play(
-    where: Instance, ideas: list[str], seed: int, expert: OfflineExpert = EXPERT
+    where: Instance, ideas: list[str], seed: int, expert: ScriptedExpert = EXPERT
 ) -> tuple[State, list[tuple[Response, Action, str]], set[str]]:
     """Returns an episode against feedback made up here, as (response, action, best script before) a step."""
     rng = random.Random(seed)
@@ -189,7 +189,7 @@ def test_the_mix_of_edits_has_mistakes_in_their_small_shares() -> None:
 def test_an_expert_that_does_not_explore_tries_its_favourites_again_and_again(kind: str) -> None:
     tried: Counter[str] = Counter()
     for seed in range(60):
-        _, steps, _ = play(instance(kind, seed=seed), [], seed, OfflineExpert(12, explores=False))
+        _, steps, _ = play(instance(kind, seed=seed), [], seed, ScriptedExpert(12, explores=False))
         edits = [
             recognise(action.arguments["edit_instruction"]) for _, action, _ in steps if action.name == grammar.EDIT
         ]
@@ -224,13 +224,13 @@ def test_the_same_state_and_seed_give_the_same_response() -> None:
     where, _, state, steps = EPISODES[0]
     for turns in range(len(steps)):
         prefix = State(state.problem, state.turns[:turns])
-        assert act(OfflineExpert(6), where, prefix, 5) == act(OfflineExpert(6), where, prefix, 5)
+        assert act(ScriptedExpert(6), where, prefix, 5) == act(ScriptedExpert(6), where, prefix, 5)
 
 
 def test_the_expert_knows_files_and_scores_from_the_texts_alone() -> None:
     told, other = instance(seed=1), instance(seed=2)
     state = State(problem_text(told, ["Use a random forest."]))
-    texts = " ".join(act(OfflineExpert(6), other, state, seed).text for seed in range(40))
+    texts = " ".join(act(ScriptedExpert(6), other, state, seed).text for seed in range(40))
     assert told.names.script in texts
     assert other.names.script not in texts.replace(f'"save_name": "{other.names.script}"', "")
     with pytest.raises(ValueError, match="no line 'Best so far"):
@@ -238,11 +238,11 @@ def test_the_expert_knows_files_and_scores_from_the_texts_alone() -> None:
 
 
 def test_new_scripts_have_names_of_their_split() -> None:
-    for split in ("train", "heldout"):
+    for split in ("held_in", "held_out"):
         where = instance(split=split)
         action = parsed(act(RandomRecipeActor(), where, State(problem_text(where)), 3))
         pair = action.arguments["save_name"].removeprefix("run_").removesuffix(".py")
-        assert is_heldout(pair) == (split == "heldout")
+        assert is_held_out(pair) == (split == "held_out")
 
 
 def test_rewording_keeps_action_arguments_and_recipes() -> None:

@@ -46,7 +46,7 @@ def site() -> Iterator[Site]:
                 self.send_error(416)
                 return
             self.send_response(206 if asked else 200)
-            self.send_header("Content-Length", str(len(CONTENT) - first))
+            self.send_header("Content-EpisodeLimits", str(len(CONTENT) - first))
             self.end_headers()
             last = len(CONTENT)
             if site.breaks:
@@ -76,7 +76,7 @@ def entry(folder: Path, url: str = "", sha256: str = SHA, kaggle: str | None = N
     return Entry(
         name="toy",
         kind="tabular-regression",
-        split="train",
+        split="held_in",
         metric="mae",
         direction="minimize",
         m_best=0.0,

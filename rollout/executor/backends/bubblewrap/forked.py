@@ -86,7 +86,7 @@ class Zygote:
         self._starting = asyncio.Lock()
 
     def takes(self, limits: Limits) -> bool:
-        """As `WarmMaker.takes`: libraries that are loaded keep their one thread, and must not be forked with a GPU."""
+        """As `ForkServer.takes`: libraries that are loaded keep their one thread, and must not be forked with a GPU."""
         return limits.num_threads == 1 and limits.num_gpus == 0
 
     async def make(self, script: str, limits: Limits, place: Place, mounted: Mapping[str, Path]) -> Sandbox:

@@ -13,7 +13,7 @@ from rollout.errors import ExecutorError
 from rollout.executor.backends.ray.nodes import Node, RayNodes, connect, one_line
 from rollout.executor.backends.ray.sending import Sender
 from rollout.executor.interpreter import TASK_PYTHON, inspect_environment
-from rollout.executor.scheduling.resources import Room
+from rollout.executor.scheduling.resources import Resources
 from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.executor.self_test import SandboxUnavailable
 from rollout.executor.workspace_io import SUBMISSION
@@ -123,7 +123,7 @@ class ClusterExecutor:
 
     async def _take(self, job: Job) -> Node:
         """Return a node on which the job's room was taken, as soon as there is one. Raises as `run` does."""
-        need = Room.of(job.limits)
+        need = Resources.of(job.limits)
         if not self._was_ever(need):
             await self._nodes.settled()
             if not self._was_ever(need):
@@ -152,7 +152,7 @@ class ClusterExecutor:
             self.scheduler.leave(place)
             raise
 
-    def _was_ever(self, need: Room) -> bool:
+    def _was_ever(self, need: Resources) -> bool:
         return any(total.holds(need) for total in self._nodes.seen)
 
     async def _run_on(self, machine: Node, job: Job) -> Execution:

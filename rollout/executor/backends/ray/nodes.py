@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rollout.executor.backends.ray.actor import NodeActor
-from rollout.executor.scheduling.resources import Machine, Room
+from rollout.executor.scheduling.resources import Machine, Resources
 from rollout.executor.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class RayNodes:
         self._python, self._fingerprint = python, fingerprint
         self._opening: dict[str, asyncio.Task[None]] = {}
         self.scheduler: Scheduler[Node] = Scheduler()
-        self.seen: list[Room] = []
+        self.seen: list[Resources] = []
         self.left_out: dict[str, str] = {}
         self.num_lost = 0
 
@@ -107,7 +107,7 @@ class RayNodes:
     async def _open(self, key: str, node: Mapping[str, Any]) -> None:
         """Take a node in, or leaves it out for good, with a line in the log that says why."""
         name, given = node["NodeManagerAddress"], node["Resources"]
-        total = Room(int(given["CPU"]), int(given.get("memory", 0)) // MIB, int(given.get("GPU", 0)))
+        total = Resources(int(given["CPU"]), int(given.get("memory", 0)) // MIB, int(given.get("GPU", 0)))
         remote: Any = ray.remote(NodeActor)
         actor = remote.options(
             num_cpus=given["CPU"],

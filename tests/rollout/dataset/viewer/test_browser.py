@@ -38,7 +38,7 @@ SHOWN_IDS = """async () => {
 
 
 @dataclass
-class Opened:
+class ExecutorHandle:
     """A page in a browser, and what it asked the network for."""
 
     page: Page
@@ -78,15 +78,15 @@ class Opened:
 
 
 @pytest.fixture
-def opened(collection: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+def opened(collection: Any, tmp_path: Path) -> Iterator[Callable[..., ExecutorHandle]]:
     """Opens the page of the collection, or another, in a window of a size; afterwards it must have been quiet."""
     with ExitStack() as stack:
-        pages: list[Opened] = []
+        pages: list[ExecutorHandle] = []
         browser = None
 
         def open_page(
             path: Path | None = None, fragment: str = "", width: int = 1400, height: int = 900, **settings: Any
-        ) -> Opened:
+        ) -> ExecutorHandle:
             nonlocal browser
             path = path or collection.write(tmp_path / "page.html", store=collection.store)
             browser = browser or stack.enter_context(open_browser())
@@ -94,7 +94,7 @@ def opened(collection: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
             page = context.new_page()
             page.set_default_timeout(20_000)
             trajectories = [(group, one) for group, many in collection.groups.items() for one in many]
-            found = Opened(page, path.as_uri(), trajectories, collection.tasks)
+            found = ExecutorHandle(page, path.as_uri(), trajectories, collection.tasks)
             page.on("request", lambda request: found.requests.append(request.url))
             page.on("pageerror", lambda error: found.faults.append(str(error)))
             page.on("console", lambda message: found.faults.append(message.text))
@@ -108,7 +108,7 @@ def opened(collection: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
             assert {url.split("#")[0] for url in each.requests} <= {each.address, "about:blank"}
 
 
-def test_list_shows_all_with_few_elements(opened: Callable[..., Opened]) -> None:
+def test_list_shows_all_with_few_elements(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened()
     assert "41 of 41 trajectories" in site.page.inner_text("#summary")
     assert site.page.locator(".row").count() < 41
@@ -119,7 +119,7 @@ def test_list_shows_all_with_few_elements(opened: Callable[..., Opened]) -> None
     assert all(words in first for words in ("a-002", "cedar image", "Idea number 2.", "0.6000", "+0.200"))
 
 
-def test_every_filter_leaves_what_fits(opened: Callable[..., Opened]) -> None:
+def test_every_filter_leaves_what_fits(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened(height=2400)  # room for all rows at once
     page = site.page
 
@@ -166,11 +166,11 @@ def test_every_filter_leaves_what_fits(opened: Callable[..., Opened]) -> None:
 KINDS = set(Outcome) - {Outcome.INFRASTRUCTURE}
 
 
-def combined(site: Opened, group: str, one: Trajectory) -> bool:
+def combined(site: ExecutorHandle, group: str, one: Trajectory) -> bool:
     return group == "expert" and one.task == "amber_price" and site.tasks[one.task].gain(one.score(0.5)) >= 0.2
 
 
-def test_every_column_sorts_both_ways(opened: Callable[..., Opened]) -> None:
+def test_every_column_sorts_both_ways(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened(height=2400)  # room for all rows at once
     failures = {Outcome.INVALID, Outcome.ERROR, Outcome.CORNER}
 
@@ -197,7 +197,7 @@ def test_every_column_sorts_both_ways(opened: Callable[..., Opened]) -> None:
         assert sorted(ways) == ["down", "up"], name
 
 
-def test_keys_step_through_trajectories_and_steps(opened: Callable[..., Opened]) -> None:
+def test_keys_step_through_trajectories_and_steps(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened()
     page = site.page
     page.keyboard.press("j")
@@ -219,7 +219,7 @@ def test_keys_step_through_trajectories_and_steps(opened: Callable[..., Opened])
     expect(page.locator("table.overview")).to_have_count(1)
 
 
-def test_step_shows_what_is_recorded_of_it(opened: Callable[..., Opened]) -> None:
+def test_step_shows_what_is_recorded_of_it(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened()
     row = site.row_of("slow")
     site.go("#expert/slow/4")
@@ -243,7 +243,7 @@ def test_step_shows_what_is_recorded_of_it(opened: Callable[..., Opened]) -> Non
     expect(site.page.locator(".step[aria-selected=true]")).to_have_attribute("data-step", "2")
 
 
-def test_edits_are_coloured(opened: Callable[..., Opened]) -> None:
+def test_edits_are_coloured(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened(fragment="#expert/a-002/2")
     background = "element => getComputedStyle(element).backgroundColor"
     added, removed = site.page.locator(".feedback .added"), site.page.locator(".feedback .removed")
@@ -257,14 +257,14 @@ def test_edits_are_coloured(opened: Callable[..., Opened]) -> None:
     assert whole.locator(".added").all_inner_texts() == ["+correct = 6", "+validation = 0.6"]
 
 
-def test_response_that_is_no_action_is_shown_raw_with_the_reason(opened: Callable[..., Opened]) -> None:
+def test_response_that_is_no_action_is_shown_raw_with_the_reason(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened(fragment="#expert/invalid/1")
     assert "the field 'Reflection:' is missing" in site.page.inner_text("p.fault")
     assert site.page.inner_text("pre.raw") == "I would rather not."
     assert "not an action" in site.page.inner_text(".case")
 
 
-def test_address_is_a_permalink_and_history_goes_back(opened: Callable[..., Opened]) -> None:
+def test_address_is_a_permalink_and_history_goes_back(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened(fragment="#expert/slow/3")
     page = site.page
 
@@ -296,7 +296,7 @@ def test_address_is_a_permalink_and_history_goes_back(opened: Callable[..., Open
     expect(page.locator("table.overview")).to_have_count(1)
 
 
-def test_hostile_text_is_text(opened: Callable[..., Opened]) -> None:
+def test_hostile_text_is_text(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened()
     page = site.page
     row = site.row_of("hostile <img src=x onerror='window.hacked = 4'>/é")
@@ -327,7 +327,7 @@ def test_hostile_text_is_text(opened: Callable[..., Opened]) -> None:
     assert page.evaluate("typeof window.hacked") == "undefined"
 
 
-def test_markup_would_not_run_if_it_got_into_the_page(opened: Callable[..., Opened]) -> None:
+def test_markup_would_not_run_if_it_got_into_the_page(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened()
     page = site.page
     page.evaluate("document.body.insertAdjacentHTML('beforeend', `<img src=x onerror='window.hacked = 1'>`)")
@@ -339,7 +339,7 @@ def test_markup_would_not_run_if_it_got_into_the_page(opened: Callable[..., Open
     site.requests.remove(site.address.replace("page.html", "x"))  # asked for, and refused
 
 
-def test_ten_thousand_stay_quick(opened: Callable[..., Opened], collection: Any, tmp_path: Path) -> None:
+def test_ten_thousand_stay_quick(opened: Callable[..., ExecutorHandle], collection: Any, tmp_path: Path) -> None:
     some = collection.groups["expert"]
 
     def many() -> Iterator[Trajectory]:
@@ -362,14 +362,14 @@ def test_ten_thousand_stay_quick(opened: Callable[..., Opened], collection: Any,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_follow_the_scheme(opened: Callable[..., Opened], scheme: str) -> None:
+def test_colours_follow_the_scheme(opened: Callable[..., ExecutorHandle], scheme: str) -> None:
     site = opened(fragment="#expert/slow/4", color_scheme=scheme)
     lightness = "kind => getComputedStyle(document.body)[kind].match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
     background, ink = (site.page.evaluate(lightness, kind) for kind in ("backgroundColor", "color"))
     assert (background > ink) == (scheme == "light")
 
 
-def test_narrow_window_shows_the_list_or_what_is_open(opened: Callable[..., Opened]) -> None:
+def test_narrow_window_shows_the_list_or_what_is_open(opened: Callable[..., ExecutorHandle]) -> None:
     site = opened(width=400)
     page = site.page
     expect(page.locator("#side")).to_be_visible()
