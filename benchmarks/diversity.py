@@ -28,13 +28,14 @@ from mlagent_jax.reporting.figures import STYLE
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import open_run_context
-from mlagent_jax.run.run_dir import RunDir, write_json
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.collect import make_pools
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.diversity import diversity, read_units, table
 from rollout.exploration.selection import BalancedDraws
 from rollout.sampling.collection import collect, plan_collection
 from rollout.scripted.expert import ScriptedExpert
+from rollout.storage.atomic_write import write_json
 
 # Arm -> what it is called where it is shown. The first is what the others are compared to.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}

@@ -28,7 +28,7 @@ from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.policy_server import PolicyServer, connected
-from mlagent_jax.run.run_dir import RunDir, write_json, write_text
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.weight_sync import WeightSync
 from rollout.exploration.candidates import library_candidates
@@ -37,6 +37,7 @@ from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.single_step import act_once, roll_out
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.scripted.expert import RandomRecipeActor, ScriptedExpert
+from rollout.storage.atomic_write import write_json, write_text
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 

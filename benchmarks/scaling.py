@@ -19,7 +19,7 @@ from typing import Any
 from mlagent_jax.aot.chips import GIB
 from mlagent_jax.compile import DOES_NOT_FIT
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.run.run_dir import write_json, write_text
+from rollout.storage.atomic_write import write_json, write_text
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from mlagent_jax.reporting.summary import commit, write_summary
 from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.mirror import Mirror, require_whole
 from mlagent_jax.run.policy_server import PolicyServer, check_server
-from mlagent_jax.run.run_dir import BY_NAME, RunDir, Stage, fingerprint, write_text
+from mlagent_jax.run.run_dir import BY_NAME, RunDir, Stage, fingerprint
 from mlagent_jax.tracking.logs import logging_to
 from mlagent_jax.tracking.progress import Reporter, duration_text
 from rollout.dataset.viewer import find_collection, write_collection_page
+from rollout.storage.atomic_write import write_text
 
 ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
 SERVED = {"ppo", "evaluate"}  # stages that sample from the policy

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from rollout.storage.directory_manifest import is_folder
 from tasks.feedback import Feedback
 from tasks.naming import Names
 from tasks.state import State, Turn
 from tasks.task import Instance, Limits
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a name of a workspace, such as `train/`, stands for a folder; its digest is a manifest's then."""
+    return name.endswith("/")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ import logging
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.run.run_dir import BY_NAME, RunDir, write_json
+from mlagent_jax.run.run_dir import BY_NAME, RunDir
 from rollout.dataset.diversity import Embed, diversity
 from rollout.dataset.edits import edits_by_trajectory
 from rollout.dataset.rarefaction import Units
 from rollout.errors import InfrastructureError
 from rollout.exploration.embedding import embed_texts
+from rollout.storage.atomic_write import write_json
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import iterate_trajectories
 

@@ -18,10 +18,11 @@ from mlagent_jax.reporting.figures import (
     reward_figure,
 )
 from mlagent_jax.reporting.summary import build_summary
-from mlagent_jax.run.run_dir import STAGES, RunDir, write_text
+from mlagent_jax.run.run_dir import STAGES, RunDir
 from mlagent_jax.tracking.metrics import read_metrics
 from mlagent_jax.tracking.progress import duration_text
 from rollout.dataset.viewer.run import PAGE as TRAJECTORIES
+from rollout.storage.atomic_write import write_text
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 NUM_RECIPES = 24  # rows of the table of what was tried

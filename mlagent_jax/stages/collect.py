@@ -8,7 +8,7 @@ from typing import Any
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import telling_how_far
-from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir, write_json
+from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.reuse import take_over
 from rollout.exploration.candidates import library_candidates, propose_candidates
@@ -17,6 +17,7 @@ from rollout.exploration.pools import Pool, build_pools, read_pools
 from rollout.exploration.selection import BalancedDraws
 from rollout.sampling.collection import Tally, collect, plan_collection
 from rollout.scripted.expert import EndpointExpert, ScriptedExpert
+from rollout.storage.atomic_write import write_json
 from rollout.storage.trajectories import iterate_trajectories
 from tasks.task import Task
 

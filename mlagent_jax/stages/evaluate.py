@@ -10,12 +10,13 @@ from mlagent_jax.model.sharding import local_mesh
 from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import PolicyServer, connected
-from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir, write_json
+from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir
 from mlagent_jax.tracking.progress import Bar, Reporter
 from mlagent_jax.weight_sync import WeightSync
 from rollout.sampling.collection import EpisodePlan, collect
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.storage.atomic_write import write_json
 from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory

@@ -6,8 +6,9 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import check_hf
-from mlagent_jax.run.run_dir import RunDir, write_json
+from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
+from rollout.storage.atomic_write import write_json
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
 

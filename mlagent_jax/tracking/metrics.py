@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import SupportsFloat, TextIO
 
 from mlagent_jax.multihost.distributed import is_main
-from mlagent_jax.run.run_dir import write_text
+from rollout.storage.atomic_write import write_text
 
 
 class MetricsLog:

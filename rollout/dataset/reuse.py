@@ -6,7 +6,7 @@ from pathlib import Path
 from rollout.dataset.edits import store_beside
 from rollout.errors import CorruptRecord
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.directory_manifest import is_folder, link_or_copy
+from rollout.storage.directory_manifest import link_or_copy
 from rollout.storage.trajectories import (
     has_journal,
     iterate_part,
@@ -15,6 +15,7 @@ from rollout.storage.trajectories import (
     trajectories_of,
     write_trajectories,
 )
+from rollout.types import is_folder
 
 
 def take_over(source: Path, folder: Path, store: BlobStore) -> None:

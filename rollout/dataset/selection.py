@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 from rollout.dataset import filters
 from rollout.dataset.filters import Keep
 from rollout.errors import CorruptRecord
-from rollout.storage.blob_store import digest_of, write_atomically
+from rollout.storage.atomic_write import write_atomically
+from rollout.storage.blob_store import digest_of
 from rollout.storage.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
 

@@ -27,8 +27,7 @@ from rollout.environment.paths import (
 )
 from rollout.errors import ExecutorError
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.directory_manifest import is_folder
-from rollout.types import Coder, Execution, Executor, Exit, Job
+from rollout.types import Coder, Execution, Executor, Exit, Job, is_folder
 from tasks import action as grammar
 from tasks.action import Action
 from tasks.feedback import Outcome, error_text, shorten, validation_score

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from rollout.environment.feedback_text import head_lines, storable
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.directory_manifest import entries_of, is_folder
+from rollout.storage.directory_manifest import entries_of
+from rollout.types import is_folder
 from tasks.feedback import shorten
 from tasks.task import Instance
 

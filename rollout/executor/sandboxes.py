@@ -15,8 +15,7 @@ from rollout.executor.self_test import PROBE, PROBE_FILES, PROBE_LIMITS, Promise
 from rollout.executor.watchdog import is_full, watch
 from rollout.executor.workspace_io import SUBMISSION, exit_of, put_files, require_plain, take_file
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.directory_manifest import is_folder
-from rollout.types import Execution, Job
+from rollout.types import Execution, Job, is_folder
 from tasks.task import Limits
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from rollout.exploration.candidates import Candidates
 from rollout.exploration.embedding import embed_texts
 from rollout.exploration.ideas_page import AxisMap, render
 from rollout.exploration.selection import RULES, Spread, distinct, select, spread
-from rollout.storage.blob_store import write_atomically
+from rollout.storage.atomic_write import write_atomically
 
 Pool = dict[str, list[str]]  # axis -> ideas
 

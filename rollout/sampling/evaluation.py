@@ -65,7 +65,8 @@ def summarize(trajectories: Sequence[Trajectory], tasks: Sequence[Task], seed: i
 
     `held_in_gain` and `held_out_gain` are (m - m_init) / (m_best - m_init), `held_in_relative_gain` and
     `held_out_relative_gain` are the paper's beta (m - m_init) / |m_init|; each is `{mean, low, high, n}`: the mean over
-    tasks of the     mean over trajectories, a 95 % bootstrap interval, and the number of trajectories. A split without tasks has none.
+    tasks of the mean over trajectories, a 95 % bootstrap interval, and the number of trajectories. A split without
+    tasks has none.
     `tasks` has the figures of each task, `held_in` and `held_out` how the actor behaved.
     """
     by_task = {task.name: [one for one in trajectories if one.task == task.name] for task in tasks}

@@ -7,15 +7,14 @@ import threading
 from pathlib import Path
 
 from rollout.errors import CorruptRecord
+from rollout.storage.atomic_write import aside_of, write_atomically
 from rollout.storage.directory_manifest import (
-    aside_of,
     files_below,
     is_tree_of,
     link_or_copy,
     make_tree,
     manifest_of,
     read_manifest,
-    to_disk,
 )
 from tasks.checksum import sha256_of
 
@@ -177,16 +176,3 @@ def _tree_stamp(folder: Path) -> int | None:
         return hash(frozenset((name, *_stamp(status)) for name, status in files_below(folder).items()))
     except (OSError, ValueError):
         return None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Return once `path` holds `content`, whole, also if others write there or the machine crashes. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_of(path)
-    try:
-        aside.write_bytes(content)
-        to_disk(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

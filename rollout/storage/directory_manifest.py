@@ -4,15 +4,11 @@ import contextlib
 import filecmp
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-
-def is_folder(name: str) -> bool:
-    """Return whether a name of a workspace, such as `train/`, stands for a folder; its digest is a manifest's then."""
-    return name.endswith("/")
+from rollout.storage.atomic_write import aside_of, to_disk
 
 
 def manifest_of(digests: Mapping[str, str]) -> bytes:
@@ -105,17 +101,3 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
         os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def to_disk(path: Path) -> None:
-    """Return once a file's content, or a folder's names, would survive a crash of the machine."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def aside_of(path: Path) -> Path:
-    """Return where to make, before it is renamed, what nobody is to see in parts."""
-    return path.with_name(f".{path.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}")

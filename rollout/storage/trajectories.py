@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import CorruptRecord
-from rollout.storage.directory_manifest import to_disk
+from rollout.storage.atomic_write import to_disk
 from rollout.storage.journal import read_journal
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome

@@ -16,7 +16,7 @@ from tokenizers import (
     trainers,
 )
 
-from rollout.storage.blob_store import write_atomically
+from rollout.storage.atomic_write import write_atomically
 from tasks.prompt import Message, messages
 from tasks.state import State
 

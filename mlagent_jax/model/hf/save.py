@@ -27,7 +27,7 @@ from mlagent_jax.model.hf.layout import (
 from mlagent_jax.model.placement import whole
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.multihost.distributed import is_main
-from rollout.storage.blob_store import write_atomically
+from rollout.storage.atomic_write import write_atomically
 
 MARKER = "COMPLETE"  # written last: a directory without it was not finished
 MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint

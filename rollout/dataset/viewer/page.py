@@ -21,8 +21,8 @@ from typing import IO, Any
 import jinja2
 
 from rollout.dataset.viewer.records import index_record, page_facts, task_record, text_record
+from rollout.storage.atomic_write import aside_of
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.directory_manifest import aside_of
 from rollout.types import Trajectory
 from tasks.reward import Rules
 from tasks.task import Task

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rollout.storage.blob_store import digest_of, write_atomically
+from rollout.storage.atomic_write import write_atomically
+from rollout.storage.blob_store import digest_of
 
 MIB = 1024 * 1024
 CHECKS = 16  # a sixteenth of the bound may be written before a process looks again how full the folder is

@@ -11,8 +11,9 @@ import pytest
 from mlagent_jax.configuration.loading import to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.report import headline, render, write_report
-from mlagent_jax.run.run_dir import BY_NAME, RunDir, write_json
+from mlagent_jax.run.run_dir import BY_NAME, RunDir
 from mlagent_jax.tracking.metrics import MetricsLog
+from rollout.storage.atomic_write import write_json
 
 TASKS = {
     "house_price": "held_in",

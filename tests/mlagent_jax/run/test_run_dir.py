@@ -10,7 +10,8 @@ import pytest
 
 from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.configuration.schema import Config, ConfigError
-from mlagent_jax.run.run_dir import BY_NAME, STAGES, RunDir, write_text
+from mlagent_jax.run.run_dir import BY_NAME, STAGES, RunDir
+from rollout.storage.atomic_write import write_text
 from tasks.registry import CATALOG
 
 COLLECT, SFT, PPO = BY_NAME["collect"], BY_NAME["sft"], BY_NAME["ppo"]

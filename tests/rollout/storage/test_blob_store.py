@@ -13,7 +13,8 @@ import pytest
 from rollout.errors import CorruptRecord
 from rollout.storage import blob_store as workspace
 from rollout.storage import directory_manifest as folders
-from rollout.storage.blob_store import BlobStore, digest_of, write_atomically
+from rollout.storage.atomic_write import write_atomically
+from rollout.storage.blob_store import BlobStore, digest_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

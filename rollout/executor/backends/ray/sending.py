@@ -7,8 +7,7 @@ import ray
 
 from rollout.executor.backends.ray.nodes import Node
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.directory_manifest import is_folder
-from rollout.types import Job
+from rollout.types import Job, is_folder
 
 SHARED_BYTES = 100_000  # files from here on go through Ray's object store, from which all nodes fetch them
 MESSAGE_BYTES = 1 << 25  # a folder's small files go together up to this size, larger files in pieces of it
