@@ -63,7 +63,7 @@ tpu-compiler: env
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/opt/libtpu libtpu==0.0.51
 
 docs: $(DOCS)/INSTALLED
-	$(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 
 $(DOCS)/INSTALLED: requirements/docs.txt
 	@rm -rf $(DOCS)

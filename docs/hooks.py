@@ -12,7 +12,8 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-LINK = re.compile(r"(!?\[[^\]]*\]\()((?:\.\./)+[^)#\s]+)((?:#[^)\s]*)?\))")
+RELATIVE = re.compile(r"(!?\[[^\]]*\]\()([^):#\s]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"(!?\[[^\]]*\]\()((?:\.\./)+[^):#\s]+)(#[^)\s]*)?\)")
 SITE = "repository"
 
 
@@ -34,15 +35,19 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Rewrite links that leave docs/ to the files that `on_files` added."""
+    """Rewrite links that leave docs/ to the files that `on_files` added, and their links back to pages of docs/."""
     here = page.file.src_uri
-    if here.startswith(f"{SITE}/"):
-        return markdown
+    added = here.startswith(f"{SITE}/")
 
     def rewrite(match):
-        path = outside(here, match[2])
-        if path is None:
+        if added:
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(here[len(SITE) + 1 :]), match[2]))
+            target = path.removeprefix("docs/") if path.startswith("docs/") else None
+        else:
+            path = outside(here, match[2])
+            target = path and f"{SITE}/{path}"
+        if target is None:
             return match[0]
-        return match[1] + posixpath.relpath(f"{SITE}/{path}", posixpath.dirname(here) or ".") + match[3]
+        return match[1] + posixpath.relpath(target, posixpath.dirname(here) or ".") + (match[3] or "") + ")"
 
-    return LINK.sub(rewrite, markdown)
+    return (RELATIVE if added else LINK).sub(rewrite, markdown)
