@@ -9,8 +9,8 @@ and one by the code after it:
     mlagent train stage=ppo run_dir=runs/after ppo.num_updates=3
 
 Compares every `sft/*` figure of every step, which depends on every byte of the collected trajectories, and every figure
-of the first PPO updates except times. Rollouts come from a batching server, whose log-probabilities depend on what else is in a batch, so figures of
-the server (`sampler/*`) are reported and do not decide. Exits with 1 if any other figure differs.
+of the first PPO updates except times. Rollouts come from a batching server, whose log-probabilities depend on what else
+is in a batch, so figures of the server (`sampler/*`) are reported and do not decide. Exits with 1 if another differs.
 """
 
 import argparse
