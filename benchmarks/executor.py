@@ -1,12 +1,12 @@
-"""What a sandbox costs and a preloaded interpreter saves, against a bare subprocess in the same run.
+"""Measure the cost of a sandbox and the saving of a preloaded interpreter against bare subprocesses.
 
     python -m benchmarks.executor [--rounds 20] [--scripts 1000] [--slots 2] [--results benchmarks/results/executor]
 
-Every script runs bare (`python script.py` in a folder), cold (a sandbox, a new interpreter) and warm (a fork of a
-preloaded one in a sandbox of its own), taking turns; medians. Then what surrounds a run: putting the 100 files of a
-state into a workspace and storing the 100 that came of it, and an answer from the recorded results. Last, many scripts
-that all differ, as many at a time as there are slots: by the executor as training opens it, and bare; with the largest
-sum of memory (PSS: shared pages count once) of the processes at one time.
+Every script runs bare (`python script.py` in a folder), fresh (a sandbox with a new interpreter) and forked (from a
+preloaded interpreter, in its own sandbox), in turns; medians are reported. Then the surroundings of a run: restoring a
+state of 100 files into a workspace, storing the 100 resulting files, and an answer from the result cache. Last, many
+different scripts, as many at a time as there are slots, by the executor as training opens it and bare, with the
+largest total memory of the processes at a time (PSS: shared pages count once).
 """
 
 import argparse
@@ -63,7 +63,7 @@ LIMITS = Limits(seconds=120.0)
 
 
 async def bare(source: str) -> None:
-    """Run a script without any sandbox, with the threads that a sandbox gives it."""
+    """Run a script without a sandbox, with as many threads as a sandbox gives it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "script.py").write_text(source)
         process = await asyncio.create_subprocess_exec(
@@ -79,7 +79,7 @@ async def bare(source: str) -> None:
 
 
 async def seconds_of(run: Callable[[], Awaitable[object]], rounds: int) -> list[float]:
-    """Return how long each of some calls takes, after one that does not count."""
+    """Return the duration of each of several calls, after one that does not count."""
     found = []
     for _ in range(rounds + 1):
         began = time.perf_counter()
@@ -89,7 +89,7 @@ async def seconds_of(run: Callable[[], Awaitable[object]], rounds: int) -> list[
 
 
 async def measure_scripts(work: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median seconds of each script by each way."""
+    """Return the median seconds of each script in each variant."""
     store = BlobStore(work / "blobs")
     with ExitStack() as stack:
         cold, warm = (bubblewrap_executor(store, TASK_PYTHON, slots=1, warm=each) for each in (False, True))
@@ -115,12 +115,12 @@ async def measure_scripts(work: Path, rounds: int) -> dict[str, dict[str, float]
 
 
 async def measure_state(work: Path, rounds: int) -> dict[str, float]:
-    """Return the median seconds of restoring a state of 100 files and of storing 100, one of them new."""
+    """Return the median seconds of restoring a state of 100 files, and of storing 100 of which one is new."""
     store = BlobStore(work / "state")
     contents = {f"file_{n}.csv": os.urandom(FILE_BYTES) for n in range(NUM_FILES)}
     names = {name: store.put(content) for name, content in contents.items()}
 
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # a tmpfs, as the workspace in a sandbox is
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # a tmpfs, like the workspace in a sandbox
         empty = iter(range(rounds + 1))
 
         async def restore() -> None:
@@ -140,7 +140,7 @@ async def measure_state(work: Path, rounds: int) -> dict[str, float]:
 
 
 async def measure_hit(work: Path, rounds: int) -> float:
-    """Return the median seconds of an answer from the recorded results."""
+    """Return the median seconds of an answer from the result cache."""
     store = BlobStore(work / "blobs")
     with open_executor(Options(slots=1), store, work / "records") as opened:
         job = Job("script.py", {"script.py": store.put(SCRIPTS["small"].encode())}, LIMITS)
@@ -150,7 +150,7 @@ async def measure_hit(work: Path, rounds: int) -> float:
 
 
 def memory_bytes(root: int) -> int:
-    """Return the memory of a process's descendants, every page they share counted once."""
+    """Return the memory of a process's descendants; pages that they share count once."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -171,7 +171,7 @@ def memory_bytes(root: int) -> int:
 
 
 async def throughput(run: Callable[[str], Awaitable[object]], scripts: int, slots: int) -> dict[str, float]:
-    """Return scripts a second and the most memory at one time, of many scripts that all differ."""
+    """Return scripts per second and peak memory of many different scripts."""
     free, most = asyncio.Semaphore(slots), 0
 
     async def one(number: int) -> None:
@@ -205,7 +205,7 @@ async def measure_many(work: Path, scripts: int, slots: int) -> dict[str, dict[s
     return found | {"bare": await throughput(bare, scripts, slots)}
 
 
-def words(result: dict[str, Any]) -> str:
+def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     rows: list[tuple[object, ...]] = [("script", "bare, ms", "cold, ms", "warm, ms", "cold over bare", "cold / warm")]
     for name, each in result["scripts"].items():
@@ -245,8 +245,8 @@ def main() -> None:
         "num_scripts": arguments.scripts,
         "many": many,
     }
-    write_results(arguments.results, "executor", result, words(result))
-    print(words(result))
+    write_results(arguments.results, "executor", result, to_markdown(result))
+    print(to_markdown(result))
     ratio = many["executor"]["scripts_per_second"] / many["bare"]["scripts_per_second"]
     print(json.dumps({"ratio": round(ratio, 3)}))
 

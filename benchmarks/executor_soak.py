@@ -1,12 +1,12 @@
-"""Thousands of scripts that behave and misbehave: each ends as it must, and afterwards nothing is left of any.
+"""Run thousands of good and bad scripts and check that each ends as it must and leaves nothing behind.
 
     python -m benchmarks.executor_soak [--runs 5000] [--slots 2] [--results benchmarks/results/executor]
 
-A seeded mix of good, crashing, hanging, forking, flooding and memory-eating scripts, and of those that leave daemons
-behind or are cancelled, by the executor as training opens it. Counted before and after, with the preloaded interpreter
-at work both times: processes (descendants, and whatever bears the scripts' name), their namespaces, mounts, temporary
-files, open files; and the memory of supervisor and interpreter all along. Exits with 1 where an outcome is wrong or
-something is left.
+The executor, opened as in training, runs a seeded mix of good, crashing, hanging, forking, flooding and memory-eating
+scripts, of scripts that leave daemons behind, and of scripts that are canceled. Counted before and after, with the
+preloaded interpreter running both times: processes (descendants, and those with the scripts' name), their namespaces,
+mounts, temporary files and open files. The memory of supervisor and interpreter is sampled throughout. Exits with 1 if
+an outcome is wrong or something is left.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
 
-SCRIPT = f"soak{os.getpid()}"[:15]  # as much as the kernel keeps of a name
-WINDOW = 250  # runs between two looks at the memory
+SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
+WINDOW = 250  # runs between two samples of the memory
 SETTLE_SECONDS = 1  # the kernel ends namespaces after their last process
-GROWTH = 1.1  # of the median of the last quarter over that of the second, at most
+GROWTH = 1.1  # largest ratio of the last quarter's median to the second's
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Kind:
     """A kind of script and how it must end.
 
     Attributes:
-        weight: how often it comes.
-        source: the script; `{n}` is the run's number.
-        exit: how it ends, None where it is cancelled.
-        output: what it prints, None where that is not exact.
-        limits: what it may use.
+        weight: Relative frequency.
+        source: The script; `{n}` is the number of the run.
+        exit: The expected exit, None if the run is canceled.
+        output: The exact output, None if it varies.
+        limits: The limits of the run.
     """
 
     weight: int
@@ -91,7 +91,7 @@ KINDS = {
 
 
 async def run_one(opened: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
-    """Return the kind of one run, and what was wrong with how it ended; nothing if all was right."""
+    """Return the kind of one run and what was wrong with its end, `` if nothing was."""
     name = draw.choices(list(KINDS), [kind.weight for kind in KINDS.values()])[0]
     kind = KINDS[name]
     source = kind.source.replace("{n}", str(number))
@@ -111,7 +111,7 @@ async def run_one(opened: ExecutorHandle, store: BlobStore, number: int, draw: r
 
 
 def descendants() -> list[int]:
-    """Return the processes that this one started, and theirs."""
+    """Return the descendants of this process."""
     found, unseen = [], [os.getpid()]
     while unseen:
         process = unseen.pop()
@@ -125,7 +125,7 @@ def descendants() -> list[int]:
 
 
 def is_script(process: str) -> bool:
-    """Return whether a process bears the scripts' name, whoever its parent is now."""
+    """Return whether a process has the scripts' name, whatever its parent is now."""
     try:
         return Path("/proc", process, "comm").read_text().strip() == SCRIPT
     except OSError:
@@ -133,7 +133,7 @@ def is_script(process: str) -> bool:
 
 
 def census(work: Path) -> dict[str, int]:
-    """Return how much there is of everything that a run could leave."""
+    """Return the count of everything that a run could leave behind."""
     processes = {*map(str, descendants()), *filter(is_script, filter(str.isdigit, os.listdir("/proc")))}
     spaces = set()
     for process in processes:
@@ -151,7 +151,7 @@ def census(work: Path) -> dict[str, int]:
 
 
 def resident_mib() -> float:
-    """Return the memory of this process and its descendants that are there between two runs, in MiB."""
+    """Return the memory of this process and its permanent descendants, in MiB."""
     total = 0
     for process in (os.getpid(), *descendants()):
         try:
@@ -162,7 +162,7 @@ def resident_mib() -> float:
 
 
 async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
-    """Return what came of the runs."""
+    """Run the scripts and return the figures."""
     warm_up = random.Random("soak/warm up")
     for number in range(20):
         await run_one(opened, store, number, warm_up)
@@ -207,7 +207,7 @@ def faults(found: dict[str, Any]) -> list[str]:
     return [*found["wrong"], *left, *grown]
 
 
-def words(result: dict[str, Any]) -> str:
+def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     total = sum(result["runs"].values())
     kinds: list[tuple[object, ...]] = [("script", "runs"), *result["runs"].items()]
@@ -222,7 +222,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the soak from the command line; returns 1 where something was wrong."""
+    """Run the soak from the command line; return 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
@@ -241,8 +241,8 @@ def main() -> int:
         "command": " ".join(["python -m benchmarks.executor_soak", *sys.argv[1:]]),
         **found,
     }
-    write_results(arguments.results, "soak", result, words(result))
-    print(words(result))
+    write_results(arguments.results, "soak", result, to_markdown(result))
+    print(to_markdown(result))
     wrong = faults(found)
     print(json.dumps({"wrong": wrong[:20]}))
     return 1 if wrong else 0
