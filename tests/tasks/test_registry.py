@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout.task_tools.preparation import sources
-from rollout.task_tools.preparation.measure import SEEDS, with_seed
+from rollout.task_tools.preparation.initial_score import SEEDS, with_seed
 from tasks import __main__ as door
 from tasks import registry
 from tasks.grading import InvalidSubmission, grade

@@ -17,7 +17,7 @@ from rollout.types import Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.metric import METRICS
 from tasks.naming import Names
-from tasks.rows import Tables, read_tables
+from tasks.task_tables import TaskTables, read_task_tables
 from tasks.task import Instance, Task
 
 # Other names than those in the scripts, as in an episode.
@@ -72,9 +72,9 @@ class Case:
     workshop: Workshop
 
     @cached_property
-    def tables(self) -> Tables:
+    def tables(self) -> TaskTables:
         """The task's tables. Raises ValueError if the answers are none."""
-        return read_tables(self.task.public, self.task.private, self.task.submission, self.task.answers)
+        return read_task_tables(self.task.public, self.task.private, self.task.submission, self.task.answers)
 
     @property
     def form(self) -> str | None:

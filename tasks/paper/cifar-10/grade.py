@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.table import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
+from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
 
 COLUMNS = ["id", *map(str, range(10))]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.metric import accuracy
-from tasks.table import InvalidSubmission, listed, read_columns, read_header, to_numbers
+from tasks.csv_columns import InvalidSubmission, listed, read_columns, read_header, to_numbers
 
 COLUMNS = ("Insult", "Date", "Comment")
 

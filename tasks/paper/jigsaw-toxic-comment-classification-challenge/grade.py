@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.metric import auc
-from tasks.table import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
+from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
 
 COLUMNS = ("id", "toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 

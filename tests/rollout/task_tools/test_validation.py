@@ -15,9 +15,9 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation import ORACLES, ask
 from rollout.task_tools.validation.case import Case, Workshop, open_workshop
-from rollout.task_tools.validation.leaks import SEARCH, Found, read_findings, search, search_request
-from rollout.task_tools.validation.search import Wanted
-from rollout.task_tools.validation.submissions import as_csv, gold
+from rollout.task_tools.validation.sandbox_leaks import SEARCH, Found, read_findings, search, search_request
+from rollout.task_tools.validation.sandbox_search import Wanted
+from rollout.task_tools.validation.known_submissions import as_csv, gold
 from tasks import __main__ as door
 from tasks.grading import grade
 from tasks.metric import METRICS

@@ -2,7 +2,7 @@
 
 import json
 
-from rollout.task_tools.from_table.table import Table
+from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
 SCORES = {
@@ -38,7 +38,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 '''
 
 
-def problem_text(table: Table, target: str, metric: str) -> str:
+def problem_text(table: UserTable, target: str, metric: str) -> str:
     """Return what is asked, in the placeholders that an episode fills in."""
     features = f"the texts in column {table.text}" if table.text else "the columns of a table"
     submission = {
@@ -53,7 +53,7 @@ def problem_text(table: Table, target: str, metric: str) -> str:
     )
 
 
-def train_script(table: Table, metric: str) -> str:
+def train_script(table: UserTable, metric: str) -> str:
     """Return the source of a plain first script: numeric columns or word counts, and a linear model."""
     regression = table.kind.endswith("regression")
     module = "Ridge" if regression else "LogisticRegression"
@@ -93,7 +93,7 @@ def train_script(table: Table, metric: str) -> str:
     )
 
 
-def _features(table: Table) -> list[str]:
+def _features(table: UserTable) -> list[str]:
     if table.text:
         column = json.dumps(table.text)
         return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']

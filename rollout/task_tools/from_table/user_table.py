@@ -18,7 +18,7 @@ OF_NUMBERS = ("mae", "rmse", "rmsle", "pearson")
 
 
 @dataclass(frozen=True)
-class Table:
+class UserTable:
     """A table of which a task can be made.
 
     Attributes:
@@ -36,7 +36,7 @@ class Table:
     classes: tuple[str, ...]
 
 
-def read_table(file: Path, target: str, metric: str, id_column: str | None) -> Table:
+def read_user_table(file: Path, target: str, metric: str, id_column: str | None) -> UserTable:
     """Return a user's table with its target in the column `target`, its id left out.
 
     Raises ValueError, with what to do, for a file that is no table, a column that it does not have, a target that says
@@ -68,7 +68,7 @@ def read_table(file: Path, target: str, metric: str, id_column: str | None) -> T
     of_classes = metric in OF_CLASSES or metric == "qwk"
     kind = f"{'text' if text else 'tabular'}-{'classification' if of_classes else 'regression'}"
     classes = tuple(sorted(set(rows["target"].astype(str)))) if of_classes else ()
-    return Table(rows, num_rows - len(rows), kind, text, classes)
+    return UserTable(rows, num_rows - len(rows), kind, text, classes)
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rollout.task_tools.validation.case import Case, Failed
-from tasks.rows import Tables, labels
+from tasks.task_tables import TaskTables, labels
 
 COPIES = 0.05  # share of test rows among the training rows, beyond what training rows have copies of each other
 SAME = 0.95  # share of rows in which a column holds the answer
@@ -55,7 +55,7 @@ def _require_no_answers(file: str, rows: pd.DataFrame, truth: pd.DataFrame) -> N
                 )
 
 
-def copies(tables: Tables) -> tuple[float, float]:
+def copies(tables: TaskTables) -> tuple[float, float]:
     """Return the share of test rows, and that of training rows, that stand in the (other) training rows.
 
     What counts are all features and the label together. Both are 0 where the tables have no features.
@@ -99,7 +99,7 @@ def order_says_nothing(case: Case) -> str:
     return f"rho {largest:.2f}"
 
 
-def _orders(tables: Tables) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _orders(tables: TaskTables) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield each order of rows that an agent sees, in words and numbers, with the target of these rows."""
     truth = tables.answers.drop_duplicates(tables.id).set_index(tables.id)
     truth = labels(truth, tables.truth)
@@ -135,7 +135,7 @@ def _numbers(cells: pd.Series) -> np.ndarray:
     return (numbers if numbers.notna().all() else pd.Series(pd.factorize(cells, sort=True)[0])).to_numpy(dtype=float)
 
 
-def _tables(case: Case) -> Tables | None:
+def _tables(case: Case) -> TaskTables | None:
     """Return the tables, None where an own grader has answers that are none."""
     try:
         return case.tables

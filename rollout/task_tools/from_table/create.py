@@ -10,10 +10,10 @@ from pathlib import Path
 import yaml
 
 from rollout.scripted.recipes import Cannot, apply
-from rollout.task_tools.from_table.starter import PREPARE, problem_text, train_script
-from rollout.task_tools.from_table.table import Table, read_table
+from rollout.task_tools.from_table.templates import PREPARE, problem_text, train_script
+from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from rollout.task_tools.preparation import prepare_all
-from rollout.task_tools.preparation.measure import run
+from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
@@ -75,7 +75,7 @@ def make_task(wish: NewTaskSpec, python: Path, say: Callable[[str], None] = prin
         raise ValueError(f"there is a task {wish.name} already; take another name, or remove {folder}")
     if not 0 < wish.test_share < 1:
         raise ValueError(f"test_share={wish.test_share}, expected a share between 0 and 1, such as 0.3")
-    table = read_table(wish.csv, wish.target, wish.metric, wish.id_column)
+    table = read_user_table(wish.csv, wish.target, wish.metric, wish.id_column)
     wish.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wish.out, prefix=".new-") as aside:
         made = Path(aside) / wish.name
@@ -96,7 +96,7 @@ def make_task(wish: NewTaskSpec, python: Path, say: Callable[[str], None] = prin
     return folder
 
 
-def write_folder(wish: NewTaskSpec, table: Table, folder: Path) -> None:
+def write_folder(wish: NewTaskSpec, table: UserTable, folder: Path) -> None:
     """Write the task's files, its best score still to be found out."""
     rows = table.rows.drop_duplicates()
     num_test = max(1, round(len(rows) * wish.test_share))
@@ -123,7 +123,7 @@ def seed_of_split(labels: list[str], num_train: int, must_have_all: bool) -> int
     raise ValueError("the rarest class is too rare to be in training and test data both; leave its rows out")
 
 
-def write_entry(wish: NewTaskSpec, table: Table, folder: Path, best: float, source: str, seconds: float) -> None:
+def write_entry(wish: NewTaskSpec, table: UserTable, folder: Path, best: float, source: str, seconds: float) -> None:
     """Write `task.yaml`."""
     stated = {
         "name": wish.name,

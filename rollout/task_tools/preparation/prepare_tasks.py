@@ -18,7 +18,7 @@ from traceback import extract_tb
 
 from rollout.storage.directory_manifest import files_below
 from rollout.task_tools.preparation.fetch import fetched
-from rollout.task_tools.preparation.measure import measure
+from rollout.task_tools.preparation.initial_score import measure
 from rollout.task_tools.preparation.sources import (
     checksum,
     must_fetch,
