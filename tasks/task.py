@@ -8,8 +8,6 @@ from typing import Literal
 
 from tasks.naming import Names
 
-SUBMISSION = "submission.csv"  # the file that a script leaves its predictions in
-
 
 @dataclass(frozen=True)
 class Limits:

@@ -92,8 +92,3 @@ def failure_text(script: str, execution: Execution, limits: Limits) -> str:
             return f"Stopped: {script} wrote more than the disk space it has."
         case _:
             return error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
-
-
-def storable(text: str) -> str:
-    """Return `text` encodable as UTF-8: lone surrogates, which JSON can contain, become question marks."""
-    return text.encode("utf-8", "replace").decode()

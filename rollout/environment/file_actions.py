@@ -4,14 +4,15 @@ import time
 from collections.abc import Mapping
 
 from rollout.environment.effect import Effect, Tools
-from rollout.environment.feedback_text import OUTPUT_LIMIT, head_lines, storable
+from rollout.environment.feedback_text import OUTPUT_LIMIT, head_lines
 from rollout.environment.paths import HEAD_BYTES, Refused, head, listed, located, writable
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import Outcome, shorten
 from tasks.task import Instance
+from tasks.units import MIB
 
 MAX_INSPECT_LINES = 100
-MIB = 1 << 20
 
 
 async def list_files(
@@ -71,5 +72,5 @@ async def understand_file(
     started = time.monotonic()
     description = await tools.coder.describe(name, content, arguments["things_to_look_for"])
     part = "" if size <= HEAD_BYTES else f", the first {len(content):,} characters of {size:,} bytes"
-    text = f"{name}{part}: {shorten(storable(description.strip()), OUTPUT_LIMIT)}"
+    text = f"{name}{part}: {shorten(replace_unstorable(description.strip()), OUTPUT_LIMIT)}"
     return Effect(Outcome.NON_EDIT, text, files, seconds=time.monotonic() - started)

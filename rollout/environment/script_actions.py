@@ -11,14 +11,14 @@ from rollout.environment.feedback_text import (
     diff_text,
     failure_text,
     output_text,
-    storable,
 )
 from rollout.environment.paths import HEAD_BYTES, Refused, existing, head, plain_name, script_path, writable
 from rollout.errors import ExecutorError
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Execution, Exit, Job
 from tasks.feedback import Outcome, error_text, shorten, validation_score
-from tasks.grading import InvalidSubmission, grade
-from tasks.task import SUBMISSION, Instance
+from tasks.grading import SUBMISSION, InvalidSubmission, grade
+from tasks.task import Instance
 
 LIMIT_EXITS = frozenset({Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK})
 
@@ -54,8 +54,8 @@ async def edit_script(
     reply = await tools.coder.edit(source, arguments["edit_instruction"])
     coder_seconds = time.monotonic() - started
     if reply.source is None:
-        raise Refused(f"the edit could not be made: {storable(reply.reason.strip()) or 'no reason given'}")
-    edited = storable(reply.source)
+        raise Refused(f"the edit could not be made: {replace_unstorable(reply.reason.strip()) or 'no reason given'}")
+    edited = replace_unstorable(reply.source)
     if edited == source:
         raise Refused("the edit changed nothing")
     files = {**files, saved: tools.store.put(edited.encode())}

@@ -17,8 +17,8 @@ from rollout.types import Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.metric import METRICS
 from tasks.naming import Names
-from tasks.task_tables import TaskTables, read_task_tables
 from tasks.task import Instance, Task
+from tasks.task_tables import TaskTables, read_task_tables
 
 # Other names than those in the scripts, as in an episode.
 NAMES = Names("validation", "birch_train.csv", "birch_test.csv", "cedar.py")

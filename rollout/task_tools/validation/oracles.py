@@ -9,10 +9,10 @@ from pathlib import Path
 from rollout.errors import InfrastructureError
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation.case import Case, Failed, open_workshop
-from rollout.task_tools.validation.sandbox_leaks import nothing_leaks
-from rollout.task_tools.validation.score_order import constant_is_worse, gold_is_best, shuffled_is_worse
 from rollout.task_tools.validation.initial_script import initial_script
 from rollout.task_tools.validation.public_tables import answers_are_not_public, order_says_nothing
+from rollout.task_tools.validation.sandbox_leaks import nothing_leaks
+from rollout.task_tools.validation.score_order import constant_is_worse, gold_is_best, shuffled_is_worse
 from tasks.entry import Entry
 from tasks.registry import load_entry
 

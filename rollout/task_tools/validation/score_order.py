@@ -4,9 +4,9 @@ import pandas as pd
 
 from rollout.task_tools.validation.case import Case, Failed
 from rollout.task_tools.validation.known_submissions import as_csv, constant, gold, shuffled
+from tasks.csv_columns import InvalidSubmission
 from tasks.grading import grade
 from tasks.metric import OPTIMUM
-from tasks.csv_columns import InvalidSubmission
 
 ROUNDING = 1e-9
 NUM_SHUFFLES = 5

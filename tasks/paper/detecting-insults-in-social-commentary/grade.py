@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.metric import accuracy
 from tasks.csv_columns import InvalidSubmission, listed, read_columns, read_header, to_numbers
+from tasks.metric import accuracy
 
 COLUMNS = ("Insult", "Date", "Comment")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.metric import auc
 from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
+from tasks.metric import auc
 
 COLUMNS = ("id", "toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 

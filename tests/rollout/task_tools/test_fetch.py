@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout.task_tools.preparation import fetch
-from rollout.task_tools.preparation.fetch import fetched
+from rollout.task_tools.preparation.fetch import fetch_raw_files
 from tasks.entry import Download, Entry
 
 CONTENT = bytes(range(256)) * 40_000
@@ -89,7 +89,7 @@ def entry(folder: Path, url: str = "", sha256: str = SHA, kaggle: str | None = N
 
 
 def get(entry: Entry, out: Path) -> Path:
-    return fetched(entry, out / ".raw/toy", lambda _: None)
+    return fetch_raw_files(entry, out / ".raw/toy", lambda _: None)
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(site: Site, tmp_path: Path) -> None:

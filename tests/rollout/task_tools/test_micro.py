@@ -13,8 +13,8 @@ from rollout.task_tools.preparation import prepare_all
 from tasks import __main__ as door
 from tasks.micro import draw, shrink
 from tasks.registry import find, load
-from tasks.task_tables import read_text_table, read_task_tables
 from tasks.task import Submission
+from tasks.task_tables import read_task_tables, read_text_table
 
 ROWS = {"submission": Submission(), "answers": "answers.csv", "classes": True}
 

@@ -15,9 +15,9 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation import ORACLES, ask
 from rollout.task_tools.validation.case import Case, Workshop, open_workshop
+from rollout.task_tools.validation.known_submissions import as_csv, gold
 from rollout.task_tools.validation.sandbox_leaks import SEARCH, Found, read_findings, search, search_request
 from rollout.task_tools.validation.sandbox_search import Wanted
-from rollout.task_tools.validation.known_submissions import as_csv, gold
 from tasks import __main__ as door
 from tasks.grading import grade
 from tasks.metric import METRICS
@@ -247,7 +247,7 @@ def test_answers_of_every_form_can_be_handed_in(tmp_path, make_case, metric):
 
 def test_the_command_prints_a_table_and_ends_with_1_where_a_task_fails(make_case, tmp_path, capsys, monkeypatch):
     make_case(FAULTS["sorted by the answer"][0])
-    monkeypatch.setattr("rollout.task_tools.validation.ORACLES", {name: ORACLES[name] for name in ("answers", "order")})
+    monkeypatch.setattr("rollout.task_tools.validation.oracles.ORACLES", {name: ORACLES[name] for name in ("answers", "order")})
     capsys.readouterr()
     command = ["validate", "toy", "--path", str(tmp_path / "own"), "--data", str(tmp_path / "data")]
     assert door.main([*command, "--python", str(TASK_PYTHON)]) == 1
