@@ -171,8 +171,8 @@ def test_a_missing_task_environment_is_named(tmp_path, capsys):
         ("m_best: 0.0", "m_best: high", "m_best: Input should be a valid number"),
         ("data: made up", "data: made up\nmbest: 1.0", "mbest: Unexpected keyword argument"),
         ("metric: mae", "metric: maes", r"unknown metric 'maes' \(nearest: mae\)"),
-        ("direction: minimize", "direction: maximize", "direction is maximize, but mae is one to minimize"),
-        ("name: toy", "name: toys", "the name is 'toys', not that of its folder"),
+        ("direction: minimize", "direction: maximize", "direction is maximize; expected minimize for mae"),
+        ("name: toy", "name: toys", "name is 'toys'; expected the folder's name, 'toy'"),
         ("kind: tabular-regression", "kind: [", "is not YAML"),
     ],
 )

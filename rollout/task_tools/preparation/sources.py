@@ -26,7 +26,7 @@ def sources_of(entry: Entry, folder: Path) -> dict[str, str]:
 
 
 def own_folder(entry: Entry, raw: Path | None) -> Path:
-    """Return the folder of raw files that need no fetching: the user's in `raw`, or else the one in the task's folder."""
+    """Return the folder of raw files that need no fetching: the user's in `raw`, or else the task's own."""
     users = raw / entry.name if raw is not None else None
     return users if users is not None and users.is_dir() else entry.folder / "raw"
 

@@ -1,4 +1,4 @@
-"""Oracles: what can be known to be wrong with a task before any model has seen it."""
+"""The table of oracles, and their verdicts on tasks. An oracle finds faults of a task without any model."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rollout.errors import InfrastructureError
 from rollout.task_tools.preparation import prepare_all
-from rollout.task_tools.validation.case import Case, Failed, open_workshop
+from rollout.task_tools.validation.case import Case, Failed, open_sandboxes
 from rollout.task_tools.validation.initial_script import initial_script
 from rollout.task_tools.validation.public_tables import answers_are_not_public, order_says_nothing
 from rollout.task_tools.validation.sandbox_leaks import nothing_leaks
@@ -16,7 +16,7 @@ from rollout.task_tools.validation.score_order import constant_is_worse, gold_is
 from tasks.entry import Entry
 from tasks.registry import load_entry
 
-# What each checks, by the heading of its column. An oracle returns a short finding, or raises Failed.
+# The oracles by the heading of their column. Each returns a short finding or raises Failed.
 ORACLES: Mapping[str, Callable[[Case], str]] = {
     "initial script": initial_script,
     "answers": gold_is_best,
@@ -30,14 +30,14 @@ ORACLES: Mapping[str, Callable[[Case], str]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one oracle says of one task.
+    """The verdict of one oracle on one task.
 
     Attributes:
-        task: the task's name.
-        oracle: a key of `ORACLES`.
-        passed: whether it has nothing against the task.
-        finding: what it found, in words.
-        seconds: how long it took.
+        task: The task's name.
+        oracle: A key of `ORACLES`.
+        passed: Whether the oracle found no fault.
+        finding: A description of the finding or of the fault.
+        seconds: The duration of the check.
     """
 
     task: str
@@ -50,28 +50,33 @@ class Verdict:
 def validate(
     entries: Sequence[Entry], data: Path, python: Path, raw: Path | None, say: Callable[[str], None]
 ) -> list[Verdict]:
-    """Return what every oracle says of every task; `say` gets a line for each task as it is done.
+    """Return the verdict of every oracle on every task.
 
-    What is not prepared in `data` is prepared first, from the files in `raw` where it needs some.
+    Args:
+        entries: The tasks to validate.
+        data: The folder of prepared tasks; tasks that are missing there are prepared first.
+        python: The interpreter of the task environment.
+        raw: The folder of raw files that the user already has.
+        say: Called with a line of text for each task.
 
     Raises:
-        ValueError: if a task cannot be prepared, or no sandbox can be made here.
-        OSError: if a file cannot be read or written.
+        ValueError: If a task cannot be prepared, or no sandbox can be started on this machine.
+        OSError: If a file cannot be read or written.
     """
     prepare_all([entry for entry in entries if not _is_prepared(entry, data)], data, python, raw, say)
     verdicts: list[Verdict] = []
-    with open_workshop(python) as workshop:
+    with open_sandboxes(python) as sandboxes:
         for entry in entries:
-            case = Case(load_entry(entry, data), workshop)
-            found = [ask(oracle, case) for oracle in ORACLES]
-            bad = sum(not verdict.passed for verdict in found)
-            say(f"{entry.name}: {f'{bad} of {len(found)} oracles failed' if bad else 'passed'}")
-            verdicts += found
+            case = Case(load_entry(entry, data), sandboxes)
+            of_task = [ask(oracle, case) for oracle in ORACLES]
+            num_failed = sum(not verdict.passed for verdict in of_task)
+            say(f"{entry.name}: {f'{num_failed} of {len(of_task)} oracles failed' if num_failed else 'passed'}")
+            verdicts += of_task
     return verdicts
 
 
 def ask(oracle: str, case: Case) -> Verdict:
-    """Return what one oracle says of a task."""
+    """Return the verdict of one oracle on a task."""
     start = time.monotonic()
     try:
         finding, passed = ORACLES[oracle](case), True
@@ -89,7 +94,7 @@ def _is_prepared(entry: Entry, data: Path) -> bool:
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """Return the findings, a line a task, and below them the failures, a line each."""
+    """Return a text table with a line of findings for each task, followed by a line for each failure."""
     rows = [["task", *ORACLES, "seconds"]]
     for task in dict.fromkeys(verdict.task for verdict in verdicts):
         of_task = [verdict for verdict in verdicts if verdict.task == task]

@@ -121,7 +121,9 @@ def test_a_file_of_other_content_is_refused_and_removed(site: Site, tmp_path: Pa
 
 def test_a_file_that_is_not_there_says_how_to_give_it_by_hand(site: Site, tmp_path: Path) -> None:
     site.status = 404
-    with pytest.raises(ValueError, match="data.bin answered 404; or give files that you have by --raw DIR, in DIR/toy"):
+    with pytest.raises(
+        ValueError, match="data.bin answered 404; or put files that you have in DIR/toy and pass --raw DIR"
+    ):
         get(entry(tmp_path, site.url), tmp_path)
     assert len(site.ranges) == 1
 

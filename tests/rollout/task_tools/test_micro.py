@@ -87,7 +87,7 @@ def test_images_shrink_with_the_rows_that_name_them(pictures):
 def test_a_folder_that_no_table_names_cannot_be_shrunk(pictures):
     for number, file in enumerate(sorted((pictures / "public/images").glob("*/*"))):
         file.rename(file.with_name(f"scan {number}.png"))
-    with pytest.raises(ValueError, match=r"no column of .* names the files of its folder images/"):
+    with pytest.raises(ValueError, match=r"no column of .* names the files in its folder images/"):
         shrunk(pictures, 10)
 
 
@@ -125,7 +125,7 @@ def test_a_micro_task_is_prepared_and_loaded_like_any_other(tmp_path, capsys):
 
     assert door.main([*command, "--python", str(TASK_PYTHON)]) == 2
     assert "is there already; remove it, or name another --out" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="task customer_churn has no micro version: 9999 rows were asked for"):
+    with pytest.raises(ValueError, match="task customer_churn has no micro version: 9999 rows were requested from"):
         make_micro(find("customer_churn"), data, 9999, tmp_path / "more")
     assert list((tmp_path / "more").iterdir()) == []
 
