@@ -38,7 +38,7 @@ def test_numbers_are_drawn_at_random_and_zeros_and_ones_by_their_shares():
 
 
 @pytest.mark.parametrize(
-    ("size", "reason"), [(0, "0 rows were asked for, of a table of 40"), (41, "ask for fewer"), (3, "of 4 classes")]
+    ("size", "reason"), [(0, "0 rows were requested from a table of 40"), (41, "request fewer"), (3, "for 4 classes")]
 )
 def test_a_draw_that_cannot_be_made_says_why(size, reason):
     with pytest.raises(ValueError, match=reason):
