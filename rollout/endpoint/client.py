@@ -14,8 +14,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from rollout.endpoint.exchanges import Exchanges
 from rollout.endpoint.rate_limit import Gate
 from rollout.endpoint.spending import Budget, Spending
-from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.endpoint.transport import Filtered, Reply, Transient, Transport
+from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import digest_of
 from rollout.storage.utf8 import replace_unstorable

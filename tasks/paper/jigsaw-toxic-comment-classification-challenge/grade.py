@@ -1,4 +1,4 @@
-"""The mean area under the ROC curve over six labels, of the rows that count."""
+"""The mean area under the ROC curve over six labels, on the rows that count."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ COLUMNS = ("id", "toxic", "severe_toxic", "obscene", "threat", "insult", "identi
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Return the score; all test ids must be there, but rows whose answers are -1 do not count.
+    """Return the score; all test ids are required, but rows whose answers are -1 do not count.
 
     Raises:
-        InvalidSubmission: with one reason, if it has no score.
+        InvalidSubmission: If the submission has no score; the message is the reason.
     """
     known, truth = read_scores((private / "test.csv").read_bytes())
     ids, scores = read_scores(submission)
