@@ -13,19 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-<<<<<<< HEAD:tasks/csv_columns.py
 BLOCK_BYTES = 2**31 - 1  # the largest block that Arrow accepts
 MAX_RANKED = 5  # labels in a ranking
 NUM_LISTED = 5  # names that a reason lists
 WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")  # the row number counts the header
 HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # skips a byte order mark
-=======
-BLOCK_BYTES = 2**31 - 1  # the most that Arrow reads at once
-RANKED = 5  # labels in a ranking
-NAMED = 5  # how many names a reason spells out
-WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")  # counts the header
-HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # after a byte order mark
->>>>>>> main:tasks/table.py
 
 
 class InvalidSubmission(ValueError):

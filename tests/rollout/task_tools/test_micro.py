@@ -124,7 +124,7 @@ def test_a_micro_task_is_prepared_and_loaded_like_any_other(tmp_path, capsys):
     assert set(train["id"]) <= set(read_text_table(whole.public / "train.csv")["id"])
 
     assert door.main([*command, "--python", str(TASK_PYTHON)]) == 2
-    assert "is there already; remove it, or name another --out" in capsys.readouterr().err
+    assert "exists already; remove it, or choose another --out" in capsys.readouterr().err
     with pytest.raises(ValueError, match="task customer_churn has no micro version: 9999 rows were requested from"):
         make_micro(find("customer_churn"), data, 9999, tmp_path / "more")
     assert list((tmp_path / "more").iterdir()) == []

@@ -190,7 +190,7 @@ def test_a_name_that_is_taken_is_refused(table: Path, capsys) -> None:
     assert new(table, "price", "mae", name="house_price") == 2
     assert "there is a task house_price already" in capsys.readouterr().err
     assert new(table, "price", "mae", name="My Flats") == 2
-    assert "a task's name is of small letters, digits and underscores, got 'My Flats'" in capsys.readouterr().err
+    assert "a task's name is 'My Flats'; expected lower-case letters, digits and underscores" in capsys.readouterr().err
 
 
 def test_columns_called_id_and_target_are_features_like_others(table: Path) -> None:

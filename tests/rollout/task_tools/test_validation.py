@@ -260,7 +260,7 @@ def test_the_command_prints_a_table_and_ends_with_1_where_a_task_fails(make_case
     assert door.main([*command, "--json", "--python", str(TASK_PYTHON)]) == 1
     assert [verdict["passed"] for verdict in json.loads(capsys.readouterr().out)] == [True, False]
     assert door.main([*command[:1], *command[2:]]) == 2
-    assert "name tasks, or --all" in capsys.readouterr().err
+    assert "expected names of tasks or --all" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
