@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from mlagent_jax.configuration.loading import to_dict, to_yaml
-from mlagent_jax.configuration.schema import Config, ConfigError, Mesh, Model
-from mlagent_jax.model.config import read_config
+from mlagent_jax.configuration.schema import Config, ConfigError, Mesh
+from mlagent_jax.model.sizes import checkpoint_config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.reporting.diversity import write_diversity
 from mlagent_jax.reporting.report import write_report
@@ -31,7 +31,6 @@ from rollout.storage.atomic_write import write_text
 ACTING = {"collect", "ppo", "evaluate"}  # stages in which scripts run
 SERVED = {"ppo", "evaluate"}  # stages that sample from the policy
 COLLECTING = {"collect", "evaluate"}  # stages that leave trajectories
-MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size rope_theta tie_word_embeddings").split()
 
 
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
@@ -108,7 +107,7 @@ def _check(due: Sequence[Stage], names: Sequence[str], config: Config, run_dir: 
         run_dir.require(due[0], config)
     due_names = {stage.name for stage in due}
     if "sft" in due_names and config.model.path is not None:
-        _check_model(config.model, Path(config.model.path))
+        checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
     if SERVED & due_names:
         check_server(config.server)
 
@@ -118,16 +117,6 @@ def _check_devices(mesh: Mesh) -> None:
     from mlagent_jax.model.sharding import make_mesh
 
     make_mesh(**asdict(mesh))
-
-
-def _check_model(model: Model, path: Path) -> None:
-    found = read_config(path)
-    for key in MODEL_SIZES:
-        if getattr(model, key) != getattr(found, key):
-            raise ConfigError(
-                f"model.{key}={getattr(model, key)} does not fit the checkpoint at model.path, which has "
-                f"{getattr(found, key)}; set model.{key}={getattr(found, key)}"
-            )
 
 
 def _do(

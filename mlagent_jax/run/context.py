@@ -70,7 +70,7 @@ def open_run_context(config: Config, run_dir: RunDir, reporter: Reporter) -> Ite
         Endpoints(config, run_dir, background) as endpoints,
     ):
         slots = opened.scheduler.num_cores
-        coder = ScriptedCoder() if config.coder.kind == "offline" else EndpointCoder(endpoints.coder())
+        coder = ScriptedCoder() if config.coder.kind == "scripted" else EndpointCoder(endpoints.coder())
         tasks = prepare(config, run_dir.path("data"), config.executor.interpreter, reporter)
         environment = Environment(store, TimedExecutor(opened.executor, timeline), coder)
         yield RunContext(

@@ -44,6 +44,7 @@ def make_tokenizer(config: Config, folder: Path, told: Sequence[Sequence[State]]
     else:
         texts = [message["content"] for states in told for state in states for message in messages(state)]
         texts += [vocabulary_text()] * NAME_COUNT
+        assert config.tokenizer.vocab_size is not None, "checked with the configuration"
         train_tokenizer(texts, folder, config.tokenizer.vocab_size)
     return ChatTokenizer(folder)
 

@@ -154,7 +154,7 @@ def sft_optimizer(config: Config, num_steps: int) -> optax.GradientTransformatio
     """Return the optimizer of a training of so many steps."""
     sft = config.sft
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, config.optimizer_state.dtype)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, config.optimizer_state.dtype)
 
 
 def configured_step(

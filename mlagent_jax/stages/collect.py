@@ -64,7 +64,7 @@ def take(source: Path, run_dir: RunDir, world: RunContext) -> dict[str, Any]:
 
 def make_expert(config: Config, world: RunContext) -> ScriptedExpert | EndpointExpert:
     """Return the expert of the configuration. Raises ValueError for an endpoint without its key."""
-    if config.expert.kind == "offline":
+    if config.expert.kind == "scripted":
         return ScriptedExpert(config.collect.max_steps, explores=config.ideas.source != "none")
     return EndpointExpert(world.endpoints.expert())
 
@@ -76,7 +76,7 @@ def make_pools(config: Config, run_dir: RunDir, world: RunContext, tasks: Sequen
         return read_pools(path)
     if config.ideas.source == "none":
         candidates = {task.name: {} for task in tasks}
-    elif config.ideas.source == "offline":
+    elif config.ideas.source == "library":
         candidates = library_candidates(tasks)
     else:
         model, count = world.endpoints.expert(), config.ideas.candidates_per_axis
