@@ -17,12 +17,15 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Qwen2
         mesh: The layout of the devices.
 
     Raises:
-        ConfigError: If a stated size is not the checkpoint's, or the sizes do not divide as the mesh needs.
+        ConfigError: If the checkpoint is not supported, a stated size is not its own, or its sizes do not divide as the
+            mesh needs.
         FileNotFoundError: If there is no `config.json`.
-        ValueError: If the model family or one of its features is not supported.
     """
     assert model.path is not None
-    found = read_config(Path(model.path))
+    try:
+        found = read_config(Path(model.path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     stated = {f"model.{key}": (getattr(model, key), getattr(found, key)) for key in SIZES}
     stated["tokenizer.vocab_size"] = vocab_size, found.vocab_size
     wrong = {key: (got, size) for key, (got, size) in stated.items() if got not in (None, size)}
