@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlagent_jax.configuration.loading import to_dict
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.reporting.report import headline, render, write_report
 from mlagent_jax.run.run_dir import BY_NAME, RunDir
 from mlagent_jax.tracking.metrics import MetricsLog
@@ -132,7 +131,7 @@ def fake_summary() -> dict[str, Any]:
         "seed": 0,
         "commit": "0123456789abcdef+changes",
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
-        "config": to_dict(Config()),
+        "config": to_dict(load_config()),
     }
 
 
@@ -226,19 +225,19 @@ def test_report_of_a_run_directory_is_written_from_what_lies_in_it(tmp_path: Pat
     run_dir = RunDir(tmp_path)
     for name in ("collect", "sft", "ppo", "evaluate"):
         stage = BY_NAME[name]
-        run_dir.begin(stage, Config())
+        run_dir.begin(stage, load_config())
         for output in stage.outputs:
             run_dir.path(output).mkdir()
         figures = {"evaluation": fake_evaluation()} if name == "evaluate" else {}
-        run_dir.finish(stage, Config(), figures, seconds=60.0)
+        run_dir.finish(stage, load_config(), figures, seconds=60.0)
     write_json(run_dir.path("evaluate", "tried.json"), fake_tried())
     with MetricsLog(run_dir.path("metrics.jsonl")) as log:
         for line in fake_metrics():
             log.write(line)
-    write_report(run_dir, Config())
+    write_report(run_dir, load_config())
     page = run_dir.path("report.html").read_text()
     assert page.count("<img") == 4 and "4 of 5 stages" in page
     assert "trajectories.html" not in page
     run_dir.path("trajectories.html").write_text("")
-    write_report(run_dir, Config())
+    write_report(run_dir, load_config())
     assert '<a href="trajectories.html">' in run_dir.path("report.html").read_text()

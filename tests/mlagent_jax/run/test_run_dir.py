@@ -32,12 +32,12 @@ def run_dir(tmp_path: Path) -> RunDir:
     """A run directory in which collect, sft and ppo are done with the quickstart's settings."""
     made = RunDir(tmp_path)
     for name in ("collect", "sft", "ppo"):
-        assert do(made, name, Config()) == ""
+        assert do(made, name, load_config()) == ""
     return made
 
 
 def test_finished_stage_is_done_and_its_figures_are_kept(run_dir: RunDir) -> None:
-    assert all(run_dir.is_done(stage, Config()) for stage in (COLLECT, SFT, PPO))
+    assert all(run_dir.is_done(stage, load_config()) for stage in (COLLECT, SFT, PPO))
     record = run_dir.record("sft")
     assert record is not None and record["figures"] == {"made": 1} and record["seconds"] == 2.0
 
@@ -84,23 +84,23 @@ def test_a_task_that_says_something_else_redoes_the_stages_that_saw_it(tmp_path:
 
 def test_stage_made_anew_redoes_those_after_it(run_dir: RunDir) -> None:
     run_dir.path("stages", "sft.json").unlink()
-    do(run_dir, "sft", Config())
-    assert not run_dir.is_done(PPO, Config())
-    assert run_dir.changed(PPO, Config()) == ["the output of sft"]
+    do(run_dir, "sft", load_config())
+    assert not run_dir.is_done(PPO, load_config())
+    assert run_dir.changed(PPO, load_config()) == ["the output of sft"]
 
 
 def test_missing_output_redoes_the_stage(run_dir: RunDir) -> None:
     run_dir.path("tokenizer").unlink()
-    assert not run_dir.is_done(SFT, Config())
+    assert not run_dir.is_done(SFT, load_config())
 
 
 def test_interrupted_stage_goes_on_from_its_partial_output(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
-    assert run_dir.begin(COLLECT, Config()) == ""
+    assert run_dir.begin(COLLECT, load_config()) == ""
     run_dir.path("trajectories").mkdir()
     write_text(run_dir.path("trajectories", "journal"), "half")
-    assert not run_dir.is_done(COLLECT, Config())
-    assert run_dir.begin(COLLECT, Config()) == "going on where it stopped"
+    assert not run_dir.is_done(COLLECT, load_config())
+    assert run_dir.begin(COLLECT, load_config()) == "going on where it stopped"
     assert run_dir.path("trajectories", "journal").read_text() == "half"
 
 
@@ -118,29 +118,29 @@ def test_redone_stage_is_not_done_until_it_ends(run_dir: RunDir) -> None:
     changed = load_config(None, ["sft.batch_size=4"])
     run_dir.begin(SFT, changed)
     assert not run_dir.is_done(SFT, changed)
-    assert not run_dir.is_done(SFT, Config())
+    assert not run_dir.is_done(SFT, load_config())
 
 
 def test_stage_alone_needs_those_before_it(run_dir: RunDir) -> None:
-    run_dir.require(PPO, Config())
+    run_dir.require(PPO, load_config())
     with pytest.raises(ConfigError, match=r"other inputs \(sft\.batch_size\); run stage=sft first"):
         run_dir.require(PPO, load_config(None, ["sft.batch_size=4"]))
     with pytest.raises(ConfigError, match="output of collect, which is not finished; run stage=collect first"):
-        RunDir(run_dir.path("other")).require(SFT, Config())
+        RunDir(run_dir.path("other")).require(SFT, load_config())
 
 
 def test_damaged_record_is_one_line_with_a_remedy(run_dir: RunDir) -> None:
     run_dir.path("stages", "sft.json").write_text("{")
     with pytest.raises(ConfigError, match=r"sft\.json is not JSON .* delete it"):
-        run_dir.is_done(SFT, Config())
+        run_dir.is_done(SFT, load_config())
 
 
 def test_every_setting_a_stage_depends_on_exists() -> None:
     for stage in STAGES:
-        assert RunDir(Path("nowhere")).inputs(stage, Config())
+        assert RunDir(Path("nowhere")).inputs(stage, load_config())
     decisive = {key.partition(".")[0] for stage in STAGES for key in stage.settings}
     # Where and how fast things run decides nothing about what comes out.
-    assert set(to_dict(Config())) - decisive == {"run_dir", "mirror", "executor", "mesh"}
+    assert set(to_dict(load_config())) - decisive == {"run_dir", "mirror", "executor", "mesh"}
 
 
 def test_second_run_in_one_directory_is_refused_with_the_holder(tmp_path: Path) -> None:
@@ -169,4 +169,4 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_record_is_json(run_dir: RunDir) -> None:
     record = json.loads(run_dir.path("stages", "ppo.json").read_text())
-    assert record["inputs"]["ppo.num_updates"] == Config().ppo.num_updates
+    assert record["inputs"]["ppo.num_updates"] == load_config().ppo.num_updates
