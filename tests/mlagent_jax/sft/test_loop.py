@@ -5,7 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 from jaxtyping import PyTree
 from rich.console import Console
 
-from mlagent_jax.configuration.schema import SFT, Config, Model
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.qwen2 import Qwen2
@@ -97,9 +98,8 @@ def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS) -> in
 
 
 def config_of(**settings: Any) -> Config:
-    return Config(
-        sft=SFT(batch_size=2, max_length=12, optimizer="muon", learning_rate=5e-2, warmup_steps=2, **settings)
-    )
+    settings |= {"batch_size": 2, "max_length": 12, "learning_rate": 5e-2, "warmup_steps": 2}
+    return replace(load_config(), sft=replace(load_config().sft, **settings))
 
 
 def train(
@@ -285,7 +285,7 @@ def trajectories() -> list[Trajectory]:
 
 
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5))
+    config = replace(load_config(), sft=replace(load_config().sft, max_length=400, wordings=1, num_epochs=1.5))
     told = inputs.tell(config, trajectories)
     tokenizer = inputs.make_tokenizer(config, tmp_path, told)
     data = inputs.load_data(config, tokenizer, told, [number in (3, 8) for number in range(10)])
@@ -301,13 +301,13 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
 
 
 def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(model=Model(path=str(tmp_path)))
+    config = load_config(None, [f"model.path={tmp_path}"])
     with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
         inputs.make_tokenizer(config, tmp_path / "tokenizer", inputs.tell(config, trajectories))
 
 
 def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(sft=SFT(max_length=20, wordings=1))
+    config = replace(load_config(), sft=replace(load_config().sft, max_length=20, wordings=1))
     told = inputs.tell(config, trajectories)
     tokenizer = inputs.make_tokenizer(config, tmp_path, told)
     with pytest.raises(
