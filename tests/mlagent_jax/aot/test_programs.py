@@ -14,7 +14,8 @@ from jaxtyping import PyTree
 from mlagent_jax.aot import programs
 from mlagent_jax.aot.programs import FORWARD, TRAINING, model_flops, ppo_batch, ppo_programs, sft_programs, sft_rows
 from mlagent_jax.aot.report import shard_bytes
-from mlagent_jax.configuration.schema import PPO, SFT, Config, Model, Tokenizer
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config, Tokenizer
 from mlagent_jax.configuration.schema import Mesh as MeshShape
 from mlagent_jax.model.build import abstract_model
 from mlagent_jax.model.placement import abstract_batch, place_batch
@@ -22,22 +23,25 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.learner import Learner
-from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import loop
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.inputs import Data
 from mlagent_jax.sft.packing import Size
+from mlagent_jax.tracking.base import NoTracker
 from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import abstract_state, make_state
 from rollout.tokenizer.chat import Rendering
 
-CONFIG = Config(
+QUICKSTART = load_config()
+CONFIG = replace(
+    QUICKSTART,
     tokenizer=Tokenizer(vocab_size=64),
-    model=Model(num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
+    model=replace(QUICKSTART.model, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
     mesh=MeshShape(fsdp=4, tensor=2),
-    sft=SFT(max_length=32, batch_size=8, rows_per_micro_batch=4),
-    ppo=PPO(row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
+    sft=replace(QUICKSTART.sft, max_length=32, batch_size=8, rows_per_micro_batch=4),
+    ppo=replace(QUICKSTART.ppo, row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
 )
 
 
@@ -89,8 +93,9 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
     length = CONFIG.sft.max_length
     data = Dataset(lambda index: Rendering([], []), (Size(length, length - 1, False),), ((0,),))
     rows = Data(data, data, batch_shape_of([data], length))
-    with pytest.raises(Compiled):
-        loop.train(CONFIG, fresh(CONFIG, mesh), rows, mesh, RunDir(tmp_path), Reporter())
+    settings = CONFIG.sft, CONFIG.optimizer_state
+    with pytest.raises(Compiled), Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        loop.fine_tune(fresh(CONFIG, mesh), rows, *settings, mesh, checkpoints, NoTracker(), Reporter())
     step, state = made
     (program,) = sft_programs(CONFIG, mesh)
     text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
