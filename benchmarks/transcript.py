@@ -46,10 +46,10 @@ def describe_step(number: int, step: Step, task: Task) -> list[str]:
     """Return the lines of one step: the action, its diff or output, and the scores after it."""
     arguments = dict(step.arguments)
     if step.action == EDIT:
-        words = f'"{arguments["edit_instruction"]}" {arguments["script_name"]} -> {arguments["save_name"]}'
+        description = f'{EDIT} on {arguments["script_name"]}: "{arguments["edit_instruction"]}"'
     else:
-        words = ", ".join(arguments.values())
-    lines = [f"@@ {number} @@ {step.action or 'not an action'}: {words}"]
+        description = f"{step.action or 'not an action'}: {', '.join(arguments.values())}"
+    lines = [f"@@ {number} @@ {shorten(description)}"]
     body = step.feedback.text.splitlines()
     changed = [line for line in body if line.startswith(("+", "-"))]
     lines += [shorten(line) for line in changed[:MAX_DIFF_LINES]]
