@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mlagent_jax.configuration.loading import to_dict, to_yaml
 from mlagent_jax.configuration.schema import Config, ConfigError, Mesh, Model
-from mlagent_jax.model.config import read_config
+from mlagent_jax.model.families import read_config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.reporting.diversity import write_diversity
 from mlagent_jax.reporting.report import write_report

@@ -16,8 +16,8 @@ from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.placement import whole
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
+from mlagent_jax.model.transformer import Transformer
 from rollout.inference.canary import Canary
 from rollout.inference.client import PolicyClient
 
@@ -64,7 +64,7 @@ class WeightSync:
             row.predict(index, self.canary[index + 1])
         self._row = row
 
-    async def push(self, model: Qwen2, version: int) -> None:
+    async def push(self, model: Transformer, version: int) -> None:
         """Make `model` what the server samples from, as policy version `version`.
 
         Raises:
@@ -72,14 +72,14 @@ class WeightSync:
         """
         await self.give(self.write(model), version)
 
-    def write(self, model: Qwen2) -> SavedWeights:
+    def write(self, model: Transformer) -> SavedWeights:
         """Write the weights beside those that serve."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
         return SavedWeights(folder, digests, self.logprobs(model))
 
-    def logprobs(self, model: Qwen2) -> list[float]:
+    def logprobs(self, model: Transformer) -> list[float]:
         """Return what a server that has the model gives to each token of the canary but the first."""
         graph, parameters = nnx.split(model)
         rows = padded(self._row, model.mesh)

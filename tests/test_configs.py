@@ -13,7 +13,7 @@ from flax import nnx
 from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.training.optimizer import make_optimizer
 from tasks.registry import PAPER, entries
 
@@ -41,7 +41,7 @@ def test_first_line_is_the_command_that_runs_it(path: Path) -> None:
 def test_model_and_optimizer_of_every_config_build_without_memory(path: Path) -> None:
     config = load_config(path)
     shape = model_config(config.model, config.tokenizer.vocab_size, 2, config.server.max_model_len)
-    model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
+    model = nnx.eval_shape(lambda: Transformer(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
     parameters = nnx.state(model, nnx.Param)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(parameters))
     assert path.stem != "qwen2_5_7b" or num_parameters == 7_615_616_512  # that of the released checkpoint

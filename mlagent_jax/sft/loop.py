@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import SFT, Config
+from mlagent_jax.configuration.schema import SFT, Config, OptimizerState
 from mlagent_jax.model.build import build_model
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.placement import place_rows, rows_here
@@ -57,7 +57,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
     )
     data = load_data(config, tokenizer, told, [one.trajectory_id in selection.validation for one in trajectories])
     mesh = make_mesh(**asdict(config.mesh))
-    model = build_model(config, tokenizer, mesh)
+    model = build_model(config.model, tokenizer, mesh, config.seed, config.server.max_model_len)
     meet()
     figures = train(config, model, data, mesh, run_dir, reporter)
     save_policy(model, run_dir.sft_policy, run_dir)
@@ -89,7 +89,7 @@ def train(
     sft = config.sft
     batches = Batches(data.train, data.bucket, sft.batch_size, rows_here(mesh, sft.batch_size))
     num_steps = min(len(batches), sft.max_steps or len(batches))
-    optimizer = sft_optimizer(config, num_steps)
+    optimizer = sft_optimizer(sft, config.optimizer_state, num_steps)
     graph = nnx.split(model)[0]
     state = make_state(model, optimizer, mesh, config.optimizer_state.offload)
     step, evaluate = configured_step(sft, graph, optimizer, state), make_sft_eval(graph)
@@ -150,11 +150,10 @@ def train(
     }
 
 
-def sft_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
+def sft_optimizer(sft: SFT, optimizer_state: OptimizerState, num_steps: int) -> optax.GradientTransformation:
     """Return the optimizer of a training of so many steps."""
-    sft = config.sft
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, config.optimizer_state.dtype)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, optimizer_state.dtype)
 
 
 def configured_step(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.config import read_config
+from mlagent_jax.model.families import read_config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import local_mesh
 from mlagent_jax.reporting.edit_stats import edit_stats

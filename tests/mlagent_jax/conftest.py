@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 
 # Said before any array is made, or there would be one device; what names no mesh runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -102,10 +102,10 @@ SMALLER = {
 }
 
 
-def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = None) -> Qwen2:
+def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = None) -> Transformer:
     """Returns a network with no parameter at a special value: biases are not 0, norms are not 1."""
     rng = np.random.default_rng(seed)
-    graph, shapes = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), mesh=mesh)))
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), mesh=mesh)))
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         mean = 1.0 if "norm" in jax.tree_util.keystr(path) else 0.0
@@ -214,7 +214,7 @@ def tiny_config() -> Qwen2Config:
 
 
 @pytest.fixture(scope="session")
-def make_model() -> Callable[..., Qwen2]:
+def make_model() -> Callable[..., Transformer]:
     return _make_model
 
 

@@ -16,16 +16,16 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mlagent_jax.aot import cost
+from mlagent_jax.aot.compiled import compile_program
 from mlagent_jax.aot.cost import Cost, costs
 from mlagent_jax.aot.hlo import parse
 from mlagent_jax.aot.programs import Program
-from mlagent_jax.aot.report import compile_program
-from mlagent_jax.model import qwen2
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model import transformer
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
 from mlagent_jax.model.placement import abstract_batch
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import abstract_state
@@ -113,8 +113,8 @@ def compile_both(monkeypatch: pytest.MonkeyPatch, config: Qwen2Config, mesh: Mes
     """Returns the text of the compiled step with the layers as a loop, and written out one after the other."""
     texts = []
     for unrolled in (0, config.num_layers):
-        monkeypatch.setattr(qwen2, "UNROLLED", unrolled)
-        model = nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), remat="layer", mesh=mesh))
+        monkeypatch.setattr(transformer, "UNROLLED", unrolled)
+        model = nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), remat="layer", mesh=mesh))
         optimizer = make_optimizer("adamw", 1e-3, 1.0)
         state = abstract_state(model, optimizer, mesh)
         rows = abstract_batch(stack_rows([RowBuilder()] * 16, 64, 32), mesh)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import mlagent_jax
 from mlagent_jax import convert
-from mlagent_jax.model.config import read_config
+from mlagent_jax.model.families import read_config
 from mlagent_jax.model.hf import MARKER
 from rollout.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 

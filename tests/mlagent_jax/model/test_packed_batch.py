@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 
 BUCKET = (6, 24, 18)  # rows, tokens and predictions of every batch here, so that it compiles once
@@ -77,7 +77,7 @@ def predicted(rows: list[RowBuilder], values: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def score(make_model: Callable[..., Qwen2]) -> Callable[[PackedBatch], tuple[np.ndarray, np.ndarray, dict]]:
+def score(make_model: Callable[..., Transformer]) -> Callable[[PackedBatch], tuple[np.ndarray, np.ndarray, dict]]:
     """Returns a batch's log-probs, values, and the gradient of a weighted sum of both and the entropy."""
     graph, parameters = nnx.split(Critic(make_model()))
     parameters["value_head"][...] = jnp.asarray(np.random.default_rng(1).standard_normal(32), jnp.float32)

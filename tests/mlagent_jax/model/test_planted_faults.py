@@ -10,8 +10,8 @@ import pytest
 from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import RowBuilder
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.train_inference_mismatch import LIMITS, TrainInferenceMismatch
 from mlagent_jax.weight_sync import WeightSync
@@ -34,13 +34,13 @@ SAMPLES = 4
 
 
 @pytest.fixture(scope="module")
-def model(_policy_server) -> Callable[[str], Qwen2]:
+def model(_policy_server) -> Callable[[str], Transformer]:
     """Returns one of the two checkpoints as the trainer has it."""
     return lambda name: load_hf(getattr(_policy_server, name), "float32", make_mesh(1, 1, 1, 1), "none")
 
 
 @pytest.fixture(scope="module")
-def learner(model: Callable[[str], Qwen2]) -> Learner:
+def learner(model: Callable[[str], Transformer]) -> Learner:
     """A learner of the served policy, which stops where an fp32 run would."""
     return Learner(model("folder"), None, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState(), LIMITS["float32"])
 
@@ -122,7 +122,7 @@ def test_attention_to_what_is_not_there_is_caught(
 
 
 def test_prefix_cache_that_is_not_emptied_is_caught(
-    model: Callable[[str], Qwen2],
+    model: Callable[[str], Transformer],
     sampled: Callable[..., list[Experience]],
     policy_server,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +153,7 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
         newer.score(sampled(before=update_without), 1)
 
 
-def test_weights_that_are_not_sent_are_caught(policy_server, model: Callable[[str], Qwen2], tmp_path, monkeypatch):
+def test_weights_that_are_not_sent_are_caught(policy_server, model: Callable[[str], Transformer], tmp_path, monkeypatch):
     async def body(client: PolicyClient) -> None:
         sync = WeightSync(client, tmp_path / "weights", PROMPTS[0][:40], "float32")
         post = client.connection.post

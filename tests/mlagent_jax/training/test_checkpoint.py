@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.ppo.learner import LearnerState
 from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.train_state import TrainState, make_apply, make_state
@@ -19,7 +19,7 @@ OPTIMIZER = optax.adam(1e-2)
 
 
 @pytest.fixture
-def make_learner_state(make_model: Callable[..., Qwen2]) -> Callable[[int], LearnerState]:
+def make_learner_state(make_model: Callable[..., Transformer]) -> Callable[[int], LearnerState]:
     """Returns what makes two states on a mesh of eight, their moments not 0."""
     mesh = make_mesh(1, 4, 2, 1)
 
