@@ -16,7 +16,7 @@ from pyarrow import csv as arrow_csv
 BLOCK_BYTES = 2**31 - 1  # the most that Arrow reads at once
 RANKED = 5  # labels in a ranking
 NAMED = 5  # how many names a reason spells out
-WRONG_ROW = re.compile(r"RowBuilder #(\d+): Expected (\d+) columns, got (\d+)")  # counts the header
+WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")  # counts the header
 HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # after a byte order mark
 
 

@@ -65,7 +65,7 @@ class ServerProcess:
         command = [
             sys.executable,
             "-m",
-            "rollout.inference.server",
+            "rollout.server",
             "--model",
             str(self.model),
             "--port",
