@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-HBM_SPACE = 0  # the space of arrays without S(n) in their layout; 1 is the vector memory of a TPU, 5 the host, others are smaller
+HBM_SPACE = 0  # of arrays without S(n) in their layout; 1 is the vector memory of a TPU, 5 the host
 ITEM_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # types whose name does not state their size
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")

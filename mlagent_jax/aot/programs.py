@@ -1,4 +1,4 @@
-"""Make the jitted programs of a configuration's training with abstract arguments, by the functions that training uses."""
+"""Build the jitted programs of a training run and their abstract arguments, with the functions that training uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -24,7 +24,9 @@ def text_table(figures: Mapping[str, Any]) -> str:
     for kind in COLLECTIVES:
         sent = [(program["roofline"] or {}).get("collective_bytes") for program in programs]
         if any(kind in (program or {}) for program in sent):
-            rows.append([f"sent by {kind}", *(_cell(program and {kind: 0.0, **program}, kind, 1e-9, "GB") for program in sent)])
+            rows.append(
+                [f"sent by {kind}", *(_cell(program and {kind: 0.0, **program}, kind, 1e-9, "GB") for program in sent)]
+            )
     for key, label in (
         ("compute_seconds", "FLOPs at peak"),
         ("memory_seconds", "HBM at full bandwidth"),

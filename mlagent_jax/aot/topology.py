@@ -1,7 +1,7 @@
 """TPU slices that this machine does not have: their chips as JAX devices, described by the TPU compiler.
 
-The compiler is `libtpu.so` from PyPI. It is installed apart from the environment's packages, because vLLM takes a libtpu
-that can be imported as a sign of a TPU.
+The compiler is `libtpu.so` from PyPI. It is installed apart from the environment's packages, because vLLM takes an
+importable libtpu as a sign of a TPU.
 """
 
 import math

@@ -113,7 +113,11 @@ def _bytes_read(module: Module, computation: Computation, name: str) -> float:
             total += _bytes_read(module, inner, inner.parameter(user.operands.index(name)).name)
         elif user.opcode in SLICES and is_first:
             total += user.num_bytes
-        elif user.opcode == "tuple" or (user.opcode == "dynamic-update-slice" and is_first) or _passed_on(computation, user):
+        elif (
+            user.opcode == "tuple"
+            or (user.opcode == "dynamic-update-slice" and is_first)
+            or _passed_on(computation, user)
+        ):
             continue
         else:
             return math.inf

@@ -18,9 +18,9 @@ SIZES = (
     "max_position_embeddings",
 )
 
-# Stacked parameter -> its name inside a layer of the checkpoint, and the dims of that tensor as the letters of
-# `TransformerConfig`. Letters that stand together are one dim of the tensor. Ours has the dims in reverse order, and the
-# letters apart: "NH,D" is our (D, N, H).
+# Stacked parameter -> its name inside a layer of the checkpoint, and the dims of that tensor in the letters of
+# `TransformerConfig`. Adjacent letters are one flattened dim. Our parameter has the dims in reverse order, with a dim
+# per letter: "NH,D" is our (D, N, H).
 LAYER_NAMES: Mapping[str, tuple[str, str]] = {
     "input_layernorm": ("input_layernorm.weight", "D"),
     "q_proj": ("self_attn.q_proj.weight", "NH,D"),

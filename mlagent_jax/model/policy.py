@@ -74,5 +74,7 @@ def _rectangle(token_ids: Sequence[Sequence[int]] | np.ndarray | Array, vocab_si
         )
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-        raise ValueError(f"token_ids: {wrong} is not in the vocabulary of {vocab_size}; use the tokenizer in the same folder")
+        raise ValueError(
+            f"token_ids: {wrong} is not in the vocabulary of {vocab_size}; use the tokenizer in the same folder"
+        )
     return tokens.astype(np.int32)

@@ -1,7 +1,7 @@
 """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU, a tied or untied head.
 
-The configuration says whether queries, keys and values have a bias, and whether queries and keys are normed; `families/`
-lists the checkpoints that have this form. There is one forward path for all of them.
+The configuration states whether queries, keys and values have a bias, and whether queries and keys are normed. The
+checkpoints of all families in `families/` share this one forward path.
 
 Dimensions: B batch, T positions, D model, F feed-forward, N query heads, K key/value heads, H head dim, L layers,
 V vocabulary. Layer parameters are stacked on a leading L, which a scan runs over.

@@ -33,7 +33,11 @@ MAX_FILE_BYTES = 5 * 10**9  # as transformers splits a checkpoint
 
 
 def save_hf(
-    model: Transformer, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES, digest: bool = False
+    model: Transformer,
+    folder: Path | str,
+    dtype: str = "float32",
+    max_file_bytes: int = MAX_FILE_BYTES,
+    digest: bool = False,
 ) -> dict[str, str]:
     """Write the model as a Hugging Face directory; see `save_tensors`."""
     return save_tensors(model.config, hf_tensors(model), folder, dtype, max_file_bytes, digest)
@@ -100,7 +104,7 @@ def hf_tensors(model: Transformer) -> Iterator[tuple[str, jax.Array]]:
 
 
 def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
-    """Return the tensors of each file, in order; a file holds at least one tensor, and otherwise at most `max_bytes`."""
+    """Return the tensors of each file, in order; a file has at most `max_bytes`, unless it holds a single tensor."""
     groups: list[list[str]] = [[]]
     left = max_bytes
     for name, size in sizes.items():

@@ -121,9 +121,7 @@ def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("change", [{"advantage": "group"}, {"critic": "shared"}])
 def test_without_a_critic_of_its_own_only_the_policy_learns(mesh: Mesh, change: dict[str, Any]) -> None:
-    programs = ppo_programs(
-        abstract(CONFIG, mesh), replace(CONFIG.ppo, **change), CONFIG.optimizer_state, mesh
-    )
+    programs = ppo_programs(abstract(CONFIG, mesh), replace(CONFIG.ppo, **change), CONFIG.optimizer_state, mesh)
     assert [program.name for program in programs] == ["policy score", "policy gradients", "policy apply"]
 
 

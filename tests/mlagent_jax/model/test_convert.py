@@ -148,7 +148,7 @@ def llama() -> LlamaForCausalLM:
 def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, tmp_path: Path, capsys) -> None:
     source, out = write_gguf(tmp_path / "tiny.gguf", llama), tmp_path / "tiny"
     assert convert.main([str(source), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: made of {source}\n"
+    assert capsys.readouterr().out == f"{out}: converted from {source}\n"
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MARKER}
     assert {path.name for path in out.iterdir()} == names
     tokenizer = ChatTokenizer(out)
@@ -223,7 +223,7 @@ def test_file_that_cannot_be_read_is_said_in_one_line(llama: LlamaForCausalLM, t
 def test_folder_that_is_there_already_is_left_alone(llama: LlamaForCausalLM, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", llama)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match="out is there already; remove it, or name another folder"):
+    with pytest.raises(ValueError, match="out exists; remove it, or choose another folder"):
         convert.convert(source, tmp_path / "out")
     assert not any((tmp_path / "out").iterdir())
 

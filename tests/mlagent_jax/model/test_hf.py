@@ -29,7 +29,9 @@ UP = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
-def model(request: pytest.FixtureRequest, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> Transformer:
+def model(
+    request: pytest.FixtureRequest, make_model: Callable[..., Transformer], tiny_config: Qwen2Config
+) -> Transformer:
     return make_model(replace(tiny_config, tie_word_embeddings=request.param, eos_token_id=7, bos_token_id=6))
 
 
@@ -57,7 +59,9 @@ def test_loading_gives_back_what_was_saved(model: Transformer, tmp_path: Path) -
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_transformers_loads_an_export_with_equal_logits_and_saves_equal_tensors(model: Transformer, tmp_path: Path) -> None:
+def test_transformers_loads_an_export_with_equal_logits_and_saves_equal_tensors(
+    model: Transformer, tmp_path: Path
+) -> None:
     save_hf(model, tmp_path / "ours")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
     assert (theirs.config.eos_token_id, theirs.config.bos_token_id) == (7, 6)
@@ -73,7 +77,9 @@ def test_transformers_loads_an_export_with_equal_logits_and_saves_equal_tensors(
     assert all(again[name].tobytes() == saved[name].tobytes() for name in saved)
 
 
-def test_checkpoint_in_bfloat16_loads_as_its_fp32_values(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
+def test_checkpoint_in_bfloat16_loads_as_its_fp32_values(
+    make_model: Callable[..., Transformer], tmp_path: Path
+) -> None:
     model = make_model()
     save_hf(model, tmp_path, "bfloat16")
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
@@ -99,7 +105,9 @@ def test_checkpoint_in_shards_loads(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_large_model_is_cut_into_files_and_comes_back_byte_for_byte(model: Transformer, dtype: str, tmp_path: Path) -> None:
+def test_a_large_model_is_cut_into_files_and_comes_back_byte_for_byte(
+    model: Transformer, dtype: str, tmp_path: Path
+) -> None:
     save_hf(model, tmp_path / "one", dtype)
     save_hf(load_hf(tmp_path / "one"), tmp_path / "many", dtype, max_file_bytes=12_000)
     files = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))

@@ -122,7 +122,7 @@ def test_pieces_packed_and_shared_give_what_separate_sequences_give(score: Calla
     assert_same(score(poisoned), expected, together, apart)
 
 
-def test_a_wider_bucket_changes_nothing(score: Callable) -> None:
+def test_a_wider_batch_shape_changes_nothing(score: Callable) -> None:
     pieces = [Piece([1, 2, 3], None, [0.0] * 3), Piece([4, 5], 0, [1.0, -1.0]), Piece([6], 0, [0.5])]
     rows = shared(pieces)
     narrow = stack_rows(rows, len(rows[0].tokens), len(rows[0].targets), shared=True)
@@ -166,10 +166,10 @@ def test_segment_that_leaves_the_depth_first_order_is_refused() -> None:
         row.add([3], first)
 
 
-@pytest.mark.parametrize("bucket", [(5, 3), (6, 2)])
-def test_row_that_does_not_fit_its_bucket_is_refused(bucket: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(5, 3), (6, 2)])
+def test_row_that_does_not_fit_the_batch_shape_is_refused(shape: tuple[int, int]) -> None:
     row = RowBuilder()
     prompt = row.add([1, 2, 3])
     row.predict_segment(row.add([4, 5, 6], prompt), prompt)
-    with pytest.raises(ValueError, match="a row of 6 tokens and 3 predictions does not fit the bucket of"):
-        stack_rows([row], *bucket)
+    with pytest.raises(ValueError, match="a row of 6 tokens and 3 predictions does not fit the batch shape of"):
+        stack_rows([row], *shape)

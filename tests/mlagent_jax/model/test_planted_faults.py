@@ -153,7 +153,9 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
         newer.score(sampled(before=update_without), 1)
 
 
-def test_weights_that_are_not_sent_are_caught(policy_server, model: Callable[[str], Transformer], tmp_path, monkeypatch):
+def test_weights_that_are_not_sent_are_caught(
+    policy_server, model: Callable[[str], Transformer], tmp_path, monkeypatch
+):
     async def body(client: PolicyClient) -> None:
         sync = WeightSync(client, tmp_path / "weights", PROMPTS[0][:40], "float32")
         post = client.connection.post

@@ -158,7 +158,9 @@ def test_ppo_update_is_the_same_on_a_mesh(ppo: Callable, ppo_on_one: tuple, shap
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_moments_lie_as_their_parameters_do(make_model: Callable[..., Transformer], kind: Literal["adamw", "muon"]) -> None:
+def test_moments_lie_as_their_parameters_do(
+    make_model: Callable[..., Transformer], kind: Literal["adamw", "muon"]
+) -> None:
     state = make_state(make_model(), make_optimizer(kind, 1e-3, 1.0), mesh_of(FAST))
     leaves = jax.tree_util.tree_leaves_with_path(state.optimizer)
     moments = {}

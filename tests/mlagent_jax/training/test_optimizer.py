@@ -19,7 +19,7 @@ RATE = 1e-2
 
 
 def first_update(
-    optimizer: optax.GradientTransformation, model: Qwen2
+    optimizer: optax.GradientTransformation, model: Transformer
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns random gradients and the first update that they make, by parameter name."""
     parameters = parameters_of(model)
@@ -49,7 +49,9 @@ def test_schedule_warms_up_to_its_peak_and_ends_at_its_ratio() -> None:
     assert np.asarray(without_warmup(0)) == pytest.approx(1.0)
 
 
-def test_muon_turns_each_layers_matrices_orthogonal_and_adamw_takes_the_rest(make_model: Callable[..., Transformer]) -> None:
+def test_muon_turns_each_layers_matrices_orthogonal_and_adamw_takes_the_rest(
+    make_model: Callable[..., Transformer],
+) -> None:
     model = make_model()
     gradients, muon = first_update(make_optimizer("muon", RATE, 1e9), model)
     adamw = first_update(optax.nadamw(RATE * ADAM_SHARE, b2=0.95), model)[1]
@@ -76,7 +78,9 @@ def test_global_norm_is_clipped_before_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_weight_decay_shrinks_parameters(make_model: Callable[..., Transformer], kind: Literal["adamw", "muon"]) -> None:
+def test_weight_decay_shrinks_parameters(
+    make_model: Callable[..., Transformer], kind: Literal["adamw", "muon"]
+) -> None:
     model = make_model()
     without, decayed = (first_update(make_optimizer(kind, RATE, 1e9, decay), model)[1] for decay in (0.0, 0.5))
     for name, parameter in by_name(parameters_of(model)).items():
