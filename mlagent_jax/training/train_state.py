@@ -66,7 +66,7 @@ def abstract_state(
 
 
 def shardings_of(state: PyTree) -> PyTree:
-    """Return the sharding of each leaf; as `out_shardings` of a step they keep the state in place, so it compiles once."""
+    """Return the sharding of each leaf; as `out_shardings` of a step they keep the state in place."""
     return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
