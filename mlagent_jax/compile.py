@@ -53,17 +53,12 @@ def figures(config: Config, topology: str) -> dict[str, Any]:
         ConfigError: If the compiler is not installed, or the mesh does not have the size of the slice.
     """
     from mlagent_jax.aot.compiled import report_program
-    from mlagent_jax.aot.programs import ppo_programs, sft_programs
     from mlagent_jax.aot.topology import chip_of, find_compiler, topology_mesh
-    from mlagent_jax.model.build import abstract_model, model_config
 
     chip = chip_of(topology)
     find_compiler()
     mesh = topology_mesh(config.mesh, topology)
-    sizes = model_config(config.model, config.tokenizer.vocab_size, eos_token_id=0, max_length=config.sft.max_length)
-    model = abstract_model(sizes, config.model, mesh)
-    programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
-    programs += ppo_programs(model, config.ppo, config.optimizer_state, mesh)
+    programs = training_programs(config, mesh)
     reports = [report_program(program, chip, mesh.size, config.model.remat) for program in programs]
     return {
         "topology": topology,
@@ -71,6 +66,23 @@ def figures(config: Config, topology: str) -> dict[str, Any]:
         "mesh": dict(mesh.shape),
         "programs": [asdict(report) for report in reports],
     }
+
+
+def training_programs(config: Config, mesh: Any) -> list[Any]:
+    """Return the programs of fine-tuning, then those of PPO, as `mlagent_jax.aot.programs.Program`.
+
+    Args:
+        config: The configuration.
+        mesh: The `jax.sharding.Mesh` to compile for, whose devices need not exist. Its type is not named here, so that
+            `--help` and wrong input do not import JAX.
+    """
+    from mlagent_jax.aot.programs import ppo_programs, sft_programs
+    from mlagent_jax.model.build import abstract_model, model_config
+
+    sizes = model_config(config.model, config.tokenizer.vocab_size, eos_token_id=0, max_length=config.sft.max_length)
+    model = abstract_model(sizes, config.model, mesh)
+    programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
+    return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

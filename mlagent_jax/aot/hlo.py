@@ -46,8 +46,8 @@ class Instruction:
 
     def attribute(self, pattern: str) -> str | None:
         """Return the first group of a pattern in the attributes, or None if it does not occur."""
-        found = re.search(pattern, self.attributes)
-        return None if found is None else found[1]
+        match = re.search(pattern, self.attributes)
+        return None if match is None else match[1]
 
     def called(self, key: str) -> str | None:
         """Return the name of the computation under `key`: `calls`, `body`, `condition` or `to_apply`."""
@@ -101,10 +101,10 @@ def parse(text: str) -> Module:
         if (header := _HEADER.match(line)) is not None:
             current = computations[header[2]] = Computation(header[2])
             entry = current if header[1] else entry
-        elif current is not None and (found := _INSTRUCTION.match(line)) is not None:
-            instruction = _instruction(found[2], found[3])
+        elif current is not None and (match := _INSTRUCTION.match(line)) is not None:
+            instruction = _instruction(match[2], match[3])
             current.instructions[instruction.name] = instruction
-            current.root = instruction.name if found[1] else current.root
+            current.root = instruction.name if match[1] else current.root
     if entry is None:
         raise ValueError("the text has no ENTRY computation; pass the text of a compiled module")
     sizes = [int(n) for key in ("num_partitions", "replica_count") for n in re.findall(rf"{key}=(\d+)", text[:100_000])]
@@ -137,10 +137,10 @@ def _instruction(name: str, text: str) -> Instruction:
 def _closing(text: str, start: int) -> int:
     """Return the index of the parenthesis that closes the one at `start`."""
     depth = 0
-    for found in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if found[0] == "(" else -1
+    for match in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
         if depth == 0:
-            return found.start()
+            return match.start()
     raise ValueError(f"a parenthesis is not closed in {text[:80]!r}")
 
 

@@ -82,7 +82,7 @@ def hbm_bytes(module: Module, computation: Computation, instruction: Instruction
         ends = instruction.shapes[:2]
         return float(min(end.num_bytes for end in ends) * sum(end.space == HBM_SPACE for end in ends))
     elif opcode in SLICES or opcode in ("dynamic-update-slice", "scatter"):
-        part = _part(computation, instruction)
+        part = _slice_bytes(computation, instruction)
         reads, writes = [part] + [o.num_bytes for o in operands[1:]], [part]
     else:
         reads, writes = [o.num_bytes for o in operands], [shape.num_bytes for shape in instruction.shapes]
@@ -94,8 +94,8 @@ def _in_hbm(shapes: list[Shape] | tuple[Shape, ...]) -> bool:
     return bool(shapes) and shapes[0].space == HBM_SPACE
 
 
-def _part(computation: Computation, instruction: Instruction) -> int:
-    """Return the size of what a slice takes, or of what an update in place brings."""
+def _slice_bytes(computation: Computation, instruction: Instruction) -> int:
+    """Return the bytes that a slice reads or an in-place update writes."""
     if instruction.opcode in SLICES:
         return instruction.num_bytes
     return computation.operands(instruction)[1 if instruction.opcode == "dynamic-update-slice" else 2].num_bytes
@@ -133,7 +133,7 @@ def _written(computation: Computation) -> list[float]:
         while source.opcode == "bitcast":
             source = computation.operands(source)[0]
         if source.opcode in ("dynamic-update-slice", "scatter"):
-            sizes.append(_part(computation, source))
+            sizes.append(_slice_bytes(computation, source))
         elif source.opcode == "parameter" or _passed_on(computation, source):
             sizes.append(0.0)
         else:

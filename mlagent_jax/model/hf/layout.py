@@ -62,12 +62,12 @@ def hf_slices(config: TransformerConfig, name: str, slices: Slices) -> Slices:
     A head is taken whole: no sharding rule splits one.
     """
     rest = iter(slices)
-    found = []
+    parts = []
     for dim in _our_dims(config, name):
         first, *within = (next(rest) for _ in dim)
         scale = config.head_dim if within else 1
-        found.append(slice((first.start or 0) * scale, None if first.stop is None else first.stop * scale))
-    return tuple(found[::-1])
+        parts.append(slice((first.start or 0) * scale, None if first.stop is None else first.stop * scale))
+    return tuple(parts[::-1])
 
 
 def from_hf(config: TransformerConfig, name: str, part: np.ndarray) -> np.ndarray:

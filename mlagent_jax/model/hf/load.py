@@ -61,7 +61,7 @@ def load_hf(
         def read(path: tuple, leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
             name = parameter_name(path)
             assert name is not None, "every parameter of the network has a name and a rule"
-            return jax.make_array_from_callback(leaf.shape, sharding, lambda part: tensors.read(name, part, config))
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda slices: tensors.read(name, slices, config))
 
         return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract, shardings))
 
@@ -123,12 +123,12 @@ class Tensors:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise ValueError(f"{self.folder}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
 
-    def read(self, name: str, part: Slices, config: TransformerConfig) -> np.ndarray:
-        """Return the part of our parameter `name` that one device holds, in fp32."""
+    def read(self, name: str, slices: Slices, config: TransformerConfig) -> np.ndarray:
+        """Return the part `slices` of our parameter `name`, in fp32."""
         if name in TOP_NAMES:
-            return self._slices[TOP_NAMES[name]][part].astype(np.float32)
-        first, *rest = part
+            return self._slices[TOP_NAMES[name]][slices].astype(np.float32)
+        first, *rest = slices
         within = hf_slices(config, name, tuple(rest))
         layers = range(*first.indices(config.num_layers))
         parts = (self._slices[hf_layer_name(config, name, i)][within] for i in layers)
-        return np.stack([from_hf(config, name, each) for each in parts])
+        return np.stack([from_hf(config, name, part) for part in parts])

@@ -1,4 +1,4 @@
-"""The command that compiles ahead of time: what it says and with which code it ends; slow parts by the TPU compiler."""
+"""The output and exit status of the command that compiles ahead of time; slow tests use the TPU compiler."""
 
 import json
 import os
@@ -23,9 +23,10 @@ from mlagent_jax.aot.chips import CHIPS, GIB
 from mlagent_jax.aot.compiled import compile_program, exhausted, report_program
 from mlagent_jax.aot.cost import Cost, costs
 from mlagent_jax.aot.hlo import parse
-from mlagent_jax.aot.programs import Program, sft_programs
+from mlagent_jax.aot.programs import Program
 from mlagent_jax.aot.roofline import roofline
 from mlagent_jax.aot.topology import find_compiler
+from mlagent_jax.compile import training_programs
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.model import transformer
@@ -52,7 +53,7 @@ WIDE = [
 
 @pytest.fixture
 def slice_mesh() -> Mesh:
-    """Four chips of v5e, by the TPU compiler."""
+    """Four chips of v5e, described by the TPU compiler."""
     try:
         find_compiler()
     except ConfigError as error:
@@ -133,14 +134,13 @@ def test_every_program_of_a_configuration_is_told(slice_mesh: Mesh, capsys: pyte
 @pytest.mark.parametrize(("told", "apart"), [("", False), ("--xla_jf_spmd_threshold_for_windowed_einsum_mib=0", True)])
 def test_products_are_not_taken_apart_unless_the_user_says_so(slice_mesh: Mesh, told: str, apart: bool) -> None:
     program = f"""
-from mlagent_jax.aot.programs import sft_programs
 from mlagent_jax.aot.compiled import compile_program
-from mlagent_jax.aot.topology import topology_mesh
-from mlagent_jax.compile import parse_arguments
-from mlagent_jax.aot.topology import find_compiler
+from mlagent_jax.aot.topology import find_compiler, topology_mesh
+from mlagent_jax.compile import parse_arguments, training_programs
 find_compiler()
 config, topology, _ = parse_arguments({WIDE})
-print("windowed_dot_general" in compile_program(sft_programs(config, topology_mesh(config.mesh, topology))[0])[1])
+program = training_programs(config, topology_mesh(config.mesh, topology))[0]
+print("windowed_dot_general" in compile_program(program)[1])
 """
     environment = {key: value for key, value in os.environ.items() if key != "LIBTPU_INIT_ARGS"}
     said = subprocess.run(
@@ -205,8 +205,8 @@ def test_loop_over_layers_costs_on_a_tpu_what_the_layers_cost_written_out(
     found: list[tuple[float, float]] = []
     for unrolled in (0, config.model.num_layers):
         monkeypatch.setattr(transformer, "UNROLLED", unrolled)
-        (program,) = sft_programs(config, slice_mesh)
-        each = costs(parse(compile_program(program)[1]))
-        found.append((sum(c.trips * c.flops for c in each), sum(c.trips * c.collective_bytes for c in each)))
+        program = training_programs(config, slice_mesh)[0]
+        step = costs(parse(compile_program(program)[1]))
+        found.append((sum(c.trips * c.flops for c in step), sum(c.trips * c.collective_bytes for c in step)))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=0.01)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=0.05)

@@ -1,4 +1,4 @@
-"""What a compiled module is said to cost: against products counted by hand, and a loop against the same unrolled."""
+"""The cost of a compiled module equals that of products counted by hand; a loop costs what its unrolled form does."""
 
 import re
 from collections import defaultdict
@@ -110,7 +110,7 @@ def test_bytes_that_a_device_sends_are_those_of_a_ring(kind: str, function: Call
 
 
 def compile_both(monkeypatch: pytest.MonkeyPatch, config: Qwen2Config, mesh: Mesh) -> tuple[str, str]:
-    """Returns the text of the compiled step with the layers as a loop, and written out one after the other."""
+    """Return the text of the compiled step with the layers as a loop, and unrolled."""
     texts = []
     for unrolled in (0, config.num_layers):
         monkeypatch.setattr(transformer, "UNROLLED", unrolled)

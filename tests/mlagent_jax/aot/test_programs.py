@@ -1,4 +1,4 @@
-"""The programs that are compiled ahead of time are those that training runs, and lie where its arrays lie."""
+"""The programs that are compiled ahead of time are those of training, with the shardings of its arrays."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ CONFIG = Config(
 
 
 class Compiled(Exception):
-    """Training came to where its step is made."""
+    """Raised when training makes its step."""
 
 
 @pytest.fixture(scope="module")

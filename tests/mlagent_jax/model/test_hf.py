@@ -1,4 +1,4 @@
-"""Checkpoints come in and go out under transformers' names, whole, and every misfit is named."""
+"""Checkpoints load and save under transformers' names, and every tensor that does not fit is named."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def checkpoint(make_model: Callable[..., Transformer], tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    """Changes the tensors of a checkpoint in place."""
+    """Change the tensors of a checkpoint in place."""
     tensors = load_file(folder / hf.WEIGHTS)
     change(tensors)
     save_file(tensors, folder / hf.WEIGHTS)

@@ -18,7 +18,7 @@ SHAPE = Qwen2Config(
 
 
 def copied_share(model: Transformer, seed: int, distance: int = 120) -> float:
-    """Returns how often the likeliest next token is the right one, the second time a random sequence passes."""
+    """Return the accuracy of the most likely next token in the second copy of a random sequence."""
     once = np.random.default_rng(seed).integers(0, model.config.vocab_size, (4, distance))
     tokens = np.concatenate([once, once], axis=1)
     predicted = ExportedPolicy(model).logits(tokens).argmax(-1)

@@ -29,7 +29,7 @@ def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
 
 
 def plain(model: Transformer, rows: PackedBatch, temperature: float) -> tuple[jax.Array, jax.Array]:
-    """Returns what `token_logprobs` does, by the logits of every prediction at once."""
+    """Return what `token_logprobs` returns, from the logits of all predictions at once."""
     sources = jnp.asarray(rows.sources)
     hidden = gather_sources(model.hidden(jnp.asarray(rows.tokens), jnp.asarray(rows.positions), rows.layout), sources)
     every = jax.nn.log_softmax(model.logits(hidden) / temperature, axis=-1)
@@ -37,7 +37,7 @@ def plain(model: Transformer, rows: PackedBatch, temperature: float) -> tuple[ja
 
 
 def loss_of(score: Callable, graph: nnx.GraphDef, rows: PackedBatch, temperature: float) -> Callable:
-    """Returns a function that mixes log-probs and entropies into one number, and returns them beside it."""
+    """Return a function that mixes log-probs and entropies into one number, and returns them with it."""
 
     def loss(parameters: nnx.State) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         found = score(nnx.merge(graph, parameters), rows, temperature)
@@ -103,7 +103,7 @@ def is_program(value: object) -> bool:
 
 
 def sizes(program: ClosedJaxpr | Jaxpr) -> Iterator[int]:
-    """Yields the size of every intermediate array of a program, those of its inner programs included."""
+    """Yield the size of every intermediate array of a program and its inner programs."""
     for equation in getattr(program, "jaxpr", program).eqns:
         yield from (math.prod(getattr(variable.aval, "shape", ())) for variable in equation.outvars)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):

@@ -1,4 +1,4 @@
-"""Compiled steps stay under a stated number of bytes; optimizer state can be halved, and wait on the host."""
+"""Compiled steps stay under a stated number of bytes; optimizer state can be halved, and kept on the host."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ B, T, FLOAT = 4, 256, 4
 
 @pytest.fixture(scope="module")
 def shape(tiny_config: Qwen2Config) -> Qwen2Config:
-    """A network in which logits, layers and parameters would each show."""
+    """A network in which excess logits, layers and parameters would each show."""
     return replace(tiny_config, vocab_size=4096, num_layers=8, hidden_size=64, head_dim=16, intermediate_size=128)
 
 
@@ -38,7 +38,7 @@ def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
 
 
 def bound(shape: Qwen2Config) -> int:
-    """Returns the bytes that gradients with `remat=layer` may take beside their arguments.
+    """Return the bytes that gradients with `remat=layer` may take in addition to their arguments.
 
     The gradients themselves; the input of every layer; what one layer makes, forth and back, attention's scores above
     all; the logits of a chunk, thrice.
@@ -85,7 +85,7 @@ def test_a_step_takes_no_more_than_its_bound(
 def states(
     model: Transformer, rows: PackedBatch, num_steps: int, dtype: str = "float32", offload: bool = False
 ) -> list[TrainState]:
-    """Returns the states after each of some steps, in NumPy; checks that they stay where they were."""
+    """Return the states after each step as NumPy arrays; check that their shardings do not change."""
     mesh, optimizer = model.mesh, make_optimizer("adamw", 1e-2, 1.0, moments=dtype)
     assert mesh is not None
     graph, copy = nnx.split(model)[0], jax.tree.map(jnp.copy, parameters_of(model))

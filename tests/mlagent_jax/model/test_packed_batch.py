@@ -1,4 +1,4 @@
-"""Padding, packing and sharing a prefix are layouts of the same numbers: log-probs, values and gradients stay."""
+"""Padding, packing and prefix sharing give the same log-probs, values and gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Piece]:
-    """Returns up to six pieces, each a sequence of its own or the continuation of one the last piece continues."""
+    """Return up to six pieces, each a new sequence or a continuation of a piece that the last one continues."""
     pieces: list[Piece] = []
     for index in range(draw(st.integers(1, BUCKET[0]))):
         tokens = draw(st.lists(st.integers(0, 63), min_size=1, max_size=4))
@@ -43,7 +43,7 @@ def trees(draw: st.DrawFn) -> list[Piece]:
 
 
 def shared(pieces: list[Piece]) -> list[RowBuilder]:
-    """Returns one row in which every piece stands once."""
+    """Return one row with every piece once."""
     row, numbers = RowBuilder(), []
     for piece in pieces:
         parent = None if piece.parent is None else numbers[piece.parent]
@@ -54,7 +54,7 @@ def shared(pieces: list[Piece]) -> list[RowBuilder]:
 
 
 def separate(pieces: list[Piece]) -> list[RowBuilder]:
-    """Returns a row for each piece, with all that it continues before it in one segment."""
+    """Return a row for each piece, which holds all that it continues in the same segment."""
     rows = []
     for piece in pieces:
         row, before, parent = RowBuilder(), [], piece.parent
@@ -72,13 +72,13 @@ def batch(rows: list[RowBuilder]) -> PackedBatch:
 
 
 def predicted(rows: list[RowBuilder], values: np.ndarray) -> np.ndarray:
-    """Returns the values at the predictions of the rows, without those of padding, in order."""
+    """Return the values at the predictions of the rows, in order, without padding."""
     return np.concatenate([values[index, : len(row.targets)] for index, row in enumerate(rows)])
 
 
 @pytest.fixture(scope="module")
 def score(make_model: Callable[..., Transformer]) -> Callable[[PackedBatch], tuple[np.ndarray, np.ndarray, dict]]:
-    """Returns a batch's log-probs, values, and the gradient of a weighted sum of both and the entropy."""
+    """Return a batch's log-probs, values, and the gradient of a weighted sum of both and the entropy."""
     graph, parameters = nnx.split(Critic(make_model()))
     parameters["value_head"][...] = jnp.asarray(np.random.default_rng(1).standard_normal(32), jnp.float32)
 

@@ -1,4 +1,4 @@
-"""`mlagent_jax.load_policy` gives logits to whoever has token ids, and says what is wrong with other things."""
+"""`mlagent_jax.load_policy` returns a policy that maps token ids to logits, and refuses other inputs."""
 
 import subprocess
 import sys

@@ -79,7 +79,7 @@ TOKENS = np.random.default_rng(0).integers(0, 96, (2, 17))
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """A folder that transformers wrote, with the logits it computes; no norm is 1."""
+    """A folder that transformers wrote, and the logits of transformers; no norm is 1."""
     folder = tmp_path_factory.mktemp("qwen3")
     (folder / "config.json").write_text(json.dumps(QWEN3_0_6B | SMALLER | {"tie_word_embeddings": request.param}))
     with torch.random.fork_rng():
@@ -188,7 +188,7 @@ def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
 
 
 def changed(before: PyTree, after: PyTree) -> set[str]:
-    """Returns the names of the parameters that differ."""
+    """Return the names of the parameters that differ."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     return {jax.tree_util.keystr(path) for (path, a), b in pairs if (np.asarray(a) != np.asarray(b)).any()}
 

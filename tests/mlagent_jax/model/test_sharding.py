@@ -1,4 +1,4 @@
-"""On eight simulated devices a step gives what it gives on one: loss, gradients and new parameters."""
+"""A step on eight simulated devices gives the loss, gradients and parameters of a step on one device."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -67,9 +67,9 @@ def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
 def sft(
     make_model: Callable[..., Transformer], rows: PackedBatch, num_programs: Callable[[Any], int]
 ) -> Callable[..., tuple[dict, PyTree, PyTree]]:
-    """Returns what a first step of plain descent gives on a mesh: figures, gradients and the new parameters.
+    """Return a function that takes a first SGD step on a mesh: figures, gradients and new parameters.
 
-    A second one finds the state where it was, and the step compiled.
+    A second step finds the same shardings, and does not compile again.
     """
 
     def two_steps(shape: Shape, num_micro_batches: int = 1) -> tuple[dict, PyTree, PyTree]:
@@ -116,7 +116,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
 def ppo(
     make_model: Callable[..., Transformer], make_experience: Callable[..., Experience]
 ) -> Callable[[Shape], tuple[dict, list[PyTree], list[PyTree]]]:
-    """Returns what one whole update gives on a mesh: figures, and gradients and new parameters of both networks."""
+    """Return a function that does one PPO update on a mesh: figures, gradients and parameters of both networks."""
     rng = np.random.default_rng(0)
     experiences = [
         make_experience(prompt, rng.integers(0, 64, 4).tolist(), float(reward), trajectory_id=str(number))

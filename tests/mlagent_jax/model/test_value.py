@@ -1,4 +1,4 @@
-"""The critic reads one number off each hidden state; it starts at 0, apart from the policy."""
+"""The critic maps each hidden state to one number; it starts at 0 and shares nothing with the policy."""
 
 from collections.abc import Callable
 

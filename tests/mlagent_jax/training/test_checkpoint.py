@@ -1,4 +1,4 @@
-"""A loop goes on from its newest whole checkpoint: same values, same shardings, same structure."""
+"""A loop resumes from its newest complete checkpoint: same values, same shardings, same structure."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ OPTIMIZER = optax.adam(1e-2)
 
 @pytest.fixture
 def make_learner_state(make_model: Callable[..., Transformer]) -> Callable[[int], LearnerState]:
-    """Returns what makes two states on a mesh of eight, their moments not 0."""
+    """Return what makes two states on a mesh of eight, their moments not 0."""
     mesh = make_mesh(1, 4, 2, 1)
 
     def make(seed: int) -> LearnerState:

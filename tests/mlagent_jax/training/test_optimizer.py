@@ -1,4 +1,4 @@
-"""Schedules go where they should; muon turns matrices orthogonal and leaves everything else to adamw."""
+"""Schedules have the stated values; muon orthogonalizes matrices and adamw updates everything else."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -21,7 +21,7 @@ RATE = 1e-2
 def first_update(
     optimizer: optax.GradientTransformation, model: Transformer
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns random gradients and the first update that they make, by parameter name."""
+    """Return random gradients and the first update from them, by parameter name."""
     parameters = parameters_of(model)
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), parameters)
