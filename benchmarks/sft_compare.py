@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import compare, table
-from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilisation
+from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilization
 from benchmarks.worker import Worker, WorkerFailed
 
 # Largest relative difference of losses and gradient norms between two sides that compute the same.
@@ -189,7 +189,7 @@ def summarize(shape: str, load: Load, chosen: Mapping[str, Variant], peak: float
             "tokens_per_second": round(load.tokens / median, 1),
             "lowest": round(load.tokens / max(variant.seconds), 1),
             "highest": round(load.tokens / min(variant.seconds), 1),
-            "utilisation": round(utilisation(network, load, median, peak), 4),
+            "utilization": round(utilization(network, load, median, peak), 4),
         }
         if name != "ours":
             found["finalists"][name] |= compare(chosen["ours"].seconds, variant.seconds)
@@ -198,12 +198,12 @@ def summarize(shape: str, load: Load, chosen: Mapping[str, Variant], peak: float
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
-    heading = ["", "variant", "tokens/s", "lowest to highest", "utilisation", "ours is so many times as fast"]
+    heading = ["", "variant", "tokens/s", "lowest to highest", "utilization", "ours is so many times as fast"]
     rows: list[Sequence[object]] = [heading]
     for name, each in result["finalists"].items():
         spread = f"{each['lowest']:,} to {each['highest']:,}"
         ratio = f"{each['ratio']} ({each['ratio_low']} to {each['ratio_high']})" if "ratio" in each else ""
-        share = f"{100 * each['utilisation']:.1f} %"
+        share = f"{100 * each['utilization']:.1f} %"
         rows.append([name.replace("_", " "), each["variant"], f"{each['tokens_per_second']:,}", spread, share, ratio])
     tried: list[Sequence[object]] = [["side", "variant", "seconds of the fastest pass, or why it does not run"]]
     for each in result["variants"]:
@@ -212,7 +212,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     load = result["load"]
     lines = [
         f"{result['shape']}, {result['dtype']}, on {result['device']}; a pass is {load['tokens']:,} tokens, of which "
-        f"{load['targets']:,} are targets. Largest matrix product: {peaks}; utilisation is of "
+        f"{load['targets']:,} are targets. Largest matrix product: {peaks}; utilization is of "
         f"{result['peak'] / 1e9:,.0f} GFLOP/s.",
         table(rows),
         table(tried),
@@ -230,5 +230,5 @@ def last_line(result: Mapping[str, Any]) -> dict[str, Any]:
         found["ratio_fp32_weights"] = sides["peer_fp32_weights"]["ratio"]
     for name in ("ours", "peer"):
         if name in sides:
-            found |= {f"{name}_{key}": sides[name][key] for key in ("tokens_per_second", "utilisation")}
+            found |= {f"{name}_{key}": sides[name][key] for key in ("tokens_per_second", "utilization")}
     return {"shape": result["shape"], "dtype": result["dtype"], "device": result["device"], **found}

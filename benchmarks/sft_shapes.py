@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 
 # Dense bf16 FLOP/s from the vendor's datasheets, by a part of the device's name.
 KNOWN_PEAKS: Mapping[str, float] = {"H100": 989e12, "H200": 989e12}
@@ -75,7 +75,7 @@ def training_flops(network: Qwen2Config, load: Load) -> float:
     return 6.0 * products + 12.0 * network.num_layers * network.num_heads * h * load.pairs
 
 
-def utilisation(network: Qwen2Config, load: Load, seconds: float, peak: float) -> float:
+def utilization(network: Qwen2Config, load: Load, seconds: float, peak: float) -> float:
     """Return the share of `peak` FLOP/s that processing `load` in this many seconds uses."""
     return training_flops(network, load) / seconds / peak
 

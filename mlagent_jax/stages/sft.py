@@ -78,7 +78,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     is_validation = [trajectory.trajectory_id in selection.validation for trajectory in trajectories]
     data = load_data(config.sft, config.seed, tokenizer, wordings, is_validation)
     mesh = make_mesh(**asdict(config.mesh))
-    model = build_model(config, tokenizer, mesh)
+    model = build_model(config.model, tokenizer, mesh, config.seed, config.server.max_model_len)
     distributed.meet()
     with (
         Checkpoints(run_dir.sft_checkpoints, saved=run_dir.sync_remote) as checkpoints,

@@ -11,12 +11,12 @@ from benchmarks.figures import compare
 from benchmarks.hf_io import Case, cases, ratios
 from benchmarks.sft_compare import Unequal, Variant, finalists, last_line, require_equal, summarize, variants
 from benchmarks.sft_rows import load_of, make_batches
-from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilisation
+from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilization
 from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 
 SMALL = Qwen2Config(5, 2, 3, 1, 1, 1, 2)  # V, D, F, L, N, K, H
 
@@ -25,13 +25,13 @@ def test_arithmetic_of_a_step_by_hand() -> None:
     # q, k, v and o are 2 x 2 each, the feed-forward three times 2 x 3: 34 parameters; the head is 5 x 2
     load = Load(tokens=10, targets=4, pairs=55)
     assert training_flops(SMALL, load) == 6 * (34 * 10 + 10 * 4) + 12 * 2 * 55 == 3600
-    assert utilisation(SMALL, load, seconds=2.0, peak=3600.0) == 0.5
+    assert utilization(SMALL, load, seconds=2.0, peak=3600.0) == 0.5
 
 
 @pytest.mark.parametrize("shape", ["quickstart", "smollm2", "qwen2.5-0.5b"])
 def test_a_causal_sequence_needs_6_flops_a_matrix_parameter_and_6_l_t_n_h_a_token(shape: str) -> None:
     network, t = SHAPES[shape].network, 4096
-    state = nnx.state(nnx.eval_shape(lambda: Qwen2(network, nnx.Rngs(0))), nnx.Param)
+    state = nnx.state(nnx.eval_shape(lambda: Transformer(network, nnx.Rngs(0))), nnx.Param)
     sizes = {path[-1]: leaf.size for path, leaf in nnx.to_flat_state(state)}
     matrices = sum(size for name, size in sizes.items() if name.endswith("_proj")) + sizes["embed_tokens"]
     expected = 6 * matrices + 6 * network.num_layers * t * network.num_heads * network.head_dim
@@ -103,7 +103,7 @@ def test_figures_of_a_comparison_by_hand() -> None:
     peak = 10 * training_flops(network, load)
     figures = summarize("tiny", load, {"ours": ours, "peer": peer, "peer_fp32_weights": peer}, peak)
     assert figures["finalists"]["ours"]["tokens_per_second"] == 200.0
-    assert figures["finalists"]["ours"]["utilisation"] == pytest.approx(0.2)
+    assert figures["finalists"]["ours"]["utilization"] == pytest.approx(0.2)
     line = last_line({"shape": "tiny", "dtype": "float32", "device": "cpu"} | figures)
     assert (line["ratio"], line["ratio_low"], line["ratio_high"]) == (2.0, 1.0, 3.0)
     assert line["peer_tokens_per_second"] == 100.0
