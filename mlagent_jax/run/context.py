@@ -14,12 +14,13 @@ from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
+from rollout.endpoint.coder import EndpointCoder
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
-from rollout.scripted.coder import EndpointCoder, ScriptedCoder
+from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
 from tasks import registry
 from tasks.task import Task

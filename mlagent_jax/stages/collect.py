@@ -11,12 +11,13 @@ from mlagent_jax.run.endpoints import telling_how_far
 from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.reuse import take_over
+from rollout.endpoint.expert import EndpointExpert
 from rollout.exploration.candidates import library_candidates, propose_candidates
 from rollout.exploration.embedding import embed_texts
 from rollout.exploration.pools import Pool, build_pools, read_pools
 from rollout.exploration.selection import BalancedDraws
 from rollout.sampling.collection import Tally, collect, plan_collection
-from rollout.scripted.expert import EndpointExpert, ScriptedExpert
+from rollout.scripted.expert import ScriptedExpert
 from rollout.storage.atomic_write import write_json
 from rollout.storage.trajectories import iterate_trajectories
 from tasks.task import Task

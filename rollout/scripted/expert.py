@@ -4,8 +4,6 @@ import random
 import re
 from dataclasses import dataclass, field
 
-from rollout.endpoint import ChatEndpoint
-from rollout.errors import EndpointRefused, PromptTooLong
 from rollout.scripted.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
 from rollout.scripted.wording import Meaning, to_json, word
 from rollout.types import Response
@@ -13,7 +11,6 @@ from tasks import action as grammar
 from tasks.action import Action, parse_response
 from tasks.feedback import score_text, validation_score
 from tasks.naming import draw_script_name
-from tasks.prompt import messages
 from tasks.state import State
 from tasks.task import Instance
 
@@ -291,44 +288,3 @@ def _copy(instance: Instance, memory: Memory, rng: random.Random) -> Meaning:
 def _final(memory: Memory) -> Meaning:
     answer = f"{memory.best} is the best."
     return _meaning(memory, "final", memory.best, grammar.FINAL_ANSWER, final_answer=answer)
-
-
-@dataclass(frozen=True)
-class EndpointExpert:
-    """A model behind an OpenAI-compatible endpoint as the expert; the ideas stand in the state's problem text."""
-
-    endpoint: ChatEndpoint
-    temperature: float = 1.0
-
-    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return the model's response, whatever it is: cut, refused and empty ones are the agent's doing.
-
-        None where the state no longer fits the model's context.
-
-        Raises:
-            ExpertError: when no response came.
-            EndpointRefused: when not even the task itself fits the context.
-        """
-        del instance  # the expert sees the state and nothing else
-        try:
-            text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
-        except PromptTooLong as error:
-            if not state.turns:
-                raise EndpointRefused(
-                    f"{error}; not even a task fits: lower expert.max_response_tokens "
-                    f"({self.endpoint.max_response_tokens}), or serve the model with a larger context"
-                ) from None
-            return None
-        return Response(text)
-
-
-class RandomRecipeActor:
-    """A baseline: each response edits the best script by one uniformly random recipe meant for the kind of task."""
-
-    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return an edit; the same state and seed give the same one."""
-        rng = random.Random(f"{seed}/random_recipe")
-        memory = read_state(state)
-        recipe = rng.choice(recipes_for(instance.task.kind))
-        meaning = edit_meaning(instance, memory, memory.best, [recipe.name], rng)
-        return Response(word(meaning, rng), to_json(meaning))

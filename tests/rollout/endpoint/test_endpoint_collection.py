@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges
+from rollout.endpoint.coder import EndpointCoder
+from rollout.endpoint.expert import EndpointExpert
 from rollout.environment.environment import Environment
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
-from rollout.scripted.coder import EndpointCoder
-from rollout.scripted.expert import EndpointExpert
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rollout.endpoint import Exchanges
+from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import CoderError, EndpointRefused
-from rollout.scripted.expert import EndpointExpert
 from tasks.state import State
 
 from .asking import asking, echo, endpoint, planned, whole
