@@ -11,6 +11,7 @@ from rollout.scripted.expert import (
     edit_meaning,
     idea_texts,
     read_state,
+    recipes_for,
 )
 from rollout.scripted.recipes import RECIPES, recognise
 from rollout.scripted.wording import from_json, reword
