@@ -232,7 +232,7 @@ class ChatServer:
             protocol_version = "HTTP/1.1"  # connections stay open
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-EpisodeLimits"])))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 reply = stub.answer(body)
                 text = reply if isinstance(reply, str) else ""
                 with lock:
@@ -268,7 +268,7 @@ class ChatServer:
                 sent = {"html": b"<html>Bad day</html>", "torn": whole[: len(whole) // 2]}.get(fault, whole)
                 status, _, pause = fault.partition(" ") if fault[:1].isdigit() else ("200", "", "")
                 self.send_response(int(status))
-                self.send_header("Content-EpisodeLimits", str(len(sent)))
+                self.send_header("Content-Length", str(len(sent)))
                 if pause:
                     self.send_header("Retry-After", pause)
                 try:

@@ -23,7 +23,7 @@ from tasks.task import Instance, Task
 TASK_YAML = """\
 name: toy
 kind: tabular-regression
-split: train
+split: held_in
 metric: mae
 direction: minimize
 m_best: 0.0

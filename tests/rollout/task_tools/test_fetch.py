@@ -46,7 +46,7 @@ def site() -> Iterator[Site]:
                 self.send_error(416)
                 return
             self.send_response(206 if asked else 200)
-            self.send_header("Content-EpisodeLimits", str(len(CONTENT) - first))
+            self.send_header("Content-Length", str(len(CONTENT) - first))
             self.end_headers()
             last = len(CONTENT)
             if site.breaks:

@@ -35,7 +35,7 @@ FILES = {
     "task.yaml": """\
 name: toy
 kind: tabular-regression
-split: train
+split: held_in
 metric: mae
 direction: minimize
 m_best: 0.5
