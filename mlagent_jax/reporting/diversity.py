@@ -1,14 +1,13 @@
-"""diversity.json: how diverse the edits of a run's expert and of its policies are."""
+"""diversity.json: the diversity of the edits of a run's expert and policies."""
 
 import json
 import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config
-from mlagent_jax.run.run_dir import BY_NAME, RunDir
 from rollout.dataset.diversity import Embed, diversity
-from rollout.dataset.edits import edits_by_trajectory
-from rollout.dataset.rarefaction import Units
+from rollout.dataset.edits import RecognizeRecipes, edits_by_trajectory
 from rollout.errors import InfrastructureError
 from rollout.exploration.embedding import embed_texts
 from rollout.storage.atomic_write import write_json
@@ -20,41 +19,42 @@ FILE = "diversity.json"
 log = logging.getLogger(__name__)
 
 
-def write_diversity(run_dir: RunDir, config: Config, embed: Embed = embed_texts) -> None:
-    """Write what `rollout.dataset.diversity.diversity` finds of the run so far; without it where that fails.
+def write_diversity(
+    path: Path,
+    folders: Mapping[str, Path],
+    store: BlobStore,
+    tasks: Collection[str],
+    seed: int,
+    recognize: RecognizeRecipes | None = None,
+    embed: Embed = embed_texts,
+) -> None:
+    """Write what `rollout.dataset.diversity.diversity` measures; if that fails, remove the file and log a warning.
 
-    The sets are `sft` and `ppo`, the evaluated policies, and `expert`, the collection. Of the policies only episodes
-    on training tasks count, for the expert has no others.
+    Args:
+        path: The file to write.
+        folders: Name -> folder of trajectories. The others are compared to the first.
+        store: The blobs of their files.
+        tasks: The tasks whose trajectories count. The expert has only held-in tasks, so only those are comparable.
+        seed: The seed of the draws.
+        recognize: Names the recipes that an instruction asks for, if a scripted coder carries it out.
+        embed: Returns the unit vectors of sentences.
     """
-    path = run_dir.path(FILE)
     try:
-        write_json(path, diversity(_sets(run_dir, config), config.seed, embed))
-    except (InfrastructureError, ValueError, OSError) as error:  # a figure is no reason to end a run
+        sets = {}
+        for name, folder in folders.items():
+            trajectories = (each for each in iterate_trajectories(folder) if each.task in tasks)
+            sets[name] = edits_by_trajectory(trajectories, store, recognize)
+        write_json(path, diversity(sets, seed, embed))
+    except (InfrastructureError, ValueError, OSError) as error:  # a statistic must not end a run
         log.warning("no diversity of edits: %s", error)
         path.unlink(missing_ok=True)
 
 
-def read_diversity(run_dir: RunDir) -> dict[str, Any] | None:
-    """Return what diversity.json says but for its lists of words, None where there is none."""
-    path = run_dir.path(FILE)
+def read_diversity(path: Path) -> dict[str, Any] | None:
+    """Return the content of diversity.json without its lists of words, None if there is no such file."""
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
-    for measured in found["whole"].values():
+    figures = json.loads(path.read_text())
+    for measured in figures["whole"].values():
         del measured["verb_nouns"]
-    return found
-
-
-def _sets(run_dir: RunDir, config: Config) -> dict[str, Units]:
-    """Return the edits of every finished group; the first is what the others are compared to."""
-    folders = {}
-    if run_dir.is_done(BY_NAME["evaluate"], config):
-        folders = {name: run_dir.path("evaluate", name) for name in ("sft", "ppo")}
-    if run_dir.is_done(BY_NAME["collect"], config):
-        folders["expert"] = run_dir.path("trajectories")
-    store = BlobStore(run_dir.path("blobs"))
-    sets = {}
-    for name, folder in folders.items():
-        trajectories = (one for one in iterate_trajectories(folder) if one.task in config.tasks.held_in)
-        sets[name] = edits_by_trajectory(trajectories, store)
-    return sets
+    return figures

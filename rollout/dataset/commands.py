@@ -16,30 +16,33 @@ DEFAULT = Select()
 
 
 def add_parser(commands: Any) -> None:
-    """Add the commands to those of the program."""
-    select = commands.add_parser("select", help="what filters would keep of a collection, as the section `select` does")
+    """Add the commands to the subparsers of the program."""
+    text = "show which trajectories of a collection the section `select` would keep"
+    select = commands.add_parser("select", help=text, description=text)
     select.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
-    select.add_argument("--filters", default=",".join(DEFAULT.filters), help="names with commas: %(default)s")
+    select.add_argument("--filters", default=",".join(DEFAULT.filters), help="comma-separated names: %(default)s")
     select.add_argument("--max-characters", type=int)
     select.add_argument("--max-similarity", type=float, default=DEFAULT.max_similarity)
     select.add_argument("--max-trajectories", type=int)
     select.add_argument("--validation-share", type=float, default=DEFAULT.validation_share)
     select.add_argument("--seed", type=int, default=0)
-    select.add_argument("--path", type=Path, action="append", default=[], help="folder with tasks of your own")
-    select.add_argument("--out", type=Path, help="file for the manifest")
+    select.add_argument("--path", type=Path, action="append", default=[], help="folder with your own tasks")
+    select.add_argument("--out", type=Path, help="file to write the manifest to")
     select.set_defaults(run=run_select)
-    export = commands.add_parser("export", help="a collection as ShareGPT conversations, one JSON object a line")
+    text = "write a collection as ShareGPT conversations, one JSON object per line"
+    export = commands.add_parser("export", help=text, description=text)
     export.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
     export.add_argument("--out", type=Path, required=True, help="file to write, such as data.jsonl")
     export.set_defaults(run=run_export)
-    taken = commands.add_parser("import", help="ShareGPT conversations as trajectories, for collect.source=FOLDER")
-    taken.add_argument("file", type=Path, help="JSON list of conversations, or one a line")
-    taken.add_argument("--out", type=Path, required=True, help="folder to make")
-    taken.set_defaults(run=run_import)
+    text = "turn ShareGPT conversations into trajectories, for collect.source=FOLDER"
+    imported = commands.add_parser("import", help=text, description=text)
+    imported.add_argument("file", type=Path, help="JSON list of conversations, or one conversation per line")
+    imported.add_argument("--out", type=Path, required=True, help="folder to create")
+    imported.set_defaults(run=run_import)
 
 
 def run_select(options: argparse.Namespace) -> None:
-    """Print what every filter drops and what is left of each task. Raises ValueError for what is no rule."""
+    """Print what every filter drops and what is left of each task. Raises ValueError for an unknown filter."""
     names = tuple(name for name in options.filters.split(",") if name)
     for name in names:
         if name not in get_args(FilterName):
@@ -64,21 +67,21 @@ def run_select(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Write the conversations and prints how many."""
+    """Write the conversations and print their number."""
     print(f"{write_sharegpt(options.out, iterate_trajectories(trajectories_of(options.folder)))} conversations")
 
 
 def run_import(options: argparse.Namespace) -> None:
-    """Write the trajectories, all or none, and prints how many. Raises ValueError where the folder has files."""
+    """Write all trajectories or none, and print their number. Raises ValueError if the folder is not empty."""
     if options.out.exists() and any(options.out.iterdir()):
-        raise ValueError(f"{options.out} has files already; name another --out")
+        raise ValueError(f"{options.out} is not empty; name another --out")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    count, found = 0, read_sharegpt(options.file)
+    count, trajectories = 0, read_sharegpt(options.file)
     with TemporaryDirectory(prefix=f".{options.out.name}.", dir=options.out.parent) as folder:
-        aside = Path(folder, "whole")
-        aside.mkdir()
-        while part := list(islice(found, PART_SIZE)):
-            write_trajectories(aside / f"part-{count // PART_SIZE:05d}.parquet", part)
+        unfinished = Path(folder, "whole")
+        unfinished.mkdir()
+        while part := list(islice(trajectories, PART_SIZE)):
+            write_trajectories(unfinished / f"part-{count // PART_SIZE:05d}.parquet", part)
             count += len(part)
-        aside.replace(options.out)
-    print(f"{count} trajectories in {options.out}; train on them by collect.source={options.out}")
+        unfinished.replace(options.out)
+    print(f"{count} trajectories in {options.out}; train on them with collect.source={options.out}")

@@ -1,4 +1,4 @@
-"""Where the trajectories of a run lie, and what else of it the page needs: its tasks, its reward, its scripts."""
+"""The page of a run: find its trajectories, tasks, reward rules and scripts, and write the page."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from tasks.reward import PAPER, Rules
 from tasks.task import Task
 
 COLLECTED, EVALUATED = "trajectories", "evaluate"
-EXPERT = "expert"  # what the trajectories that were collected are called
+EXPERT = "expert"  # the group of the collected trajectories
 PAGE = "trajectories.html"
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Trajectories that make one page.
+    """The trajectories of one page.
 
     Attributes:
-        title: what they are called.
-        groups: folders of trajectories by what is in them: `expert`, `initial`, `sft`, `ppo`, or the folder's name.
-        root: the run's directory, None for a folder that belongs to none.
-        page: where the page stands.
+        title: The title of the page.
+        groups: Name -> folder of trajectories. The names are `expert`, `initial`, `sft`, `ppo`, or the folder's name.
+        root: The run directory, None for a folder outside of one.
+        page: The path of the page.
     """
 
     title: str
@@ -37,13 +37,13 @@ class Collection:
 
     @property
     def rules(self) -> Rules:
-        """How the run rewards an action; the paper's way where that is not known."""
+        """The reward rules of the run; the paper's if they are unknown."""
         reward = self._settings().get("reward")
         return Rules(**reward) if isinstance(reward, dict) else PAPER
 
     @property
     def task_paths(self) -> list[str]:
-        """The run's folders of tasks beside the catalog's."""
+        """The folders with the run's own tasks."""
         tasks = self._settings().get("tasks")
         return list(tasks.get("paths") or ()) if isinstance(tasks, dict) else []
 
@@ -54,15 +54,15 @@ class Collection:
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); mend or remove it") from error
+            raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); fix or remove it") from error
         return settings if isinstance(settings, dict) else {}
 
 
 def find_collection(folder: Path) -> Collection:
-    """Return the collection of a run directory (all that it has), or of one folder of trajectories.
+    """Return the collection of a run directory, with all its trajectories, or of one folder of trajectories.
 
     Raises:
-        ValueError: where neither is there.
+        ValueError: If there are no trajectories.
     """
     folder = folder.resolve()
     groups = _groups_of_run(folder)
@@ -79,13 +79,14 @@ def find_collection(folder: Path) -> Collection:
 
 
 def load_tasks(data: Path, paths: Iterable[str | Path] = ()) -> tuple[dict[str, Task], list[str]]:
-    """Return the tasks whose data lie in the folder `data`, by name, and what is wrong with the others, in words.
+    """Return the tasks with data in the folder `data` by name, and a message for each that cannot be loaded.
 
     Args:
-        paths: folders of tasks beside the catalog's; one that is gone is among the faults.
+        data: The folder of the prepared tasks.
+        paths: Folders with tasks besides the catalog; a missing one gives a message.
 
     Raises:
-        ValueError: where there is no folder `data`.
+        ValueError: If there is no folder `data`.
     """
     if not data.is_dir():
         raise ValueError(f"there is no folder {data}; name the folder of the prepared tasks with --data")
@@ -106,10 +107,10 @@ def load_tasks(data: Path, paths: Iterable[str | Path] = ()) -> tuple[dict[str, 
 
 
 def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rules: Rules, path: Path) -> int:
-    """Write the page of a collection and returns how many trajectories it holds.
+    """Write the page of a collection and return the number of its trajectories.
 
     Raises:
-        CorruptRecord: where a file of trajectories is damaged.
+        CorruptRecord: If a file of trajectories is damaged.
     """
     groups = {name: iterate_trajectories(folder) for name, folder in collection.groups.items()}
     blobs = None if collection.root is None else collection.root / "blobs"
@@ -118,13 +119,13 @@ def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rul
 
 
 def _groups_of_run(root: Path) -> dict[str, Path]:
-    """Return the folders of trajectories in a run directory by the names of their groups, in the run's order."""
-    places = {EXPERT: root / COLLECTED}
+    """Return the folders of trajectories in a run directory by the names of their groups, in the order of the run."""
+    folders = {EXPERT: root / COLLECTED}
     for name in ("initial", "sft", "ppo"):
-        places[name] = root / EVALUATED / name
+        folders[name] = root / EVALUATED / name
     if (root / EVALUATED).is_dir():
-        places |= {path.name: path for path in sorted((root / EVALUATED).iterdir())}
-    return {name: path for name, path in places.items() if _has_files(path)}
+        folders |= {path.name: path for path in sorted((root / EVALUATED).iterdir())}
+    return {name: path for name, path in folders.items() if _has_files(path)}
 
 
 def _title(folder: Path) -> str:

@@ -1,4 +1,4 @@
-// Which rows are shown, and in what order.
+// Filter and sort the rows of the list.
 
 const filters = document.getElementById("filters");
 const OUTCOME_NAMES = {
@@ -7,12 +7,12 @@ const OUTCOME_NAMES = {
   corner: "limit hit",
   error: "error",
   invalid: "invalid",
-  infrastructure: "our fault",
+  infrastructure: "infrastructure failure",
 };
 const sorting = { key: "order", descending: false };
-let found = null; // rows whose texts hold the query, where all texts are searched
-let search = 0; // the number of the last search, so that an older one stops
-let shown = []; // the rows, filtered and sorted
+let matches = null; // rows whose texts contain the query, if all texts are searched
+let search = 0; // number of the latest search; older ones stop
+let shown = []; // the filtered and sorted rows
 
 const SORT_KEYS = {
   order: (row) => row,
@@ -45,8 +45,8 @@ function fillFilters() {
   fillSelect("end", "Any end", byName(index.ends, rows.end));
   document.body.classList.toggle("one-end", index.ends.length < 2);
   const outcomes = count(rows.steps.flatMap((letters) => [...new Set([...letters].map((letter) => index.letters[letter]))]));
-  const there = Object.keys(OUTCOME_NAMES).filter((name) => outcomes.has(name));
-  fillSelect("outcome", "Any outcome", there.map((name) => [`has: ${OUTCOME_NAMES[name]} (${outcomes.get(name)})`, name]));
+  const present = Object.keys(OUTCOME_NAMES).filter((name) => outcomes.has(name));
+  fillSelect("outcome", "Any outcome", present.map((name) => [`has: ${OUTCOME_NAMES[name]} (${outcomes.get(name)})`, name]));
   filters.querySelector(".range").hidden = !rows.gain.some((gain) => gain !== null);
 }
 
@@ -68,7 +68,7 @@ function applyFilters() {
       (!letters.length || letters.some((letter) => rows.steps[row].includes(letter))) &&
       (low === null || (gain !== null && gain >= low)) &&
       (high === null || (gain !== null && gain <= high)) &&
-      (!query || (found ? found[row] : index.words[row].includes(query)));
+      (!query || (matches ? matches[row] : index.searchable[row].includes(query)));
     if (fits) shown.push(row);
   }
   sortRows();
@@ -81,21 +81,21 @@ function sortRows() {
   shown.sort((a, b) => {
     const [x, y] = [values.get(a), values.get(b)];
     if (x === y) return a - b;
-    if (x === null || y === null) return x === null ? 1 : -1; // what has no value stands last, either way
+    if (x === null || y === null) return x === null ? 1 : -1; // rows without a value come last in both orders
     return x < y ? -sign : sign;
   });
 }
 
-// Searches all texts where that is asked for, showing what is found as it goes, and calls `refresh`.
+// Search all texts if asked to, showing matches as they are found, and call `refresh`.
 async function searchOrFilter(refresh) {
-  const mine = ++search;
+  const number = ++search;
   const query = filters.elements.query.value.trim().toLowerCase();
   if (!filters.elements.everywhere.checked || !query) {
-    found = null;
+    matches = null;
     refresh(1);
     return;
   }
-  found = new Uint8Array(index.count);
+  matches = new Uint8Array(index.count);
   refresh(0);
-  await searchTexts(query, found, () => mine === search, refresh);
+  await searchTexts(query, matches, () => number === search, refresh);
 }

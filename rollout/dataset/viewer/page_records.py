@@ -1,10 +1,10 @@
-"""What the page holds of a trajectory: a line of the index, which is loaded at once, and its texts, which are not."""
+"""The records of the page: a line of the index for each trajectory, loaded at once, and its texts, loaded on demand."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.dataset.viewer.edits import whole_edit
+from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.dataset.viewer.rewards import plain_instruction, rewarded
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
@@ -13,14 +13,14 @@ from tasks.feedback import Outcome
 from tasks.reward import Rules
 from tasks.task import Task
 
-# Positions instead of names, so that a search of the texts finds values only.
+# Records are lists rather than mappings, so that a text search finds values only.
 TRAJECTORY_COLUMNS = ("id", "task", "seed", "names", "problem", "ideas", "end", "steps")
 STEP_COLUMNS = (
     "response fields invalid action arguments outcome feedback metric validation before after last_submission "
     "best_script best_score seconds reward case diff"
 ).split()
 
-# A step in the index is one letter: its outcome, and of an edit that ran whether it made the score better.
+# The index has one letter for each step: its outcome, and for an edit that ran whether it improved the score.
 LETTERS = {
     Outcome.INVALID: "V",
     Outcome.ERROR: "X",
@@ -33,11 +33,13 @@ NO_BETTER = "e"
 
 
 def text_record(trajectory: Trajectory, task: Task | None, rules: Rules, store: BlobStore | None) -> list[Any]:
-    """Return all that the page shows of a trajectory as JSON values, in the order of `TRAJECTORY_COLUMNS`.
+    """Return everything that the page shows of a trajectory as JSON values, in the order of `TRAJECTORY_COLUMNS`.
 
     Args:
-        task: None where it is not known; rewards are left out then.
-        store: where the scripts lie, to show whole edits; None shows what the agent read of them.
+        trajectory: The trajectory.
+        task: Its task, None if unknown; rewards are left out then.
+        rules: The rules of the reward.
+        store: The blobs of the scripts, for whole diffs; None leaves whole diffs out.
     """
     steps = []
     instructions: set[str] = set()
@@ -80,12 +82,12 @@ def _step_record(step: Step, task: Task | None, rules: Rules, repeated: bool, st
         round(step.seconds, 3),
         number(earned),
         case,
-        None if store is None else whole_edit(step, store),
+        None if store is None else whole_diff(step, store),
     ]
 
 
 def index_record(trajectory: Trajectory, task: Task | None) -> dict[str, Any]:
-    """Return what the list shows of a trajectory and filters it by; `gain` is None where the task is not known."""
+    """Return what the list shows of a trajectory and filters by; `gain` is None if the task is unknown."""
     m_init = trajectory.steps[0].before.metric if trajectory.steps else math.nan
     score = trajectory.score(m_init if task is None else task.m_init)
     return {
@@ -101,7 +103,7 @@ def index_record(trajectory: Trajectory, task: Task | None) -> dict[str, Any]:
 
 
 def task_record(name: str, task: Task | None) -> dict[str, Any]:
-    """Return what the page says of a task; of one that is not known, its name."""
+    """Return what the page says about a task; only the name of an unknown one."""
     if task is None:
         return {"name": name}
     facts = ("kind", "split", "metric", "direction", "m_best_source")
@@ -114,7 +116,7 @@ def task_record(name: str, task: Task | None) -> dict[str, Any]:
 
 
 def page_facts() -> Mapping[str, Any]:
-    """Return the names of the columns and letters, for the page to read its records by."""
+    """Return the names of columns and letters, by which the page reads its records."""
     return {
         "trajectory_columns": TRAJECTORY_COLUMNS,
         "step_columns": STEP_COLUMNS,
@@ -123,12 +125,12 @@ def page_facts() -> Mapping[str, Any]:
 
 
 def number(value: float | None) -> float | str | None:
-    """Return a number as JSON can hold it: one that is not finite as text, `nan`, `inf` or `-inf`."""
+    """Return a number as a JSON value: one that is not finite as the text `nan`, `inf` or `-inf`."""
     return value if value is None or math.isfinite(value) else str(float(value))
 
 
 def finite(value: float) -> float | None:
-    """Return the number, None where it is not finite."""
+    """Return the number, None if it is not finite."""
     return value if math.isfinite(value) else None
 
 
