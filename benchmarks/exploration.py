@@ -21,6 +21,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from mlagent_jax.tracking.metrics import read_metrics
 
 from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, gains_by_task, words
 from benchmarks.figures import machine, write_results
@@ -29,8 +30,7 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.tracking.metrics import read_metrics
-from rollout.dataset.diversity import diversity, read_units
+from rollout.dataset.diversity import diversity, read_edits
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
@@ -55,7 +55,7 @@ def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Return how diverse the evaluated policies' edits are, those of all seeds together, from run directories."""
     return diversity(
         {
-            f"{arm} {policy}": [unit for run_dir in runs[arm] for unit in read_units(run_dir / "evaluate" / policy)]
+            f"{arm} {policy}": [unit for run_dir in runs[arm] for unit in read_edits(run_dir / "evaluate" / policy)]
             for policy in POLICIES
             for arm in ARMS
         },

@@ -33,7 +33,7 @@ from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.weight_sync import WeightSync
 from rollout.exploration.candidates import library_candidates
-from rollout.exploration.selection import draw_ideas
+from rollout.exploration.draws import draw_ideas
 from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.single_step import act_once, roll_out
 from rollout.sampling.state_pool import PoolState, StatePool

@@ -8,6 +8,9 @@ from typing import Literal
 
 from tasks.naming import Names
 
+MIB = 1 << 20  # bytes
+SUBMISSION = "submission.csv"  # the file with a script's predictions
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -13,7 +13,6 @@ from tasks.feedback import Outcome, shorten
 from tasks.reward import performance_reward
 from tasks.task import Task
 
-FILE = ("evaluate", "edits.json")  # path in a run directory: policy -> `edit_stats`
 REFUSED = "refused"  # an edit that saved no script
 OTHER_RECIPE = "other"  # an edit whose instruction asks for no known recipe
 EXAMPLE_CHARACTERS = 600

@@ -1,5 +1,6 @@
 """report.html: one static page that shows what a run did so far."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from mlagent_jax.reporting.figures import (
     outcome_figure,
     reward_figure,
 )
+from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import duration_text
 from rollout.storage.atomic_write import write_text
+from rollout.storage.run_layout import RunLayout
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 MAX_ROWS = 24  # rows of a table of edits
@@ -41,23 +44,17 @@ FACT_NAMES = {
 }
 
 
-def write_report(
-    path: Path,
-    summary: Mapping[str, Any],
-    metrics: list[dict[str, float]],
-    edits: Mapping[str, Any],
-    num_stages: int,
-    trajectories: str = "",
-) -> None:
-    """Write the page to `path`; see `render` for the other arguments."""
-    write_text(path, render(summary, metrics, edits, num_stages, trajectories))
+def write_report(layout: RunLayout, summary: Mapping[str, Any]) -> None:
+    """Write report.html into the run directory; `summary` is the result of `build_summary`."""
+    edits = json.loads(layout.edit_stats.read_text()) if layout.edit_stats.exists() else {}
+    link = layout.trajectory_page.name if layout.trajectory_page.exists() else ""
+    write_text(layout.report, render(summary, read_metrics(layout.metrics), edits, link))
 
 
 def render(
     summary: Mapping[str, Any],
     metrics: list[dict[str, float]],
     edits: Mapping[str, Any],
-    num_stages: int,
     trajectories: str = "",
 ) -> str:
     """Return the page; parts that a run does not have yet are left out.
@@ -66,7 +63,6 @@ def render(
         summary: The result of `mlagent_jax.reporting.summary.build_summary`.
         metrics: The lines of metrics.jsonl.
         edits: Policy -> `mlagent_jax.reporting.edit_stats.edit_stats`.
-        num_stages: The number of stages of a run.
         trajectories: The link to the page of trajectories, empty for none.
     """
     environment = jinja2.Environment(
@@ -80,7 +76,7 @@ def render(
         evaluation=evaluation,
         headline=headline(evaluation),
         trajectories=trajectories,
-        tiles=_tiles(evaluation, summary, metrics, num_stages),
+        tiles=_tiles(evaluation, summary, metrics),
         figures={
             "reward": reward_figure(metrics),
             "outcome": outcome_figure(metrics),
@@ -131,7 +127,7 @@ def _share(value: float) -> str:
 
 
 def _tiles(
-    evaluation: Mapping[str, Any], summary: Mapping[str, Any], metrics: list[dict[str, float]], num_stages: int
+    evaluation: Mapping[str, Any], summary: Mapping[str, Any], metrics: list[dict[str, float]]
 ) -> list[dict[str, str]]:
     """Return the figures at the top of the page: name, value, and a note."""
     tiles = []
@@ -150,7 +146,7 @@ def _tiles(
         note = f"{percent(sft['held_in']['invalid_share'])} before RL"
         tiles.append({"name": "Not an action", "value": percent(ppo["held_in"]["invalid_share"]), "note": note})
     if summary["stages"]:
-        note = f"{len(summary['stages'])} of {num_stages} stages"
+        note = f"{len(summary['stages'])} of {summary['num_stages']} stages"
         tiles.append({"name": "Time", "value": duration_text(summary["seconds"]), "note": note})
     return tiles
 

@@ -16,10 +16,10 @@ from rollout.dataset.verb_noun import normal_form, verb_and_noun
 from rollout.environment.paths import Refused, plain_name, script_path
 from rollout.errors import CorruptRecord
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.run_layout import RunLayout
 from rollout.types import Step, Trajectory
 from tasks.action import EDIT
 
-BLOBS = "blobs"
 SAVED = "Saved "
 FILE_NAME = re.compile(r"[\w-]+\.(?:py|csv)\b")
 DIFF_LINE = re.compile(r"[+-]|\[\d+ characters cut\]$")
@@ -46,8 +46,8 @@ class Edit:
 
 def store_beside(folder: Path) -> BlobStore | None:
     """Return the blob store of the run directory around a folder of trajectories, None if there is none."""
-    folders = [parent / BLOBS for parent in folder.absolute().parents if (parent / BLOBS).is_dir()]
-    return BlobStore(folders[0]) if folders else None
+    folders = (RunLayout(parent).blobs for parent in folder.absolute().parents)
+    return next((BlobStore(blobs) for blobs in folders if blobs.is_dir()), None)
 
 
 def edits_by_trajectory(

@@ -11,7 +11,9 @@ from tasks.feedback import Outcome
 
 SHINGLE = 3  # words compared together
 QUOTE = 8  # words of an idea that nobody writes by chance
-MENTIONS_IDEAS = re.compile(r"\b(?:these|your|the (?:given|suggested|proposed|listed|provided)) ideas?\b|\bidea \(?[123]\b", re.I)
+IDEAS = re.compile(
+    r"\b(?:these|your|the (?:given|suggested|proposed|listed|provided)) ideas?\b|\bidea \(?[123]\b", re.I
+)
 WORD = re.compile(r"\w+|[^\w\s]")
 
 Keep = Callable[[Trajectory], bool]
@@ -45,7 +47,7 @@ def no_leak(trajectory: Trajectory) -> bool:
     ideas = [idea for idea in map(_plain, trajectory.ideas) if idea.count(" ") >= QUOTE - 1]
     # The arguments as well as the response, because JSON may escape their letters.
     texts = [text for step in trajectory.steps for text in (step.response, *step.arguments.values())]
-    return not any(MENTIONS_IDEAS.search(text) or any(idea in _plain(text) for idea in ideas) for text in texts)
+    return not any(IDEAS.search(text) or any(idea in _plain(text) for idea in ideas) for text in texts)
 
 
 def improved(directions: Mapping[str, str]) -> Keep:

@@ -30,13 +30,13 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         FileNotFoundError: If there are no trajectories.
         CorruptRecord: If a record, or a file that it names, is damaged or missing.
     """
-    trajectories_path = trajectories_of(source)
-    finished, unfinished = [trajectories_path], {}
-    if trajectories_path.is_dir():
-        names = parts_of(trajectories_path)
+    recorded = trajectories_of(source)
+    finished, unfinished = [recorded], {}
+    if recorded.is_dir():
+        names = parts_of(recorded)
         # Read once: a collection in progress has more the next time.
-        unfinished = {name: list(iterate_part(trajectories_path, name)) for name in names if has_journal(found, name)}
-        finished = [trajectories_path / f"{name}.parquet" for name in names if name not in unfinished]
+        unfinished = {name: list(iterate_part(recorded, name)) for name in names if has_journal(recorded, name)}
+        finished = [recorded / f"{name}.parquet" for name in names if name not in unfinished]
     files = {
         named
         for trajectory in chain(*map(iterate_trajectories, finished), *unfinished.values())
@@ -44,7 +44,7 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         for snapshot in (step.before, step.after)
         for named in snapshot.files.items()
     }
-    source_store = (store_beside(trajectories_path) if files else None) or store
+    source_store = (store_beside(recorded) if files else None) or store
     digests = {digest for _, digest in files}
     for name, digest in files:
         if is_folder(name):

@@ -76,7 +76,8 @@ class Selection:
             if expected is not None:
                 if digest(trajectory) != expected:
                     raise CorruptRecord(
-                        f"{folder}: trajectory {trajectory.trajectory_id} has changed since it was selected; run stage=sft again"
+                        f"{folder}: trajectory {trajectory.trajectory_id} has changed since its selection; "
+                        "run stage=sft again"
                     )
                 yield trajectory
         if left:

@@ -32,11 +32,9 @@ from tasks import action as grammar
 from tasks.action import Action
 from tasks.feedback import Outcome, error_text, shorten, validation_score
 from tasks.grading import InvalidSubmission, grade
-from tasks.task import Instance
+from tasks.task import MIB, SUBMISSION, Instance
 
 MAX_INSPECT_LINES = 100
-MIB = 1 << 20
-SUBMISSION = "submission.csv"
 LIMIT_EXITS = frozenset({Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK})
 
 

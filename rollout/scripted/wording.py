@@ -115,6 +115,6 @@ def from_json(wording: str) -> Meaning:
         raise ValueError(f"not the meaning of a response: {wording[:80]!r} ({error}); collect again") from error
 
 
-def reword(wording: str, rng: random.Random) -> str:
+def reword_response(wording: str, rng: random.Random) -> str:
     """Return another response of the same meaning: same action and arguments, an instruction for the same recipes."""
     return word(from_json(wording), rng)

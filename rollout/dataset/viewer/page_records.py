@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.dataset.viewer.rewards import plain_instruction, rewarded
+from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
 from tasks.action import Invalid, parse_response, split_fields

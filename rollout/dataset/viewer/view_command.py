@@ -11,7 +11,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command to the subparsers of the program."""
     text = "write a page to look at trajectories, one HTML file"
     parser = commands.add_parser("view", help=text, description=text)
-    parser.add_argument("folder", type=Path, help="a run directory, for all its trajectories, or one folder of trajectories")
+    parser.add_argument("folder", type=Path, help="a run directory with all its trajectories, or one folder of them")
     parser.add_argument("--data", type=Path, help="the prepared tasks (default: data/ in the run directory)")
     parser.add_argument("--out", type=Path, help="the page (default: trajectories.html in the run directory)")
     parser.set_defaults(run=run)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.dataset.words import normal_form, verb_and_noun
+from rollout.dataset.verb_noun import normal_form, verb_and_noun
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.exploration.library import AXES, LIBRARY, candidates_for
-from rollout.exploration.selection import (
+from rollout.exploration.draws import BalancedDraws, draw_ideas
+from rollout.exploration.idea_selection import (
     RULES,
-    BalancedDraws,
-    Spread,
-    distinct,
-    draw_ideas,
+    PoolSpread,
     farthest_point_sampling,
     largest_mean_distance,
-    normalise,
     pairwise_distances,
     select,
     spread,
 )
+from rollout.exploration.idea_text import distinct_ideas, normalize
+from rollout.exploration.library import AXES, LIBRARY, candidates_for
 from tasks.registry import find, names
 from tasks.task import Task
 
@@ -58,26 +56,26 @@ def task(name: str) -> Task:
     ],
 )
 def test_an_idea_has_one_spelling(written: str, meant: str) -> None:
-    assert normalise(written) == meant
+    assert normalize(written) == meant
 
 
 @given(st.text(alphabet=" a1.2)(*\"'`-_“?!:,#\n", max_size=14))
 def test_a_normalised_idea_stays_as_it_is(text: str) -> None:
-    assert normalise(normalise(text)) == normalise(text)
+    assert normalize(normalize(text)) == normalize(text)
 
 
 def test_the_library_is_written_that_way_already() -> None:
-    assert [idea.text for idea in LIBRARY if normalise(idea.text) != idea.text] == []
+    assert [idea.text for idea in LIBRARY if normalize(idea.text) != idea.text] == []
     for kind in {find(name).kind for name in names()}:
         for axis in AXES:
             ideas = [idea.text for idea in candidates_for(kind) if idea.axis == axis]
             assert len(ideas) >= 15
-            assert distinct(ideas) == ideas
+            assert distinct_ideas(ideas) == ideas
 
 
 def test_spellings_of_one_idea_are_one_and_what_has_no_letter_is_none() -> None:
     texts = ["Use a forest.", "1) use a FOREST", "Scale it", "```", "", "Use a forest?", "12."]
-    assert distinct(texts) == ["Use a forest.", "Scale it."]
+    assert distinct_ideas(texts) == ["Use a forest.", "Scale it."]
 
 
 def test_farthest_points_by_hand() -> None:
@@ -132,8 +130,8 @@ def test_every_rule_keeps_distinct_rows_and_no_more_than_there_are(rule: str) ->
 
 def test_spread_by_hand() -> None:
     # the pairs are 1, 10 and 9 apart; the candidate at 4 is 3 away from the one at 1
-    assert spread(LINE, [0, 1, 3]) == Spread(min_distance=1.0, mean_distance=6.6667, coverage=3.0)
-    assert spread(LINE, [1]) == Spread(0.0, 0.0, 9.0)
+    assert spread(LINE, [0, 1, 3]) == PoolSpread(min_distance=1.0, mean_distance=6.6667, coverage=3.0)
+    assert spread(LINE, [1]) == PoolSpread(0.0, 0.0, 9.0)
     assert spread(LINE, [3, 2, 1, 0]).coverage == 0.0
 
 

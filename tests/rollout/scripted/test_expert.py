@@ -14,7 +14,7 @@ from rollout.scripted.expert import (
     recipes_for,
 )
 from rollout.scripted.recipes import RECIPES, recognise
-from rollout.scripted.wording import from_json, reword
+from rollout.scripted.wording import from_json, reword_response
 from rollout.types import Response
 from tasks import action as grammar
 from tasks.action import Action, format_response, parse_response, split_fields
@@ -250,7 +250,7 @@ def test_rewording_keeps_action_arguments_and_recipes() -> None:
     changed = total = 0
     for *_, steps in EPISODES[:100]:
         for response, action, _ in steps:
-            again = parse_response(reword(response.wording, rng))
+            again = parse_response(reword_response(response.wording, rng))
             assert isinstance(again, Action)
             assert again.name == action.name
             old, new = dict(action.arguments), dict(again.arguments)
@@ -258,10 +258,10 @@ def test_rewording_keeps_action_arguments_and_recipes() -> None:
                 assert recognise(old.pop("edit_instruction")) == recognise(new.pop("edit_instruction"))
             assert old == new
             total += 1
-            changed += reword(response.wording, rng) != response.text
+            changed += reword_response(response.wording, rng) != response.text
     assert changed > 0.9 * total
     with pytest.raises(ValueError, match="not the meaning"):
-        reword('{"situation": "start"}', rng)
+        reword_response('{"situation": "start"}', rng)
 
 
 def test_the_language_is_lean() -> None:
