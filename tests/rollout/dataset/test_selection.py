@@ -166,7 +166,7 @@ def test_each_task_is_held_out_in_its_share(tmp_path: Path):
 
 def test_too_little_is_refused_and_says_who_dropped_it(tmp_path: Path):
     stored(tmp_path, [trajectory("a", step("Use trees.", 0.9)), trajectory("none"), trajectory("nil")])
-    with pytest.raises(ValueError, match="1 trajectories of .* at least 2 are needed; acted dropped 2; loosen"):
+    with pytest.raises(ValueError, match="1 trajectories of .* expected at least 2; acted dropped 2; loosen"):
         choose(tmp_path, Select(), DIRECTIONS, seed=0)
 
 

@@ -154,7 +154,7 @@ def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
     assert main(["export", str(run_dir), "--out", str(tmp_path / "data.jsonl")]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 2
-    assert "has files already" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     manifest = tmp_path / "selection.json"
     assert main(["select", str(run_dir), "--filters", "valid_format", "--out", str(manifest)]) == 2
     assert "valid_format dropped" not in capsys.readouterr().out and not manifest.exists()
