@@ -21,7 +21,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from mlagent_jax.tracking.metrics import read_metrics
 
 from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, gains_by_task, words
 from benchmarks.figures import machine, write_results
@@ -30,6 +29,7 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
+from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.diversity import diversity, read_edits
 
 STAGES = ("collect", "sft", "ppo", "evaluate")

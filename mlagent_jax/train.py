@@ -35,7 +35,7 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set, it trains on 
 must then be a folder that all of them share.
 
 exit code    0 done, 2 an error to fix, 3 a failure of the infrastructure, 130 interrupted, 75 ended by SIGTERM after
-             the current training step; the same command resumes the run
+             a training step; the same command resumes the run
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
 # PREEMPTED is EX_TEMPFAIL, "try again", which a launcher can tell from 143, a process that SIGTERM killed.

@@ -11,7 +11,7 @@ from rollout.storage.atomic_write import write_json
 from rollout.storage.run_layout import EXPORT
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
-from tasks.task import MIB
+from tasks.units import MIB
 
 
 class Export(Stage):

@@ -91,7 +91,7 @@ class Stage(Protocol):
 
     def follow(self, context: StageContext) -> None:
         """Take part in the stage on a process other than 0, after it was announced."""
-        raise NotImplementedError(f"{self.name} does not train on several processes")
+        raise AssertionError(f"{self.name} does not train on several processes")
 
 
 def endpoint_settings(section: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from rollout.errors import CorruptRecord
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import RunLayout
 from rollout.types import Step, Trajectory
-from tasks.action import EDIT
+from tasks.action import is_edit
 
 SAVED = "Saved "
 FILE_NAME = re.compile(r"[\w-]+\.(?:py|csv)\b")
@@ -66,7 +66,7 @@ def edits_by_trajectory(
     identify = None if store is None else _identities(store)
     edits = {
         trajectory.trajectory_id: [
-            _edit(step, trajectory, store, identify, recognize) for step in trajectory.steps if step.action == EDIT
+            _edit(step, trajectory, store, identify, recognize) for step in trajectory.steps if is_edit(step.action)
         ]
         for trajectory in trajectories
     }
@@ -78,7 +78,7 @@ def scripts_of(step: Step, store: BlobStore) -> tuple[str, str] | None:
 
     A script that did not exist before the edit is empty; one that is too long to compare counts as not stored.
     """
-    if step.action != EDIT:
+    if not is_edit(step.action):
         return None
     try:
         source = plain_name(script_path(step.arguments["script_name"]))

@@ -13,8 +13,8 @@ import pytest
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
+from rollout.endpoint.transport import MAX_RETRY_AFTER_SECONDS, retry_after
 from rollout.endpoint.usage import TEMPLATE_TOKENS
-from rollout.endpoint.wire import MAX_RETRY_AFTER_SECONDS, retry_after
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError, PromptTooLong
 from tasks.prompt import messages
 from tasks.state import State
