@@ -11,9 +11,8 @@ from pathlib import Path
 from rollout.environment.environment import Environment, StepResult
 from rollout.executor import Options, bubblewrap_executor, open_executor
 from rollout.runtime.event_loop import EventLoopThread
-from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
-from rollout.types import Executor
+from rollout.types import CoderReply, Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.metric import METRICS
 from tasks.naming import Names
@@ -26,6 +25,18 @@ NAMES = Names("validation", "birch_train.csv", "birch_test.csv", "cedar.py")
 
 class Failed(Exception):
     """Raised if an oracle finds a fault; the message is one line with what, got, expected and remedy."""
+
+
+class NoCoder:
+    """A coder that is never asked, because validation only executes scripts."""
+
+    async def edit(self, source: str, instruction: str) -> CoderReply:
+        """Raise AssertionError."""
+        raise AssertionError("validation edits no scripts")
+
+    async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
+        """Raise AssertionError."""
+        raise AssertionError("validation describes no files")
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Sandboxes:
             task: The task.
             kind: A key of `executors`.
         """
-        environment = Environment(self.store, self.executors[kind], ScriptedCoder())
+        environment = Environment(self.store, self.executors[kind], NoCoder())
         instance = Instance(task, NAMES)
         run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": NAMES.script}))
         return self.event_loop.run(environment.step(instance, environment.start(instance), run))
