@@ -10,7 +10,7 @@ from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
-FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")  # a whole line, and what stands behind the marks
+FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")  # a whole line: the backticks and the text after them
 
 EDIT_PROMPT = """\
 Edit this Python script as instructed. Answer with the whole edited script in one code block and nothing else. Change \
@@ -25,8 +25,8 @@ DESCRIBE_PROMPT = """\
 Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
 
 {content}"""
-DESCRIBE_CHARACTERS = 20_000  # of a file that a model is shown
-DESCRIPTION_CHARACTERS = 1500  # of what it says of it
+DESCRIBE_CHARACTERS = 20_000  # of a file in the prompt
+DESCRIPTION_CHARACTERS = 1500  # of the model's description
 
 
 class EndpointCoder:
@@ -36,9 +36,9 @@ class EndpointCoder:
         self.endpoint = endpoint
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
-        """Return the edited script, or why there is none. Raises CoderError when no answer came.
+        """Return the edited script, or the reason why there is none. Raises CoderError without an answer.
 
-        A script that the limit on the answer cuts off is none: half a script must not run as if it were the edit.
+        A script that the token limit cuts off is not returned, because half a script must not run as the edit.
         """
         try:
             answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source))
@@ -46,7 +46,7 @@ class EndpointCoder:
             return CoderReply(None, "the script is longer than the coder can read")
         blocks, is_closed = code_blocks(answer.visible_text)
         code = max(blocks, key=len, default=None)
-        # A fence within the script, such as a docstring's, ends a block too: what was cut there is no Python.
+        # A fence inside the script, such as in a docstring, also ends a block; a script cut there does not parse.
         if answer.is_cut and not (is_closed and (code is None or _parses(code))):
             return CoderReply(None, "the edited script is longer than the coder can write")
         if code is None:
@@ -54,7 +54,7 @@ class EndpointCoder:
         return CoderReply(code)
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
-        """Return the model's description of a file, cut where it is long. Raises CoderError when no answer came."""
+        """Return the model's description of a file, cut if it is long. Raises CoderError without an answer."""
         prompt = DESCRIBE_PROMPT.format(
             name=name, things_to_look_for=things_to_look_for, content=content[:DESCRIBE_CHARACTERS]
         )
@@ -65,17 +65,17 @@ class EndpointCoder:
         return said[:DESCRIPTION_CHARACTERS] or f"{len(content.splitlines())} lines"
 
     async def _ask(self, prompt: str) -> Answer:
-        prompt = replace_unstorable(prompt)  # an instruction may hold what UTF-8 cannot
-        # The same question gets the same seed, so that a repeated action repeats its answer where the endpoint can.
+        prompt = replace_unstorable(prompt)  # an instruction may contain characters that UTF-8 cannot encode
+        # The same question gets the same seed, so that a repeated action gets the same answer if the endpoint can.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)
         return await self.endpoint.ask([message], seed=seed, temperature=0.0)
 
 
 def code_blocks(answer: str) -> tuple[list[str], bool]:
-    """Return the fenced blocks of an answer that hold anything, and whether the last fence that opened one was closed.
+    """Return the non-empty fenced blocks of an answer, and whether the last one was closed.
 
-    A block ends at a line of nothing but as many backticks as opened it, or more.
+    A block ends at a line of only backticks, at least as many as opened it.
     """
     blocks: list[str] = []
     block: list[str] | None = None
@@ -103,6 +103,6 @@ def _parses(source: str) -> bool:
 
 
 def shorten_reason(answer: str) -> str:
-    """Return the first line of an answer without code as a reason, at most 200 characters."""
+    """Return the first line of an answer without code as the reason, at most 200 characters."""
     lines = answer.strip().removeprefix("CANNOT").strip(" :.\n").splitlines()
     return lines[0][:200] if lines else "the coder gave no code"

@@ -12,27 +12,27 @@ from tasks.task import Instance
 
 @dataclass(frozen=True)
 class EndpointExpert:
-    """A model behind an OpenAI-compatible endpoint as the expert; the ideas stand in the state's problem text."""
+    """An expert model behind an OpenAI-compatible endpoint. The problem text of the state contains the ideas."""
 
     endpoint: ChatEndpoint
     temperature: float = 1.0
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return the model's response, whatever it is: cut, refused and empty ones are the agent's doing.
+        """Return the model's response, or None if the state no longer fits its context.
 
-        None where the state no longer fits the model's context.
+        Truncated, refusing and empty responses count as the agent's and are returned too.
 
         Raises:
-            ExpertError: when no response came.
-            EndpointRefused: when not even the task itself fits the context.
+            ExpertError: If there is no response.
+            EndpointRefused: If even the task itself does not fit the context.
         """
-        del instance  # the expert sees the state and nothing else
+        del instance  # the expert sees only the state
         try:
             text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
         except PromptTooLong as error:
             if not state.turns:
                 raise EndpointRefused(
-                    f"{error}; not even a task fits: lower expert.max_response_tokens "
+                    f"{error}; even a task without turns does not fit: lower expert.max_response_tokens "
                     f"({self.endpoint.max_response_tokens}), or serve the model with a larger context"
                 ) from None
             return None

@@ -1,4 +1,4 @@
-"""Coders: who turns an edit instruction into a changed script and describes files."""
+"""The scripted coder, which carries out edit instructions by recipes and describes files."""
 
 import csv
 import io
@@ -6,14 +6,14 @@ import io
 from rollout.scripted.recipes import Cannot, Script, apply, recognise
 from rollout.types import CoderReply
 
-MAX_CLASSES = 40  # a column of numbers with more distinct values is called a number, not classes
+MAX_CLASSES = 40  # a numeric target with more distinct values is a number rather than classes
 
 
 class ScriptedCoder:
-    """The offline coder: recognises recipes in an instruction and applies them to the script's structure."""
+    """A coder that recognizes recipes in an instruction and applies them to the script."""
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
-        """Return the edited script, or why there is none. It never sees a score."""
+        """Return the edited script, or the reason why there is none. The coder never sees a score."""
         if not source.strip():
             return CoderReply(None, "the script is empty")
         names = recognise(instruction)
@@ -27,7 +27,7 @@ class ScriptedCoder:
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
         """Return a factual description of a CSV or Python file, in at most 40 words.
 
-        The facts are the same whatever is looked for: size, columns and target of data, the model of a script.
+        It does not depend on `things_to_look_for`: size, columns and target of a table, or the model of a script.
         """
         if name.endswith(".csv"):
             return _describe_table(content)

@@ -1,4 +1,4 @@
-"""Recipes on the Learning axis: how the estimator is trained and validated."""
+"""Recipes on the Learning axis: regularization, iterations, learning rates, search and validation."""
 
 import libcst as cst
 import libcst.matchers as m
@@ -21,9 +21,9 @@ def _regularise(script: Script, direction: int) -> None:
     old = number(script.core, name, default)
     depth = keyword(script.core, "max_depth")
     if direction > 0 and name == "min_samples_leaf" and old == 1 and isinstance(depth, int):
-        set_parameter(script, "max_depth", depth * 2)  # what holds such trees back is their depth
+        set_parameter(script, "max_depth", depth * 2)  # depth is what limits such trees
         return
-    if isinstance(default, int):  # a count of rows: a factor of ten would be too much
+    if isinstance(default, int):  # for a count of rows a factor of ten is too much
         if not isinstance(old, int):
             raise Cannot(f"{name}={old} is not a count")
         new: float = max(1, old * 4 if direction * sign > 0 else old // 4)
@@ -72,7 +72,7 @@ def _more_trees(script: Script) -> None:
 
 
 def _depth(script: Script) -> int:
-    """Return the greatest depth of the trees, 0 where it is not limited."""
+    """Return the maximum depth of the trees, 0 if there is no limit."""
     default = 3 if call_name(script.core).startswith("GradientBoosting") else 0
     return int(number(script.core, "max_depth", default, none=0))
 
@@ -102,7 +102,7 @@ def _set_rate(script: Script, value: float) -> None:
     name, _, _ = _learning_rate(script)
     set_parameter(script, name, value)
     if name == "eta0" and keyword(script.core, "learning_rate") in (None, "optimal"):
-        set_parameter(script, "learning_rate", "constant")  # the default schedule takes no rate
+        set_parameter(script, "learning_rate", "constant")  # the default schedule ignores the rate
 
 
 def _lower_rate(script: Script) -> None:
@@ -138,7 +138,7 @@ def _search(script: Script, arguments: str) -> None:
 
 
 def _exhaustive(script: Script) -> None:
-    # A thousand fits of any model: past every time limit, as such a search is.
+    # Thousands of fits of any model exceed every time limit, as such a search does.
     name, default, _ = REGULARISATION.get(call_name(script.core), ("random_state", 0, 1))
     if isinstance(default, int):
         grid = f'{{"{name}": range(1, 2000)}}'

@@ -1,4 +1,4 @@
-"""More recipes on the Learning axis: losses, what a tree or network is made of, thresholds, several fits."""
+"""Recipes on the Learning axis: losses, structure of trees and networks, thresholds, folds and seed averages."""
 
 import libcst as cst
 import libcst.matchers as m
