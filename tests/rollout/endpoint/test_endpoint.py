@@ -322,7 +322,7 @@ def test_a_task_that_does_not_fit_the_context_is_the_users_to_mend(chat_server) 
             async with endpoint(server, max_response_tokens=4096) as model:
                 await EndpointExpert(model).act(None, State("problem"), 0)  # type: ignore[arg-type]
 
-        with pytest.raises(EndpointRefused, match=r"not even a task fits: lower expert.max_response_tokens \(4096\)"):
+        with pytest.raises(EndpointRefused, match=r"even a task without turns does not fit: lower expert.max_response_tokens \(4096\)"):
             asyncio.run(act())
 
 
