@@ -7,6 +7,11 @@ from rollout.scripted.recipes.nodes import Cannot, argument, call_name, code_of,
 from rollout.scripted.recipes.script import Script, inner_index
 
 
+def lacks(script: Script, part: str) -> Cannot:
+    """Return the error for an estimator that has no `part`, such as a learning rate."""
+    return Cannot(f"{call_name(script.core) or 'the model'} has no {part}")
+
+
 def number(call: cst.Call, name: str, default: float, none: float | None = None) -> float:
     """Return the number of a keyword, `default` if it is absent, `none` if it is None.
 
