@@ -84,7 +84,7 @@ def edit(script: str, save: str, **changes: object) -> str:
 
 @dataclass
 class ScriptedActor:
-    """An actor that responds with its lines in order; a line may be an exception to raise, or None for a full context."""
+    """An actor that responds with its lines; a line may be an exception to raise, or None for a full context."""
 
     lines: Sequence[str | Exception | None]
     calls: list[tuple[Instance, State, int]] = field(default_factory=list)
