@@ -63,7 +63,6 @@ function stepTabs(trajectory) {
   );
 }
 
-
 function stepPanel(trajectory, i) {
   const step = trajectory.steps[i];
   const moved = isNumber(step.before) && isNumber(step.after) && step.before !== step.after;
