@@ -20,8 +20,8 @@ from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import Packed, PPOBatch, batch_shape_for, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
 from mlagent_jax.sft.data import Dataset, batch_shape_of
-from mlagent_jax.sft.loop import configured_step, sft_optimizer
 from mlagent_jax.sft.packing import Size
+from mlagent_jax.sft.step import configured_step, sft_optimizer
 from mlagent_jax.training.train_state import abstract_state
 from rollout.tokenizer.chat import Rendering
 
@@ -52,7 +52,7 @@ class Program:
 def sft_programs(config: Config, mesh: Mesh) -> list[Program]:
     """Return the fine-tuning step; it runs beside the best parameters so far."""
     model, sft = abstract_model(config, mesh), config.sft
-    optimizer = sft_optimizer(config, NUM_STEPS)
+    optimizer = sft_optimizer(sft, config.optimizer_state, NUM_STEPS)
     state = abstract_state(model, optimizer, mesh, config.optimizer_state.offload)
     rows = sft_rows(config)
     step = configured_step(sft, nnx.split(model)[0], optimizer, state)

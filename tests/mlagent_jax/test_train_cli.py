@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax import pipeline
-from mlagent_jax.configuration.loading import keys
+from mlagent_jax.configuration.loading import keys, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.config import hf_config
 from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
-from mlagent_jax.run.run_dir import STAGES, RunDir
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.stage_records import StageRecords
+from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
+from mlagent_jax.train import help_text, main, parse_arguments
 from rollout.errors import ServerError
 
 
@@ -152,11 +154,12 @@ def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: p
 
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = RunDir(tmp_path)
-    for stage in STAGES:
-        run_dir.begin(stage, Config())
+    records = StageRecords(run_dir, load_stages(), to_dict(Config()))
+    for stage in load_stages():
+        records.begin(stage.name)
         for output in stage.outputs:
             run_dir.path(output).mkdir()
-        run_dir.finish(stage, Config(), {}, seconds=1.0)
+        records.finish(stage.name, {}, seconds=1.0)
     assert main([f"run_dir={tmp_path}"]) == 0
     assert "everything is done" in capsys.readouterr().err
     assert not (tmp_path / "tmp").exists() and not (tmp_path / "data").exists()

@@ -22,12 +22,13 @@ from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.learner import Learner
-from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import loop
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.inputs import Data
 from mlagent_jax.sft.packing import Size
+from mlagent_jax.tracking.base import NoTracker
 from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import abstract_state, make_state
 from rollout.tokenizer.chat import Rendering
@@ -89,8 +90,9 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
     length = CONFIG.sft.max_length
     data = Dataset(lambda index: Rendering([], []), (Size(length, length - 1, False),), ((0,),))
     rows = Data(data, data, batch_shape_of([data], length))
-    with pytest.raises(Compiled):
-        loop.train(CONFIG, fresh(CONFIG, mesh), rows, mesh, RunDir(tmp_path), Reporter())
+    settings = CONFIG.sft, CONFIG.optimizer_state
+    with pytest.raises(Compiled), Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        loop.fine_tune(fresh(CONFIG, mesh), rows, *settings, mesh, checkpoints, NoTracker(), Reporter())
     step, state = made
     (program,) = sft_programs(CONFIG, mesh)
     text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
