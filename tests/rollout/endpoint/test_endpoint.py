@@ -187,7 +187,7 @@ def test_retry_after_is_read_in_both_of_its_forms_and_bounded() -> None:
 
 
 def worst(server, seconds: float, size: Callable) -> int:
-    """Returns the most that `size` of the requests adds up to within any window."""
+    """Return the maximum, over all windows, of the sum of `size` over requests."""
     asked = server.asked
     return max(sum(size(one) for one in asked if first.at <= one.at < first.at + seconds) for first in asked)
 
