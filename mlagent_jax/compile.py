@@ -1,4 +1,4 @@
-"""Compile the steps of a configuration for a TPU slice: `python -m mlagent_jax.compile topology=v5p:4x4x4`."""
+"""The command `compile`: what the training steps of a configuration need on a TPU slice, computed without one."""
 
 import json
 import sys
@@ -7,22 +7,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.train import USER_ERROR, Parser
 
-USAGE = "python -m mlagent_jax.compile [--config FILE] topology=NAME [key.sub=value ...] [--json]"
-DESCRIPTION = f"""\
-usage: {USAGE}
+USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
+DESCRIPTION = """\
+Compile the fine-tuning and PPO steps of a configuration with the TPU compiler, without a TPU, and
+print what each needs per chip: memory, FLOPs, communication, and the resulting time and utilization
+(the formula is in mlagent_jax/aot/roofline.py). `make tpu-compiler` installs the compiler. No weights
+are needed, only the config.json at model.path or the sizes in the configuration.
 
-Compiles the fine-tuning and PPO steps of a configuration with the real TPU compiler, without a TPU, and reports for
-each step what it needs of a chip: memory, FLOPs, bytes between chips, and the resulting time and utilization
-(mlagent_jax.aot.roofline has the formula). `make tpu-compiler` installs the compiler.
+  topology=NAME   slice to compile for, such as v5p:4x4x4, v5e:16x16 or v6e:4x4; the mesh must have
+                  as many devices
+  --config FILE   YAML file of keys that differ from the defaults (without: configs/quickstart.yaml)
+  --help-keys     print all keys with their meanings and defaults
+  --json          print the figures as JSON, in bytes, FLOPs and seconds
 
-topology=NAME   the slice, such as v5p:4x4x4, v5e:16x16 or v6e:4x4; the mesh must have as many devices
---json          print the figures as JSON, in bytes, FLOPs and seconds
-
-Exit status: 0 if every program fits, 4 if one does not, 2 if the input is wrong.
+exit codes: 0 every program fits; 4 a program does not fit; 2 invalid input
 """
 DOES_NOT_FIT = 4
 
@@ -47,10 +50,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
 
 
 def figures(config: Config, topology: str) -> dict[str, Any]:
-    """Return the figures of every program of a configuration on a slice, as plain values.
+    """Return the figures of every program of a configuration on a slice, as JSON values.
 
     Raises:
-        ConfigError: If the compiler is not installed, or the mesh does not have the size of the slice.
+        ConfigError: If the compiler is not installed, or the mesh does not fit the slice.
     """
     from mlagent_jax.aot.compiled import report_program
     from mlagent_jax.aot.topology import chip_of, find_compiler, topology_mesh
@@ -75,21 +78,24 @@ def training_programs(config: Config, mesh: Any) -> list[Any]:
         config: The configuration.
         mesh: The `jax.sharding.Mesh` to compile for, whose devices need not exist. Its type is not named here, so that
             `--help` and wrong input do not import JAX.
+
+    Raises:
+        ConfigError: If the sizes of the network are neither in the configuration nor in a checkpoint.
     """
     from mlagent_jax.aot.programs import ppo_programs, sft_programs
-    from mlagent_jax.model.build import abstract_model, model_config
+    from mlagent_jax.model.build import abstract_model, network_config
 
-    sizes = model_config(config.model, config.tokenizer.vocab_size, eos_token_id=0, max_length=config.sft.max_length)
-    model = abstract_model(sizes, config.model, mesh)
+    network = network_config(config.model, config.tokenizer.vocab_size, config.mesh, config.sft.max_length)
+    model = abstract_model(network, config.model, mesh)
     programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
     return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 2 (wrong input) or 4 (a program does not fit)."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.compile") -> int:
+    """Run the command line and return its exit code: 0, 2 (input to fix), 4 (a program does not fit)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if {"--help", "-h"} & set(arguments):
-        print(DESCRIPTION)
+    if {"--help", "-h", "--help-keys"} & set(arguments):
+        print(all_keys() if "--help-keys" in arguments else f"usage: {prog} {USAGE}\n\n{DESCRIPTION}")
         return 0
     try:
         config, topology, as_json = parse_arguments(arguments)

@@ -1,4 +1,4 @@
-"""Convert a GGUF file to a checkpoint: `python -m mlagent_jax.convert FILE --out DIR`."""
+"""The command `convert`: make a Hugging Face directory from a GGUF file."""
 
 import argparse
 import os
@@ -7,26 +7,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlagent_jax.model.hf import save_tensors
-from mlagent_jax.model.llama_gguf import LlamaGGUF
-from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
-
 
 def convert(gguf: Path, out: Path) -> None:
-    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory, for `model.path`.
+    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory that `model.path` can name.
 
-    Weights are rounded to bfloat16, the type in which such models are released; the error is far below that of their
-    quantization. The folder appears under its name only when it is complete.
-
-    Args:
-        gguf: The GGUF file.
-        out: The directory to write.
+    Weights are rounded to bfloat16, the type such models are released in; the error is far below that of the
+    quantization. The directory is written under a temporary name and renamed when it is complete.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a Llama network with a Qwen2 equivalent and a ChatML tokenizer like SmolLM's, or
-            if `out` exists.
+        ValueError: If it does not contain a Llama network that is a special case of Qwen2, with a ChatML tokenizer
+            like SmolLM's, or if `out` exists.
     """
+    from mlagent_jax.model.hf import save_tensors  # imports JAX, which --help does not need
+    from mlagent_jax.model.llama_gguf import LlamaGGUF
+    from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
+
     if out.exists():
         raise ValueError(f"{out} exists; remove it, or choose another folder")
     checkpoint = LlamaGGUF(gguf)
@@ -39,14 +35,14 @@ def convert(gguf: Path, out: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.convert") -> int:
+    """Run the command line and return its exit code: 0, or 2 for an invalid input."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlagent_jax.convert",
-        description="Convert a GGUF file (Llama network, ChatML tokenizer) to a Hugging Face directory for model.path.",
+        prog=prog,
+        description="Make a Hugging Face directory from a GGUF file: Llama networks with ChatML tokenizers.",
     )
     parser.add_argument("gguf", type=Path, metavar="FILE", help="GGUF file, quantized or not")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     parsed = parser.parse_args(arguments)
     try:
         convert(parsed.gguf, parsed.out)

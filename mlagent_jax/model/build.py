@@ -6,12 +6,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from mlagent_jax.configuration.schema import Mesh as MeshSizes
 from mlagent_jax.configuration.schema import Model
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.induction import write_induction_heads
 from mlagent_jax.model.sharding import check_vocabulary
+from mlagent_jax.model.sizes import checkpoint_config, require_sizes
 from mlagent_jax.model.transformer import Transformer
 from rollout.tokenizer.chat import ChatTokenizer
 
@@ -19,7 +21,14 @@ from rollout.tokenizer.chat import ChatTokenizer
 def model_config(
     model: Model, vocab_size: int, eos_token_id: int, max_length: int, bos_token_id: int = 0
 ) -> Qwen2Config:
-    """Return the configuration of a network of the sizes in `model`; a policy from scratch is a Qwen2 network."""
+    """Return the configuration of a Qwen2 network with the sizes in the section `model`.
+
+    Raises:
+        ConfigError: If one of the sizes is null.
+    """
+    require_sizes(model, vocab_size)
+    assert model.num_layers and model.hidden_size and model.num_heads and model.num_kv_heads
+    assert model.intermediate_size and model.rope_theta and model.tie_word_embeddings is not None
     return Qwen2Config(
         vocab_size=vocab_size,
         hidden_size=model.hidden_size,
@@ -77,3 +86,24 @@ def build_model(model: Model, tokenizer: ChatTokenizer, mesh: Mesh, seed: int, m
 def abstract_model(config: TransformerConfig, model: Model, mesh: Mesh) -> Transformer:
     """Return a network with abstract arrays, which have shapes and types but no values."""
     return nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), jnp.dtype(model.dtype), model.remat, mesh))
+
+
+def network_config(model: Model, vocab_size: int | None, mesh: MeshSizes, max_length: int) -> TransformerConfig:
+    """Return the configuration of the checkpoint at `model.path`, or else that of the sizes in the section `model`.
+
+    The checkpoint needs no weights, only its `config.json`.
+
+    Args:
+        model: The model section of the configuration.
+        vocab_size: The key `tokenizer.vocab_size`.
+        mesh: The mesh section, which the sizes must fit.
+        max_length: The longest context of a policy from scratch, in tokens.
+
+    Raises:
+        ConfigError: If there is no `config.json` and the configuration does not state the sizes, or the two differ.
+    """
+    if model.path is not None and (Path(model.path) / "config.json").is_file():
+        return checkpoint_config(model, vocab_size, mesh)
+    require_sizes(model, vocab_size)
+    assert vocab_size is not None
+    return model_config(model, vocab_size, eos_token_id=0, max_length=max_length)

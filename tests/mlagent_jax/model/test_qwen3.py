@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from jaxtyping import PyTree
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model import hf
 from mlagent_jax.model.families import FAMILIES, read_config
 from mlagent_jax.model.families.qwen3 import Qwen3Config
@@ -222,7 +224,8 @@ def test_adamw_step_lowers_the_loss(folder: Path, rows: PackedBatch) -> None:
 def test_ppo_update_changes_policy_and_critic_and_the_export_is_loadable(
     folder: Path, make_experience: Callable[..., Experience], tmp_path: Path
 ) -> None:
-    config = PPO(
+    config = replace(
+        load_config().ppo,
         max_response_tokens=6,
         row_length=24,
         rows_per_micro_batch=8,

@@ -79,7 +79,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         settings = [f"ideas.source={source}", f"collect.num_trajectories={NUM_TRAJECTORIES}"]
         config, run_dir = load_config(None, settings), RunDir(tmp_path / source)
         run_dir.root.mkdir()
-        if source == "offline":  # spread out without the sentence encoder, which takes seconds to start
+        if source == "library":  # spread out without the sentence encoder, which takes seconds to start
             rng = np.random.default_rng(0)
             candidates = library_candidates([task])
             embed = lambda texts: rng.normal(size=(len(texts), 8))  # noqa: E731
@@ -110,7 +110,7 @@ def tried(trajectories: list[Trajectory]) -> set[str]:
 def test_without_ideas_no_prompt_has_one_and_less_is_tried(
     collected: Callable[[str], tuple[list[Trajectory], list[str]]],
 ) -> None:
-    with_ideas, prompts = collected("offline")
+    with_ideas, prompts = collected("library")
     assert all(IDEAS_LINE in prompt for prompt in prompts)
     without, prompts = collected("none")
     assert prompts and not any(IDEAS_LINE in prompt for prompt in prompts)
