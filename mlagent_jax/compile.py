@@ -78,21 +78,18 @@ def training_programs(config: Config, mesh: Any) -> list[Any]:
         config: The configuration.
         mesh: The `jax.sharding.Mesh` to compile for, whose devices need not exist. Its type is not named here, so that
             `--help` and wrong input do not import JAX.
-
-    Raises:
-        ConfigError: If the sizes of the network are neither in the configuration nor in a checkpoint.
     """
     from mlagent_jax.aot.programs import ppo_programs, sft_programs
-    from mlagent_jax.model.build import abstract_model, network_config
+    from mlagent_jax.model.build import abstract_model, planned_config
 
-    network = network_config(config.model, config.tokenizer.vocab_size, config.mesh, config.sft.max_length)
-    model = abstract_model(network, config.model, mesh)
+    sizes = planned_config(config.model, config.tokenizer.vocab_size, config.mesh, config.sft.max_length)
+    model = abstract_model(sizes, config.model, mesh)
     programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
     return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.compile") -> int:
-    """Run the command line and return its exit code: 0, 2 (input to fix), 4 (a program does not fit)."""
+    """Run the command line and return its exit code: 0, 2 (wrong input) or 4 (a program does not fit)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h", "--help-keys"} & set(arguments):
         print(all_keys() if "--help-keys" in arguments else f"usage: {prog} {USAGE}\n\n{DESCRIPTION}")

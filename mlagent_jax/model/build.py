@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from mlagent_jax.configuration.schema import Mesh as MeshSizes
+from mlagent_jax.configuration.schema import Mesh as MeshShape
 from mlagent_jax.configuration.schema import Model
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.families.qwen2 import Qwen2Config
@@ -21,7 +21,7 @@ from rollout.tokenizer.chat import ChatTokenizer
 def model_config(
     model: Model, vocab_size: int, eos_token_id: int, max_length: int, bos_token_id: int = 0
 ) -> Qwen2Config:
-    """Return the configuration of a Qwen2 network with the sizes in the section `model`.
+    """Return the configuration of a network of the sizes in `model`; a policy from scratch is a Qwen2 network.
 
     Raises:
         ConfigError: If one of the sizes is null.
@@ -83,27 +83,25 @@ def build_model(model: Model, tokenizer: ChatTokenizer, mesh: Mesh, seed: int, m
     return network
 
 
-def abstract_model(config: TransformerConfig, model: Model, mesh: Mesh) -> Transformer:
-    """Return a network with abstract arrays, which have shapes and types but no values."""
-    return nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), jnp.dtype(model.dtype), model.remat, mesh))
-
-
-def network_config(model: Model, vocab_size: int | None, mesh: MeshSizes, max_length: int) -> TransformerConfig:
-    """Return the configuration of the checkpoint at `model.path`, or else that of the sizes in the section `model`.
-
-    The checkpoint needs no weights, only its `config.json`.
+def planned_config(model: Model, vocab_size: int | None, mesh: MeshShape, max_length: int) -> TransformerConfig:
+    """Return the sizes of the policy: the checkpoint's if there is a `config.json`, else those that are stated.
 
     Args:
-        model: The model section of the configuration.
+        model: The section `model`.
         vocab_size: The key `tokenizer.vocab_size`.
-        mesh: The mesh section, which the sizes must fit.
+        mesh: The section `mesh`.
         max_length: The longest context of a policy from scratch, in tokens.
 
     Raises:
-        ConfigError: If there is no `config.json` and the configuration does not state the sizes, or the two differ.
+        ConfigError: If neither states all sizes, or the two differ.
     """
     if model.path is not None and (Path(model.path) / "config.json").is_file():
         return checkpoint_config(model, vocab_size, mesh)
     require_sizes(model, vocab_size)
     assert vocab_size is not None
     return model_config(model, vocab_size, eos_token_id=0, max_length=max_length)
+
+
+def abstract_model(config: TransformerConfig, model: Model, mesh: Mesh) -> Transformer:
+    """Return a network with abstract arrays, which have shapes and types but no values."""
+    return nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), jnp.dtype(model.dtype), model.remat, mesh))
