@@ -27,6 +27,7 @@ from tasks.table import (
 )
 from tasks.task import Submission, Task
 
+SUBMISSION = "submission.csv"  # the file in which a script leaves its predictions
 # What a cell may take, on the average: 32 MiB of blank lines, which say nothing, hold the trainer up.
 CELL_BYTES, SLACK_BYTES = 64, 1 << 18
 SUM_TOLERANCE = 0.01  # how far from 1 the probabilities of a row may sum: rounding is fine, scores are not

@@ -1,6 +1,7 @@
 """Settings that must go together, checked before anything starts."""
 
 from mlagent_jax.configuration.schema import PPO, Config, ConfigError, EndpointModel
+from rollout.executor.backends.registry import check_options
 from rollout.executor.options import Options
 from tasks import registry
 
@@ -29,12 +30,10 @@ def check(config: Config) -> None:
 
 
 def _check_executor(executor: Options) -> None:
-    if executor.isolation == "landlock" and (executor.gpus or executor.ray_address is not None):
-        other = f"ray_address={executor.ray_address}" if executor.ray_address else f"gpus={list(executor.gpus)}"
-        raise ConfigError(
-            f"executor.isolation=landlock does not go with executor.{other}; leave that out, or set "
-            "executor.isolation=bubblewrap"
-        )
+    try:
+        check_options(executor)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_tasks(split: str, names: tuple[str, ...], paths: tuple[str, ...]) -> None:

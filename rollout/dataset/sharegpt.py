@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rollout.environment.feedback_text import storable
+from rollout.storage.atomic_write import replacing
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, FINAL_ANSWER, Action, parse_response
 from tasks.feedback import Feedback, Outcome, error_text
@@ -53,7 +54,7 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
             raise ValueError(f"has turn {number + 1} from {each.get('from')!r}, expected a text from {speaker!r}")
     if len(chat) < 2:
         raise ValueError(f"has {len(chat)} turns, expected a problem and an answer at least")
-    texts = [storable(each["value"]) for each in chat]
+    texts = [replace_unstorable(each["value"]) for each in chat]
     feedbacks = [*texts[2::2], ""]
     steps = tuple(_step(response, feedback) for response, feedback in zip(texts[1::2], feedbacks, strict=False))
     task, own_name = ("" if record.get(key) is None else str(record[key]) for key in ("task", "id"))
@@ -63,16 +64,12 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
     """Write a conversation a line, and returns how many; the file is there whole or not at all."""
-    aside, count = path.with_name(f".{path.name}.part"), 0
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            for trajectory in trajectories:
-                if trajectory.steps:
-                    file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
-                    count += 1
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    count = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for trajectory in trajectories:
+            if trajectory.steps:
+                file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
+                count += 1
     return count
 
 
@@ -121,6 +118,6 @@ def _step(response: str, feedback: str) -> Step:
         outcome = Outcome.EDIT if action.name == EDIT else Outcome.NON_EDIT
         if feedback.startswith(error_text("")):
             outcome = Outcome.ERROR
-        arguments = {key: storable(value) for key, value in action.arguments.items()}
+        arguments = {key: replace_unstorable(value) for key, value in action.arguments.items()}
         return Step(response, action.name, arguments, Feedback(outcome, feedback), UNKNOWN, UNKNOWN, 0.0)
     return Step(response, "", {}, Feedback(Outcome.INVALID, feedback), UNKNOWN, UNKNOWN, 0.0)

@@ -16,9 +16,9 @@ from rollout.endpoint.rate import Gate
 from rollout.endpoint.spending import Budget, Spending
 from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.endpoint.wire import Filtered, Reply, Transient, Wire
-from rollout.environment.feedback_text import storable
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import digest_of
+from rollout.storage.utf8 import replace_unstorable
 from tasks.prompt import Message
 
 FIRST_WAIT_SECONDS = 1.0
@@ -139,7 +139,9 @@ class ChatEndpoint:
         assert not self._closing, "closed"
         body = {
             "model": self.model,
-            "messages": [{"role": one["role"], "content": storable(one["content"]) or EMPTY} for one in messages],
+            "messages": [
+                {"role": one["role"], "content": replace_unstorable(one["content"]) or EMPTY} for one in messages
+            ],
             "temperature": temperature,
             "max_tokens": self.max_response_tokens,
             "seed": seed,

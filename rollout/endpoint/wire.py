@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from rollout.environment.feedback_text import storable
 from rollout.errors import EndpointRefused, PromptTooLong
+from rollout.storage.utf8 import replace_unstorable
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +165,11 @@ class Wire:
             raise Transient(f"no chat completion, but {self._shown(response)}", maybe_paid=True) from None
         end = choice.get("finish_reason")
         if not text and isinstance(refusal, str) and refusal:
-            return Reply(storable(refusal), "refusal", reply.get("usage"))
+            return Reply(replace_unstorable(refusal), "refusal", reply.get("usage"))
         text = text if isinstance(text, str) else ""
-        return Reply(storable(text), storable(end) if isinstance(end, str) else "unknown", reply.get("usage"))
+        return Reply(
+            replace_unstorable(text), replace_unstorable(end) if isinstance(end, str) else "unknown", reply.get("usage")
+        )
 
     def _failure(self, response: httpx.Response) -> Exception:
         """Return what an answer with another status than 200 is raised as."""

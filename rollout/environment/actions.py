@@ -12,7 +12,6 @@ from rollout.environment.feedback_text import (
     failure_text,
     head_lines,
     output_text,
-    storable,
 )
 from rollout.environment.paths import (
     HEAD_BYTES,
@@ -27,16 +26,16 @@ from rollout.environment.paths import (
 )
 from rollout.errors import ExecutorError
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Execution, Executor, Exit, Job, is_folder
 from tasks import action as grammar
 from tasks.action import Action
 from tasks.feedback import Outcome, error_text, shorten, validation_score
-from tasks.grading import InvalidSubmission, grade
+from tasks.grading import SUBMISSION, InvalidSubmission, grade
 from tasks.task import Instance
+from tasks.units import MIB
 
 MAX_INSPECT_LINES = 100
-MIB = 1 << 20
-SUBMISSION = "submission.csv"
 LIMIT_EXITS = frozenset({Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK})
 
 
@@ -127,7 +126,7 @@ class Actions:
         started = time.monotonic()
         description = await self.coder.describe(name, content, arguments["things_to_look_for"])
         part = "" if size <= HEAD_BYTES else f", the first {len(content):,} characters of {size:,} bytes"
-        text = f"{name}{part}: {shorten(storable(description.strip()), OUTPUT_LIMIT)}"
+        text = f"{name}{part}: {shorten(replace_unstorable(description.strip()), OUTPUT_LIMIT)}"
         return Effect(Outcome.NON_EDIT, text, files, seconds=time.monotonic() - started)
 
     async def _final_answer(self, _: Instance, files: Mapping[str, str], __: Mapping[str, str]) -> Effect:
@@ -157,8 +156,9 @@ class Actions:
         reply = await self.coder.edit(source, arguments["edit_instruction"])
         coder_seconds = time.monotonic() - started
         if reply.source is None:
-            raise Refused(f"the edit could not be made: {storable(reply.reason.strip()) or 'no reason given'}")
-        edited = storable(reply.source)
+            reason = replace_unstorable(reply.reason.strip()) or "no reason given"
+            raise Refused(f"the edit could not be made: {reason}")
+        edited = replace_unstorable(reply.source)
         if edited == source:
             raise Refused("the edit changed nothing")
         files = {**files, saved: self.store.put(edited.encode())}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.environment.actions import Actions, Effect
-from rollout.environment.feedback_text import storable
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Executor, Snapshot
 from tasks.action import Invalid, parse_response
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
@@ -72,7 +72,7 @@ class Environment:
         action = parse_response(response)
         if isinstance(action, Invalid):
             text = f"{invalid_text(action.reason)}\n{status_line(snapshot.best_script, snapshot.best_score)}"
-            return StepResult(Feedback(Outcome.INVALID, storable(text)), snapshot, "", {}, 0.0)
+            return StepResult(Feedback(Outcome.INVALID, replace_unstorable(text)), snapshot, "", {}, 0.0)
         try:
             effect = await self.actions.do(instance, snapshot.files, action)
         except InfrastructureError as error:
@@ -80,8 +80,8 @@ class Environment:
             effect = await self.actions.do(instance, snapshot.files, action)
         after = advance(instance.task, snapshot, effect)
         text = f"{effect.text}\n{status_line(after.best_script, after.best_score)}"
-        feedback = Feedback(effect.outcome, storable(text), effect.metric, effect.validation)
-        arguments = {key: storable(value) for key, value in action.arguments.items()}
+        feedback = Feedback(effect.outcome, replace_unstorable(text), effect.metric, effect.validation)
+        arguments = {key: replace_unstorable(value) for key, value in action.arguments.items()}
         return StepResult(feedback, after, action.name, arguments, effect.seconds)
 
 

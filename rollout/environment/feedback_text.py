@@ -92,8 +92,3 @@ def failure_text(script: str, execution: Execution, limits: Limits) -> str:
             return f"Stopped: {script} wrote more than the disk space it has."
         case _:
             return error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
-
-
-def storable(text: str) -> str:
-    """Return `text` as UTF-8 can hold it: a lone surrogate, which JSON can spell, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()

@@ -5,9 +5,10 @@ import codecs
 import re
 from collections.abc import Mapping
 
-from rollout.environment.feedback_text import head_lines, storable
+from rollout.environment.feedback_text import head_lines
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.directory_manifest import entries_of
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import shorten
 from tasks.task import Instance
@@ -82,7 +83,7 @@ def listed(store: BlobStore, files: Mapping[str, str], path: str) -> str:
     entries = entries_of(store.files_in(manifest), inside) if manifest else []
     if not entries:
         raise Refused(f"there is no folder {path!r}; the workspace is the folder '.'")
-    told = head_lines([storable(name) for name in entries[:MAX_LISTED]], LIST_LIMIT)
+    told = head_lines([replace_unstorable(name) for name in entries[:MAX_LISTED]], LIST_LIMIT)
     if len(told) < len(entries):
         num_folders = sum(map(is_folder, entries))
         counts = ((num_folders, "folder"), (len(entries) - num_folders, "file"))

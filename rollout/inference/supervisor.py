@@ -1,7 +1,6 @@
 """Keeps one process group: ends it with its parent, and takes away what it leaves behind."""
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -12,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from rollout.runtime import syscalls
+
 TEMP_PREFIX = "mlagent-server-"
 # vLLM binds sockets in the folder, whose paths may have 107 characters: 69 are for the folder's name and the socket's.
 LONGEST_ROOT = 107 - 69
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.1
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 
 
 class Supervised:
@@ -36,12 +35,12 @@ class Supervised:
     def __enter__(self) -> Self:
         remove_stale_folders()
         # Grandchildren that lose their parent come to this process, which reaps them.
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        syscalls.call(syscalls.libc.prctl, syscalls.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
         supervisor = os.getpid()
 
         def die_with_supervisor() -> None:
-            _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            syscalls.die_with_parent(signal.SIGTERM)
             if os.getppid() != supervisor:
                 os._exit(1)
 
@@ -96,10 +95,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _kill_group(group: int) -> None:

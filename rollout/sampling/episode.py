@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollout.environment.environment import Environment
-from rollout.environment.feedback_text import storable
+from rollout.storage.utf8 import replace_unstorable
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor, Policy, Response, Step, Trajectory
 from tasks.action import FINAL_ANSWER
@@ -82,7 +82,7 @@ async def run_episode(
         if response is None:
             end = "context_limit"
             break
-        text = storable(response.text)
+        text = replace_unstorable(response.text)
         result = await environment.step(instance, snapshot, text)
         steps.append(
             Step(

@@ -7,9 +7,9 @@ import io
 import re
 
 from rollout.endpoint import Answer, ChatEndpoint
-from rollout.environment.feedback_text import storable
 from rollout.errors import PromptTooLong
 from rollout.scripted.recipes import Cannot, Script, apply, recognise
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
@@ -137,7 +137,7 @@ class EndpointCoder:
         return said[:DESCRIPTION_CHARACTERS] or f"{len(content.splitlines())} lines"
 
     async def _ask(self, prompt: str) -> Answer:
-        prompt = storable(prompt)  # an instruction may hold what UTF-8 cannot
+        prompt = replace_unstorable(prompt)  # an instruction may hold what UTF-8 cannot
         # The same question gets the same seed, so that a repeated action repeats its answer where the endpoint can.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)

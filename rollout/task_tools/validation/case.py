@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import Options, bubblewrap_executor, open_executor
+from rollout.executor import Options, SandboxPool, open_backend, open_executor
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
@@ -35,7 +35,7 @@ class Workshop:
     Attributes:
         background: the event loop of the executors.
         store: the contents of their files.
-        executors: `warm` as training runs scripts, `cold` with an interpreter for each.
+        executors: `forked` runs scripts as training does, `fresh` starts an interpreter for each.
     """
 
     background: EventLoopThread
@@ -57,11 +57,11 @@ def open_workshop(python: Path) -> Iterator[Workshop]:
         store = BlobStore(Path(folder) / "blobs")
         options = Options(python=str(python))
         with (
-            open_executor(options, store, Path(folder) / "records") as opened,
-            closing(bubblewrap_executor(store, python, slots=1, warm=False)) as cold,
+            open_executor(options, store, Path(folder) / "results") as opened,
+            closing(open_backend(options, store, fresh=True)) as backend,
             EventLoopThread() as background,
         ):
-            yield Workshop(background, store, {"warm": opened.executor, "cold": cold})
+            yield Workshop(background, store, {"forked": opened.executor, "fresh": SandboxPool(backend)})
 
 
 @dataclass(frozen=True)

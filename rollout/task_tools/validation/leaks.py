@@ -72,7 +72,7 @@ def search(case: Case, planted: Mapping[str, bytes] | None = None) -> Found:
     contents["search.json"] = json.dumps(request).encode()
     files = {name: store.put(content) for name, content in contents.items()}
     job = Job(SEARCH.name, files, LIMITS, False, frozenset(tables), case.task.name)
-    done = case.workshop.background.run(case.workshop.executors["warm"].run(job))
+    done = case.workshop.background.run(case.workshop.executors["forked"].run(job))
     if done.exit is not Exit.OK:
         raise Failed(f"the search for test rows ended as {done.exit}: {' '.join(done.output.split())[-300:]}")
     return read_findings(done.output)

@@ -6,7 +6,7 @@ from rollout.task_tools.validation.case import Case, Failed
 NUM_DEVIATIONS = 3.0  # of the noise, that a score may be away from m_init
 ROUNDING = 1e-9  # of a score
 MOST_OF_LIMIT = 0.5  # of limits.seconds: an edit that takes twice as long is still within
-COLD_SLACK = 3.0  # starting an interpreter is not what limits.seconds is for
+FRESH_SLACK = 3.0  # starting an interpreter is not what limits.seconds is for
 
 
 def initial_script(case: Case) -> str:
@@ -14,8 +14,8 @@ def initial_script(case: Case) -> str:
     task = case.task
     scores: dict[str, float] = {}
     share = 0.0
-    for way in ("warm", "cold"):
-        run = case if way == "warm" else case.with_seconds(COLD_SLACK)
+    for way in ("forked", "fresh"):
+        run = case if way == "forked" else case.with_seconds(FRESH_SLACK)
         try:
             done = case.workshop.run_initial(run.task, way)
         except (InfrastructureError, ValueError) as error:  # the latter: its limits are more than this machine has
@@ -26,7 +26,7 @@ def initial_script(case: Case) -> str:
         if done.feedback.validation is None:
             raise Failed(f"the initial script printed no line 'validation {task.metric}: SCORE' in a {way} sandbox")
         scores[way] = done.feedback.metric
-        if way == "warm":
+        if way == "forked":
             share = done.seconds / task.limits.seconds
     allowed = max(NUM_DEVIATIONS * task.noise, ROUNDING * abs(task.m_init))
     for way, score in scores.items():
@@ -35,7 +35,7 @@ def initial_script(case: Case) -> str:
                 f"the initial script scored {score:.6g} in a {way} sandbox, expected m_init {task.m_init:.6g} within "
                 f"{allowed:.2g}; seed whatever it draws"
             )
-    if task.deterministic and abs(scores["warm"] - scores["cold"]) > ROUNDING * abs(task.m_init):
+    if task.deterministic and abs(scores["forked"] - scores["fresh"]) > ROUNDING * abs(task.m_init):
         raise Failed(
             f"two runs of the initial script scored {scores['warm']:.6g} and {scores['cold']:.6g}, expected the same; "
             "seed whatever it draws, or state deterministic: false"

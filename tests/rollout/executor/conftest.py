@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from rollout.executor import SandboxUnavailable, bubblewrap_executor
-from rollout.executor.backends.bubblewrap.command import Way, find_bwrap, way_of_this_process
-from rollout.executor.backends.landlock import landlock_executor
+from rollout.executor import SandboxUnavailable
+from rollout.executor.backends.bubblewrap import BubblewrapBackend
+from rollout.executor.backends.bubblewrap.command import Tier, find_bwrap, tier_of_this_process
+from rollout.executor.backends.landlock import LandlockBackend
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
 from tasks.task import Limits
@@ -26,7 +27,7 @@ PYTHON = Path(os.environ.get("TASK_PYTHON", REPOSITORY / ".venv/task_env/bin/pyt
 SECRET = "a-secret-of-the-launcher"
 NONE: frozenset[str] = frozenset()
 
-BUBBLEWRAP = [(str(way), how) for way in (Way.ROOT, Way.USER) for how in ("cold", "warm")]
+BUBBLEWRAP = [(str(way), how) for way in (Tier.ROOT, Tier.USER) for how in ("fresh", "forked")]
 LANDLOCK = [("landlock", "root"), ("landlock", "container"), ("landlock", "user")]
 PATHS = "it has no mounts, so a script sees the machine's own paths"
 # The tests of the sandboxes that landlock does not pass, and why; test_landlock.py has what stands in their place.
@@ -92,6 +93,20 @@ class Finished:
     folder: Path
 
 
+def open_bubblewrap(*arguments: Any, **options: Any) -> BubblewrapBackend:
+    """Return a backend that has passed its self-test."""
+    backend = BubblewrapBackend(*arguments, **options)
+    backend.self_test()
+    return backend
+
+
+def open_landlock(*arguments: Any, **options: Any) -> LandlockBackend:
+    """Return a backend that has passed its self-test."""
+    backend = LandlockBackend(*arguments, **options)
+    backend.self_test()
+    return backend
+
+
 def processes_with(word: str) -> list[str]:
     """Returns the command lines of this machine's processes, but for this one, that have a word in them."""
     found = []
@@ -128,14 +143,14 @@ def sandboxes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     With bubblewrap a way is root's or a user's, for each script anew or from a zygote.
     """
     tier, how = request.param
-    here = way_of_this_process()
+    here = tier_of_this_process()
     os.environ["SECRET_TOKEN"] = SECRET
     try:
         if tier == "landlock" and os.geteuid() == 0:
             yield from of_worker(how, "landlock")
         elif tier == here or (tier, how) == ("landlock", "user"):
             yield from in_process(tmp_path_factory.mktemp("blobs"), tier, how)
-        elif tier == Way.USER:
+        elif tier == Tier.USER:
             yield from of_worker("user", how)
         else:
             pytest.skip("the ways of root need root")
@@ -164,9 +179,9 @@ def in_process(folder: Path, tier: str, how: str) -> Iterator[Sandboxes]:
     store = BlobStore(folder)
     try:
         if tier == "landlock":
-            executor = landlock_executor(store, PYTHON, slots=2)
+            executor = open_landlock(store, PYTHON, slots=2)
         else:
-            executor = bubblewrap_executor(store, PYTHON, slots=2, warm=how == "warm")
+            executor = open_bubblewrap(store, PYTHON, slots=2, forked=how == "forked")
     except SandboxUnavailable as error:
         pytest.skip(f"no sandbox can be made here, see test_preflight.py: {error}")
     with asyncio.Runner() as runner:

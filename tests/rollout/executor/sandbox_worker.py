@@ -39,7 +39,7 @@ def lay_open(paths: list[Path]) -> None:
 
 def keep_capabilities(kept: tuple[int, ...]) -> None:
     """Gives up all capabilities but some, for what is started, too."""
-    from rollout.executor.inside.zygote import CAPABILITY_VERSION_3, PR_CAPBSET_DROP, call, libc
+    from rollout.runtime.syscalls import CAPABILITY_VERSION_3, PR_CAPBSET_DROP, call, libc
 
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
         if capability not in kept:
@@ -72,8 +72,8 @@ def main() -> None:
     sys.path.insert(0, str(repository))
     if who == "container":
         keep_capabilities(DOCKER)
-    from rollout.executor import bubblewrap_executor
-    from rollout.executor.backends.landlock import landlock_executor
+        from rollout.executor.backends.bubblewrap import BubblewrapBackend
+    from rollout.executor.backends.landlock import LandlockBackend
     from rollout.storage.blob_store import BlobStore
     from rollout.types import Job
 
@@ -82,9 +82,10 @@ def main() -> None:
         store = BlobStore(Path(folder))
         try:
             if how == "landlock":
-                executor = landlock_executor(store, python, slots=2)
+                executor = LandlockBackend(store, python, slots=2)
             else:
-                executor = bubblewrap_executor(store, python, slots=2, bwrap=bwrap, warm=how == "warm")
+                executor = BubblewrapBackend(store, python, slots=2, bwrap=bwrap, forked=how == "forked")
+            executor.self_test()
         except Exception as error:
             pickle.dump(error, sys.stdout.buffer)
             return

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rollout.executor import SandboxUnavailable, bubblewrap_executor
+from rollout.executor import SandboxUnavailable
 from rollout.executor.backends.landlock import landlock_abi
 from rollout.storage.blob_store import BlobStore
 
-from .conftest import PYTHON
+from .conftest import PYTHON, open_bubblewrap
 
 COMMAND = [sys.executable, "-m", "rollout.executor"]
 
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "rollout.executor"]
 @pytest.fixture(scope="module")
 def tier(tmp_path_factory: pytest.TempPathFactory) -> str:
     try:
-        return bubblewrap_executor(BlobStore(tmp_path_factory.mktemp("blobs")), PYTHON, slots=1).tier
+        return open_bubblewrap(BlobStore(tmp_path_factory.mktemp("blobs")), PYTHON, slots=1).tier
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
 

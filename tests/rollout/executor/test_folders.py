@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import CorruptRecord
-from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor, landlock_executor
+from rollout.executor import SandboxUnavailable
+from rollout.executor.backends.local.backend import LocalBackend
 from rollout.executor.result_cache.job_key import key_of
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
 
-from .conftest import PYTHON
+from .conftest import PYTHON, open_bubblewrap, open_landlock
 
 IMAGES = {"1.txt": b"one", "2.txt": b"two", "cats/black/3.txt": b"three", "an odd name.txt": b"\xc3\xa9"}
 FOLDER = frozenset({"train/"})
@@ -125,13 +126,13 @@ def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "blobs")
 
 
-@pytest.fixture(params=["cold", "warm", "landlock"])
-def executor(request: pytest.FixtureRequest, store: BlobStore) -> Iterator[SandboxExecutor]:
+@pytest.fixture(params=["fresh", "forked", "landlock"])
+def executor(request: pytest.FixtureRequest, store: BlobStore) -> Iterator[LocalBackend]:
     try:
         if request.param == "landlock":
-            executor = landlock_executor(store, PYTHON, slots=2)
+            executor = open_landlock(store, PYTHON, slots=2)
         else:
-            executor = bubblewrap_executor(store, PYTHON, slots=2, warm=request.param == "warm")
+            executor = open_bubblewrap(store, PYTHON, slots=2, forked=request.param == "forked")
     except SandboxUnavailable as error:
         pytest.skip(f"no such sandbox can be made here: {error}")
     with closing(executor):
@@ -150,7 +151,7 @@ def job(store: BlobStore, folder: Path, source: str = "print(len(open('train/a')
     return Job("s.py", files, Limits(), read_only=FOLDER)
 
 
-def test_runs_at_the_same_time_share_one_folder(store: BlobStore, executor: SandboxExecutor, tmp_path: Path) -> None:
+def test_runs_at_the_same_time_share_one_folder(store: BlobStore, executor: LocalBackend, tmp_path: Path) -> None:
     source = """
 import json, os, time
 began = time.time()
@@ -167,7 +168,7 @@ print(json.dumps([began, time.time(), [os.stat(f"train/{name}").st_ino for name 
     assert files == other_files == [(tmp_path / "train" / name).stat().st_ino for name in "ab"]
 
 
-def test_a_damaged_file_of_a_folder_is_not_mounted(store: BlobStore, executor: SandboxExecutor, tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_folder_is_not_mounted(store: BlobStore, executor: LocalBackend, tmp_path: Path) -> None:
     look = job(store, images(tmp_path / "train"))
     assert asyncio.run(executor.run(look)).output == "100000\n"
     (tmp_path / "train/b").write_bytes(b"3")  # the store has it by a link
@@ -203,7 +204,7 @@ def test_the_key_of_a_job_has_every_file_of_its_folders(store: BlobStore, tmp_pa
     assert len(keys) == 8
 
 
-def test_a_submission_is_taken_beside_a_folder(store: BlobStore, executor: SandboxExecutor, tmp_path: Path) -> None:
+def test_a_submission_is_taken_beside_a_folder(store: BlobStore, executor: LocalBackend, tmp_path: Path) -> None:
     source = "open('submission.csv', 'w').write(open('train/b').read())"
     done = asyncio.run(executor.run(job(store, images(tmp_path / "train"), source)))
     assert (done.exit, done.submission) == (Exit.OK, b"2")

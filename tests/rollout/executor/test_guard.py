@@ -14,10 +14,10 @@ import pytest
 
 from rollout.errors import ExecutorError
 from rollout.executor import SandboxUnavailable
-from rollout.executor.backends.landlock import Landlock, landlock_abi
-from rollout.executor.backends.landlock.allowed import allowed_paths, closed_to_others
-from rollout.executor.interpreter import inspect_environment
-from rollout.executor.scheduling.slot import Place
+from rollout.executor.backends.landlock import LandlockMaker, landlock_abi
+from rollout.executor.backends.landlock.readable_paths import closed_to_others, readable_paths
+from rollout.executor.backends.local.slots import Slot
+from rollout.executor.interpreter import inspect_interpreter
 from tasks.task import Limits
 
 from .conftest import LANDLOCK, PYTHON, processes_with, start_worker
@@ -185,7 +185,7 @@ def test_a_guard_that_was_killed_from_outside_is_not_the_scripts_fault(worker, b
 def test_an_old_kernel_is_refused_with_cause_and_cure(monkeypatch):
     monkeypatch.setattr("rollout.executor.backends.landlock.landlock_abi", lambda: 4)
     with pytest.raises(SandboxUnavailable, match=r"ABI 4 here, expected at least 6.*Linux 6\.12"):
-        Landlock(PYTHON)
+        LandlockMaker(PYTHON)
 
 
 def test_a_folder_closed_to_others_is_named(tmp_path):
@@ -211,17 +211,17 @@ def test_root_is_told_which_folder_keeps_scripts_out(monkeypatch, base):
     base.chmod(0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
     with pytest.raises(SandboxUnavailable, match="closed to all but its owner.*chmod o\\+x"):
-        Landlock(PYTHON)
+        LandlockMaker(PYTHON)
 
 
 def test_no_rule_lets_a_masked_folder_in():
-    environment = inspect_environment(PYTHON)
-    allowed = allowed_paths(environment)
-    masked = [path for path in environment.prefix.rglob("datasets/data") if "sklearn" in path.parts]
+    interpreter = inspect_interpreter(PYTHON)
+    readable = readable_paths(interpreter)
+    masked = [path for path in interpreter.prefix.rglob("datasets/data") if "sklearn" in path.parts]
     assert masked
     for path in (Path(os.path.realpath(folder)) for folder in masked):
-        assert str(path.parent) in allowed["listed"] and str(path.parent / "__init__.py") in allowed["files"]
-        assert not {str(path), *map(str, path.parents)} & {*allowed["trees"], *allowed["files"]}
+        assert str(path.parent) in readable["listed"] and str(path.parent / "__init__.py") in readable["files"]
+        assert not {str(path), *map(str, path.parents)} & {*readable["trees"], *readable["files"]}
 
 
 @pytest.mark.skipif(landlock_abi() < 6, reason="without Landlock")
@@ -229,12 +229,12 @@ def test_no_rule_lets_a_masked_folder_in():
 def test_a_guard_that_cannot_close_the_door_lets_nobody_in(monkeypatch, base, fault):
     monkeypatch.setattr("rollout.executor.backends.landlock._require_open", lambda path: None)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
-    maker = Landlock(PYTHON)
+    maker = LandlockMaker(PYTHON)
     if fault == "filter":
         maker._filter = b"garbage"
     else:
-        maker._allowed = {**maker._allowed, "trees": ["/no/such/folder"]}
-    place = Place(1 << 30 if maker.can_choose_uid else None, tuple(os.sched_getaffinity(0)))
+        maker._readable = {**maker._readable, "trees": ["/no/such/folder"]}
+    slot = Slot(1 << 30 if maker.can_choose_uid else None, tuple(os.sched_getaffinity(0)))
     with pytest.raises(ExecutorError, match="no sandbox was made"):
-        asyncio.run(maker.make("script.py", Limits(), place, {}))
+        asyncio.run(maker.make("script.py", Limits(), slot, {}))
     assert folders(base) == []

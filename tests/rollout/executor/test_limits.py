@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rollout.executor.output import BoundedOutput
+from rollout.executor.backends.local.output import BoundedOutput
 
 from .conftest import processes_with
 

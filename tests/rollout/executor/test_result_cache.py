@@ -10,7 +10,7 @@ import pytest
 from rollout.errors import ExecutorError
 from rollout.executor import CachedExecutor, Options, SandboxUnavailable, open_executor
 from rollout.executor.result_cache.job_key import key_of
-from rollout.executor.result_cache.records import Records
+from rollout.executor.result_cache.result_store import ResultStore
 from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> BlobStore:
 
 def cached(store: BlobStore, tmp_path: Path, answer: Callable[[Job], Execution]) -> tuple[CachedExecutor, Scripted]:
     inner = Scripted(answer)
-    return CachedExecutor(inner, store, Records(tmp_path / "records", max_mb=16), "fingerprint"), inner
+    return CachedExecutor(inner, store, ResultStore(tmp_path / "results", max_mb=16), "fingerprint"), inner
 
 
 def files(script: str, source: str, **others: str) -> dict[str, str]:
@@ -205,9 +205,9 @@ def test_when_the_first_of_identical_jobs_fails_or_is_cancelled_the_next_runs(st
 def test_a_damaged_record_is_run_again(store, tmp_path, damage):
     executor, inner = cached(store, tmp_path, lambda _: done())
     asyncio.run(executor.run(job(store)))
-    (record,) = (path for path in (tmp_path / "records").rglob("*") if path.is_file())
-    content = record.read_bytes()
-    record.write_bytes(content.replace(b"id\n", b"ID\n") if damage is None else damage)
+    (result,) = (path for path in (tmp_path / "results").rglob("*") if path.is_file())
+    content = result.read_bytes()
+    result.write_bytes(content.replace(b"id\n", b"ID\n") if damage is None else damage)
     assert not asyncio.run(executor.run(job(store))).cached
     assert asyncio.run(executor.run(job(store))).cached and len(inner.jobs) == 2
 
@@ -221,7 +221,7 @@ def test_a_copy_and_a_mount_of_the_same_data_are_different_jobs(store):
 @pytest.fixture
 def real(store: BlobStore, tmp_path: Path) -> Iterator[CachedExecutor]:
     try:
-        with open_executor(Options(slots=1, python=str(PYTHON)), store, tmp_path / "records") as opened:
+        with open_executor(Options(slots=1, python=str(PYTHON)), store, tmp_path / "results") as opened:
             yield opened.executor
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
