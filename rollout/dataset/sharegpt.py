@@ -8,7 +8,7 @@ from typing import Any
 from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
-from tasks.action import EDIT, FINAL_ANSWER, Action, parse_response
+from tasks.action import Action, ends_trajectory, parse_response
 from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
@@ -58,7 +58,7 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     feedbacks = [*texts[2::2], ""]
     steps = tuple(_step(response, feedback) for response, feedback in zip(texts[1::2], feedbacks, strict=False))
     task, own_name = ("" if record.get(key) is None else str(record[key]) for key in ("task", "id"))
-    end = "final_answer" if steps[-1].action == FINAL_ANSWER else "step_limit"
+    end = "final_answer" if ends_trajectory(steps[-1].action) else "step_limit"
     return Trajectory(own_name or name, task, 0, Names("", "", "", ""), texts[0], (), steps, end)
 
 
@@ -115,7 +115,7 @@ def _parsed(text: str, where: str) -> Any:
 def _step(response: str, feedback: str) -> Step:
     action = parse_response(response)
     if isinstance(action, Action):
-        outcome = Outcome.EDIT if action.name == EDIT else Outcome.NON_EDIT
+        outcome = Outcome.EDIT if action.spec.is_edit else Outcome.NON_EDIT
         if feedback.startswith(error_text("")):
             outcome = Outcome.ERROR
         arguments = {key: replace_unstorable(value) for key, value in action.arguments.items()}
