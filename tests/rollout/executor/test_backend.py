@@ -101,7 +101,7 @@ class Unavailable(ContainerService):
 
 
 class Lossy(ContainerService):
-    """Two machines, of which the first is lost with its first script; another joins when it is looked for."""
+    """Two machines, of which the first is lost with its first script; another joins when the pool looks for it."""
 
     def __init__(self, store: BlobStore, slots: int) -> None:
         super().__init__(store, slots)

@@ -1,4 +1,4 @@
-"""The one test that fails where no sandbox can be made; the others then do not pretend to have run."""
+"""The one test that fails if no sandbox can be made; all others are then skipped."""
 
 from pathlib import Path
 

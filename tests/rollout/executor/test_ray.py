@@ -35,7 +35,7 @@ from tasks.task import Limits
 
 from .conftest import PYTHON, REPOSITORY, open_bubblewrap
 
-# Ray's Cluster forks this process to start a node, and the node becomes another program at once.
+# Ray's Cluster forks this process to start a node, which then executes another program at once.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork\\(\\) was called:RuntimeWarning")
 GIB = 2**30
 
@@ -45,9 +45,9 @@ def head() -> Iterator[Cluster]:
     """A cluster whose one node, this process's, has no CPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "token")  # who else is on this network must not get in
+        patch.setenv("RAY_AUTH_MODE", "token")  # others on this network must not connect
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())
-        Config.initialize("")  # or Ray would go by what it read on import
+        Config.initialize("")  # otherwise Ray uses what it read on import
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         yield cluster
         cluster.shutdown()
@@ -60,7 +60,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """The one event loop on which the executor is used."""
+    """The event loop on which the executor is used."""
     with asyncio.Runner() as runner:
         yield runner
 
@@ -91,7 +91,7 @@ class RayPool:
 
 
 class Noted(set[str]):
-    """A set that appends to a list what is put into it."""
+    """A set that also appends its new members to a list."""
 
     def __init__(self, notes: list[str]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Noted(set[str]):
 
 @pytest.fixture(scope="module")
 def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
-    """Scripts on two nodes: one of 2 CPUs, 3 GiB and a GPU in name, one of 1 CPU and 4 GiB."""
+    """Two nodes: one with 2 CPUs, 3 GiB and a nominal GPU, one with 1 CPU and 4 GiB."""
     head.add_node(num_cpus=2, memory=3 * GIB, num_gpus=1)
     head.add_node(num_cpus=1, memory=4 * GIB)
     sent: list[str] = []
@@ -128,7 +128,7 @@ def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
 
 @pytest.fixture
 def start(head: Cluster, executor: RayPool, runner: asyncio.Runner) -> Iterator[Callable[..., Any]]:
-    """Starts further nodes, which are gone after the test."""
+    """Start further nodes, which are removed after the test."""
     before = set(head.worker_nodes)
     yield lambda num_cpus, **settings: head.add_node(num_cpus=num_cpus, memory=4 * GIB, **settings)
     for node in head.worker_nodes - before:
@@ -148,7 +148,7 @@ def job(store: BlobStore, source: str, name: str = "script.py", data: bytes = b"
 
 
 def most_at_once(runner: asyncio.Runner, executor: RayPool, jobs: Sequence[Job]) -> int:
-    """Returns how many jobs ran at one time that print when they begin and when they end."""
+    """Return how many jobs, which print the times of their begin and end, ran at one time."""
 
     async def run_all() -> list[Execution]:
         return await asyncio.gather(*map(executor.run, jobs))
@@ -158,7 +158,7 @@ def most_at_once(runner: asyncio.Runner, executor: RayPool, jobs: Sequence[Job])
 
 
 def processes(word: str) -> set[int]:
-    """Returns the processes of this machine that have a word in their command line or name."""
+    """Return the processes of this machine whose command line or name contains a word."""
     found = set()
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -193,7 +193,7 @@ def test_a_cluster_without_cpus_says_what_to_start(head, store):
     assert signal.getsignal(signal.SIGTERM) == handler and not ray.is_initialized()
 
 
-def test_a_cluster_that_is_not_there_says_so_at_once(store):
+def test_a_missing_cluster_is_reported_at_once(store):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for address in (f"127.0.0.1:{port}", "nowhere"):
@@ -215,7 +215,7 @@ SCRIPTS = {
 
 
 @pytest.mark.slow
-def test_scripts_end_as_in_the_local_pool(runner, executor, store):
+def test_scripts_end_as_in_local_sandboxes(runner, executor, store):
     jobs = {name: job(store, source, data=b"a,b\n", **limits) for name, (source, limits) in SCRIPTS.items()}
 
     async def run_all(executor: Any) -> list[Execution]:
@@ -236,7 +236,7 @@ TIMED = "import time; print(time.time()); time.sleep(1); print(time.time())"
 
 
 @pytest.mark.slow
-def test_runs_are_spread_over_nodes_by_what_they_ask_for(runner, executor, store):
+def test_runs_are_spread_over_nodes_by_their_limits(runner, executor, store):
     assert executor.num_cores == 3 and sum(each.memory_mb for each in executor.backend.machines().values()) == 7 * 1024
     assert most_at_once(runner, executor, [job(store, TIMED)] * 7) == 3
     assert most_at_once(runner, executor, [job(store, TIMED, memory_mb=1700)] * 3) == 2
@@ -321,7 +321,7 @@ def test_cancelling_a_run_ends_its_processes_and_frees_its_resources(runner, exe
 
 
 @pytest.mark.slow
-def test_errors_are_those_of_the_local_pool(runner, executor, store):
+def test_errors_are_those_of_local_sandboxes(runner, executor, store):
     before = len(executor.lost)
     with pytest.raises(CorruptRecord, match="missing"):
         runner.run(executor.run(Job("script.py", {"script.py": "0" * 64})))
@@ -334,7 +334,7 @@ def test_errors_are_those_of_the_local_pool(runner, executor, store):
 
 
 @pytest.mark.slow
-def test_a_node_lost_in_mid_run_leaves_its_runs_to_another(head, runner, executor, start, store, token, monkeypatch):
+def test_the_run_of_a_lost_node_is_repeated_on_another(head, runner, executor, start, store, token, monkeypatch):
     monkeypatch.setattr(scheduling, "LOOK_SECONDS", 0.5)
     before = len(executor.lost)
     lost = start(3)  # it has the most free resources, so the run goes there
@@ -354,7 +354,7 @@ def test_a_node_lost_in_mid_run_leaves_its_runs_to_another(head, runner, executo
     assert len(executor.lost) == before + 1 and executor.num_cores == 3
 
     async def wait() -> Execution:
-        """What no node that is left can hold waits for one that comes."""
+        """Run a job that no remaining node can hold, which waits for a new node."""
         run = asyncio.create_task(executor.run(job(store, "print('wide')", num_threads=3)))
         await asyncio.sleep(0.5)
         assert not run.done()
@@ -385,9 +385,7 @@ def test_without_a_node_a_run_ends_in_bounded_time(runner, head, executor, start
 
 
 @pytest.mark.slow
-def test_actors_that_are_killed_take_their_sandboxes_along_and_are_replaced(
-    runner, executor, store, token, monkeypatch
-):
+def test_killed_actors_end_their_sandboxes_and_are_replaced(runner, executor, store, token, monkeypatch):
     monkeypatch.setattr(scheduling, "LOOK_SECONDS", 0.5)
     before = len(executor.lost)
     tree = "import os, time\nif os.fork() == 0: os.setsid(); os.fork()\ntime.sleep(1.5)"
@@ -443,6 +441,6 @@ def test_without_ray_the_error_says_what_to_install(store, monkeypatch):
         open_backend(Options(python=str(PYTHON), ray_address="127.0.0.1:6379"), store)
 
 
-def test_the_local_pool_needs_no_ray():
+def test_local_backends_need_no_ray():
     program = "import sys, rollout.executor; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=60)

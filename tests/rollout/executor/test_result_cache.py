@@ -1,4 +1,4 @@
-"""Recorded results: when two jobs are the same, what is recorded, and that no record is wrong."""
+"""The result cache: which jobs are the same, which results are stored, and that none is wrong."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ SCRIPT = 'import pandas\ntrain = pandas.read_csv("{train}")\ntest = pandas.read_
 
 @dataclass
 class Scripted:
-    """An executor that answers with what it is told to, and counts."""
+    """An executor that gives scripted answers and counts jobs."""
 
     answer: Callable[[Job], Execution]
     jobs: list[Job] = field(default_factory=list)
@@ -64,12 +64,12 @@ def test_jobs_that_differ_in_names_only_have_one_key():
         return key(script, source.format(**names), None, **{f"{data}_train__csv": "1", f"{data}_test__csv": "2"})
 
     assert of("amber.py", "oak", SCRIPT) == of("maple.py", "fern", SCRIPT)
-    # A name inside a longer text stays as it is.
+    # A name inside a longer text is not replaced.
     longer = SCRIPT + 'print("{train} is read")\n'
     assert of("amber.py", "oak", longer) != of("maple.py", "fern", longer)
 
 
-def test_whatever_can_change_the_result_changes_the_key():
+def test_everything_that_can_change_the_result_changes_the_key():
     read = 'print(open("a.csv").read())'
     base = key("s.py", read, a__csv="1")
     assert base != key("s.py", read + " ", a__csv="1")
@@ -105,7 +105,7 @@ def test_two_files_of_equal_content_are_not_confused():
     assert key("s.py", source, a__csv="1", b__csv="2") == key("s.py", swapped, a__csv="2", b__csv="1")
 
 
-def test_a_record_answers_under_the_names_of_the_one_who_asks(store, tmp_path):
+def test_a_cached_result_has_the_names_of_the_asking_job(store, tmp_path):
     def traceback(job: Job) -> Execution:
         data = next(name for name in job.files if name.endswith(".csv"))
         return done(
@@ -129,7 +129,7 @@ def job(store: BlobStore, source: str = "pass", deterministic: bool = True) -> J
     return Job("script.py", {"script.py": store.put(source.encode())}, Limits(), deterministic)
 
 
-def test_a_record_holds_the_whole_execution_and_outlives_the_process(store, tmp_path):
+def test_a_cached_result_is_complete_and_outlives_the_process(store, tmp_path):
     executor, _ = cached(store, tmp_path, lambda _: done())
     asyncio.run(executor.run(job(store)))
     again, inner = cached(store, tmp_path, lambda _: done(Exit.CRASHED))
@@ -150,7 +150,7 @@ def test_a_record_holds_the_whole_execution_and_outlives_the_process(store, tmp_
         (Exit.INFRASTRUCTURE, 4),
     ],
 )
-def test_what_would_end_so_again_is_recorded(store, tmp_path, exit, runs):
+def test_repeatable_outcomes_are_cached(store, tmp_path, exit, runs):
     executor, inner = cached(store, tmp_path, lambda _: done(exit))
     for _ in range(4):
         assert asyncio.run(executor.run(job(store))).exit is exit
@@ -202,7 +202,7 @@ def test_when_the_first_of_identical_jobs_fails_or_is_cancelled_the_next_runs(st
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\n{}\n", b"no digest\n{}\n", None])
-def test_a_damaged_record_is_run_again(store, tmp_path, damage):
+def test_a_job_with_a_damaged_result_runs_again(store, tmp_path, damage):
     executor, inner = cached(store, tmp_path, lambda _: done())
     asyncio.run(executor.run(job(store)))
     (result,) = (path for path in (tmp_path / "results").rglob("*") if path.is_file())
@@ -227,7 +227,7 @@ def real(store: BlobStore, tmp_path: Path) -> Iterator[CachedExecutor]:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
 
 
-def test_real_runs_are_recorded_and_names_put_back(store, real):
+def test_real_runs_are_cached_with_their_names_restored(store, real):
     def run(script: str, data: str) -> Execution:
         source = f'rows = open("{data}").read()\nopen("submission.csv", "w").write(rows)\nopen("{data}").seek(-1)\n'
         return asyncio.run(real.run(Job(script, {script: store.put(source.encode()), data: store.put(b"id\n1\n")})))
@@ -240,5 +240,5 @@ def test_real_runs_are_recorded_and_names_put_back(store, real):
 
 
 @pytest.mark.parametrize("source", ["-" * 9000 + "1", "not " * 9000 + "1", "a" + ".a" * 9000, "(" * 9000, "x = '\0'"])
-def test_a_script_that_no_parser_takes_has_a_key(source):
+def test_a_script_that_does_not_parse_has_a_key(source):
     assert key("amber.py", source) != key("amber.py", source + "\n")

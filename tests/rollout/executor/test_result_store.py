@@ -1,4 +1,4 @@
-"""The folder of records: within its bound, shared by processes, never wrong."""
+"""The folder of cached results: bounded in size, shared by processes, never wrong."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_result_is_read_back_unchanged(tmp_path: Path) -> None:
     results = ResultStore(tmp_path, max_mb=1)
     assert results.read("abcdef") is None
     attachment = bytes(range(256)) + b"\n\n"
@@ -22,7 +22,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert ResultStore(tmp_path, max_mb=1).read("abcdef") == ({"exit": "ok", "text": "two\nlines"}, attachment)
 
 
-def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
+def test_any_changed_byte_is_detected(tmp_path: Path) -> None:
     results = ResultStore(tmp_path, max_mb=1)
     results.write("abcdef", {"exit": "ok"}, b"id\n1\n")
     path = tmp_path / "ab/cdef"
@@ -34,7 +34,7 @@ def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert results.read("abcdef") is not None
 
 
-def test_what_was_unused_for_longest_goes_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_results_are_removed_first(tmp_path: Path) -> None:
     results = ResultStore(tmp_path, max_mb=1)
     names = [f"{number:02x}{number}" for number in range(40)]
     for age, name in enumerate(names):
@@ -42,7 +42,7 @@ def test_what_was_unused_for_longest_goes_first(tmp_path: Path) -> None:
         path = tmp_path / name[:2] / name[2:]
         if path.exists():
             os.utime(path, (age, age))
-        results.read(names[0])  # is used all the time
+        results.read(names[0])  # used all the time
     assert size_of(tmp_path) <= 2**20 * 17 / 16
     assert results.read(names[0]) is not None and results.read(names[-1]) is not None
     assert all(results.read(name) is None for name in names[1:10])
@@ -72,7 +72,7 @@ for number in range(400):
 """
 
 
-def test_processes_share_a_folder_and_read_nothing_wrong(tmp_path: Path) -> None:
+def test_processes_share_a_folder_without_wrong_results(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     writers = [subprocess.Popen([*command, str(number)], cwd=REPOSITORY) for number in range(4)]
     assert [writer.wait(timeout=60) for writer in writers] == [0] * 4

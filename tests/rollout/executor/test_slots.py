@@ -1,4 +1,4 @@
-"""What a run has for itself: cores, threads, data that it reads where they lie, GPUs."""
+"""The resources of a run: cores, threads, data that are read in place, GPUs."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from .conftest import PYTHON, open_bubblewrap
 DATA = {"data.csv": b"id\n1\n"}
 
 
-def test_data_are_read_where_they_lie_and_cannot_be_changed(sandboxes) -> None:
+def test_data_are_read_in_place_and_cannot_be_changed(sandboxes) -> None:
     attack = """
 import os
 print(open("data.csv").read().split(), oct(os.stat("data.csv").st_mode & 0o777))
@@ -115,7 +115,7 @@ def test_slots_are_distinct_and_are_given_back() -> None:
         assert slot.uid is None
 
 
-def test_a_gpu_is_named_by_its_device_and_numbered_anew_inside() -> None:
+def test_a_gpu_is_named_by_its_device_and_renumbered_inside() -> None:
     assert gpu_devices(()) == []
     assert {"/dev/nvidia2", "/dev/nvidiactl", "/dev/nvidia-uvm"} <= set(gpu_devices((2,)))
     assert script_env(1, (2, 3))["CUDA_VISIBLE_DEVICES"] == "0,1"

@@ -1,4 +1,4 @@
-"""Scripts that are forks of a preloaded interpreter: what they do is what they do from an interpreter of their own."""
+"""Scripts that are forks of a preloaded interpreter behave as with a fresh interpreter."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
 
 @pytest.fixture(scope="module")
 def pair(store: BlobStore) -> Iterator[tuple[LocalBackend, LocalBackend]]:
-    """An executor that starts an interpreter for each script, and one that forks."""
+    """A backend that starts an interpreter for each script, and one that forks."""
     try:
         fresh, forked = (open_bubblewrap(store, PYTHON, slots=2, forked=each) for each in (False, True))
     except SandboxUnavailable:
@@ -93,14 +93,14 @@ def test_data_that_are_mounted_can_be_read_and_the_folder_written(pair, store, u
         assert "Read-only file system" in done.output or "Permission denied" in done.output
 
 
-def test_generators_are_not_those_of_the_run_before(pair, store) -> None:
+def test_random_generators_differ_between_runs(pair, store) -> None:
     source = b"import random, numpy as np\nprint(random.random(), np.random.rand(), np.random.default_rng().random())"
     draws = [run(pair[1], store, {"script.py": source}).output.split() for _ in range(3)]
     for column in zip(*draws, strict=True):
         assert len(set(column)) == 3
 
 
-def test_nothing_is_handed_down_but_the_three_streams(pair, store) -> None:
+def test_only_the_three_standard_streams_are_inherited(pair, store) -> None:
     source = b"""
 import json, os
 status = dict(line.split(":", 1) for line in open("/proc/1/status").read().splitlines())
@@ -117,7 +117,7 @@ print(json.dumps({"fds": links, "process 1": [status[n].strip() for n in ("CapEf
     assert found == {"process 1": ["0" * 16] * 2, "its fds": None, "processes": ["1", "2"], "parent": 1}
 
 
-def test_an_interpreter_that_was_killed_is_started_anew(store: BlobStore) -> None:
+def test_an_interpreter_that_was_killed_is_started_again(store: BlobStore) -> None:
     async def body(executor: LocalBackend) -> None:
         job = Job("s.py", {"s.py": store.put(b"import time; print('on', flush=True); time.sleep(30)")}, Limits())
         running = asyncio.create_task(executor.run(job))
@@ -142,8 +142,8 @@ def test_an_interpreter_that_was_killed_is_started_anew(store: BlobStore) -> Non
 
 
 @pytest.mark.slow
-def test_an_interpreter_whose_turn_is_over_ends_after_its_scripts(store, monkeypatch, tmp_path) -> None:
-    """Killed at its last fork, it took the runs beside that with it: faults of the machine, and twice the time."""
+def test_a_retired_interpreter_ends_after_its_scripts(store, monkeypatch, tmp_path) -> None:
+    """When it was killed at its last fork, concurrent runs ended with it as faults of the machine."""
     monkeypatch.setattr(forking, "NUM_FORKS", 2)
     source = "import time; time.sleep({}); print('done')"
 
@@ -164,7 +164,7 @@ def test_an_interpreter_whose_turn_is_over_ends_after_its_scripts(store, monkeyp
         asyncio.run(body(executor))
 
 
-def test_a_run_sees_no_terminal_of_the_run_beside_it(pair, store) -> None:
+def test_a_run_sees_no_terminal_of_a_concurrent_run(pair, store) -> None:
     source = "import os, time\nos.openpty()\ntime.sleep(0.5)\nprint(sorted(os.listdir('/dev/pts')))\n# {}"
 
     async def body() -> list[str]:
@@ -174,7 +174,7 @@ def test_a_run_sees_no_terminal_of_the_run_beside_it(pair, store) -> None:
     assert asyncio.run(body()) == ["['0', 'ptmx']\n"] * 2
 
 
-def test_where_it_cannot_start_scripts_run_without_it(store, monkeypatch, caplog) -> None:
+def test_without_a_preloaded_interpreter_scripts_start_their_own(store, monkeypatch, caplog) -> None:
     monkeypatch.setattr(forking, "zygote_command", lambda *_: ["/bin/false"])
     try:
         executor = open_bubblewrap(store, PYTHON, slots=1)

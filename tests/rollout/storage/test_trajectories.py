@@ -1,4 +1,4 @@
-"""Trajectories on disk, and the journal they are first written to."""
+"""Trajectories on disk, and the journals that they are first written to."""
 
 import json
 from dataclasses import asdict, replace
@@ -99,7 +99,7 @@ def test_a_folder_is_read_in_the_order_of_its_files(tmp_path: Path):
     assert [one.trajectory_id for one in read_trajectories(tmp_path)] == ["0", "1"]
 
 
-def test_nothing_to_read_says_so(tmp_path: Path):
+def test_nothing_to_read_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="stage=collect"):
         read_trajectories(tmp_path)
     with pytest.raises(FileNotFoundError, match="missing.parquet"):
@@ -146,7 +146,7 @@ def test_the_schema_holds_every_field_of_the_records():
     assert names(SCHEMA.field("snapshots").type.value_type) == set(asdict(SNAPSHOT))
 
 
-def test_a_file_is_read_little_by_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage, "BATCH_SIZE", 4)
     write_trajectories(tmp_path / "part.parquet", [replace(EXAMPLE, trajectory_id=str(i)) for i in range(10)])
     made = 0
@@ -186,7 +186,7 @@ def test_a_journal_damaged_in_the_middle_is_named_with_its_line(tmp_path: Path):
         Journal(path)
 
 
-def test_what_is_still_collected_is_read_with_the_rest_each_once_and_left_as_it_is(tmp_path: Path):
+def test_an_unfinished_part_is_read_once_and_left_unchanged(tmp_path: Path):
     first, second, third, fourth = (replace(EXAMPLE, trajectory_id=name) for name in "abcd")
     write_trajectories(tmp_path / "part-00000.parquet", [first])
     write_trajectories(tmp_path / "part-00001.parquet", [second])
