@@ -72,7 +72,7 @@ def main() -> None:
     sys.path.insert(0, str(repository))
     if who == "container":
         keep_capabilities(DOCKER)
-        from rollout.executor.backends.bubblewrap import BubblewrapBackend
+    from rollout.executor.backends.bubblewrap import BubblewrapBackend
     from rollout.executor.backends.landlock import LandlockBackend
     from rollout.storage.blob_store import BlobStore
     from rollout.types import Job
