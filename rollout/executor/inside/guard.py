@@ -8,7 +8,7 @@ exits.
 
 Every process of the sandbox is in the Landlock domain that the guard enters first, whose signals stay inside it. So one
 `kill(-1)` by the guard reaches all of them at once and no other process, however fast they fork. As their subreaper it
-then waits for them, whoever their parent was.
+then waits for them, whichever process started them.
 """
 
 import contextlib

@@ -8,7 +8,6 @@ import contextlib
 import os
 
 WORKSPACE, TEMPORARY = "workspace", "tmp"
-MAX_FILES = 50_000
 
 
 def make_folder(folder: str, request: dict) -> None:
@@ -35,7 +34,7 @@ def exceeds_limits(request: dict, folder: str) -> bool:
                         seen.add(status.st_ino)
                         if entry.is_dir(follow_symlinks=False):
                             pending.append(entry.path)
-                        if num_bytes > request["workspace_bytes"] or len(seen) > MAX_FILES:
+                        if num_bytes > request["workspace_bytes"] or len(seen) > request["max_files"]:
                             return True
             except (FileNotFoundError, NotADirectoryError):
                 continue  # it has changed since it was listed

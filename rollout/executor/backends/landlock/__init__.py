@@ -30,6 +30,7 @@ from rollout.executor.backends.local.process import Sandbox
 from rollout.executor.backends.local.seccomp import filter_program
 from rollout.executor.backends.local.self_test import Isolation
 from rollout.executor.backends.local.slots import Slot
+from rollout.executor.backends.local.watchdog import MAX_FILES
 from rollout.executor.interpreter import TaskInterpreter, inspect_interpreter
 from rollout.executor.options import Options
 from rollout.executor.script_env import resource_limits, script_env
@@ -103,6 +104,7 @@ class LandlockMaker:
             "uid": slot.uid,
             "cores": slot.cores,
             "workspace_bytes": limits.workspace_mb * MIB,
+            "max_files": MAX_FILES,
             "rlimits": _resource_limits(limits, slot),
             "filter": self._filter.hex(),
         }

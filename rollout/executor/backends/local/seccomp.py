@@ -5,12 +5,12 @@ that no list could foresee, and the namespaces or Landlock hold what the filter 
 
 - Always EPERM: mounts and namespaces, other processes' memory, kernel interfaces, clock and host name, CPU affinity,
   clone with a namespace flag, and injecting terminal input.
-- Always ENOSYS: memory that no process is charged for, clone3 (its flags are out of a filter's sight, and libc falls
-  back to clone), and 32-bit calls. Another architecture kills the process.
+- Always ENOSYS: memory that no process is charged for, clone3 (a filter cannot read its flags, and libc falls back to
+  clone), and x32 calls. A call of another architecture kills the process.
 - With namespaces: sockets only of the families unix, IPv4 and IPv6, which lead nowhere in an empty network.
-- Without namespaces: no sockets but connected pairs (EAFNOSUPPORT), no priorities or other processes' limits (EPERM),
-  no shared objects and no calls newer than this list (ENOSYS), no extended attributes (ENOTSUP); changes of modes,
-  owners and dates report success and do nothing.
+- Without namespaces: no sockets but connected pairs (EAFNOSUPPORT), no priorities, file flags or other processes'
+  limits (EPERM), no shared objects and no calls newer than this list (ENOSYS), no extended attributes (ENOTSUP);
+  changes of modes, owners and dates report success and do nothing.
 
 libseccomp is not used: it is a shared library that machines need not have, and this filter needs 40 lines of code.
 """
