@@ -55,7 +55,7 @@ def files_below(folder: Path) -> dict[str, os.stat_result]:
                     files[inside + entry.name] = entry.stat(follow_symlinks=False)
                 else:
                     kind = "a link" if entry.is_symlink() else "no regular file"
-                    raise ValueError(f"{entry.path} is {kind}, expected only files and folders; remove or replace it")
+                    raise ValueError(f"{entry.path} is {kind}, expected files and folders only; remove or replace it")
     return files
 
 

@@ -35,7 +35,7 @@ def test_doctor_says_whether_scripts_can_run_and_why_not(tier: str, tmp_path: Pa
     assert "bubblewrap 0." in done.stdout
     done = subprocess.run([*COMMAND, "doctor", "--python", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"does not work: the task environment's interpreter {tmp_path} does not run" in done.stdout
+    assert f"does not work: the task interpreter {tmp_path} does not run" in done.stdout
 
 
 def test_doctor_says_whether_the_weaker_sandbox_would_work() -> None:

@@ -116,7 +116,13 @@ def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_nodes, "Node", lambda *arguments: Node(*arguments, Noted(sent)))
         lose = RayNodes._lose
-        patch.setattr(RayNodes, "_lose", lambda self, node, reason: (lost.append(reason), lose(self, node, reason)))
+
+        def noted(self: RayNodes, node: Node, reason: str) -> None:
+            if node in self.usable.values():
+                lost.append(reason)
+            lose(self, node, reason)
+
+        patch.setattr(RayNodes, "_lose", noted)
         try:
             options = Options(python=str(PYTHON), ray_address=head.address)
             with closing(open_backend(options, store)) as backend:
