@@ -2,7 +2,7 @@
 
 This file runs with the task interpreter, the standard library, `syscalls.py` beside it and the modules that it
 preloads. It is the trusted part of the sandbox: it holds no data and no secret, and never runs a line of a script
-itself. It channel requests on the socket whose number is its first argument. For each it makes a child in new
+itself. It receives requests on the socket whose number is its first argument. For each one it makes a child in new
 namespaces (mounts, processes, network, IPC, host name), which gives up every right before the script begins.
 """
 
