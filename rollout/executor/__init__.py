@@ -12,17 +12,16 @@ from pathlib import Path
 
 from rollout.executor.backends.base import SandboxBackend, SandboxUnavailable
 from rollout.executor.backends.registry import open_backend
-from rollout.executor.options import Options
 from rollout.executor.result_cache.cache import CachedExecutor
 from rollout.executor.result_cache.result_store import ResultStore
 from rollout.executor.scheduling.pool import SandboxPool
 from rollout.executor.scheduling.scheduler import Scheduler
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 
 __all__ = [
     "CachedExecutor",
     "ExecutorHandle",
-    "Options",
     "ResultStore",
     "SandboxBackend",
     "SandboxPool",
@@ -47,7 +46,7 @@ class ExecutorHandle:
 
 
 @contextmanager
-def open_executor(options: Options, store: BlobStore, results: Path) -> Iterator[ExecutorHandle]:
+def open_executor(options: ExecutorOptions, store: BlobStore, results: Path) -> Iterator[ExecutorHandle]:
     """Yield the executor of a run: a sandbox backend behind a scheduler and a result cache.
 
     Args:

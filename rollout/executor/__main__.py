@@ -14,11 +14,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rollout.executor import Options, open_backend
+from rollout.executor import open_backend
 from rollout.executor.backends.bubblewrap.command import find_bwrap, tier_of_this_process
 from rollout.executor.backends.landlock import landlock_abi
 from rollout.executor.backends.registry import backend_class
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
@@ -32,9 +33,11 @@ SETTINGS = (
 LIMIT_OF = {Exit.TIMEOUT: "seconds", Exit.OUT_OF_MEMORY: "memory_mb", Exit.OUT_OF_DISK: "workspace_mb or file_mb"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.executor") -> int:
     """Run the command line and return 0, 1 if no sandbox can be made here, or 2 with one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m rollout.executor", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Check the sandbox of this machine, or run one script in it."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="report what this machine can do and what to install")
     run = commands.add_parser("run", help="run one script in a sandbox and print the outcome as JSON")
@@ -67,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         limits = Limits(**{limit.name: getattr(options, f"limit.{limit.name}") for limit in dataclasses.fields(Limits)})
         if options.forked and not backend_class(options.isolation).capabilities.forks:
             raise ValueError(f"--forked is not supported by --isolation {options.isolation}; leave it out")
-        executor = Options(slots=1, python=str(options.python), isolation=options.isolation)
+        executor = ExecutorOptions(slots=1, python=str(options.python), isolation=options.isolation)
         execution = run_script(options.script, options.inputs, limits, executor, fresh=not options.forked)
         if options.submission and execution.submission is not None:
             options.submission.write_bytes(execution.submission)
         print(json.dumps(describe(execution), indent=1))
     except (ValueError, OSError) as error:
-        print(f"python -m rollout.executor: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -98,7 +101,7 @@ def examine(python: Path) -> Mapping[str, str]:
 
 def _verdict(isolation: str, python: Path) -> str:
     began = time.monotonic()
-    options = Options(slots=1, python=str(python), isolation=isolation)
+    options = ExecutorOptions(slots=1, python=str(python), isolation=isolation)
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -109,7 +112,7 @@ def _verdict(isolation: str, python: Path) -> str:
         return f"does not work: {error}"
 
 
-def run_script(script: Path, inputs: Path | None, limits: Limits, options: Options, fresh: bool) -> Execution:
+def run_script(script: Path, inputs: Path | None, limits: Limits, options: ExecutorOptions, fresh: bool) -> Execution:
     """Run a script in a sandbox of its own and return what it did.
 
     Args:

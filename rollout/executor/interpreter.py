@@ -89,6 +89,11 @@ class TaskInterpreter:
         return frozenset(path.name.split(".")[0] for path in self.packages.iterdir())
 
 
+def task_python(python: str | None) -> Path:
+    """Return the path of the task interpreter, given the value of `executor.python`."""
+    return Path(python or TASK_PYTHON)
+
+
 def inspect_interpreter(python: Path) -> TaskInterpreter:
     """Return the task interpreter at a path.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from rollout.runtime import syscalls
+from rollout.runtime.syscalls import PR_SET_CHILD_SUBREAPER, call, libc, set_parent_death_signal
 
 TEMP_PREFIX = "mlagent-server-"
 # vLLM binds sockets in the folder. Their paths are limited to 107 characters, of which the names of folder and socket
@@ -35,12 +35,12 @@ class SupervisedProcess:
     def __enter__(self) -> Self:
         remove_stale_folders()
         # Orphaned grandchildren become children of this process, which reaps them.
-        syscalls.call(syscalls.libc.prctl, syscalls.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        call(libc.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
         supervisor = os.getpid()
 
         def die_with_supervisor() -> None:
-            syscalls.die_with_parent(signal.SIGTERM)
+            set_parent_death_signal(signal.SIGTERM)
             if os.getppid() != supervisor:
                 os._exit(1)
 

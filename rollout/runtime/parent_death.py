@@ -1,24 +1,24 @@
-"""Helper processes that end with the process that started them, however that ends."""
+"""End helper processes together with the process that started them, however that ends."""
 
 import os
 import signal
 import sys
 
-from rollout.runtime import syscalls
+from rollout.runtime.syscalls import set_parent_death_signal
 
 VARIABLE = "MLAGENT_DIES_WITH"
 
 
 def dies_with_us() -> dict[str, str]:
-    """Return the environment variable that makes a helper process end with this process."""
+    """Return the environment variable with which a helper process ends together with this one."""
     return {VARIABLE: str(os.getpid())}
 
 
 def die_with_parent() -> None:
-    """Make the kernel end this process with its parent, if the parent asked for it with `dies_with_us`."""
+    """Make the kernel kill this process when its parent ends, if the parent set the variable of `dies_with_us`."""
     parent = os.environ.pop(VARIABLE, None)
     if parent is None:
         return
-    syscalls.die_with_parent(signal.SIGKILL)
+    set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != int(parent):
-        sys.exit(1)  # the parent ended before the kernel knew
+        sys.exit(1)  # the parent ended before the signal was set

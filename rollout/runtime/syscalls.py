@@ -32,9 +32,9 @@ def call(function: Callable[..., int], *arguments: int | bytes | ctypes.Array | 
     return result
 
 
-def die_with_parent(signal_number: int) -> None:
-    """Make the kernel send this process a signal when the thread that started it ends."""
-    call(libc.prctl, PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+def set_parent_death_signal(number: int) -> None:
+    """Make the kernel send signal `number` to this process when the thread that started it ends."""
+    call(libc.prctl, PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def set_limits(rlimits: Mapping[str, int]) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from rollout.errors import ExecutorError
-from rollout.executor.options import Options
 from rollout.executor.resources import Resources
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job, is_folder
-from tasks.grading import SUBMISSION
+from tasks.task import SUBMISSION
 
 
 class SandboxUnavailable(ExecutorError, ValueError):
@@ -52,7 +52,7 @@ class SandboxBackend(Protocol):
     capabilities: Capabilities
 
     @classmethod
-    def from_options(cls, options: Options, store: BlobStore, fresh: bool = False) -> Self:
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
         """Return a backend that `self_test` has still to check.
 
         Args:

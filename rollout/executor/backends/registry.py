@@ -3,7 +3,7 @@
 import importlib
 
 from rollout.executor.backends.base import SandboxBackend
-from rollout.executor.options import Options
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 
 # `executor.isolation` -> module:Class. A backend is imported only if it is used.
@@ -14,7 +14,7 @@ BACKENDS = {
 }
 
 
-def open_backend(options: Options, store: BlobStore, fresh: bool = False) -> SandboxBackend:
+def open_backend(options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> SandboxBackend:
     """Return an open backend that has passed its self-test.
 
     Args:
@@ -36,7 +36,7 @@ def open_backend(options: Options, store: BlobStore, fresh: bool = False) -> San
     return backend
 
 
-def check_options(options: Options) -> None:
+def check_options(options: ExecutorOptions) -> None:
     """Raise ValueError unless `executor.isolation` names a backend that supports the other options."""
     capabilities = backend_class(options.isolation).capabilities
     conflict = ""
@@ -74,5 +74,5 @@ def backend_class(name: str) -> type[SandboxBackend]:
     ) from cause
 
 
-def _name(options: Options) -> str:
+def _name(options: ExecutorOptions) -> str:
     return "ray" if options.ray_address is not None else options.isolation

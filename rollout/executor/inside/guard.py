@@ -34,11 +34,11 @@ from syscalls import (  # noqa: E402  # pyright: ignore[reportMissingImports]
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     call,
-    die_with_parent,
     drop_bounding_set,
     drop_privileges,
     libc,
     set_limits,
+    set_parent_death_signal,
 )
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF, PATH_BENEATH = 444, 445, 446, 1  # system calls, the same on every machine
@@ -157,7 +157,7 @@ def become_script(request: dict, folder: str, rules: int, gate: socket.socket) -
         if request["uid"] is not None:
             drop_bounding_set()
         drop_privileges(request["uid"], bytes.fromhex(request["filter"]))
-        die_with_parent(signal.SIGKILL)
+        set_parent_death_signal(signal.SIGKILL)
         call(libc.syscall, RESTRICT_SELF, rules, 0)
         os.chdir(f"{folder}/{WORKSPACE}")
         gate.send(b"1")

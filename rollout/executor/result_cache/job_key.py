@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from rollout.types import Job
-from tasks.grading import SUBMISSION
+from tasks.task import SUBMISSION
 
 # A script with one of these words may read its own name or other files' names, so names are part of its key.
 NAME_READERS = re.compile(

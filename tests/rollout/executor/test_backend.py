@@ -11,11 +11,12 @@ import pytest
 
 from rollout.environment.environment import Environment
 from rollout.errors import ExecutorError
-from rollout.executor import Options, SandboxPool, SandboxUnavailable, open_backend, open_executor
+from rollout.executor import SandboxPool, SandboxUnavailable, open_backend, open_executor
 from rollout.executor.backends.base import Capabilities, MachineLost, workspace_files
 from rollout.executor.backends.registry import BACKENDS, backend_class
 from rollout.executor.resources import Resources
 from rollout.executor.scheduling import pool as scheduling
+from rollout.options import ExecutorOptions
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
@@ -38,7 +39,7 @@ class ContainerService:
         self.is_closed, self.num_runs, self.most_at_once, self._now = False, 0, 0, 0
 
     @classmethod
-    def from_options(cls, options: Options, store: BlobStore, fresh: bool = False) -> "ContainerService":
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> "ContainerService":
         return cls(store, options.slots)
 
     def machines(self) -> Mapping[str, Resources]:
@@ -131,7 +132,7 @@ def job(store: BlobStore, source: str, **limits: float) -> Job:
 
 
 def test_a_backend_in_one_file_runs_behind_scheduler_and_cache(store: BlobStore, tmp_path: Path) -> None:
-    options = Options(slots=2, isolation=NAME)
+    options = ExecutorOptions(slots=2, isolation=NAME)
     with open_executor(options, store, tmp_path / "results") as handle:
         service = handle.executor._inner._backend  # type: ignore[attr-defined]
 
@@ -171,7 +172,7 @@ def test_a_backend_in_one_file_runs_a_step(store: BlobStore, tmp_path: Path, fol
     )
     instance = Instance(task, Names("maple", "birch_train.csv", "birch_test.csv", "oak.py"))
     response = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": "oak.py"}))
-    with open_executor(Options(isolation=NAME), store, tmp_path / "results") as handle:
+    with open_executor(ExecutorOptions(isolation=NAME), store, tmp_path / "results") as handle:
         environment = Environment(store, handle.executor, ScriptedCoder())
         before = environment.start(instance)
         step = asyncio.run(environment.step(instance, before, response))
@@ -188,7 +189,7 @@ def test_a_script_that_runs_too_long_is_ended(store: BlobStore) -> None:
 
 def test_a_backend_that_fails_its_self_test_is_closed(store: BlobStore) -> None:
     with pytest.raises(SandboxUnavailable, match="does not answer; start it"):
-        open_backend(Options(isolation=f"{__name__}:Unavailable"), store)
+        open_backend(ExecutorOptions(isolation=f"{__name__}:Unavailable"), store)
     assert len(Unavailable.closed) == 1
 
 
@@ -233,6 +234,6 @@ def test_every_listed_backend_states_its_capabilities() -> None:
 @pytest.mark.parametrize("name", ["docker", "no.such.module:Class", f"{__name__}:NoClass", ":", ""])
 def test_a_backend_that_does_not_exist_is_an_error_with_the_list(store: BlobStore, name: str) -> None:
     with pytest.raises(ValueError, match="is not a sandbox backend .*expected bubblewrap, landlock, ray or module:Cla"):
-        open_backend(Options(isolation=name), store)
+        open_backend(ExecutorOptions(isolation=name), store)
     with pytest.raises(ValueError, match="executor.isolation=landlock does not go with executor.gpus=.0.; leave that"):
-        open_backend(Options(isolation="landlock", gpus=(0,)), store)
+        open_backend(ExecutorOptions(isolation="landlock", gpus=(0,)), store)

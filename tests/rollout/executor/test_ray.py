@@ -23,12 +23,13 @@ from ray._raylet import Config
 from ray.cluster_utils import Cluster
 
 from rollout.errors import CorruptRecord, ExecutorError
-from rollout.executor import Options, SandboxPool, SandboxUnavailable
+from rollout.executor import SandboxPool, SandboxUnavailable
 from rollout.executor.backends.ray import RayBackend, sending
 from rollout.executor.backends.ray import nodes as ray_nodes
 from rollout.executor.backends.ray.nodes import Node, RayNodes
 from rollout.executor.backends.registry import open_backend
 from rollout.executor.scheduling import pool as scheduling
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
@@ -124,7 +125,7 @@ def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
 
         patch.setattr(RayNodes, "_lose", noted)
         try:
-            options = Options(python=str(PYTHON), ray_address=head.address)
+            options = ExecutorOptions(python=str(PYTHON), ray_address=head.address)
             with closing(open_backend(options, store)) as backend:
                 assert isinstance(backend, RayBackend)
                 yield RayPool(backend, SandboxPool(backend), sent, lost)
@@ -195,7 +196,7 @@ async def gone(those: set[int], word: str) -> None:
 def test_a_cluster_without_cpus_says_what_to_start(head, store):
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SandboxUnavailable, match="none gave CPUs to Ray; start one with `ray start --address="):
-        open_backend(Options(python=str(PYTHON), ray_address=head.address), store)
+        open_backend(ExecutorOptions(python=str(PYTHON), ray_address=head.address), store)
     assert signal.getsignal(signal.SIGTERM) == handler and not ray.is_initialized()
 
 
@@ -444,7 +445,7 @@ def test_without_ray_the_error_says_what_to_install(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "rollout.executor.backends.ray")
     with pytest.raises(ValueError, match=r"ray is not installed; .*`pip install 'mlagent-jax\[cluster\]'`"):
-        open_backend(Options(python=str(PYTHON), ray_address="127.0.0.1:6379"), store)
+        open_backend(ExecutorOptions(python=str(PYTHON), ray_address="127.0.0.1:6379"), store)
 
 
 def test_local_backends_need_no_ray():

@@ -20,8 +20,8 @@ from rollout.executor.backends.local.process import Sandbox
 from rollout.executor.backends.local.seccomp import filter_program
 from rollout.executor.backends.local.self_test import Isolation
 from rollout.executor.backends.local.slots import Slot
-from rollout.executor.interpreter import PREFIX, TaskInterpreter, inspect_interpreter
-from rollout.executor.options import Options
+from rollout.executor.interpreter import PREFIX, TaskInterpreter, inspect_interpreter, task_python
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from tasks.task import Limits
 
@@ -107,7 +107,7 @@ class BubblewrapBackend(LocalBackend):
         super().__init__(store, maker, slots, zygote, gpus, memory_mb)
 
     @classmethod
-    def from_options(cls, options: Options, store: BlobStore, fresh: bool = False) -> Self:
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
         """Return a backend, as `SandboxBackend.from_options`."""
-        python, gpus, memory_mb = options.interpreter, options.gpus, options.memory_mb
+        python, gpus, memory_mb = task_python(options.python), options.gpus, options.memory_mb
         return cls(store, python, options.slots, forked=not fresh, gpus=gpus, memory_mb=memory_mb)

@@ -31,9 +31,9 @@ from rollout.executor.backends.local.seccomp import filter_program
 from rollout.executor.backends.local.self_test import Isolation
 from rollout.executor.backends.local.slots import Slot
 from rollout.executor.backends.local.watchdog import MAX_FILES
-from rollout.executor.interpreter import TaskInterpreter, inspect_interpreter
-from rollout.executor.options import Options
+from rollout.executor.interpreter import TaskInterpreter, inspect_interpreter, task_python
 from rollout.executor.script_env import resource_limits, script_env
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from tasks.task import Limits
 from tasks.units import MIB
@@ -128,9 +128,9 @@ class LandlockBackend(LocalBackend):
         super().__init__(store, LandlockMaker(python), slots, memory_mb=memory_mb)
 
     @classmethod
-    def from_options(cls, options: Options, store: BlobStore, fresh: bool = False) -> Self:
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
         """Return a backend, as `SandboxBackend.from_options`; interpreters are always fresh."""
-        return cls(store, options.interpreter, options.slots, options.memory_mb)
+        return cls(store, task_python(options.python), options.slots, options.memory_mb)
 
 
 def landlock_abi() -> int:

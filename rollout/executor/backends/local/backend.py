@@ -18,8 +18,7 @@ from rollout.executor.interpreter import TaskInterpreter
 from rollout.executor.resources import Resources, machine_memory_mb
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
-from tasks.grading import SUBMISSION
-from tasks.task import Limits
+from tasks.task import SUBMISSION, Limits
 from tasks.units import MIB
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from rollout.executor.backends.base import Capabilities, MachineLost, SandboxUnavailable
 from rollout.executor.backends.ray.nodes import Node, RayNodes, connect, one_line
 from rollout.executor.backends.ray.sending import Sender
-from rollout.executor.interpreter import inspect_interpreter
-from rollout.executor.options import Options
+from rollout.executor.interpreter import inspect_interpreter, task_python
 from rollout.executor.resources import Resources
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
-from tasks.grading import SUBMISSION
+from tasks.task import SUBMISSION
 
 CANCEL_SECONDS, CANCEL_TRIES = 1.0, 15  # for a node to end a cancelled run before it is asked again; how often
 
@@ -61,11 +61,11 @@ class RayBackend:
             raise
 
     @classmethod
-    def from_options(cls, options: Options, store: BlobStore, fresh: bool = False) -> Self:
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
         """Return a backend, as `SandboxBackend.from_options`; nodes fork their interpreters in any case."""
         if options.ray_address is None:
             raise ValueError("executor.isolation=ray needs executor.ray_address; set it to the head's host:port")
-        return cls(store, options.ray_address, options.interpreter)
+        return cls(store, options.ray_address, task_python(options.python))
 
     @property
     def tier(self) -> str:
