@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlagent_jax.configuration.schema import ConfigError, EndpointModel, Tasks
 from mlagent_jax.run.endpoints import Endpoints
@@ -48,7 +47,7 @@ class RunContext:
     num_concurrent: int
     num_slots: int
     timeline: Timeline
-    scheduler: Scheduler[Any]
+    scheduler: Scheduler
     endpoints: Endpoints
 
     def of_split(self, split: str) -> list[Task]:

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import CachedExecutor, SandboxUnavailable, bubblewrap_executor
+from rollout.executor import CachedExecutor, ResultStore, SandboxUnavailable
+from rollout.executor.backends.bubblewrap import BubblewrapBackend
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.executor.result_cache.records import Records
 from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Snapshot
 from tasks import action as grammar
@@ -103,7 +103,7 @@ class RunContext:
         return self.runner.run(both())
 
 
-@pytest.fixture(scope="module", params=["cold", "warm"])
+@pytest.fixture(scope="module", params=["fresh", "forked"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunContext]:
     folder = tmp_path_factory.mktemp("world")
     task = replace(
@@ -113,12 +113,13 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     )
     store = BlobStore(folder / "blobs")
     try:
-        executor = bubblewrap_executor(store, TASK_PYTHON, slots=2, warm=request.param == "warm")
+        executor = BubblewrapBackend(store, TASK_PYTHON, slots=2, forked=request.param == "forked")
+        executor.self_test()
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
     with closing(executor), asyncio.Runner() as runner:
-        records = Records(folder / "records", max_mb=64)
-        cached = CachedExecutor(executor, store, records, executor.environment.fingerprint)
+        results = ResultStore(folder / "results", max_mb=64)
+        cached = CachedExecutor(executor, store, results, executor.fingerprint())
         yield RunContext(task, Environment(store, cached, Attacker()), runner)
 
 
