@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlagent_jax.configuration.schema import ConfigError, EndpointModel, Tasks
 from mlagent_jax.run.endpoints import Endpoints
@@ -17,7 +16,8 @@ from rollout.dataset.edits import RecognizeRecipes
 from rollout.endpoint.coder import EndpointCoder
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
-from rollout.executor.options import Options
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
@@ -51,7 +51,7 @@ class RunContext:
     num_concurrent: int
     num_slots: int
     timeline: Timeline
-    scheduler: Scheduler[Any]
+    scheduler: Scheduler
     endpoints: Endpoints
     recognize: RecognizeRecipes | None
 
@@ -62,7 +62,12 @@ class RunContext:
 
 @contextmanager
 def open_run_context(
-    layout: RunLayout, tasks: Tasks, executor: Options, expert: EndpointModel, coder: EndpointModel, reporter: Reporter
+    layout: RunLayout,
+    tasks: Tasks,
+    executor: ExecutorOptions,
+    expert: EndpointModel,
+    coder: EndpointModel,
+    reporter: Reporter,
 ) -> Iterator[RunContext]:
     """Prepare the tasks and yield the context of a run; leaving the block ends every script that runs.
 
@@ -85,8 +90,8 @@ def open_run_context(
         Endpoints(expert, coder, layout.exchanges, event_loop) as endpoints,
     ):
         num_slots = opened.scheduler.num_cores
-        coding = ScriptedCoder() if coder.kind == "offline" else EndpointCoder(endpoints.coder())
-        prepared = prepare(tasks, layout.data, executor.interpreter, reporter)
+        coding = ScriptedCoder() if coder.kind == "scripted" else EndpointCoder(endpoints.coder())
+        prepared = prepare(tasks, layout.data, Path(executor.python or TASK_PYTHON), reporter)
         yield RunContext(
             tasks=prepared,
             environment=Environment(store, TimedExecutor(opened.executor, timeline), coding),
@@ -96,7 +101,7 @@ def open_run_context(
             timeline=timeline,
             scheduler=opened.scheduler,
             endpoints=endpoints,
-            recognize=recognise if coder.kind == "offline" else None,
+            recognize=recognise if coder.kind == "scripted" else None,
         )
 
 

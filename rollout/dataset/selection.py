@@ -4,43 +4,21 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from rollout.dataset import filters
 from rollout.dataset.filters import Keep
 from rollout.errors import CorruptRecord
+from rollout.options import Select
 from rollout.storage.atomic_write import write_atomically
 from rollout.storage.blob_store import digest_of
 from rollout.storage.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
 
 SCHEMA = "mlagent_jax.selection 1"
-FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
-class Select:
-    """The rules that select the expert's trajectories for fine-tuning and PPO."""
-
-    filters: tuple[FilterName, ...] = ("acted", "no_leak")
-    """Filters that every trajectory must pass. acted: has an action; valid_format: all responses are actions; ended: by
-    an answer rather than a limit; edited: has an edit that ran; improved: scores better than the initial script;
-    no_leak: does not mention the ideas that only the expert was shown."""
-    max_characters: Annotated[int, Field(gt=0)] | None = None
-    """Most characters of the problem, responses and feedback of a trajectory; null: no limit."""
-    max_similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.9
-    """Largest similarity of a trajectory to an earlier one of the same task: the share of common runs of three words,
-    without file names; null: no limit."""
-    max_trajectories: Annotated[int, Field(gt=0)] | None = None
-    """Most trajectories, taken as evenly over tasks and outcomes as possible; null: all."""
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
-    """Share of each task's trajectories that are kept from fine-tuning, for the validation perplexity."""
 
 
 @dataclass(frozen=True)

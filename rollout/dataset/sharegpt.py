@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import Action, ends_trajectory, parse_response
@@ -63,16 +64,12 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
     """Write one conversation per line, atomically, and return their number."""
-    aside, count = path.with_name(f".{path.name}.part"), 0
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            for trajectory in trajectories:
-                if trajectory.steps:
-                    file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
-                    count += 1
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    count = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for trajectory in trajectories:
+            if trajectory.steps:
+                file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
+                count += 1
     return count
 
 

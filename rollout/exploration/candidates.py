@@ -89,7 +89,7 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
         raise endpoint.error(
             f"{endpoint.base_url} proposed {count - missing} different ideas for {task.name}, axis {axis}, in "
             f"{MAX_QUESTIONS} answers, expected at least {MIN_PROPOSED}; use another expert.model or "
-            "ideas.source=offline"
+            "ideas.source=library"
         )
     return lines
 

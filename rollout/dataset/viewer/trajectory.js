@@ -57,21 +57,11 @@ function stepTabs(trajectory) {
         { type: "button", role: "tab", "aria-selected": String(i === current.step), "data-step": i + 1, title: `${step.action || "not an action"}: ${OUTCOME_NAMES[step.outcome]}`, onclick: () => openStep(i) },
         h("i"),
         `${i + 1} `,
-        h("span", null, SHORT_NAMES[step.action] ?? (step.action || "not an action")),
+        h("span", null, step.action.split(" ")[0].toLowerCase() || "not an action"),
       ),
     ),
   );
 }
-
-const SHORT_NAMES = {
-  "List Files": "list",
-  "Copy File": "copy",
-  "Inspect Script Lines": "inspect",
-  "Execute Script": "execute",
-  "Understand File": "understand",
-  "Edit Script (AI)": "edit",
-  "Final Answer": "answer",
-};
 
 function stepPanel(trajectory, i) {
   const step = trajectory.steps[i];

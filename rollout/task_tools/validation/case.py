@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import Options, bubblewrap_executor, open_executor
+from rollout.executor import SandboxPool, open_backend, open_executor
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Executor
@@ -71,13 +72,13 @@ def open_sandboxes(python: Path) -> Iterator[Sandboxes]:
     """Yield sandboxes that run scripts with the interpreter `python`. Raises ValueError if none can be started."""
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder) / "blobs")
-        options = Options(python=str(python))
+        options = ExecutorOptions(python=str(python))
         with (
-            open_executor(options, store, Path(folder) / "records") as opened,
-            closing(bubblewrap_executor(store, python, slots=1, warm=False)) as fresh,
+            open_executor(options, store, Path(folder) / "results") as opened,
+            closing(open_backend(options, store, fresh=True)) as backend,
             EventLoopThread() as event_loop,
         ):
-            yield Sandboxes(event_loop, store, {"forked": opened.executor, "fresh": fresh})
+            yield Sandboxes(event_loop, store, {"forked": opened.executor, "fresh": SandboxPool(backend)})
 
 
 @dataclass(frozen=True)

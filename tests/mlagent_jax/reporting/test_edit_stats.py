@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlagent_jax.configuration.loading import to_dict
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.reporting.edit_stats import OTHER_RECIPE, REFUSED, edit_stats, example
 from mlagent_jax.reporting.report import render
 from mlagent_jax.stages.evaluate import evaluation
@@ -131,7 +130,7 @@ def test_evaluation_of_real_records_fills_the_report(store: BlobStore) -> None:
     assert evaluated["ppo"]["tasks"]["a_held_in"]["gain_interval"]["mean"] == pytest.approx(0.75)
     summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
     edits = {name: edit_stats(found[name], TASKS, store, recognize) for name in ("sft", "ppo")}
-    page = render(summary | {"versions": {}, "config": to_dict(Config())}, [], edits)
+    page = render(summary | {"versions": {}, "config": to_dict(load_config())}, [], edits)
     assert "a held in" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "75 % after reinforcement learning" in page and "random forest" in page

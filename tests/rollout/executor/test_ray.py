@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,20 @@ from ray._raylet import Config
 from ray.cluster_utils import Cluster
 
 from rollout.errors import CorruptRecord, ExecutorError
-from rollout.executor import SandboxUnavailable, bubblewrap_executor, open_cluster
-from rollout.executor.backends import ray as cluster
-from rollout.executor.backends.ray import ClusterExecutor, sending
+from rollout.executor import SandboxPool, SandboxUnavailable
+from rollout.executor.backends.ray import RayBackend, sending
 from rollout.executor.backends.ray import nodes as ray_nodes
-from rollout.executor.backends.ray.nodes import RayNodes
+from rollout.executor.backends.ray.nodes import Node, RayNodes
+from rollout.executor.backends.registry import open_backend
+from rollout.executor.scheduling import pool as scheduling
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
 
-from .conftest import PYTHON, REPOSITORY
+from .conftest import PYTHON, REPOSITORY, open_bubblewrap
 
-# Ray's Cluster forks this process to start a node, and the node becomes another program at once.
+# Ray's Cluster forks this process to start a node, which then executes another program at once.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork\\(\\) was called:RuntimeWarning")
 GIB = 2**30
 
@@ -44,9 +46,9 @@ def head() -> Iterator[Cluster]:
     """A cluster whose one node, this process's, has no CPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "token")  # who else is on this network must not get in
+        patch.setenv("RAY_AUTH_MODE", "token")  # others on this network must not connect
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())
-        Config.initialize("")  # or Ray would go by what it read on import
+        Config.initialize("")  # otherwise Ray uses what it read on import
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         yield cluster
         cluster.shutdown()
@@ -59,31 +61,86 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """The one event loop on which the executor is used."""
+    """The event loop on which the executor is used."""
     with asyncio.Runner() as runner:
         yield runner
 
 
+@dataclasses.dataclass
+class RayPool:
+    """A pool over the nodes of a cluster, with counts of what happened.
+
+    Attributes:
+        backend: The backend.
+        pool: The pool.
+        sent: The digests of files in the order in which they were sent.
+        lost: The reasons of lost nodes.
+    """
+
+    backend: RayBackend
+    pool: SandboxPool
+    sent: list[str]
+    lost: list[str]
+
+    async def run(self, job: Job) -> Execution:
+        return await self.pool.run(job)
+
+    @property
+    def num_cores(self) -> int:
+        self.pool._update()
+        return self.pool.scheduler.num_cores
+
+
+class Noted(set[str]):
+    """A set that also appends its new members to a list."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def add(self, digest: str) -> None:
+        self.update([digest])
+
+    def update(self, *digests: Iterable[str]) -> None:
+        for each in digests:
+            self._notes += each
+            super().update(each)
+
+
 @pytest.fixture(scope="module")
-def executor(head: Cluster, store: BlobStore) -> Iterator[ClusterExecutor]:
-    """Scripts on two nodes: one of 2 CPUs, 3 GiB and a GPU in name, one of 1 CPU and 4 GiB."""
+def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
+    """Two nodes: one with 2 CPUs, 3 GiB and a nominal GPU, one with 1 CPU and 4 GiB."""
     head.add_node(num_cpus=2, memory=3 * GIB, num_gpus=1)
     head.add_node(num_cpus=1, memory=4 * GIB)
-    try:
-        with closing(open_cluster(store, head.address, PYTHON)) as executor:
-            yield executor
-    except SandboxUnavailable:
-        pytest.skip("no sandbox can be made here, see test_preflight.py")
+    sent: list[str] = []
+    lost: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_nodes, "Node", lambda *arguments: Node(*arguments, Noted(sent)))
+        lose = RayNodes._lose
+
+        def noted(self: RayNodes, node: Node, reason: str) -> None:
+            if node in self.usable.values():
+                lost.append(reason)
+            lose(self, node, reason)
+
+        patch.setattr(RayNodes, "_lose", noted)
+        try:
+            options = ExecutorOptions(python=str(PYTHON), ray_address=head.address)
+            with closing(open_backend(options, store)) as backend:
+                assert isinstance(backend, RayBackend)
+                yield RayPool(backend, SandboxPool(backend), sent, lost)
+        except SandboxUnavailable:
+            pytest.skip("no sandbox can be made here, see test_preflight.py")
 
 
 @pytest.fixture
-def start(head: Cluster, executor: ClusterExecutor, runner: asyncio.Runner) -> Iterator[Callable[..., Any]]:
-    """Starts further nodes, which are gone after the test."""
+def start(head: Cluster, executor: RayPool, runner: asyncio.Runner) -> Iterator[Callable[..., Any]]:
+    """Start further nodes, which are removed after the test."""
     before = set(head.worker_nodes)
     yield lambda num_cpus, **settings: head.add_node(num_cpus=num_cpus, memory=4 * GIB, **settings)
     for node in head.worker_nodes - before:
         head.remove_node(node)
-    runner.run(until(lambda: executor.scheduler.num_cores == 3, executor._nodes.look))
+    runner.run(until(lambda: executor.num_cores == 3, executor.backend.nodes.look))
 
 
 @pytest.fixture
@@ -97,8 +154,8 @@ def job(store: BlobStore, source: str, name: str = "script.py", data: bytes = b"
     return Job(name, files, Limits(**limits), read_only=frozenset({"data.csv"}))
 
 
-def most_at_once(runner: asyncio.Runner, executor: ClusterExecutor, jobs: Sequence[Job]) -> int:
-    """Returns how many jobs ran at one time that print when they begin and when they end."""
+def most_at_once(runner: asyncio.Runner, executor: RayPool, jobs: Sequence[Job]) -> int:
+    """Return how many jobs, which print the times of their begin and end, ran at one time."""
 
     async def run_all() -> list[Execution]:
         return await asyncio.gather(*map(executor.run, jobs))
@@ -108,7 +165,7 @@ def most_at_once(runner: asyncio.Runner, executor: ClusterExecutor, jobs: Sequen
 
 
 def processes(word: str) -> set[int]:
-    """Returns the processes of this machine that have a word in their command line or name."""
+    """Return the processes of this machine whose command line or name contains a word."""
     found = set()
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -139,16 +196,16 @@ async def gone(those: set[int], word: str) -> None:
 def test_a_cluster_without_cpus_says_what_to_start(head, store):
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SandboxUnavailable, match="none gave CPUs to Ray; start one with `ray start --address="):
-        ClusterExecutor(store, head.address, PYTHON)
+        open_backend(ExecutorOptions(python=str(PYTHON), ray_address=head.address), store)
     assert signal.getsignal(signal.SIGTERM) == handler and not ray.is_initialized()
 
 
-def test_a_cluster_that_is_not_there_says_so_at_once(store):
+def test_a_missing_cluster_is_reported_at_once(store):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for address in (f"127.0.0.1:{port}", "nowhere"):
         with pytest.raises(ValueError, match=f"no connection to a Ray cluster at {address}.*`ray start --head`"):
-            ClusterExecutor(store, address, PYTHON)
+            RayBackend(store, address, PYTHON)
 
 
 SCRIPTS = {
@@ -165,16 +222,16 @@ SCRIPTS = {
 
 
 @pytest.mark.slow
-def test_scripts_end_as_in_the_local_pool(runner, executor, store):
+def test_scripts_end_as_in_local_sandboxes(runner, executor, store):
     jobs = {name: job(store, source, data=b"a,b\n", **limits) for name, (source, limits) in SCRIPTS.items()}
 
     async def run_all(executor: Any) -> list[Execution]:
         return await asyncio.gather(*(executor.run(each) for each in jobs.values()))
 
     there = runner.run(run_all(executor))
-    with closing(bubblewrap_executor(store, PYTHON, slots=2, warm=False)) as local:
+    with closing(open_bubblewrap(store, PYTHON, slots=2, forked=False)) as local:
         here = runner.run(run_all(local))
-        assert (executor.environment, executor.tier) == (local.environment, local.tier)
+        assert (executor.backend.fingerprint(), executor.backend.tier) == (local.fingerprint(), local.tier)
     same = [dataclasses.replace(done, seconds=0.0) for done in there]
     assert same == [dataclasses.replace(done, seconds=0.0) for done in here]
     ends = dict(zip(jobs, there, strict=True))
@@ -186,14 +243,14 @@ TIMED = "import time; print(time.time()); time.sleep(1); print(time.time())"
 
 
 @pytest.mark.slow
-def test_runs_are_spread_over_nodes_by_what_they_ask_for(runner, executor, store):
-    assert (executor.scheduler.num_cores, executor.memory_mb) == (3, 7 * 1024)
+def test_runs_are_spread_over_nodes_by_their_limits(runner, executor, store):
+    assert executor.num_cores == 3 and sum(each.memory_mb for each in executor.backend.machines().values()) == 7 * 1024
     assert most_at_once(runner, executor, [job(store, TIMED)] * 7) == 3
     assert most_at_once(runner, executor, [job(store, TIMED, memory_mb=1700)] * 3) == 2
     assert most_at_once(runner, executor, [job(store, TIMED, num_gpus=1)] * 2) == 1
     one = job(store, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])", num_gpus=1)
     assert runner.run(executor.run(one)).output == "0\n"
-    with pytest.raises(ValueError, match="asks for 1 cores, 5000 MiB .* lower the task's limits"):
+    with pytest.raises(ValueError, match="asks for 1 cores, 5000 MiB .* lower the limits of the task"):
         runner.run(executor.run(job(store, TIMED, memory_mb=5000)))
 
 
@@ -205,11 +262,11 @@ def test_a_node_gets_a_file_once(runner, executor, store):
     async def run_many() -> list[Execution]:
         return await asyncio.gather(*(executor.run(job(store, source, data=data)) for _ in range(6)))
 
-    before = executor.files_sent
+    before = len(executor.sent)
     assert {done.output for done in runner.run(run_many())} == {"True\n"}
-    assert executor.files_sent == before + 2 * 2  # two files to two nodes
+    assert len(executor.sent) == before + 2 * 2  # two files to two nodes
     runner.run(executor.run(job(store, source, data=b"other")))
-    assert executor.files_sent == before + 2 * 2 + 1
+    assert len(executor.sent) == before + 2 * 2 + 1
 
 
 @pytest.mark.slow
@@ -229,29 +286,29 @@ def test_folders_and_large_files_are_sent_in_parts_and_once(runner, executor, st
         "train/": store.put_folder(tmp_path / "train"),
     }
     look = Job("script.py", files, read_only=frozenset({"large.csv", "train/"}))
-    before = executor.files_sent
+    before = len(executor.sent)
 
     async def run_many() -> list[Execution]:
         return await asyncio.gather(*(executor.run(look) for _ in range(6)))
 
     expected = "".join(f"{digest_of((tmp_path / path).read_bytes())}\n" for path in paths)
     assert {done.output for done in runner.run(run_many())} == {expected}
-    assert executor.files_sent == before + 2 * (5 + 3)  # five in the folder, and its manifest, to two nodes
+    assert len(executor.sent) == before + 2 * (5 + 3)  # five in the folder, and its manifest, to two nodes
     store.path(digest_of((tmp_path / "train/d").read_bytes())).write_bytes(b"")
     (tmp_path / "train/e").write_bytes(b"")
     with pytest.raises(CorruptRecord):
-        machine = next(iter(executor.scheduler.machines.values()))
-        machine.has.clear()
-        runner.run(executor._sender.send(machine, look))
+        node = next(iter(executor.backend.nodes.usable.values()))
+        node.digests.clear()
+        runner.run(executor.backend._sender.send(node, look))
 
 
 @pytest.mark.slow
-def test_cancelling_a_run_ends_its_processes_and_frees_its_room(runner, executor, store, token):
+def test_cancelling_a_run_ends_its_processes_and_frees_its_resources(runner, executor, store, token):
     draw = random.Random("0/cancel")
 
     async def cancel() -> str:
         endless = job(store, "import os\nos.fork()\nwhile True: pass", token)
-        runs = [asyncio.create_task(executor.run(endless)) for _ in range(4)]  # the last waits for room
+        runs = [asyncio.create_task(executor.run(endless)) for _ in range(4)]  # the last waits for resources
         await begun(token, 6)
         for run in runs:
             run.cancel()
@@ -265,14 +322,14 @@ def test_cancelling_a_run_ends_its_processes_and_frees_its_room(runner, executor
             assert run.cancelled() and processes(token) == set()
         return (await executor.run(job(store, "print('next')", num_threads=2))).output
 
-    before = executor.nodes_lost
+    before = len(executor.lost)
     assert runner.run(cancel()) == "next\n"
-    assert executor.nodes_lost == before
+    assert len(executor.lost) == before
 
 
 @pytest.mark.slow
-def test_errors_are_those_of_the_local_pool(runner, executor, store):
-    before = executor.nodes_lost
+def test_errors_are_those_of_local_sandboxes(runner, executor, store):
+    before = len(executor.lost)
     with pytest.raises(CorruptRecord, match="missing"):
         runner.run(executor.run(Job("script.py", {"script.py": "0" * 64})))
     with pytest.raises(ValueError, match="not a plain name") as caught:
@@ -280,18 +337,18 @@ def test_errors_are_those_of_the_local_pool(runner, executor, store):
     assert type(caught.value) is ValueError
     with pytest.raises(ExecutorError, match="longer than the 0.001 s of the whole run") as failed:
         runner.run(executor.run(job(store, "pass", seconds=0.001)))
-    assert type(failed.value) is ExecutorError and executor.nodes_lost == before
+    assert type(failed.value) is ExecutorError and len(executor.lost) == before
 
 
 @pytest.mark.slow
-def test_a_node_lost_in_mid_run_leaves_its_runs_to_another(head, runner, executor, start, store, token, monkeypatch):
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.5)
-    before = executor.nodes_lost
-    lost = start(3)  # it has most room, so the run goes there
+def test_the_run_of_a_lost_node_is_repeated_on_another(head, runner, executor, start, store, token, monkeypatch):
+    monkeypatch.setattr(scheduling, "LOOK_SECONDS", 0.5)
+    before = len(executor.lost)
+    lost = start(3)  # it has the most free resources, so the run goes there
 
     async def lose() -> Execution:
-        await executor._nodes.settled()
-        assert executor.scheduler.num_cores == 6
+        await executor.backend.find_machines()
+        assert executor.num_cores == 6
         run = asyncio.create_task(executor.run(job(store, "import time; time.sleep(4); print('done')", token)))
         theirs = await begun(token)
         head.remove_node(lost, allow_graceful=False)
@@ -301,32 +358,32 @@ def test_a_node_lost_in_mid_run_leaves_its_runs_to_another(head, runner, executo
 
     done = runner.run(lose())
     assert (done.exit, done.output, processes(token)) == (Exit.OK, "done\n", set())
-    assert executor.nodes_lost == before + 1 and executor.scheduler.num_cores == 3
+    assert len(executor.lost) == before + 1 and executor.num_cores == 3
 
     async def wait() -> Execution:
-        """What no node that is left can hold waits for one that comes."""
+        """Run a job that no remaining node can hold, which waits for a new node."""
         run = asyncio.create_task(executor.run(job(store, "print('wide')", num_threads=3)))
         await asyncio.sleep(0.5)
         assert not run.done()
         start(3)
         return await run
 
-    assert runner.run(wait()).output == "wide\n" and executor.scheduler.num_cores == 6
+    assert runner.run(wait()).output == "wide\n" and executor.num_cores == 6
 
 
 @pytest.mark.slow
 def test_without_a_node_a_run_ends_in_bounded_time(runner, head, executor, start, store, token, monkeypatch):
-    monkeypatch.setattr(cluster, "WAIT_SECONDS", 2.0)
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(scheduling, "WAIT_SECONDS", 2.0)
+    monkeypatch.setattr(scheduling, "LOOK_SECONDS", 0.5)
     only = start(3)
 
     async def lose() -> float:
-        await executor._nodes.settled()
+        await executor.backend.find_machines()
         run = asyncio.create_task(executor.run(job(store, "while True: pass", token, num_threads=3)))
         theirs = await begun(token)
         head.remove_node(only, allow_graceful=False)
         began = time.monotonic()
-        with pytest.raises(ExecutorError, match="every node of the Ray cluster that had 3 cores.* is lost"):
+        with pytest.raises(ExecutorError, match="every machine that had 3 cores.* is lost"):
             await run
         await gone(theirs, token)
         return time.monotonic() - began
@@ -335,11 +392,9 @@ def test_without_a_node_a_run_ends_in_bounded_time(runner, head, executor, start
 
 
 @pytest.mark.slow
-def test_actors_that_are_killed_take_their_sandboxes_along_and_are_replaced(
-    runner, executor, store, token, monkeypatch
-):
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.5)
-    before = executor.nodes_lost
+def test_killed_actors_end_their_sandboxes_and_are_replaced(runner, executor, store, token, monkeypatch):
+    monkeypatch.setattr(scheduling, "LOOK_SECONDS", 0.5)
+    before = len(executor.lost)
     tree = "import os, time\nif os.fork() == 0: os.setsid(); os.fork()\ntime.sleep(1.5)"
 
     async def kill() -> Execution:
@@ -353,7 +408,7 @@ def test_actors_that_are_killed_take_their_sandboxes_along_and_are_replaced(
         return await run
 
     assert runner.run(kill()).exit is Exit.OK
-    assert executor.nodes_lost == before + 2 and processes(token) == set()
+    assert len(executor.lost) == before + 2 and processes(token) == set()
 
 
 @pytest.mark.slow
@@ -370,7 +425,7 @@ def test_nodes_that_cannot_run_scripts_are_left_out_and_named(runner, executor, 
 
     def reasons() -> list[str]:
         runner.run(others.settled())
-        assert others.scheduler.machines == {} and all(reason in caplog.text for reason in others.left_out.values())
+        assert others.usable == {} and all(reason in caplog.text for reason in others.left_out.values())
         return sorted(reason.partition(" is left out: ")[2] for reason in others.left_out.values() if reason)
 
     others.left_out |= before
@@ -380,7 +435,7 @@ def test_nodes_that_cannot_run_scripts_are_left_out_and_named(runner, executor, 
     assert set(Path(tempfile.gettempdir()).glob("mlagent-jax-*")) == folders
 
     monkeypatch.setattr(ray_nodes, "START_SECONDS", 1.0)
-    used = executor._nodes.scheduler.machines.keys()
+    used = executor.backend.nodes.usable.keys()
     others.left_out = {node["NodeID"]: "" for node in ray.nodes() if node["NodeID"] not in used}
     held = reasons()
     assert len(held) == 2 and all("does something else hold its CPUs" in reason for reason in held)
@@ -389,11 +444,10 @@ def test_nodes_that_cannot_run_scripts_are_left_out_and_named(runner, executor, 
 def test_without_ray_the_error_says_what_to_install(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "rollout.executor.backends.ray")
-    with pytest.raises(ValueError, match=r"ray is not installed; `pip install 'mlagent-jax\[cluster\]'`"):
-        with closing(open_cluster(store, "127.0.0.1:6379", PYTHON)):
-            pass
+    with pytest.raises(ValueError, match=r"ray is not installed; .*`pip install 'mlagent-jax\[cluster\]'`"):
+        open_backend(ExecutorOptions(python=str(PYTHON), ray_address="127.0.0.1:6379"), store)
 
 
-def test_the_local_pool_needs_no_ray():
+def test_local_backends_need_no_ray():
     program = "import sys, rollout.executor; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=60)

@@ -1,4 +1,19 @@
-"""The system calls that a sandboxed script is refused, as a seccomp filter in the form that bwrap reads."""
+"""The seccomp filter of sandboxed scripts, in the binary form that bwrap and the kernel read.
+
+The policy is a deny-list; every call that it does not name is allowed. Libraries of the task environment make calls
+that no list could foresee, and the namespaces or Landlock hold what the filter lets through.
+
+- Always EPERM: mounts and namespaces, other processes' memory, kernel interfaces, clock and host name, CPU affinity,
+  clone with a namespace flag, and injecting terminal input.
+- Always ENOSYS: memory that no process is charged for, clone3 (a filter cannot read its flags, and libc falls back to
+  clone), and x32 calls. A call of another architecture kills the process.
+- With namespaces: sockets only of the families unix, IPv4 and IPv6, which lead nowhere in an empty network.
+- Without namespaces: no sockets but connected pairs (EAFNOSUPPORT), no priorities, file flags or other processes'
+  limits (EPERM), no shared objects and no calls newer than this list (ENOSYS), no extended attributes (ENOTSUP);
+  changes of modes, owners and dates report success and do nothing.
+
+libseccomp is not used: it is a shared library that machines need not have, and this filter needs 40 lines of code.
+"""
 
 import errno
 import os
@@ -12,7 +27,7 @@ ALLOW, KILL_PROCESS, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of REFUSED, AUDIT_ARCH_*
 
-# name -> numbers on x86_64 and aarch64 (None: not there)
+# name -> numbers on x86_64 and aarch64, None if there is no such call
 MOUNTS_AND_NAMESPACES = {
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
     "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
@@ -22,7 +37,7 @@ OTHER_PROCESSES = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440),
 }  # fmt: skip
-KERNEL_DOORS = {
+KERNEL_INTERFACES = {
     "bpf": (321, 280), "perf_event_open": (298, 241), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "userfaultfd": (323, 282), "fanotify_init": (300, 262),
     "lookup_dcookie": (212, 18), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
@@ -32,18 +47,18 @@ KERNEL_DOORS = {
     "vhangup": (153, 58), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "uselib": (134, None),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
 }  # fmt: skip
-CLOCK_AND_NAMES = {
+CLOCK_AND_HOST_NAME = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
     "sethostname": (170, 161), "setdomainname": (171, 162),
 }  # fmt: skip
-CORES_OF_ITS_OWN = {"sched_setaffinity": (203, 122)}
-# Memory that belongs to no process's resident set, which the watchdog would therefore not see.
+CPU_AFFINITY = {"sched_setaffinity": (203, 122)}
+# Memory outside every process's resident set, which the watchdog would not see.
 UNCOUNTED_MEMORY = {
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
     "semget": (64, 190),
 }  # fmt: skip
-# What only namespaces hold: without them, the machine's own sockets, shared memory and, for an ordinary user, the
-# priorities of that user's other processes are within reach. Landlock holds neither UDP nor a path to a unix socket.
+# Only namespaces cover the following. Without them, a script would reach the machine's own sockets and shared memory
+# and, as an ordinary user, the priorities of that user's other processes. Landlock covers neither UDP nor unix sockets.
 PRIORITIES = {
     "setpriority": (141, 140), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
     "sched_setattr": (314, 274), "ioprio_set": (251, 30),
@@ -58,8 +73,8 @@ ATTRIBUTES = {
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
-# Nothing is done, and success is told: libraries that copy or unpack files would fail otherwise, and Landlock does not
-# hold what an ordinary user does to the modes of files that are this user's own.
+# These do nothing and report success: libraries that copy or unpack files would fail otherwise, and Landlock does not
+# stop an ordinary user from changing the modes of the user's own files.
 PRETENDED = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
@@ -69,10 +84,10 @@ WITHOUT_NAMESPACES = (
     (PRIORITIES, errno.EPERM), (NAMED_SOCKETS, errno.EAFNOSUPPORT), (SHARED_OBJECTS, errno.ENOSYS),
     (ATTRIBUTES, errno.ENOTSUP), (PRETENDED, 0),
 )  # fmt: skip
-FIRST_UNKNOWN = 463  # later calls (Linux 6.13 and on) do some of the above in new ways
+FIRST_UNKNOWN = 463  # calls from Linux 6.13 on do some of the above in new ways
 PRLIMIT = (302, 261)
 
-REFUSED = MOUNTS_AND_NAMESPACES | OTHER_PROCESSES | KERNEL_DOORS | CLOCK_AND_NAMES | CORES_OF_ITS_OWN
+REFUSED = MOUNTS_AND_NAMESPACES | OTHER_PROCESSES | KERNEL_INTERFACES | CLOCK_AND_HOST_NAME | CPU_AFFINITY
 CLONE, CLONE3, SOCKET, SOCKETPAIR, IOCTL = (56, 220), (435, 435), (41, 198), (53, 199), (16, 29)
 
 NEW_NAMESPACE_FLAGS = 0x7E020080  # CLONE_NEWUSER|NEWPID|NEWNET|NEWIPC|NEWUTS|NEWCGROUP|NEWNS|NEWTIME
@@ -88,32 +103,34 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def _refuse(number: int, error: int) -> bytes:
-    """Return the instructions that answer one system call with `error`."""
+    """Return the instructions that make one system call fail with `error`."""
     return _instruction(JUMP_EQUAL, number, 0, 1) + _instruction(RETURN, REFUSE | error)
 
 
 def _inspect(number: int, argument: int, checks: list[bytes]) -> bytes:
-    """Return the instructions that load one argument of one system call and run `checks` over it, then allow it."""
+    """Return the instructions that load one argument of one system call, apply `checks`, and then allow the call."""
     body = _instruction(LOAD, argument) + b"".join(checks) + _instruction(RETURN, ALLOW)
     return _instruction(JUMP_EQUAL, number, 0, len(body) // 8) + body
 
 
 def _allow(value: int) -> bytes:
-    """Return the instructions that allow the call if what was loaded is `value`."""
+    """Return the instructions that allow the call if the loaded word is `value`."""
     return _instruction(JUMP_EQUAL, value, 0, 1) + _instruction(RETURN, ALLOW)
 
 
 def filter_program(machine: str | None = None, has_namespaces: bool = True) -> bytes:
-    """Return the filter for one machine type (`os.uname().machine` by default), as bwrap reads it.
+    """Return the filter program of a machine type.
 
-    Refused calls get EPERM, or ENOSYS where a library is to fall back to another call. Every call not named here stays
-    allowed. In namespaces so does creating sockets (multiprocessing hangs without); where a script has none, of
-    sockets only connected pairs remain, and what else namespaces would hold is refused, too. Raises ValueError for an
-    unknown machine.
+    Args:
+        machine: The machine type, `os.uname().machine` by default.
+        has_namespaces: Whether scripts have namespaces of their own; otherwise more calls are refused.
+
+    Raises:
+        ValueError: If the machine type is unknown.
     """
     machine = machine or os.uname().machine
     if machine not in MACHINES:
-        raise ValueError(f"no system call table for {machine}; the sandbox runs on {' or '.join(MACHINES)}")
+        raise ValueError(f"no system call table for {machine}; run the sandbox on {' or '.join(MACHINES)}")
     column, architecture = MACHINES[machine]
     program = [
         _instruction(LOAD, ARCHITECTURE),
@@ -128,7 +145,7 @@ def filter_program(machine: str | None = None, has_namespaces: bool = True) -> b
     extra = () if has_namespaces else WITHOUT_NAMESPACES
     for calls, error in ((REFUSED, errno.EPERM), (UNCOUNTED_MEMORY, errno.ENOSYS), *extra):
         program += [_refuse(numbers[column], error) for numbers in calls.values() if numbers[column] is not None]
-    # The flags of clone3 are behind a pointer, out of a filter's sight: libc falls back to clone.
+    # The flags of clone3 are behind a pointer, which a filter cannot follow; libc falls back to clone.
     program.append(_refuse(CLONE3[column], errno.ENOSYS))
     denied, unsupported = (_instruction(RETURN, REFUSE | error) for error in (errno.EPERM, errno.EAFNOSUPPORT))
     namespaces = [_instruction(JUMP_BITS, NEW_NAMESPACE_FLAGS, 0, 1), denied]
@@ -141,7 +158,7 @@ def filter_program(machine: str | None = None, has_namespaces: bool = True) -> b
         for call in (SOCKET, SOCKETPAIR):
             program.append(_inspect(call[column], ARGUMENT_0, [*families, unsupported]))
     else:
-        # A datagram socket sends to any path and connects anew, even one of a pair.
+        # A datagram socket, even one of a pair, can send to any path and connect again.
         family = [_instruction(JUMP_EQUAL, UNIX, 1, 0), unsupported, _instruction(LOAD, ARGUMENT_1)]
         kinds = [_instruction(AND, SOCKET_TYPE_MASK), _allow(STREAM), _allow(SEQPACKET), unsupported]
         program.append(_inspect(SOCKETPAIR[column], ARGUMENT_0, family + kinds))

@@ -1,4 +1,4 @@
-"""Recorded results: when two jobs are the same, what is recorded, and that no record is wrong."""
+"""The result cache: which jobs are the same, which results are stored, and that none is wrong."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ExecutorError
-from rollout.executor import CachedExecutor, Options, SandboxUnavailable, open_executor
+from rollout.executor import CachedExecutor, SandboxUnavailable, open_executor
 from rollout.executor.result_cache.job_key import key_of
-from rollout.executor.result_cache.records import Records
+from rollout.executor.result_cache.result_store import ResultStore
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
@@ -22,7 +23,7 @@ SCRIPT = 'import pandas\ntrain = pandas.read_csv("{train}")\ntest = pandas.read_
 
 @dataclass
 class Scripted:
-    """An executor that answers with what it is told to, and counts."""
+    """An executor that gives scripted answers and counts jobs."""
 
     answer: Callable[[Job], Execution]
     jobs: list[Job] = field(default_factory=list)
@@ -44,7 +45,7 @@ def store(tmp_path: Path) -> BlobStore:
 
 def cached(store: BlobStore, tmp_path: Path, answer: Callable[[Job], Execution]) -> tuple[CachedExecutor, Scripted]:
     inner = Scripted(answer)
-    return CachedExecutor(inner, store, Records(tmp_path / "records", max_mb=16), "fingerprint"), inner
+    return CachedExecutor(inner, store, ResultStore(tmp_path / "results", max_mb=16), "fingerprint"), inner
 
 
 def files(script: str, source: str, **others: str) -> dict[str, str]:
@@ -64,12 +65,12 @@ def test_jobs_that_differ_in_names_only_have_one_key():
         return key(script, source.format(**names), None, **{f"{data}_train__csv": "1", f"{data}_test__csv": "2"})
 
     assert of("amber.py", "oak", SCRIPT) == of("maple.py", "fern", SCRIPT)
-    # A name inside a longer text stays as it is.
+    # A name inside a longer text is not replaced.
     longer = SCRIPT + 'print("{train} is read")\n'
     assert of("amber.py", "oak", longer) != of("maple.py", "fern", longer)
 
 
-def test_whatever_can_change_the_result_changes_the_key():
+def test_everything_that_can_change_the_result_changes_the_key():
     read = 'print(open("a.csv").read())'
     base = key("s.py", read, a__csv="1")
     assert base != key("s.py", read + " ", a__csv="1")
@@ -105,7 +106,7 @@ def test_two_files_of_equal_content_are_not_confused():
     assert key("s.py", source, a__csv="1", b__csv="2") == key("s.py", swapped, a__csv="2", b__csv="1")
 
 
-def test_a_record_answers_under_the_names_of_the_one_who_asks(store, tmp_path):
+def test_a_cached_result_has_the_names_of_the_asking_job(store, tmp_path):
     def traceback(job: Job) -> Execution:
         data = next(name for name in job.files if name.endswith(".csv"))
         return done(
@@ -129,7 +130,7 @@ def job(store: BlobStore, source: str = "pass", deterministic: bool = True) -> J
     return Job("script.py", {"script.py": store.put(source.encode())}, Limits(), deterministic)
 
 
-def test_a_record_holds_the_whole_execution_and_outlives_the_process(store, tmp_path):
+def test_a_cached_result_is_complete_and_outlives_the_process(store, tmp_path):
     executor, _ = cached(store, tmp_path, lambda _: done())
     asyncio.run(executor.run(job(store)))
     again, inner = cached(store, tmp_path, lambda _: done(Exit.CRASHED))
@@ -150,7 +151,7 @@ def test_a_record_holds_the_whole_execution_and_outlives_the_process(store, tmp_
         (Exit.INFRASTRUCTURE, 4),
     ],
 )
-def test_what_would_end_so_again_is_recorded(store, tmp_path, exit, runs):
+def test_repeatable_outcomes_are_cached(store, tmp_path, exit, runs):
     executor, inner = cached(store, tmp_path, lambda _: done(exit))
     for _ in range(4):
         assert asyncio.run(executor.run(job(store))).exit is exit
@@ -202,12 +203,12 @@ def test_when_the_first_of_identical_jobs_fails_or_is_cancelled_the_next_runs(st
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\n{}\n", b"no digest\n{}\n", None])
-def test_a_damaged_record_is_run_again(store, tmp_path, damage):
+def test_a_job_with_a_damaged_result_runs_again(store, tmp_path, damage):
     executor, inner = cached(store, tmp_path, lambda _: done())
     asyncio.run(executor.run(job(store)))
-    (record,) = (path for path in (tmp_path / "records").rglob("*") if path.is_file())
-    content = record.read_bytes()
-    record.write_bytes(content.replace(b"id\n", b"ID\n") if damage is None else damage)
+    (result,) = (path for path in (tmp_path / "results").rglob("*") if path.is_file())
+    content = result.read_bytes()
+    result.write_bytes(content.replace(b"id\n", b"ID\n") if damage is None else damage)
     assert not asyncio.run(executor.run(job(store))).cached
     assert asyncio.run(executor.run(job(store))).cached and len(inner.jobs) == 2
 
@@ -221,13 +222,13 @@ def test_a_copy_and_a_mount_of_the_same_data_are_different_jobs(store):
 @pytest.fixture
 def real(store: BlobStore, tmp_path: Path) -> Iterator[CachedExecutor]:
     try:
-        with open_executor(Options(slots=1, python=str(PYTHON)), store, tmp_path / "records") as opened:
+        with open_executor(ExecutorOptions(slots=1, python=str(PYTHON)), store, tmp_path / "results") as opened:
             yield opened.executor
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
 
 
-def test_real_runs_are_recorded_and_names_put_back(store, real):
+def test_real_runs_are_cached_with_their_names_restored(store, real):
     def run(script: str, data: str) -> Execution:
         source = f'rows = open("{data}").read()\nopen("submission.csv", "w").write(rows)\nopen("{data}").seek(-1)\n'
         return asyncio.run(real.run(Job(script, {script: store.put(source.encode()), data: store.put(b"id\n1\n")})))
@@ -240,5 +241,5 @@ def test_real_runs_are_recorded_and_names_put_back(store, real):
 
 
 @pytest.mark.parametrize("source", ["-" * 9000 + "1", "not " * 9000 + "1", "a" + ".a" * 9000, "(" * 9000, "x = '\0'"])
-def test_a_script_that_no_parser_takes_has_a_key(source):
+def test_a_script_that_does_not_parse_has_a_key(source):
     assert key("amber.py", source) != key("amber.py", source + "\n")

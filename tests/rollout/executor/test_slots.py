@@ -1,4 +1,4 @@
-"""What a run has for itself: cores, threads, data that it reads where they lie, GPUs."""
+"""The resources of a run: cores, threads, data that are read in place, GPUs."""
 
 import asyncio
 import os
@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import CorruptRecord
-from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
+from rollout.executor import SandboxUnavailable
 from rollout.executor.backends.bubblewrap.command import gpu_devices
-from rollout.executor.scheduling.slot import Slots
-from rollout.executor.script_env import script_environment
+from rollout.executor.backends.local.backend import LocalBackend
+from rollout.executor.backends.local.slots import Slots
+from rollout.executor.script_env import script_env
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Job
 from tasks.task import Limits
 
-from .conftest import PYTHON
+from .conftest import PYTHON, open_bubblewrap
 
 DATA = {"data.csv": b"id\n1\n"}
 
 
-def test_data_are_read_where_they_lie_and_cannot_be_changed(sandboxes) -> None:
+def test_data_are_read_in_place_and_cannot_be_changed(sandboxes) -> None:
     attack = """
 import os
 print(open("data.csv").read().split(), oct(os.stat("data.csv").st_mode & 0o777))
@@ -73,9 +74,9 @@ def store(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
-def executor(store: BlobStore) -> SandboxExecutor:
+def executor(store: BlobStore) -> LocalBackend:
     try:
-        return bubblewrap_executor(store, PYTHON, slots=1, warm=False)
+        return open_bubblewrap(store, PYTHON, slots=1, forked=False)
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
 
@@ -98,24 +99,24 @@ def test_a_script_for_a_gpu_is_refused_where_none_is_listed(store, executor) -> 
         asyncio.run(executor.run(job))
 
 
-def test_places_are_apart_and_come_back() -> None:
-    places, one_gpu = Slots(3, can_choose_uid=True, gpus=(4, 6)), Limits(num_gpus=1)
-    with places.place(one_gpu) as first, places.place(one_gpu) as second, places.place(Limits()) as third:
+def test_slots_are_distinct_and_are_given_back() -> None:
+    slots, one_gpu = Slots(3, can_choose_uid=True, gpus=(4, 6)), Limits(num_gpus=1)
+    with slots.take(one_gpu) as first, slots.take(one_gpu) as second, slots.take(Limits()) as third:
         assert (first.gpus, second.gpus, third.gpus) == ((4,), (6,), ())
         assert len({first.uid, second.uid, third.uid}) == 3
         if len(os.sched_getaffinity(0)) >= 2:
             assert first.cores != second.cores
-        with pytest.raises(ValueError, match="num_gpus"), places.place(one_gpu):
+        with pytest.raises(ValueError, match="num_gpus"), slots.take(one_gpu):
             pass
-    with places.place(Limits(num_gpus=2, num_threads=10_000)) as all_of_it:
+    with slots.take(Limits(num_gpus=2, num_threads=10_000)) as all_of_it:
         assert sorted(all_of_it.gpus) == [4, 6]
         assert set(all_of_it.cores) == os.sched_getaffinity(0)
-    with Slots(1, can_choose_uid=False).place(Limits()) as place:
-        assert place.uid is None
+    with Slots(1, can_choose_uid=False).take(Limits()) as slot:
+        assert slot.uid is None
 
 
-def test_a_gpu_is_named_by_its_device_and_numbered_anew_inside() -> None:
+def test_a_gpu_is_named_by_its_device_and_renumbered_inside() -> None:
     assert gpu_devices(()) == []
     assert {"/dev/nvidia2", "/dev/nvidiactl", "/dev/nvidia-uvm"} <= set(gpu_devices((2,)))
-    assert script_environment(1, (2, 3))["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert script_environment()["CUDA_VISIBLE_DEVICES"] == ""
+    assert script_env(1, (2, 3))["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert script_env()["CUDA_VISIBLE_DEVICES"] == ""

@@ -1,4 +1,4 @@
-"""What goes into a sandbox's workspace and what is taken out of it, through an open folder."""
+"""Put files into a sandbox's workspace, take the submission out, and classify how the script ended."""
 
 import errno
 import os
@@ -7,10 +7,10 @@ import stat
 from collections.abc import Mapping
 
 from rollout.errors import ExecutorError
+from rollout.executor.backends.base import require_plain
 from rollout.types import Exit
 
-SUBMISSION = "submission.csv"
-# A fork that the kernel refuses is an exception of the script; a sandbox that ends it instead calls that the same.
+# A fork that the kernel refuses is an exception in the script, so a script that is killed for it counts as crashed too.
 STOPPED = {
     "time": Exit.TIMEOUT,
     "memory": Exit.OUT_OF_MEMORY,
@@ -22,9 +22,16 @@ LAST_LINE_DISK = re.compile(rf"^\S*(?:Error|Exception): .*\[Errno (?:{errno.ENOS
 
 
 def put_files(folder: int, files: Mapping[str, bytes], owner: int | None) -> None:
-    """Return once the files stand in an open folder; they and the folder belong to `owner`, if one is given.
+    """Write files into an open folder and give them and the folder to a user.
 
-    Raises ValueError for a name that is not a plain file name, ExecutorError when the folder has no room.
+    Args:
+        folder: The descriptor of the folder.
+        files: The content of each file by name.
+        owner: The uid and gid of the new owner, None to leave them as they are.
+
+    Raises:
+        ValueError: If a name is not a plain name.
+        ExecutorError: If the folder is full.
     """
     for name, content in files.items():
         require_plain(name)
@@ -42,16 +49,10 @@ def put_files(folder: int, files: Mapping[str, bytes], owner: int | None) -> Non
         os.fchown(folder, owner, owner)
 
 
-def require_plain(name: str) -> None:
-    """Raise ValueError for a name that would not stand directly in the workspace."""
-    if not name or "/" in name or "\0" in name or name in (".", ".."):
-        raise ValueError(f"workspace file name {name!r} is not a plain name; give one without folders")
-
-
 def take_file(folder: int, name: str, max_bytes: int) -> bytes | None:
     """Return the content of a file in an open folder, None unless it is a regular file of at most `max_bytes`.
 
-    The folder's writer is not trusted: links are not followed, and a FIFO does not block.
+    The folder's content is not trusted: links are not followed, and a FIFO does not block.
     """
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -68,10 +69,16 @@ def take_file(folder: int, name: str, max_bytes: int) -> bytes | None:
 
 
 def exit_of(code: int, stopped: str | None, output: str, disk_full: bool) -> Exit:
-    """Return how a run ended, from the script's exit code, the limit that stopped it and what it left.
+    """Return how a run ended.
 
-    A limit that the script met as an exception is known by the last line of its traceback. The script can write such a
-    line itself; it gains nothing it could not have by exceeding the limit.
+    If the script met a limit as an exception, the last line of its traceback shows it. A script can write such a line
+    itself, but gains nothing that it could not have by exceeding the limit.
+
+    Args:
+        code: The script's exit code, 128 + n for signal n.
+        stopped: The limit for which the sandbox ended it, None if it ended by itself.
+        output: What it printed.
+        disk_full: Whether one of its file systems is full.
     """
     if stopped is not None:
         return STOPPED[stopped]

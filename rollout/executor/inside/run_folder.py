@@ -1,29 +1,28 @@
-"""The folder of a sandbox that has no file system of its own: made, counted and removed by its guard.
+"""The folder of a sandbox without file systems of its own: its guard makes, counts and removes it.
 
-Who writes to it is not trusted: it may be deeper than any path, and say by its modes that nobody is to look into it.
-Like the guard, this file runs with nothing but the standard library.
+The script that writes to it is not trusted: the folder may be deeper than any path, and its modes may forbid looking
+into it. Like the guard, this file runs with nothing but the standard library.
 """
 
 import contextlib
 import os
 
 WORKSPACE, TEMPORARY = "workspace", "tmp"
-MAX_FILES = 50_000
 
 
 def make_folder(folder: str, request: dict) -> None:
-    """Make the folder of a run, its own to write to inside, with links to the data that it may only read."""
+    """Make the folder of a run with two writable folders inside, and links to the read-only data."""
     os.mkdir(folder, 0o711)
     for name in (WORKSPACE, TEMPORARY):
         os.mkdir(f"{folder}/{name}", 0o700)
         if request["uid"] is not None:
             os.chown(f"{folder}/{name}", request["uid"], request["uid"])
-    for name, path in request["mounted"].items():
+    for name, path in request["read_only"].items():
         os.symlink(path, f"{folder}/{WORKSPACE}/{name.rstrip('/')}")
 
 
-def is_too_much(request: dict, folder: str) -> bool:
-    """Return whether one of the script's folders has more in it than it may; so has one that hides what it has."""
+def exceeds_limits(request: dict, folder: str) -> bool:
+    """Return whether one of the writable folders holds more than is allowed, or hides what it holds."""
     for name in (WORKSPACE, TEMPORARY):
         pending, seen, num_bytes = [f"{folder}/{name}"], set(), 0
         while pending:
@@ -35,17 +34,17 @@ def is_too_much(request: dict, folder: str) -> bool:
                         seen.add(status.st_ino)
                         if entry.is_dir(follow_symlinks=False):
                             pending.append(entry.path)
-                        if num_bytes > request["workspace_bytes"] or len(seen) > MAX_FILES:
+                        if num_bytes > request["workspace_bytes"] or len(seen) > request["max_files"]:
                             return True
             except (FileNotFoundError, NotADirectoryError):
-                continue  # it has changed since
+                continue  # it has changed since it was listed
             except OSError:
                 return True
     return False
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a folder, however deep: what is inside a folder of a folder is moved up before it is looked into."""
+    """Remove a folder of any depth by moving nested folders up before looking into them."""
     number = 0
     while os.path.isdir(folder):
         for entry in list(os.scandir(folder)):
