@@ -1,12 +1,12 @@
-"""Run thousands of good and bad scripts and check that each ends as it must and leaves nothing behind.
+"""Run thousands of well-behaved and misbehaving scripts, and check that each ends as it must and leaves nothing.
 
     python -m benchmarks.executor_soak [--runs 5000] [--slots 2] [--results benchmarks/results/executor]
 
-The executor, opened as in training, runs a seeded mix of good, crashing, hanging, forking, flooding and memory-eating
-scripts, of scripts that leave daemons behind, and of scripts that are canceled. Counted before and after, with the
-preloaded interpreter running both times: processes (descendants, and those with the scripts' name), their namespaces,
-mounts, temporary files and open files. The memory of supervisor and interpreter is sampled throughout. Exits with 1 if
-an outcome is wrong or something is left.
+A seeded mix of good, crashing, hanging, forking, flooding and memory-eating scripts, of scripts that leave daemons and
+of canceled ones runs on the executor as training opens it. Processes (descendants, and those with the scripts' name),
+their namespaces, mounts, temporary files and open files are counted before and after, both times with the preloaded
+interpreter running. The memory of supervisor and interpreter is measured throughout. The exit status is 1 if an outcome
+is wrong or something is left.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from rollout.types import Exit, Job
 from tasks.task import Limits
 
 SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
-WINDOW = 250  # runs between two samples of the memory
+WINDOW = 250  # runs between two measurements of the memory
 SETTLE_SECONDS = 1  # the kernel ends namespaces after their last process
 GROWTH = 1.1  # largest ratio of the last quarter's median to the second's
 
@@ -43,11 +43,11 @@ class Kind:
     """A kind of script and how it must end.
 
     Attributes:
-        weight: Relative frequency.
+        weight: Its relative frequency.
         source: The script; `{n}` is the number of the run.
-        exit: The expected exit, None if the run is canceled.
-        output: The exact output, None if it varies.
-        limits: The limits of the run.
+        exit: How it must end, None if it is canceled.
+        output: What it must print, None if that is not known exactly.
+        limits: Its limits.
     """
 
     weight: int
@@ -87,22 +87,22 @@ KINDS = {
     "filling disk": Kind(5, "open('x', 'wb').write(bytes(9 << 20))", Exit.OUT_OF_DISK, None, LONG),
     "leaving a daemon": Kind(5, DAEMON, Exit.OK, "{n}\n", LONG),
     "flooding": Kind(5, "for _ in range(200): print('x' * 9999)\nprint({n})", Exit.OK, None, LONG),
-    "cancelled": Kind(5, "while True: pass", None, None, LONG),
+    "canceled": Kind(5, "while True: pass", None, None, LONG),
 }
 
 
-async def run_one(opened: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
-    """Return the kind of one run and what was wrong with its end, `` if nothing was."""
+async def run_one(handle: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
+    """Return the kind of a run and what was wrong with its outcome, `` if nothing was."""
     name = draw.choices(list(KINDS), [kind.weight for kind in KINDS.values()])[0]
     kind = KINDS[name]
     source = kind.source.replace("{n}", str(number))
     job = Job(SCRIPT, {SCRIPT: store.put(source.encode())}, kind.limits, deterministic=False, task=name)
-    run = asyncio.create_task(opened.executor.run(job))
+    run = asyncio.create_task(handle.executor.run(job))
     if kind.exit is None:
         await asyncio.sleep(draw.random() * 0.2)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
-        return name, "" if run.cancelled() else f"run {number} was not cancelled"
+        return name, "" if run.canceled() else f"run {number} was not canceled"
     done = await run
     expected = None if kind.output is None else kind.output.replace("{n}", str(number))
     submission = f"id,target\n{number},1\n".encode() if name == "good" else None
@@ -134,7 +134,7 @@ def is_script(process: str) -> bool:
 
 
 def census(work: Path) -> dict[str, int]:
-    """Return the count of everything that a run could leave behind."""
+    """Return the number of each kind of thing that a run could leave."""
     processes = {*map(str, descendants()), *filter(is_script, filter(str.isdigit, os.listdir("/proc")))}
     spaces = set()
     for process in processes:
@@ -152,7 +152,7 @@ def census(work: Path) -> dict[str, int]:
 
 
 def resident_mib() -> float:
-    """Return the memory of this process and its permanent descendants, in MiB."""
+    """Return the memory of this process and of its descendants between two runs, in MiB."""
     total = 0
     for process in (os.getpid(), *descendants()):
         try:
@@ -162,11 +162,11 @@ def resident_mib() -> float:
     return total / 2**20
 
 
-async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
-    """Run the scripts and return the figures."""
+async def soak(handle: ExecutorHandle, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
+    """Run the scripts and return counts, faults and memory."""
     warm_up = random.Random("soak/warm up")
     for number in range(20):
-        await run_one(opened, store, number, warm_up)
+        await run_one(handle, store, number, warm_up)
     await asyncio.sleep(SETTLE_SECONDS)
     before, memory, counts, wrong = census(work), [], Counter[str](), []
     began = time.perf_counter()
@@ -175,7 +175,7 @@ async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, 
 
         async def one_after_another(numbers: Any = numbers) -> None:
             for number in numbers:
-                name, fault = await run_one(opened, store, number, random.Random(f"soak/{number}"))
+                name, fault = await run_one(handle, store, number, random.Random(f"soak/{number}"))
                 counts[name] += 1
                 wrong.extend([fault] if fault else [])
 
@@ -194,18 +194,18 @@ async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, 
     }
 
 
-def faults(found: dict[str, Any]) -> list[str]:
-    """Return what a soak showed to be wrong."""
+def faults(result: dict[str, Any]) -> list[str]:
+    """Return the faults that a soak found."""
     left = [
-        f"{name}: {found['before'][name]} before, {found['after'][name]} after"
-        for name in found["before"]
-        if found["after"][name] > found["before"][name]
+        f"{name}: {result['before'][name]} before, {result['after'][name]} after"
+        for name in result["before"]
+        if result["after"][name] > result["before"][name]
     ]
-    quarter = max(len(found["memory_mib"]) // 4, 1)
-    early = statistics.median(found["memory_mib"][quarter : 2 * quarter] or found["memory_mib"])
-    late = statistics.median(found["memory_mib"][-quarter:])
+    quarter = max(len(result["memory_mib"]) // 4, 1)
+    early = statistics.median(result["memory_mib"][quarter : 2 * quarter] or result["memory_mib"])
+    late = statistics.median(result["memory_mib"][-quarter:])
     grown = [f"memory: {early} MiB early, {late} MiB late"] if late > GROWTH * early else []
-    return [*found["wrong"], *left, *grown]
+    return [*result["wrong"], *left, *grown]
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -223,7 +223,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the soak from the command line; return 1 if something was wrong."""
+    """Run the soak from the command line and return 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
@@ -233,18 +233,18 @@ def main() -> int:
         work = Path(name)
         tempfile.tempdir = name
         store = BlobStore(work / "blobs")
-        with open_executor(ExecutorOptions(slots=arguments.slots), store, work / "records") as opened:
-            found = asyncio.run(soak(opened, store, work, arguments.runs, arguments.slots))
+        with open_executor(ExecutorOptions(slots=arguments.slots), store, work / "results") as handle:
+            outcome = asyncio.run(soak(handle, store, work, arguments.runs, arguments.slots))
     result = {
         "commit": commit(),
         "versions": versions(()),
         "machine": machine(),
         "command": " ".join(["python -m benchmarks.executor_soak", *sys.argv[1:]]),
-        **found,
+        **outcome,
     }
     write_results(arguments.results, "soak", result, to_markdown(result))
     print(to_markdown(result))
-    wrong = faults(found)
+    wrong = faults(outcome)
     print(json.dumps({"wrong": wrong[:20]}))
     return 1 if wrong else 0
 
