@@ -102,7 +102,7 @@ async def run_one(handle: ExecutorHandle, store: BlobStore, number: int, draw: r
         await asyncio.sleep(draw.random() * 0.2)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
-        return name, "" if run.canceled() else f"run {number} was not canceled"
+        return name, "" if run.cancelled() else f"run {number} was not canceled"
     done = await run
     expected = None if kind.output is None else kind.output.replace("{n}", str(number))
     submission = f"id,target\n{number},1\n".encode() if name == "good" else None
