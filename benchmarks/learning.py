@@ -1,13 +1,13 @@
-"""Whether step-wise PPO improves the fine-tuned policy, on states that neither was trained on, over seeds.
+"""Measure whether step-wise PPO improves the fine-tuned policy on states that neither was trained on, over seeds.
 
     python -m benchmarks.learning [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
                                      [--config configs/quickstart.yaml] [key.sub=value ...]
 
-For each seed the configuration is run up to PPO. Then the scripted expert walks new episodes, on the training tasks and
-on the held-out ones, and from one fixed sample of their states every policy acts several times: what is reported is the
-mean reward of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 %
-interval (seeds are resampled, then the episodes that the states are cut from), beside never editing, a uniformly
-random recipe and the scripted expert itself. Writes learning.json and learning.md.
+For each seed the configuration runs up to PPO. Then the scripted expert walks new episodes on the held-in and the
+held-out tasks, and every policy acts several times from one fixed sample of their states. Reported are the mean reward
+of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 % interval (seeds
+are resampled, then the episodes of the states), beside never editing, a uniformly random recipe and the scripted expert
+itself. Writes learning.json and learning.md.
 """
 
 import argparse
@@ -44,11 +44,11 @@ from rollout.tokenizer.chat import ChatTokenizer
 NUM_STATES = {"held_in": 100, "held_out": 60}
 NUM_EPISODES = {"held_in": 50, "held_out": 30}
 NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
-STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
+STATES_SEED = 1_000_000  # of episodes that nothing was trained on
 
 
 def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = ("collect", "sft", "ppo")) -> None:
-    """Bring the run of one seed up to date as far as PPO."""
+    """Run one seed up to PPO, skipping finished stages."""
     for stage in stages:
         command = [
             sys.executable,
@@ -65,7 +65,7 @@ def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = (
 def fresh_states(
     config: Config, run_dir: RunDir, context: RunContext, split: str, runs: Sequence[RunDir]
 ) -> list[PoolState]:
-    """Return a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
+    """Return a fixed sample of states of new expert episodes on one split, short enough for every run."""
     tasks = context.of_split(split)
     pools = library_candidates(tasks)
     plans = plan_collection(
@@ -90,7 +90,7 @@ def fresh_states(
 
 
 def act_baselines(config: Config, context: RunContext, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
-    """Return the actions of the baselines from the fresh states, by split."""
+    """Return the actions of the baselines from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", ScriptedExpert(config.collect.max_steps))):
         for split in SPLITS:
@@ -103,7 +103,7 @@ def act_baselines(config: Config, context: RunContext, states: Mapping[str, Sequ
 def act_policies(
     config: Config, run: RunDir, context: RunContext, states: Mapping[str, Sequence[PoolState]]
 ) -> dict[str, Acted]:
-    """Return the actions of one run's two policies from the fresh states, by split."""
+    """Return the actions of one run's two policies from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     tokenizer = ChatTokenizer(run.tokenizer)
     with PolicyServer(config.server, run.server_log) as server:
@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the run took place on."""
+    """Return a description of this machine."""
     return {"cores": os.cpu_count(), "processor": platform.machine()}
 
 
