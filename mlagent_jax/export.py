@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         policy = export(parsed.run, parsed.out)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"error: {text}", file=sys.stderr)
         return 2
     print(f"{parsed.out}: exported from {policy}")
     return 0
