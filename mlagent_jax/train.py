@@ -18,9 +18,9 @@ from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.multihost import distributed, preemption
 from mlagent_jax.multihost.peers import PeerFailed
 from mlagent_jax.platform import cpu, tpu
+from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
 
-STAGE_NAMES = ("collect", "sft", "ppo", "evaluate", "export")
 USAGE = "[--config FILE] [stage=NAME] [key.sub=value ...]"
 DESCRIPTION = f"""\
 Train an agent that improves machine-learning scripts: collect expert trajectories, fine-tune,
@@ -40,14 +40,14 @@ exit codes: 0 done; 2 invalid input; 3 infrastructure failure; 130 interrupted; 
 after training saved its state (run the same command again)
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
-# PREEMPTED is EX_TEMPFAIL, "try again": a launcher can tell it from 143, a process that SIGTERM ended as it stood.
+# PREEMPTED is EX_TEMPFAIL, "try again", which a launcher can tell from 143, a process that SIGTERM killed.
 USER_ERROR, INFRASTRUCTURE_ERROR, PREEMPTED, INTERRUPTED = 2, 3, 75, 130
 
 logger = logging.getLogger(__name__)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
+    """An argument parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
@@ -63,7 +63,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
     """Return the configuration and the names of the stages to run.
 
     Raises:
-        ConfigError: for a command line or a configuration that does not make sense.
+        ConfigError: if the command line or the configuration is not valid.
         OSError: if the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
@@ -84,9 +84,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.train") -> int:
-    """Run the command line and return its exit code: 0, 2 (input to fix), 3 (infrastructure), 75, 130 (interrupted).
+    """Run the command line and return its exit code, one of those that --help lists.
 
-    One of several processes that fails ends here, and the others with it.
+    If one of several processes fails, it exits here, and the others exit with it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h", "--help-keys"} & set(arguments):
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         config, stages = parse_arguments(arguments)
         run_dir = config.run_dir
-        # Only now: these take seconds to import, which a wrong key should not cost.
+        # Imported here because they take seconds, which a wrong key should not cost.
         cpu.prepare()
         tpu.prepare()
         from mlagent_jax.pipeline import run_stages
@@ -107,23 +107,23 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
             distributed.initialize()
             run_stages(config, stages, Reporter())
     except BaseException as error:
-        found = _explained(distributed.cause_of(error), run_dir)
-        if found is None:
+        explained = _explain(distributed.cause_of(error), run_dir)
+        if explained is None:
             logger.debug("a bug", exc_info=True)
             if not distributed.is_alone():
                 traceback.print_exc()
             distributed.leave(1, f"{type(error).__name__}: {error}")
             raise
-        message, code = found
-        _complain(message, code)
+        message, code = explained
+        _print_error(message, code)
         distributed.leave(code, None if isinstance(error, preemption.Saved) else message)
         return code
     distributed.leave(0)
     return 0
 
 
-def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
-    """Return what to say of an error and the exit code, None for one that nobody expects."""
+def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
+    """Return the message and the exit code of an error, None if it is a bug."""
     if isinstance(error, PeerFailed):
         return str(error), error.code
     if isinstance(error, preemption.Preempted):
@@ -134,8 +134,8 @@ def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
         return f"{type(error).__name__}: {error}; details in {run_dir}/log.txt", INFRASTRUCTURE_ERROR
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = error.filename or run_dir
-            return f"the disk is full ({where}); free some space and run the same command to go on", USER_ERROR
+            path = error.filename or run_dir
+            return f"the disk is full ({path}); free some space and run the same command to go on", USER_ERROR
         if error.filename is not None:
             return f"{error.filename}: {error.strerror}", USER_ERROR
     if isinstance(error, (OSError, ValueError, FloatingPointError)) and _raised_by_us(error):
@@ -144,33 +144,33 @@ def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Return whether our own code raised `error`, with a remedy in it; a library's ValueError is a bug of ours."""
+    """Return whether our own code raised `error`, with a remedy in its message; a library's ValueError is our bug."""
     assert error.__traceback__ is not None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").partition(".")[0] in (*OUR_PACKAGES, "__main__")
 
 
-def _complain(message: str, code: int) -> None:
-    """Print one line to stderr, keeps the traceback in the log."""
+def _print_error(message: str, code: int) -> None:
+    """Print one line to stderr, and keep the traceback in the log."""
     logger.debug("exit code %d", code, exc_info=True)
-    asked_for = code in (INTERRUPTED, PREEMPTED)
-    print(f"\n{message}" if asked_for else f"error: {' '.join(message.split())}", file=sys.stderr)
+    is_requested = code in (INTERRUPTED, PREEMPTED)
+    print(f"\n{message}" if is_requested else f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignores later ones.
+    """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP, and ignore later ones.
 
-    SIGTERM is Preempted, and waits for training to come to the end of its step; a second signal does not. What was
-    started is ended on the way out, and a second Ctrl-C must not cut that short.
+    SIGTERM raises Preempted, and while training defers it, only a second signal raises. Later signals are ignored
+    because everything that was started is ended on the way out, which a second Ctrl-C must not cut short.
     """
-    asked = False
+    is_raised = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked or (number == signal.SIGTERM and preemption.give_notice()):
+        nonlocal is_raised
+        if is_raised or (number == signal.SIGTERM and preemption.give_notice()):
             return
-        asked = True
+        is_raised = True
         raise preemption.Preempted if number == signal.SIGTERM else KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -4,24 +4,14 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import jax
-from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
-
 from mlagent_jax.model.hf import save_hf
-from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
-from mlagent_jax.model.placement import whole
-from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import AXES
+from mlagent_jax.model.transformer import Transformer
+from mlagent_jax.training.saved_policy import canary_logprobs
 from rollout.inference.canary import Canary
+from rollout.inference.canary_file import tolerance_for
 from rollout.inference.client import PolicyClient
-
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats a token, sampler against trainer
 
 
 @dataclass(frozen=True)
@@ -56,15 +46,10 @@ class WeightSync:
         self.client = client
         self.folder = folder.with_name(f"{folder.name}.{os.getpid()}")
         self.canary = list(canary)
-        self.tolerance = TOLERANCE.get(server_dtype, TOLERANCE["bfloat16"])
+        self.tolerance = tolerance_for(server_dtype)
         self._serving: Path | None = None
-        row = RowBuilder()
-        row.add(self.canary)
-        for index in range(len(self.canary) - 1):
-            row.predict(index, self.canary[index + 1])
-        self._row = row
 
-    async def push(self, model: Qwen2, version: int) -> None:
+    async def push(self, model: Transformer, version: int) -> None:
         """Make `model` what the server samples from, as policy version `version`.
 
         Raises:
@@ -72,18 +57,16 @@ class WeightSync:
         """
         await self.give(self.write(model), version)
 
-    def write(self, model: Qwen2) -> SavedWeights:
+    def write(self, model: Transformer) -> SavedWeights:
         """Write the weights beside those that serve."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
         return SavedWeights(folder, digests, self.logprobs(model))
 
-    def logprobs(self, model: Qwen2) -> list[float]:
+    def logprobs(self, model: Transformer) -> list[float]:
         """Return what a server that has the model gives to each token of the canary but the first."""
-        graph, parameters = nnx.split(model)
-        rows = padded(self._row, model.mesh)
-        return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
+        return canary_logprobs(model, self.canary)
 
     async def give(self, written: SavedWeights, version: int) -> None:
         """Make the weights that were written last what the server samples from; raises as `push` does."""
@@ -97,16 +80,3 @@ class WeightSync:
         if self._serving is not None:
             shutil.rmtree(self._serving, ignore_errors=True)
         self._serving = written.folder
-
-
-def padded(row: RowBuilder, mesh: Mesh | None) -> PackedBatch:
-    """Return a batch of one row, filled up with empty rows and padding until every device of the mesh has a share."""
-    sizes = mesh.shape if mesh is not None else dict.fromkeys(AXES, 1)
-    empty = [RowBuilder() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
-    length = -(-len(row.tokens) // sizes["context"]) * sizes["context"]
-    return stack_rows([row, *empty], length, len(row.targets))
-
-
-@partial(jax.jit, static_argnums=0)
-def _score(graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch) -> Float[Array, "B M"]:
-    return token_logprobs(nnx.merge(graph, parameters), rows)[0]

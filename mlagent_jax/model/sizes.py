@@ -5,10 +5,11 @@ from pathlib import Path
 
 from mlagent_jax.configuration.checks import SIZES, check_sizes
 from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
-from mlagent_jax.model.config import Qwen2Config, read_config
+from mlagent_jax.model.config import TransformerConfig
+from mlagent_jax.model.families import read_config
 
 
-def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Qwen2Config:
+def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> TransformerConfig:
     """Return the sizes of the checkpoint at `model.path`, which needs no more than its `config.json`.
 
     Args:

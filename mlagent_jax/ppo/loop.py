@@ -11,8 +11,8 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.multihost import preemption
 from mlagent_jax.multihost.distributed import from_main, meet
@@ -22,10 +22,10 @@ from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.ppo.train_inference_mismatch import allowed_mismatch
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.sft.loop import save_policy
-from mlagent_jax.tracking.metrics import MetricsLog
+from mlagent_jax.tracking.base import Tracker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.checkpoint import Checkpoints
+from mlagent_jax.training.saved_policy import save_policy
 from mlagent_jax.weight_sync import WeightSync
 from rollout.errors import InfrastructureError
 from rollout.inference.client import PolicyClient
@@ -58,7 +58,9 @@ class Rollouts:
     pool: StatePool | EvolvingPool
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts | None) -> dict[str, Any]:
+def run(
+    config: Config, run_dir: RunDir, reporter: Reporter, tracker: Tracker, rollouts: Rollouts | None
+) -> dict[str, Any]:
     """Train the fine-tuned policy by step-wise PPO, from the newest checkpoint on; leaves it in `ppo/model/`.
 
     Of several processes process 0 acts and talks to the server; all learn, from the same experiences.
@@ -75,15 +77,14 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
     sync = make_sync(config, run_dir, rollouts)
     began = time.monotonic()
     num_actions = 0
-    log = MetricsLog(run_dir.path("metrics.jsonl"))
-    saving = Checkpoints(run_dir.path("ppo", "checkpoints"), saved=run_dir.share)
-    with saving as checkpoints, log, preemption.defer_sigterm() as is_preempted:
+    saving = Checkpoints(run_dir.ppo_checkpoints, saved=run_dir.sync_remote)
+    with saving as checkpoints, preemption.defer_sigterm() as is_preempted:
         saved = checkpoints.latest(learner.state)
         first = saved_at = 0
         if saved is not None:
             learner.state, first = LearnerState(*saved[0]), saved[1]["update"]
             saved_at = first
-        log.rewind("ppo/update", first - 1)
+        tracker.rewind("ppo/update", first - 1)
         push(sync, learner, rollouts, first)
         with reporter.bar("ppo", ppo.num_updates, first) as bar, look_ahead(config, rollouts, run_dir) as ahead:
             if ahead is not None:
@@ -96,7 +97,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                         checkpoints.save(update, learner.state, {"update": update})
                     raise preemption.Saved
                 num_actions += int(figures["reward/actions"])
-                log.write({"ppo/update": update, **figures, **cache.lap(), **scripts(rollouts)})
+                tracker.log({"ppo/update": update, **figures, **cache.lap(), **scripts(rollouts)})
                 bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
@@ -104,7 +105,7 @@ def run(config: Config, run_dir: RunDir, reporter: Reporter, rollouts: Rollouts 
                     saved_at = update + 1
                 if stop:
                     raise preemption.Saved
-    save_policy(learner.model(), run_dir.ppo_policy, run_dir)
+    save_policy(learner.model(), run_dir.ppo_policy, run_dir.tokenizer, run_dir.selection, sync.canary)
     return {"updates": ppo.num_updates, "actions": num_actions, "training_seconds": round(time.monotonic() - began, 1)}
 
 
@@ -113,7 +114,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     mesh = make_mesh(**asdict(config.mesh))
     ppo = config.ppo
 
-    def fine_tuned() -> Qwen2:
+    def fine_tuned() -> Transformer:
         return load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat)
 
     policy = fine_tuned()
@@ -130,9 +131,7 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
         return rollouts.tokenizer.prompt_ids(rollouts.pool.states[0].state)
 
     canary = from_main(first_prompt)
-    return WeightSync(
-        rollouts.client if rollouts else None, run_dir.path("tmp", "weights"), canary, config.server.dtype
-    )
+    return WeightSync(rollouts.client if rollouts else None, run_dir.temporary / "weights", canary, config.server.dtype)
 
 
 def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, PrefixCacheMeter]:
@@ -142,7 +141,7 @@ def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, PrefixCacheMet
     world, client = rollouts.world, rollouts.client
     world.scheduler.take()
     return Stopwatch(world.timeline, world.num_slots), PrefixCacheMeter(
-        lambda: world.background.run(client.prefix_cache_stats())
+        lambda: world.event_loop.run(client.prefix_cache_stats())
     )
 
 
@@ -155,7 +154,7 @@ def push(sync: WeightSync, learner: Learner, rollouts: Rollouts | None, version:
     """Make the policy as it is now what the server samples from; every process has a part of the weights."""
     written = sync.write(learner.model())
     if rollouts is not None:
-        rollouts.world.background.run(sync.give(written, version))
+        rollouts.world.event_loop.run(sync.give(written, version))
 
 
 @contextmanager
@@ -175,7 +174,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
 
     async def act(states: Sequence[PoolState], update: int) -> list[Experience]:
         budget = Budget(ppo.acting_seconds, places) if ppo.acting_seconds else None
-        with Journal(run_dir.path("ppo", "actions", f"{update:05d}.jsonl")) as journal:
+        with Journal(run_dir.ppo_actions / f"{update:05d}.jsonl") as journal:
             return await roll_out_all(
                 world.environment,
                 TimedPolicy(rollouts.client, world.timeline),
@@ -189,7 +188,7 @@ def look_ahead(config: Config, rollouts: Rollouts | None, run_dir: RunDir) -> It
                 budget=budget,
             )
 
-    with closing(RolloutPrefetcher(world.background, rollouts.pool, draw, act, ppo.max_staleness)) as ahead:
+    with closing(RolloutPrefetcher(world.event_loop, rollouts.pool, draw, act, ppo.max_staleness)) as ahead:
         yield ahead
 
 
@@ -220,7 +219,7 @@ def one_update(
     def act_here() -> list[Experience] | None:
         assert ahead is not None, "process 0 acts"
         try:
-            with preemption.at_once():
+            with preemption.raise_on_sigterm():
                 return ahead.take(update, config.ppo.num_updates)
         except preemption.Preempted:
             return None

@@ -1,47 +1,98 @@
-"""The PPO stage's surroundings: the states to learn from, and the server to sample from."""
+"""The stage `ppo`: step-wise PPO on states of the selected trajectories."""
 
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
-from mlagent_jax.ppo import loop
 from mlagent_jax.run.context import RunContext
-from mlagent_jax.run.policy_server import PolicyServer, connected
-from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.run.policy_server import check_server, connect
+from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
 from rollout.dataset.selection import read_selection
 from rollout.sampling.evolving_pool import EvolvingPool
 from rollout.sampling.state_pool import StatePool
+from rollout.storage.run_layout import PPO as OUTPUT
+from rollout.storage.run_layout import RunLayout
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.state import State
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext, server: PolicyServer) -> dict[str, Any]:
-    """Write ppo/; returns the figures of the training.
+class PPO(Stage):
+    """Train the fine-tuned policy by PPO against the real environment."""
 
-    Raises:
-        ValueError: if a trajectory file is damaged, or the pool has too few states.
-        InfrastructureError: if the server failed.
+    name = "ppo"
+    settings = (
+        "seed",
+        *endpoint_settings("coder"),
+        "optimizer_state.dtype",
+        "server.dtype",
+        "server.max_model_len",
+        "reward",
+        "ppo",
+    )
+    after = ("collect", "sft")
+    outputs = (OUTPUT,)
+    acts = True
+    samples = True
+
+    def check(self, config: Config) -> None:
+        """Check that there is a policy server or that one can be started."""
+        check_server(config.server)
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `ppo/`; return the figures of the training.
+
+        Raises:
+            ValueError: if a trajectory file is damaged, or the pool has too few states.
+            InfrastructureError: if the server failed.
+        """
+        from mlagent_jax.ppo import loop
+
+        config, run_dir, run_context = context.config, context.run_dir, context.run_context
+        keep_compiled_programs(run_dir)
+        tokenizer = ChatTokenizer(run_dir.tokenizer)
+        pool = make_pool(config, run_dir, run_context, tokenizer)
+        with (
+            connect(
+                context.server,
+                run_context.event_loop,
+                config.ppo.temperature,
+                config.ppo.max_response_tokens,
+                [tokenizer.eos_id],
+            ) as client,
+            context.open_tracker() as tracker,
+        ):
+            # Not before the server answers: from now on the other processes wait only for one another.
+            distributed.announce_stage(self.name)
+            rollouts = loop.Rollouts(run_context, client, tokenizer, pool)
+            figures = loop.run(config, run_dir, context.reporter, tracker, rollouts)
+        return {"pool_states": len(pool), **figures}
+
+    def follow(self, context: StageContext) -> None:
+        """Learn from the experiences of process 0."""
+        from mlagent_jax.ppo import loop
+
+        keep_compiled_programs(context.run_dir)
+        with context.open_tracker() as tracker:
+            loop.run(context.config, context.run_dir, context.reporter, tracker, None)
+
+
+STAGE = PPO()
+
+
+def make_pool(
+    config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer
+) -> StatePool | EvolvingPool:
+    """Return the states of the selected trajectories whose prompt leaves room for a response.
+
+    If `ppo.episodes` is set, these are only the states at which trajectories begin.
     """
-    tokenizer = ChatTokenizer(run_dir.tokenizer)
-    pool = make_pool(config, run_dir, world, tokenizer)
-    with connected(config, tokenizer, world, server) as client:
-        rollouts = loop.Rollouts(world, client, tokenizer, pool)
-        distributed.call("ppo")  # not before the server answers: the others wait only for one another from now on
-        figures = loop.run(config, run_dir, reporter, rollouts)
-    return {"pool_states": len(pool), **figures}
-
-
-def make_pool(config: Config, run_dir: RunDir, world: RunContext, tokenizer: ChatTokenizer) -> StatePool | EvolvingPool:
-    """Return the states of the selected trajectories whose prompt leaves room for a response: all, or where
-    `ppo.episodes` is set those that trajectories begin with."""
-    trajectories = read_selection(run_dir.selection).read(run_dir.path("trajectories"))
+    trajectories = read_selection(layout.selection).read(layout.trajectories)
     longest = config.server.max_model_len - config.ppo.max_response_tokens
 
     def fits(state: State) -> bool:
         return len(tokenizer.prompt_ids(state)) <= longest
 
-    pool = StatePool.cut(trajectories, world.tasks, config.collect.max_steps).where(lambda each: fits(each.state))
+    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps).where(lambda each: fits(each.state))
     if config.ppo.episodes:
         pool = pool.where(lambda each: each.depth == 0)
     return EvolvingPool(pool, config.collect.max_steps, fits) if config.ppo.states == "evolving" else pool

@@ -14,14 +14,15 @@ import pytest
 
 from mlagent_jax import pipeline
 from mlagent_jax.configuration.key_help import USEFUL_KEYS, all_keys
-from mlagent_jax.configuration.loading import keys, load_config
+from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
-from mlagent_jax.model.config import hf_config
 from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
-from mlagent_jax.run.run_dir import STAGES, RunDir
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.stage_records import StageRecords
+from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.train import STAGE_NAMES, main, parse_arguments
+from mlagent_jax.train import main, parse_arguments
 from rollout.errors import ServerError
 
 
@@ -152,18 +153,19 @@ def test_missing_model_directory_is_one_line_before_anything_runs(
 
 def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = model_config(load_config().model, 512, 2, 1024)
-    (tmp_path / "config.json").write_text(json.dumps(hf_config(shape, "float32")))
+    (tmp_path / "config.json").write_text(json.dumps(shape.to_hf("float32")))
     assert main([f"run_dir={tmp_path / 'run'}", f"model.path={tmp_path}", "model.num_layers=3"]) == 2
     assert "model.num_layers=3 does not fit the checkpoint" in capsys.readouterr().err
 
 
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = RunDir(tmp_path)
-    for stage in STAGES:
-        run_dir.begin(stage, load_config())
+    records = StageRecords(run_dir, load_stages(), to_dict(load_config()))
+    for stage in load_stages():
+        records.begin(stage.name)
         for output in stage.outputs:
             run_dir.path(output).mkdir()
-        run_dir.finish(stage, load_config(), {}, seconds=1.0)
+        records.finish(stage.name, {}, seconds=1.0)
     assert main([f"run_dir={tmp_path}"]) == 0
     assert "everything is done" in capsys.readouterr().err
     assert not (tmp_path / "tmp").exists() and not (tmp_path / "data").exists()
@@ -183,7 +185,7 @@ def test_port_in_use_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFi
         port = taken.getsockname()[1]
         assert main([f"run_dir={tmp_path}", f"server.port={port}"]) == 2
     said = capsys.readouterr().err
-    assert f"port {port} of 127.0.0.1 cannot be served on" in said
+    assert f"cannot serve on port {port} of 127.0.0.1" in said
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 

@@ -11,7 +11,9 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.stages.collect import run
+from mlagent_jax.stages.collect import STAGE
+from mlagent_jax.stages.stage import StageContext
+from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.executor import Pool
@@ -21,12 +23,13 @@ from rollout.exploration.pools import build_pools
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder
-from rollout.scripted.expert import IDEAS_LINE, ScriptedExpert
+from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Execution, Exit, Job, Response, Trajectory
 from tasks.action import EDIT
+from tasks.prompt import IDEAS_LINE
 from tasks.registry import find
 from tasks.state import State
 from tasks.task import Instance, Task
@@ -82,18 +85,16 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             embed = lambda texts: rng.normal(size=(len(texts), 8))  # noqa: E731
             build_pools(run_dir.path("ideas.json"), candidates, 10, 0, embed=embed)
         store = BlobStore(tmp_path / "blobs")
-        with Timeline(run_dir.path("timeline.json")) as timeline, EventLoopThread() as background:
+        with Timeline(run_dir.timeline) as timeline, EventLoopThread() as event_loop:
             pool = Pool(Guessing(store), Resources(2, 4096))
             environment = Environment(store, pool, ScriptedCoder())
-            run(
-                config,
-                run_dir,
-                Reporter(),
-                RunContext(
-                    *({"churn": task}, environment, background, 4, 2, timeline, pool.scheduler),
-                    Endpoints(config, run_dir, background),
-                ),
+            context = RunContext(
+                *({"churn": task}, environment, event_loop, 4, 2, timeline, pool.scheduler),
+                Endpoints(config.expert, config.coder, run_dir.exchanges, event_loop),
             )
+            figures = STAGE.run(StageContext(config, run_dir, Reporter(), open_context=context))
+        (line,) = read_metrics(run_dir.metrics)
+        assert line["collect/gain"] == figures["gain"]
         assert run_dir.path("ideas.json").exists()
         return read_trajectories(run_dir.path("trajectories")), list(read)
 
