@@ -1,6 +1,7 @@
 """The command `export` writes a run's newest policy as a Hugging Face directory."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,29 +10,27 @@ import pytest
 
 from mlagent_jax.configuration.loading import load_config, to_yaml
 from mlagent_jax.export import main
-from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.families.qwen2 import Qwen2Config
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.sft.loop import save_policy
+from mlagent_jax.training.saved_policy import save_policy
 from rollout.tokenizer.chat import train_tokenizer
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path, make_model: Callable[..., Qwen2], tiny_config: Qwen2Config) -> RunDir:
+def run_dir(tmp_path: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> RunDir:
     """A run directory whose fine-tuning has ended."""
     run_dir = RunDir(tmp_path / "run")
     run_dir.root.mkdir()
     tokenizer = train_tokenizer(["a text"], run_dir.tokenizer, 300)
     shape = replace(tiny_config, vocab_size=tokenizer.vocab_size, eos_token_id=tokenizer.eos_id)
     run_dir.selection.write_text("{}")
-    run_dir.path("config.yaml").write_text(to_yaml(load_config()))
-    save_policy(make_model(shape), run_dir.sft_policy, run_dir)
+    run_dir.config.write_text(to_yaml(load_config()))
+    save_policy(make_model(shape), run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, [1, 2, 3])
     return run_dir
 
 
-def test_newest_policy_of_a_run_is_written(
-    run_dir: RunDir, tmp_path: Path, make_model: Callable[..., Qwen2], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_newest_policy_of_a_run_is_written(run_dir: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "export"
     assert main(["--run", str(run_dir.root), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: exported from {run_dir.sft_policy}\n"
@@ -39,7 +38,7 @@ def test_newest_policy_of_a_run_is_written(
     assert weights == (run_dir.sft_policy / "model.safetensors").read_bytes()
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == load_config().ppo.temperature
     assert [path.name for path in out.parent.iterdir()] == ["export"]
-    save_policy(make_model(replace(make_model().config, vocab_size=300), seed=1), run_dir.ppo_policy, run_dir)
+    shutil.copytree(run_dir.sft_policy, run_dir.ppo_policy)
     assert main(["--run", str(run_dir.root), "--out", str(tmp_path / "ppo")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'ppo'}: exported from {run_dir.ppo_policy}\n"
 

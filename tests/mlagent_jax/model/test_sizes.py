@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.configuration.schema import Config, ConfigError, Mesh, Model
-from mlagent_jax.model.build import abstract_model, model_config
-from mlagent_jax.model.config import hf_config
-from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
+from mlagent_jax.model.build import model_config, planned_config
 from mlagent_jax.model.sizes import checkpoint_config
 
 NO_PATH = load_config().model
@@ -20,7 +18,7 @@ SHAPE = model_config(NO_PATH, 512, 2, 1024)
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     """The section for a checkpoint of the quickstart's sizes, of which only config.json is there."""
-    (tmp_path / "config.json").write_text(json.dumps(hf_config(SHAPE, "float32")))
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE.to_hf("float32")))
     return Model(path=str(tmp_path))
 
 
@@ -52,13 +50,10 @@ def test_unknown_family_is_a_configuration_error(model: Model) -> None:
         checkpoint_config(model, None, Mesh())
 
 
-def test_shapes_need_the_checkpoints_config_or_stated_sizes(model: Model, tmp_path: Path) -> None:
-    mesh = make_mesh(1, 1, 1, 1)
-    assert abstract_model(replace(Config(), model=model), mesh).config == SHAPE
+def test_planned_sizes_need_the_checkpoints_config_or_stated_sizes(model: Model, tmp_path: Path) -> None:
+    assert planned_config(model, None, Mesh(), 1024) == SHAPE
     elsewhere = replace(model, path=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match=r"null, and there is no \S+/nowhere/config\.json"):
-        abstract_model(replace(Config(), model=elsewhere), mesh)
-    quickstart = load_config()
-    stated = replace(quickstart, model=replace(NO_PATH, path=str(tmp_path / "nowhere")))
-    found = abstract_model(stated, mesh).config
-    assert (found.num_layers, found.vocab_size) == (2, 2304)
+        planned_config(elsewhere, None, Mesh(), 1024)
+    found = planned_config(replace(NO_PATH, path=elsewhere.path), 2304, Mesh(), 1024)
+    assert (found.num_layers, found.vocab_size, found.max_position_embeddings) == (2, 2304, 1024)
