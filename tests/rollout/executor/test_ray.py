@@ -115,7 +115,9 @@ def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
     sent: list[str] = []
     lost: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_nodes, "Node", lambda *arguments: Node(*arguments, Noted(sent)))
+        patch.setattr(
+            ray_nodes, "Node", lambda address, total, actor, tier: Node(address, total, actor, tier, Noted(sent))
+        )
         lose = RayNodes._lose
 
         def noted(self: RayNodes, node: Node, reason: str) -> None:
