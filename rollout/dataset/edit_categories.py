@@ -47,8 +47,9 @@ class Statement:
 def edit_categories(before: str, after: str) -> tuple[Category, ...]:
     """Return the categories of an edit, the primary one first.
 
-    An edit may have several categories, except that `no change`, `cosmetic` and `unparsable` are always the only one, as
-    is `other`, for an edit that no rule matches. A script that did not parse before the edit is compared as an empty one.
+    An edit may have several categories, except that `no change`, `cosmetic` and `unparsable` are always the only one,
+    as is `other`, for an edit that no rule matches. A script that did not parse before the edit is compared as an empty
+    one.
     """
     if before == after:
         return ("no change",)
