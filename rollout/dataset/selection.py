@@ -115,7 +115,7 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
         train={name: digests[name] for name in chosen if name not in validation},
         validation={name: digests[name] for name in chosen if name in validation},
         report=[{"filter": name, "dropped": len(names), "first": names[:5]} for name, names in dropped.items()],
-        balance=balance,
+        balance={task: dict(outcomes) for task, outcomes in balance.items()},
     )
 
 
