@@ -50,7 +50,7 @@ def collect_arms(config: Config, run_dir: RunDir) -> None:
         draws = BalancedDraws(make_pools(config, run_dir, context, tasks), config.seed)
         for arm in ARMS:
             ideas = draws if arm == "ideas" else lambda task, rng: ()
-            context.background.run(
+            context.event_loop.run(
                 collect(
                     run_dir.path(arm),
                     plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas),

@@ -14,10 +14,10 @@ from pathlib import Path
 from rollout.dataset.words import normal_form, verb_and_noun
 from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.run_layout import BLOBS
 from rollout.types import Step, Trajectory
 from tasks.action import EDIT
 
-BLOBS = "blobs"
 SAVED = "Saved "
 FILE_NAME = re.compile(r"[\w-]+\.(?:py|csv)\b")
 DIFF_LINE = re.compile(r"[+-]|\[\d+ characters cut\]$")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from rollout.errors import CorruptRecord
 from rollout.storage.atomic_write import to_disk
 from rollout.storage.journal import read_journal
+from rollout.storage.run_layout import TRAJECTORIES
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
@@ -157,7 +158,7 @@ def read_trajectories(path: Path) -> list[Trajectory]:
 
 def trajectories_of(path: Path) -> Path:
     """Return where the expert's trajectories of a run directory lie; any other path as it is."""
-    inside = path / "trajectories"
+    inside = path / TRAJECTORIES
     return inside if inside.is_dir() else path
 
 
