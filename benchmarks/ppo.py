@@ -25,7 +25,8 @@ from jaxtyping import Float
 
 from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.sft_shapes import SHAPES
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
@@ -90,7 +91,8 @@ class Side:
             experiences = [replace(each, trajectory_id=str(number)) for number, each in enumerate(experiences)]
         self.name, self.experiences = name, experiences
         predictions = SAMPLES * RESPONSE[1] if name == "shared" else RESPONSE[1] * (row_length // PROMPT[0])
-        self.config = PPO(
+        self.config = replace(
+            load_config().ppo,
             row_length=row_length,
             predictions_per_row=predictions,
             rows_per_micro_batch=1,

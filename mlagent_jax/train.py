@@ -1,12 +1,10 @@
-"""The command line: `python -m mlagent_jax.train [--config FILE] [stage=NAME] [key.sub=value ...]`."""
+"""The command `train`: run the stages of a configuration."""
 
 import argparse
 import errno
 import logging
-import shutil
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mlagent_jax.configuration.loading import keys, load_config
+from mlagent_jax.configuration.key_help import all_keys, useful_keys
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.multihost import distributed, preemption
 from mlagent_jax.multihost.peers import PeerFailed
@@ -22,20 +21,23 @@ from mlagent_jax.platform import cpu, tpu
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
 
-USAGE = "python -m mlagent_jax.train [--config FILE] [stage=NAME] [key.sub=value ...]"
+USAGE = "[--config FILE] [stage=NAME] [key.sub=value ...]"
 DESCRIPTION = f"""\
-Train an agent that improves machine-learning scripts: expert trajectories, fine-tuning, step-wise PPO against a vLLM
-server, evaluation, export. Without --config it runs the quickstart. The same command resumes an interrupted run.
+Train an agent that improves machine-learning scripts: collect expert trajectories, fine-tune,
+step-wise PPO against a vLLM server, evaluate, export. The same command resumes an interrupted run
+and skips finished stages. Started on every host of a TPU pod, by every task of a Slurm job, or with
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, it trains on the devices of all
+hosts, which must share run_dir.
 
-stage=NAME   {", ".join(STAGE_NAMES)} or all (the default); a stage whose output exists and
-             whose inputs have not changed is skipped
+  --config FILE   YAML file of keys that differ from the defaults (without: configs/quickstart.yaml)
+  --help-keys     print all keys with their meanings and defaults
+  stage=NAME      {", ".join(STAGE_NAMES)} or all (the default)
 
-If it is started on every host of a TPU pod, by every task of a Slurm job, or several times with
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set, it trains on the devices of all processes; run_dir
-must then be a folder that all of them share.
-
-exit code    0 done, 2 an error to fix, 3 a failure of the infrastructure, 130 interrupted, 75 ended by SIGTERM after
-             a training step; the same command resumes the run
+useful keys:
+"""
+EXIT_CODES = """
+exit codes: 0 done; 2 invalid input; 3 infrastructure failure; 130 interrupted; 75 ended by SIGTERM
+after training saved its state (run the same command again)
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
 # PREEMPTED is EX_TEMPFAIL, "try again", which a launcher can tell from 143, a process that SIGTERM killed.
@@ -49,17 +51,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
-        raise ConfigError(f"{message}; give settings as key.sub=value; --help lists them")
+        raise ConfigError(f"{message}; give settings as key.sub=value; --help-keys lists them")
 
 
-def help_text() -> str:
-    """Return the text of --help: usage, then every key with its default and meaning."""
-    width = shutil.get_terminal_size((120, 24)).columns
-    lines = [f"usage: {USAGE}", "", DESCRIPTION, "keys, with the quickstart's values:"]
-    for key in keys():
-        lines.append(f"  {key.name}={key.default}")
-        lines += textwrap.wrap(key.meaning, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
+def help_text(prog: str) -> str:
+    """Return the page of `--help`."""
+    return f"usage: {prog} {USAGE}\n\n{DESCRIPTION}{useful_keys()}\n{EXIT_CODES}"
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
@@ -86,15 +83,15 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
     return load_config(parsed.config, overrides), stages
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.train") -> int:
     """Run the command line and return its exit code, one of those that --help lists.
 
     If one of several processes fails, it exits here, and the others exit with it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if {"--help", "-h"} & set(arguments):
+    if {"--help", "-h", "--help-keys"} & set(arguments):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the page is often piped into `head` or `less`
-        print(help_text())
+        print(all_keys() if "--help-keys" in arguments else help_text(prog))
         return 0
     run_dir = "the run directory"
     try:

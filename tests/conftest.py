@@ -26,7 +26,7 @@ from rollout.inference.server_process import ServerProcess
 from rollout.sampling.experience import Experience
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.feedback import Outcome
-from tasks.prompt import SYSTEM
+from tasks.prompt import system_text
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failure by load or by chance
 settings.load_profile("repeatable")
@@ -43,7 +43,7 @@ def write_checkpoint(folder: Path, seed: int) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = train_tokenizer(
-        [SYSTEM, Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
+        [system_text(), Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
     )
     config = Qwen2Config(
         vocab_size=VOCAB_SIZE,

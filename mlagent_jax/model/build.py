@@ -12,13 +12,21 @@ from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.induction import write_induction_heads
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import check_vocabulary
+from mlagent_jax.model.sizes import checkpoint_config, require_sizes
 from rollout.tokenizer.chat import ChatTokenizer
 
 
 def model_config(
     model: Model, vocab_size: int, eos_token_id: int, max_length: int, bos_token_id: int = 0
 ) -> Qwen2Config:
-    """Return the network's shape as the configuration gives it."""
+    """Return the configuration of the network whose sizes the section `model` states.
+
+    Raises:
+        ConfigError: If one of the sizes is null.
+    """
+    require_sizes(model, vocab_size)
+    assert model.num_layers and model.hidden_size and model.num_heads and model.num_kv_heads
+    assert model.intermediate_size and model.rope_theta and model.tie_word_embeddings is not None
     return Qwen2Config(
         vocab_size=vocab_size,
         hidden_size=model.hidden_size,
@@ -67,6 +75,16 @@ def build_model(config: Config, tokenizer: ChatTokenizer, mesh: Mesh) -> Qwen2:
 
 
 def abstract_model(config: Config, mesh: Mesh) -> Qwen2:
-    """Return the policy of the configured sizes with shapes in the place of arrays."""
-    shape = model_config(config.model, config.tokenizer.vocab_size, eos_token_id=0, max_length=config.sft.max_length)
+    """Return the policy with shapes in place of arrays; its sizes are the checkpoint's if `config.json` is there.
+
+    Raises:
+        ConfigError: If there is no `config.json` and the configuration does not state the sizes, or the two differ.
+    """
+    vocab_size = config.tokenizer.vocab_size
+    if config.model.path is not None and (Path(config.model.path) / "config.json").is_file():
+        shape = checkpoint_config(config.model, vocab_size, config.mesh)
+    else:
+        require_sizes(config.model, vocab_size)
+        assert vocab_size is not None
+        shape = model_config(config.model, vocab_size, eos_token_id=0, max_length=config.sft.max_length)
     return nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype), config.model.remat, mesh))

@@ -131,9 +131,7 @@ def make_sync(config: Config, run_dir: RunDir, rollouts: Rollouts | None) -> Wei
         return rollouts.tokenizer.prompt_ids(rollouts.pool.states[0].state)
 
     canary = from_main(first_prompt)
-    return WeightSync(
-        rollouts.client if rollouts else None, run_dir.temporary / "weights", canary, config.server.dtype
-    )
+    return WeightSync(rollouts.client if rollouts else None, run_dir.temporary / "weights", canary, config.server.dtype)
 
 
 def begin_accounts(rollouts: Rollouts | None) -> tuple[Stopwatch, PrefixCacheMeter]:

@@ -15,7 +15,8 @@ from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
-from rollout.executor.options import Options
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
@@ -57,7 +58,12 @@ class RunContext:
 
 @contextmanager
 def open_run_context(
-    layout: RunLayout, tasks: Tasks, executor: Options, expert: EndpointModel, coder: EndpointModel, reporter: Reporter
+    layout: RunLayout,
+    tasks: Tasks,
+    executor: ExecutorOptions,
+    expert: EndpointModel,
+    coder: EndpointModel,
+    reporter: Reporter,
 ) -> Iterator[RunContext]:
     """Prepare the tasks and yield the context of a run; leaving the block ends every script that runs.
 
@@ -80,8 +86,8 @@ def open_run_context(
         Endpoints(expert, coder, layout.exchanges, event_loop) as endpoints,
     ):
         num_slots = opened.scheduler.num_cores
-        coding = ScriptedCoder() if coder.kind == "offline" else EndpointCoder(endpoints.coder())
-        prepared = prepare(tasks, layout.data, executor.interpreter, reporter)
+        coding = ScriptedCoder() if coder.kind == "scripted" else EndpointCoder(endpoints.coder())
+        prepared = prepare(tasks, layout.data, Path(executor.python or TASK_PYTHON), reporter)
         yield RunContext(
             tasks=prepared,
             environment=Environment(store, TimedExecutor(opened.executor, timeline), coding),

@@ -76,7 +76,7 @@ def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:
 def sft_optimizer(sft: SFT, optimizer_state: OptimizerState, num_steps: int) -> optax.GradientTransformation:
     """Return the optimizer of a training of `num_steps` steps."""
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, optimizer_state.dtype)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, optimizer_state.dtype)
 
 
 def configured_step(

@@ -90,7 +90,7 @@ def take_trajectories(source: Path, layout: RunLayout, context: RunContext) -> d
 
 def make_expert(config: Config, context: RunContext) -> ScriptedExpert | EndpointExpert:
     """Return the expert of the configuration; raises ValueError for an endpoint without its key."""
-    if config.expert.kind == "offline":
+    if config.expert.kind == "scripted":
         return ScriptedExpert(config.collect.max_steps, explores=config.ideas.source != "none")
     return EndpointExpert(context.endpoints.expert())
 
@@ -101,7 +101,7 @@ def make_pools(config: Config, layout: RunLayout, context: RunContext, tasks: Se
         return read_pools(layout.ideas)
     if config.ideas.source == "none":
         candidates = {task.name: {} for task in tasks}
-    elif config.ideas.source == "offline":
+    elif config.ideas.source == "library":
         candidates = library_candidates(tasks)
     else:
         model, count = context.endpoints.expert(), config.ideas.candidates_per_axis

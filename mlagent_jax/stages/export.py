@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import PPO
@@ -11,7 +12,7 @@ from rollout.storage.atomic_write import write_json
 from rollout.storage.run_layout import EXPORT
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
-from tasks.task import MIB
+from tasks.units import MIB
 
 
 class Export(Stage):
@@ -25,38 +26,55 @@ class Export(Stage):
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `export/`; return the bytes of all its files and the SHA-256 of those with weights.
 
-        Weights, `config.json`, the tokenizer with its chat template and `generation_config.json` are copied as files
-        into a temporary folder, so that the model need not fit a device; the complete folder is then renamed.
-
         Raises:
             FileNotFoundError: if there is no policy to export.
             ValueError: if its weights do not fit its config, or it has no tokenizer.
         """
-        from mlagent_jax.model.hf import check_hf
-
         run_dir = context.run_dir
-        partial = run_dir.temporary / "export"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            check_hf(run_dir.ppo_policy)
-            shutil.copytree(run_dir.ppo_policy, partial, ignore=shutil.ignore_patterns(CANARY))
-            generation = generation_config(context.config.ppo, ChatTokenizer(run_dir.tokenizer))
-            write_json(partial / "generation_config.json", generation)
-            num_bytes = sum(path.stat().st_size for path in partial.iterdir())
-            sha256 = {path.name: sha256_of(path) for path in sorted(partial.glob("*.safetensors"))}
-            shutil.rmtree(run_dir.export, ignore_errors=True)
-            os.replace(partial, run_dir.export)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        context.reporter.note(f"exported: {run_dir.export}, {num_bytes / MIB:.1f} MiB")
-        return {"bytes": num_bytes, "weights_sha256": sha256}
+        temporary = run_dir.temporary / "export"
+        figures = export_policy(run_dir.ppo_policy, run_dir.tokenizer, context.config.ppo, run_dir.export, temporary)
+        context.reporter.note(f"exported: {run_dir.export}, {figures['bytes'] / MIB:.1f} MiB")
+        return figures
 
 
 STAGE = Export()
 
 
+def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, temporary: Path) -> dict[str, Any]:
+    """Write a policy as a Hugging Face directory, replacing `folder`; return its size and the SHA-256 of its weights.
+
+    Weights, `config.json`, the tokenizer with its chat template and `generation_config.json` are copied as files into
+    a temporary folder, so that the model need not fit a device; the complete folder is then renamed.
+
+    Args:
+        policy: The saved policy.
+        tokenizer: The folder of its tokenizer.
+        ppo: The section that says how actions are sampled.
+        folder: The directory to write.
+        temporary: A path on the same file system, where the directory is put together.
+
+    Raises:
+        FileNotFoundError: If there is no such policy.
+        ValueError: If its weights do not fit its config, or it has no tokenizer.
+    """
+    from mlagent_jax.model.hf import check_hf
+
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        check_hf(policy)
+        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY))
+        write_json(temporary / "generation_config.json", generation_config(ppo, ChatTokenizer(tokenizer)))
+        num_bytes = sum(path.stat().st_size for path in temporary.iterdir())
+        sha256 = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {"bytes": num_bytes, "weights_sha256": sha256}
+
+
 def generation_config(ppo: PPO, tokenizer: ChatTokenizer) -> dict[str, Any]:
-    """Return how to sample from the policy: as in its training, until the end of its turn."""
+    """Return the content of `generation_config.json`: sample as in training, to the end of the turn."""
     return {
         "bos_token_id": tokenizer.pad_id,
         "do_sample": True,

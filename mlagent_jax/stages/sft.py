@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
@@ -14,8 +14,6 @@ from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.registry import entries
 from tasks.state import State
-
-MODEL_SIZES = ("num_layers hidden_size num_heads num_kv_heads intermediate_size rope_theta tie_word_embeddings").split()
 
 
 class FineTune(Stage):
@@ -27,18 +25,11 @@ class FineTune(Stage):
     outputs = (SELECTION, TOKENIZER, OUTPUT)
 
     def check(self, config: Config) -> None:
-        """Check that the model sizes are those of the checkpoint at `model.path`."""
-        if config.model.path is None:
-            return
-        from mlagent_jax.model.config import read_config
+        """Check that the stated model sizes are those of the checkpoint at `model.path`."""
+        if config.model.path is not None:
+            from mlagent_jax.model.sizes import checkpoint_config
 
-        checkpoint = read_config(Path(config.model.path))
-        for key in MODEL_SIZES:
-            if getattr(config.model, key) != getattr(checkpoint, key):
-                raise ConfigError(
-                    f"model.{key}={getattr(config.model, key)} does not fit the checkpoint at model.path, which has "
-                    f"{getattr(checkpoint, key)}; set model.{key}={getattr(checkpoint, key)}"
-                )
+            checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `selection.json`, `tokenizer/` and `sft/model/`; return the figures of the training.

@@ -40,7 +40,6 @@ def make_optimizer(
     kind: Literal["adamw", "muon"],
     learning_rate: float | optax.Schedule,
     clip_norm: float,
-    weight_decay: float = 0.0,
     moments: DTypeLike = jnp.float32,
 ) -> optax.GradientTransformation:
     """Return adamw, or muon for the weight matrices with adamw for the rest, behind a global gradient clip.
@@ -49,15 +48,15 @@ def make_optimizer(
     the type `moments` and computed with in fp32.
     """
     if kind == "adamw":
-        update = optax.adamw(learning_rate, b1=0.9, b2=0.95, weight_decay=weight_decay)
+        update = optax.adamw(learning_rate, b1=0.9, b2=0.95, weight_decay=0.0)
     else:
         update = muon(
             learning_rate,
             beta=0.95,
-            weight_decay=weight_decay,
+            weight_decay=0.0,
             adam_b2=0.95,
             adam_learning_rate=scaled(learning_rate, ADAM_SHARE),
-            adam_weight_decay=weight_decay,
+            adam_weight_decay=0.0,
             muon_weight_dimension_numbers=matrix_dims,
             consistent_rms=MUON_RMS,
         )

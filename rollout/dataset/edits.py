@@ -16,7 +16,7 @@ from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import BLOBS
 from rollout.types import Step, Trajectory
-from tasks.action import EDIT
+from tasks.action import is_edit
 
 SAVED = "Saved "
 FILE_NAME = re.compile(r"[\w-]+\.(?:py|csv)\b")
@@ -57,7 +57,7 @@ def edits_by_trajectory(trajectories: Iterable[Trajectory], store: BlobStore | N
     """
     identify = None if store is None else _identities(store)
     found = {
-        one.trajectory_id: [_edit(step, one, identify) for step in one.steps if step.action == EDIT]
+        one.trajectory_id: [_edit(step, one, identify) for step in one.steps if is_edit(step.action)]
         for one in trajectories
     }
     return [edits for _, edits in sorted(found.items()) if edits]

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from rollout.sampling.experience import Experience
 from rollout.sampling.state_pool import PoolState, StatePool, first_of_each, shuffled
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.feedback import Outcome
 from tasks.state import State
 
@@ -89,7 +89,7 @@ class EvolvingPool:
 
     def _add(self, name: str, state: PoolState, known: Sequence[Experience]) -> None:
         best = max(known, key=lambda each: each.reward or 0.0)
-        if best.reached is None or best.action == FINAL_ANSWER or best.outcome is Outcome.INVALID:
+        if best.reached is None or ends_trajectory(best.action) or best.outcome is Outcome.INVALID:
             return
         reached = state.then(best.reached.response, best.reached.feedback, best.reached.after)
         if reached.depth >= self._max_steps or not self._fits(reached.state):

@@ -1,23 +1,12 @@
 """How well a policy reads its context: whether it repeats what only the context can tell it."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 from rollout.types import Snapshot
 from tasks import action as grammar
 from tasks.action import Invalid, parse_response, split_fields
-from tasks.feedback import score_text
+from tasks.feedback import parse_status_line, score_text
 
-BEST_SO_FAR = re.compile(r"Best so far: (\S+) (-?\d+(?:\.\d+)?)")
-
-# The argument of each action that must name a file of the workspace.
-EXISTING_FILE: Mapping[str, str] = {
-    grammar.COPY_FILE: "source",
-    grammar.INSPECT: "script_name",
-    grammar.EXECUTE: "script_name",
-    grammar.UNDERSTAND: "file_name",
-    grammar.EDIT: "script_name",
-}
 FACTS = ("file_exists", "best_script", "best_score")
 
 
@@ -30,18 +19,18 @@ def read_grounding(response: str, snapshot: Snapshot) -> dict[str, bool | None]:
     """
     action = parse_response(response)
     file_exists = None
-    if not isinstance(action, Invalid) and action.name in EXISTING_FILE:
-        name = action.arguments[EXISTING_FILE[action.name]].strip().removeprefix("./")
+    if not isinstance(action, Invalid) and action.spec.input_file is not None:
+        name = action.arguments[action.spec.input_file].strip().removeprefix("./")
         folder, slash, _ = name.partition("/")
         file_exists = None if slash and f"{folder}/" in snapshot.files else name in snapshot.files
     fields = split_fields(response)
     if isinstance(fields, Invalid):
         return {"file_exists": file_exists, "best_script": None, "best_score": None}
-    found = BEST_SO_FAR.search(fields[grammar.STATUS])
+    script, score = parse_status_line(fields[grammar.STATUS]) or ("", "")
     return {
         "file_exists": file_exists,
-        "best_script": found is not None and found[1] == snapshot.best_script,
-        "best_score": found is not None and found[2] == score_text(snapshot.best_score),
+        "best_script": script == snapshot.best_script,
+        "best_score": score == score_text(snapshot.best_score),
     }
 
 

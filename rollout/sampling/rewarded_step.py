@@ -9,7 +9,7 @@ from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.grounding import read_grounding
 from rollout.sampling.state_pool import PoolState
 from rollout.types import Completion
-from tasks.action import EDIT, Action, parse_response
+from tasks.action import Action, is_edit, parse_response, plain_instruction
 from tasks.feedback import Outcome
 from tasks.reward import Rules, reward
 from tasks.state import State
@@ -29,8 +29,9 @@ async def rewarded_step(
             "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
         )
         return unsampled
-    instruction = result.arguments["edit_instruction"] if result.action == EDIT else ""
-    repeated = bool(instruction) and _plain(instruction) in _instructions_before(state.state)
+    instruction = result.arguments["edit_instruction"] if is_edit(result.action) else ""
+    plain = plain_instruction(result.action, result.arguments)
+    repeated = bool(instruction) and plain in _instructions_before(state.state)
     return replace(
         unsampled,
         outcome=result.feedback.outcome,
@@ -82,9 +83,5 @@ def with_completion(outcome: Experience, sample: int, completion: Completion) ->
 def _instructions_before(state: State) -> set[str]:
     """Return the edit instructions that the state's turns hold, in plain letters."""
     actions = (parse_response(turn.response) for turn in state.turns)
-    edits = [action for action in actions if isinstance(action, Action) and action.name == EDIT]
-    return {_plain(action.arguments["edit_instruction"]) for action in edits}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
+    edits = [action for action in actions if isinstance(action, Action) and action.spec.is_edit]
+    return {plain_instruction(action.name, action.arguments) for action in edits}

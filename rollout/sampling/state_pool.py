@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout.types import Snapshot, Trajectory
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -43,7 +43,7 @@ def states_of(trajectory: Trajectory, task: Task, max_steps: int) -> list[PoolSt
     """Return the states of a trajectory of steps in which an action is still due: none after its final answer."""
     instance = Instance(task, trajectory.names)
     snapshots = [trajectory.steps[0].before, *(step.after for step in trajectory.steps)]
-    if trajectory.steps[-1].action == FINAL_ANSWER:
+    if ends_trajectory(trajectory.steps[-1].action):
         snapshots.pop()
     return [
         PoolState(trajectory.trajectory_id, depth, trajectory.state(depth), snapshot, instance)

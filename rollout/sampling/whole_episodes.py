@@ -14,7 +14,7 @@ from rollout.sampling.update_journal import UpdateJournal
 from rollout.storage.journal import Journal
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Policy
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.reward import PAPER, Rules
 
 
@@ -89,7 +89,7 @@ async def roll_out_episodes(
             reached = done[-1].reached
             if reached is None:
                 return [replace(each, reward=None) for each in done]
-            if done[-1].action == FINAL_ANSWER:
+            if ends_trajectory(done[-1].action):
                 break
             here = here.then(reached.response, reached.feedback, reached.after)
             prompt_ids = tuple(tokenizer.prompt_ids(here.state))

@@ -13,7 +13,7 @@ from benchmarks.sft_compare import Unequal, Variant, finalists, last_line, requi
 from benchmarks.sft_rows import load_of, make_batches
 from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilisation
 from benchmarks.worker import Worker, WorkerFailed
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
 from mlagent_jax.model.qwen2 import Qwen2
@@ -48,7 +48,7 @@ def test_padding_and_other_sequences_are_no_load() -> None:
 
 
 def test_shape_called_quickstart_is_the_quickstarts() -> None:
-    shape, config = SHAPES["quickstart"], Config()
+    shape, config = SHAPES["quickstart"], load_config()
     network, model = shape.network, config.model
     assert (network.num_layers, network.hidden_size, network.intermediate_size, network.num_heads) == (
         (model.num_layers, model.hidden_size, model.intermediate_size, model.num_heads)

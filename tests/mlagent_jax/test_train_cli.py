@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax import pipeline
-from mlagent_jax.configuration.loading import keys, to_dict
+from mlagent_jax.configuration.key_help import USEFUL_KEYS, all_keys
+from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.config import hf_config
@@ -22,7 +23,7 @@ from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.run.stage_records import StageRecords
 from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.train import help_text, main, parse_arguments
+from mlagent_jax.train import main, parse_arguments
 from rollout.errors import ServerError
 
 
@@ -68,16 +69,22 @@ def test_stage_before_its_time_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" in (tmp_path / "runs/quickstart/log.txt").read_text()  # for us, not for the user
 
 
-def test_help_lists_every_key_with_default_and_meaning(tmp_path: Path) -> None:
+def test_help_names_stages_exit_codes_and_keys_that_exist(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr
+    assert all(name in done.stdout for name in (*STAGE_NAMES, *map(str, (2, 3, 75, 130)), "--help-keys"))
+    assert set(USEFUL_KEYS) <= {key.name for key in keys()}
+
+
+def test_help_keys_lists_every_key_with_default_and_meaning(tmp_path: Path) -> None:
+    done = run("--help-keys", cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr
     assert all(f"  {key.name}={key.default}\n" in done.stdout for key in keys())
-    assert all(name in done.stdout for name in STAGE_NAMES)
 
 
-def test_help_keeps_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_keys_keeps_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "70")
-    meanings = [line for line in help_text().splitlines() if line.startswith("      ")]
+    meanings = [line for line in all_keys().splitlines() if line.startswith("      ")]
     assert max(map(len, meanings)) <= 70
 
 
@@ -146,7 +153,7 @@ def test_missing_model_directory_is_one_line_before_anything_runs(
 
 
 def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shape = model_config(Config().model, 512, 2, 1024)
+    shape = model_config(load_config().model, 512, 2, 1024)
     (tmp_path / "config.json").write_text(json.dumps(hf_config(shape, "float32")))
     assert main([f"run_dir={tmp_path / 'run'}", f"model.path={tmp_path}", "model.num_layers=3"]) == 2
     assert "model.num_layers=3 does not fit the checkpoint" in capsys.readouterr().err
@@ -154,7 +161,7 @@ def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: p
 
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = RunDir(tmp_path)
-    records = StageRecords(run_dir, load_stages(), to_dict(Config()))
+    records = StageRecords(run_dir, load_stages(), to_dict(load_config()))
     for stage in load_stages():
         records.begin(stage.name)
         for output in stage.outputs:
@@ -179,7 +186,7 @@ def test_port_in_use_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFi
         port = taken.getsockname()[1]
         assert main([f"run_dir={tmp_path}", f"server.port={port}"]) == 2
     said = capsys.readouterr().err
-    assert f"port {port} of 127.0.0.1 cannot be served on" in said
+    assert f"cannot serve on port {port} of 127.0.0.1" in said
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 

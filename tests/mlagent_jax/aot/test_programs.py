@@ -14,7 +14,8 @@ from jaxtyping import PyTree
 from mlagent_jax.aot import programs
 from mlagent_jax.aot.programs import FORWARD, TRAINING, model_flops, ppo_batch, ppo_programs, sft_programs, sft_rows
 from mlagent_jax.aot.report import shard_bytes
-from mlagent_jax.configuration.schema import PPO, SFT, Config, Model, Tokenizer
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config, Tokenizer
 from mlagent_jax.configuration.schema import Mesh as MeshShape
 from mlagent_jax.model.build import abstract_model
 from mlagent_jax.model.placement import abstract_batch, place_batch
@@ -33,12 +34,14 @@ from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import abstract_state, make_state
 from rollout.tokenizer.chat import Rendering
 
-CONFIG = Config(
+QUICKSTART = load_config()
+CONFIG = replace(
+    QUICKSTART,
     tokenizer=Tokenizer(vocab_size=64),
-    model=Model(num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
+    model=replace(QUICKSTART.model, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
     mesh=MeshShape(fsdp=4, tensor=2),
-    sft=SFT(max_length=32, batch_size=8, rows_per_micro_batch=4),
-    ppo=PPO(row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
+    sft=replace(QUICKSTART.sft, max_length=32, batch_size=8, rows_per_micro_batch=4),
+    ppo=replace(QUICKSTART.ppo, row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
 )
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import mlagent_jax
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.run.run_dir import RunDir
@@ -41,7 +41,7 @@ def run_dir(tmp_path: Path, make_model: Callable[..., Qwen2], tiny_config: Qwen2
 
 
 def export(run_dir: RunDir) -> dict[str, Any]:
-    return STAGE.run(StageContext(Config(), run_dir, Reporter()))
+    return STAGE.run(StageContext(load_config(), run_dir, Reporter()))
 
 
 def test_transformers_loads_an_export_with_equal_logits_and_ids(run_dir: RunDir) -> None:
@@ -61,7 +61,7 @@ def test_transformers_loads_an_export_with_equal_logits_and_ids(run_dir: RunDir)
     np.testing.assert_allclose(mlagent_jax.load_policy(folder).logits([prompt]), expected, rtol=1e-4, atol=1e-4)
     sampling = GenerationConfig.from_pretrained(folder)
     assert (sampling.eos_token_id, sampling.do_sample) == (ours.eos_id, True)
-    assert sampling.temperature == Config().ppo.temperature == 0.8  # as it was sampled in training
+    assert sampling.temperature == load_config().ppo.temperature == 0.8  # as it was sampled in training
     assert figures == {
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "weights_sha256": {

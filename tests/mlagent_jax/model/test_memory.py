@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import PPO
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.model import logprob
 from mlagent_jax.model.config import Qwen2Config
 from mlagent_jax.model.packed_batch import PackedBatch
@@ -63,7 +63,7 @@ def ppo_bytes(shape: Qwen2Config, rows: PackedBatch, remat: Remat) -> int:
     mesh, optimizer = make_mesh(1, 1, 1, 1), make_optimizer("adamw", 1e-3, 1.0)
     model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), remat=remat, mesh=mesh))
     state = abstract_state(model, optimizer, mesh)
-    network = make_policy(nnx.split(model)[0], optimizer, state, PPO(temperature=1.0))
+    network = make_policy(nnx.split(model)[0], optimizer, state, replace(load_config().ppo, temperature=1.0))
     batch = place_batch(PPOBatch(rows, *6 * [rows.weights]), mesh)
     lowered = network.add_gradients.lower(state.parameters, state.parameters, batch, jnp.float32(1))
     return lowered.compile().memory_analysis().temp_size_in_bytes

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import RowBuilder
 from mlagent_jax.model.qwen2 import Qwen2
@@ -21,7 +22,8 @@ from rollout.sampling.experience import Experience
 
 pytestmark = pytest.mark.vllm
 
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     advantage="leave_one_out",
     temperature=0.8,
     max_response_tokens=16,

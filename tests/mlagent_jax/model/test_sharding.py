@@ -1,6 +1,7 @@
 """On eight simulated devices a step gives what it gives on one: loss, gradients and new parameters."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -13,7 +14,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch, place_rows, row_groups, rows_here
 from mlagent_jax.model.qwen2 import Qwen2
@@ -37,7 +39,8 @@ ONE: Shape = (1, 1, 1, 1)
 FAST: Shape = (1, 2, 2, 2)
 GRID: list[Shape] = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 1, 8), (2, 2, 2, 1), (2, 2, 1, 2), (2, 1, 2, 2), (1, 4, 2, 1)]
 MESHES = [pytest.param(FAST)] + [pytest.param(shape, marks=pytest.mark.slow) for shape in GRID]
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     max_response_tokens=6,
     row_length=24,
     rows_per_micro_batch=8,

@@ -24,7 +24,8 @@ from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import make_apply, shardings_of
 from rollout.sampling.experience import Experience
 
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     max_response_tokens=6,
     row_length=18,  # room for the responses to one state, not for those to two
     rows_per_micro_batch=2,

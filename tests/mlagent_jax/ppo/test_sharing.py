@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.value import Critic
@@ -16,7 +17,8 @@ from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_experiences
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
 
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     max_response_tokens=6,
     row_length=64,
     predictions_per_row=48,

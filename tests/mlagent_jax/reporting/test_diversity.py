@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.reporting.diversity import read_diversity, write_diversity
 from rollout.storage.run_layout import RunLayout
 from rollout.storage.trajectories import write_trajectories
@@ -16,8 +16,8 @@ from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
 
 NAMES = Names("elm", "elm_train.csv", "elm_test.csv", "run_elm.py")
-HELD_IN = Config().tasks.held_in
-TRAIN, HELDOUT = Config().tasks.held_in[0], Config().tasks.held_out[0]
+HELD_IN = load_config().tasks.held_in
+TRAIN, HELDOUT = load_config().tasks.held_in[0], load_config().tasks.held_out[0]
 WIDE = ("Use a random forest.", "Add spline features.", "Tune the model.", "Use PCA.", "Drop half of the rows.")
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlagent_jax.configuration.loading import to_dict
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.reporting.report import headline, render, write_report
 from mlagent_jax.reporting.summary import build_summary
 from mlagent_jax.tracking.jsonl import JsonlTracker
@@ -134,7 +133,7 @@ def fake_summary() -> dict[str, Any]:
         "seed": 0,
         "commit": "0123456789abcdef+changes",
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
-        "config": to_dict(Config()),
+        "config": to_dict(load_config()),
     }
 
 
@@ -230,7 +229,7 @@ def test_report_of_a_run_directory_is_written_from_what_lies_in_it(tmp_path: Pat
         name: {"seconds": 60.0, "up_to_date": True} for name in ("collect", "sft", "ppo", "evaluate")
     }
     stages["evaluate"]["evaluation"] = fake_evaluation()
-    summary = build_summary(stages, 5, None, 0, to_dict(Config()))
+    summary = build_summary(stages, 5, None, 0, to_dict(load_config()))
     write_json(layout.edit_stats, fake_tried())
     with JsonlTracker(layout.metrics) as tracker:
         for line in fake_metrics():

@@ -21,7 +21,7 @@ OUTPUTS = {stage.name: stage.outputs for stage in STAGES}
 
 
 def records(run_dir: RunDir, config: Config | None = None) -> StageRecords:
-    return StageRecords(run_dir, STAGES, to_dict(config or Config()))
+    return StageRecords(run_dir, STAGES, to_dict(config or load_config()))
 
 
 def do(run_dir: RunDir, name: str, config: Config) -> str:
@@ -38,7 +38,7 @@ def run_dir(tmp_path: Path) -> RunDir:
     """A run directory in which collect, sft and ppo are done with the quickstart's settings."""
     made = RunDir(tmp_path)
     for name in ("collect", "sft", "ppo"):
-        assert do(made, name, Config()) == ""
+        assert do(made, name, load_config()) == ""
     return made
 
 
@@ -90,7 +90,7 @@ def test_a_task_that_says_something_else_redoes_the_stages_that_saw_it(tmp_path:
 
 def test_stage_made_anew_redoes_those_after_it(run_dir: RunDir) -> None:
     run_dir.path("stages", "sft.json").unlink()
-    do(run_dir, "sft", Config())
+    do(run_dir, "sft", load_config())
     assert not records(run_dir).is_done("ppo")
     assert records(run_dir).changed("ppo") == ["the output of sft"]
 
@@ -146,7 +146,7 @@ def test_every_setting_a_stage_depends_on_exists() -> None:
         assert records(RunDir(Path("nowhere"))).inputs(stage.name)
     decisive = {key.partition(".")[0] for stage in STAGES for key in stage.settings}
     # Where and how fast things run decides nothing about what comes out.
-    assert set(to_dict(Config())) - decisive == {"run_dir", "mirror", "executor", "mesh"}
+    assert set(to_dict(load_config())) - decisive == {"run_dir", "mirror", "executor", "mesh"}
 
 
 def test_second_run_in_one_directory_is_refused_with_the_holder(tmp_path: Path) -> None:
@@ -190,4 +190,4 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_record_is_json(run_dir: RunDir) -> None:
     record = json.loads(run_dir.path("stages", "ppo.json").read_text())
-    assert record["inputs"]["ppo.num_updates"] == Config().ppo.num_updates
+    assert record["inputs"]["ppo.num_updates"] == load_config().ppo.num_updates

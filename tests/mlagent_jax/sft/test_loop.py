@@ -5,7 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import PyTree
 from rich.console import Console
 
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import SFT, Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import PackedBatch
@@ -102,9 +103,8 @@ def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS) -> in
 
 
 def config_of(**settings: Any) -> Config:
-    return Config(
-        sft=SFT(batch_size=2, max_length=12, optimizer="muon", learning_rate=5e-2, warmup_steps=2, **settings)
-    )
+    settings |= {"batch_size": 2, "max_length": 12, "learning_rate": 5e-2, "warmup_steps": 2}
+    return replace(load_config(), sft=replace(load_config().sft, **settings))
 
 
 def train(

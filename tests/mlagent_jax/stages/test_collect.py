@@ -23,12 +23,13 @@ from rollout.exploration.pools import build_pools
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder
-from rollout.scripted.expert import IDEAS_LINE, ScriptedExpert
+from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Execution, Exit, Job, Response, Trajectory
 from tasks.action import EDIT
+from tasks.prompt import IDEAS_LINE
 from tasks.registry import find
 from tasks.state import State
 from tasks.task import Instance, Task
@@ -78,7 +79,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         settings = [f"ideas.source={source}", f"collect.num_trajectories={NUM_TRAJECTORIES}"]
         config, run_dir = load_config(None, settings), RunDir(tmp_path / source)
         run_dir.root.mkdir()
-        if source == "offline":  # spread out without the sentence encoder, which takes seconds to start
+        if source == "library":  # spread out without the sentence encoder, which takes seconds to start
             rng = np.random.default_rng(0)
             candidates = library_candidates([task])
             embed = lambda texts: rng.normal(size=(len(texts), 8))  # noqa: E731
@@ -109,7 +110,7 @@ def tried(trajectories: list[Trajectory]) -> set[str]:
 def test_without_ideas_no_prompt_has_one_and_less_is_tried(
     collected: Callable[[str], tuple[list[Trajectory], list[str]]],
 ) -> None:
-    with_ideas, prompts = collected("offline")
+    with_ideas, prompts = collected("library")
     assert all(IDEAS_LINE in prompt for prompt in prompts)
     without, prompts = collected("none")
     assert prompts and not any(IDEAS_LINE in prompt for prompt in prompts)
