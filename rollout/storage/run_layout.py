@@ -61,6 +61,11 @@ class RunLayout:
         return self.path("metrics.jsonl")
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files, one subfolder for each stage."""
+        return self.path("tensorboard")
+
+    @property
     def timeline(self) -> Path:
         """The spans of work, in the Trace Event Format."""
         return self.path("timeline.json")
