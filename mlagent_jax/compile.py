@@ -42,10 +42,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)
-    topologies = [each.removeprefix("topology=") for each in parsed.settings if each.startswith("topology=")]
+    topologies = [item.removeprefix("topology=") for item in parsed.settings if item.startswith("topology=")]
     if len(topologies) != 1:
         raise ConfigError(f"got {len(topologies)} topologies, expected one; give it as topology=v5p:4x4x4")
-    overrides = [each for each in parsed.settings if not each.startswith("topology=")]
+    overrides = [item for item in parsed.settings if not item.startswith("topology=")]
     return load_config(parsed.config, overrides), topologies[0], parsed.json
 
 
@@ -55,18 +55,14 @@ def figures(config: Config, topology: str) -> dict[str, Any]:
     Raises:
         ConfigError: If the compiler is not installed, or the mesh does not fit the slice.
     """
-    from mlagent_jax.aot.programs import ppo_programs, sft_programs
-    from mlagent_jax.aot.report import report
+    from mlagent_jax.aot.compiled import report_program
     from mlagent_jax.aot.topology import chip_of, find_compiler, topology_mesh
 
     chip = chip_of(topology)
     find_compiler()
-    mesh = topology_mesh(config, topology)
-    reports = [
-        report(program, chip, mesh.size, config.model.remat)
-        for programs in (sft_programs, ppo_programs)
-        for program in programs(config, mesh)
-    ]
+    mesh = topology_mesh(config.mesh, topology)
+    programs = training_programs(config, mesh)
+    reports = [report_program(program, chip, mesh.size, config.model.remat) for program in programs]
     return {
         "topology": topology,
         "chip": asdict(chip),
@@ -75,15 +71,32 @@ def figures(config: Config, topology: str) -> dict[str, Any]:
     }
 
 
+def training_programs(config: Config, mesh: Any) -> list[Any]:
+    """Return the programs of fine-tuning, then those of PPO, as `mlagent_jax.aot.programs.Program`.
+
+    Args:
+        config: The configuration.
+        mesh: The `jax.sharding.Mesh` to compile for, whose devices need not exist. Its type is not named here, so that
+            `--help` and wrong input do not import JAX.
+    """
+    from mlagent_jax.aot.programs import ppo_programs, sft_programs
+    from mlagent_jax.model.build import abstract_model, planned_config
+
+    sizes = planned_config(config.model, config.tokenizer.vocab_size, config.mesh, config.sft.max_length)
+    model = abstract_model(sizes, config.model, mesh)
+    programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
+    return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
+
+
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.compile") -> int:
-    """Run the command line and return its exit code: 0, 2 (input to fix), 4 (a program does not fit)."""
+    """Run the command line and return its exit code: 0, 2 (wrong input) or 4 (a program does not fit)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h", "--help-keys"} & set(arguments):
         print(all_keys() if "--help-keys" in arguments else f"usage: {prog} {USAGE}\n\n{DESCRIPTION}")
         return 0
     try:
         config, topology, as_json = parse_arguments(arguments)
-        found = figures(config, topology)
+        values = figures(config, topology)
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return USER_ERROR
@@ -91,13 +104,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(values, indent=1))
     else:
-        from mlagent_jax.aot.table import table
+        from mlagent_jax.aot.text_table import text_table
 
-        print(table(found))
+        print(text_table(values))
     remedies = [
-        f"{each['program']} {each['verdict']}; {each['remedy']}" for each in found["programs"] if each["remedy"]
+        f"{program['program']} {program['verdict']}; {program['remedy']}"
+        for program in values["programs"]
+        if program["remedy"]
     ]
     for line in remedies:
         print(f"error: {line}", file=sys.stderr)

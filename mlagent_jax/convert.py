@@ -9,22 +9,26 @@ from pathlib import Path
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory that `model.path` can name.
+    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory, for `model.path`.
 
-    Weights are rounded to bfloat16, the type such models are released in; the error is far below that of the
-    quantization. The directory is written under a temporary name and renamed when it is complete.
+    Weights are rounded to bfloat16, the type in which such models are released; the error is far below that of their
+    quantization. The folder appears under its name only when it is complete.
+
+    Args:
+        gguf: The GGUF file.
+        out: The directory to write.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it does not contain a Llama network that is a special case of Qwen2, with a ChatML tokenizer
-            like SmolLM's, or if `out` exists.
+        ValueError: If the file is not a Llama network with a Qwen2 equivalent and a ChatML tokenizer like SmolLM's, or
+            if `out` exists.
     """
     from mlagent_jax.model.hf import save_tensors  # imports JAX, which --help does not need
     from mlagent_jax.model.llama_gguf import LlamaGGUF
     from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
 
     if out.exists():
-        raise ValueError(f"{out} is there already; remove it, or name another folder")
+        raise ValueError(f"{out} exists; remove it, or choose another folder")
     checkpoint = LlamaGGUF(gguf)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{parsed.out}: made of {parsed.gguf}")
+    print(f"{parsed.out}: converted from {parsed.gguf}")
     return 0
 
 

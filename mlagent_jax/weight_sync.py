@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlagent_jax.model.hf import save_hf
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.training.saved_policy import canary_logprobs
 from rollout.inference.canary import Canary
 from rollout.inference.canary_file import tolerance_for
@@ -49,7 +49,7 @@ class WeightSync:
         self.tolerance = tolerance_for(server_dtype)
         self._serving: Path | None = None
 
-    async def push(self, model: Qwen2, version: int) -> None:
+    async def push(self, model: Transformer, version: int) -> None:
         """Make `model` what the server samples from, as policy version `version`.
 
         Raises:
@@ -57,14 +57,14 @@ class WeightSync:
         """
         await self.give(self.write(model), version)
 
-    def write(self, model: Qwen2) -> SavedWeights:
+    def write(self, model: Transformer) -> SavedWeights:
         """Write the weights beside those that serve."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
         return SavedWeights(folder, digests, self.logprobs(model))
 
-    def logprobs(self, model: Qwen2) -> list[float]:
+    def logprobs(self, model: Transformer) -> list[float]:
         """Return what a server that has the model gives to each token of the canary but the first."""
         return canary_logprobs(model, self.canary)
 

@@ -17,9 +17,8 @@ from flax import nnx
 from mlagent_jax.configuration.loading import keys, load_config, merge, read_layers, to_dict
 from mlagent_jax.configuration.schema import Config, Model
 from mlagent_jax.model.build import model_config
-from mlagent_jax.model.config import hf_config
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sizes import checkpoint_config
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.training.optimizer import make_optimizer
 from tasks.registry import PAPER, entries
 
@@ -99,12 +98,12 @@ def test_model_and_optimizer_of_every_config_build_without_memory(path: Path, tm
         assert config.model.path is not None
         model, vocab_size = CHECKPOINTS[config.model.path]
         released = model_config(model, vocab_size, 2, config.server.max_model_len)
-        (tmp_path / "config.json").write_text(json.dumps(hf_config(released, "bfloat16")))
+        (tmp_path / "config.json").write_text(json.dumps(released.to_hf("bfloat16")))
         shape = checkpoint_config(replace(config.model, path=str(tmp_path)), config.tokenizer.vocab_size, config.mesh)
     else:
         assert config.tokenizer.vocab_size is not None
         shape = model_config(config.model, config.tokenizer.vocab_size, 2, config.server.max_model_len)
-    model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
+    model = nnx.eval_shape(lambda: Transformer(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
     parameters = nnx.state(model, nnx.Param)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(parameters))
     if path.stem.startswith(("qwen2_5_7b", "paper")):

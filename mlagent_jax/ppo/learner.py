@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, PyTree
 from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch, whole
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameter_name, parameter_shardings, parameters_of
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import (
     Packed,
@@ -84,7 +84,7 @@ class Learner:
 
     def __init__(
         self,
-        policy: Qwen2,
+        policy: Transformer,
         critic: Critic | None,
         config: PPO,
         mesh: Mesh,
@@ -111,7 +111,7 @@ class Learner:
         critic_graph = nnx.split(critic)[0] if critic else None
         self.policy, self.critic = make_networks(config, kept, self.graph, critic_graph, self.state)
 
-    def model(self) -> Qwen2:
+    def model(self) -> Transformer:
         """Return the policy as it is now."""
         learnt = nnx.merge(self.graph, self.state.policy.parameters)
         return learnt.trunk if isinstance(learnt, Critic) else learnt
@@ -206,7 +206,7 @@ def has_own_critic(config: PPO) -> bool:
     return config.advantage == "gae" and config.critic == "separate"
 
 
-def learnt_policy(config: PPO, policy: Qwen2) -> Qwen2 | Critic:
+def learnt_policy(config: PPO, policy: Transformer) -> Transformer | Critic:
     """Return what the policy's optimizer moves: the policy, with the critic's head on it where that is shared."""
     return Critic(policy) if config.critic == "shared" else policy
 

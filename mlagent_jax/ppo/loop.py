@@ -11,8 +11,8 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.multihost import preemption
 from mlagent_jax.multihost.distributed import from_main, meet
@@ -114,7 +114,7 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     mesh = make_mesh(**asdict(config.mesh))
     ppo = config.ppo
 
-    def fine_tuned() -> Qwen2:
+    def fine_tuned() -> Transformer:
         return load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat)
 
     policy = fine_tuned()

@@ -14,15 +14,17 @@ from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.placement import whole
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import AXES
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
 from rollout.inference.canary_file import write_canary
 
 MANIFEST = "training_data.json"
 
 
-def save_policy(model: Qwen2, folder: Path, tokenizer: Path, training_data: Path, canary_ids: Sequence[int]) -> None:
+def save_policy(
+    model: Transformer, folder: Path, tokenizer: Path, training_data: Path, canary_ids: Sequence[int]
+) -> None:
     """Write the model and its tokenizer as one Hugging Face directory.
 
     `training_data.json` in it is the manifest of the trajectories that the model was trained on, each with its hash;
@@ -47,7 +49,7 @@ def save_policy(model: Qwen2, folder: Path, tokenizer: Path, training_data: Path
         write_canary(folder, canary_ids, logprobs, digests)
 
 
-def canary_logprobs(model: Qwen2, token_ids: Sequence[int]) -> list[float]:
+def canary_logprobs(model: Transformer, token_ids: Sequence[int]) -> list[float]:
     """Return the log-probability that the model gives to each token but the first, in nats."""
     row = RowBuilder()
     row.add(list(token_ids))

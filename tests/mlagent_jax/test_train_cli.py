@@ -17,7 +17,6 @@ from mlagent_jax.configuration.key_help import USEFUL_KEYS, all_keys
 from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
-from mlagent_jax.model.config import hf_config
 from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.run.stage_records import StageRecords
@@ -154,7 +153,7 @@ def test_missing_model_directory_is_one_line_before_anything_runs(
 
 def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = model_config(load_config().model, 512, 2, 1024)
-    (tmp_path / "config.json").write_text(json.dumps(hf_config(shape, "float32")))
+    (tmp_path / "config.json").write_text(json.dumps(shape.to_hf("float32")))
     assert main([f"run_dir={tmp_path / 'run'}", f"model.path={tmp_path}", "model.num_layers=3"]) == 2
     assert "model.num_layers=3 does not fit the checkpoint" in capsys.readouterr().err
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import mlagent_jax
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.families.qwen2 import Qwen2Config
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.export import STAGE
 from mlagent_jax.stages.stage import StageContext
@@ -30,7 +30,7 @@ STATE = State("Predict the price in train.csv.").then("Thought: edit it.", "vali
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path, make_model: Callable[..., Qwen2], tiny_config: Qwen2Config) -> RunDir:
+def run_dir(tmp_path: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> RunDir:
     """A run directory whose PPO stage has ended."""
     run_dir = RunDir(tmp_path)
     tokenizer = train_tokenizer([TEXT], run_dir.tokenizer, 300)

@@ -20,8 +20,8 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import SFT, Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh, parameters_of
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.preemption import Saved
 from mlagent_jax.run.mirror import Mirror
 from mlagent_jax.run.run_dir import RunDir
@@ -108,7 +108,7 @@ def config_of(**settings: Any) -> Config:
 
 
 def train(
-    model: Qwen2,
+    model: Transformer,
     folder: Path,
     data: inputs.Data,
     config: Config,
@@ -133,7 +133,7 @@ def train(
     return Ended(figures, jax.tree.map(np.asarray, parameters_of(model)), metrics)
 
 
-def checkpoint_arrays(folder: Path, make_model: Callable[..., Qwen2], config: Config) -> PyTree:
+def checkpoint_arrays(folder: Path, make_model: Callable[..., Transformer], config: Config) -> PyTree:
     """Returns parameters, optimizer state and best parameters of the newest checkpoint."""
     optimizer = sft_optimizer(config.sft, config.optimizer_state, STEPS)
     state = make_state(make_model(seed=9), optimizer, make_mesh(1, 1, 1, 1))
@@ -163,7 +163,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
-    make_model: Callable[..., Qwen2], tmp_path: Path, fed: list[bytes]
+    make_model: Callable[..., Transformer], tmp_path: Path, fed: list[bytes]
 ) -> None:
     num_steps, every = 100, 15
     config, data = config_of(eval_every=every, patience=100), data_of(1, 3, num_steps)
@@ -194,7 +194,7 @@ def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
 
 @pytest.mark.slow
 def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
-    make_model: Callable[..., Qwen2], tmp_path: Path
+    make_model: Callable[..., Transformer], tmp_path: Path
 ) -> None:
     config, data = config_of(eval_every=3), data_of(1, 3)
     whole = train(make_model(), tmp_path / "whole", data, config)
@@ -209,7 +209,7 @@ def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
 
 @pytest.mark.slow
 def test_another_machine_goes_on_from_the_mirror_as_if_nothing_had_happened(
-    make_model: Callable[..., Qwen2], tmp_path: Path, fed: list[bytes]
+    make_model: Callable[..., Transformer], tmp_path: Path, fed: list[bytes]
 ) -> None:
     config, data = config_of(eval_every=3), data_of(1, 3)
     whole = train(make_model(), tmp_path / "whole", data, config)
@@ -230,7 +230,7 @@ def test_another_machine_goes_on_from_the_mirror_as_if_nothing_had_happened(
 
 
 def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
-    make_model: Callable[..., Qwen2], tmp_path: Path
+    make_model: Callable[..., Transformer], tmp_path: Path
 ) -> None:
     config = config_of(eval_every=1, patience=2)
     data = data_of(train_seed=1, validation_seed=2)  # counts the other way
@@ -252,14 +252,14 @@ def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
     jax.tree.map(np.testing.assert_array_equal, resumed.parameters, ended.parameters)
 
 
-def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
     model = make_model()
     model.norm[...] = model.norm[...] * float("nan")
     with pytest.raises(FloatingPointError, match="loss became nan at step 1; lower sft.learning_rate"):
         train(model, tmp_path / "run", data_of(1, 3), config_of())
 
 
-def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     run_dir.tokenizer.mkdir()
     (run_dir.tokenizer / "tokenizer.json").write_text("{}")
@@ -272,7 +272,7 @@ def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Qwen
     jax.tree.map(np.testing.assert_array_equal, parameters_of(loaded), parameters_of(model))
 
 
-def test_saved_policy_has_a_canary_of_its_own_weights(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+def test_saved_policy_has_a_canary_of_its_own_weights(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
     run_dir, token_ids = RunDir(tmp_path), [3, 1, 4, 1, 5]
     run_dir.tokenizer.mkdir()
     run_dir.selection.write_text("{}\n")
@@ -285,7 +285,7 @@ def test_saved_policy_has_a_canary_of_its_own_weights(make_model: Callable[..., 
     cut, _ = read_canary(tmp_path / "model", "float32", max_length=3)
     np.testing.assert_allclose(cut.logprobs, canary_logprobs(loaded, token_ids[:3]), rtol=0, atol=1e-6)
     (tmp_path / "model" / "canary.json").unlink()
-    with pytest.raises(ValueError, match=r"canary\.json is no canary .*; run the stage that saves them again"):
+    with pytest.raises(ValueError, match=r"canary\.json is not a canary .*; run the stage that saves them again"):
         read_canary(tmp_path / "model", "float32", max_length=100)
 
 

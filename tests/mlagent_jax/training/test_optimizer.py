@@ -1,4 +1,4 @@
-"""Schedules go where they should; muon turns matrices orthogonal and leaves everything else to adamw."""
+"""Schedules have the stated values; muon orthogonalizes matrices and adamw updates everything else."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ import pytest
 from flax import nnx
 from jaxtyping import PyTree
 
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameters_of
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.training.optimizer import ADAM_SHARE, MATRICES, MUON_RMS, cosine_schedule, make_optimizer
 
 RATE = 1e-2
 
 
 def first_update(
-    optimizer: optax.GradientTransformation, model: Qwen2
+    optimizer: optax.GradientTransformation, model: Transformer
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns random gradients and the first update that they make, by parameter name."""
+    """Return random gradients and the first update from them, by parameter name."""
     parameters = parameters_of(model)
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), parameters)
@@ -48,7 +48,9 @@ def test_schedule_warms_up_to_its_peak_and_ends_at_its_ratio() -> None:
     assert np.asarray(without_warmup(0)) == pytest.approx(1.0)
 
 
-def test_muon_turns_each_layers_matrices_orthogonal_and_adamw_takes_the_rest(make_model: Callable[..., Qwen2]) -> None:
+def test_muon_turns_each_layers_matrices_orthogonal_and_adamw_takes_the_rest(
+    make_model: Callable[..., Transformer],
+) -> None:
     model = make_model()
     gradients, muon = first_update(make_optimizer("muon", RATE, 1e9), model)
     adamw = first_update(optax.nadamw(RATE * ADAM_SHARE, b2=0.95), model)[1]
