@@ -4,7 +4,7 @@
 
 Makes a checkpoint of random weights in bf16 and in fp32, split into several files. Each read or write is a process of
 its own. The sides take turns, the files are in the page cache before each read, and the system decides when written
-data reaches the disk. docs/explanation/performance.md describes the method. Writes hf_io.json and hf_io.md.
+data reaches the disk. docs/explanation/benchmark-methods.md describes the method. Writes hf_io.json and hf_io.md.
 """
 
 import argparse

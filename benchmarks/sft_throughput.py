@@ -5,7 +5,7 @@
 
 Both sides start with the same weights and packed rows, and must find the same losses and gradient norms, or nothing is
 reported. Each side is a process of its own with all cores; they take turns and never run together. The peer is the
-fastest of its variants. docs/explanation/performance.md describes the method. Writes SHAPE-DTYPE.json and .md.
+fastest of its variants. docs/explanation/benchmark-methods.md describes the method. Writes SHAPE-DTYPE.json and .md.
 """
 
 import argparse
