@@ -122,7 +122,7 @@ async def measure_state(work: Path, rounds: int) -> dict[str, float]:
     contents = {f"file_{n}.csv": os.urandom(FILE_BYTES) for n in range(NUM_FILES)}
     names = {name: store.put(content) for name, content in contents.items()}
 
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # a tmpfs, like the workspace in a sandbox
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # a tmpfs, as the workspace in a sandbox is
         empty = iter(range(rounds + 1))
 
         async def restore() -> None:

@@ -35,7 +35,7 @@ from tasks.task import Limits
 SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
 WINDOW = 250  # runs between two measurements of the memory
 SETTLE_SECONDS = 1  # the kernel ends namespaces after their last process
-GROWTH = 1.1  # largest ratio of the last quarter's median to the second's
+GROWTH = 1.1  # of the median of the last quarter over that of the second, at most
 
 
 @dataclass(frozen=True)
