@@ -72,9 +72,9 @@ def _follow(config: Config, run_dir: RunDir) -> None:
 
                 loop.run(config, run_dir, reporter)
             else:
-                from mlagent_jax.ppo import loop
+                from mlagent_jax.stages import ppo
 
-                loop.run(config, run_dir, reporter, None)
+                ppo.follow(config, run_dir, reporter)
 
 
 def _lead(config: Config, names: Sequence[str], run_dir: RunDir, reporter: Reporter) -> None:

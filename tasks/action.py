@@ -77,7 +77,11 @@ def split_fields(response: str) -> dict[str, str] | Invalid:
 
 def parse_response(response: str) -> Action | Invalid:
     """Return the action of a response, or why there is none."""
-    values = split_fields(response)
+    return parse_fields(split_fields(response))
+
+
+def parse_fields(values: Mapping[str, str] | Invalid) -> Action | Invalid:
+    """Return the action of a response's fields, as `split_fields` returns them, or why there is none."""
     if isinstance(values, Invalid):
         return values
     name = values[ACTION]

@@ -167,7 +167,7 @@ def _make_experience(
         action="Edit Script",
         instruction="",
         repeated=False,
-        context={},
+        grounding={},
     )
 
 

@@ -195,6 +195,10 @@ class PolicyClient:
             self._withdrawn.discard(str(version))
             self.version, self._folder = version, folder
 
+    def serves(self, folder: Path, version: int) -> bool:
+        """Return whether the server is known to have the weights of a checkpoint directory, as `version`."""
+        return self.version == version and self._folder is not None and self._folder.resolve() == folder.resolve()
+
     async def _go_back(self) -> str:
         """Put the weights before back after a failed update; returns what the server has now, in words."""
         if self._folder is not None:

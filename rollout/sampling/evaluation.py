@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rollout.environment.environment import ParsedResponse
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.episode import draw_seed
 from rollout.sampling.grounding import grounding_shares, read_grounding
@@ -144,7 +145,7 @@ def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
             for outcome in outcomes
         },
         "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
-        "context": grounding_shares(read_grounding(step.response, step.before) for step in steps),
+        "context": grounding_shares(read_grounding(ParsedResponse.parse(step.response), step.before) for step in steps),
     }
 
 

@@ -1,11 +1,12 @@
-"""How well a policy reads its context: whether it repeats what only the context can tell it."""
+"""Measure how well a response is grounded in its state: whether it repeats facts that only the state contains."""
 
 import re
 from collections.abc import Iterable, Mapping
 
+from rollout.environment.environment import ParsedResponse
 from rollout.types import Snapshot
 from tasks import action as grammar
-from tasks.action import Invalid, parse_response, split_fields
+from tasks.action import Invalid
 from tasks.feedback import score_text
 
 BEST_SO_FAR = re.compile(r"Best so far: (\S+) (-?\d+(?:\.\d+)?)")
@@ -21,32 +22,35 @@ EXISTING_FILE: Mapping[str, str] = {
 FACTS = ("file_exists", "best_script", "best_score")
 
 
-def read_grounding(response: str, snapshot: Snapshot) -> dict[str, bool | None]:
-    """Return which facts of the state a response repeats rightly; None where it had none to repeat.
+def read_grounding(response: ParsedResponse, snapshot: Snapshot) -> dict[str, bool | None]:
+    """Return for each fact whether a response repeats it correctly, or None if it does not refer to the fact.
 
-    `file_exists`: the file the action works on is in the workspace; None for an action that needs none, for a file in
-    a folder, whose files no snapshot names, and for a response without an action. `best_script` and `best_score`: the
-    status field says `Best so far: NAME SCORE` as the last feedback did; None only for a response without that field.
+    `file_exists`: the file that the action works on is in the workspace. None for an action that needs no file, for a
+    file in a folder (a snapshot does not list the files of folders), and for a response without an action.
+    `best_script` and `best_score`: the status field says `Best so far: NAME SCORE` as the last feedback did. None only
+    if the response does not have its fields.
     """
-    action = parse_response(response)
+    action = response.action
     file_exists = None
     if not isinstance(action, Invalid) and action.name in EXISTING_FILE:
         name = action.arguments[EXISTING_FILE[action.name]].strip().removeprefix("./")
         folder, slash, _ = name.partition("/")
         file_exists = None if slash and f"{folder}/" in snapshot.files else name in snapshot.files
-    fields = split_fields(response)
-    if isinstance(fields, Invalid):
+    if isinstance(response.fields, Invalid):
         return {"file_exists": file_exists, "best_script": None, "best_score": None}
-    found = BEST_SO_FAR.search(fields[grammar.STATUS])
+    stated = BEST_SO_FAR.search(response.fields[grammar.STATUS])
     return {
         "file_exists": file_exists,
-        "best_script": found is not None and found[1] == snapshot.best_script,
-        "best_score": found is not None and found[2] == score_text(snapshot.best_score),
+        "best_script": stated is not None and stated[1] == snapshot.best_script,
+        "best_score": stated is not None and stated[2] == score_text(snapshot.best_score),
     }
 
 
 def grounding_shares(readings: Iterable[Mapping[str, bool | None]]) -> dict[str, float]:
-    """Return for each fact the share of responses that have it right, and `num_<fact>`, how many had it to repeat."""
+    """Return for each fact the share of responses that repeat it correctly, among those that refer to it.
+
+    `num_<fact>` is the number of responses that refer to it.
+    """
     listed = list(readings)
     shares: dict[str, float] = {}
     for fact in FACTS:

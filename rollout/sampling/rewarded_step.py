@@ -1,38 +1,39 @@
-"""One response in one state: done, and rewarded."""
+"""Apply one response to one state and reward it."""
 
 import logging
 from dataclasses import replace
 
-from rollout.environment.environment import Environment
+from rollout.environment.environment import Environment, ParsedResponse
 from rollout.errors import InfrastructureError
 from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.grounding import read_grounding
-from rollout.sampling.state_pool import PoolState
+from rollout.sampling.state_pool import PoolState, normalize_instruction
 from rollout.types import Completion
-from tasks.action import EDIT, Action, parse_response
+from tasks.action import EDIT
 from tasks.feedback import Outcome
 from tasks.reward import Rules, reward
-from tasks.state import State
 
 log = logging.getLogger(__name__)
 
 
-async def rewarded_step(
-    environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, rules: Rules
-) -> Experience:
-    """Return what the response `text` earns in `state`, its completion still to be filled in."""
-    unsampled = replace(unknown(state, prompt_ids), context=read_grounding(text, state.snapshot))
+async def rewarded_step(environment: Environment, state: PoolState, text: str, rules: Rules) -> Experience:
+    """Return the outcome of the response `text` in `state`, without its tokens (see `with_completion`).
+
+    If the infrastructure failed, the reward is None and the outcome `infrastructure`.
+    """
+    response = ParsedResponse.parse(text)
+    masked = replace(unknown(state), grounding=read_grounding(response, state.snapshot))
     try:
-        result = await environment.step(state.instance, state.snapshot, text)
+        result = await environment.apply(state.instance, state.snapshot, response)
     except InfrastructureError as error:
         log.warning(
             "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
         )
-        return unsampled
+        return masked
     instruction = result.arguments["edit_instruction"] if result.action == EDIT else ""
-    repeated = bool(instruction) and _plain(instruction) in _instructions_before(state.state)
+    repeated = bool(instruction) and normalize_instruction(instruction) in state.edit_instructions
     return replace(
-        unsampled,
+        masked,
         outcome=result.feedback.outcome,
         metric=result.feedback.metric,
         reward=reward(state.instance.task, result.feedback, state.snapshot.metric, rules, repeated),
@@ -44,14 +45,15 @@ async def rewarded_step(
     )
 
 
-def unknown(state: PoolState, prompt_ids: tuple[int, ...]) -> Experience:
-    """Return an action in `state` of which nothing is known."""
+def unknown(state: PoolState) -> Experience:
+    """Return an action in `state` about which nothing is known."""
     return Experience(
         trajectory_id=state.trajectory_id,
+        origin=state.origin,
         depth=state.depth,
         task=state.instance.task.name,
         sample=0,
-        prompt_ids=prompt_ids,
+        prompt_ids=state.prompt_ids,
         response_ids=(),
         logprobs=(),
         policy_version=0,
@@ -63,28 +65,16 @@ def unknown(state: PoolState, prompt_ids: tuple[int, ...]) -> Experience:
         action="",
         instruction="",
         repeated=False,
-        context={},
+        grounding={},
     )
 
 
-def with_completion(outcome: Experience, sample: int, completion: Completion) -> Experience:
+def with_completion(experience: Experience, completion: Completion) -> Experience:
     """Return the action with the tokens that the policy sampled for it."""
     return replace(
-        outcome,
-        sample=sample,
+        experience,
         response_ids=completion.token_ids,
         logprobs=completion.logprobs,
         policy_version=completion.policy_version,
         finish_reason=completion.finish_reason,
     )
-
-
-def _instructions_before(state: State) -> set[str]:
-    """Return the edit instructions that the state's turns hold, in plain letters."""
-    actions = (parse_response(turn.response) for turn in state.turns)
-    edits = [action for action in actions if isinstance(action, Action) and action.name == EDIT]
-    return {_plain(action.arguments["edit_instruction"]) for action in edits}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
