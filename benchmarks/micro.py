@@ -30,7 +30,7 @@ from rollout.scripted.recipes import Cannot, apply
 from rollout.storage.blob_store import BlobStore
 from rollout.task_tools.micro import make_micro
 from rollout.task_tools.preparation import prepare_all
-from rollout.task_tools.validation.tables import spearman
+from rollout.task_tools.validation.public_tables import spearman
 from rollout.types import Execution, Executor, Exit, Job
 from tasks.grading import InvalidSubmission, grade
 from tasks.registry import find, load

@@ -22,7 +22,7 @@ from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import Cannot, apply
 from rollout.storage.blob_store import BlobStore
-from rollout.task_tools.preparation.measure import SEED, with_seed
+from rollout.task_tools.preparation.initial_score import SEED, with_seed
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 

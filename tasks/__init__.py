@@ -1,4 +1,4 @@
-"""What is asked of the agent: tasks, states, prompts, the action grammar, metrics and rewards.
+"""Tasks, states, prompts, the action grammar, metrics and rewards.
 
-Pure descriptions and pure functions: nothing here starts a process, opens a socket or imports JAX.
+Pure data and pure functions: nothing here starts a process, opens a socket or imports JAX.
 """

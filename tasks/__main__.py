@@ -1,14 +1,15 @@
-"""Tasks: which there are, their data, and your own.
+"""List, prepare, create, grade and validate tasks.
 
-python -m tasks list                              every task, one line each
-python -m tasks show house_price                  one task, as an agent gets it
-python -m tasks prepare house_price --out DATA    its data, and what its initial script scores
+python -m tasks list                              list every task
+python -m tasks show house_price                  show one task as an agent reads it
+python -m tasks prepare house_price --out DATA    write its data and measure its initial script
 python -m tasks new my_task --csv data.csv --target y --metric rmse
-                                                  a task of a table of your own
+                                                  create a task from your own table
 python -m tasks grade house_price submission.csv --data DATA
-python -m tasks validate house_price --data DATA  what can be known to be wrong with it before any model has seen it
+                                                  print the score of a submission
+python -m tasks validate house_price --data DATA  check a task without any model
 python -m tasks micro house_price --rows 100 --out FOLDER --data DATA
-                                                  a new task with fewer rows of the same data
+                                                  create a task with fewer rows of the same data
 """
 
 import argparse
@@ -27,7 +28,7 @@ ARROWS = {"maximize": "up", "minimize": "down"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0, 1 where a task is not valid, or 2 with one line on standard error."""
+    """Return the exit status: 0, 1 if a task is not valid, or 2 after one line on standard error."""
     options = parse(argv)
     try:
         if options.command == "list":
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command and its options."""
+    """Return the parsed command and options."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,7 +72,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "--raw",
             type=Path,
             metavar="DIR",
-            help="files you have already, those of a task in DIR/NAME, raw or of MLE-bench",
+            help="files that you already have, a task's in DIR/NAME, raw or prepared by MLE-bench",
         )
 
     def add_python(command: argparse.ArgumentParser) -> None:
@@ -82,71 +83,71 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             help="interpreter of the task environment (default: %(default)s)",
         )
 
-    add("list", "print every task")
-    command = add("show", "print what a task states and what an agent gets to read")
+    add("list", "list every task")
+    command = add("show", "print a task's description, problem and initial script")
     command.add_argument("name", metavar="NAME")
     command = add("prepare", "write the data of tasks, and measure their initial scripts")
     command.add_argument("names", nargs="*", metavar="NAME", help="tasks to prepare (default: the catalog)")
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="each task gets a folder of its own here"
-    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a task's data goes to DIR/NAME")
     add_raw(command)
     add_python(command)
-    command = add("new", "make a task of a table of your own")
+    command = add("new", "create a task from your own table")
     command.add_argument("name", metavar="NAME")
     command.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the table")
-    command.add_argument("--target", required=True, metavar="COLUMN", help="the column to be predicted")
-    command.add_argument("--metric", required=True, help="how a prediction is scored, such as rmse or accuracy")
-    command.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that names rows and says nothing")
+    command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
+    command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
+    command.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that only numbers the rows")
     command.add_argument("--test-share", type=float, default=0.3, help="share of hidden rows (default: %(default)s)")
     command.add_argument(
-        "--split", choices=("held_in", "held_out"), default="held_in", help="learnt from, or evaluated only"
+        "--split", choices=("held_in", "held_out"), default="held_in", help="train on the task, or only evaluate on it"
     )
-    command.add_argument("--best", type=float, help="best score that can be reached (default: of reference scripts)")
+    command.add_argument("--best", type=float, help="best achievable score (default: the best of reference scripts)")
     command.add_argument(
         "--out", type=Path, default=Path("my_tasks"), metavar="DIR", help="folder of your tasks (default: %(default)s)"
     )
     add_python(command)
-    command = add("grade", "print the score of a submission to a prepared task")
+    command = add("grade", "print the hidden score of a submission to a prepared task")
     command.add_argument("name", metavar="NAME")
     command.add_argument("submission", type=Path, metavar="FILE")
     command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of prepared tasks")
-    command = add("validate", "check tasks by oracles, without any model")
+    command = add("validate", "check tasks with oracles, without any model")
     command.add_argument("names", nargs="*", metavar="NAME")
-    command.add_argument("--all", action="store_true", help="the catalog's tasks, and those of --path")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared tasks; others are prepared")
-    command.add_argument("--json", action="store_true", help="print a JSON list in place of the table")
+    command.add_argument("--all", action="store_true", help="check the catalog's tasks and those of --path")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+    )
+    command.add_argument("--json", action="store_true", help="print a JSON list instead of the table")
     add_raw(command)
     add_python(command)
-    command = add("micro", "make a task with fewer rows of another one's data")
+    command = add("micro", "create a task with fewer rows of another task's data")
     command.add_argument("name", metavar="NAME")
     command.add_argument(
-        "--rows", type=int, required=True, metavar="K", help="training rows; five test rows for each, at most"
+        "--rows", type=int, required=True, metavar="K", help="number of training rows; at most five times as many test"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the folder NAME_micro")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared tasks; others are prepared")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new task goes to DIR/NAME_micro")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+    )
     add_raw(command)
     add_python(command)
     return parser.parse_args(argv)
 
 
 def new(options: argparse.Namespace) -> None:
-    """Make a task of the user's table, and says where it is and how it is used."""
-    from rollout.task_tools.from_table.new import (  # reads tables by pandas, which nothing else here needs
-        NewTaskSpec,
-        make_task,
-    )
+    """Create a task from the user's table, and print where it is and how to use it."""
+    # Imported here because it needs pandas, which most commands do not.
+    from rollout.task_tools.from_table.create import NewTaskSpec, make_task
 
-    wish = NewTaskSpec(
+    spec = NewTaskSpec(
         **{key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
     )
-    folder = make_task(wish, options.python, say)
-    print(f"made {folder}, whose files are yours to change; for a run on it: tasks.paths=[{options.out}] ", end="")
+    folder = make_task(spec, options.python, say)
+    print(f"made {folder}, whose files you may edit; to train on it: tasks.paths=[{options.out}] ", end="")
     print(f"tasks.{options.split}=[{options.name}]")
 
 
 def list_tasks(paths: Sequence[Path]) -> None:
-    """Print one line for each task, those of one folder together."""
+    """Print one line for each task, grouped by folder."""
     titles = {CATALOG: "The catalog", PAPER: "The paper's tasks"}
     groups: dict[Path, list[Entry]] = {}
     for entry in entries(paths).values():
@@ -160,25 +161,27 @@ def list_tasks(paths: Sequence[Path]) -> None:
 
 
 def source(entry: Entry) -> str:
-    """Return where the data comes from, in a word."""
+    """Return the kind of source that the data comes from."""
     if entry.packages:
         return "package"
     return "Kaggle" if entry.kaggle else "download" if entry.downloads else "own files"
 
 
 def show(name: str, paths: Sequence[Path]) -> None:
-    """Print what a task states, its problem and its initial script."""
+    """Print a task's description, problem and initial script."""
     entry = find(name, paths)
     for part in ("task.yaml", "problem.md", "train.py"):
         print(f"--- {part}\n{(entry.folder / part).read_text(encoding='utf-8').strip()}")
 
 
 def validate_all(options: argparse.Namespace) -> int:
-    """Print what oracles find out about tasks; returns 0, or 1 where they have something against one."""
-    from rollout.task_tools.validation import as_json, table, validate  # pandas, which the other commands do without
+    """Print the verdicts of the oracles on tasks, and return 0 if all tasks pass, else 1."""
+    from rollout.task_tools.validation import as_json, table, validate  # here, because it needs pandas
 
     if options.all == bool(options.names):
-        raise ValueError(f"validate got {len(options.names)} names{' and --all' * options.all}; name tasks, or --all")
+        raise ValueError(
+            f"validate got {len(options.names)} names{' and --all' * options.all}; expected names of tasks or --all"
+        )
     known = entries(options.path)
     chosen = [find(name, options.path) for name in options.names]
     if options.all:
@@ -189,18 +192,18 @@ def validate_all(options: argparse.Namespace) -> int:
 
 
 def micro(options: argparse.Namespace) -> None:
-    """Make a task with fewer rows, of another's prepared data."""
-    from rollout.task_tools.micro import make_micro  # pandas, which the other commands do without
+    """Create a task with fewer rows of another task's prepared data."""
+    from rollout.task_tools.micro import make_micro  # here, because it needs pandas
 
     parent = find(options.name, options.path)
     if not (options.data / parent.name / "task.json").is_file():
         prepare_all([parent], options.data, options.python, options.raw, say)
-    load(parent.name, options.data, options.path)  # or it says why its data are none
+    load(parent.name, options.data, options.path)  # raises if the data is damaged
     say(f"{make_micro(parent, options.data, options.rows, options.out)}")
 
 
 def say(line: str) -> None:
-    """Print a line at once: whoever waits for the next one is to see it."""
+    """Print a line without buffering, so that progress is visible at once."""
     print(line, flush=True)
 
 

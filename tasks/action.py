@@ -1,10 +1,17 @@
-"""The agent's seven actions and the six-field response that carries one (names and arguments of MLAgentBench)."""
+"""The grammar of responses: the table of actions, and the six labelled fields that carry one.
+
+`ACTIONS` is the only place that states an action's name, arguments and kind; the system prompt is generated from it.
+Names and arguments are those of MLAgentBench. `rollout.environment.actions` maps each action to its handler.
+"""
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+Kind = Literal["folder", "file", "number", "text"]
 
 LIST_FILES = "List Files"
 COPY_FILE = "Copy File"
@@ -13,17 +20,6 @@ EXECUTE = "Execute Script"
 UNDERSTAND = "Understand File"
 EDIT = "Edit Script (AI)"
 FINAL_ANSWER = "Final Answer"
-
-ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    LIST_FILES: ("dir_path",),
-    COPY_FILE: ("source", "destination"),
-    INSPECT: ("script_name", "start_line_number", "end_line_number"),
-    EXECUTE: ("script_name",),
-    UNDERSTAND: ("file_name", "things_to_look_for"),
-    EDIT: ("script_name", "edit_instruction", "save_name"),
-    FINAL_ANSWER: ("final_answer",),
-}
-LINE_NUMBERS = ("start_line_number", "end_line_number")
 
 REFLECTION = "Reflection"
 STATUS = "Research Plan and Status"
@@ -35,15 +31,93 @@ FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
 
 
 @dataclass(frozen=True)
+class ActionSpec:
+    """The definition of one action.
+
+    Attributes:
+        name: The name, as the agent writes it.
+        arguments: The kind of each argument by name, in the order of the usage line.
+        note: A remark for the agent that ends the usage line; `` for none.
+        is_edit: Whether the action changes a script. An edit has the arguments `script_name`, `edit_instruction` and
+            `save_name`, and an edit whose script runs has the outcome `Outcome.EDIT`.
+        runs_script: Whether the action runs a script.
+        ends_trajectory: Whether the trajectory ends after the action.
+    """
+
+    name: str
+    arguments: Mapping[str, Kind]
+    note: str = ""
+    is_edit: bool = False
+    runs_script: bool = False
+    ends_trajectory: bool = False
+
+    @property
+    def usage(self) -> str:
+        """The action's line in the system prompt."""
+        arguments = ", ".join(f'"{name}": {kind}' for name, kind in self.arguments.items())
+        return f"{self.name} {{{arguments}}}" + (f" ({self.note})" if self.note else "")
+
+    @property
+    def input_file(self) -> str | None:
+        """The argument that names the file the action works on: the first of kind `file`, None if there is none."""
+        return next((name for name, kind in self.arguments.items() if kind == "file"), None)
+
+
+SPECS = (
+    ActionSpec(LIST_FILES, {"dir_path": "folder"}),
+    ActionSpec(COPY_FILE, {"source": "file", "destination": "file"}),
+    ActionSpec(
+        INSPECT,
+        {"script_name": "file", "start_line_number": "number", "end_line_number": "number"},
+        note="100 lines at most",
+    ),
+    ActionSpec(EXECUTE, {"script_name": "file"}, runs_script=True),
+    ActionSpec(UNDERSTAND, {"file_name": "file", "things_to_look_for": "text"}),
+    ActionSpec(
+        EDIT,
+        {"script_name": "file", "edit_instruction": "text", "save_name": "file"},
+        note="edits, saves, runs",
+        is_edit=True,
+        runs_script=True,
+    ),
+    ActionSpec(FINAL_ANSWER, {"final_answer": "text"}, ends_trajectory=True),
+)
+ACTIONS: dict[str, ActionSpec] = {spec.name: spec for spec in SPECS}
+
+
+@dataclass(frozen=True)
 class Action:
-    """A well-formed action: one of the seven names with exactly its arguments, all as text."""
+    """A well-formed action: a name from `ACTIONS` with exactly its arguments, all as text."""
 
     name: str
     arguments: Mapping[str, str]
 
+    @property
+    def spec(self) -> ActionSpec:
+        """The action's definition."""
+        return ACTIONS[self.name]
+
+
+def is_edit(name: str) -> bool:
+    """Return whether a recorded action changes a script; `` stands for an invalid response."""
+    return name in ACTIONS and ACTIONS[name].is_edit
+
+
+def ends_trajectory(name: str) -> bool:
+    """Return whether the trajectory ends after a recorded action; `` stands for an invalid response."""
+    return name in ACTIONS and ACTIONS[name].ends_trajectory
+
+
+def plain_instruction(name: str, arguments: Mapping[str, str]) -> str:
+    """Return an edit's instruction in lower case with single spaces, `` for any other action.
+
+    Two edits of a trajectory repeat each other if their plain instructions are equal.
+    """
+    return " ".join(arguments["edit_instruction"].lower().split()) if is_edit(name) else ""
+
 
 class InvalidKind(StrEnum):
-    """Why a response is not an action."""
+    """The reasons why a response is not an action."""
 
     MISSING_FIELD = "missing_field"
     UNKNOWN_ACTION = "unknown_action"
@@ -54,14 +128,17 @@ class InvalidKind(StrEnum):
 
 @dataclass(frozen=True)
 class Invalid:
-    """A response that is not an action, and why, in words the agent can act on."""
+    """A response that is not an action, with a reason that the agent can act on."""
 
     kind: InvalidKind
     reason: str
 
 
 def split_fields(response: str) -> dict[str, str] | Invalid:
-    """Return the text of each labelled field; labels stand at the start of a line, once each, in order."""
+    """Return the text of each labelled field.
+
+    Each label must start a line, and the labels must appear in order; text before the first label is ignored.
+    """
     values: dict[str, str] = {}
     rest = response
     for index, label in enumerate(FIELDS):
@@ -76,17 +153,17 @@ def split_fields(response: str) -> dict[str, str] | Invalid:
 
 
 def parse_response(response: str) -> Action | Invalid:
-    """Return the action of a response, or why there is none."""
+    """Return the action that a response carries, or the reason why it carries none."""
     return parse_fields(split_fields(response))
 
 
 def parse_fields(values: Mapping[str, str] | Invalid) -> Action | Invalid:
-    """Return the action of a response's fields, as `split_fields` returns them, or why there is none."""
+    """Return the action that the fields of a response carry, or the reason why they carry none."""
     if isinstance(values, Invalid):
         return values
     name = values[ACTION]
-    if name not in ARGUMENTS:
-        return Invalid(InvalidKind.UNKNOWN_ACTION, f"unknown action '{name[:40]}'; use one of: {', '.join(ARGUMENTS)}")
+    if name not in ACTIONS:
+        return Invalid(InvalidKind.UNKNOWN_ACTION, f"unknown action '{name[:40]}'; use one of: {', '.join(ACTIONS)}")
     try:
         arguments = json.loads(values[ACTION_INPUT])
     except (ValueError, RecursionError) as error:
@@ -95,15 +172,15 @@ def parse_fields(values: Mapping[str, str] | Invalid) -> Action | Invalid:
 
 
 def check_arguments(name: str, arguments: object) -> Action | Invalid:
-    """Return the action `name` with `arguments`, or why they do not fit it."""
-    expected = ARGUMENTS[name]
+    """Return the action `name` with `arguments`, or the reason why they do not fit."""
+    expected = ACTIONS[name].arguments
     if not isinstance(arguments, dict):
         return Invalid(InvalidKind.BAD_JSON, "Action Input is not a JSON object")
     if set(arguments) != set(expected):
         got = ", ".join(map(str, arguments)) or "none"
         return Invalid(InvalidKind.WRONG_KEYS, f"{name} takes the keys {', '.join(expected)}; got {got[:200]}")
     for key, value in arguments.items():
-        if key in LINE_NUMBERS:
+        if expected[key] == "number":
             if not re.fullmatch(r"[0-9]{1,9}", str(value)):
                 return Invalid(InvalidKind.BAD_VALUE, f"{key} must be a whole number")
         elif not isinstance(value, str):
@@ -112,8 +189,14 @@ def check_arguments(name: str, arguments: object) -> Action | Invalid:
 
 
 def format_response(thoughts: Mapping[str, str], action: Action) -> str:
-    """Return the six-field response of `action` after the four fields of `thoughts`; `parse_response` inverts it."""
-    arguments = {key: int(value) if key in LINE_NUMBERS else value for key, value in action.arguments.items()}
+    """Return the six-field response that carries `action`; the inverse of `parse_response`.
+
+    Args:
+        thoughts: The text of each of the first four fields.
+        action: The action for the last two fields.
+    """
+    kinds = action.spec.arguments
+    arguments = {key: int(value) if kinds[key] == "number" else value for key, value in action.arguments.items()}
     lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4]]
     lines += [f"{ACTION}: {action.name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]
     return "\n".join(lines)

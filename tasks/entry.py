@@ -1,4 +1,4 @@
-"""A task as its folder states it (`task.yaml`), and what `prepare` found out about it (`task.json`)."""
+"""Read a task's description (`task.yaml`) and the measurements of its preparation (`task.json`)."""
 
 import hashlib
 import json
@@ -15,17 +15,17 @@ from tasks.metric import METRICS
 from tasks.nearest import nearest
 from tasks.task import Limits, Submission
 
-SHARED = tuple(Path(__file__).parent / name for name in ("raw.py", "split.py"))  # what prepare scripts share
+SHARED = tuple(Path(__file__).parent / name for name in ("raw.py", "split.py"))  # code that prepare scripts import
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file that `prepare` fetches.
+    """A file that `prepare` downloads.
 
     Attributes:
-        url: where it is.
-        file: what it is called among the raw files.
-        sha256: of its content, in hex.
+        url: The address.
+        file: The file's name among the raw files.
+        sha256: The SHA-256 of the content, in hex.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -37,7 +37,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Medals:
-    """Private leaderboard scores of the competition that a task comes from, for comparison."""
+    """Scores on the private leaderboard of the task's competition, for comparison."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -49,12 +49,12 @@ class Medals:
 
 @dataclass(frozen=True)
 class PaperScores:
-    """The paper's scores on the task, for comparison: they are of its own data and initial script.
+    """The paper's scores on the task, for comparison; they come from its own data and initial script.
 
     Attributes:
-        m_init: score of its initial script.
-        average: avg@8 of its 7B agent, None where it has no figure.
-        best: best@8 of the same.
+        m_init: The score of the paper's initial script.
+        average: The avg@8 of the paper's 7B agent, None if the paper gives no figure.
+        best: The best@8 of the same agent.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -66,29 +66,29 @@ class PaperScores:
 
 @dataclass(frozen=True)
 class Entry:
-    """A task as `task.yaml` states it, before its data is there.
+    """A task as described by its `task.yaml`, independent of its data.
 
     Attributes:
-        name: the folder's name.
-        kind: the family of problem, such as `tabular-regression`.
-        split: `held_in` tasks are learnt from, `held_out` tasks are only evaluated.
-        metric: a name in `tasks.metric.METRICS`.
-        direction: `maximize` or `minimize`, as the metric's.
-        m_best: the score taken as the best achievable.
-        m_best_source: where it comes from.
-        data: what the data is and under which terms, for people.
-        folder: where all this stands.
-        packages: the installed packages that the data comes from.
-        needs: modules that the initial script imports and the task environment of `make env` lacks, such as torch.
-        kaggle: the Kaggle competition that the data comes from.
-        downloads: the files that the data comes from.
-        submission: what the columns of a submission are called.
-        answers: the file among the private ones that submissions are held against.
-        limits: what one script run may use, where it is not the default.
-        deterministic: whether a script gives the same result each time, so that a recorded one may stand for it.
-        noise: standard deviation of the hidden score over a script's random seeds; None: `prepare` measures it.
-        medals: what scores won in the competition.
-        paper: the paper's scores.
+        name: The folder's name.
+        kind: The family of problem, such as `tabular-regression`.
+        split: `held_in` for tasks that are trained on, `held_out` for tasks that are only evaluated.
+        metric: A name in `tasks.metric.METRICS`, or any name if the folder has a `grade.py`.
+        direction: `maximize` or `minimize`; must be the metric's direction.
+        m_best: The score taken as the best achievable.
+        m_best_source: The origin of `m_best`, for people.
+        data: The origin and license of the data, for people.
+        folder: The folder that contains `task.yaml`.
+        packages: The installed packages that the data comes from.
+        needs: Modules that the initial script imports and the task environment of `make env` lacks, such as torch.
+        kaggle: The Kaggle competition that the data comes from.
+        downloads: The files that the data comes from.
+        submission: The columns of a submission.
+        answers: The private file that submissions are graded against.
+        limits: The limits of one script run.
+        deterministic: Whether a script always gives the same result, so that a cached result may replace a run.
+        noise: The standard deviation of the hidden score over random seeds; None lets `prepare` measure it.
+        medals: The competition's medal scores.
+        paper: The paper's scores.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=False)
@@ -115,12 +115,12 @@ class Entry:
     paper: PaperScores | None = None
 
     def fingerprint(self) -> str:
-        """Return a hash of what the task's folder says that decides the data and its initial score."""
+        """Return a hash of everything in the task's folder that determines the data and the initial score."""
         stated = (self.metric, self.submission, self.answers, self.packages, self.kaggle, self.downloads)
         return _hash(repr(stated), *SHARED, *(self.folder / name for name in ("prepare.py", "train.py", "grade.py")))
 
     def identity(self) -> str:
-        """Return a hash of what the task's folder says that decides what an agent experiences and is rewarded for."""
+        """Return a hash of everything in the task's folder that determines an agent's experience and rewards."""
         stated = (self.kind, self.direction, self.m_best, self.limits, self.deterministic, self.noise)
         own = sorted(path for path in (self.folder / "raw").rglob("*") if path.is_file())
         return _hash(repr((*stated, self.fingerprint())), self.folder / "problem.md", *own)
@@ -136,22 +136,22 @@ def _hash(stated: str, *files: Path) -> str:
 
 @cache
 def _sha256(file: Path, modified: int, size: int) -> str:
-    """Return the SHA-256 of a file as it was at a time."""
+    """Return the SHA-256 of a file; `modified` and `size` invalidate the cache when the file changes."""
     return sha256_of(file)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `task.json` says beside a task's data.
+    """The content of `task.json`, which is stored beside a task's data.
 
     Attributes:
-        m_init: hidden-label score of the initial script, measured.
-        validation_init: the score the initial script printed about itself.
-        noise: standard deviation of the hidden score over random seeds, measured or stated.
-        script_seconds: wall clock of the initial script.
-        sources: what the data came from: each package's version, each raw file's size and SHA-256.
-        checksum: `rollout.task_tools.preparation.checksum` of the data.
-        fingerprint: `Entry.fingerprint` of the folder that this was made by.
+        m_init: The measured hidden score of the initial script.
+        validation_init: The validation score that the initial script printed.
+        noise: The standard deviation of the hidden score over random seeds, measured or stated.
+        script_seconds: The wall-clock time of the initial script.
+        sources: The origin of the data: each package's version, and a hash of the raw files.
+        checksum: The `rollout.task_tools.preparation.sources.checksum` of the data.
+        fingerprint: The `Entry.fingerprint` of the folder that the data was made from.
     """
 
     m_init: float
@@ -164,11 +164,11 @@ class Prepared:
 
 
 def read_entry(file: Path) -> Entry:
-    """Return what a `task.yaml` states. Raises ValueError, with the file and what is wrong in it."""
+    """Return the entry in a `task.yaml`. Raises ValueError, naming the file and the fault."""
     try:
         stated = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(stated, dict):
-            raise ValueError(f"{file} is no mapping of keys to values")
+            raise ValueError(f"{file} is not a mapping of keys to values")
         found = TypeAdapter(Entry).validate_python({**stated, "folder": file.parent})
     except ValidationError as error:
         first = error.errors()[0]
@@ -176,23 +176,23 @@ def read_entry(file: Path) -> Entry:
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not YAML: {str(error).splitlines()[0]}") from None
     if found.name != file.parent.name:
-        raise ValueError(f"{file}: the name is {found.name!r}, not that of its folder")
+        raise ValueError(f"{file}: name is {found.name!r}; expected the folder's name, {file.parent.name!r}")
     if (file.parent / "grade.py").is_file():
         return found
     if found.metric not in METRICS:
         raise ValueError(
-            f"{file}: unknown metric {found.metric!r}{nearest(found.metric, METRICS)}; the library has "
-            f"{', '.join(METRICS)}; for another one write a grade.py beside it"
+            f"{file}: unknown metric {found.metric!r}{nearest(found.metric, METRICS)}; expected one of "
+            f"{', '.join(METRICS)}; for any other metric, add a grade.py to the folder"
         )
     if found.direction != METRICS[found.metric].direction:
         raise ValueError(
-            f"{file}: direction is {found.direction}, but {found.metric} is one to {METRICS[found.metric].direction}"
+            f"{file}: direction is {found.direction}; expected {METRICS[found.metric].direction} for {found.metric}"
         )
     return found
 
 
 def read_prepared(folder: Path) -> Prepared | None:
-    """Return what is known of the prepared task in `folder`, None if nothing is there or it cannot be read."""
+    """Return the `task.json` in `folder`, None if it is missing or unreadable."""
     try:
         return TypeAdapter(Prepared).validate_python(json.loads((folder / "task.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):

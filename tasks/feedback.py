@@ -1,4 +1,4 @@
-"""What the environment answers to an action, and how its texts are worded."""
+"""Feedback: the environment's answer to an action, and the wording of its fixed texts."""
 
 import re
 from dataclasses import dataclass
@@ -6,17 +6,18 @@ from enum import StrEnum
 
 NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"
 SCORE_LINE = re.compile(rf"^validation [\w ]+: ({NUMBER}|nan|-?inf)\s*$", re.MULTILINE)
+STATUS_LINE = re.compile(r"Best so far: (\S+) (-?\d+(?:\.\d+)?)")
 
 
 class Outcome(StrEnum):
-    """What became of one response; the reward is a function of it (`tasks.reward`)."""
+    """The class of one response's result, on which the reward depends (`tasks.reward`)."""
 
     INVALID = "invalid"  # not an action: a field, the action's name, the JSON or its keys are wrong
-    ERROR = "error"  # an action that failed: a missing file, a crash, no submission, nothing changed
+    ERROR = "error"  # the action failed: missing file, crash, no submission, or an edit that changed nothing
     NON_EDIT = "non_edit"  # a valid action that edits nothing
     CORNER = "corner"  # an edit or run that hit a limit: time, memory, disk
-    EDIT = "edit"  # an edit whose script ran and gave a valid submission
-    INFRASTRUCTURE = "infrastructure"  # our fault: never rewarded, never shown
+    EDIT = "edit"  # an edit whose script ran and left a valid submission
+    INFRASTRUCTURE = "infrastructure"  # a fault of the system, not of the agent: never rewarded, never shown
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Feedback:
     """The environment's answer to one response.
 
     Attributes:
-        outcome: the class of the answer.
-        text: what the agent reads. Never holds the hidden score.
-        metric: hidden-label score of the submission this step's run left, if one ran and it was valid.
-        validation: the score that the script printed about itself, if it printed one.
+        outcome: The class of the result.
+        text: The text that the agent reads. It never contains the hidden score.
+        metric: The hidden score of the submission that this step's run left; None without a valid one.
+        validation: The validation score that the script printed, None if it printed none.
     """
 
     outcome: Outcome
@@ -37,33 +38,42 @@ class Feedback:
 
 
 def validation_score(output: str) -> float | None:
-    """Return the last score a script printed as `validation <metric>: <number>`, or None."""
+    """Return the last score that a script printed as `validation <metric>: <number>`, None if it printed none."""
     found = SCORE_LINE.findall(output)
     return float(found[-1]) if found else None
 
 
 def score_text(score: float) -> str:
-    """Return a score as it stands in every text the agent reads, with four decimals."""
+    """Return a score with four decimals, the form used in every text that the agent reads."""
     return f"{score:.4f}"
 
 
 def status_line(best_script: str, best_score: float) -> str:
-    """Return the line that closes a feedback: the best script so far by its own validation score."""
+    """Return the last line of every feedback: the best script so far, by its validation score."""
     return f"Best so far: {best_script} {score_text(best_score)}"
 
 
+def parse_status_line(text: str) -> tuple[str, str] | None:
+    """Return script and score, as text, of the first status line in `text`, None if there is none."""
+    found = STATUS_LINE.search(text)
+    return (found[1], found[2]) if found else None
+
+
 def invalid_text(reason: str) -> str:
-    """Return the feedback to a response that is not an action."""
+    """Return the feedback on a response that is not an action."""
     return f"Invalid response: {reason}."
 
 
 def error_text(reason: str) -> str:
-    """Return the feedback to an action that failed."""
+    """Return the feedback on an action that failed."""
     return f"Error: {reason}"
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return `text` with its middle cut out, saying how much, where it is longer than `limit` characters."""
+    """Return `text`, with its middle replaced by a count of the removed characters if it exceeds `limit` characters.
+
+    A third of the limit is spent on the beginning and the rest on the end.
+    """
     if len(text) <= limit:
         return text
     head = limit // 3

@@ -1,6 +1,6 @@
-"""The grader: turns a submission file into one number against hidden answers, or into one reason why it has none.
+"""The grader: compute the hidden score of a submission file, or the reason why it has none.
 
-A submission is read as CSV and never as anything else; the agent's script that wrote it is not run here.
+A submission is only ever read as CSV. The agent's script that wrote it does not run here.
 """
 
 import logging
@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.metric import METRICS, Undefined
-from tasks.table import (
+from tasks.csv_columns import (
     InvalidSubmission,
     listed,
     match_ids,
@@ -25,11 +24,14 @@ from tasks.table import (
     to_numbers,
     to_rankings,
 )
+from tasks.metric import METRICS, Undefined
 from tasks.task import Submission, Task
 
-# What a cell may take, on the average: 32 MiB of blank lines, which say nothing, hold the trainer up.
+SUBMISSION = "submission.csv"  # the file in which a script leaves its predictions
+# Limits on a submission's size: bytes per cell on average, plus a constant. Without them, 32 MiB of blank lines would
+# keep the trainer busy.
 CELL_BYTES, SLACK_BYTES = 64, 1 << 18
-SUM_TOLERANCE = 0.01  # how far from 1 the probabilities of a row may sum: rounding is fine, scores are not
+SUM_TOLERANCE = 0.01  # of the sum of a row's probabilities: allows rounding, refuses unnormalized scores
 ID_AND_TARGET = Submission()
 
 log = logging.getLogger(__name__)
@@ -37,13 +39,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answers:
-    """The hidden truth of a test set, in the order of the file.
+    """The hidden answers of a test set, in the order of the file.
 
     Attributes:
-        ids: `[B]`, text.
-        columns: what a submission has beside its ids.
-        classes: the labels there are, sorted; empty for numbers.
-        truth: `[B]` labels or indices of classes, or `[B, C]` numbers.
+        ids: The ids, `[B]`, as text.
+        columns: A submission's columns besides the ids.
+        classes: The labels, sorted; empty for numbers.
+        truth: Labels or class indices `[B]`, or numbers `[B, C]`.
     """
 
     ids: pa.ChunkedArray
@@ -53,10 +55,10 @@ class Answers:
 
 
 def grade(task: Task, submission: bytes) -> float:
-    """Return the hidden score of a submission to `task`, by its own grader where it has one.
+    """Return the hidden score of a submission to `task`, by the task's own grader if it has one.
 
     Raises:
-        InvalidSubmission: with one reason, if it has no score.
+        InvalidSubmission: If the submission has no score; the message is the reason.
     """
     if task.grader is None:
         return score(submission, task.private / task.answers, task.metric, task.submission)
@@ -65,7 +67,7 @@ def grade(task: Task, submission: bytes) -> float:
         result = float(own(submission, task.private))
     except InvalidSubmission:
         raise
-    except Exception as error:  # whatever was handed in, a run goes on
+    except Exception as error:  # no submission may end a run
         log.warning("%s raised %r", task.grader, error)
         raise InvalidSubmission(f"the grader cannot read it ({type(error).__name__})") from error
     if not math.isfinite(result):
@@ -75,20 +77,26 @@ def grade(task: Task, submission: bytes) -> float:
 
 @lru_cache(maxsize=64)
 def _own_grader(path: Path, modified: int) -> Callable[[bytes, Path], float]:
-    """Return the function `grade` of a task's own grader; `modified` is its time stamp, as of answers."""
+    """Return the function `grade` of a task's own grader; `modified` invalidates the cache when the file changes."""
     return runpy.run_path(str(path))["grade"]
 
 
 def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_AND_TARGET) -> float:
     """Return the score of `submission` against the file `answers`.
 
-    The answers have the column of ids and those of a submission, other columns being ignored. A distribution's are 1
-    for the true class and 0 for the others; in place of them may stand one column of any name, with the true labels.
+    The answers have the id column and a submission's columns; other columns are ignored. For a distribution, the
+    columns hold 1 for the true class and 0 for the others, or a single column of any name holds the true labels.
+
+    Args:
+        submission: The content of the submission file.
+        answers: The answers file.
+        metric: A name in `METRICS`.
+        form: The columns of a submission.
 
     Raises:
-        InvalidSubmission: with one reason, if the submission has no score.
-        ValueError: if the answers are not of this form.
-        OSError: if there is no such answers file.
+        InvalidSubmission: If the submission has no score; the message is the reason.
+        ValueError: If the answers do not have this form.
+        OSError: If the answers file is missing.
     """
     rule = METRICS[metric]
     known = _answers(answers, answers.stat().st_mtime_ns, rule.form, form)
@@ -113,7 +121,7 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
 
 
 def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[str]) -> np.ndarray:
-    """Return what the metric takes: `[B]` labels, `[B, 5]` rankings, or `[B, C]` numbers or probabilities."""
+    """Return the metric's input: labels `[B]`, rankings `[B, 5]`, or numbers or probabilities `[B, C]`."""
     if kind == "label":
         return to_labels(cells[0], classes)
     if kind == "ranking":
@@ -122,7 +130,7 @@ def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[s
 
 
 def _distributions(numbers: np.ndarray) -> np.ndarray:
-    """Return the rows scaled to sum to exactly 1, and of a single column p the distributions (1 - p, p)."""
+    """Return the rows scaled to sum to exactly 1; a single column p becomes the distributions (1 - p, p)."""
     if numbers.shape[1] == 1:
         if (numbers < 0).any() or (numbers > 1).any():
             raise InvalidSubmission("a probability is not between 0 and 1")
@@ -135,7 +143,7 @@ def _distributions(numbers: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _answers(path: Path, modified: int, kind: str, form: Submission) -> Answers:
-    """Return the answers in `path`; `modified` is its time stamp, so that a file written anew is read anew."""
+    """Return the answers in `path`; `modified` invalidates the cache when the file changes."""
     try:
         return _read_answers(path.read_bytes(), kind, form)
     except ValueError as error:
@@ -165,16 +173,16 @@ def _read_answers(data: bytes, kind: str, form: Submission) -> Answers:
 
 
 def _true_classes(cells: Sequence[pa.ChunkedArray], columns: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the classes of a distribution, and the index of the true one in each row, `[B]`.
+    """Return the classes of a distribution and the index of the true class of each row, `[B]`.
 
     Args:
-        cells: a column of labels, or one for each class with 1 for the true one.
-        columns: those of a submission: none stands for all labels, a single one for the probability of label 1.
+        cells: A column of labels, or a column for each class with 1 for the true class.
+        columns: A submission's columns: empty for a column for each label, a single one for the probability of 1.
     """
     if len(cells) > 1:
         shares = to_numbers(cells)
         if not np.isin(shares, (0, 1)).all() or (shares.sum(axis=1) != 1).any():
-            raise ValueError("a row has not 1 in one column and 0 in the others")
+            raise ValueError("a row does not have 1 in exactly one column and 0 in the others")
         return columns, shares.argmax(axis=1)
     labels = cells[0].unique().to_pylist()
     classes = ("0", "1") if len(columns) == 1 else columns or tuple(sorted(labels))

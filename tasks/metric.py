@@ -1,8 +1,8 @@
-"""Metrics: pure functions of hidden answers and predictions, and which of them want to be large.
+"""Metrics: pure functions of hidden answers and predictions, with their directions.
 
-Every one equals scikit-learn's of the same name unless its docstring says otherwise. Where the answers make a metric
-meaningless (one class only, all values the same) a ValueError says so, for whoever wrote the task; where the
-predictions do, it is `Undefined`, in words that the agent may read.
+Each metric equals scikit-learn's of the same name unless its docstring says otherwise. A metric raises ValueError, for
+the task's author, if the answers make it meaningless (a single class, all values equal), and `Undefined`, with a
+message that the agent may read, if the predictions do.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,43 +13,44 @@ import numpy as np
 
 
 class Undefined(ValueError):
-    """Why these predictions have no value of the metric."""
+    """Raised if the metric is undefined for these predictions; the message is the reason."""
 
 
 def accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the share of equal labels; both are `[B]`."""
+    """Return the share of correct labels; both arguments are `[B]`."""
     return float(np.mean(truth == prediction))
 
 
 def f1(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the F1 score, 2 TP / (2 TP + FP + FN): of class 1 where the true labels are 0 and 1, else the macro mean.
+    """Return the F1 score, 2 TP / (2 TP + FP + FN).
 
-    Where class 1 is neither there nor predicted it is 0. The macro mean is over all labels that occur in either.
+    If the true labels are 0 and 1, it is that of class 1, and 0 if class 1 is neither true nor predicted anywhere.
+    Otherwise it is the macro mean over all labels that occur in either argument.
 
     Args:
-        truth: `[B]`, labels.
-        prediction: `[B]`, labels.
+        truth: The true labels, `[B]`.
+        prediction: The predicted labels, `[B]`.
     """
     labels, index = np.unique(np.concatenate([truth, prediction]), return_inverse=True)
     true, predicted = np.split(index, 2)
     hits = np.bincount(true[true == predicted], minlength=len(labels))
-    scores = 2 * hits / np.bincount(index)  # a label occurs 2 TP + FP + FN times in the two together
+    scores = 2 * hits / np.bincount(index)  # a label occurs 2 TP + FP + FN times in both together
     if set(truth.tolist()) <= {0, 1}:
         scores = scores[labels == 1]
     return float(scores.mean()) if len(scores) else 0.0
 
 
 def qwk(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return Cohen's kappa with quadratic weights: 1 for agreement, 0 for what chance would give.
+    """Return Cohen's kappa with quadratic weights: 1 for full agreement, 0 for agreement by chance.
 
-    1 - E (t - p)^2 / E' (t - p)^2, where E is over the rows and E' over all pairs of a truth with a prediction, which
-    is var t + var p + (mean t - mean p)^2: the usual sum over a table of (i - j)^2 without the table. The distance of
-    two ratings is that of their values, as Kaggle defines it; scikit-learn counts how many ratings that occur lie
-    between them, which is the same unless a rating in the middle occurs nowhere.
+    1 - E (t - p)^2 / E' (t - p)^2, where E is the mean over rows and E' the mean over all pairs of a truth and a
+    prediction, var t + var p + (mean t - mean p)^2. This equals the usual sum over a confusion table. The distance of
+    two ratings is the difference of their values, as Kaggle defines it. scikit-learn uses the difference of their ranks
+    among the ratings that occur, which differs only if a rating in between does not occur.
 
     Args:
-        truth: `[B]`, whole numbers.
-        prediction: `[B]`, whole numbers.
+        truth: The true ratings, `[B]`, whole numbers.
+        prediction: The predicted ratings, `[B]`, whole numbers.
     """
     if np.ptp(truth) == 0:
         raise ValueError("qwk is undefined: all answers are the same")
@@ -60,13 +61,14 @@ def qwk(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def auc(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the area under the ROC curve: the chance that a 1 is ranked above a 0, ties counting half.
+    """Return the area under the ROC curve: the probability that a 1 ranks above a 0, with ties counting half.
 
-    The Mann-Whitney form, (sum of the ranks of the ones - n1 (n1 + 1) / 2) / (n1 n0), with mean ranks for ties.
+    The Mann-Whitney form, (sum of the ranks of the ones - n1 (n1 + 1) / 2) / (n1 n0), with mean ranks for ties. The
+    areas of several columns are averaged.
 
     Args:
-        truth: `[B]` or `[B, C]`, of 0 and 1.
-        prediction: like `truth`, any scores; the areas of several columns are averaged.
+        truth: The true labels, 0 or 1, `[B]` or `[B, C]`.
+        prediction: Any scores, of the same shape.
     """
     areas = []
     for labels, scores in zip(_columns(truth).T, _columns(prediction).T, strict=True):
@@ -82,13 +84,13 @@ def auc(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def log_loss(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean of -ln p(true class), p kept one step of a float64 (2.2e-16) away from 0 and 1.
+    """Return the mean of -ln p(true class), with p clipped to [eps, 1 - eps] for the float64 eps of 2.2e-16.
 
-    Kaggle's descriptions keep p 1e-15 away; a certain error costs 36.0 here and 34.5 there.
+    Kaggle's descriptions clip at 1e-15: a certain error costs 36.0 here and 34.5 there.
 
     Args:
-        truth: `[B]`, index of the true class.
-        prediction: `[B, C]`, a distribution in each row.
+        truth: The index of the true class, `[B]`.
+        prediction: A distribution for each row, `[B, C]`.
     """
     eps = np.finfo(np.float64).eps
     chosen = prediction[np.arange(len(truth)), truth]
@@ -96,34 +98,34 @@ def log_loss(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def map_at_5(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean average precision at 5 with one true label a row: the mean of 1 / rank of the true label.
+    """Return the mean average precision at 5 with one true label per row: the mean of 1 / rank of the true label.
 
-    Rows where it is not among the five count 0; a label named again stays a miss (Kaggle's MAP@5; scikit-learn has
-    none).
+    A row counts 0 if the true label is not among its five. A repeated wrong label still takes up a rank. This is
+    Kaggle's MAP@5; scikit-learn has none.
 
     Args:
-        truth: `[B]`, labels.
-        prediction: `[B, 5]`, labels, the likeliest first; rows of fewer are filled up with the empty text.
+        truth: The true labels, `[B]`.
+        prediction: Labels by decreasing likelihood, `[B, 5]`, padded with empty text.
     """
     hits = prediction == truth[:, None]
     return float(np.mean(np.where(hits.any(axis=1), 1 / (1 + hits.argmax(axis=1)), 0.0)))
 
 
 def mae(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean absolute error of `[B]` or `[B, C]` numbers, in the target's unit."""
+    """Return the mean absolute error of numbers `[B]` or `[B, C]`, in the target's unit."""
     return float(np.mean(np.abs(truth - prediction)))
 
 
 def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the root of the mean squared error of `[B]` or `[B, C]` numbers, in the target's unit.
+    """Return the root mean squared error of numbers `[B]` or `[B, C]`, in the target's unit.
 
-    Of several columns it is the mean of their roots, which is also known as MCRMSE.
+    For several columns, it is the mean of the columns' errors, also known as MCRMSE.
     """
     return float(np.sqrt(np.mean(np.square(_columns(truth) - _columns(prediction)), axis=0)).mean())
 
 
 def rmsle(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the `rmse` of ln (1 + x) of `[B]` or `[B, C]` numbers above -1."""
+    """Return the `rmse` of ln (1 + x) for numbers x above -1, `[B]` or `[B, C]`."""
     if (truth <= -1).any():
         raise ValueError("rmsle is undefined: an answer is -1 or less")
     if (prediction <= -1).any():
@@ -132,9 +134,9 @@ def rmsle(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the correlation cov(t, p) / sqrt(var t var p) of `[B]` or `[B, C]` numbers, averaged over columns.
+    """Return the correlation cov(t, p) / sqrt(var t var p) of numbers `[B]` or `[B, C]`, averaged over columns.
 
-    Equal predictions have none: scipy returns NaN for them.
+    Constant predictions raise `Undefined`; scipy returns NaN for them.
     """
     truth, prediction = _columns(truth), _columns(prediction)
     if (np.ptp(truth, axis=0) == 0).any():
@@ -142,7 +144,7 @@ def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
     if (np.ptp(prediction, axis=0) == 0).any():
         raise Undefined("all predictions are the same, which correlates with nothing")
     t, p = truth - truth.mean(axis=0), prediction - prediction.mean(axis=0)
-    t, p = t / np.abs(t).max(axis=0), p / np.abs(p).max(axis=0)  # so that no square is too large or too small
+    t, p = t / np.abs(t).max(axis=0), p / np.abs(p).max(axis=0)  # prevents overflow and underflow of the squares
     correlations = (t * p).sum(axis=0) / (np.linalg.norm(t, axis=0) * np.linalg.norm(p, axis=0))
     return float(np.clip(correlations, -1, 1).mean())
 
@@ -154,14 +156,14 @@ def _columns(numbers: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a submission is scored.
+    """A metric of the library.
 
     Attributes:
-        function: `(truth, prediction) -> score`.
-        direction: whether a higher or a lower score is better.
-        form: what a submission holds beside its ids. `label`: a column of labels. `number`: one or several columns of
-            numbers. `distribution`: a column for each class, or a single one with the probability of class 1.
-            `ranking`: a column of at most five labels with spaces between, the likeliest first.
+        function: A function `(truth, prediction) -> score`.
+        direction: Whether a higher or a lower score is better.
+        form: The content of a submission besides its ids. `label`: a column of labels. `number`: one or more columns
+            of numbers. `distribution`: a column for each class, or one column with the probability of class 1.
+            `ranking`: a column of at most five labels, separated by spaces, the likeliest first.
     """
 
     function: Callable[[np.ndarray, np.ndarray], float]
@@ -169,7 +171,7 @@ class Metric:
     form: Literal["label", "number", "distribution", "ranking"]
 
 
-OPTIMUM = {"maximize": 1.0, "minimize": 0.0}  # of every metric here, by its direction
+OPTIMUM = {"maximize": 1.0, "minimize": 0.0}  # the best value of every metric here, by direction
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(accuracy, "maximize", "label"),
     "auc": Metric(auc, "maximize", "number"),

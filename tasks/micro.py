@@ -1,6 +1,6 @@
-"""A few rows of a prepared task, drawn so that they make the same task again (after SandMLE, arXiv 2604.04872)."""
+"""Draw a subset of a prepared task's rows that forms a smaller task of the same kind (SandMLE, arXiv 2604.04872)."""
 
-# pandas' types name every case there is.
+# pandas' type stubs list every possible return type.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.rows import Tables, labels, read_table, read_tables
 from tasks.task import Submission
+from tasks.task_tables import TaskTables, labels, read_task_tables, read_text_table
 
-FEW_VALUES = 20  # a target of no more different values is drawn by its values, be they classes or not
-TESTS_PER_ROW = 5  # a hidden score of few test rows is mostly luck, and predicting costs little
-NAMED_SHARE = 0.9  # of a table's rows, before a column of it is taken for names of files
+FEW_VALUES = 20  # a target with at most this many distinct values is stratified, even if it is a number
+TESTS_PER_ROW = 5  # a score on few test rows is mostly noise, and predicting costs little
+NAMED_SHARE = 0.9  # of a column's cells that must be file names for the column to count as naming files
 
 
 def shrink(
@@ -24,26 +24,25 @@ def shrink(
 ) -> None:
     """Write `rows` training rows, and at most five times as many test rows, of the task in `raw`.
 
-    Rows are drawn by a fixed seed, with the shares of the classes as they were and every class kept, and stand in the
-    order in which they stood. Of a folder the files remain that the drawn rows name, and those that no row names. What
-    is no table and no folder remains as it is.
+    A fixed seed draws the rows. Class shares are preserved, every class is kept, and the rows stay in their order. In a
+    folder, the files that drawn rows name are kept, and those that no row names. All other files are copied.
 
     Args:
-        raw: folder of the whole task's data, `public` and `private`.
-        public: gets the part that agents see.
-        private: gets the part that they do not.
-        rows: training rows to draw.
-        submission: what the columns of a submission are called.
-        answers: the file of the answers.
-        classes: whether the target is one of some classes.
+        raw: The folder of the whole task's data, with `public` and `private` in it.
+        public: The target folder of the data that agents see.
+        private: The target folder of the data that agents do not see.
+        rows: The number of training rows to draw.
+        submission: The columns of a submission.
+        answers: The name of the answers file.
+        classes: Whether the target is a class.
 
     Raises:
-        ValueError: if the rows cannot be drawn; the text says why.
+        ValueError: If the rows cannot be drawn; the message is the reason.
     """
-    tables = read_tables(raw / "public", raw / "private", submission, answers)
+    tables = read_task_tables(raw / "public", raw / "private", submission, answers)
     if tables.train is None or not tables.target:
         files = ", ".join(sorted(path.name for path in (raw / "public").iterdir()))
-        raise ValueError(f"its public files are {files}; expected train.csv with the target, to draw rows of it")
+        raise ValueError(f"its public files are {files}; expected train.csv with the target, to draw rows from")
     rng = np.random.default_rng(0)
     train = tables.others[tables.train]
     kept_train = train.iloc[draw(labels(train, tables.target), rows, classes, rng)]
@@ -63,32 +62,32 @@ def shrink(
 
 
 def draw(values: pd.Series, size: int, classes: bool, rng: np.random.Generator) -> np.ndarray:
-    """Return the positions of `size` of the `values`, ascending.
+    """Return the positions of `size` randomly drawn `values`, ascending.
 
-    Of classes, and of a target of few values, each gets its share and at least one; the shares are rounded so that the
-    largest remainders gain. Raises ValueError if there are too few values, or more classes than `size`.
+    Classes, and the values of a target with few of them, are stratified: each gets its share, rounded by largest
+    remainder, and at least one row. Raises ValueError if there are too few values, or more classes than `size`.
     """
     if not 0 < size <= len(values):
-        raise ValueError(f"{size} rows were asked for, of a table of {len(values)}; ask for fewer")
+        raise ValueError(f"{size} rows were requested from a table of {len(values)}; request fewer")
     codes, names = pd.factorize(values, sort=True)
     if not classes and len(names) > FEW_VALUES:
         return np.sort(rng.permutation(len(values))[:size])
     if len(names) > size:
-        raise ValueError(f"{size} rows were asked for, of {len(names)} classes; ask for at least one row of each")
+        raise ValueError(f"{size} rows were requested for {len(names)} classes; request at least one row for each")
     quota = np.bincount(codes) * size / len(values)
     take = np.maximum(1, np.floor(quota)).astype(int)
     while take.sum() != size:
-        gap = quota - take
+        remainder = quota - take
         if take.sum() < size:
-            take[gap.argmax()] += 1
+            take[remainder.argmax()] += 1
         else:
-            take[np.where(take > 1, gap, np.inf).argmin()] -= 1
+            take[np.where(take > 1, remainder, np.inf).argmin()] -= 1
     chosen = [rng.permutation(np.flatnonzero(codes == code))[:count] for code, count in enumerate(take)]
     return np.sort(np.concatenate(chosen))
 
 
-def copy_named(source: Path, target: Path, tables: Tables, kept: dict[str, pd.DataFrame]) -> None:
-    """Copy of a folder the files that rows of the `kept` tables name, and those that no row ever named.
+def copy_named(source: Path, target: Path, tables: TaskTables, kept: dict[str, pd.DataFrame]) -> None:
+    """Copy the files of a folder that rows of the `kept` tables name, and those that no row of the whole tables names.
 
     Raises ValueError if no column of any table names the files.
     """
@@ -99,8 +98,8 @@ def copy_named(source: Path, target: Path, tables: Tables, kept: dict[str, pd.Da
     columns = {name: naming_column(table, known) for name, table in whole.items()}
     if not any(columns.values()):
         raise ValueError(
-            f"no column of {', '.join(whole)} names the files of its folder {source.name}/, so it cannot be told which "
-            "of them belong to the rows drawn"
+            f"no column of {', '.join(whole)} names the files in its folder {source.name}/; expected one, to know "
+            "which files belong to the drawn rows"
         )
     all_names = {value for name, column in columns.items() if column for value in whole[name][column]}
     kept_names = {value for name, column in columns.items() if column for value in kept[name][column]}
@@ -112,21 +111,21 @@ def copy_named(source: Path, target: Path, tables: Tables, kept: dict[str, pd.Da
 
 
 def names_of(file: Path) -> set[str]:
-    """Return what a table may call a file: its name or its path, with or without the suffix."""
+    """Return the texts by which a table may refer to a file: its name or path, with or without the suffix."""
     return {file.name, file.stem, str(file), str(file.with_suffix(""))}
 
 
 def naming_column(table: pd.DataFrame, names: Collection[str]) -> str | None:
-    """Return the column whose cells name files, None where there is none."""
+    """Return the column whose cells name files, None if there is none."""
     shares = {str(column): float(table[column].isin(names).mean()) for column in table}
     best = max(shares, key=shares.__getitem__)
     return best if shares[best] >= NAMED_SHARE else None
 
 
-def _write_private(source: Path, target: Path, tables: Tables, ids: set[str]) -> None:
-    """Write the private files, of every table about the test rows those drawn."""
+def _write_private(source: Path, target: Path, tables: TaskTables, ids: set[str]) -> None:
+    """Write the private files; a table about the test rows is reduced to the drawn rows."""
     for path in sorted(source.iterdir()):
-        table = read_table(path) if path.suffix == ".csv" else pd.DataFrame()
+        table = read_text_table(path) if path.suffix == ".csv" else pd.DataFrame()
         if tables.id in table and ids <= set(table[tables.id]):
             table[table[tables.id].isin(ids)].to_csv(target / path.name, index=False)
         elif path.is_dir():

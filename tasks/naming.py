@@ -1,8 +1,8 @@
-"""Surface names of an episode, drawn anew for each so that an agent must read them, not remember them.
+"""Surface names: the file and project names of an episode, drawn for each so that an agent must read its context.
 
-A name is a pair of known words, as in `run_heron_topaz.py`. Each word behind an underscore is the same token in a
-sentence and inside the quotes of a JSON string, so copying a name is copying its tokens; and a share of the pairs is
-kept for held-out episodes: every word of such a name is known to a trained policy, the name itself was never seen.
+A name is a pair of known words, as in `run_heron_topaz.py`. A word after an underscore is the same token in a sentence
+and in a quoted JSON string, so copying a name means copying its tokens. Some pairs are reserved for held-out episodes:
+a trained policy knows every word of such a name but has never seen the name.
 """
 
 import random
@@ -30,18 +30,18 @@ WORDS = (
     "winter wolf yarrow zebra zephyr"
 ).split()
 NUMBERS = {word: number for number, word in enumerate(WORDS)}
-HELDOUT_EVERY = 8  # one pair of so many is held out
+HELDOUT_EVERY = 8  # one pair in this many is held out
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names one episode goes by.
+    """The surface names of one episode.
 
     Attributes:
-        project: what the research problem is called.
-        train_file: training data, with the target.
-        test_file: test data, without the target.
-        script: the initial script.
+        project: The name of the research problem.
+        train_file: The file of training data, with the target.
+        test_file: The file of test data, without the target.
+        script: The initial script.
     """
 
     project: str
@@ -51,12 +51,15 @@ class Names:
 
 
 def is_held_out(pair: str) -> bool:
-    """Return whether `pair`, such as `heron_topaz`, is kept for held-out episodes."""
+    """Return whether `pair`, such as `heron_topaz`, is reserved for held-out episodes."""
     return sum(NUMBERS[word] for word in pair.split("_")) % HELDOUT_EVERY == 0
 
 
 def draw_pairs(rng: random.Random, count: int, held_out: bool = False, taken: Iterable[str] = ()) -> list[str]:
-    """Return `count` pairs of words for the names of one episode; no word is twice in them, nor in a name `taken`."""
+    """Return `count` pairs of words for the names of one episode.
+
+    No word occurs twice, nor in one of the names in `taken`.
+    """
     pairs: list[str] = []
     used = set(re.findall(r"[a-z]+", " ".join(taken)))
     while len(pairs) < count:
@@ -69,27 +72,27 @@ def draw_pairs(rng: random.Random, count: int, held_out: bool = False, taken: It
 
 
 def draw_names(rng: random.Random, held_out: bool = False) -> Names:
-    """Return names for one episode; held-out episodes use pairs that no training episode has."""
+    """Return names for one episode; held-out episodes use pairs that no training episode uses."""
     project, data, script = draw_pairs(rng, 3, held_out)
     train_file, test_file = data_names(data)
     return Names(project=project, train_file=train_file, test_file=test_file, script=script_name(script))
 
 
 def script_name(pair: str) -> str:
-    """Return the name of the script that goes by `pair`."""
+    """Return the name of the script for `pair`."""
     return f"run_{pair}.py"
 
 
 def data_names(pair: str) -> tuple[str, str]:
-    """Return the names of the training and test data that go by `pair`."""
+    """Return the names of the training and test data for `pair`."""
     return f"data_{pair}_train.csv", f"data_{pair}_test.csv"
 
 
 def draw_script_name(rng: random.Random, taken: Iterable[str], held_out: bool = False) -> str:
-    """Return the name of a script that shares no drawn word with the names in `taken`."""
+    """Return the name of a script that shares no word with the names in `taken`."""
     return script_name(*draw_pairs(rng, 1, held_out, taken))
 
 
 def vocabulary_text() -> str:
-    """Return every word as names have it, for a tokenizer trained from scratch to know it as a pretrained one does."""
+    """Return text that uses every word in names, so that a tokenizer trained on it knows the words as tokens."""
     return "\n".join(f"run_{word}.py data_{word}_train.csv data_{word}_test.csv" for word in WORDS)

@@ -1,10 +1,16 @@
-"""Of a name that is unknown, the one that was perhaps meant."""
+"""Suggest the closest known name for an unknown one."""
 
 import difflib
 from collections.abc import Collection
 
 
+def closest(name: str, known: Collection[str], cutoff: float = 0.4) -> str:
+    """Return the known name that is most similar to `name`, `` if none reaches the similarity `cutoff`."""
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return matches[0] if matches else ""
+
+
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return ` (nearest: NAME)` for the likeliest of the known names, `` where none is like it."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f" (nearest: {near[0]})" if near else ""
+    """Return ` (nearest: NAME)` for use in an error message, `` if no known name is similar."""
+    found = closest(name, known)
+    return f" (nearest: {found})" if found else ""

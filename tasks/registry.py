@@ -1,4 +1,4 @@
-"""Which tasks there are, and one that was prepared, loaded."""
+"""Find tasks by name and load prepared ones."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tasks.entry import Entry, Prepared, read_entry, read_prepared
 from tasks.nearest import nearest
 from tasks.task import Task
 
-CATALOG = Path(__file__).resolve().parent / "catalog"  # the suite whose data comes from packages
+CATALOG = Path(__file__).resolve().parent / "catalog"  # tasks whose data comes from installed packages
 PAPER = Path(__file__).resolve().parent / "paper"  # the paper's tasks
 PREPARE = "python -m tasks prepare"
 
@@ -19,31 +19,33 @@ def entries(paths: Sequence[Path | str] = ()) -> dict[str, Entry]:
     """Return every task by name: the catalog's, the paper's, and those in `paths`.
 
     Args:
-        paths: folders of tasks, or tasks.
+        paths: Folders of tasks, or folders of single tasks.
 
     Raises:
-        ValueError: for a wrong `task.yaml`, a path without a task, and two tasks of one name.
+        ValueError: If a `task.yaml` is wrong, a path has no task, or two tasks have the same name.
     """
     found: dict[str, Entry] = {}
     for path in (CATALOG, PAPER, *map(Path, paths)):
         files = [path / "task.yaml"] if (path / "task.yaml").is_file() else sorted(path.glob("*/task.yaml"))
         if not files and path not in (CATALOG, PAPER):
-            raise ValueError(f"there is no task in {path}: neither task.yaml nor folders that have one")
+            raise ValueError(f"there is no task in {path}; expected task.yaml, or folders with a task.yaml")
         for file in files:
             entry = _read(file.resolve(), file.stat().st_mtime_ns)
             if found.setdefault(entry.name, entry) != entry:
-                raise ValueError(f"two tasks are called {entry.name}: {found[entry.name].folder} and {entry.folder}")
+                raise ValueError(
+                    f"two tasks are named {entry.name}: {found[entry.name].folder} and {entry.folder}; rename one"
+                )
     return found
 
 
 def names(split: Literal["held_in", "held_out"] | None = None) -> tuple[str, ...]:
-    """Return the names of the catalog's tasks of a split, or of all."""
+    """Return the names of the catalog's tasks in a split, or of all of them."""
     found = [entry for entry in entries().values() if entry.folder.parent == CATALOG]
     return tuple(entry.name for entry in found if split in (None, entry.split))
 
 
 def find(name: str, paths: Sequence[Path | str] = ()) -> Entry:
-    """Return the entry `name`. Raises ValueError, naming the nearest, if there is none."""
+    """Return the entry `name`. Raises ValueError, naming the closest known name, if there is none."""
     known = entries(paths)
     if name not in known:
         raise ValueError(f"unknown task {name!r}{nearest(name, known)}; there are {', '.join(known)}")
@@ -54,13 +56,13 @@ def load(name: str, data_dir: Path, paths: Sequence[Path | str] = ()) -> Task:
     """Return the task `name` with its data in `data_dir/name`.
 
     Raises:
-        ValueError: if there is no such task, or its data is not there, damaged, or of another state of its folder.
+        ValueError: If there is no such task, or its data is missing, damaged, or from another version of its folder.
     """
     return load_entry(find(name, paths), data_dir)
 
 
 def load_entry(entry: Entry, data_dir: Path) -> Task:
-    """Return the task of an entry with its data in a folder of its name in `data_dir`. Raises as `load`."""
+    """Return the task of an entry, with its data in `data_dir/NAME`. Raises ValueError like `load`."""
     folder = data_dir / entry.name
     remedy = f"run {PREPARE} {entry.name} --out {data_dir}"
     wanted = [folder / "task.json", folder / "public", folder / "private"]
@@ -71,12 +73,12 @@ def load_entry(entry: Entry, data_dir: Path) -> Task:
     if prepared is None:
         raise ValueError(f"task {entry.name}: {folder / 'task.json'} is damaged; {remedy}")
     if prepared.fingerprint != entry.fingerprint():
-        raise ValueError(f"task {entry.name}: the data in {folder} is of another version of {entry.folder}; {remedy}")
+        raise ValueError(f"task {entry.name}: the data in {folder} is from another version of {entry.folder}; {remedy}")
     return task_of(entry, folder, prepared)
 
 
 def task_of(entry: Entry, folder: Path, prepared: Prepared | None = None) -> Task:
-    """Return the task of an entry with its data in `folder`; its scores are NaN where it is not measured yet."""
+    """Return the task of an entry with its data in `folder`; its scores are NaN without `prepared`."""
     grader = entry.folder / "grade.py"
     return Task(
         name=entry.name,
@@ -103,5 +105,5 @@ def task_of(entry: Entry, folder: Path, prepared: Prepared | None = None) -> Tas
 
 @cache
 def _read(file: Path, modified: int) -> Entry:
-    """Return the entry of a file; `modified` is its time stamp, so that a file written anew is read anew."""
+    """Return the entry in a file; `modified` invalidates the cache when the file changes."""
     return read_entry(file)

@@ -1,4 +1,4 @@
-"""The ML-specific reward: one number for every outcome of one action (ML-Agent, versions 1 and 2)."""
+"""The ML-specific reward of one action, a function of its outcome (ML-Agent, versions 1 and 2)."""
 
 import math
 from typing import Annotated, Literal
@@ -18,20 +18,20 @@ STEEPNESS = 100.0  # of v1's sigmoid
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
 class Rules:
-    """How an action is rewarded. The switches are the paper's ablations; noise floor and repeats go beyond it."""
+    """The rules of the reward. The switches are the paper's ablations; `noise_floor` and `repeats` go beyond it."""
 
     version: Version = "v2"
-    """Version of the paper's reward: v1 lies between 0 and 1, v2 is -1 for errors and unbounded for edits that ran."""
+    """Version of the paper's reward: v1 lies between 0 and 1; v2 is -1 for errors and unbounded for edits that ran."""
     performance: Literal["scaled", "binary"] = "scaled"
-    """Reward of an edit that ran. scaled: by how far the score moved; binary: 1 where it got better, else 0."""
+    """Reward of an edit that ran. scaled: proportional to the score's change; binary: 1 if it improved, else 0."""
     format_penalty: bool = True
-    """Whether invalid responses and errors cost anything; false: they count as actions that change nothing."""
+    """Whether invalid responses and errors are penalized; false: they count as actions that change nothing."""
     corner_cases: bool = True
     """Whether a script that hits a limit counts as an action that changes nothing; false: it counts as an error."""
     noise_floor: Annotated[float, Field(ge=0)] = 0.0
-    """Changes of the score up to this many standard deviations of the task's seed noise earn what no change does."""
+    """Score changes up to this many standard deviations of the task's seed noise count as no change."""
     repeats: bool = True
-    """Whether an edit instruction given before in the same trajectory can earn more than an action that changes
+    """Whether an edit whose instruction was given before in the trajectory can earn more than an action that changes
     nothing."""
 
 
@@ -39,13 +39,17 @@ PAPER = Rules()
 
 
 def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, repeated: bool = False) -> float:
-    """Return the reward of one action whose state had score `before` (m_t).
+    """Return the reward of one action.
 
     Args:
-        repeated: whether it is an edit whose instruction the state's turns hold already.
+        task: The task, which gives the scale of the scores.
+        feedback: The environment's answer to the action.
+        before: The state's score m_t.
+        rules: The rules of the reward.
+        repeated: Whether the action is an edit whose instruction already occurs in the state's turns.
 
     Raises:
-        ValueError: for an infrastructure fault, which is never a reward: retry or drop the action.
+        ValueError: If the outcome is an infrastructure fault, which is never rewarded: retry or drop the action.
     """
     neutral = NEUTRAL[rules.version]
     penalty = PENALTY[rules.version] if rules.format_penalty else neutral
@@ -65,11 +69,11 @@ def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, 
 
 
 def performance_reward(task: Task, before: float, after: float, rules: Rules = PAPER) -> float:
-    """Return the reward of an edit that took the score from `before` (m_t) to `after` (m_{t+1}).
+    """Return the reward of an edit that moved the score from `before` (m_t) to `after` (m_{t+1}).
 
     v2: (m_{t+1} - m_t) / (m_best - m_init), unbounded.
     v1: sigmoid(alpha (m_{t+1} - m_t)) with alpha = 100 / (m_best - m_init).
-    The denominator carries the sign of the metric's direction, so a better score is a larger reward either way.
+    The denominator has the sign of the metric's direction, so a better score gives a larger reward either way.
     """
     change = after - before
     if abs(change) <= rules.noise_floor * task.noise:

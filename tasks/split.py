@@ -1,11 +1,11 @@
-"""What every prepare script ends with: one table cut into public training and test data and private answers."""
+"""Split one table into public training data, public test data and private answers, for prepare scripts."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-FLOATS = "%.8g"  # digits enough for every table, in half the bytes of repr
+FLOATS = "%.8g"  # enough digits for every table, in half the bytes of repr
 
 
 def write_split(
@@ -18,23 +18,29 @@ def write_split(
     seed: int = 0,
     floats: str | None = FLOATS,
 ) -> None:
-    """Write `train.csv` and `test.csv` to `public` and `answers.csv` to `private`, rows drawn by `seed`.
+    """Write `train.csv` and `test.csv` to `public` and `answers.csv` to `private`.
 
-    The rows are shuffled before they are numbered, so neither order nor `id` says anything about the answer.
+    The rows are shuffled before they are numbered, so neither the order nor `id` reveals anything about the answers.
 
     Args:
-        table: the features and a column `target`, without `id`; duplicate rows are dropped, so that no test row stands
-            in the training data too.
-        num_test: rows of the test set; all that remain by default.
-        floats: how numbers are written; None: with all their digits.
+        table: The features and a column `target`, without `id`. Duplicate rows are dropped, so that no test row occurs
+            in the training data.
+        public: The folder of the data that agents see.
+        private: The folder of the data that agents do not see.
+        num_train: The number of training rows.
+        num_test: The number of test rows; all remaining rows by default.
+        seed: The seed of the shuffle.
+        floats: The format of numbers; None writes all digits.
 
     Raises:
-        ValueError: if the table has too few rows.
+        ValueError: If the table has too few rows.
     """
     table = table.drop_duplicates()
     num_test = len(table) - num_train if num_test is None else num_test
     if num_test < 1 or num_train + num_test > len(table):
-        raise ValueError(f"{num_train} training and {num_test} test rows asked of a table of {len(table)}")
+        raise ValueError(
+            f"{num_train} training and {num_test} test rows were requested from a table of {len(table)}; request fewer"
+        )
     rows = table.iloc[shuffled(len(table), seed)[: num_train + num_test]].reset_index(drop=True)
     rows.insert(0, "id", rows.index)
     train, test = rows[:num_train], rows[num_train:]
@@ -44,5 +50,5 @@ def write_split(
 
 
 def shuffled(num_rows: int, seed: int) -> np.ndarray:
-    """Return the rows of a table in the order in which a seed puts them, the training rows first."""
+    """Return a permutation of row numbers drawn by a seed; training rows come first."""
     return np.random.default_rng(seed).permutation(num_rows)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Turn:
-    """One response of the agent and the feedback it got, as texts."""
+    """One response of the agent and the feedback on it, as text."""
 
     response: str
     feedback: str
@@ -13,16 +13,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class State:
-    """A history that a next response can be asked for.
+    """A history to which the agent responds next.
 
     Attributes:
-        problem: the first user message, the task's specification s_0.
-        turns: what was done and answered since, oldest first.
+        problem: The first user message, the task's specification s_0.
+        turns: The turns since, oldest first.
     """
 
     problem: str
     turns: tuple[Turn, ...] = ()
 
     def then(self, response: str, feedback: str) -> "State":
-        """Return the state after one more turn; this state is an exact prefix of it."""
+        """Return the state after one more turn, of which this state is an exact prefix."""
         return State(self.problem, (*self.turns, Turn(response, feedback)))

@@ -1,4 +1,4 @@
-"""A task as the environment sees it, and one episode's instance of it."""
+"""A prepared task, and the instance of it that one episode works on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from tasks.naming import Names
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run of a script may use; every limit has an outcome of its own when it is hit.
+    """The resource limits of one script run; each has an outcome of its own.
 
     Attributes:
-        seconds: wall clock over set-up, run and collection together.
-        memory_mb: resident memory of the whole process tree, in MiB.
-        num_processes: processes and threads at one time.
-        file_mb: size of any single file the script writes, in MiB.
-        workspace_mb: size of the workspace, and of /tmp, in MiB.
-        output_kb: size of the standard output kept, head and tail together, in KiB.
-        num_threads: cores that the processes of the run share.
-        num_gpus: GPUs that the run has for itself.
+        seconds: Wall-clock time of set-up, run and collection together.
+        memory_mb: Resident memory of the whole process tree, in MiB.
+        num_processes: Number of concurrent processes and threads.
+        file_mb: Size of any single file that the script writes, in MiB.
+        workspace_mb: Size of the workspace, and of /tmp, in MiB.
+        output_kb: Size of the standard output that is kept, head and tail together, in KiB.
+        num_threads: Number of cores that the processes of the run share.
+        num_gpus: Number of GPUs reserved for the run.
     """
 
     seconds: float = 20.0
@@ -36,11 +36,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission file looks like.
+    """The columns of a submission file.
 
     Attributes:
-        id: the column of ids, in the answers too.
-        columns: the other columns, in any order; empty for `target`, or for a distribution for its classes.
+        id: The id column, in submissions and in the answers.
+        columns: The other columns, in any order. Empty means `target`, or the classes of a distribution.
     """
 
     id: str = "id"
@@ -49,29 +49,29 @@ class Submission:
 
 @dataclass(frozen=True)
 class Task:
-    """One prepared ML problem: its text, its data, how it is scored.
+    """One prepared ML problem: its text, its data, and its scoring.
 
     Attributes:
-        name: the name of the folder that it is stated in.
-        kind: the family of problem, such as `tabular-regression`.
-        split: `held_in` tasks are learnt from, `held_out` tasks are only evaluated.
-        metric: a name in `tasks.metric.METRICS`.
+        name: The name of the folder that describes the task.
+        kind: The family of problem, such as `tabular-regression`.
+        split: `held_in` for tasks that are trained on, `held_out` for tasks that are only evaluated.
+        metric: A name in `tasks.metric.METRICS`, or any name with an own grader.
         direction: `maximize` or `minimize`.
-        m_init: hidden-label score of the initial script, measured when the task was prepared.
-        validation_init: the score the initial script prints about itself, on its own validation split.
-        m_best: the score taken as the best achievable.
-        m_best_source: where `m_best` comes from, for people.
-        problem: the problem text, with `{script}` to be filled in. Where it has `{train_file}` and `{test_file}`, the
-            names of `train.csv` and `test.csv` are drawn anew for each episode; else data keep their names.
-        script: source of the initial `train.py`.
-        public: folder of the data, files and folders; the only data a script can read, and it cannot write to them.
-        private: folder of the answers; never visible inside a sandbox.
-        submission: what the columns of a submission are called.
-        answers: the file in `private` that submissions are held against.
-        grader: a `grade.py` that does it in place of the metric library.
-        limits: what one script run may use.
-        deterministic: whether a recorded result of a script may stand for a run of it.
-        noise: standard deviation of the hidden score over a script's random seeds.
+        m_init: The hidden score of the initial script, measured when the task was prepared.
+        validation_init: The score that the initial script prints, on its own validation split.
+        m_best: The score taken as the best achievable.
+        m_best_source: The origin of `m_best`, for people.
+        problem: The problem text, with the placeholder `{script}`. If it has the placeholders `{train_file}` and
+            `{test_file}`, each episode draws names for `train.csv` and `test.csv`; otherwise data keeps its names.
+        script: The source of the initial `train.py`.
+        public: The folder of the data, which may hold folders; the only data a script can read, and read-only.
+        private: The folder of the answers; never visible inside a sandbox.
+        submission: The columns of a submission.
+        answers: The file in `private` that submissions are graded against.
+        grader: A `grade.py` that replaces the metric library, None without one.
+        limits: The limits of one script run.
+        deterministic: Whether a cached result of a script may replace a run of it.
+        noise: The standard deviation of the hidden score over a script's random seeds.
     """
 
     name: str
@@ -95,17 +95,17 @@ class Task:
     noise: float = 0.0
 
     def gain(self, metric: float) -> float:
-        """Return the share of the way from `m_init` to `m_best` that `metric` has gone.
+        """Return (m - m_init) / (m_best - m_init) for the hidden score m.
 
-        (m - m_init) / (m_best - m_init): 0 for the initial script, 1 at `m_best`, unbounded on both sides. The
-        denominator carries the sign, so the same formula serves metrics to maximize and to minimize.
+        It is 0 for the initial script, 1 at `m_best`, and unbounded on both sides. The denominator has the sign of the
+        direction, so the formula holds for metrics to maximize and to minimize.
         """
         return (metric - self.m_init) / (self.m_best - self.m_init)
 
     def relative_gain(self, metric: float) -> float:
         """Return the paper's relative gain, beta (m - m_init) / |m_init|, with beta = -1 for metrics to minimize.
 
-        Where m_init is 0 there is none, and it is `gain`.
+        It is undefined if m_init is 0; then this returns `gain`.
         """
         if self.m_init == 0:
             return self.gain(metric)
@@ -113,7 +113,7 @@ class Task:
         return beta * (metric - self.m_init) / abs(self.m_init)
 
     def is_better(self, a: float, b: float) -> bool:
-        """Return whether score `a` beats score `b` in the task's direction."""
+        """Return whether score `a` is better than score `b` in the task's direction."""
         return a > b if self.direction == "maximize" else a < b
 
 
@@ -125,14 +125,14 @@ class Instance:
     names: Names
 
     def problem(self) -> str:
-        """Return the problem text with this episode's names in it."""
+        """Return the problem text with this episode's names."""
         text = self.task.problem.strip()
         for name in ("train_file", "test_file", "script"):
             text = text.replace(f"{{{name}}}", getattr(self.names, name))
         return text
 
     def script_source(self) -> str:
-        """Return the initial script, reading this instance's data files."""
+        """Return the initial script with the names of this episode's data files."""
         source = self.task.script
         for name, drawn in self._drawn().items():
             for quote in ('"', "'"):
@@ -141,14 +141,14 @@ class Instance:
 
     @cached_property
     def data(self) -> Mapping[str, Path]:
-        """The data by the names that they have in the workspace; that of a folder ends in `/`."""
+        """The paths of the data by their names in the workspace; a folder's name ends in `/`."""
         drawn = self._drawn()
-        found = {drawn.get(path.name, path.name): path for path in sorted(self.task.public.iterdir())}
-        return {f"{name}/" if path.is_dir() else name: path for name, path in found.items()}
+        paths = {drawn.get(path.name, path.name): path for path in sorted(self.task.public.iterdir())}
+        return {f"{name}/" if path.is_dir() else name: path for name, path in paths.items()}
 
     @property
     def read_only(self) -> frozenset[str]:
-        """Name the agent may read but not overwrite."""
+        """The names in the workspace that the agent may read but not overwrite."""
         return frozenset(self.data)
 
     def _drawn(self) -> dict[str, str]:

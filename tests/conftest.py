@@ -26,7 +26,7 @@ from rollout.inference.server_process import ServerProcess
 from rollout.sampling.experience import Experience
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.feedback import Outcome
-from tasks.prompt import SYSTEM
+from tasks.prompt import system_text
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failure by load or by chance
 settings.load_profile("repeatable")
@@ -43,7 +43,7 @@ def write_checkpoint(folder: Path, seed: int) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = train_tokenizer(
-        [SYSTEM, Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
+        [system_text(), Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
     )
     config = Qwen2Config(
         vocab_size=VOCAB_SIZE,
@@ -232,7 +232,7 @@ class ChatServer:
             protocol_version = "HTTP/1.1"  # connections stay open
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-EpisodeLimits"])))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 reply = stub.answer(body)
                 text = reply if isinstance(reply, str) else ""
                 with lock:
@@ -268,7 +268,7 @@ class ChatServer:
                 sent = {"html": b"<html>Bad day</html>", "torn": whole[: len(whole) // 2]}.get(fault, whole)
                 status, _, pause = fault.partition(" ") if fault[:1].isdigit() else ("200", "", "")
                 self.send_response(int(status))
-                self.send_header("Content-EpisodeLimits", str(len(sent)))
+                self.send_header("Content-Length", str(len(sent)))
                 if pause:
                     self.send_header("Retry-After", pause)
                 try:

@@ -1,6 +1,5 @@
 """From YAML and `key.sub=value` to a checked `Config`, and back; every complaint is one line."""
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from mlagent_jax.configuration.checks import check
 from mlagent_jax.configuration.schema import Config, ConfigError
+from tasks.nearest import closest
 
 
 class _Loader(yaml.SafeLoader):
@@ -146,10 +146,10 @@ def _unknown(name: str, names: set[str]) -> str:
     by_leaf: dict[str, str] = {}
     for known in sorted(names):
         by_leaf.setdefault(known.rpartition(".")[2], known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    leaf = difflib.get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.7)
+    near = closest(name, names, cutoff=0.7)
+    leaf = closest(name.rpartition(".")[2], by_leaf, cutoff=0.7)
     if near or leaf:
-        return f"unknown key {name}; did you mean {near[0] if near else by_leaf[leaf[0]]}?"
+        return f"unknown key {name}; did you mean {near or by_leaf[leaf]}?"
     return f"unknown key {name}; --help lists every key"
 
 

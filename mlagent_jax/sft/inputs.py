@@ -84,11 +84,11 @@ def load_data(
     validation = [state for states, held in zip(told, is_validation, strict=True) if held for state in states[:2]]
     train = [state for states, held in zip(told, is_validation, strict=True) if not held for state in states]
     train_set = pack(train, tokenizer, sft.max_length, config.seed, sft.num_epochs)
-    heldout_set = pack(validation, tokenizer, sft.max_length, config.seed)
-    for name, dataset in (("training", train_set), ("the held-out perplexity", heldout_set)):
+    validation_set = pack(validation, tokenizer, sft.max_length, config.seed)
+    for name, dataset in (("training", train_set), ("the validation perplexity", validation_set)):
         if not dataset.rows:
             raise ValueError(
                 f"no rows for {name}: {len(dataset.sizes)} tellings, none with a turn within "
                 f"sft.max_length={sft.max_length}; raise it, or collect more trajectories"
             )
-    return Data(train_set, heldout_set, batch_shape_of([train_set, heldout_set], sft.max_length))
+    return Data(train_set, validation_set, batch_shape_of([train_set, validation_set], sft.max_length))

@@ -15,7 +15,7 @@ from rollout.dataset.words import normal_form, verb_and_noun
 from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from tasks.action import EDIT
+from tasks.action import is_edit
 
 BLOBS = "blobs"
 SAVED = "Saved "
@@ -57,7 +57,7 @@ def edits_by_trajectory(trajectories: Iterable[Trajectory], store: BlobStore | N
     """
     identify = None if store is None else _identities(store)
     found = {
-        one.trajectory_id: [_edit(step, one, identify) for step in one.steps if step.action == EDIT]
+        one.trajectory_id: [_edit(step, one, identify) for step in one.steps if is_edit(step.action)]
         for one in trajectories
     }
     return [edits for _, edits in sorted(found.items()) if edits]

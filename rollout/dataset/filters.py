@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rollout.dataset.augmentation import SCRIPT_NAME
 from rollout.types import Trajectory
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.feedback import Outcome
 
 SHINGLE = 3  # words that are compared together
@@ -93,7 +93,7 @@ def shingles(trajectory: Trajectory) -> frozenset[str]:
     names = trajectory.names
     data = re.compile("|".join(re.escape(name) for name in (names.train_file, names.test_file) if name) or "(?!)")
     actions = []
-    for step in [step for step in trajectory.steps if step.action != FINAL_ANSWER] or trajectory.steps:
+    for step in [step for step in trajectory.steps if not ends_trajectory(step.action)] or trajectory.steps:
         said = f"{step.action or step.response} {' '.join(step.arguments.values())}"
         actions.append(SCRIPT_NAME.sub("script", data.sub("data", said)).lower())
     words = WORD.findall(" . ".join(actions))

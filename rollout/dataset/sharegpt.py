@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rollout.environment.feedback_text import storable
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
-from tasks.action import EDIT, FINAL_ANSWER, Action, parse_response
+from tasks.action import Action, ends_trajectory, parse_response
 from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
@@ -53,11 +53,11 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
             raise ValueError(f"has turn {number + 1} from {each.get('from')!r}, expected a text from {speaker!r}")
     if len(chat) < 2:
         raise ValueError(f"has {len(chat)} turns, expected a problem and an answer at least")
-    texts = [storable(each["value"]) for each in chat]
+    texts = [replace_unstorable(each["value"]) for each in chat]
     feedbacks = [*texts[2::2], ""]
     steps = tuple(_step(response, feedback) for response, feedback in zip(texts[1::2], feedbacks, strict=False))
     task, own_name = ("" if record.get(key) is None else str(record[key]) for key in ("task", "id"))
-    end = "final_answer" if steps[-1].action == FINAL_ANSWER else "step_limit"
+    end = "final_answer" if ends_trajectory(steps[-1].action) else "step_limit"
     return Trajectory(own_name or name, task, 0, Names("", "", "", ""), texts[0], (), steps, end)
 
 
@@ -118,9 +118,9 @@ def _parsed(text: str, where: str) -> Any:
 def _step(response: str, feedback: str) -> Step:
     action = parse_response(response)
     if isinstance(action, Action):
-        outcome = Outcome.EDIT if action.name == EDIT else Outcome.NON_EDIT
+        outcome = Outcome.EDIT if action.spec.is_edit else Outcome.NON_EDIT
         if feedback.startswith(error_text("")):
             outcome = Outcome.ERROR
-        arguments = {key: storable(value) for key, value in action.arguments.items()}
+        arguments = {key: replace_unstorable(value) for key, value in action.arguments.items()}
         return Step(response, action.name, arguments, Feedback(outcome, feedback), UNKNOWN, UNKNOWN, 0.0)
     return Step(response, "", {}, Feedback(Outcome.INVALID, feedback), UNKNOWN, UNKNOWN, 0.0)

@@ -1,4 +1,4 @@
-"""Models behind OpenAI-compatible endpoints: requests, retries, limits, budgets, and the journal of all exchanges."""
+"""Chat models behind OpenAI-compatible endpoints: requests, retries, rate limits, budgets, and a journal."""
 
 from rollout.endpoint.client import Answer, ChatEndpoint
 from rollout.endpoint.exchanges import Exchanges

@@ -1,4 +1,4 @@
-"""A chat model behind any OpenAI-compatible endpoint, for the coder, the expert and ideas."""
+"""A chat model behind an OpenAI-compatible endpoint, used by the coder, the expert and the idea library."""
 
 import asyncio
 import json
@@ -12,18 +12,18 @@ from typing import Any, Self
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from rollout.endpoint.exchanges import Exchanges
-from rollout.endpoint.rate import Gate
+from rollout.endpoint.rate_limit import Gate
 from rollout.endpoint.spending import Budget, Spending
+from rollout.endpoint.transport import Filtered, Reply, Transient, Transport
 from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
-from rollout.endpoint.wire import Filtered, Reply, Transient, Wire
-from rollout.environment.feedback_text import storable
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import digest_of
+from rollout.storage.utf8 import replace_unstorable
 from tasks.prompt import Message
 
 FIRST_WAIT_SECONDS = 1.0
-EMPTY = "(nothing)"  # some endpoints refuse messages without a letter, such as an earlier answer that was empty
-# The opening mark may stand in the prompt, and an answer that is cut has no closing one.
+EMPTY = "(nothing)"  # replaces an empty message, such as an earlier empty answer, because some endpoints refuse those
+# The opening tag may be in the prompt, and an answer that is cut off has no closing tag.
 THOUGHTS = re.compile(r"\A(?:.*?</think>|\s*<think>.*\Z)", re.DOTALL)
 
 log = logging.getLogger(__name__)
@@ -31,60 +31,65 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered: its text, `` for none, and why it ended there, as the server says."""
+    """A model's answer.
+
+    Attributes:
+        text: The text, `` if there is none.
+        end: The server's reason for the end of the answer.
+    """
 
     text: str
     end: str
 
     @property
-    def said(self) -> str:
-        """The text without what a model that thinks aloud says to itself."""
+    def visible_text(self) -> str:
+        """The text without the reasoning in `<think>` tags."""
         return THOUGHTS.sub("", self.text).strip()
 
     @property
     def is_cut(self) -> bool:
-        """Whether the limit on its tokens cut it off."""
+        """Whether the token limit cut the answer off."""
         return self.end == "length"
 
 
 @dataclass
 class _Call:
-    """One request on its way to an answer, over as many attempts as it takes."""
+    """One request and its attempts."""
 
     key: str
     body: Mapping[str, Any]
     prompt: str
-    expected: int  # tokens, with an answer as long as it may be
+    expected: int  # estimated tokens, with an answer of the maximum length
     most: Usage
-    began: float
+    started: float
     attempts: int = 0
-    unrecorded: int = 0  # attempts that no line of the journal counts yet
+    unrecorded: int = 0  # attempts that are not yet counted in the journal
 
 
 @dataclass
 class ChatEndpoint:
     """One model of one endpoint; all its requests share connections, limits, a budget and a journal.
 
-    It belongs to one event loop. `close` it, or use it as an `async with`.
+    An instance belongs to one event loop. Call `close`, or use it in `async with`.
 
     Attributes:
-        base_url: address up to and with `/v1`.
-        model: the model's name there.
-        error: what a failure is raised as, by the boundary it is used at.
-        api_key_variable: environment variable that holds the key; `` for an endpoint without one.
-        timeout_seconds: of one attempt at a request.
-        num_attempts: attempts before a transient failure is given up on.
-        max_wait_seconds: longest pause between two attempts; they grow exponentially, with jitter. What the server asks
-            for by Retry-After comes on top, and holds for all requests.
-        name: section of the configuration that errors name.
-        max_concurrent: requests under way at one time.
-        max_response_tokens: tokens of an answer at most.
-        requests_per_minute: attempts in any minute; None: any number.
-        tokens_per_minute: tokens in any minute; None: any number. An answer counts with all it may have, until it is
-            there.
-        budget: the most that all requests may take together.
-        exchanges: what was asked before, and where it is written what is asked now.
-        minute: seconds of what is called a minute above.
+        base_url: The address, up to and including `/v1`.
+        model: The model's name at the endpoint.
+        error: The exception type for failures, which depends on the use of the endpoint.
+        api_key_variable: The environment variable that holds the key, `` for an endpoint without one.
+        timeout_seconds: The time limit of one attempt.
+        num_attempts: The number of attempts before a transient failure is raised.
+        max_wait_seconds: The longest pause between two attempts; pauses grow exponentially, with jitter. A pause that
+            the server requests with Retry-After is added, and applies to all requests.
+        name: The section of the user's settings, named in errors.
+        max_concurrent: The number of concurrent requests.
+        max_response_tokens: The length limit of an answer in tokens.
+        requests_per_minute: The number of attempts allowed in any minute; None for no limit.
+        tokens_per_minute: The number of tokens allowed in any minute; None for no limit. An answer counts with its
+            maximum length until it arrives.
+        budget: The limits on all requests together.
+        exchanges: The journal, which answers repeated requests and records new ones.
+        minute: The length of the "minute" of the rate limits, in seconds.
     """
 
     base_url: str
@@ -104,7 +109,9 @@ class ChatEndpoint:
     minute: float = 60.0
 
     def __post_init__(self) -> None:
-        self._wire = Wire(self.base_url, self.name, self.api_key_variable, self.timeout_seconds, self.max_concurrent)
+        self._transport = Transport(
+            self.base_url, self.name, self.api_key_variable, self.timeout_seconds, self.max_concurrent
+        )
         self._slots = asyncio.Semaphore(self.max_concurrent)
         self._gate = Gate(self.requests_per_minute, self.tokens_per_minute, self.minute)
         self._spending = Spending(self.budget, self.exchanges.totals, self.name)
@@ -112,34 +119,37 @@ class ChatEndpoint:
         self._under_way: dict[str, asyncio.Task[Answer]] = {}
         self._sending: set[str] = set()
         self._num_replayed = 0
-        self._said_estimated = self._closing = False
+        self._warned_of_usage = self._closing = False
 
     async def complete(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> str:
-        """Return what the model says in answer to `messages`, without what it says to itself; see `ask`."""
-        return (await self.ask(messages, seed=seed, temperature=temperature)).said
+        """Return the model's answer to `messages` as text without its reasoning; see `ask`."""
+        return (await self.ask(messages, seed=seed, temperature=temperature)).visible_text
 
     async def ask(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> Answer:
-        """Return what the model answers to `messages`, from the journal where the same was asked before.
+        """Return the model's answer to `messages`, from the journal if the same request was answered before.
 
-        Too many requests, server errors, timeouts, lost connections and broken answers are tried again. Requests that
-        are equal and under way together are one. A caller that is cancelled leaves its request under way: it is paid
-        for, and so recorded.
+        Rate limits (429), server errors, timeouts, lost connections and broken answers are retried. Equal concurrent
+        requests are sent once. If a caller is cancelled, its request continues, because it is paid for and must be
+        recorded.
 
         Args:
-            messages: the chat so far.
-            seed: of the model's draws, part of what is asked.
-            temperature: sampling temperature.
+            messages: The chat so far.
+            seed: The seed of the model's sampling; part of the request's identity.
+            temperature: The sampling temperature.
 
         Raises:
-            InfrastructureError: as the endpoint's `error` type, when no answer came.
-            PromptTooLong: where messages and answer do not fit the model's context.
-            BudgetSpent: where the answer may cost more than the budget has left.
-            EndpointRefused: where the user must put something right.
+            InfrastructureError: If no answer came, as the endpoint's `error` type.
+            PromptTooLong: If messages and answer do not fit the model's context.
+            BudgetSpent: If the answer may exceed the remaining budget.
+            EndpointRefused: If the user must change something.
         """
         assert not self._closing, "closed"
         body = {
             "model": self.model,
-            "messages": [{"role": one["role"], "content": storable(one["content"]) or EMPTY} for one in messages],
+            "messages": [
+                {"role": message["role"], "content": replace_unstorable(message["content"]) or EMPTY}
+                for message in messages
+            ],
             "temperature": temperature,
             "max_tokens": self.max_response_tokens,
             "seed": seed,
@@ -151,7 +161,7 @@ class ChatEndpoint:
             return Answer(record["answer"], record["end"])
         task = self._under_way.get(key)
         if task is None:
-            task = asyncio.create_task(self._pay_for(key, body))
+            task = asyncio.create_task(self._request(key, body))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         else:
@@ -159,9 +169,10 @@ class ChatEndpoint:
         return await asyncio.shield(task)
 
     def figures(self) -> dict[str, Any]:
-        """Return what all recorded exchanges came to, those of earlier processes included.
+        """Return the totals of all recorded exchanges, including those of earlier processes.
 
-        `replayed` alone is of this process: answers that cost nothing, as they were known or on their way.
+        Only `replayed` counts this process alone: answers that cost nothing, because the request was in the journal or
+        in flight.
         """
         totals, usage = self.exchanges.totals, self.exchanges.totals.usage
         return {
@@ -180,10 +191,10 @@ class ChatEndpoint:
         }
 
     async def close(self, seconds: float | None = None) -> None:
-        """Close the endpoint: what was sent is waited for and recorded, what was not yet sent is dropped.
+        """Close the endpoint: wait for sent requests and record them, and drop requests that were not sent.
 
         Args:
-            seconds: how long to wait for what was sent; None: as long as a request may take.
+            seconds: The time limit of the wait; None for that of a request.
         """
         self._closing = True
         for key, task in self._under_way.items():
@@ -195,7 +206,7 @@ class ChatEndpoint:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._wire.close()
+        await self._transport.close()
         self.exchanges.close()
 
     async def __aenter__(self) -> Self:
@@ -207,10 +218,10 @@ class ChatEndpoint:
     def _forget(self, key: str, task: asyncio.Task[Answer]) -> None:
         del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # looked at, or asyncio complains where all who waited have gone
+            task.exception()  # retrieve it, because asyncio warns if all callers were cancelled
 
-    async def _pay_for(self, key: str, body: dict[str, Any]) -> Answer:
-        """Return the answer to a request that was never answered, in as many attempts as it takes."""
+    async def _request(self, key: str, body: dict[str, Any]) -> Answer:
+        """Send a request, with retries, and return the answer."""
         prompt = "\n".join(f"{message['role']}\n{message['content']}" for message in body["messages"])
         most = Usage(most_tokens([message["content"] for message in body["messages"]]), 0, body["max_tokens"], True)
         call = _Call(key, body, prompt, self._counter.estimate(prompt) + most.output, most, time.monotonic())
@@ -235,19 +246,19 @@ class ChatEndpoint:
         raise AssertionError("AsyncRetrying ends by a return or a raise")
 
     async def _send(self, call: _Call) -> Answer:
-        """Make one attempt, once the server's wishes and our limits allow it."""
+        """Make one attempt, as soon as Retry-After and the rate limits allow it."""
         share = await self._gate.enter(call.expected)
         call.attempts += 1
         call.unrecorded += 1
         self._sending.add(call.key)
-        tokens = self._counter.estimate(call.prompt)  # where no more is known
+        tokens = self._counter.estimate(call.prompt)  # unless an answer tells the true number
         try:
-            reply = await self._wire.send(call.body)
+            reply = await self._transport.send(call.body)
             tokens = self._record(call, reply).tokens
             return Answer(reply.text, reply.end)
         except Transient as error:
             self._gate.close_for(error.retry_after)
-            if error.maybe_paid:
+            if error.may_be_billed:
                 self._record(call, None)
             raise
         except asyncio.CancelledError:
@@ -258,14 +269,14 @@ class ChatEndpoint:
             self._gate.correct(share, tokens)
 
     def _record(self, call: _Call, reply: Reply | None) -> Usage:
-        """Write down an answer and returns what it took; one that was lost counts as the longest there may be."""
+        """Record an answer and return its usage; a lost answer counts with its maximum length."""
         usage = call.most
         if reply is not None:
             usage = self._counter.read(call.prompt, reply.text, reply.usage, call.body["max_tokens"])
-        if reply is not None and usage.estimated and not self._said_estimated:
-            self._said_estimated = True
+        if reply is not None and usage.estimated and not self._warned_of_usage:
+            self._warned_of_usage = True
             log.warning(
-                "%s says of its tokens %.200r, which cannot be right; they are estimated, and how often is counted",
+                "%s reports the token usage %.200r, which cannot be right; it is estimated, and estimates are counted",
                 *(self.base_url, reply.usage),
             )
         counts = {
@@ -277,13 +288,13 @@ class ChatEndpoint:
             "cached": usage.cached,
             "output": usage.output,
             "estimated": int(usage.estimated),
-            "seconds": round(time.monotonic() - call.began, 3),
+            "seconds": round(time.monotonic() - call.started, 3),
         }
         call.unrecorded = 0
-        text, told = (None, None) if reply is None else (reply.text, reply.usage)
-        self.exchanges.add(call.key, counts, {"request": call.body, "answer": text, "usage": told})
+        text, reported = (None, None) if reply is None else (reply.text, reply.usage)
+        self.exchanges.add(call.key, counts, {"request": call.body, "answer": text, "usage": reported})
         return usage
 
     def _log_retry(self, state: RetryCallState) -> None:
-        assert state.outcome is not None, "an attempt has failed"
+        assert state.outcome is not None, "called after a failed attempt"
         log.debug("%s, attempt %d: %s", self.base_url, state.attempt_number, state.outcome.exception())

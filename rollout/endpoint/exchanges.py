@@ -1,4 +1,4 @@
-"""Every exchange with an endpoint on disk, by what was asked: what was answered once is never paid for again."""
+"""A journal of all exchanges with an endpoint, so that no request is paid for twice."""
 
 import json
 import os
@@ -10,21 +10,21 @@ from typing import Any
 from rollout.endpoint.usage import Usage
 from rollout.errors import CorruptRecord
 
-PART_BYTES = 16 * 1024 * 1024  # a mirror copies a file that has grown as a whole
-BODY = b',"request":'  # where a line's head ends; quotes within the head are escaped, so it cannot stand there
+PART_BYTES = 16 * 1024 * 1024  # small enough for a mirror, which copies a grown file as a whole
+BODY = b',"request":'  # ends a line's head; cannot occur inside it, where quotes are escaped
 
 
 @dataclass
 class Totals:
-    """What all recorded exchanges came to, those of earlier processes included.
+    """The totals of all recorded exchanges, including those of earlier processes.
 
     Attributes:
-        answers: exchanges with an answer.
-        requests: what was sent for them, and for those without.
-        usage: their tokens.
-        estimated: requests whose tokens are our estimate, such as those whose answer was lost on the way.
-        ends: how many answers ended for each of the server's reasons.
-        empty: answers without text.
+        answers: The number of exchanges with an answer.
+        requests: The number of requests sent for all exchanges, with or without an answer.
+        usage: Their tokens.
+        estimated: The number of requests whose tokens are an estimate, such as those with a lost answer.
+        ends: The number of answers for each of the server's reasons to end.
+        empty: The number of answers without text.
     """
 
     answers: int = 0
@@ -35,7 +35,7 @@ class Totals:
     empty: int = 0
 
     def add(self, head: Mapping[str, Any]) -> None:
-        """Count one exchange. Raises KeyError or TypeError where that is the head of none."""
+        """Count one exchange. Raises KeyError or TypeError if `head` is not the head of one."""
         before = self.usage
         self.usage = Usage(before.input + head["input"], before.cached + head["cached"], before.output + head["output"])
         self.requests += head["attempts"]
@@ -47,17 +47,17 @@ class Totals:
 
 
 class Exchanges:
-    """An append-only journal of exchanges in files of some megabytes, and where in them each answer stands.
+    """An append-only journal of exchanges in files of some megabytes, with an index of the answers in memory.
 
-    In memory is only that place, about 200 bytes an exchange. A line has numbers first, so that opening reads no
-    messages. A last line torn by a crash is dropped. One process writes at a time.
+    The index takes about 200 bytes per exchange. A line starts with its numbers, so opening does not parse messages. A
+    last line torn by a crash is dropped. Only one process may write at a time.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        """Open the journal in a folder, made if missing; None keeps nothing but the totals.
+        """Open the journal in `folder`, which is created if missing; None keeps only the totals.
 
         Raises:
-            CorruptRecord: where a line is not an exchange; names file and line.
+            CorruptRecord: If a line is not an exchange; the message names file and line.
         """
         self.totals = Totals()
         self._folder = folder
@@ -73,10 +73,10 @@ class Exchanges:
         self._file = self._open(self._part, self._end)
 
     def find(self, key: str) -> Mapping[str, Any] | None:
-        """Return the exchange of a request that was answered, None if there is none.
+        """Return the exchange of an answered request, None if there is none.
 
         Raises:
-            CorruptRecord: where its line was changed since.
+            CorruptRecord: If its line has changed since the journal was opened.
         """
         place = self._places.get(bytes.fromhex(key))
         if place is None:
@@ -93,28 +93,28 @@ class Exchanges:
             pass
         raise CorruptRecord(
             f"{self._path(part)} at byte {offset} does not have the exchange {key[:12]} any more; remove the line to "
-            "have it asked again"
+            "send the request again"
         )
 
     def add(self, key: str, counts: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-        """Write an exchange, of which only one that was answered is found again; it survives a crash of the machine.
+        """Append an exchange durably; only an answered one can be found again.
 
         Args:
-            key: the request's SHA-256.
-            counts: the rest of the head, as `Totals.add` reads it.
-            body: the rest of the line, `request` first.
+            key: The request's SHA-256.
+            counts: The rest of the head, as read by `Totals.add`.
+            body: The rest of the line, `request` first.
 
         Raises:
-            OSError: when the disk is full; the journal is then as it was.
+            OSError: If the disk is full; the journal is then unchanged.
         """
         head = {"key": key, **counts}
-        self.totals.add(head)  # first: what was paid counts even where it cannot be written
+        self.totals.add(head)  # before writing, because the cost counts even if writing fails
         if self._file is None:
             return
         assert next(iter(body)) == "request", "the head ends where the request begins"
         line = json.dumps({**head, **body}, separators=(",", ":")).encode() + b"\n"
         if self._end >= PART_BYTES:
-            following = self._open(self._part + 1, 0)  # first: where that fails, the part before stays open
+            following = self._open(self._part + 1, 0)  # before closing: if this fails, the last part stays open
             os.close(self._file)
             self._file, self._part, self._end = following, self._part + 1, 0
         self._write(line)
@@ -123,17 +123,17 @@ class Exchanges:
         self._end += len(line)
 
     def close(self) -> None:
-        """Close the journal; what it has can still be found."""
+        """Close the journal for writing; `find` still works."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def _path(self, part: int) -> Path:
-        assert self._folder is not None, "without a folder nothing has a place"
+        assert self._folder is not None, "without a folder, nothing is indexed"
         return self._folder / f"part-{part:05d}.jsonl"
 
     def _open(self, part: int, end: int) -> int:
-        """Return a part opened for writing, what is behind its last whole line cut off."""
+        """Open a part for writing, truncated to the end of its last complete line, and return the descriptor."""
         file = os.open(self._path(part), os.O_WRONLY | os.O_CREAT, 0o666)
         os.ftruncate(file, end)
         return file
@@ -150,7 +150,7 @@ class Exchanges:
             raise
 
     def _scan(self, part: int, last: bool) -> int:
-        """Return where the whole lines of a part end, having counted them and noted their places."""
+        """Count and index the lines of a part, and return the offset at which its complete lines end."""
         end, number = 0, 0
         with self._path(part).open("rb") as file:
             for line in file:
@@ -164,8 +164,8 @@ class Exchanges:
                     self.totals.add(head)
                 except (ValueError, LookupError, TypeError) as error:
                     raise CorruptRecord(
-                        f"{self._path(part)} line {number} is not an exchange ({error!r}); remove the line to have it "
-                        "asked again"
+                        f"{self._path(part)} line {number} is not an exchange ({error!r}); remove the line to send the "
+                        "request again"
                     ) from error
                 end += len(line)
         return end

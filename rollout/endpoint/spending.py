@@ -1,4 +1,4 @@
-"""What requests may cost together, and what they have cost."""
+"""The budget of all requests of an endpoint, and what they have spent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,26 +14,26 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars for a million tokens; `cached` are input tokens that the server had in its prefix cache."""
+    """Prices in dollars per million tokens; `cached` is for input tokens found in the server's prefix cache."""
 
     input: float = 0.0
     cached: float = 0.0
     output: float = 0.0
 
     def dollars(self, usage: Usage) -> float:
-        """Return what so many tokens cost."""
+        """Return the cost of `usage` in dollars."""
         fresh = usage.input - usage.cached
         return (fresh * self.input + usage.cached * self.cached + usage.output * self.output) / MILLION
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that all requests of a run may take together.
+    """Limits on all requests of a run together.
 
     Attributes:
-        max_tokens: input and output; None: any number.
-        max_dollars: at `prices`; None: any sum.
-        prices: of the tokens.
+        max_tokens: The limit on input and output tokens; None for no limit.
+        max_dollars: The limit in dollars at `prices`; None for no limit.
+        prices: The prices of tokens.
     """
 
     max_tokens: int | None = None
@@ -42,31 +42,37 @@ class Budget:
 
 
 class Spending:
-    """Lets requests begin while the budget has room for the most that they, and those under way, may take.
+    """A guard that admits a request only if the budget covers its maximum cost and that of all requests in flight.
 
-    So the budget is never exceeded, but for what a server counts beyond the limit that a request set.
+    The budget is therefore never exceeded, except by tokens that a server counts beyond a request's limit.
     """
 
     def __init__(self, budget: Budget, totals: Totals, name: str) -> None:
-        """Count from `totals` on, which is of the run and not of this process; `name` prefixes the settings."""
+        """Create a guard.
+
+        Args:
+            budget: The limits.
+            totals: The totals so far of the whole run, which may have had earlier processes.
+            name: The section of the user's settings, named in errors.
+        """
         self._budget, self._totals, self._name = budget, totals, name
-        self._under_way = 0
+        self._in_flight = 0
         self._held_tokens, self._held_dollars = 0, 0.0
         self._released = asyncio.Event()
         self._spent: str | None = None
 
     def dollars(self) -> float:
-        """Return what was spent so far, at the prices of today."""
+        """Return the dollars spent so far, at the current prices."""
         return self._budget.prices.dollars(self._totals.usage)
 
     @asynccontextmanager
     async def room_for(self, most: Usage) -> AsyncIterator[None]:
-        """Yield once there is room for `most`, which is held for as long as the block lasts.
+        """Reserve `most` for the duration of the block.
 
-        That waits for requests under way to come out cheaper than feared.
+        If the budget does not cover it, this waits for requests in flight to cost less than their maximum.
 
         Raises:
-            BudgetSpent: where even then there is no room; from then on always.
+            BudgetSpent: If even then the budget does not cover it. All later calls raise too.
         """
         await self._reserve(most)
         try:
@@ -80,7 +86,7 @@ class Spending:
             if self._fits(most, held=True):
                 self._hold(most, 1)
                 return
-            if self._under_way == 0 or not self._fits(most, held=False):
+            if self._in_flight == 0 or not self._fits(most, held=False):
                 self._spent = self._complaint(most)
                 self._released.set()
                 break
@@ -89,7 +95,7 @@ class Spending:
         raise BudgetSpent(self._spent)
 
     def _hold(self, most: Usage, sign: int) -> None:
-        self._under_way += sign
+        self._in_flight += sign
         self._held_tokens += sign * most.tokens
         self._held_dollars += sign * self._budget.prices.dollars(most)
 
@@ -109,5 +115,5 @@ class Spending:
         return (
             f"{key}={limit} is spent: {used.input:,} input tokens ({used.cached:,} of them cached) and {used.output:,} "
             f"output tokens{dollars}, and the next request may take {most.tokens:,} more; raise {key} and run the same "
-            "command to go on, no answer is paid for twice"
+            "command to continue, which pays for no answer twice"
         )

@@ -1,1 +1,1 @@
-"""The environment: what each action does to a workspace."""
+"""The environment: apply an agent's actions to a workspace and write the feedback."""

@@ -1,4 +1,4 @@
-"""One step of the environment: a pure function of an immutable snapshot and a response."""
+"""One step of the environment: a function of an immutable snapshot and a response."""
 
 import logging
 import math
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.environment.actions import Actions, Effect
-from rollout.environment.feedback_text import storable
+from rollout.environment.actions import perform
+from rollout.environment.effect import Effect, Tools
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Executor, Snapshot
 from tasks.action import Action, Invalid, parse_fields, split_fields
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
@@ -39,14 +40,14 @@ class ParsedResponse:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What came of one response.
+    """The result of one response.
 
     Attributes:
-        feedback: what the agent reads, with the outcome and scores that it does not.
-        after: the snapshot to go on from.
-        action: the action's name, `` if the response was invalid.
-        arguments: its arguments, empty if the response was invalid.
-        seconds: wall clock of the coder and the script; 0 where a recorded result stood for the run.
+        feedback: The text that the agent reads, with the outcome and the scores that it does not read.
+        after: The snapshot of the next state.
+        action: The action's name, `` if the response was invalid.
+        arguments: The action's arguments, empty if the response was invalid.
+        seconds: Wall-clock time of the coder and the script; a cached result takes none.
     """
 
     feedback: Feedback
@@ -57,15 +58,15 @@ class StepResult:
 
 
 class Environment:
-    """Where responses have effects: workspaces in a blob store, a coder, an executor."""
+    """The environment: workspaces in a blob store, a coder, and an executor."""
 
     def __init__(self, store: BlobStore, executor: Executor, coder: Coder) -> None:
         self.store = store
-        self.actions = Actions(store, executor, coder)
-        self._data: dict[Path, str] = {}  # digests of the tasks' data, which do not change while a run goes on
+        self.tools = Tools(store, executor, coder)
+        self._data: dict[Path, str] = {}  # digests of the tasks' data, which does not change during a run
 
     def start(self, instance: Instance) -> Snapshot:
-        """Return the snapshot that an episode of `instance` starts from."""
+        """Return the snapshot from which an episode of `instance` starts."""
         data = {name: self._digest(path) for name, path in instance.data.items()}
         return Snapshot(
             files={**data, instance.names.script: self.store.put(instance.script_source().encode())},
@@ -81,38 +82,39 @@ class Environment:
         return self._data[path]
 
     async def step(self, instance: Instance, snapshot: Snapshot, response: str) -> StepResult:
-        """Return what `response` does in the state whose snapshot is `snapshot`; see `apply`."""
+        """Return the result of `response` in the state with the given snapshot; see `apply`."""
         return await self.apply(instance, snapshot, ParsedResponse.parse(response))
 
     async def apply(self, instance: Instance, snapshot: Snapshot, response: ParsedResponse) -> StepResult:
-        """Return what a parsed response does in the state whose snapshot is `snapshot`.
+        """Return the result of a parsed response in the state with the given snapshot.
 
-        Whatever the agent does wrong is feedback.
+        The agent's mistakes become feedback.
 
         Raises:
-            InfrastructureError: when coder or executor failed twice; nothing is known then, and nothing is rewarded.
+            InfrastructureError: If the coder or the executor failed twice. The result is then unknown, and nothing may
+                be rewarded.
         """
         action = response.action
         if isinstance(action, Invalid):
             text = f"{invalid_text(action.reason)}\n{status_line(snapshot.best_script, snapshot.best_score)}"
-            return StepResult(Feedback(Outcome.INVALID, storable(text)), snapshot, "", {}, 0.0)
+            return StepResult(Feedback(Outcome.INVALID, replace_unstorable(text)), snapshot, "", {}, 0.0)
         try:
-            effect = await self.actions.do(instance, snapshot.files, action)
+            effect = await perform(self.tools, instance, snapshot.files, action)
         except InfrastructureError as error:
-            log.warning("%s is done once more after %r", action.name, error)
-            effect = await self.actions.do(instance, snapshot.files, action)
+            log.warning("retrying %s after %r", action.name, error)
+            effect = await perform(self.tools, instance, snapshot.files, action)
         after = advance(instance.task, snapshot, effect)
         text = f"{effect.text}\n{status_line(after.best_script, after.best_score)}"
-        feedback = Feedback(effect.outcome, storable(text), effect.metric, effect.validation)
-        arguments = {key: storable(value) for key, value in action.arguments.items()}
+        feedback = Feedback(effect.outcome, replace_unstorable(text), effect.metric, effect.validation)
+        arguments = {key: replace_unstorable(value) for key, value in action.arguments.items()}
         return StepResult(feedback, after, action.name, arguments, effect.seconds)
 
 
 def advance(task: Task, before: Snapshot, effect: Effect) -> Snapshot:
     """Return the snapshot after an effect.
 
-    m_t moves with edits that ran only; the last submission with every valid one; the best script with every valid
-    submission whose script printed a better validation score.
+    Only edits that ran change m_t. Every valid submission becomes the last one. A script becomes the best if it left a
+    valid submission and printed a better validation score.
     """
     score = effect.validation
     submitted = effect.metric is not None

@@ -1,4 +1,4 @@
-"""How what happened is put into the few words of a feedback; pure functions of text."""
+"""Short feedback texts from outputs, errors and diffs; pure functions of text."""
 
 import difflib
 import re
@@ -8,7 +8,7 @@ from rollout.types import Execution, Exit
 from tasks.feedback import SCORE_LINE, error_text, shorten
 from tasks.task import Limits
 
-# Characters of a feedback's parts. Short, because every feedback stays in the context of all later responses.
+# Limits on the parts of a feedback, in characters. Every feedback stays in the context of all later responses.
 OUTPUT_LIMIT = 400
 EDIT_OUTPUT_LIMIT = 200
 ERROR_LIMIT = 300
@@ -24,12 +24,12 @@ FRAME_LINE = re.compile(r'^  File "(?:[^"\n]*/)?([^"/\n]+)", line (\d+)[^\n]*(?:
 def diff_text(old: str, new: str) -> str:
     """Return the removed and added lines of the unified diff of two sources.
 
-    Headers and context are left out, and so are imports, which follow from what is used, unless nothing else changed.
+    Headers and context are left out. So are imports, which follow from the code, unless nothing else changed.
     """
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
     changed = [line for line in lines if not line.startswith("@@")]
-    told = [line for line in changed if not IMPORT_LINE.match(line)] or changed
-    return shorten("\n".join(_cut(line, DIFF_LINE_LIMIT) for line in told), DIFF_LIMIT)
+    shown = [line for line in changed if not IMPORT_LINE.match(line)] or changed
+    return shorten("\n".join(_cut(line, DIFF_LINE_LIMIT) for line in shown), DIFF_LIMIT)
 
 
 def _cut(line: str, limit: int) -> str:
@@ -37,7 +37,7 @@ def _cut(line: str, limit: int) -> str:
 
 
 def tail_lines(text: str, limit: int) -> str:
-    """Return the last whole lines of `text` that fit `limit` characters; a cut is marked by dots."""
+    """Return the last whole lines of `text` that fit into `limit` characters, after dots if lines were cut."""
     text = text.strip()
     if len(text) <= limit:
         return text
@@ -47,7 +47,7 @@ def tail_lines(text: str, limit: int) -> str:
 
 
 def output_text(output: str, limit: int) -> str:
-    """Return the end of a script's output, its score line in it wherever the script printed that."""
+    """Return the end of a script's output, with its last score line even if that was printed earlier."""
     tail = tail_lines(output, limit)
     scores = list(SCORE_LINE.finditer(output))
     if scores and not SCORE_LINE.search(tail):
@@ -56,19 +56,19 @@ def output_text(output: str, limit: int) -> str:
 
 
 def head_lines(lines: Sequence[str], limit: int) -> list[str]:
-    """Return the first of `lines` that together fit `limit` characters; a first one that is longer alone is cut."""
+    """Return the first of `lines` that fit into `limit` characters; the first line is cut if it alone is longer."""
     shown = [_cut(line, limit) for line in lines[:1]]
-    room = limit - sum(map(len, shown))
+    left = limit - sum(map(len, shown))
     for line in lines[1:]:
-        room -= len(line) + 1
-        if room < 0:
+        left -= len(line) + 1
+        if left < 0:
             break
         shown.append(line)
     return shown
 
 
 def error_summary(output: str, script: str) -> str:
-    """Return the line of `script` that failed and the exception's own line, else the output's last lines."""
+    """Return the failing line of `script` and the exception's message, or the output's last lines without one."""
     exceptions = list(EXCEPTION_LINE.finditer(output))
     if not exceptions:
         return tail_lines(output, ERROR_LIMIT)
@@ -82,7 +82,7 @@ def error_summary(output: str, script: str) -> str:
 
 
 def failure_text(script: str, execution: Execution, limits: Limits) -> str:
-    """Return what the agent reads about a run that did not end well."""
+    """Return the feedback on a run that failed."""
     match execution.exit:
         case Exit.TIMEOUT:
             return f"Stopped: {script} ran longer than {limits.seconds:g} s."
@@ -92,8 +92,3 @@ def failure_text(script: str, execution: Execution, limits: Limits) -> str:
             return f"Stopped: {script} wrote more than the disk space it has."
         case _:
             return error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
-
-
-def storable(text: str) -> str:
-    """Return `text` as UTF-8 can hold it: a lone surrogate, which JSON can spell, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()

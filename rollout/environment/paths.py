@@ -1,28 +1,29 @@
-"""The paths that actions name: what they stand for in a workspace, what of it is shown, what is refused."""
+"""Resolve the paths in an action's arguments: find files, read or list them, and refuse invalid paths."""
 
 import asyncio
 import codecs
 import re
 from collections.abc import Mapping
 
-from rollout.environment.feedback_text import head_lines, storable
+from rollout.environment.feedback_text import head_lines
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.directory_manifest import entries_of
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import shorten
 from tasks.task import Instance
 
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # flat, and never read as an option by a program
-MAX_LISTED, LIST_LIMIT = 50, 1000  # names of a folder, characters
-HEAD_BYTES = 1 << 20  # as much of a file is shown; of a longer one the whole lines in there
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # no folder, and no program takes it for an option
+MAX_LISTED, LIST_LIMIT = 50, 1000  # names in the listing of a folder, and its characters
+HEAD_BYTES = 1 << 20  # the part of a file that can be shown; a longer file is cut after a whole line
 
 
 class Refused(Exception):
-    """An action that cannot be done as asked; its text is for the agent."""
+    """Raised if an action cannot be performed; the message is for the agent."""
 
 
 def plain_name(path: str) -> str:
-    """Return the file a path names directly in the workspace, or refuses what lies elsewhere."""
+    """Return the name of a file directly in the workspace. Raises Refused for any other path."""
     name = path.strip().removeprefix("./")
     if not FILE_NAME.fullmatch(name):
         raise Refused(f"{shorten(path, 80)!r} is not a file name in the workspace")
@@ -30,14 +31,14 @@ def plain_name(path: str) -> str:
 
 
 def script_path(path: str) -> str:
-    """Return the path, or refuses one that is not a script's."""
+    """Return the path. Raises Refused unless it names a Python script."""
     if not path.strip().endswith(".py"):
         raise Refused(f"{shorten(path, 80)!r} is not a script; a script's name ends in .py")
     return path
 
 
 def existing(files: Mapping[str, str], path: str) -> str:
-    """Return the name of a file that stands directly in the workspace, or refuses what does not."""
+    """Return the name of an existing file directly in the workspace. Raises Refused for any other path."""
     name = plain_name(path)
     if f"{name}/" in files:
         raise Refused(f"{name} is a folder")
@@ -47,7 +48,7 @@ def existing(files: Mapping[str, str], path: str) -> str:
 
 
 def writable(instance: Instance, files: Mapping[str, str], path: str) -> str:
-    """Return the name of a file to be written directly in the workspace, or refuses what is or lies in the data."""
+    """Return the name of a file to write directly in the workspace. Raises Refused for data and what lies in it."""
     folder = path.strip().removeprefix("./").partition("/")[0]
     if f"{folder}/" in files:
         raise Refused(f"{folder}/ is read-only")
@@ -58,7 +59,7 @@ def writable(instance: Instance, files: Mapping[str, str], path: str) -> str:
 
 
 def located(store: BlobStore, files: Mapping[str, str], path: str) -> tuple[str, str]:
-    """Return the name and the digest of a file in the workspace or in one of its folders, or refuses what is none."""
+    """Return name and digest of a file in the workspace or in one of its folders. Raises Refused if there is none."""
     name = path.strip().removeprefix("./")
     folder, slash, inside = name.partition("/")
     if not slash or f"{folder}/" not in files:
@@ -71,9 +72,9 @@ def located(store: BlobStore, files: Mapping[str, str], path: str) -> tuple[str,
 
 
 def listed(store: BlobStore, files: Mapping[str, str], path: str) -> str:
-    """Return what stands in the workspace or in a folder of it, or refuses what is no folder.
+    """Return the listing of the workspace or of one of its folders. Raises Refused if there is no such folder.
 
-    Of many names the first are told, and how many there are.
+    A long listing shows the first names and the numbers of folders and files.
     """
     if path.strip() in ("", ".", "./"):
         return "Files: " + ", ".join(sorted(files))
@@ -82,30 +83,30 @@ def listed(store: BlobStore, files: Mapping[str, str], path: str) -> str:
     entries = entries_of(store.files_in(manifest), inside) if manifest else []
     if not entries:
         raise Refused(f"there is no folder {path!r}; the workspace is the folder '.'")
-    told = head_lines([storable(name) for name in entries[:MAX_LISTED]], LIST_LIMIT)
-    if len(told) < len(entries):
+    shown = head_lines([replace_unstorable(name) for name in entries[:MAX_LISTED]], LIST_LIMIT)
+    if len(shown) < len(entries):
         num_folders = sum(map(is_folder, entries))
         counts = ((num_folders, "folder"), (len(entries) - num_folders, "file"))
-        words = [f"{number} {what}{'s' * (number > 1)}" for number, what in counts if number]
-        told.append(f"... ({', '.join(words)})")
-    return f"Files in {'/'.join(filter(None, (folder, inside)))}/: {', '.join(told)}"
+        totals = [f"{number} {kind}{'s' * (number > 1)}" for number, kind in counts if number]
+        shown.append(f"... ({', '.join(totals)})")
+    return f"Files in {'/'.join(filter(None, (folder, inside)))}/: {', '.join(shown)}"
 
 
 async def head(store: BlobStore, name: str, digest: str) -> tuple[str, int]:
-    """Return the text of a file, of a long one what `HEAD_BYTES` have, and how many bytes it has in all.
+    """Return the text of a file, at most the lines within `HEAD_BYTES`, and the file's size in bytes.
 
-    Refuses what is no text. Raises CorruptRecord.
+    Raises Refused if the file is not text, and CorruptRecord.
     """
     size = store.size(digest)
     if size <= HEAD_BYTES:
         content = store.get(digest)
     else:
-        # In a thread: the first look at gigabytes takes seconds, in which other episodes are to go on.
+        # In a thread, because the first check of a file of gigabytes takes seconds and would stop all other episodes.
         with open(await asyncio.to_thread(store.checked_path, digest), "rb") as file:
             content = file.read(HEAD_BYTES)
         content = content[: content.rfind(b"\n") + 1] or content
     try:
-        # Where a long line is cut, so may be its last character.
+        # The cut may split the last character of a long line.
         return codecs.getincrementaldecoder("utf-8")().decode(content, final=size <= HEAD_BYTES), size
     except UnicodeDecodeError:
         raise Refused(f"{name} is not a text file") from None

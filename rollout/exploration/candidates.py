@@ -72,7 +72,7 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
     for question in range(MAX_QUESTIONS):
         # Another seed each time, or a server without randomness of its own might say the same again.
         answer = await endpoint.ask(talk, seed=seed + question)
-        said = answer.said.splitlines()[:-1] if answer.is_cut else answer.said.splitlines()
+        said = answer.visible_text.splitlines()[:-1] if answer.is_cut else answer.visible_text.splitlines()
         lines = _up_to(count, [*lines, *filter(_is_proposal, said)])
         missing = count - len(distinct(lines))
         if not missing:

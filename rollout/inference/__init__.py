@@ -1,1 +1,1 @@
-"""The vLLM server, its client and weight updates."""
+"""The policy server, which runs vLLM: its process, its client, and weight updates."""

@@ -1,4 +1,4 @@
-"""The proof that a server has the weights it was given: its log-probabilities are those the trainer computed."""
+"""Verify a server's weights by comparing its log-probabilities with those that the trainer computed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from rollout.errors import ServerError
 
 @dataclass(frozen=True)
 class Canary:
-    """A prompt by which weights are told apart.
+    """A prompt whose log-probabilities identify the weights.
 
     Attributes:
-        token_ids: the prompt.
-        logprobs: what the trainer gives each of its tokens but the first, at temperature 1.
-        tolerance: how far the server may be off, in nats.
+        token_ids: The prompt.
+        logprobs: The trainer's log-probability of every token but the first, at temperature 1.
+        tolerance: The largest allowed difference, in nats.
     """
 
     token_ids: Sequence[int]
@@ -24,7 +24,7 @@ class Canary:
 
 
 class Scorer(Protocol):
-    """What gives log-probabilities to tokens: the policy server's client."""
+    """A source of log-probabilities of tokens, such as the policy server's client."""
 
     async def score(self, token_ids: Sequence[int]) -> list[float]:
         """Return the log-probability at temperature 1 of every token but the first, given those before it."""
@@ -34,15 +34,15 @@ class Scorer(Protocol):
 async def verify_weights(
     scorer: Scorer, expected: Sequence[tuple[Sequence[int], Sequence[float]]], tolerance: float
 ) -> float:
-    """Return the largest difference between the server's log-probabilities and those the trainer computed.
+    """Return the largest difference between the server's log-probabilities and the trainer's, in nats.
 
     Args:
-        scorer: connected to the server.
-        expected: pairs of token ids and, for all but the first of them, log-probabilities at temperature 1.
-        tolerance: largest difference allowed, in nats.
+        scorer: A client that is connected to the server.
+        expected: Pairs of token ids and the log-probabilities of all but the first of them, at temperature 1.
+        tolerance: The largest allowed difference, in nats.
 
     Raises:
-        ServerError: where one differs by more: the server does not have the weights that the trainer has.
+        ServerError: If a difference exceeds the tolerance, so the server does not have the trainer's weights.
     """
     scores = await asyncio.gather(*(scorer.score(token_ids) for token_ids, _ in expected))
     worst = 0.0

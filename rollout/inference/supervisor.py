@@ -1,4 +1,4 @@
-"""Keeps one process group: ends it with its parent, and takes away what it leaves behind."""
+"""Supervise one process group: end it with its parent, and remove the files that it leaves behind."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Self
 
 TEMP_PREFIX = "mlagent-server-"
-# vLLM binds sockets in the folder, whose paths may have 107 characters: 69 are for the folder's name and the socket's.
+# vLLM binds sockets in the folder. Their paths are limited to 107 characters, of which the names of folder and socket
+# take 69.
 LONGEST_ROOT = 107 - 69
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.1
@@ -22,20 +23,20 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-class Supervised:
-    """A command in a process group and a temporary folder of its own; leaving the block ends both.
+class SupervisedProcess:
+    """A command in its own process group and temporary folder; leaving the block removes both.
 
-    The command gets SIGTERM when this process is killed, whatever kills it.
+    The command receives SIGTERM if this process dies in any way.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
-        """Describe a command; entering the block starts it, with `TMPDIR` set to its folder."""
+        """Describe a command without starting it; entering the block starts it with `TMPDIR` set to its folder."""
         self.command = list(command)
         self.environment = dict(environment)
 
     def __enter__(self) -> Self:
         remove_stale_folders()
-        # Grandchildren that lose their parent come to this process, which reaps them.
+        # Orphaned grandchildren become children of this process, which reaps them.
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
         supervisor = os.getpid()
@@ -58,14 +59,14 @@ class Supervised:
         self.end()
 
     def end(self, grace_seconds: float = 5.0) -> None:
-        """End the whole group, first asking its leader, then by force, and removes its files."""
+        """End the group, first with SIGTERM to its leader, then with SIGKILL, and remove its files."""
         shared = _shared_memory_of_group(self.process.pid)
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(grace_seconds)
         if self.process.poll() is not None:
-            _reap_group(self.process.pid, seconds=1.0)  # Python's resource trackers tidy up after the leader
+            _reap_group(self.process.pid, seconds=1.0)  # Python's resource trackers clean up after the leader
         _kill_group(self.process.pid)
         self.process.wait()
         _reap_group(self.process.pid)
@@ -75,13 +76,13 @@ class Supervised:
 
 
 def temporary_root() -> Path:
-    """Return where temporary folders with sockets go: the usual place, or `/tmp` where its path is too long."""
+    """Return the folder for temporary folders with sockets: the default one, or `/tmp` if its path is too long."""
     root = Path(tempfile.gettempdir())
     return root if len(str(root)) <= LONGEST_ROOT else Path("/tmp")
 
 
 def remove_stale_folders() -> None:
-    """Remove the temporary folders of supervisors that were killed and so could not do it."""
+    """Remove the temporary folders of supervisors that were killed before they could do so."""
     roots = {Path(tempfile.gettempdir()), Path("/tmp")}
     folders = [folder for root in roots for folder in root.glob(f"{TEMP_PREFIX}*-*")]
     for folder in folders:
@@ -91,7 +92,7 @@ def remove_stale_folders() -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process is there and is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -108,7 +109,7 @@ def _kill_group(group: int) -> None:
 
 
 def _reap_group(group: int, seconds: float = 5.0) -> None:
-    """Wait until no process of a group is left; those whose parent ended have become children of this process."""
+    """Wait until no process of a group is left. Processes whose parent ended have become children of this process."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -119,7 +120,7 @@ def _reap_group(group: int, seconds: float = 5.0) -> None:
 
 
 def _shared_memory_of_group(group: int) -> set[Path]:
-    """Return the files in shared memory that processes of a group have mapped: what a SIGKILL would leave there."""
+    """Return the files in shared memory that processes of a group have mapped, which SIGKILL would leave behind."""
     inodes: set[int] = set()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -127,8 +128,8 @@ def _shared_memory_of_group(group: int) -> set[Path]:
         try:
             if os.getpgid(int(process.name)) == group:
                 lines = (process / "maps").read_text().splitlines()
-                # By number: a semaphore is mapped under the name it was made with, not the one it got then.
+                # By inode, because a semaphore is mapped under its initial name, not under its final one.
                 inodes.update(int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line)
         except OSError:
-            continue  # ended meanwhile, or not ours
+            continue  # the process has ended, or belongs to another user
     return {Path(entry.path) for entry in os.scandir(SHARED_MEMORY) if entry.inode() in inodes} if inodes else set()

@@ -1,4 +1,4 @@
-"""What the safetensors files of a checkpoint directory hold: names, kinds and shapes by their headers, and digests."""
+"""Read names, types, shapes and digests of the tensors in a checkpoint directory's safetensors files."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ from safetensors import SafetensorError, safe_open
 
 from rollout.errors import ServerError
 
-FLOAT_DTYPES = ("F32", "BF16", "F16")  # each is converted to the served one as it is loaded
+FLOAT_DTYPES = ("F32", "BF16", "F16")  # converted to the served type on loading
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint directory, as absolute paths.
+    """Return the absolute paths of the safetensors files in a checkpoint directory.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: If there are none.
     """
     files = sorted(Path(folder).resolve().glob("*.safetensors"))
     if not files:
@@ -26,10 +26,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor in a checkpoint directory.
+    """Return the shape of every tensor in a checkpoint directory, by name.
 
     Raises:
-        ValueError: where there is no safetensors file, one is not whole, or a tensor is not floating point.
+        ValueError: If there is no safetensors file, one is incomplete, or a tensor is not floating point.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder):
@@ -41,45 +41,48 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                         raise ValueError(f"{name} in {file} is {view.get_dtype()}; expected one of {FLOAT_DTYPES}")
                     shapes[name] = tuple(view.get_shape())
         except SafetensorError as error:
-            raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
+            raise ValueError(f"{file} is not a complete safetensors file: {error}") from None
     return shapes
 
 
 def check_same_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that a checkpoint directory holds exactly the tensors `expected`, by name and shape.
+    """Check that a checkpoint directory holds exactly the tensors in `expected`, by name and shape.
 
     Raises:
-        ValueError: naming what is missing, unknown or of another shape.
+        ValueError: If tensors are missing, unknown or of another shape. The message names them.
     """
-    found = tensor_shapes(folder)
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
+    shapes = tensor_shapes(folder)
+    missing = sorted(expected.keys() - shapes.keys())
+    unknown = sorted(shapes.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(
             f"weights in {folder} do not fit the served model: missing {_some(missing)}; unknown {_some(unknown)}"
         )
-    for name, shape in found.items():
+    for name, shape in shapes.items():
         if shape != expected[name]:
             raise ValueError(f"{name} in {folder} has shape {shape}; the served model has {expected[name]}")
 
 
 def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
-    """Compare the bytes of every tensor in a checkpoint directory with their SHA-256; none given, nothing is compared.
+    """Compare the SHA-256 of every tensor in a checkpoint directory with `digests`; empty digests skip the check.
 
     Raises:
-        ServerError: for a tensor that is not the one that was sent, or was not sent at all, or is not there.
+        ServerError: If a tensor differs, is missing, or has no digest.
     """
-    due = dict(digests)
+    remaining = dict(digests)
     for file in weight_files(folder) if digests else ():
         for name, digest in _digests(file).items():
-            if digest != due.pop(name, None):
+            if digest != remaining.pop(name, None):
                 raise ServerError(f"{name} in {file} is not the tensor that was sent")
-    if due:
-        raise ServerError(f"{', '.join(sorted(due))}: sent, but in no file of {folder}")
+    if remaining:
+        raise ServerError(f"{', '.join(sorted(remaining))}: sent, but in no file of {folder}")
 
 
 def _digests(file: Path) -> dict[str, str]:
-    """Return the SHA-256 of every tensor in a safetensors file, by name: 8 bytes of size, a JSON header, tensors."""
+    """Return the SHA-256 of every tensor in a safetensors file, by name.
+
+    The format is 8 bytes with the size of the header, the header as JSON, and the tensors.
+    """
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])

@@ -1,7 +1,8 @@
-"""Runs inside vLLM's worker: loads new weights from a directory of safetensors, the tied head included.
+"""Load new weights inside vLLM's worker from a directory of safetensors, including a tied output head.
 
-vLLM imports this module by name (`--worker-extension-cls`) in the process that holds the model, which registers the
-transfer engine `BACKEND`; the verbs that drive it are those of every other engine (`rollout.inference.client`).
+vLLM imports this module by name (`--worker-extension-cls`) in the process that holds the model. The import registers
+the transfer engine `BACKEND`, which is driven by the same HTTP endpoints as any other engine
+(`rollout.inference.weight_updates`).
 """
 
 import hashlib
@@ -29,7 +30,7 @@ BACKEND = "safetensors_directory"
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
-    """Nothing to agree on beforehand: the files say everything."""
+    """An empty initialization: the files contain all information."""
 
 
 @dataclass
@@ -37,8 +38,8 @@ class UpdateInfo(WeightTransferUpdateInfo):
     """One chunk of an update.
 
     Attributes:
-        paths: safetensors files with tensors under the checkpoint's own names.
-        digests: SHA-256 of the bytes of every tensor, in hex, by name; empty: they are not compared.
+        paths: Safetensors files with tensors under the checkpoint's names.
+        digests: The SHA-256 of every tensor's bytes, in hex, by name; empty skips the comparison.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -46,44 +47,44 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
 
 class SafetensorsDirectoryEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
-    """Loads checkpoint-format weights from files that the worker can read, as vLLM loads them at start."""
+    """A transfer engine that loads weights in checkpoint format from files, as vLLM does at start-up."""
 
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Need no rendezvous."""
+        """Do nothing, because files need no rendezvous."""
 
     def start_weight_update(self) -> None:
-        """Make the model ready to take tensors in checkpoint layout."""
+        """Prepare the model to load tensors in checkpoint layout."""
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
         """Load one chunk of files; fused and sharded parameters take their part of each tensor.
 
         Raises:
-            OSError: for a file that is not there; safetensors' own error for one that is not whole.
-            ValueError: for a tensor that is not the one that was sent, or was not sent at all.
+            OSError: If a file is missing; an incomplete file raises safetensors' own error.
+            ValueError: If a tensor differs, is missing, or has no digest.
         """
-        model: Any = self.model  # every vLLM model has load_weights; torch's stub knows nothing of it
-        due = dict(update_info.digests)
+        model: Any = self.model  # every vLLM model has load_weights, but torch's type stub does not declare it
+        remaining = dict(update_info.digests)
         for path in update_info.paths:
             tensors = load_file(path)
             for name, tensor in tensors.items() if update_info.digests else ():
-                if digest(tensor) != due.pop(name, None):
+                if digest(tensor) != remaining.pop(name, None):
                     raise ValueError(f"{name} in {path} is not the tensor that was sent")
             model.load_weights(tensors.items())
-        if due:
-            raise ValueError(f"{', '.join(sorted(due))}: sent, but in none of {', '.join(update_info.paths)}")
+        if remaining:
+            raise ValueError(f"{', '.join(sorted(remaining))}: sent, but in none of {', '.join(update_info.paths)}")
 
     def finish_weight_update(self) -> None:
-        """End the update and packs the tied head anew."""
+        """Finish the update and repack a tied output head."""
         finalize_layerwise_reload(self.model, self.model_config)
         if current_platform.is_cpu():
             repack_tied_head(self.model)
 
     def shutdown(self) -> None:
-        """Hold nothing that outlives an update."""
+        """Do nothing, because no resource outlives an update."""
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -92,11 +93,11 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def repack_tied_head(model: torch.nn.Module) -> None:
-    """Pack the output head again from the embedding it is tied to.
+    """Repack the output head from the embedding that it is tied to.
 
-    On CPU a linear layer computes with a packed copy of its weight. A head that shares the embedding's tensor gets none
-    of its own in an update, so vLLM leaves its old copy: every logit would be wrong, without an error. For a head with
-    a weight of its own, this packs the same values once more.
+    On CPU, a linear layer computes with a packed copy of its weight. A head that shares the embedding's tensor receives
+    no tensor in an update, so vLLM keeps its old copy, and every logit would be wrong without an error. For a head with
+    its own weight, this packs the same values again.
     """
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
@@ -104,11 +105,11 @@ def repack_tied_head(model: torch.nn.Module) -> None:
 
 
 class WorkerExtension:
-    """The class that vLLM mixes into its worker; it adds no method, the import of this module is what counts."""
+    """The class that vLLM mixes into its worker. It has no methods; importing this module is its purpose."""
 
 
 def _end_with_parent() -> None:
-    """End this process when the API server that spawned it was killed, which leaves vLLM's engine running."""
+    """End this process if the API server that spawned it is killed, because vLLM's engine would keep running."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

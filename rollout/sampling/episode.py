@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollout.environment.environment import Environment
-from rollout.environment.feedback_text import storable
+from rollout.storage.utf8 import replace_unstorable
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor, Policy, Response, Step, Trajectory
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.prompt import problem_text
 from tasks.state import State
 from tasks.task import Instance
@@ -82,7 +82,7 @@ async def run_episode(
         if response is None:
             end = "context_limit"
             break
-        text = storable(response.text)
+        text = replace_unstorable(response.text)
         result = await environment.step(instance, snapshot, text)
         steps.append(
             Step(
@@ -98,7 +98,7 @@ async def run_episode(
         )
         state = state.then(text, result.feedback.text)
         snapshot = result.after
-        if result.action == FINAL_ANSWER:
+        if ends_trajectory(result.action):
             end = "final_answer"
             break
     return Trajectory(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from rollout.sampling.experience import Experience
 from rollout.sampling.state_pool import PoolState, StatePool, first_of_each, shuffled
 from rollout.tokenizer.chat import ChatTokenizer
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.feedback import Outcome
 from tasks.state import State
 
@@ -95,11 +95,11 @@ class EvolvingPool(StatePool):
     def _add(self, trajectory_id: str, state: PoolState, known: Sequence[Experience]) -> None:
         """Add the trajectory that goes on from `state` with the best of its known actions, if it can go on."""
         best = max(known, key=lambda each: each.reward or 0.0)
-        if best.reached is None or best.action == FINAL_ANSWER or best.outcome is Outcome.INVALID:
+        if best.reached is None or ends_trajectory(best.action) or best.outcome is Outcome.INVALID:
             return
         if state.depth + 1 >= self._max_steps:
             return
-        reached = state.then(best.reached, best.instruction, self._tokenizer)
+        reached = state.then(best.reached, self._tokenizer)
         if len(reached.prompt) > self._max_prompt_tokens:
             return
         history = [each for each in self._trajectories.get(state.trajectory_id, []) if each.depth <= state.depth]

@@ -18,11 +18,13 @@ class Transition:
         response: The whole text of the response.
         feedback: The environment's answer.
         after: The snapshot that the environment continues from.
+        plain_instruction: The plain instruction of an edit (`tasks.action.plain_instruction`), None for other actions.
     """
 
     response: str
     feedback: str
     after: Snapshot
+    plain_instruction: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,13 @@
 """Measure how well a response is grounded in its state: whether it repeats facts that only the state contains."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 from rollout.environment.environment import ParsedResponse
 from rollout.types import Snapshot
 from tasks import action as grammar
 from tasks.action import Invalid
-from tasks.feedback import score_text
+from tasks.feedback import parse_status_line, score_text
 
-BEST_SO_FAR = re.compile(r"Best so far: (\S+) (-?\d+(?:\.\d+)?)")
-
-# The argument of each action that must name a file of the workspace.
-EXISTING_FILE: Mapping[str, str] = {
-    grammar.COPY_FILE: "source",
-    grammar.INSPECT: "script_name",
-    grammar.EXECUTE: "script_name",
-    grammar.UNDERSTAND: "file_name",
-    grammar.EDIT: "script_name",
-}
 FACTS = ("file_exists", "best_script", "best_score")
 
 
@@ -32,17 +21,17 @@ def read_grounding(response: ParsedResponse, snapshot: Snapshot) -> dict[str, bo
     """
     action = response.action
     file_exists = None
-    if not isinstance(action, Invalid) and action.name in EXISTING_FILE:
-        name = action.arguments[EXISTING_FILE[action.name]].strip().removeprefix("./")
+    if not isinstance(action, Invalid) and action.spec.input_file is not None:
+        name = action.arguments[action.spec.input_file].strip().removeprefix("./")
         folder, slash, _ = name.partition("/")
         file_exists = None if slash and f"{folder}/" in snapshot.files else name in snapshot.files
     if isinstance(response.fields, Invalid):
         return {"file_exists": file_exists, "best_script": None, "best_score": None}
-    stated = BEST_SO_FAR.search(response.fields[grammar.STATUS])
+    script, score = parse_status_line(response.fields[grammar.STATUS]) or ("", "")
     return {
         "file_exists": file_exists,
-        "best_script": stated is not None and stated[1] == snapshot.best_script,
-        "best_score": stated is not None and stated[2] == score_text(snapshot.best_score),
+        "best_script": script == snapshot.best_script,
+        "best_score": score == score_text(snapshot.best_score),
     }
 
 

@@ -7,9 +7,9 @@ from rollout.environment.environment import Environment, ParsedResponse
 from rollout.errors import InfrastructureError
 from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.grounding import read_grounding
-from rollout.sampling.state_pool import PoolState, normalize_instruction
+from rollout.sampling.state_pool import PoolState
 from rollout.types import Completion
-from tasks.action import EDIT
+from tasks.action import is_edit, plain_instruction
 from tasks.feedback import Outcome
 from tasks.reward import Rules, reward
 
@@ -30,8 +30,9 @@ async def rewarded_step(environment: Environment, state: PoolState, text: str, r
             "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
         )
         return masked
-    instruction = result.arguments["edit_instruction"] if result.action == EDIT else ""
-    repeated = bool(instruction) and normalize_instruction(instruction) in state.edit_instructions
+    instruction = result.arguments["edit_instruction"] if is_edit(result.action) else ""
+    plain = plain_instruction(result.action, result.arguments) if is_edit(result.action) else None
+    repeated = bool(instruction) and plain in state.plain_instructions
     return replace(
         masked,
         outcome=result.feedback.outcome,
@@ -41,7 +42,7 @@ async def rewarded_step(environment: Environment, state: PoolState, text: str, r
         action=result.action,
         instruction=instruction,
         repeated=repeated,
-        reached=Transition(text, result.feedback.text, result.after),
+        reached=Transition(text, result.feedback.text, result.after, plain),
     )
 
 

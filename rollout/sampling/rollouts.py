@@ -15,7 +15,7 @@ from rollout.sampling.update_journal import UpdateJournal
 from rollout.storage.journal import Journal
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Policy
-from tasks.action import FINAL_ANSWER
+from tasks.action import ends_trajectory
 from tasks.reward import PAPER, Rules
 
 
@@ -136,9 +136,9 @@ class _Rollouts:
                 break
             if experience.reached is None:
                 return [replace(each, reward=None) for each in experiences]
-            if experience.action == FINAL_ANSWER:
+            if ends_trajectory(experience.action):
                 break
-            state = state.then(experience.reached, experience.instruction, self.tokenizer)
+            state = state.then(experience.reached, self.tokenizer)
         return experiences
 
     async def act(self, start: int, state: PoolState, samples: Sequence[int]) -> list[Experience]:

@@ -9,14 +9,9 @@ from dataclasses import dataclass, field, replace
 from rollout.sampling.experience import Experience, Origin, Transition
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Snapshot, Trajectory
-from tasks.action import EDIT, FINAL_ANSWER
+from tasks.action import ends_trajectory, is_edit, plain_instruction
 from tasks.state import State
 from tasks.task import Instance, Task
-
-
-def normalize_instruction(instruction: str) -> str:
-    """Return an edit instruction without case and line breaks, so that repeated ones compare equal."""
-    return " ".join(instruction.lower().split())
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class PoolState:
         snapshot: The snapshot that the environment continues from.
         instance: The task under the names of the trajectory.
         prompt: The state as tokens; the states of one trajectory share their memory.
-        edit_instructions: The normalized edit instructions of its turns.
+        plain_instructions: The plain instructions of the edits among its turns.
         origin: Whether the expert or the policy made the trajectory.
     """
 
@@ -40,7 +35,7 @@ class PoolState:
     snapshot: Snapshot
     instance: Instance
     prompt: Sequence[int] = field(repr=False, compare=False)
-    edit_instructions: frozenset[str] = frozenset()
+    plain_instructions: frozenset[str] = frozenset()
     origin: Origin = "expert"
 
     @property
@@ -48,17 +43,17 @@ class PoolState:
         """The state as token ids."""
         return tuple(self.prompt)
 
-    def then(self, reached: Transition, instruction: str, tokenizer: ChatTokenizer) -> "PoolState":
-        """Return the state after one more action, whose edit instruction is an empty string if it was no edit."""
+    def then(self, reached: Transition, tokenizer: ChatTokenizer) -> "PoolState":
+        """Return the state after one more action."""
         state = self.state.then(reached.response, reached.feedback)
-        edited = {normalize_instruction(instruction)} if instruction else set()
+        edited = set() if reached.plain_instruction is None else {reached.plain_instruction}
         return replace(
             self,
             depth=self.depth + 1,
             state=state,
             snapshot=reached.after,
             prompt=tokenizer.prompt_ids(state),
-            edit_instructions=self.edit_instructions | edited,
+            plain_instructions=self.plain_instructions | edited,
         )
 
 
@@ -71,16 +66,15 @@ def states_of(trajectory: Trajectory, task: Task, max_steps: int, tokenizer: Cha
     """Return the states of a non-empty trajectory with fewer than `max_steps` turns, except after its final answer."""
     instance = Instance(task, trajectory.names)
     snapshots = [trajectory.steps[0].before, *(step.after for step in trajectory.steps)]
-    if trajectory.steps[-1].action == FINAL_ANSWER:
+    if ends_trajectory(trajectory.steps[-1].action):
         snapshots.pop()
     snapshots = snapshots[:max_steps]
     token_ids, lengths = tokenizer.prompts(trajectory.state(len(snapshots) - 1))
     tokens = memoryview(array("i", token_ids))
-    states, instructions = [], frozenset()
+    states, instructions = [], frozenset[str]()
     for depth, snapshot in enumerate(snapshots):
-        step = trajectory.steps[depth - 1] if depth else None
-        if step is not None and step.action == EDIT:
-            instructions |= {normalize_instruction(step.arguments["edit_instruction"])}
+        if depth and is_edit((step := trajectory.steps[depth - 1]).action):
+            instructions |= {plain_instruction(step.action, step.arguments)}
         prompt = tokens[: lengths[depth]]
         state = trajectory.state(depth)
         states.append(PoolState(trajectory.trajectory_id, depth, state, snapshot, instance, prompt, instructions))

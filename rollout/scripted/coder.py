@@ -7,9 +7,9 @@ import io
 import re
 
 from rollout.endpoint import Answer, ChatEndpoint
-from rollout.environment.feedback_text import storable
 from rollout.errors import PromptTooLong
 from rollout.scripted.recipes import Cannot, Script, apply, recognise
+from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
@@ -116,13 +116,13 @@ class EndpointCoder:
             answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source))
         except PromptTooLong:
             return CoderReply(None, "the script is longer than the coder can read")
-        blocks, is_closed = code_blocks(answer.said)
+        blocks, is_closed = code_blocks(answer.visible_text)
         code = max(blocks, key=len, default=None)
         # A fence within the script, such as a docstring's, ends a block too: what was cut there is no Python.
         if answer.is_cut and not (is_closed and (code is None or _parses(code))):
             return CoderReply(None, "the edited script is longer than the coder can write")
         if code is None:
-            return CoderReply(None, shorten_reason(answer.said))
+            return CoderReply(None, shorten_reason(answer.visible_text))
         return CoderReply(code)
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
@@ -131,13 +131,13 @@ class EndpointCoder:
             name=name, things_to_look_for=things_to_look_for, content=content[:DESCRIBE_CHARACTERS]
         )
         try:
-            said = (await self._ask(prompt)).said
+            said = (await self._ask(prompt)).visible_text
         except PromptTooLong:
             return f"{len(content.splitlines())} lines, more than can be read at one time"
         return said[:DESCRIPTION_CHARACTERS] or f"{len(content.splitlines())} lines"
 
     async def _ask(self, prompt: str) -> Answer:
-        prompt = storable(prompt)  # an instruction may hold what UTF-8 cannot
+        prompt = replace_unstorable(prompt)  # an instruction may hold what UTF-8 cannot
         # The same question gets the same seed, so that a repeated action repeats its answer where the endpoint can.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)

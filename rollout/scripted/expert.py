@@ -11,17 +11,14 @@ from rollout.scripted.wording import Meaning, to_json, word
 from rollout.types import Response
 from tasks import action as grammar
 from tasks.action import Action, parse_response
-from tasks.feedback import score_text, validation_score
+from tasks.feedback import parse_status_line, score_text, validation_score
 from tasks.naming import draw_script_name
-from tasks.prompt import messages
+from tasks.prompt import messages, parse_ideas
 from tasks.state import State
 from tasks.task import Instance
 
-STATUS_LINE = re.compile(r"^Best so far: (\S+) (\S+)$", re.MULTILINE)
-IDEA = re.compile(r"\(\d\) (.*?)(?=\s*\(\d\) |$)")
 WORD_COLUMNS = re.compile(r"\d+ number columns, (\d+) word columns")
 DATA_FILE = re.compile(r"[\w.-]+\.csv")
-IDEAS_LINE = "Try these ideas in your first step: "
 
 # Habits of the offline expert, as probabilities of one decision.
 LOOK_FIRST, LOOK_AGAIN = 0.38, 0.15
@@ -63,11 +60,11 @@ class Memory:
 
 def read_state(state: State) -> Memory:
     """Return what the texts of a state tell. Raises ValueError where the problem has no status line."""
-    status = STATUS_LINE.findall(state.problem)
-    if not status:
+    status = _last_status(state.problem)
+    if status is None:
         raise ValueError("the problem text has no line 'Best so far: NAME SCORE'; build it by tasks.prompt")
-    name, score = status[-1]
-    ideas = [recognise(idea) for idea in idea_texts(state.problem)]
+    name, score = status
+    ideas = [recognise(idea) for idea in parse_ideas(state.problem)]
     memory = Memory(
         first=name,
         best=name,
@@ -78,26 +75,25 @@ def read_state(state: State) -> Memory:
     )
     for turn in state.turns:
         best_before = memory.best
-        if status := STATUS_LINE.findall(turn.feedback):
-            memory.best, memory.best_score = status[-1]
+        if status := _last_status(turn.feedback):
+            memory.best, memory.best_score = status
         action = parse_response(turn.response)
         if isinstance(action, Action):
             _remember(memory, action, turn.feedback, best_before)
     return memory
 
 
-def idea_texts(problem: str) -> list[str]:
-    """Return the ideas that `tasks.prompt.problem_text` put into a problem."""
-    lines = [line.removeprefix(IDEAS_LINE) for line in problem.splitlines() if line.startswith(IDEAS_LINE)]
-    return IDEA.findall(lines[0]) if lines else []
+def _last_status(text: str) -> tuple[str, str] | None:
+    """Return script and score of the status line that ends a problem or a feedback, None without one."""
+    return parse_status_line(text.rpartition("\n")[2])
 
 
 def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -> None:
     if action.name == grammar.COPY_FILE:
         memory.situation = "copied"
         memory.families[action.arguments["destination"]] = memory.families.get(action.arguments["source"], "")
-    elif action.name in (grammar.EDIT, grammar.EXECUTE):
-        edit = action.name == grammar.EDIT
+    elif action.spec.runs_script:
+        edit = action.spec.is_edit
         script = action.arguments["save_name" if edit else "script_name"]
         memory.situation = _situation(feedback, edit, memory.best == script and (best_before != script or edit))
         if memory.situation != "refused":

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from rollout.scripted.recipes import RECIPES
 from tasks import action as grammar
 from tasks.action import Action, format_response
+from tasks.feedback import status_line
 
 # Situation: what the last feedback said -> its reflections.
 REFLECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -91,14 +92,14 @@ def word(meaning: Meaning, rng: random.Random) -> str:
     slots = {key: str(value) for key, value in asdict(meaning).items()}
     thoughts = {
         grammar.REFLECTION: rng.choice(REFLECTIONS[meaning.situation]),
-        grammar.STATUS: f"Best so far: {meaning.best} {meaning.best_score}.",
+        grammar.STATUS: f"{status_line(meaning.best, float(meaning.best_score))}.",
         grammar.FACT_CHECK: rng.choice(FACTS[meaning.situation]).format(**slots),
         grammar.THOUGHT: rng.choice(THOUGHTS[meaning.intent]).format(**slots),
     }
     arguments = dict(meaning.arguments)
     if meaning.action == grammar.EDIT:
         arguments["edit_instruction"] = instruction_text(meaning.recipes, rng)
-    ordered = {key: arguments[key] for key in grammar.ARGUMENTS[meaning.action]}
+    ordered = {key: arguments[key] for key in grammar.ACTIONS[meaning.action].arguments}
     return format_response(thoughts, Action(meaning.action, ordered))
 
 

@@ -1,1 +1,1 @@
-"""Tools for task authors: prepare, create from a table, shrink, validate."""
+"""Tools for task authors: prepare tasks, create them from a table, make micro versions, and validate them."""

@@ -1,4 +1,4 @@
-"""Chats as token ids: ChatML over a byte-level BPE in Qwen2's form, with `tokenizers` alone."""
+"""Render chats as token ids: ChatML over a byte-level BPE tokenizer like Qwen2's, using only `tokenizers`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ START = "<|im_start|>"
 END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START, END)
 
-# transformers rebuilds the tokenizer of every folder whose config says qwen2 with this split, whatever the folder says.
+# For every folder whose config says qwen2, transformers rebuilds the tokenizer with this split, ignoring the file's.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -45,8 +45,8 @@ class Rendering:
     """A whole history as tokens.
 
     Attributes:
-        token_ids: every message, each closed by its end token and a newline.
-        spans: (start, end) of each response, its end token included: what a policy is trained on.
+        token_ids: The tokens of all messages, each closed by its end token and a newline.
+        spans: The (start, end) of each response, including its end token; a policy is trained on these tokens.
     """
 
     token_ids: list[int]
@@ -54,24 +54,24 @@ class Rendering:
 
 
 class ChatTokenizer:
-    """The tokenizer of a folder and the ChatML form of a state.
+    """A tokenizer that renders states as ChatML.
 
-    Messages are encoded one by one, so that a history's tokens are an exact prefix of those of any later history.
-    Text that spells a special token stays text.
+    Messages are encoded one by one, so the tokens of a history are an exact prefix of those of any later history. Text
+    that spells a special token stays text.
     """
 
     def __init__(self, folder: Path):
-        """Load `tokenizer.json` of `folder`, one of ours or a Qwen2.5 checkpoint's.
+        """Load `tokenizer.json` from `folder`, written by `train_tokenizer` or taken from a Qwen2.5 checkpoint.
 
         Raises:
-            ValueError: where the folder has no such tokenizer.
+            ValueError: If the folder has no such tokenizer.
         """
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
-            raise ValueError(f"no tokenizer at {path}; expected a folder with {TOKENIZER_FILE}, as a checkpoint has")
+            raise ValueError(f"no tokenizer at {path}; expected a checkpoint folder with {TOKENIZER_FILE}")
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for whatever it cannot read
+        except Exception as error:  # the library raises bare Exception for any unreadable file
             raise ValueError(f"{path} is not a tokenizer of the `tokenizers` library: {error}") from None
         self.tokenizer.encode_special_tokens = True
         self.folder = Path(folder)
@@ -83,22 +83,22 @@ class ChatTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, special ones included; a model may have more embedding rows."""
+        """The number of tokens, special ones included; a model may have more embedding rows."""
         return self.tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of plain text; special tokens in it are spelled out, never parsed."""
+        """Return the ids of plain text; special tokens in it are encoded as text, never parsed."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of a response without its closing end token; other special tokens show as text."""
+        """Return the text of a response without its final end token; other special tokens become text."""
         ids = list(token_ids)
         if ids and ids[-1] == self.eos_id:
             ids.pop()
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def prompt_ids(self, state: State) -> list[int]:
-        """Return the prompt whose continuation is the response to `state`."""
+        """Return the tokens of the prompt that the response to `state` continues."""
         return self.render(state).token_ids + self._generation_prompt
 
     def prompts(self, state: State) -> tuple[list[int], list[int]]:
@@ -108,13 +108,13 @@ class ChatTokenizer:
         return token_ids, [*(start for start, _ in rendering.spans), len(token_ids)]
 
     def response_ids(self, text: str) -> list[int]:
-        """Return a response as its continuation of a prompt, end token included."""
+        """Return the tokens of a response as the continuation of a prompt, end token included."""
         return [*self.encode(text), self.eos_id]
 
     def render(self, state: State) -> Rendering:
-        """Return the whole history as tokens, with the place of each response.
+        """Return the whole history as tokens, with the span of each response.
 
-        For every k, `render(state).token_ids[:spans[k][0]]` is `prompt_ids` of the state of the first k turns.
+        For every k, `render(state).token_ids[:spans[k][0]]` equals `prompt_ids` of the state with the first k turns.
         """
         token_ids: list[int] = []
         spans: list[tuple[int, int]] = []
@@ -130,7 +130,7 @@ class ChatTokenizer:
         return Rendering(token_ids, spans)
 
     def _message(self, message: Message) -> list[int]:
-        """Return a message nobody is trained on: role and content in one piece, as the chat template has it."""
+        """Return the tokens of a system or user message: role and content encoded together, as in the chat template."""
         return [
             self.start_id,
             *self.encode(f"{message['role']}\n{message['content']}"),
@@ -146,15 +146,18 @@ class ChatTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> ChatTokenizer:
-    """Return a byte-level BPE trained on `texts` and written to `folder`, loadable by transformers as Qwen2's.
+    """Train a byte-level BPE on `texts`, write it to `folder`, and return it; transformers loads it as Qwen2's.
 
     As in Qwen2.5, the special tokens have the last ids. Small texts run out of merges before `vocab_size`.
 
     Raises:
-        ValueError: where `vocab_size` has no room for 256 bytes and the special tokens.
+        ValueError: If `vocab_size` is too small for 256 bytes and the special tokens.
     """
     if vocab_size < 256 + len(SPECIAL_TOKENS):
-        raise ValueError(f"vocab_size={vocab_size} is too small; 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small; expected at least {256 + len(SPECIAL_TOKENS)}, for 256 bytes and "
+            f"{len(SPECIAL_TOKENS)} special tokens"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -177,14 +180,14 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Chat
 def write_tokenizer(
     tokenizer: Tokenizer, folder: Path, tokenizer_class: str, chat_template: str, max_length: int
 ) -> ChatTokenizer:
-    """Return `tokenizer`, written to `folder` in the two files of a checkpoint.
+    """Write `tokenizer` to `folder` as the two tokenizer files of a checkpoint, and return it.
 
     Args:
-        tokenizer: one with ChatML's special tokens.
-        folder: made if missing.
-        tokenizer_class: what transformers is told to load it as.
-        chat_template: Jinja, as transformers keeps it.
-        max_length: tokens of a context.
+        tokenizer: A tokenizer with ChatML's special tokens.
+        folder: The target folder, created if missing.
+        tokenizer_class: The class with which transformers loads it.
+        chat_template: The chat template, as Jinja.
+        max_length: The context length in tokens.
     """
     added = {
         str(token_id): {

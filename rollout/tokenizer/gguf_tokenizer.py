@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file's metadata as the files of a checkpoint."""
+"""Convert the tokenizer in a GGUF file's metadata to the tokenizer files of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,19 @@ KIND = ("gpt2", "smollm")
 
 
 def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: int) -> ChatTokenizer:
-    """Return the tokenizer of a GGUF file, written to `folder` with its chat template (ChatML if it has none).
+    """Write the tokenizer of a GGUF file to `folder` with its chat template (ChatML if it has none), and return it.
 
-    It is a byte-level BPE that splits text as SmolLM does: every digit by itself, the rest as GPT-2. transformers 5
-    puts Qwen2's split in its place where `AutoTokenizer` loads a folder whose config says qwen2;
-    `PreTrainedTokenizerFast` takes it as it is.
+    It is a byte-level BPE that splits text like SmolLM: digits one by one, the rest like GPT-2. If `AutoTokenizer` of
+    transformers 5 loads a folder whose config says qwen2, it replaces this split by Qwen2's;
+    `PreTrainedTokenizerFast` keeps it.
+
+    Args:
+        metadata: The metadata of the GGUF file.
+        folder: The target folder, created if missing.
+        max_length: The context length in tokens.
 
     Raises:
-        ValueError: if it is another tokenizer, or has no ChatML tokens.
+        ValueError: If it is another kind of tokenizer, or has no ChatML tokens.
     """
     kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
     if kind != KIND:
@@ -29,14 +34,14 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
         )
     for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
         if metadata.get(f"tokenizer.ggml.{key}"):
-            raise ValueError(f"tokenizer.ggml.{key} is true; expected a tokenizer that adds nothing to a text")
+            raise ValueError(f"tokenizer.ggml.{key} is true; expected a tokenizer that adds nothing to the text")
     tokens, types, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
     if unknown := set(types) - {NORMAL, CONTROL}:
         raise ValueError(f"tokens of type {min(unknown)}; expected normal ({NORMAL}) and control ({CONTROL}) ones")
     vocabulary = {token: index for index, token in enumerate(tokens)}
     try:
         bpe = models.BPE(vocab=vocabulary, merges=[tuple(merge.split(" ")) for merge in merges])
-    except Exception as error:  # the library raises bare Exception for whatever it cannot read
+    except Exception as error:  # the library raises bare Exception for any unreadable vocabulary
         raise ValueError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {error}") from None
     tokenizer = Tokenizer(bpe)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -50,7 +55,7 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
 
 
 def _list(metadata: Mapping[str, Any], name: str) -> list[Any]:
-    found = metadata.get(f"tokenizer.ggml.{name}")
-    if not isinstance(found, list):
-        raise ValueError(f"no tokenizer.ggml.{name} among the metadata; expected a file with its tokenizer")
-    return found
+    value = metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(value, list):
+        raise ValueError(f"no tokenizer.ggml.{name} in the metadata; expected a file that contains its tokenizer")
+    return value

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 KEY = "sk-3f1c-never-to-be-seen"
 NUM, MAX_STEPS = 8, 3
 TASK = {  # whose scripts run in no time
-    "task.yaml": "name: toy\nkind: tabular-regression\nsplit: train\nmetric: mae\ndirection: minimize\n"
+    "task.yaml": "name: toy\nkind: tabular-regression\nsplit: held_in\nmetric: mae\ndirection: minimize\n"
     "m_best: 0.5\nm_best_source: made up\ndata: made up\n",
     "problem.md": "Guess.\n",
     "prepare.py": "def prepare(raw, public, private):\n"

@@ -19,7 +19,7 @@ from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Completion
-from tasks.prompt import SYSTEM
+from tasks.prompt import system_text
 from tasks.state import State
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def test_vllm_samples_and_scores_with_the_same_logprobs(
     for completion in completions:
         whole = logprobs(policy, [*prompt, *completion.token_ids])
         np.testing.assert_allclose(completion.logprobs, whole[len(prompt) - 1 :], rtol=0, atol=2e-3)
-    assert len(completions) == 2 and SYSTEM in tokenizer.decode(prompt)
+    assert len(completions) == 2 and system_text() in tokenizer.decode(prompt)
 
 
 def logprobs(policy: Policy, tokens: list[int]) -> np.ndarray:

@@ -176,7 +176,7 @@ def test_port_in_use_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFi
         port = taken.getsockname()[1]
         assert main([f"run_dir={tmp_path}", f"server.port={port}"]) == 2
     said = capsys.readouterr().err
-    assert f"port {port} of 127.0.0.1 cannot be served on" in said
+    assert f"cannot serve on port {port} of 127.0.0.1" in said
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 

@@ -100,7 +100,7 @@ def test_files_that_are_not_what_was_sent_leave_the_server_as_it_is(policy_serve
             ("is not the tensor that was sent", {key: value for key, value in written.digests.items() if key != name}),
             ("extra: sent, but in no file of", {**written.digests, "extra": "0" * 64}),
         ):
-            with pytest.raises(ServerError, match=rf"{match}.*; version 0 serves on"):
+            with pytest.raises(ServerError, match=rf"{match}.*; version 0 is still served"):
                 await sync.give(replace(written, digests=digests), 1)
             written = sync.write(models[1])  # what was refused is not kept
         damaged = sync.write(models[1])
@@ -108,7 +108,7 @@ def test_files_that_are_not_what_was_sent_leave_the_server_as_it_is(policy_serve
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
         file.write_bytes(content)
-        with pytest.raises(ServerError, match=r"is not the tensor that was sent.*; version 0 serves on"):
+        with pytest.raises(ServerError, match=r"is not the tensor that was sent.*; version 0 is still served"):
             await sync.give(damaged, 1)
         (completion,) = await client.sample(PROMPT, num_samples=1, seed=1)
         assert completion.policy_version == client.version == 0
@@ -178,7 +178,7 @@ def test_a_restart_that_fails_at_any_step_leaves_the_weights_before(step, proces
             shutil.copy(folder / "model.safetensors", written.folder / "model.safetensors")
             written = replace(written, digests={})
             match = "does not have the weights that it was given"
-        with pytest.raises(ServerError, match=rf"{match}.*; version {before} serves again"):
+        with pytest.raises(ServerError, match=rf"{match}.*; version {before} is served again"):
             await sync.give(written, before + 1)
         assert process.model == folder and not written.folder.exists()
         (completion,) = await client.sample(PROMPT, num_samples=1, seed=1)
@@ -195,7 +195,7 @@ def test_nothing_is_sampled_where_the_directory_before_is_gone_too(process, serv
         before = client.version
         wrong = replace(sync.write(new), logprobs=sync.logprobs(served))
         shutil.rmtree(process.model)
-        with pytest.raises(ServerError, match=f"version {before} could not be put back.*start the server anew"):
+        with pytest.raises(ServerError, match=f"version {before} could not be restored.*restart the server"):
             await sync.give(wrong, before + 1)
         assert process.process is None
         with pytest.raises(ServerError, match="got no answer"):

@@ -5,14 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.action import (
-    ARGUMENTS,
+    ACTIONS,
     FIELDS,
-    LINE_NUMBERS,
     Action,
     Invalid,
     InvalidKind,
+    ends_trajectory,
     format_response,
+    is_edit,
     parse_response,
+    plain_instruction,
 )
 
 THOUGHTS = {label: "Something is thought." for label in FIELDS[:4]}
@@ -29,17 +31,17 @@ def with_input(text: str) -> str:
     return RUN.partition("Action Input:")[0] + f"Action Input: {text}"
 
 
-@given(st.sampled_from(sorted(ARGUMENTS)), st.data())
+@given(st.sampled_from(sorted(ACTIONS)), st.data())
 def test_every_action_reads_back_as_it_was_written(name: str, data: st.DataObject):
     values = {
-        key: str(data.draw(st.integers(0, 999))) if key in LINE_NUMBERS else data.draw(st.text())
-        for key in ARGUMENTS[name]
+        key: str(data.draw(st.integers(0, 999))) if kind == "number" else data.draw(st.text())
+        for key, kind in ACTIONS[name].arguments.items()
     }
     assert parse_response(format_response(THOUGHTS, Action(name, values))) == Action(name, values)
 
 
 def test_the_seven_actions_have_the_papers_names_and_arguments():
-    assert {name: set(keys) for name, keys in ARGUMENTS.items()} == {
+    assert {name: set(spec.arguments) for name, spec in ACTIONS.items()} == {
         "List Files": {"dir_path"},
         "Copy File": {"source", "destination"},
         "Inspect Script Lines": {"script_name", "start_line_number", "end_line_number"},
@@ -48,6 +50,30 @@ def test_the_seven_actions_have_the_papers_names_and_arguments():
         "Edit Script (AI)": {"script_name", "edit_instruction", "save_name"},
         "Final Answer": {"final_answer"},
     }
+
+
+def test_the_table_says_which_actions_edit_run_and_end():
+    assert [name for name, spec in ACTIONS.items() if spec.is_edit] == ["Edit Script (AI)"]
+    assert [name for name, spec in ACTIONS.items() if spec.runs_script] == ["Execute Script", "Edit Script (AI)"]
+    assert [name for name, spec in ACTIONS.items() if spec.ends_trajectory] == ["Final Answer"]
+    assert is_edit("Edit Script (AI)") and not is_edit("") and not is_edit("Sing")
+    assert ends_trajectory("Final Answer") and not ends_trajectory("") and not ends_trajectory("Execute Script")
+    assert {name: spec.input_file for name, spec in ACTIONS.items()} == {
+        "List Files": None,
+        "Copy File": "source",
+        "Inspect Script Lines": "script_name",
+        "Execute Script": "script_name",
+        "Understand File": "file_name",
+        "Edit Script (AI)": "script_name",
+        "Final Answer": None,
+    }
+
+
+def test_instructions_compare_without_case_and_spacing():
+    arguments = {"script_name": "a.py", "edit_instruction": " Use  a\nForest. ", "save_name": "b.py"}
+    assert plain_instruction("Edit Script (AI)", arguments) == "use a forest."
+    assert plain_instruction("Execute Script", {"script_name": "a.py"}) == ""
+    assert plain_instruction("", {}) == ""
 
 
 @pytest.mark.parametrize("label", FIELDS)

@@ -276,7 +276,12 @@ def test_answers_written_anew_are_read_anew(answers):
         ("id,target\n1,a\n2,a\n", "log_loss", (), "its labels are a; expected some of a, at least two"),
         ("id,kind\n1,a\n2,c\n", "log_loss", ("a", "b"), "its labels are a, c; expected some of a, b, at least two"),
         ("id,p\n1,0\n2,0.5\n", "log_loss", ("p",), "its labels are 0, 0.5; expected some of 0, 1, at least two"),
-        ("id,a,b\n1,0,1\n2,1,1\n", "log_loss", ("a", "b"), "a row has not 1 in one column and 0 in the others"),
+        (
+            "id,a,b\n1,0,1\n2,1,1\n",
+            "log_loss",
+            ("a", "b"),
+            "a row does not have 1 in exactly one column and 0 in the others",
+        ),
         ("id,a,b\n1,0,1\n2,1,0\n", "log_loss", (), "its columns are id, a, b; expected id, target"),
     ],
 )

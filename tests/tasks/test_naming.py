@@ -3,7 +3,7 @@ import random
 from tasks.naming import WORDS, draw_names, draw_pairs, draw_script_name, is_held_out, script_name
 
 
-def test_heldout_episodes_have_names_that_no_training_episode_has():
+def test_held_out_episodes_have_names_that_no_training_episode_has():
     train, held_out = (
         {pair for seed in range(300) for pair in draw_pairs(random.Random(seed), 20, held_out=split)}
         for split in (False, True)

@@ -80,7 +80,7 @@ def test_files_and_folders_are_found_and_no_more_is_unpacked(tmp_path, way):
             "1.jpg": b"1",
             "2.jpg": b"2",
         }
-        assert not {"test", "test.csv", "test.zip", "sample.csv"} & {path.name for path in files.aside.rglob("*")}
+        assert not {"test", "test.csv", "test.zip", "sample.csv"} & {path.name for path in files.unpacked.rglob("*")}
     assert contents(raw) == before, "the raw files are left as they are"
     assert [path.name for path in tmp_path.iterdir()] == ["raw"], "nothing stays beside them"
 
@@ -101,13 +101,13 @@ def test_the_cells_of_a_table_are_text_unless_they_are_to_be_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "t.csv is not the CSV file that it should be .EmptyDataError: .*; download it again"),
-        (b"a,b\n1,2\n1,2,3\n", "t.csv is not the CSV file that it should be .ParserError: .*; download it again"),
+        (b"", "t.csv is not the expected CSV file .EmptyDataError: .*; download it again"),
+        (b"a,b\n1,2\n1,2,3\n", "t.csv is not the expected CSV file .ParserError: .*; download it again"),
         (
             b"a,b\n" + b"\xff,1\n" * 9999,
-            "t.csv is not the CSV file that it should be .UnicodeDecodeError: .{,99}; down",
+            "t.csv is not the expected CSV file .UnicodeDecodeError: .{,99}; down",
         ),
-        (b"a,c\n1,2\n", "t.csv has no column b, but a, c; expected a, b among others; is it of this competition?"),
+        (b"a,c\n1,2\n", "t.csv has no column b, only a, c; expected a, b among others; is it from this competition?"),
         (b"a,b\n1,2\n2", "t.csv has 1 incomplete rows, without b; download it again"),
     ],
 )
@@ -121,7 +121,9 @@ def test_a_wrong_table_is_said_in_one_line(tmp_path, content, reason):
 def test_what_is_missing_is_named(tmp_path):
     raw = put(tmp_path / "raw", **{"train/1.jpg": b"", "test.zip": zipped(**OTHERS)})
     with open_raw(raw, tmp_path / "public") as files:
-        with pytest.raises(ValueError, match=f"there is no train.csv in {raw}, nor in an archive there; put there all"):
+        with pytest.raises(
+            ValueError, match=f"there is no train.csv in {raw}, nor in an archive there; put the competition"
+        ):
             files.path("train.csv")
         with pytest.raises(ValueError, match=f"7 of 8 files are missing from {raw}/train: 2.jpg, .*, 6.jpg, ... .7 in"):
             files.folder("train", [f"{number}.jpg" for number in range(1, 9)])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout.task_tools.preparation import sources
-from rollout.task_tools.preparation.measure import SEEDS, with_seed
+from rollout.task_tools.preparation.initial_score import SEEDS, with_seed
 from tasks import __main__ as door
 from tasks import registry
 from tasks.grading import InvalidSubmission, grade
@@ -23,7 +23,7 @@ from tasks.task import Instance, Task
 TASK_YAML = """\
 name: toy
 kind: tabular-regression
-split: train
+split: held_in
 metric: mae
 direction: minimize
 m_best: 0.0
@@ -171,8 +171,8 @@ def test_a_missing_task_environment_is_named(tmp_path, capsys):
         ("m_best: 0.0", "m_best: high", "m_best: Input should be a valid number"),
         ("data: made up", "data: made up\nmbest: 1.0", "mbest: Unexpected keyword argument"),
         ("metric: mae", "metric: maes", r"unknown metric 'maes' \(nearest: mae\)"),
-        ("direction: minimize", "direction: maximize", "direction is maximize, but mae is one to minimize"),
-        ("name: toy", "name: toys", "the name is 'toys', not that of its folder"),
+        ("direction: minimize", "direction: maximize", "direction is maximize; expected minimize for mae"),
+        ("name: toy", "name: toys", "name is 'toys'; expected the folder's name, 'toy'"),
         ("kind: tabular-regression", "kind: [", "is not YAML"),
     ],
 )
@@ -192,7 +192,7 @@ def test_a_path_without_a_task_and_two_tasks_of_one_name_are_refused(toy, tmp_pa
         registry.entries([tmp_path])
     other = tmp_path / "other" / "toy"
     shutil.copytree(toy, other)
-    with pytest.raises(ValueError, match=f"two tasks are called toy: {toy} and {other}"):
+    with pytest.raises(ValueError, match=f"two tasks are named toy: {toy} and {other}"):
         registry.entries([toy.parent, other])
     assert len(registry.entries([toy, toy.parent])) == len(registry.entries([toy]))
 
@@ -249,7 +249,7 @@ def test_the_list_says_of_every_task_where_its_data_comes_from(toy, capsys):
 def test_data_never_go_where_they_come_from_or_where_other_things_are(toy, tmp_path, capsys):
     files = sorted(path.name for path in toy.iterdir())
     assert prepare(toy, toy.parent) == 2
-    assert f"its data would go to {toy}, beside {toy}; name another --out" in capsys.readouterr().err
+    assert f"its data would go to {toy}, which overlaps with {toy}; choose another --out" in capsys.readouterr().err
     raw = tmp_path / "raw/toy"
     raw.mkdir(parents=True)
     (raw / "mine.csv").write_text("mine")

@@ -6,7 +6,7 @@ from rollout.environment.paths import Refused, plain_name
 from rollout.errors import CorruptRecord
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step
-from tasks.action import EDIT
+from tasks.action import is_edit
 from tasks.feedback import shorten
 
 MAX_SCRIPT_BYTES = 1 << 18  # of a longer one no diff is made
@@ -15,7 +15,7 @@ MAX_DIFF = 20_000  # characters
 
 def whole_edit(step: Step, store: BlobStore) -> str | None:
     """Return the unified diff of the edit of a step, None where it was none or its scripts are not stored."""
-    if step.action != EDIT:
+    if not is_edit(step.action):
         return None
     try:
         source, saved = plain_name(step.arguments["script_name"]), plain_name(step.arguments["save_name"])

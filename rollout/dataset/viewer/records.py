@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rollout.dataset.viewer.edits import whole_edit
-from rollout.dataset.viewer.rewards import plain_instruction, rewarded
+from rollout.dataset.viewer.rewards import rewarded
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from tasks.action import Invalid, parse_response, split_fields
+from tasks.action import Invalid, parse_response, plain_instruction, split_fields
 from tasks.feedback import Outcome
 from tasks.reward import Rules
 from tasks.task import Task
@@ -42,7 +42,7 @@ def text_record(trajectory: Trajectory, task: Task | None, rules: Rules, store: 
     steps = []
     instructions: set[str] = set()
     for step in trajectory.steps:
-        instruction = plain_instruction(step)
+        instruction = plain_instruction(step.action, step.arguments)
         steps.append(_step_record(step, task, rules, bool(instruction) and instruction in instructions, store))
         instructions.add(instruction)
     names = trajectory.names

@@ -3,7 +3,6 @@
 import math
 
 from rollout.types import Step
-from tasks.action import EDIT
 from tasks.feedback import Outcome
 from tasks.reward import Rules, reward
 from tasks.task import Task
@@ -31,11 +30,6 @@ def rewarded(task: Task | None, step: Step, rules: Rules, repeated: bool) -> tup
     if task is None or unscored or outcome is Outcome.INFRASTRUCTURE:
         return None, case
     return reward(task, step.feedback, step.before.metric, rules, repeated), case
-
-
-def plain_instruction(step: Step) -> str:
-    """Return the instruction of an edit in plain letters, by which repeats are told; empty for other actions."""
-    return " ".join(step.arguments["edit_instruction"].lower().split()) if step.action == EDIT else ""
 
 
 def _edit_case(task: Task | None, step: Step, rules: Rules, repeated: bool) -> str:

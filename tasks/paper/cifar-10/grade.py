@@ -1,16 +1,16 @@
-"""Accuracy of the likeliest class, where the metric library takes labels: submissions hold a column for each class."""
+"""Accuracy of the likeliest class for submissions with a column for each class; the metric library takes labels."""
 
 from pathlib import Path
 
-from tasks.table import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
+from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
 
 COLUMNS = ["id", *map(str, range(10))]
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Return the share of images whose class has the highest probability, the first of those that are equal.
+    """Return the share of images whose true class has the highest probability; ties go to the first class.
 
-    Any numbers will do for probabilities, as in MLAgentBench. Raises InvalidSubmission.
+    As in MLAgentBench, the probabilities may be any numbers. Raises InvalidSubmission.
     """
     header = read_header(submission)
     if sorted(header) != sorted(COLUMNS):

@@ -1,4 +1,4 @@
-"""CIFAR-10: the five training batches and the test batch of its authors' archive, as arrays."""
+"""CIFAR-10: the five training batches and the test batch in the authors' archive, as arrays."""
 
 import io
 import pickle
@@ -32,7 +32,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def read_batch(archive: tarfile.TarFile, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return images, `[N, 32, 32, 3]`, and labels, `[N]`, of a batch, whose rows are the planes of one image."""
+    """Return the images, `[N, 32, 32, 3]`, and labels, `[N]`, of a batch, whose rows are the planes of one image."""
     try:
         file = archive.extractfile(f"cifar-10-batches-py/{name}")
         assert file is not None, "a batch is a file"
@@ -45,14 +45,14 @@ def read_batch(archive: tarfile.TarFile, name: str) -> tuple[np.ndarray, np.ndar
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays, and refuses all else that a pickle could make or do."""
+    """An unpickler for NumPy arrays that refuses anything else that a pickle can create or call."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return one of the three names that an array is made by."""
+        """Return one of the three objects from which an array is made."""
         if (module_name, global_name) not in {
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy", "ndarray"),
             ("numpy", "dtype"),
         }:
-            raise pickle.UnpicklingError(f"it wants {module_name}.{global_name}")
+            raise pickle.UnpicklingError(f"it needs {module_name}.{global_name}")
         return super().find_class(module_name, global_name)

@@ -1,4 +1,4 @@
-"""Scans of printed text with stains and creases, and the same pages clean: split as MLE-bench splits them."""
+"""Scans of printed text with stains and creases, and the clean pages, split as in MLE-bench."""
 
 import shutil
 from pathlib import Path
@@ -14,8 +14,8 @@ from tasks.raw import open_raw
 def prepare(raw: Path, public: Path, private: Path) -> None:
     """Write a fifth of the competition's training pages to `test/`, the others to `train/` and `train_cleaned/`.
 
-    The answers have a row for each pixel of a clean test page: `id`, which is page_row_column from 1, and `value`,
-    from 0 for black to 1 for white.
+    The answers have a row for each pixel of a clean test page: `id`, the text PAGE_ROW_COLUMN with numbers from 1, and
+    `value`, from 0 for black to 1 for white.
     """
     with open_raw(raw, public) as files:
         dirty = files.path("train")
@@ -34,7 +34,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def pixels(page: Path) -> pd.DataFrame:
-    """Return the ids and values of the pixels of a page, row by row."""
+    """Return the ids and values of a page's pixels, row by row."""
     values = np.asarray(Image.open(page).convert("L")) / 255.0
     rows, columns = values.shape
     ids = [f"{page.stem}_{row}_{column}" for row in range(1, rows + 1) for column in range(1, columns + 1)]

@@ -1,21 +1,21 @@
-"""Accuracy of labels whose rows are named by what they are about: the competition has no ids."""
+"""Accuracy of labels whose rows are identified by date and comment, because the competition has no ids."""
 
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from tasks.csv_columns import InvalidSubmission, listed, read_columns, read_header, to_numbers
 from tasks.metric import accuracy
-from tasks.table import InvalidSubmission, listed, read_columns, read_header, to_numbers
 
 COLUMNS = ("Insult", "Date", "Comment")
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Return the share of right labels, of 0 and 1.
+    """Return the share of correct labels, which are 0 or 1.
 
     Raises:
-        InvalidSubmission: with one reason, if it has no score.
+        InvalidSubmission: If the submission has no score; the message is the reason.
     """
     known, truth = read_labels((private / "test.csv").read_bytes())
     header = read_header(submission)
@@ -34,9 +34,9 @@ def grade(submission: bytes, private: Path) -> float:
 
 
 def read_labels(data: bytes) -> tuple[list[tuple[str, str, int]], np.ndarray]:
-    """Return a table's rows by name, `[B]`, and their labels, `[B]`.
+    """Return the names of a table's rows, `[B]`, and their labels, `[B]`.
 
-    A row's name is its date, its comment, and how many rows of the same two stand before it.
+    A row's name is its date, its comment, and the number of equal rows before it.
     """
     label, dates, comments = read_columns(data, read_header(data), COLUMNS)
     seen: Counter[tuple[str, str]] = Counter()

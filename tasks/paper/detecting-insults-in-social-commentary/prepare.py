@@ -1,4 +1,4 @@
-"""Insults among comments: Kaggle's own training and test set, as MLE-bench uses them."""
+"""Insults in comments: Kaggle's own training and test sets, as used by MLE-bench."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write the test set of the solution file: the file `test.csv` among the raw ones is one of another stage."""
+    """Write Kaggle's training set, and the test set in the solution file; the raw `test.csv` is from another stage."""
     with open_raw(raw, public) as files:
         files.table("train.csv", ["Insult", "Date", "Comment"])
         test = files.table("test_with_solutions.csv", ["Insult", "Date", "Comment", "Usage"])

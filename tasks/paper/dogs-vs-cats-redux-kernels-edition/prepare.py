@@ -1,4 +1,4 @@
-"""Kaggle's Dogs vs. Cats Redux: its training images, cut and numbered as MLE-bench does it."""
+"""Kaggle's Dogs vs. Cats Redux: its training images, split and numbered as in MLE-bench."""
 
 from itertools import count
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks.raw import open_raw, write_zip
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 90 % of the labelled images as training data, named by animal and number, and 10 % as test data."""
+    """Write 90 % of the labeled images as training data, named by animal and number, and 10 % as test data."""
     with open_raw(raw, public) as files:
         images = sorted(files.path("train").glob("*.jpg"))
         kinds = {path.name.split(".")[0] for path in images}

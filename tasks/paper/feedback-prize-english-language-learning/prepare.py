@@ -1,4 +1,4 @@
-"""Ratings of English language learners' essays: the labelled essays, cut as MLAgentBench does."""
+"""Ratings of essays by English language learners: the labeled essays, split as in MLAgentBench."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ RATINGS = ["cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conven
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write the last 2 % of the essays, shuffled by the seed 42, as the test set."""
+    """Write the last 2 % of the essays, shuffled with the seed 42, as the test set."""
     with open_raw(raw, public) as files:
         essays = files.table("train.csv", ["text_id", "full_text", *RATINGS])
     essays = essays.sample(frac=1, random_state=42)

@@ -1,4 +1,4 @@
-"""House prices in Ames, Iowa, split as MLAgentBench splits them."""
+"""House prices in Ames, Iowa, split as in MLAgentBench."""
 
 import shutil
 from importlib.metadata import distribution
@@ -10,10 +10,10 @@ from tasks.raw import open_raw
 def prepare(raw: Path, public: Path, private: Path) -> None:
     """Write the last 20 % of the 1,460 sales as the test set, in the order of the file.
 
-    Without raw files they are those of the competition's twin, House Prices, which the package aideml carries.
+    Without raw files, the data is that of the twin competition House Prices, included in the package aideml.
     """
     if not raw.is_dir():
-        # located, not imported: the package's __init__ wants dozens of others
+        # Located without an import, because the package's __init__ imports dozens of other packages.
         raw = Path(str(distribution("aideml").locate_file("aide/example_tasks/house_prices")))
     with open_raw(raw, public) as files:
         sales = files.table("train.csv", ["Id", "OverallQual", "GrLivArea", "SalePrice"])

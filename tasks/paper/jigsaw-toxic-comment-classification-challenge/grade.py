@@ -1,21 +1,21 @@
-"""The mean area under the ROC curve over six labels, of the rows that count."""
+"""The mean area under the ROC curve over six labels, on the rows that count."""
 
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
 from tasks.metric import auc
-from tasks.table import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
 
 COLUMNS = ("id", "toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 
 
 def grade(submission: bytes, private: Path) -> float:
-    """Return the score; all test ids must be there, but rows whose answers are -1 do not count.
+    """Return the score; all test ids are required, but rows whose answers are -1 do not count.
 
     Raises:
-        InvalidSubmission: with one reason, if it has no score.
+        InvalidSubmission: If the submission has no score; the message is the reason.
     """
     known, truth = read_scores((private / "test.csv").read_bytes())
     ids, scores = read_scores(submission)

@@ -1,4 +1,4 @@
-"""Toxic comments of six sorts: Kaggle's own training and test set, as MLE-bench uses them."""
+"""Toxic comments of six kinds: Kaggle's own training and test sets, as used by MLE-bench."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ LABELS = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write the tables as they are; in the answers a row of -1 does not count."""
+    """Write the tables unchanged; a row of -1 in the answers does not count."""
     with open_raw(raw, public) as files:
         train = files.table("train.csv", ["id", "comment_text", *LABELS])
         test = files.table("test.csv", ["id", "comment_text"])
         answers = files.table("test_labels.csv", ["id", *LABELS])
     if sorted(answers["id"]) != sorted(test["id"]):
-        raise ValueError(f"test.csv and test_labels.csv in {raw} have not the same ids; download both again")
+        raise ValueError(f"test.csv and test_labels.csv in {raw} have different ids; download both again")
     train.to_csv(public / "train.csv", index=False)
     test.to_csv(public / "test.csv", index=False)
     test[["id"]].assign(**dict.fromkeys(LABELS, 0.5)).to_csv(public / "sample_submission.csv", index=False)

@@ -1,4 +1,4 @@
-"""Leaves of 99 species, as measures and as pictures: split as MLE-bench splits them."""
+"""Measurements and pictures of leaves of 99 species, split as in MLE-bench."""
 
 import shutil
 from pathlib import Path
@@ -16,13 +16,13 @@ MEASURES = [f"{kind}{number}" for kind in ("margin", "shape", "texture") for num
 def prepare(raw: Path, public: Path, private: Path) -> None:
     """Write a tenth of the competition's training leaves to `test.csv`, the others to `train.csv`, all to `images/`.
 
-    The answers have a column for each species, with 1 for that of the leaf and 0 for the others.
+    The answers have a column for each species, with 1 for the leaf's species and 0 for the others.
     """
     with open_raw(raw, public) as files:
         leaves = files.table("train.csv", ["id", "species", *MEASURES])
-        strangers = set(leaves["species"]) - set(SPECIES)
-        if strangers:
-            raise ValueError(f"{raw / 'train.csv'} has the unknown species {min(strangers)}; download it again")
+        unknown = set(leaves["species"]) - set(SPECIES)
+        if unknown:
+            raise ValueError(f"{raw / 'train.csv'} has the unknown species {min(unknown)}; download it again")
         names = leaves["id"] + ".jpg"
         images = files.folder("images", names)
         (public / "images").mkdir()

@@ -1,4 +1,4 @@
-"""Scores of students' essays: the labelled essays, cut as MLE-bench does."""
+"""Scores of students' essays: the labeled essays, split as in MLE-bench."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Transparent conductors and their geometry, split as MLE-bench splits them."""
+"""Transparent conductors and their geometry, split as in MLE-bench."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ ENERGIES = ["formation_energy_ev_natom", "bandgap_energy_ev"]
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 10 % of the competition's training data as the test set; in either set the ids become 1, 2, ..."""
+    """Write 10 % of the competition's training data as the test set, and renumber the ids of both sets from 1."""
     with open_raw(raw, public) as files:
         materials = files.table("train.csv", ["id", "spacegroup", "number_of_total_atoms", *ENERGIES])
         geometry = files.folder("train", materials["id"] + "/geometry.xyz")

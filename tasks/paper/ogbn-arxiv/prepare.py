@@ -1,4 +1,4 @@
-"""Papers of computer science and which of them cite which: split by year, as the Open Graph Benchmark splits them."""
+"""Computer science papers and their citations, split by year as in the Open Graph Benchmark."""
 
 import zlib
 from pathlib import Path
@@ -16,10 +16,10 @@ TABLES = (
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write the papers to `train.csv` (to 2017), `valid.csv` (2018) and `test.csv` (later), by their row in the rest.
+    """Write the papers to `train.csv` (until 2017), `valid.csv` (2018) and `test.csv` (later), with their row as id.
 
-    `features.npy` has a row of 128 numbers for each paper, `edges.csv` one for each citation. The target is the number
-    of the subject, 0 to 39; OGB's own files hold that of every paper, so they are not handed on.
+    `features.npy` has a row of 128 numbers for each paper, and `edges.csv` a row for each citation. The target is the
+    number of the subject, 0 to 39. OGB's own files are not copied, because they hold the target of every paper.
     """
     names = [f"{name}.csv.gz" for name in TABLES]
     with open_raw(raw, public) as files:
@@ -40,7 +40,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def read(file: Path) -> pd.DataFrame:
-    """Return a table of numbers without a header. Raises ValueError of one line if it cannot be read."""
+    """Return a table of numbers without a header. Raises ValueError if it cannot be read."""
     try:
         return pd.read_csv(file, header=None, dtype=np.float32 if file.name == "node-feat.csv.gz" else np.int64)
     except (ValueError, OSError, EOFError, zlib.error) as error:

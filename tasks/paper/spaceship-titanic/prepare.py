@@ -1,4 +1,4 @@
-"""Passengers of the Spaceship Titanic, split as MLE-bench splits them."""
+"""Passengers of the Spaceship Titanic, split as in MLE-bench."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 10 % of the competition's training data as the test set; its own test data have no public answers."""
+    """Write 10 % of the competition's training data as the test set; its own test data has no public answers."""
     with open_raw(raw, public) as files:
         passengers = files.table("train.csv", ["PassengerId", "Cabin", "RoomService", "Transported"])
     train, test = train_test_split(passengers, test_size=0.1, random_state=0)

@@ -1,4 +1,4 @@
-"""Radar pictures of ships and icebergs: split as MLE-bench splits them, unpacked where it packs them."""
+"""Radar pictures of ships and icebergs, split as in MLE-bench but unpacked."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Forest cover types of December 2021, split as MLE-bench splits them."""
+"""Forest cover types of December 2021, split as in MLE-bench."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from tasks.raw import open_raw
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write 10 % of the competition's training data as the test set; its own test data have no public answers."""
-    # 4,000,000 rows of whole numbers: as text they would take 12 GB, as NumPy reads them 2
+    """Write 10 % of the competition's training data as the test set; its own test data has no public answers."""
+    # As text, the 4,000,000 rows of whole numbers would take 12 GB instead of 2.
     with open_raw(raw, public) as files:
         patches = files.table("train.csv", ["Id", "Elevation", "Soil_Type40", "Cover_Type"], np.int32)
     train, test = train_test_split(patches, test_size=0.1, random_state=0)

@@ -1,4 +1,4 @@
-"""Similar phrases of patents: the labelled pairs, cut as MLE-bench does."""
+"""Similarity of phrases in patents: the labeled pairs, split as in MLE-bench."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Photographs of the flukes of humpback whales: split as MLE-bench splits them."""
+"""Photographs of the flukes of humpback whales, split as in MLE-bench."""
 
 import shutil
 from pathlib import Path
@@ -10,13 +10,13 @@ from sklearn.model_selection import train_test_split
 from tasks.raw import open_raw
 
 TEST_SHARE = 0.1
-GUESS = "new_whale w_1287fbc w_98baff9 w_7554f44 w_1eafe46"  # the sample submission of the competition
+GUESS = "new_whale w_1287fbc w_98baff9 w_7554f44 w_1eafe46"  # from the competition's sample submission
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Write the photographs to `train/` and `test/`, who is on them to `train.csv` and the answers.
+    """Write the photographs to `train/` and `test/`, and the whales on them to `train.csv` and the answers.
 
-    A whale in the test photographs that is on none of the training photographs is a `new_whale`.
+    A whale that is on a test photograph but on no training photograph is a `new_whale`.
     """
     with open_raw(raw, public) as files:
         photographs = files.table("train.csv", ["Image", "Id"])
@@ -34,10 +34,10 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 
 
 def draw_test(photographs: pd.DataFrame) -> np.ndarray:
-    """Return which photographs are for the test, `[B]`.
+    """Return whether each photograph belongs to the test set, `[B]`.
 
-    Of the photographs of a whale one goes to each side; a single one, and each of those that remain, goes to the test
-    with a chance of a tenth.
+    If there are several photographs of a whale, one goes to each side. A whale's only photograph, and each remaining
+    one, goes to the test set with a probability of a tenth.
     """
     rng = np.random.default_rng(0)
     side = pd.Series("", index=photographs.index)

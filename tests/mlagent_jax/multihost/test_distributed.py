@@ -57,7 +57,7 @@ def test_half_a_description_is_refused(wrong: dict[str, str | None], monkeypatch
 def test_a_process_alone_leads_waits_for_nobody_and_imports_no_jax() -> None:
     program = """
 import sys
-from mlagent_jax import distributed
+from mlagent_jax.multihost import distributed
 distributed.initialize()
 value = object()
 assert distributed.from_main(lambda: value) is value

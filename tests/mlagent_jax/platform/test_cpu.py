@@ -11,7 +11,7 @@ from mlagent_jax.platform import cpu
 # Takes and frees 256 MiB from several threads, as XLA does, and prints the page faults of each time after the first.
 PROGRAM = """
 import resource, threading
-from mlagent_jax import cpu
+from mlagent_jax.platform import cpu
 if {kept}:
     assert cpu.prepare()
 import jax, numpy as np

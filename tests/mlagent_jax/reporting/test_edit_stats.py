@@ -96,10 +96,10 @@ def test_evaluation_of_real_records_fills_the_report() -> None:
     evaluated = evaluation(found, list(TASKS.values()), seed=0)
     assert evaluated["sft"]["held_out_relative_gain"]["mean"] == pytest.approx(0.125)  # (20 - 17.5) / 20
     assert evaluated["ppo_minus_sft"]["held_out_gain"]["mean"] == pytest.approx(0.5)
-    assert evaluated["ppo"]["tasks"]["a_train"]["gain_interval"]["mean"] == pytest.approx(0.75)
+    assert evaluated["ppo"]["tasks"]["a_held_in"]["gain_interval"]["mean"] == pytest.approx(0.75)
     summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
     tried = {name: edit_stats(found[name], TASKS) for name in ("sft", "ppo")}
     page = render(summary | {"versions": {}, "config": to_dict(Config())}, [], tried)
-    assert "a train" in page or page.count("<img") == 1
+    assert "a held in" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "75 % after reinforcement learning" in page and "random forest" in page

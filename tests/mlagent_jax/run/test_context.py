@@ -11,7 +11,7 @@ from mlagent_jax.run.context import count_episodes, prepare
 from mlagent_jax.tracking.progress import Reporter
 
 FILES = {
-    "task.yaml": "name: toy\nkind: tabular-regression\nsplit: train\nmetric: mae\ndirection: minimize\n"
+    "task.yaml": "name: toy\nkind: tabular-regression\nsplit: held_in\nmetric: mae\ndirection: minimize\n"
     "m_best: {m_best}\nm_best_source: made up\ndata: made up\n",
     "problem.md": "Guess.\n",
     "prepare.py": "def prepare(raw, public, private):\n"

@@ -80,7 +80,7 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     jax.config.update("jax_compilation_cache_dir", None)
 
 
-def data_of(train_seed: int, heldout_seed: int, num_steps: int = STEPS) -> inputs.Data:
+def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS) -> inputs.Data:
     """Returns rows of noisy counting, forward or backward by the seed."""
 
     def rows(seed: int, count: int) -> Dataset:
@@ -92,7 +92,7 @@ def data_of(train_seed: int, heldout_seed: int, num_steps: int = STEPS) -> input
             made.append(Rendering(tokens.tolist(), [(1, 12)]))
         return Dataset(made.__getitem__, tuple(size_of(one, 12) for one in made), tuple((i,) for i in range(count)))
 
-    train, validation = rows(train_seed, 2 * num_steps), rows(heldout_seed, 3)
+    train, validation = rows(train_seed, 2 * num_steps), rows(validation_seed, 3)
     return inputs.Data(train, validation, batch_shape_of([train, validation], 12))
 
 
@@ -225,7 +225,7 @@ def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
     make_model: Callable[..., Qwen2], tmp_path: Path
 ) -> None:
     config = config_of(eval_every=1, patience=2)
-    data = data_of(train_seed=1, heldout_seed=2)  # counts the other way
+    data = data_of(train_seed=1, validation_seed=2)  # counts the other way
     model = make_model()
     ended = train(model, tmp_path / "run", data, config)
     readings = [line["sft/validation_loss"] for line in ended.metrics]

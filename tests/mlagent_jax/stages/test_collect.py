@@ -21,12 +21,13 @@ from rollout.exploration.pools import build_pools
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder
-from rollout.scripted.expert import IDEAS_LINE, ScriptedExpert
+from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Execution, Exit, Job, Response, Trajectory
 from tasks.action import EDIT
+from tasks.prompt import IDEAS_LINE
 from tasks.registry import find
 from tasks.state import State
 from tasks.task import Instance, Task

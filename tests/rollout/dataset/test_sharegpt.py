@@ -158,7 +158,7 @@ def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
     manifest = tmp_path / "selection.json"
     assert main(["select", str(run_dir), "--filters", "valid_format", "--out", str(manifest)]) == 2
     assert "valid_format dropped" not in capsys.readouterr().out and not manifest.exists()
-    assert main(["select", str(taken), "--filters", "ended", "--held_out-share", "0.3", "--out", str(manifest)]) == 0
+    assert main(["select", str(taken), "--filters", "ended", "--validation-share", "0.3", "--out", str(manifest)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "ended: 0 dropped" and json.loads(manifest.read_text())["identity"] in said[-1]
     assert main(["select", str(taken), "--filters", "pretty"]) == 2

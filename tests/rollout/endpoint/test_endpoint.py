@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
+from rollout.endpoint.transport import MAX_RETRY_AFTER_SECONDS, retry_after
 from rollout.endpoint.usage import TEMPLATE_TOKENS
-from rollout.endpoint.wire import MAX_RETRY_AFTER_SECONDS, retry_after
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError, PromptTooLong
 from rollout.scripted.coder import EndpointCoder
 from rollout.scripted.expert import EndpointExpert

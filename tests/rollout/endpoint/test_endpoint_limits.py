@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from rollout.endpoint.rate import Gate
+from rollout.endpoint.rate_limit import Gate
 from rollout.endpoint.usage import TokenCounter, Usage
 
 

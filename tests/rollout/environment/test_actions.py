@@ -2,17 +2,25 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rollout.environment.actions import HANDLERS
+from rollout.environment.effect import Effect, Tools
 from rollout.environment.environment import StepResult
+from rollout.environment.paths import head, located
 from rollout.errors import CoderError, ExecutorError
 from rollout.types import Exit, Snapshot
 from tasks import action as grammar
+from tasks.action import ActionSpec
 from tasks.feedback import Outcome
+from tasks.prompt import messages, problem_text, system_text
+from tasks.state import State
+from tasks.task import Instance
 
 BEST = "Best so far: cedar.py 0.5000"
 
@@ -370,8 +378,8 @@ def test_text_that_utf8_cannot_hold_is_taken_in(toys):
 
 
 VALUES = st.text(max_size=20) | st.sampled_from(["cedar.py", "birch_train.csv", "../x", "/", ".", "3", "9" * 30])
-RESPONSES = st.text(max_size=200) | st.sampled_from(sorted(grammar.ARGUMENTS)).flatmap(
-    lambda name: st.fixed_dictionaries(dict.fromkeys(grammar.ARGUMENTS[name], VALUES)).map(
+RESPONSES = st.text(max_size=200) | st.sampled_from(sorted(grammar.ACTIONS)).flatmap(
+    lambda name: st.fixed_dictionaries(dict.fromkeys(grammar.ACTIONS[name].arguments, VALUES)).map(
         lambda arguments: (
             f"Reflection:\nResearch Plan and Status:\nFact Check:\nThought:\nAction: {name}\n"
             f"Action Input: {json.dumps(arguments)}"
@@ -403,3 +411,32 @@ def test_an_infrastructure_failure_is_tried_once_more_and_then_raised(toys):
 def test_the_same_action_in_the_same_state_gives_the_same_result(toys):
     response = toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)
     assert replace(step(toys, response), seconds=0.0) == replace(step(toys, response), seconds=0.0)
+
+
+def test_every_action_has_a_handler():
+    assert set(HANDLERS) == set(grammar.ACTIONS)
+
+
+def test_a_new_action_takes_one_definition_and_one_handler(toys, monkeypatch: pytest.MonkeyPatch):
+    async def count_lines(
+        tools: Tools, instance: Instance, files: Mapping[str, str], arguments: Mapping[str, str]
+    ) -> Effect:
+        del instance
+        name, digest = located(tools.store, files, arguments["file_name"])
+        number = len((await head(tools.store, name, digest))[0].splitlines())
+        return Effect(Outcome.NON_EDIT, f"{name} has {number} lines.", files)
+
+    spec = ActionSpec("Count Lines", {"file_name": "file", "at_most": "number"}, note="of text")
+    monkeypatch.setitem(grammar.ACTIONS, spec.name, spec)
+    monkeypatch.setitem(HANDLERS, spec.name, count_lines)
+
+    assert '\nCount Lines {"file_name": file, "at_most": number} (of text)\n\nAnswer with' in system_text()
+    result = step(toys, toys.respond("Count Lines", file_name="cedar.py", at_most=9))
+    assert (result.action, result.arguments) == ("Count Lines", {"file_name": "cedar.py", "at_most": "9"})
+    assert (result.feedback.outcome, result.feedback.text) == (Outcome.NON_EDIT, f"cedar.py has 4 lines.\n{BEST}")
+    state = State(problem_text(toys.instance)).then("a response", result.feedback.text)
+    assert messages(state)[0]["content"] == system_text() and messages(state)[-1]["content"] == result.feedback.text
+    missing = step(toys, toys.respond("Count Lines", file_name="oak.py", at_most=9))
+    assert missing.feedback.text == f"Error: there is no file oak.py\n{BEST}"
+    wrong = step(toys, toys.respond("Count Lines", file_name="cedar.py", at_most=9).replace(": 9", ': "few"'))
+    assert wrong.feedback.text == f"Invalid response: at_most must be a whole number.\n{BEST}"

@@ -30,7 +30,7 @@ def model(answer: Callable[[dict], str]) -> Iterator[tuple[ChatEndpoint, list[di
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-EpisodeLimits"])))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             bodies.append(body)
             self.send_response(200)
             self.end_headers()

@@ -218,7 +218,7 @@ def test_weights_of_another_shape_name_or_kind_are_refused_before_anything_is_se
             with pytest.raises(ValueError, match=message):
                 await client.update_weights(folder, 2)
         (tmp_path / "0" / "model.safetensors").write_bytes(b"\x10")
-        with pytest.raises(ValueError, match="not a whole safetensors file"):
+        with pytest.raises(ValueError, match="not a complete safetensors file"):
             await client.update_weights(tmp_path / "0", 2)
         with pytest.raises(ValueError, match="no \\*.safetensors"):
             await client.update_weights(tmp_path, 2)
@@ -257,7 +257,7 @@ def test_an_update_that_fails_leaves_the_weights_before(policy_server, tmp_path,
         await client.sample(PROMPT, num_samples=1, seed=1)  # leaves keys and values behind
 
         async def fails(match: str, folder: Path, **proof: object):
-            with pytest.raises(ServerError, match=rf"(?s){match}.*; version 6 serves again"):
+            with pytest.raises(ServerError, match=rf"(?s){match}.*; version 6 is served again"):
                 await client.update_weights(folder, 7, **proof)
             (found,) = await client.sample(PROMPT, num_samples=1, seed=1)
             assert (found.policy_version, client.version) == (6, 6)
@@ -296,9 +296,9 @@ def test_what_unproven_weights_wrote_is_never_returned(policy_server):
         running = asyncio.create_task(client.sample(PROMPT, num_samples=2, seed=1))
         await asyncio.sleep(0.1)
         assert not running.done()
-        with pytest.raises(ServerError, match="version 6 serves again"):
+        with pytest.raises(ServerError, match="version 6 is served again"):
             await client.update_weights(policy_server.other, 7, canary=canary(policy_server.folder))
-        with pytest.raises(ServerError, match="weights that failed their proof"):
+        with pytest.raises(ServerError, match="weights that failed verification"):
             await running
         await client.update_weights(policy_server.other, 7, canary=canary(policy_server.other))
         assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == 7
@@ -317,10 +317,10 @@ def test_nothing_is_sampled_where_the_weights_before_are_gone_too(policy_server,
         shutil.rmtree(first)
         with monkeypatch.context() as patch:
             patch.setattr(client, "check_weights", lambda folder: None)
-            with pytest.raises(ServerError, match="version 1 could not be put back.*start the server anew"):
+            with pytest.raises(ServerError, match="version 1 could not be restored.*restart the server"):
                 await client.update_weights(damaged, 2)
         assert client.version == 1
-        with pytest.raises(ServerError, match="unfinished weights"):
+        with pytest.raises(ServerError, match="incomplete weights"):
             await client.sample(PROMPT, num_samples=1, seed=1)
         await client.update_weights(policy_server.other, 3)
         await verify_weights(client, expectations(policy_server.other), 1e-4)

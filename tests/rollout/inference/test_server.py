@@ -39,11 +39,11 @@ time.sleep(600)
 # A supervisor of that, which ends with its own parent or when asked.
 SUPERVISOR = """
 import os, signal, sys, time
-from rollout.inference.supervisor import Supervised
+from rollout.inference.supervisor import SupervisedProcess
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 parent = int(sys.argv[3])
-with Supervised([sys.executable, "-c", os.environ["STUBBORN"], *sys.argv[1:3]], os.environ) as group:
+with SupervisedProcess([sys.executable, "-c", os.environ["STUBBORN"], *sys.argv[1:3]], os.environ) as group:
     while os.getppid() == parent and not asked:
         time.sleep(0.05)
 """
@@ -163,7 +163,7 @@ def test_a_port_in_use_is_said_before_anything_starts(model):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 cannot be served on"):
+        with pytest.raises(ValueError, match=f"cannot serve on port {port} of 127.0.0.1"):
             ServerProcess(model, model / "server.log", port=port).launch()
     assert not (model / "server.log").exists()
 
@@ -177,11 +177,11 @@ def test_the_command_line_says_what_is_wrong_in_one_line(capsys):
 
 def test_last_words_are_the_first_error_and_the_end_of_the_log(tmp_path):
     server = ServerProcess(tmp_path, tmp_path / "server.log")
-    assert "no error in its log" in server.last_words()
+    assert "no error in its log" in server.log_excerpt()
     lines = ["WARNING low", "(A pid=1) WARNING limits can cause errors like `OSError: [Errno 24]`", "(E pid=2) ERROR"]
     lines += ["(E pid=2) ERROR ValueError: no such layer", *map(str, range(20)), "RuntimeError: see above"]
     server.log.write_text("\n".join(lines))
-    said = server.last_words().splitlines()
+    said = server.log_excerpt().splitlines()
     assert said[0] == f"ValueError: no such layer (log: {server.log})"
     assert said[1:] == lines[-12:]
 

@@ -96,7 +96,7 @@ def test_busy_seconds_are_those_in_which_something_went_on(pairs: list[list[int]
 def test_requests_and_runs_are_noted_and_recorded_results_are_not(toys, timeline: Timeline):
     policy = TimedPolicy(toys.policy(["nonsense"]), timeline)
     executor = TimedExecutor(toys.executor, timeline)
-    toys.environment.actions = replace(toys.environment.actions, executor=executor)
+    toys.environment.tools = replace(toys.environment.tools, executor=executor)
     asyncio.run(policy.sample([1, 2], num_samples=3, seed=0))
     edit = toys.edit("cedar.py", "oak.py", correct=9)
     asyncio.run(toys.environment.step(toys.instance, toys.environment.start(toys.instance), edit))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError, ServerError
-from rollout.sampling.experience import Experience, Transition, reward_figures
+from rollout.sampling.experience import Experience, reward_figures
 from rollout.sampling.rollouts import RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState
 from rollout.storage.journal import Journal
@@ -71,8 +71,9 @@ def test_equal_responses_in_one_state_are_done_once(toys, states: list[PoolState
 def test_an_instruction_that_stands_in_the_state_is_a_repeat(toys, states: list[PoolState]):
     again = toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)
     spaced = again.replace("correct", "CORRECT")
-    edited = Transition(toys.edit("elm.py", "ash.py", correct=9, validation=0.8), "Fine.", states[0].snapshot)
-    there = states[0].then(edited, '{"correct": 9, "validation": 0.8}', toys.tokenizer)
+    (edit, *_) = run(toys, toys.policy([toys.edit("cedar.py", "ash.py", correct=9, validation=0.8)]), states[:1])
+    assert edit.reached is not None
+    there = states[0].then(replace(edit.reached, after=states[0].snapshot), toys.tokenizer)
     for state, repeated, earned in ((states[0], False, 0.8), (there, True, 0.0)):
         (one, *_) = run(toys, toys.policy([again]), [state], rules=Rules(repeats=False))
         assert (one.repeated, one.reward) == (repeated, pytest.approx(earned))

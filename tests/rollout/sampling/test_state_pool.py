@@ -93,7 +93,7 @@ def test_a_state_has_the_instructions_of_its_own_turns(toys, tasks: dict[str, Ta
         for i, step in enumerate(whole.steps)
     ]
     states = states_of(replace(whole, steps=(edits[0], whole.steps[1], edits[2])), tasks["a"], 6, toys.tokenizer)
-    assert [sorted(state.edit_instructions) for state in states] == [[], ["add 0"], ["add 0"], ["add 0", "add 2"]]
+    assert [sorted(state.plain_instructions) for state in states] == [[], ["add 0"], ["add 0"], ["add 0", "add 2"]]
 
 
 def test_a_fixed_pool_learns_nothing(pool: StatePool):

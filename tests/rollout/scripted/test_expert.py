@@ -10,7 +10,6 @@ from rollout.scripted.expert import (
     EndpointExpert,
     RandomRecipeActor,
     ScriptedExpert,
-    idea_texts,
     read_state,
     recipes_for,
 )
@@ -21,7 +20,7 @@ from tasks import action as grammar
 from tasks.action import Action, format_response, parse_response, split_fields
 from tasks.feedback import status_line
 from tasks.naming import draw_names, is_held_out
-from tasks.prompt import problem_text
+from tasks.prompt import parse_ideas, problem_text
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -180,7 +179,15 @@ def test_the_mix_of_edits_has_mistakes_in_their_small_shares() -> None:
     assert asked >= {name for name, recipe in RECIPES.items() if recipe.effect in ("good", "harmless", "harmful")}
     assert {RECIPES[name].effect for name in asked} == {"good", "harmless", "harmful", "slow", "crash"}
     actions = Counter(action.name for *_, steps in EPISODES for _, action, _ in steps)
-    assert set(actions) == set(grammar.ARGUMENTS)
+    assert set(actions) == {
+        grammar.LIST_FILES,
+        grammar.COPY_FILE,
+        grammar.INSPECT,
+        grammar.EXECUTE,
+        grammar.UNDERSTAND,
+        grammar.EDIT,
+        grammar.FINAL_ANSWER,
+    }
     looked = sum(steps[0][1].name != grammar.EDIT for *_, steps in EPISODES)
     assert 0.3 < looked / len(EPISODES) < 0.5
 
@@ -272,8 +279,8 @@ def test_the_language_is_lean() -> None:
 
 def test_ideas_are_read_back_from_the_problem() -> None:
     ideas = ["Use (a) random forest.", "Tune it; by 2.5 times.", "Standardize."]
-    assert idea_texts(problem_text(instance(), ideas)) == ideas
-    assert idea_texts(problem_text(instance())) == []
+    assert parse_ideas(problem_text(instance(), ideas)) == ideas
+    assert parse_ideas(problem_text(instance())) == []
 
 
 def test_the_random_actor_draws_every_recipe_of_the_kind_equally_and_edits_the_best() -> None:

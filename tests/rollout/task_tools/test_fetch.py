@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout.task_tools.preparation import fetch
-from rollout.task_tools.preparation.fetch import fetched
+from rollout.task_tools.preparation.fetch import fetch_raw_files
 from tasks.entry import Download, Entry
 
 CONTENT = bytes(range(256)) * 40_000
@@ -46,7 +46,7 @@ def site() -> Iterator[Site]:
                 self.send_error(416)
                 return
             self.send_response(206 if asked else 200)
-            self.send_header("Content-EpisodeLimits", str(len(CONTENT) - first))
+            self.send_header("Content-Length", str(len(CONTENT) - first))
             self.end_headers()
             last = len(CONTENT)
             if site.breaks:
@@ -89,7 +89,7 @@ def entry(folder: Path, url: str = "", sha256: str = SHA, kaggle: str | None = N
 
 
 def get(entry: Entry, out: Path) -> Path:
-    return fetched(entry, out / ".raw/toy", lambda _: None)
+    return fetch_raw_files(entry, out / ".raw/toy", lambda _: None)
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(site: Site, tmp_path: Path) -> None:
@@ -121,7 +121,9 @@ def test_a_file_of_other_content_is_refused_and_removed(site: Site, tmp_path: Pa
 
 def test_a_file_that_is_not_there_says_how_to_give_it_by_hand(site: Site, tmp_path: Path) -> None:
     site.status = 404
-    with pytest.raises(ValueError, match="data.bin answered 404; or give files that you have by --raw DIR, in DIR/toy"):
+    with pytest.raises(
+        ValueError, match="data.bin answered 404; or put files that you have in DIR/toy and pass --raw DIR"
+    ):
         get(entry(tmp_path, site.url), tmp_path)
     assert len(site.ranges) == 1
 

@@ -13,8 +13,8 @@ from rollout.task_tools.preparation import prepare_all
 from tasks import __main__ as door
 from tasks.micro import draw, shrink
 from tasks.registry import find, load
-from tasks.rows import read_table, read_tables
 from tasks.task import Submission
+from tasks.task_tables import read_task_tables, read_text_table
 
 ROWS = {"submission": Submission(), "answers": "answers.csv", "classes": True}
 
@@ -38,7 +38,7 @@ def test_numbers_are_drawn_at_random_and_zeros_and_ones_by_their_shares():
 
 
 @pytest.mark.parametrize(
-    ("size", "reason"), [(0, "0 rows were asked for, of a table of 40"), (41, "ask for fewer"), (3, "of 4 classes")]
+    ("size", "reason"), [(0, "0 rows were requested from a table of 40"), (41, "request fewer"), (3, "for 4 classes")]
 )
 def test_a_draw_that_cannot_be_made_says_why(size, reason):
     with pytest.raises(ValueError, match=reason):
@@ -73,21 +73,21 @@ def shrunk(raw: Path, rows: int) -> tuple[Path, Path]:
 
 def test_images_shrink_with_the_rows_that_name_them(pictures):
     public, private = shrunk(pictures, 4)
-    train, answers = read_table(public / "train.csv"), read_table(private / "answers.csv")
+    train, answers = read_text_table(public / "train.csv"), read_text_table(private / "answers.csv")
     assert (len(train), len(answers)) == (4, 20)
     assert sorted(train["target"]) == ["x"] * 2 + ["y"] * 2 and sorted(answers["target"]) == ["x"] * 10 + ["y"] * 10
-    assert list(read_table(public / "sample_submission.csv")["id"]) == list(answers["id"])
+    assert list(read_text_table(public / "sample_submission.csv")["id"]) == list(answers["id"])
     assert {path.stem for path in public.glob("images/train/*")} == set(train["id"])
     assert {path.stem for path in public.glob("images/test/*")} == set(answers["id"])
     assert (public / "images/README").is_file() and (public / "notes.txt").is_file()
-    row = read_table(pictures / "public/train.csv").set_index("id").loc[train["id"]].reset_index()
+    row = read_text_table(pictures / "public/train.csv").set_index("id").loc[train["id"]].reset_index()
     assert row.equals(train)  # rows are what they were
 
 
 def test_a_folder_that_no_table_names_cannot_be_shrunk(pictures):
     for number, file in enumerate(sorted((pictures / "public/images").glob("*/*"))):
         file.rename(file.with_name(f"scan {number}.png"))
-    with pytest.raises(ValueError, match=r"no column of .* names the files of its folder images/"):
+    with pytest.raises(ValueError, match=r"no column of .* names the files in its folder images/"):
         shrunk(pictures, 10)
 
 
@@ -98,11 +98,11 @@ def test_a_task_without_a_table_of_training_rows_cannot_be_shrunk(pictures):
 
 
 def test_the_training_label_is_found_where_answers_are_a_column_for_each_class(pictures):
-    answers = read_table(pictures / "private/answers.csv")
+    answers = read_text_table(pictures / "private/answers.csv")
     wide = answers[["id"]].assign(x=(answers["target"] == "x") + 0, y=(answers["target"] == "y") + 0)
     wide.to_csv(pictures / "private/answers.csv", index=False)
     wide.assign(x=0.5, y=0.5).to_csv(pictures / "public/sample_submission.csv", index=False)
-    tables = read_tables(pictures / "public", pictures / "private", Submission("id", ("x", "y")), "answers.csv")
+    tables = read_task_tables(pictures / "public", pictures / "private", Submission("id", ("x", "y")), "answers.csv")
     assert (tables.train, tables.target, tables.truth) == ("train.csv", ("target",), ("x", "y"))
 
 
@@ -116,16 +116,16 @@ def test_a_micro_task_is_prepared_and_loaded_like_any_other(tmp_path, capsys):
     assert (micro.metric, micro.m_best, micro.problem, micro.script) == (
         (whole.metric, whole.m_best, whole.problem, whole.script)
     )
-    train, test = read_table(micro.public / "train.csv"), read_table(micro.public / "test.csv")
-    assert (len(train), len(test)) == (120, 600) and len(read_table(micro.private / "answers.csv")) == 600
-    assert list(train) == list(read_table(whole.public / "train.csv"))
-    share = (read_table(whole.public / "train.csv")["target"] == "1").mean()
+    train, test = read_text_table(micro.public / "train.csv"), read_text_table(micro.public / "test.csv")
+    assert (len(train), len(test)) == (120, 600) and len(read_text_table(micro.private / "answers.csv")) == 600
+    assert list(train) == list(read_text_table(whole.public / "train.csv"))
+    share = (read_text_table(whole.public / "train.csv")["target"] == "1").mean()
     assert abs((train["target"] == "1").mean() - share) < 0.01
-    assert set(train["id"]) <= set(read_table(whole.public / "train.csv")["id"])
+    assert set(train["id"]) <= set(read_text_table(whole.public / "train.csv")["id"])
 
     assert door.main([*command, "--python", str(TASK_PYTHON)]) == 2
-    assert "is there already; remove it, or name another --out" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="task customer_churn has no micro version: 9999 rows were asked for"):
+    assert "exists already; remove it, or choose another --out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="task customer_churn has no micro version: 9999 rows were requested from"):
         make_micro(find("customer_churn"), data, 9999, tmp_path / "more")
     assert list((tmp_path / "more").iterdir()) == []
 

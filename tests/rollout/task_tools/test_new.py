@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.task_tools.from_table.new import REFERENCES, reference_scripts
-from rollout.task_tools.from_table.starter import SCORES, train_script
-from rollout.task_tools.from_table.table import read_table
+from rollout.task_tools.from_table.create import REFERENCES, reference_scripts
+from rollout.task_tools.from_table.templates import SCORES, train_script
+from rollout.task_tools.from_table.user_table import read_user_table
 from tasks import __main__ as door
 from tasks import registry
 from tasks.grading import score
@@ -90,7 +90,7 @@ def test_a_best_score_that_is_no_better_is_refused(table: Path, capsys) -> None:
 def test_the_initial_script_leaves_a_submission_with_a_score(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, metric: str
 ) -> None:
-    read = read_table(table, TARGETS[metric], metric, "flat")
+    read = read_user_table(table, TARGETS[metric], metric, "flat")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "private").mkdir()
     write_split(read.rows, tmp_path, tmp_path / "private", num_train=200)
@@ -128,10 +128,10 @@ def test_texts_become_a_text_task(table: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", SCORES)
 def test_the_initial_script_is_one_that_the_offline_coder_can_edit(table: Path, metric: str) -> None:
-    script = train_script(read_table(table, TARGETS[metric], metric, "flat"), metric)
+    script = train_script(read_user_table(table, TARGETS[metric], metric, "flat"), metric)
     ast.parse(script)
     assert len(list(reference_scripts(script))) >= 2
-    numbers = train_script(read_table(without(table, "note"), TARGETS[metric], metric, "flat"), metric)
+    numbers = train_script(read_user_table(without(table, "note"), TARGETS[metric], metric, "flat"), metric)
     assert len(list(reference_scripts(numbers))) >= len(REFERENCES) // 2
 
 
@@ -141,14 +141,14 @@ def test_the_initial_script_is_one_that_the_offline_coder_can_edit(table: Path, 
         ("prize", "mae", [], r"has no column 'prize' \(nearest: price\); it has flat, rooms"),
         ("price", "mae", ["--id", "flatt"], r"has no column 'flatt' \(nearest: flat\)"),
         ("same", "mae", [], "column same of .* is 7 in every row; there is nothing to learn"),
-        ("place", "rmse", [], "rmse is of numbers, but column place holds '.*'; use accuracy"),
-        ("price", "accuracy", [], "accuracy is of classes, but column price has .* values; use mae"),
-        ("grade", "auc", [], "auc is of two classes, but column grade has 4; use log_loss or accuracy"),
-        ("place", "qwk", [], "qwk is of whole numbers, but column place holds"),
+        ("place", "rmse", [], "rmse needs numbers, but column place holds '.*'; use accuracy"),
+        ("price", "accuracy", [], "accuracy needs classes, but column price has .* values; use mae"),
+        ("grade", "auc", [], "auc needs two classes, but column grade has 4; use log_loss or accuracy"),
+        ("place", "qwk", [], "qwk needs whole numbers, but column place holds"),
         ("price", "rmsee", [], r"metric 'rmsee' \(nearest: rmse\): expected accuracy, auc"),
-        ("price", "mcrmse", [], "write the task's folder yourself for it"),
+        ("price", "mcrmse", [], "to use it, write the task's folder yourself"),
         ("price", "mae", ["--test-share", "1.5"], "test_share=1.5, expected a share between 0 and 1"),
-        ("flat", "accuracy", [], "accuracy is of classes, but column flat has 300 values"),
+        ("flat", "accuracy", [], "accuracy needs classes, but column flat has 300 values"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_one_line_and_leaves_nothing(
@@ -190,13 +190,13 @@ def test_a_name_that_is_taken_is_refused(table: Path, capsys) -> None:
     assert new(table, "price", "mae", name="house_price") == 2
     assert "there is a task house_price already" in capsys.readouterr().err
     assert new(table, "price", "mae", name="My Flats") == 2
-    assert "a task's name is of small letters, digits and underscores, got 'My Flats'" in capsys.readouterr().err
+    assert "a task's name is 'My Flats'; expected lower-case letters, digits and underscores" in capsys.readouterr().err
 
 
 def test_columns_called_id_and_target_are_features_like_others(table: Path) -> None:
     frame = pd.read_csv(table).rename(columns={"rooms": "id", "area": "target"})
     frame.to_csv(table, index=False)
-    read = read_table(table, "price", "mae", "flat")
+    read = read_user_table(table, "price", "mae", "flat")
     assert {"id_column", "target_column", "target"} <= set(read.rows.columns)
     assert read.rows["target"].equals(frame["price"])
 
@@ -205,7 +205,7 @@ def test_rows_without_a_target_are_left_out_and_counted(table: Path) -> None:
     frame = pd.read_csv(table)
     frame.loc[:9, "price"] = np.nan
     frame.to_csv(table, index=False)
-    read = read_table(table, "price", "mae", None)
+    read = read_user_table(table, "price", "mae", None)
     assert (len(read.rows), read.num_without_target) == (290, 10)
 
 
@@ -221,7 +221,7 @@ def test_rows_without_a_target_are_left_out_and_counted(table: Path) -> None:
 def test_labels_are_what_they_say(tmp_path: Path, labels: list[str], metric: str, classes: tuple[str, ...]) -> None:
     file = tmp_path / "words.csv"
     file.write_text("x,y\n" + "".join(f"{row},{labels[row % len(labels)]}\n" for row in range(120)))
-    read = read_table(file, "y", metric, None)
+    read = read_user_table(file, "y", metric, None)
     assert read.classes == classes
     assert len(read.rows) == 120 - 40 * labels.count("")
 
@@ -229,10 +229,10 @@ def test_labels_are_what_they_say(tmp_path: Path, labels: list[str], metric: str
 def test_rows_that_end_in_a_comma_keep_their_columns(tmp_path: Path) -> None:
     file = tmp_path / "commas.csv"
     file.write_text("a,b,y\n" + "".join(f"{row},7,{row % 5},\n" for row in range(60)))
-    assert read_table(file, "y", "mae", None).rows["target"].tolist() == [row % 5 for row in range(60)]
+    assert read_user_table(file, "y", "mae", None).rows["target"].tolist() == [row % 5 for row in range(60)]
 
 
 def test_any_name_of_a_column_of_texts_makes_a_script(table: Path) -> None:
     frame = pd.read_csv(table).rename(columns={"note": 'what "they"\nsay \\N'})
     frame.to_csv(table, index=False)
-    ast.parse(train_script(read_table(table, "dear", "f1", "flat"), "f1"))
+    ast.parse(train_script(read_user_table(table, "dear", "f1", "flat"), "f1"))

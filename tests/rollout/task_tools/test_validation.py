@@ -14,10 +14,10 @@ import pytest
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation import ORACLES, ask
-from rollout.task_tools.validation.case import Case, Workshop, open_workshop
-from rollout.task_tools.validation.leaks import SEARCH, Found, read_findings, search, search_request
-from rollout.task_tools.validation.search import Wanted
-from rollout.task_tools.validation.submissions import as_csv, gold
+from rollout.task_tools.validation.case import Case, Sandboxes, open_sandboxes
+from rollout.task_tools.validation.known_submissions import as_csv, gold
+from rollout.task_tools.validation.sandbox_leaks import SEARCH, Found, read_findings, search, search_request
+from rollout.task_tools.validation.sandbox_search import Wanted
 from tasks import __main__ as door
 from tasks.grading import grade
 from tasks.metric import METRICS
@@ -35,7 +35,7 @@ FILES = {
     "task.yaml": """\
 name: toy
 kind: tabular-regression
-split: train
+split: held_in
 metric: mae
 direction: minimize
 m_best: 0.5
@@ -123,13 +123,13 @@ FAULTS: dict[str, tuple[dict[str, dict[str, str]], set[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Iterator[Workshop]:
-    with open_workshop(TASK_PYTHON) as opened:
+def sandboxes() -> Iterator[Sandboxes]:
+    with open_sandboxes(TASK_PYTHON) as opened:
         yield opened
 
 
 @pytest.fixture
-def make_case(tmp_path: Path, workshop: Workshop) -> Callable[..., Case]:
+def make_case(tmp_path: Path, sandboxes: Sandboxes) -> Callable[..., Case]:
     """Prepares the toy task with some changes and returns its case."""
 
     def make(changes: dict[str, dict[str, str]] | None = None) -> Case:
@@ -143,7 +143,7 @@ def make_case(tmp_path: Path, workshop: Workshop) -> Callable[..., Case]:
             (folder / name).write_text(text)
         entry = find("toy", [folder])
         prepare_all([entry], tmp_path / "data", TASK_PYTHON)
-        return Case(load_entry(entry, tmp_path / "data"), workshop)
+        return Case(load_entry(entry, tmp_path / "data"), sandboxes)
 
     return make
 
@@ -239,7 +239,7 @@ def test_answers_of_every_form_can_be_handed_in(tmp_path, make_case, metric):
         (private / "answers.csv").write_text(answers)
         task = replace(case.task, metric=metric, private=private, submission=Submission(columns=columns))
         task = replace(task, direction=METRICS[metric].direction)
-        this = Case(task, case.workshop)
+        this = Case(task, case.sandboxes)
         best = 1.0 if task.direction == "maximize" else 0.0
         assert grade(task, as_csv(gold(this))) == pytest.approx(best, abs=1e-9)
         assert ask("constant", this).passed, ask("constant", this)
@@ -247,7 +247,9 @@ def test_answers_of_every_form_can_be_handed_in(tmp_path, make_case, metric):
 
 def test_the_command_prints_a_table_and_ends_with_1_where_a_task_fails(make_case, tmp_path, capsys, monkeypatch):
     make_case(FAULTS["sorted by the answer"][0])
-    monkeypatch.setattr("rollout.task_tools.validation.ORACLES", {name: ORACLES[name] for name in ("answers", "order")})
+    monkeypatch.setattr(
+        "rollout.task_tools.validation.oracles.ORACLES", {name: ORACLES[name] for name in ("answers", "order")}
+    )
     capsys.readouterr()
     command = ["validate", "toy", "--path", str(tmp_path / "own"), "--data", str(tmp_path / "data")]
     assert door.main([*command, "--python", str(TASK_PYTHON)]) == 1
@@ -258,7 +260,7 @@ def test_the_command_prints_a_table_and_ends_with_1_where_a_task_fails(make_case
     assert door.main([*command, "--json", "--python", str(TASK_PYTHON)]) == 1
     assert [verdict["passed"] for verdict in json.loads(capsys.readouterr().out)] == [True, False]
     assert door.main([*command[:1], *command[2:]]) == 2
-    assert "name tasks, or --all" in capsys.readouterr().err
+    assert "expected names of tasks or --all" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -279,10 +281,10 @@ def search_bare(case: Case, root: Path, folder: Path) -> Found:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_rows_of_a_task_are_found_in_the_package_that_they_come_from(name, data, tmp_path, workshop):
+def test_the_rows_of_a_task_are_found_in_the_package_that_they_come_from(name, data, tmp_path, sandboxes):
     package, file = SOURCES[name]
     root = TASK_PYTHON.parent.parent if package == "sklearn" else Path(find_spec(package).origin).parent
-    shares = search_bare(Case(load(name, data), workshop), root, tmp_path).shares
+    shares = search_bare(Case(load(name, data), sandboxes), root, tmp_path).shares
     found = {Path(source).name: share for source, share in shares.items()}
     assert found[file] > 0.9
     if package == "sklearn":
@@ -290,8 +292,8 @@ def test_the_rows_of_a_task_are_found_in_the_package_that_they_come_from(name, d
 
 
 @pytest.mark.slow
-def test_nothing_is_found_in_a_sandbox_where_the_same_search_finds_digits_outside(data, workshop):
-    found = search(Case(load("digit_images", data), workshop))
+def test_nothing_is_found_in_a_sandbox_where_the_same_search_finds_digits_outside(data, sandboxes):
+    found = search(Case(load("digit_images", data), sandboxes))
     assert found.shares == {}
     num_files, num_loaders = (int(found.searched.split()[place]) for place in (0, 2))
     assert num_files > 1000 and num_loaders > 5

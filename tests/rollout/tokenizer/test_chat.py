@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.tokenizer.chat import END, START, ChatTokenizer, train_tokenizer
-from tasks.prompt import SYSTEM, messages
+from tasks.prompt import messages, system_text
 from tasks.state import State
 
-TEXTS = [SYSTEM, Path(__file__).read_text(), json.__doc__ or ""] * 3
+TEXTS = [system_text(), Path(__file__).read_text(), json.__doc__ or ""] * 3
 RESPONSE = 'Reflection: the score rose.\nThought: try trees.\nAction: Final Answer\nAction Input: {"final_answer": "x"}'
 STATE = State("Research problem ámbar: 1460 rows.").then(RESPONSE, "Best so far: olive.py 0.8123").then(RESPONSE, "ok ")
 

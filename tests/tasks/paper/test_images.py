@@ -256,15 +256,19 @@ LAST_LEAF = f"{PLANT}.zip:images/Train_159.jpg"
         (
             CACTUS,
             drop("train.csv"),
-            "task aerial-cactus-identification: there is no train.csv in .*, nor in an archive there; put there all",
+            "task aerial-cactus-identification: there is no train.csv in .*, nor in an archive there; put the competition",
         ),
-        (CACTUS, drop("train.zip"), "there is no train in .*, nor in an archive there; put there all"),
+        (CACTUS, drop("train.zip"), "there is no train in .*, nor in an archive there; put the competition"),
         (CACTUS, cut("train.zip"), "train.zip cannot be read .BadZipFile: .*; download it again"),
-        (CACTUS, rename_a_column, "train.csv has no column has_cactus, but id, cactus; expected id, has_cactus"),
-        (DOGS, drop(f"{DOGS}.zip:train.zip"), "there is no train in .*, nor in an archive there; put there all"),
+        (CACTUS, rename_a_column, "train.csv has no column has_cactus, only id, cactus; expected id, has_cactus"),
+        (DOGS, drop(f"{DOGS}.zip:train.zip"), "there is no train in .*, nor in an archive there; put the competition"),
         (DOGS, number_the_photos, "train has 1 images of 1; expected cat.NUMBER.jpg and"),
         (PLANT, drop(LAST_LEAF), "1 of 160 files are missing from .*images: Train_159.jpg; download it again"),
-        (PLANT, drop(f"{PLANT}.zip:train.csv"), "there is no train.csv in .*, nor in an archive there; put there all"),
+        (
+            PLANT,
+            drop(f"{PLANT}.zip:train.csv"),
+            "there is no train.csv in .*, nor in an archive there; put the competition",
+        ),
     ],
 )
 def test_wrong_raw_files_are_one_line_and_leave_nothing(raw, tmp_path, name, spoil, reason):

@@ -290,7 +290,7 @@ WRONG = {
     "no column": (
         WHALES,
         lambda raw: (raw / "train.csv").write_text("Image,Whale\n"),
-        "no column Id, but Image, Whale; expected Image, Id",
+        "no column Id, only Image, Whale; expected Image, Id",
     ),
     "no photograph": (
         WHALES,

@@ -241,15 +241,15 @@ def fewer_geometries(raw: Path) -> None:
             (name, take_away, f"task {name}: there is no train.csv in .*{name}, nor in an archive there; put there")
             for name in TWINS
         ),
-        (HOUSE, rename_target, "train.csv has no column SalePrice, but Id, .*; expected Id, OverallQual"),
-        (SHIP, rename_target, "train.csv has no column Transported, but PassengerId, .*; expected PassengerId, Cabin"),
-        (COVER, rename_target, "train.csv has no column Cover_Type, but Id, Elevation, .*; expected Id"),
+        (HOUSE, rename_target, "train.csv has no column SalePrice, only Id, .*; expected Id, OverallQual"),
+        (SHIP, rename_target, "train.csv has no column Transported, only PassengerId, .*; expected PassengerId, Cabin"),
+        (COVER, rename_target, "train.csv has no column Cover_Type, only Id, Elevation, .*; expected Id"),
         (SHIP, cut_in_a_row, "train.csv has 1 incomplete rows, without Transported; download it again"),
         (HOUSE, cut_in_a_row, "train.csv has 1 incomplete rows, without SalePrice; download it again"),
-        (COVER, cut_in_a_row, "train.csv is not the CSV file that it should be .*; download it again"),
-        (COVER, not_numbers, "train.csv is not the CSV file that it should be .*many.*; download it again"),
+        (COVER, cut_in_a_row, "train.csv is not the expected CSV file .*; download it again"),
+        (COVER, not_numbers, "train.csv is not the expected CSV file .*many.*; download it again"),
         (NOMAD, truncate, "train.zip cannot be read .BadZipFile: .*; download it again"),
-        (NOMAD, another_train_zip, "there is no train in .*, nor in an archive there; put there all"),
+        (NOMAD, another_train_zip, "there is no train in .*, nor in an archive there; put the competition"),
         (NOMAD, fewer_geometries, "119 of 120 files are missing from .*train: 2/geometry.xyz, .*; download it again"),
     ],
 )

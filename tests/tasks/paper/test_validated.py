@@ -12,7 +12,7 @@ import pytest
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation import ORACLES, ask
-from rollout.task_tools.validation.case import Case, Workshop, open_workshop
+from rollout.task_tools.validation.case import Case, Sandboxes, open_sandboxes
 from tasks.metric import OPTIMUM
 from tasks.registry import PAPER, entries, load_entry
 
@@ -36,9 +36,9 @@ def twins() -> dict[str, Callable[[Path, np.random.Generator], None]]:
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Iterator[Workshop]:
-    with open_workshop(TASK_PYTHON) as workshop:
-        yield workshop
+def sandboxes() -> Iterator[Sandboxes]:
+    with open_sandboxes(TASK_PYTHON) as sandboxes:
+        yield sandboxes
 
 
 def test_every_task_has_a_twin() -> None:
@@ -46,7 +46,7 @@ def test_every_task_has_a_twin() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_oracles_have_nothing_against_it(name: str, tmp_path: Path, workshop: Workshop) -> None:
+def test_oracles_have_nothing_against_it(name: str, tmp_path: Path, sandboxes: Sandboxes) -> None:
     raw = tmp_path / "raw" / name
     raw.mkdir(parents=True)
     twins()[name](raw, np.random.default_rng(0))
@@ -58,7 +58,7 @@ def test_oracles_have_nothing_against_it(name: str, tmp_path: Path, workshop: Wo
     prepare_all([entry], tmp_path / "data", python, raw.parent, say=lambda _: None)
     task = load_entry(entry, tmp_path / "data")
     # Made-up photos are easy: some first scripts make no mistake, and would leave no way to the best score.
-    case = Case(task if task.is_better(task.m_best, task.m_init) else replace(task, m_init=0.5), workshop)
+    case = Case(task if task.is_better(task.m_best, task.m_init) else replace(task, m_init=0.5), sandboxes)
     # The task environment, which the sandboxes show, has no torch.
     oracles = TABLES if entry.needs else (*TABLES, "initial script")
     assert set(oracles) <= set(ORACLES)

@@ -1,7 +1,7 @@
-"""Columns of a CSV file that a stranger wrote: as text, numbers or labels, or one reason why they are not.
+"""Read columns of an untrusted CSV file as text, numbers, labels or rankings, or raise one reason why not.
 
-Arrow reads them: of six million rows, the pixels of one task's test images, it makes columns in a second, where
-Python's csv module takes nine and 2 GB (`benchmarks/grading.py`).
+Arrow does the reading: six million rows, the pixels of one task's test images, take it one second; Python's csv module
+takes nine seconds and 2 GB (`benchmarks/grading.py`).
 """
 
 import csv
@@ -13,21 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-BLOCK_BYTES = 2**31 - 1  # the most that Arrow reads at once
-RANKED = 5  # labels in a ranking
-NAMED = 5  # how many names a reason spells out
-WRONG_ROW = re.compile(r"RowBuilder #(\d+): Expected (\d+) columns, got (\d+)")  # counts the header
-HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # after a byte order mark
+BLOCK_BYTES = 2**31 - 1  # the largest block that Arrow accepts
+MAX_RANKED = 5  # labels in a ranking
+NUM_LISTED = 5  # names that a reason lists
+WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")  # the row number counts the header
+HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # skips a byte order mark
 
 
 class InvalidSubmission(ValueError):
-    """Why a submission has no score, in words that the agent may read."""
+    """Raised if a submission has no score; the message is a reason that the agent may read."""
 
 
 def read_header(data: bytes) -> list[str]:
-    """Return the names of the columns, or raises InvalidSubmission."""
+    """Return the names of the columns. Raises InvalidSubmission."""
     line = HEADER.match(data)
-    assert line is not None, "it matches anything"
+    assert line is not None, "the pattern matches any bytes"
     try:
         return [name.strip() for name in next(csv.reader([line[1].decode()]), [])]
     except UnicodeDecodeError:
@@ -37,12 +37,17 @@ def read_header(data: bytes) -> list[str]:
 
 
 def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> list[pa.ChunkedArray]:
-    """Return the columns `names` of those in `header` as text without white space around it, `[B]` each.
+    """Return the columns `names` as text stripped of white space, `[B]` each.
 
-    Blank lines are no rows. Raises InvalidSubmission.
+    Blank lines are skipped. Raises InvalidSubmission.
+
+    Args:
+        data: The content of the file.
+        header: The names of all columns.
+        names: The names of the columns to read.
     """
-    data += b"\n"  # a header without rows is a table too
-    block = min(len(data), BLOCK_BYTES)  # all in one as a rule: a row that reaches into a third block is refused
+    data += b"\n"  # Arrow needs a line after the header, even if there are no rows
+    block = min(len(data), BLOCK_BYTES)  # usually a single block: Arrow refuses a row that reaches into a third one
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(data),
@@ -56,18 +61,18 @@ def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> li
 
 
 def _fault(message: str) -> str:
-    """Return Arrow's reason in our words."""
+    """Return the reason for one of Arrow's error messages."""
     if row := WRONG_ROW.search(message):
         return f"row {int(row[1]) - 1} has {row[3]} columns, not {row[2]}"
     return "it is not UTF-8 text" if "UTF8" in message else f"it is not CSV ({message[:100]})"
 
 
 def match_ids(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
-    """Return the row of `ids` in which each of the `known` ids stands, `[B]`.
+    """Return the row of each of the `known` ids in `ids`, `[B]`.
 
-    Ids compare as text: 1 is not 1.0. Raises InvalidSubmission unless each of them is there exactly once.
+    Ids compare as text: 1 is not 1.0. Raises InvalidSubmission unless each known id occurs exactly once.
     """
-    if ids.equals(known):  # in the order of the test data, as most are: this spares 6,000,000 rows seconds
+    if ids.equals(known):  # most submissions keep the order of the test data; saves seconds for 6,000,000 rows
         return np.arange(len(known))
     places = pc.call_function("index_in", [ids], pc.SetLookupOptions(value_set=known))
     if places.null_count:
@@ -82,7 +87,7 @@ def match_ids(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
 
 
 def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
-    """Return finite numbers, `[B, C]`, or raises InvalidSubmission."""
+    """Return the columns as finite numbers, `[B, C]`. Raises InvalidSubmission."""
     try:
         numbers = np.column_stack([cells.cast(pa.float64()).to_numpy() for cells in columns])
     except pa.ArrowInvalid:
@@ -93,10 +98,10 @@ def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
 
 
 def to_labels(cells: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
-    """Return labels that compare, `[B]`, or raises InvalidSubmission.
+    """Return the labels in a comparable form, `[B]`. Raises InvalidSubmission.
 
-    They are numbers where all `classes` are, so that 3.0 is 3, else text; True and False may be written in any case,
-    and as 1 and 0.
+    They become numbers if all `classes` are numbers, so that 3.0 equals 3, and stay text otherwise. True and False may
+    be written in any case, or as 1 and 0.
     """
     try:
         to_numbers([pa.chunked_array([classes])])
@@ -113,17 +118,17 @@ def to_labels(cells: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
 
 
 def to_rankings(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return the labels of each row, `[B, 5]`, filled up with empty text, or raises InvalidSubmission."""
+    """Return the ranked labels of each row, `[B, 5]`, padded with empty text. Raises InvalidSubmission."""
     rows = [cell.split() for cell in cells.to_pylist()]
     if not all(rows):
         raise InvalidSubmission("a prediction is missing")
     longest = max(map(len, rows))
-    if longest > RANKED:
-        raise InvalidSubmission(f"a row ranks {longest} labels; at most {RANKED} are allowed")
-    return np.array([row + [""] * (RANKED - len(row)) for row in rows], dtype=object)
+    if longest > MAX_RANKED:
+        raise InvalidSubmission(f"a row ranks {longest} labels; at most {MAX_RANKED} are allowed")
+    return np.array([row + [""] * (MAX_RANKED - len(row)) for row in rows], dtype=object)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the names as a reason spells them out: the first few, and how many there are."""
-    rest = [f"... ({len(names)} columns)"] if len(names) > NAMED else []
-    return ", ".join([*(name[:30] for name in names[:NAMED]), *rest]) or "none"
+    """Return the first few names and, if there are more, their number."""
+    rest = [f"... ({len(names)} columns)"] if len(names) > NUM_LISTED else []
+    return ", ".join([*(name[:30] for name in names[:NUM_LISTED]), *rest]) or "none"

@@ -1,6 +1,6 @@
-"""Whether the public tables give the answers away: by a row or a column that is in them, by the order of rows."""
+"""Check that the public tables do not reveal the answers through a row, a column or the order of rows."""
 
-# pandas' types name every case there is.
+# pandas' type stubs list every possible return type.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 
@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 
 from rollout.task_tools.validation.case import Case, Failed
-from tasks.rows import Tables, labels
+from tasks.task_tables import TaskTables, labels
 
-COPIES = 0.05  # share of test rows among the training rows, beyond what training rows have copies of each other
-SAME = 0.95  # share of rows in which a column holds the answer
-FEW_ROWS = 500  # of fewer, order correlates with anything
-CORRELATION, DEVIATIONS = 0.1, 3.3  # of Spearman's rho, which for no relation at all deviates by 1 / sqrt(rows)
+COPIES = 0.05  # allowed share of test rows among the training rows, beyond the share of duplicated training rows
+SAME = 0.95  # share of rows from which a column counts as the answer
+FEW_ROWS = 500  # minimum for the check of the order; with fewer rows, it correlates with the target by chance
+CORRELATION, DEVIATIONS = 0.1, 3.3  # bounds on Spearman's rho, whose deviation without a relation is 1 / sqrt(rows)
 NO_TABLE = "no table of answers: not checked"
 
 
 def answers_are_not_public(case: Case) -> str:
-    """Check that no public table has a column with the answers, nor the test rows with their labels."""
+    """Check that no public table has a column with the answers, or the test rows with their labels."""
     tables = _tables(case)
     if tables is None:
         return NO_TABLE
@@ -35,17 +35,17 @@ def answers_are_not_public(case: Case) -> str:
     share, natural = copies(tables)
     if share > natural + COPIES:
         raise Failed(
-            f"{share:.0%} of the test rows stand in {tables.train} with their labels, expected as few as training rows "
-            f"have copies there ({natural:.0%}); drop duplicates before the split"
+            f"{share:.0%} of the test rows occur in {tables.train} with their labels, expected about the share of "
+            f"duplicated training rows ({natural:.0%}); drop duplicates before the split"
         )
     return f"{share:.1%} copies"
 
 
 def _require_no_answers(file: str, rows: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Raise Failed where a column of `rows` is one of `truth`, the rows being in the same order."""
+    """Raise Failed if a column of `rows` equals a column of `truth`, whose rows are in the same order."""
     for answer in truth:
         if truth[answer].nunique() < 2:
-            continue  # what is the same for all is no secret
+            continue  # a constant answer is no secret
         for column in rows:
             same = float((_canonical(rows[column]) == _canonical(truth[answer])).mean())
             if same > SAME:
@@ -55,10 +55,10 @@ def _require_no_answers(file: str, rows: pd.DataFrame, truth: pd.DataFrame) -> N
                 )
 
 
-def copies(tables: Tables) -> tuple[float, float]:
-    """Return the share of test rows, and that of training rows, that stand in the (other) training rows.
+def copies(tables: TaskTables) -> tuple[float, float]:
+    """Return the share of test rows that occur among the training rows, and the share of duplicated training rows.
 
-    What counts are all features and the label together. Both are 0 where the tables have no features.
+    Rows are equal if all features and the label are. Both shares are 0 if the tables have no features.
     """
     if tables.train is None or len(tables.target) != 1 or len(tables.truth) != 1:
         return 0.0, 0.0
@@ -74,13 +74,13 @@ def copies(tables: Tables) -> tuple[float, float]:
 
 
 def _keys(features: pd.DataFrame, target: pd.Series) -> pd.Series:
-    """Return what tells rows apart, their id left out."""
+    """Return a hash of each row without its id."""
     columns = {str(number): _canonical(features[name]) for number, name in enumerate(features)}
     return pd.util.hash_pandas_object(pd.DataFrame({**columns, "target": _canonical(target)}), index=False)
 
 
 def order_says_nothing(case: Case) -> str:
-    """Check that neither the order of rows nor their id correlates with what is to be predicted."""
+    """Check that neither the order of rows nor their id correlates with the target."""
     tables = _tables(case)
     if tables is None:
         return NO_TABLE
@@ -93,14 +93,14 @@ def order_says_nothing(case: Case) -> str:
         if rho > allowed:
             raise Failed(
                 f"{what} correlates with the target, |rho| {rho:.2f} over {len(target)} rows, expected at most "
-                f"{allowed:.2f}; shuffle the rows before they are numbered"
+                f"{allowed:.2f}; shuffle the rows before numbering them"
             )
         largest = max(largest, rho)
     return f"rho {largest:.2f}"
 
 
-def _orders(tables: Tables) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield each order of rows that an agent sees, in words and numbers, with the target of these rows."""
+def _orders(tables: TaskTables) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield each order of rows that an agent sees: its description, its numbers, and the target of its rows."""
     truth = tables.answers.drop_duplicates(tables.id).set_index(tables.id)
     truth = labels(truth, tables.truth)
     for file, table in tables.tests.items():
@@ -116,7 +116,7 @@ def _orders(tables: Tables) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """Return the correlation of ranks, ties sharing theirs; 0 where all values of a side are the same."""
+    """Return Spearman's rank correlation with mean ranks for ties; 0 if either argument is constant."""
     ranks = [pd.Series(side).rank().to_numpy() for side in (a, b)]
     if min(np.ptp(side) for side in ranks) == 0:
         return 0.0
@@ -124,19 +124,19 @@ def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
 
 
 def _canonical(cells: pd.Series) -> pd.Series:
-    """Return cells as texts that compare: 3.0 is written as 3."""
+    """Return cells as comparable text: 3.0 becomes 3."""
     numbers = pd.to_numeric(cells, errors="coerce")
     return numbers.map("{:.9g}".format).where(numbers.notna(), cells)
 
 
 def _numbers(cells: pd.Series) -> np.ndarray:
-    """Return cells as numbers that order as they do: their values, or their places among the sorted texts."""
+    """Return cells as numbers in the same order: their values, or the ranks of their texts."""
     numbers = pd.to_numeric(cells, errors="coerce")
     return (numbers if numbers.notna().all() else pd.Series(pd.factorize(cells, sort=True)[0])).to_numpy(dtype=float)
 
 
-def _tables(case: Case) -> Tables | None:
-    """Return the tables, None where an own grader has answers that are none."""
+def _tables(case: Case) -> TaskTables | None:
+    """Return the tables, None if the task has its own grader and its answers are not a table."""
     try:
         return case.tables
     except ValueError as error:

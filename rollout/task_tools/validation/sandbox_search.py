@@ -1,12 +1,13 @@
-"""Looks for a task's test rows in everything that a script can read. Runs alone, as a script in a sandbox.
+"""Search everything that a script can read for a task's test rows. Runs alone, as a script in a sandbox.
 
-It reads `search.json` beside it: `tables` (files with the test rows' features), `id` (their column of ids), `hashes`
-(SHA-256 of the task's files that are no tables), `own` (what else of the workspace is the task's), `roots` (where to
-look). It prints a line `found SHARE SOURCE` for each source that has test rows, then `searched N files, N loaders, N
-tables`. Nothing hidden comes in here: who has the rows has their labels, too, so the features are enough.
+The input is `search.json` in the working directory: `tables` (files with the test rows' features), `id` (their id
+column), `hashes` (SHA-256 of the task's other files), `own` (further files of the task in the workspace) and `roots`
+(the folders to search). The output is a line `found SHARE SOURCE` for each source that holds test rows, and then
+`searched N files, N loaders, N tables`. Nothing hidden enters the sandbox: the features are enough, because a source
+that has the rows has their labels too.
 """
 
-# pandas' types name every case there is.
+# pandas' type stubs list every possible return type.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 
@@ -36,19 +37,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-NUM_ROWS = 50  # test rows that are looked for
-AGREEING = 0.9  # share of columns in which a row has to agree
-LEAST = 0.2  # share of rows from which a source is told
-FEW_CELLS = 20_000_000  # of a larger table only the first rows are looked at
-MOST_COLUMNS = 1000
-MOST_BYTES = 1 << 28  # of a file
+NUM_ROWS = 50  # test rows to search for
+AGREEING = 0.9  # share of columns in which a row must agree
+MIN_SHARE = 0.2  # share of rows from which a source is reported
+MAX_CELLS = 20_000_000  # of a larger table, only the first rows are searched
+MAX_COLUMNS = 1000
+MAX_BYTES = 1 << 28  # of a file
 NEEDLE = re.compile(r"[A-Za-z ,]{24,60}")
 CODE = (".py", ".pyc", ".pyi", ".pyx", ".pxd", ".h", ".hpp", ".c", ".f90", ".so", ".a", ".o")
 LOADER_SECONDS = 20
 
 
 class Wanted:
-    """The test rows that are looked for: their cells as codes, and passages of their texts."""
+    """The test rows to search for: their cells as codes, and passages of their texts."""
 
     def __init__(self, test: pd.DataFrame) -> None:
         rows = test.sample(min(NUM_ROWS, len(test)), random_state=0)
@@ -71,7 +72,7 @@ class Wanted:
             self.needles = []
 
     def encode(self, table: pd.DataFrame) -> np.ndarray:
-        """Return the cells as codes of the wanted ones, `[N, D]`, -1 where nothing wanted stands."""
+        """Return the cells as codes of the wanted cells, `[N, D]`, with -1 for any other cell."""
         return np.column_stack([self._encode(table.iloc[:, number]) for number in range(table.shape[1])])
 
     def _encode(self, column: pd.Series) -> np.ndarray:
@@ -88,13 +89,13 @@ class Wanted:
         return np.where(close, place + len(self.texts), -1)
 
     def share_in(self, table: pd.DataFrame) -> float:
-        """Return the share of the wanted rows that stand in a table, whatever its columns are called.
+        """Return the share of the wanted rows that a table holds, whatever the names of its columns.
 
-        Rows of the same cells put together at random are looked for, too: what is found of them is found by chance.
+        The share of decoys, rows of randomly combined cells, is subtracted, because those are found by chance.
         """
         if not self.names or table.shape[0] < 2 or not table.shape[1]:
             return 0.0
-        table = table.iloc[: FEW_CELLS // table.shape[1] + 1, :MOST_COLUMNS]
+        table = table.iloc[: MAX_CELLS // table.shape[1] + 1, :MAX_COLUMNS]
         cells = self.encode(table)
         best = 0.0
         for columns in self.mappings(cells, [str(name) for name in table]):
@@ -107,7 +108,7 @@ class Wanted:
         return best
 
     def mappings(self, cells: np.ndarray, names: list[str]) -> Iterator[np.ndarray]:
-        """Yield which of a table's columns each wanted one may be, -1 for none: by name, by place, by values."""
+        """Yield candidate columns of a table for each wanted column, -1 for none: by name, by position, by values."""
         yield np.array([names.index(name) if name in names else -1 for name in self.names])
         shares = self.count(cells)  # [V, D]
         there = shares > 0
@@ -121,7 +122,7 @@ class Wanted:
         yield np.where(found.max(1) >= AGREEING, np.where(found >= AGREEING, alike, -1).argmax(1), -1)
 
     def count(self, cells: np.ndarray) -> np.ndarray:
-        """Return the share of each code in each column, `[V, D]`; the last row is of what is not wanted."""
+        """Return the share of each code in each column, `[V, D]`; the last row stands for all other cells."""
         num = len(self.texts) + (0 if self.numbers is None else len(self.numbers)) + 1
         return np.column_stack([np.bincount(column % num, minlength=num) / len(column) for column in cells.T])
 
@@ -132,12 +133,12 @@ def present(rows: np.ndarray, there: np.ndarray) -> float:
 
 
 def normal(column: pd.Series) -> np.ndarray:
-    """Return texts with their white space collapsed."""
+    """Return the cells as text with collapsed white space."""
     return np.array([" ".join(str(cell).split()) for cell in column], dtype=object)
 
 
 def tables_in(value: Any, depth: int = 0) -> Iterator[pd.DataFrame]:
-    """Yield what of a Python object is a table: frames, arrays, lists, and what containers hold."""
+    """Yield the tables in a Python object: frames, arrays, lists, and those inside containers."""
     if isinstance(value, pd.DataFrame):
         yield value
     elif isinstance(value, pd.Series):
@@ -158,7 +159,7 @@ def tables_in(value: Any, depth: int = 0) -> Iterator[pd.DataFrame]:
 
 
 def loaders() -> Iterator[tuple[str, Any]]:
-    """Yield what the loaders of data sets return that need no argument, of all packages that can be imported."""
+    """Yield the results of all importable dataset loaders that need no argument."""
     modules = set()
     for place in filter(os.path.isdir, sys.path):
         for folder, subfolders, files in os.walk(place):
@@ -182,7 +183,7 @@ def loaders() -> Iterator[tuple[str, Any]]:
 
 
 def members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the files within a file, by its first bytes: itself, or what an archive or compressed file holds."""
+    """Yield the files inside an archive or a compressed file, detected by its first bytes; any other file itself."""
     if data[:2] == b"\x1f\x8b":
         yield from members(name.removesuffix(".gz"), gzip.decompress(data))
     elif data[:3] == b"BZh":
@@ -204,7 +205,7 @@ def members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def parse(name: str, data: bytes) -> Iterator[pd.DataFrame]:
-    """Yield the tables that a file holds, by its suffix and its first bytes. Raises anything."""
+    """Yield the tables in a file, detected by its suffix and first bytes. May raise any exception."""
     file = io.BytesIO(data)
     suffix = os.path.splitext(name)[1].lower()
     if data[:6] == b"\x93NUMPY":
@@ -237,7 +238,7 @@ def parse(name: str, data: bytes) -> Iterator[pd.DataFrame]:
 
 
 def files(roots: list[str], own: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield every file that can be read, the kernel's and the task's own excepted, once each."""
+    """Yield the path and content of every readable file once, except the kernel's and the task's own."""
     seen = set()
     for root in roots:
         for folder, subfolders, names in os.walk(root):
@@ -246,7 +247,7 @@ def files(roots: list[str], own: set[str]) -> Iterator[tuple[str, bytes]]:
                 path = os.path.join(folder, name)
                 with contextlib.suppress(OSError):
                     stat = os.stat(path)
-                    if not os.path.isfile(path) or (stat.st_dev, stat.st_ino) in seen or stat.st_size > MOST_BYTES:
+                    if not os.path.isfile(path) or (stat.st_dev, stat.st_ino) in seen or stat.st_size > MAX_BYTES:
                         continue
                     seen.add((stat.st_dev, stat.st_ino))
                     if os.path.realpath(path) not in own:
@@ -256,14 +257,14 @@ def files(roots: list[str], own: set[str]) -> Iterator[tuple[str, bytes]]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep what a loader prints out of the findings."""
+    """Discard a loader's output."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def seconds(limit: int) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds."""
+    """Raise TimeoutError in the block after `limit` seconds."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError
@@ -278,26 +279,26 @@ def seconds(limit: int) -> Iterator[None]:
 
 
 def no_network() -> None:
-    """Make every download fail at once, where there is a network."""
+    """Make every download fail at once, even if there is a network."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("no network")
 
     socket.socket.connect = socket.getaddrinfo = refuse  # type: ignore[assignment]
-    time.sleep = lambda _: None  # what tries again need not wait
+    time.sleep = lambda _: None  # retries need not wait
 
 
 def main() -> None:
-    """Print what was found."""
+    """Run the search and print its results."""
     with open("search.json") as file:
-        asked = json.load(file)
+        request = json.load(file)
     warnings.simplefilter("ignore")
     no_network()
-    tests = [pd.read_csv(name, low_memory=False) for name in asked["tables"]]
-    wanted = [Wanted(test.drop(columns=asked["id"], errors="ignore")) for test in tests]
-    own = {os.path.realpath(name) for name in (*asked["tables"], *asked["own"], "search.json", __file__)}
+    tests = [pd.read_csv(name, low_memory=False) for name in request["tables"]]
+    wanted = [Wanted(test.drop(columns=request["id"], errors="ignore")) for test in tests]
+    own = {os.path.realpath(name) for name in (*request["tables"], *request["own"], "search.json", __file__)}
     needles = [needle for each in wanted for needle in each.needles]
-    hashes, copies = set(asked["hashes"]), {}
+    hashes, copies = set(request["hashes"]), {}
     count = {"files": 0, "loaders": 0, "tables": 0}
 
     def look(source: str, tables: Iterator[pd.DataFrame]) -> None:
@@ -305,13 +306,13 @@ def main() -> None:
             for table in tables:
                 count["tables"] += 1
                 share = max((each.share_in(table) for each in wanted), default=0.0)
-                if share >= LEAST:
+                if share >= MIN_SHARE:
                     print(f"found {share:.3f} {source}", flush=True)
 
     for source, value in loaders():
         count["loaders"] += 1
         look(source, tables_in(value))
-    for path, content in files(asked["roots"], own):
+    for path, content in files(request["roots"], own):
         count["files"] += 1
         with contextlib.suppress(Exception):
             for name, data in members(path, content):
@@ -320,12 +321,12 @@ def main() -> None:
                 if needles and data[:4] != b"\x7fELF":
                     text = data if b"\0" in data[:8192] else b" ".join(data.split())
                     share = np.mean([needle in text for needle in needles])
-                    if share >= LEAST:
+                    if share >= MIN_SHARE:
                         print(f"found {share:.3f} {name}", flush=True)
                 if not name.endswith(CODE):
                     look(name, parse(name, data))
     for folder, number in copies.items():
-        if number >= LEAST * len(hashes):
+        if number >= MIN_SHARE * len(hashes):
             print(f"found {number / len(hashes):.3f} {folder}/", flush=True)
     print(f"searched {count['files']} files, {count['loaders']} loaders, {count['tables']} tables")
 

@@ -1,6 +1,6 @@
-"""Submissions whose scores are known beforehand, made of the private answers."""
+"""Submissions made from the private answers, whose scores can be predicted."""
 
-# pandas' types name every case there is.
+# pandas' type stubs list every possible return type.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 
@@ -9,11 +9,11 @@ import pandas as pd
 
 from rollout.task_tools.validation.case import Case
 
-NOISE = 1e-3  # equal predictions have no correlation, so that metric gets some that are not
+NOISE = 1e-3  # added to constant predictions for pearson, which is undefined for equal predictions
 
 
 def gold(case: Case) -> pd.DataFrame:
-    """Return the submission that gives the hidden answers back. Raises ValueError if there is no table of them."""
+    """Return the answers as a submission. Raises ValueError if the answers are not a table."""
     tables, columns = case.tables, case.task.submission.columns
     truth = tables.answers[[tables.id, *tables.truth]]
     if case.form == "distribution" and len(tables.truth) == 1:
@@ -26,7 +26,7 @@ def gold(case: Case) -> pd.DataFrame:
 
 
 def constant(case: Case) -> pd.DataFrame:
-    """Return the submission that knows only how the answers are distributed: their most frequent, their mean."""
+    """Return the best constant submission by the answers' distribution: their most frequent label or their mean."""
     made = gold(case)
     values = made.drop(columns=case.tables.id)
     if case.form == "distribution":
@@ -43,7 +43,7 @@ def constant(case: Case) -> pd.DataFrame:
 
 
 def shuffled(case: Case, seed: int) -> pd.DataFrame:
-    """Return the answers given to other rows than their own."""
+    """Return the answers in a random order of rows."""
     made = gold(case)
     order = np.random.default_rng(seed).permutation(len(made))
     columns = [name for name in made if name != case.tables.id]
@@ -52,5 +52,5 @@ def shuffled(case: Case, seed: int) -> pd.DataFrame:
 
 
 def as_csv(submission: pd.DataFrame) -> bytes:
-    """Return a submission as the file that a script would leave."""
+    """Return a submission as the content of a CSV file."""
     return submission.to_csv(index=False).encode()

@@ -1,4 +1,4 @@
-"""What a task's initial script scores, what it says of itself, and how far luck moves it."""
+"""Measure a task's initial script: its hidden score, the score that it prints, and the noise over random seeds."""
 
 import math
 import re
@@ -13,24 +13,24 @@ from tasks.feedback import validation_score
 from tasks.grading import InvalidSubmission, grade
 from tasks.task import Task
 
-# How a script says what it draws at random by; `prepare` and benchmarks change the number.
+# The seeds in a script, which preparation and benchmarks replace.
 SEED = re.compile(
     r"(?<=\brandom_state=)\d+|(?<=\brandom_state = )\d+|(?<=^SEED = )\d+|(?<=seed\()\d+|(?<=default_rng\()\d+",
     re.MULTILINE,
 )
-SEEDS = (1001, 1002, 1003)  # besides the script's own
-SLACK = 3.0  # the script's time limit is for a sandbox on an idle machine
+SEEDS = (1001, 1002, 1003)  # in addition to the script's own
+SLACK = 3.0  # factor on the time limit, which is meant for a sandbox on an idle machine
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found out about an initial script.
+class InitialScore:
+    """The measurements of an initial script.
 
     Attributes:
-        m_init: its hidden score.
-        validation: the score it prints about itself.
-        noise: standard deviation of the hidden score over random seeds.
-        seconds: its wall clock.
+        m_init: The hidden score.
+        validation: The validation score that the script prints.
+        noise: The standard deviation of the hidden score over random seeds.
+        seconds: The wall-clock time of the script.
     """
 
     m_init: float
@@ -39,32 +39,33 @@ class Measured:
     seconds: float
 
 
-def measure(task: Task, noise: float | None, python: Path) -> Measured:
-    """Return what the initial script of a task does on its data; `noise` is its noise where that is known.
+def measure(task: Task, noise: float | None, python: Path) -> InitialScore:
+    """Return the measurements of a task's initial script; a known `noise` is not measured.
 
-    Raises ValueError where the script does not do its work.
+    Raises ValueError if the script fails.
     """
     m_init, validation, seconds = run(task, task.script, python)
-    return Measured(m_init, validation, measure_noise(task, python, m_init) if noise is None else noise, seconds)
+    return InitialScore(m_init, validation, measure_noise(task, python, m_init) if noise is None else noise, seconds)
 
 
 def measure_noise(task: Task, python: Path, m_init: float) -> float:
-    """Return the standard deviation of the hidden score over seeds, 0 where the script has none."""
+    """Return the standard deviation of the hidden score over seeds, 0 if the script has no seed."""
     if not SEED.search(task.script):
         return 0.0
     return statistics.stdev([m_init, *(run(task, with_seed(task.script, seed), python)[0] for seed in SEEDS)])
 
 
 def with_seed(source: str, seed: int) -> str:
-    """Return a script with every seed in it replaced by `seed`."""
+    """Return a script with all its seeds replaced by `seed`."""
     return SEED.sub(str(seed), source)
 
 
 def run(task: Task, source: str, python: Path) -> tuple[float, float, float]:
-    """Return the hidden score of a script, the score it prints about itself, and its seconds.
+    """Return a script's hidden score, the validation score that it prints, and its wall-clock time in seconds.
 
-    The script is the task's own and trusted, so it runs as a plain process: in a folder of its own with links to the
-    data, with an empty environment, and as many threads as it may have, since sums in another order are other scores.
+    The script belongs to the task and is trusted, so it runs as a plain process in a temporary folder with links to the
+    data. Its environment is empty, and it has the task's number of threads, because another order of summation would
+    give another score. Raises ValueError if the script fails.
     """
     limit, threads = SLACK * task.limits.seconds, str(task.limits.num_threads)
     with tempfile.TemporaryDirectory() as folder:

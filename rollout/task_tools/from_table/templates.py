@@ -1,8 +1,8 @@
-"""The files of a task that is made of a user's table: what it asks, how its data is cut, the script to start from."""
+"""Text of the files of a task made from a user's table: `problem.md`, `prepare.py` and the initial `train.py`."""
 
 import json
 
-from rollout.task_tools.from_table.table import Table
+from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
 SCORES = {
@@ -22,7 +22,7 @@ SCORES = {
 PREDICTIONS = {"auc": "model.predict_proba(X_test)[:, 1]", "rmsle": "model.predict(X_test).clip(min=0)"}
 
 PREPARE = '''\
-"""The user's own table, `raw/data.csv`, cut into training and test data."""
+"""Split the user's table, `raw/data.csv`, into training and test data."""
 
 from pathlib import Path
 
@@ -32,14 +32,14 @@ from tasks.split import write_split
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
-    """Writes {num_train} rows to learn from and {num_test} to be predicted."""
+    """Write {num_train} training rows and {num_test} test rows."""
     table = pd.read_csv(raw / "data.csv", keep_default_na=False, na_values=[""])
     write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None)
 '''
 
 
-def problem_text(table: Table, target: str, metric: str) -> str:
-    """Return what is asked, in the placeholders that an episode fills in."""
+def problem_text(table: UserTable, target: str, metric: str) -> str:
+    """Return the problem text, with the placeholders that an episode fills in."""
     features = f"the texts in column {table.text}" if table.text else "the columns of a table"
     submission = {
         "log_loss": f"a column of probabilities for each class ({', '.join(table.classes)})",
@@ -53,8 +53,8 @@ def problem_text(table: Table, target: str, metric: str) -> str:
     )
 
 
-def train_script(table: Table, metric: str) -> str:
-    """Return the source of a plain first script: numeric columns or word counts, and a linear model."""
+def train_script(table: UserTable, metric: str) -> str:
+    """Return the source of a simple initial script: numeric columns or word counts, and a linear model."""
     regression = table.kind.endswith("regression")
     module = "Ridge" if regression else "LogisticRegression"
     model = "Ridge(random_state=0)" if regression else "LogisticRegression(max_iter=1000, random_state=0)"
@@ -93,7 +93,7 @@ def train_script(table: Table, metric: str) -> str:
     )
 
 
-def _features(table: Table) -> list[str]:
+def _features(table: UserTable) -> list[str]:
     if table.text:
         column = json.dumps(table.text)
         return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']

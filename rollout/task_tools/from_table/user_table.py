@@ -1,4 +1,4 @@
-"""A user's own table, looked at before a task is made of it: its columns, its target, what kind of problem it is."""
+"""Read and check a user's table: its columns, its target, and the kind of problem."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +12,21 @@ from tasks.nearest import nearest
 MIN_ROWS = 50
 MIN_OF_CLASS = 5
 MAX_CLASSES = 200
-TEXT_CHARACTERS = 40  # on the average, of a column that is taken for texts
-OF_CLASSES = ("accuracy", "auc", "f1", "log_loss")
-OF_NUMBERS = ("mae", "rmse", "rmsle", "pearson")
+TEXT_CHARACTERS = 40  # average length from which a column counts as text
+CLASS_METRICS = ("accuracy", "auc", "f1", "log_loss")
+NUMBER_METRICS = ("mae", "rmse", "rmsle", "pearson")
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of which a task can be made.
+class UserTable:
+    """A table from which a task can be made.
 
     Attributes:
-        rows: the features and the column `target`, rows without a target left out.
-        num_without_target: how many those were.
-        kind: the family of problem.
-        text: the column of the texts, `` where the features are a table.
-        classes: the labels, sorted; empty where the target is a number.
+        rows: The features and the column `target`, without the rows that have no target.
+        num_without_target: The number of rows without a target.
+        kind: The family of problem.
+        text: The column of texts, `` if the features are tabular.
+        classes: The labels, sorted; empty if the target is a number.
     """
 
     rows: pd.DataFrame
@@ -36,15 +36,15 @@ class Table:
     classes: tuple[str, ...]
 
 
-def read_table(file: Path, target: str, metric: str, id_column: str | None) -> Table:
-    """Return a user's table with its target in the column `target`, its id left out.
+def read_user_table(file: Path, target: str, metric: str, id_column: str | None) -> UserTable:
+    """Return a user's table with its target in the column `target` and without its id column.
 
-    Raises ValueError, with what to do, for a file that is no table, a column that it does not have, a target that says
-    nothing, and a metric that does not fit it.
+    Raises ValueError, with a remedy, if the file is not a table, lacks a column, has a constant target or too few rows,
+    or if the metric does not fit the target.
     """
     rows = _read(file)
     if target == id_column:
-        raise ValueError(f"column {target} is the target, which cannot be the id too; leave --id out")
+        raise ValueError(f"column {target} is the target and cannot be the id too; leave --id out")
     for column in filter(None, (target, id_column)):
         if column not in rows.columns:
             raise ValueError(
@@ -65,15 +65,15 @@ def read_table(file: Path, target: str, metric: str, id_column: str | None) -> T
     if features.shape[1] == 0:
         raise ValueError(f"{file} has no column but {target}; there is nothing to learn from")
     text = _text_column(features)
-    of_classes = metric in OF_CLASSES or metric == "qwk"
-    kind = f"{'text' if text else 'tabular'}-{'classification' if of_classes else 'regression'}"
-    classes = tuple(sorted(set(rows["target"].astype(str)))) if of_classes else ()
-    return Table(rows, num_rows - len(rows), kind, text, classes)
+    has_classes = metric in CLASS_METRICS or metric == "qwk"
+    kind = f"{'text' if text else 'tabular'}-{'classification' if has_classes else 'regression'}"
+    classes = tuple(sorted(set(rows["target"].astype(str)))) if has_classes else ()
+    return UserTable(rows, num_rows - len(rows), kind, text, classes)
 
 
 def _read(file: Path) -> pd.DataFrame:
     try:
-        # A gap is an empty cell: None, NA and null are words that somebody may mean.
+        # Only an empty cell is a missing value; None, NA and null may be meant as words.
         return pd.read_csv(file, index_col=False, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
@@ -82,7 +82,7 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _plain(target: pd.Series) -> pd.Series:
-    """Return the target as it would be if it never had a gap: whole numbers, words without space around them."""
+    """Return the target with the type that it would have without missing values, and words stripped of white space."""
     if is_bool_dtype(target.infer_objects()):
         return target.astype(bool)
     if is_numeric_dtype(target):
@@ -91,36 +91,36 @@ def _plain(target: pd.Series) -> pd.Series:
 
 
 def _values(target: pd.Series, metric: str, name: str) -> pd.Series:
-    """Return the target as the metric takes it. Raises ValueError where it does not fit."""
-    if metric not in (*OF_CLASSES, *OF_NUMBERS, "qwk"):
-        known = [*OF_CLASSES, *OF_NUMBERS, "qwk"]
-        known_elsewhere = "; write the task's folder yourself for it" if metric in METRICS else ""
+    """Return the target in the form that the metric takes. Raises ValueError if the metric does not fit the target."""
+    if metric not in (*CLASS_METRICS, *NUMBER_METRICS, "qwk"):
+        known = [*CLASS_METRICS, *NUMBER_METRICS, "qwk"]
+        known_elsewhere = "; to use it, write the task's folder yourself" if metric in METRICS else ""
         raise ValueError(f"metric {metric!r}{nearest(metric, known)}: expected {', '.join(known)}{known_elsewhere}")
-    if metric in OF_NUMBERS:
+    if metric in NUMBER_METRICS:
         if not is_numeric_dtype(target) or is_bool_dtype(target):
             raise ValueError(
-                f"{metric} is of numbers, but column {name} holds {target.iloc[0]!r}; use {', '.join(OF_CLASSES)}"
+                f"{metric} needs numbers, but column {name} holds {target.iloc[0]!r}; use {', '.join(CLASS_METRICS)}"
             )
         if metric == "rmsle" and (target < 0).any():
-            raise ValueError(f"rmsle is of numbers from 0 on, but column {name} goes down to {target.min()}; use rmse")
+            raise ValueError(f"rmsle needs numbers from 0 on, but column {name} goes down to {target.min()}; use rmse")
         return target.astype(float)
     counts = target.value_counts()
     if len(counts) > MAX_CLASSES:
         raise ValueError(
-            f"{metric} is of classes, but column {name} has {len(counts)} values; use {', '.join(OF_NUMBERS)}"
+            f"{metric} needs classes, but column {name} has {len(counts)} values; use {', '.join(NUMBER_METRICS)}"
         )
     if counts.min() < MIN_OF_CLASS:
         raise ValueError(
             f"class {counts.idxmin()!r} of column {name} has {counts.min()} rows, expected at least {MIN_OF_CLASS}; "
-            "leave its rows out, or put it together with another"
+            "leave its rows out, or merge it with another class"
         )
     if metric == "log_loss" and "id" in set(target.astype(str)):
-        raise ValueError(f"class 'id' of column {name} would be called as the column of ids; call it something else")
+        raise ValueError(f"class 'id' of column {name} has the same name as the id column; rename the class")
     if metric == "qwk" and not (is_numeric_dtype(target) and bool((target % 1 == 0).all())):
-        raise ValueError(f"qwk is of whole numbers, but column {name} holds {target.iloc[0]!r}; use accuracy")
+        raise ValueError(f"qwk needs whole numbers, but column {name} holds {target.iloc[0]!r}; use accuracy")
     if metric == "auc":
         if len(counts) != 2:
-            raise ValueError(f"auc is of two classes, but column {name} has {len(counts)}; use log_loss or accuracy")
+            raise ValueError(f"auc needs two classes, but column {name} has {len(counts)}; use log_loss or accuracy")
         return (target == max(counts.index)).astype(int)
     return target.astype(int) if metric == "qwk" or is_bool_dtype(target) else target
 

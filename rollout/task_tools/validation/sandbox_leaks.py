@@ -1,4 +1,4 @@
-"""Whether a script can find the test rows, and with them their labels, in anything that its sandbox lets it read."""
+"""Check that a script cannot find the test rows, and so their labels, in anything that it can read in its sandbox."""
 
 import hashlib
 import json
@@ -14,18 +14,18 @@ from tasks.task import Limits
 
 SEARCH = Path(__file__).with_name("search.py")
 LIMITS = Limits(seconds=600.0, memory_mb=4096, workspace_mb=512)
-MOST = 0.5  # of the test rows
+MAX_SHARE = 0.5  # of the test rows that a source may hold
 FOUND = re.compile(r"^found ([\d.]+) (.+)$", re.MULTILINE)
-NUM_FILES = 200  # of the task's own, that copies are looked for of
+NUM_FILES = 200  # of the task's own files, whose copies are searched for
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
-        shares: of the test rows, by the source that has them.
-        searched: how much was looked at, in words.
+        shares: The share of the test rows by the source that holds them.
+        searched: A description of the amount searched.
     """
 
     shares: Mapping[str, float]
@@ -33,27 +33,27 @@ class Found:
 
 
 def nothing_leaks(case: Case) -> str:
-    """Check that no package, loader or file that a script can reach holds most of the test rows."""
+    """Check that no package, loader or file that a script can read holds most of the test rows."""
     request = search_request(case)
     if not request["tables"] and not request["hashes"]:
-        return "no features to look for"
+        return "no features to search for"
     found = search(case)
     for source, share in found.shares.items():
-        if share > MOST:
+        if share > MAX_SHARE:
             raise Failed(
                 f"a script finds {share:.0%} of the test rows in {source}, expected none; mask it in "
-                "rollout/executor/interpreter.py, or take the package out of the task environment"
+                "rollout/executor/interpreter.py, or remove the package from the task environment"
             )
     return found.searched
 
 
 def search_request(case: Case, roots: tuple[str, ...] = ("/",)) -> dict[str, object]:
-    """Return what `search.py` is asked to look for, as JSON values; it has nothing private in it."""
+    """Return the input of `sandbox_search.py` as JSON values; it contains nothing private."""
     public = case.task.public
     try:
         tests = [name for name, table in case.tables.tests.items() if set(table) - {case.tables.id, *case.tables.truth}]
         id_ = case.tables.id
-    except ValueError:  # an own grader may have answers that are no table
+    except ValueError:  # the answers of an own grader need not be a table
         tests, id_ = [], case.task.submission.id
     others = (path for path in sorted(public.rglob("*")) if path.is_file() and path.suffix != ".csv")
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in islice(others, NUM_FILES)]
@@ -61,26 +61,26 @@ def search_request(case: Case, roots: tuple[str, ...] = ("/",)) -> dict[str, obj
 
 
 def search(case: Case, planted: Mapping[str, bytes] | None = None) -> Found:
-    """Return what a search of everything in a sandbox finds, beside files that were `planted` in its workspace.
+    """Return the result of a search of everything in a sandbox, including files `planted` in its workspace.
 
-    Raises Failed if the search does not come to its end.
+    Raises Failed if the search does not finish.
     """
-    store = case.workshop.store
+    store = case.sandboxes.store
     request = search_request(case)
     tables = {str(name): (case.task.public / str(name)).read_bytes() for name in request["tables"]}  # type: ignore[union-attr]
     contents = {**tables, **(planted or {}), SEARCH.name: SEARCH.read_bytes()}
     contents["search.json"] = json.dumps(request).encode()
     files = {name: store.put(content) for name, content in contents.items()}
     job = Job(SEARCH.name, files, LIMITS, False, frozenset(tables), case.task.name)
-    done = case.workshop.background.run(case.workshop.executors["warm"].run(job))
+    done = case.sandboxes.event_loop.run(case.sandboxes.executors["forked"].run(job))
     if done.exit is not Exit.OK:
         raise Failed(f"the search for test rows ended as {done.exit}: {' '.join(done.output.split())[-300:]}")
     return read_findings(done.output)
 
 
 def read_findings(output: str) -> Found:
-    """Return what a search printed."""
-    # A source may be found by its texts and by its tables: the larger share stands.
+    """Return the result in a search's output."""
+    # A source may be found by its texts and by its tables: sorting lets the larger share win.
     found = sorted((float(share), source) for share, source in FOUND.findall(output))
     return Found(
         shares={source: share for share, source in found},

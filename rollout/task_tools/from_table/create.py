@@ -1,0 +1,193 @@
+"""Create a task folder from a user's table; the user may edit its files and train on it."""
+
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from rollout.scripted.recipes import Cannot, apply
+from rollout.task_tools.from_table.templates import PREPARE, problem_text, train_script
+from rollout.task_tools.from_table.user_table import UserTable, read_user_table
+from rollout.task_tools.preparation import prepare_all
+from rollout.task_tools.preparation.initial_score import run
+from tasks.entry import read_entry, read_prepared
+from tasks.metric import METRICS, OPTIMUM
+from tasks.registry import entries, load_entry
+from tasks.split import shuffled
+from tasks.task import Task
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+MAX_SEEDS = 50
+# What an engineer would try first, as recipes of the scripted coder; a recipe that does not fit a script is skipped.
+REFERENCES = (
+    ("one_hot", "median_impute", "linear_model"),
+    ("one_hot", "random_forest", "more_trees"),
+    ("one_hot", "gradient_boosting", "more_trees"),
+    ("one_hot", "log_target", "gradient_boosting"),
+    ("larger_vocabulary", "tfidf", "linear_model", "weaker_regularisation"),
+    ("larger_vocabulary", "naive_bayes"),
+    ("larger_vocabulary", "bigrams", "linear_model"),
+)
+TIME_FACTOR = 10  # time limit of an agent's scripts, relative to the initial script's time
+MIN_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class NewTaskSpec:
+    """The user's specification of a new task.
+
+    Attributes:
+        name: The name of the task and its folder.
+        csv: The file of the table.
+        target: The column to predict.
+        metric: A name in `tasks.metric.METRICS`.
+        out: The folder in which the task's folder is created.
+        id_column: A column that only numbers the rows, None without one.
+        test_share: The share of the rows that are reserved for the hidden score.
+        split: `held_in` to train on the task, `held_out` to only evaluate on it.
+        best: The score taken as the best achievable; None takes the best score of the reference scripts.
+    """
+
+    name: str
+    csv: Path
+    target: str
+    metric: str
+    out: Path
+    id_column: str | None = None
+    test_share: float = 0.3
+    split: str = "held_in"
+    best: float | None = None
+
+
+def make_task(spec: NewTaskSpec, python: Path, say: Callable[[str], None] = print) -> Path:
+    """Create a task, run its scripts, and return its folder.
+
+    Args:
+        spec: The specification of the task.
+        python: The interpreter of the task environment, which runs the scripts.
+        say: Called with lines of text about the result.
+
+    Raises:
+        ValueError: If no task can be made from the table. The message has a remedy, and nothing is left on the disk.
+    """
+    folder = spec.out / spec.name
+    if not NAME.fullmatch(spec.name):
+        raise ValueError(f"a task's name is {spec.name!r}; expected lower-case letters, digits and underscores")
+    if spec.name in entries() or folder.exists():
+        raise ValueError(f"there is a task {spec.name} already; choose another name, or remove {folder}")
+    if not 0 < spec.test_share < 1:
+        raise ValueError(f"test_share={spec.test_share}, expected a share between 0 and 1, such as 0.3")
+    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column)
+    spec.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
+        made = Path(temporary) / spec.name
+        write_folder(spec, table, made)
+        data = Path(temporary) / "data"
+        entry = read_entry(made / "task.yaml")
+        prepare_all([entry], data, python, say=lambda _: None)
+        task = load_entry(entry, data)
+        prepared = read_prepared(data / spec.name)
+        assert prepared is not None, "prepare_all wrote it"
+        best, source = (spec.best, "stated by the user") if spec.best is not None else reference(task, python)
+        require_better(task, best)
+        write_entry(spec, table, made, best, source, prepared.script_seconds)
+        made.rename(folder)
+    if table.num_without_target:
+        say(f"{table.num_without_target} rows without a {spec.target} are left out")
+    say(f"{spec.name}: {table.kind}, {len(table.rows)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
+    return folder
+
+
+def write_folder(spec: NewTaskSpec, table: UserTable, folder: Path) -> None:
+    """Write the task's files, with a placeholder for the best score."""
+    rows = table.rows.drop_duplicates()
+    num_test = max(1, round(len(rows) * spec.test_share))
+    (folder / "raw").mkdir(parents=True)
+    rows.to_csv(folder / "raw/data.csv", index=False)
+    seed = seed_of_split(rows["target"].astype(str).tolist(), len(rows) - num_test, bool(table.classes))
+    prepare = PREPARE.format(num_train=len(rows) - num_test, num_test=num_test, seed=seed)
+    (folder / "prepare.py").write_text(prepare, encoding="utf-8")
+    (folder / "train.py").write_text(train_script(table, spec.metric), encoding="utf-8")
+    (folder / "problem.md").write_text(problem_text(table, spec.target, spec.metric), encoding="utf-8")
+    write_entry(spec, table, folder, 0.0, "", MIN_SECONDS / TIME_FACTOR)
+
+
+def seed_of_split(labels: list[str], num_train: int, must_have_all: bool) -> int:
+    """Return the first seed of `tasks.split.write_split` that puts every class into training and test data.
+
+    Args:
+        labels: The label of each row.
+        num_train: The number of training rows.
+        must_have_all: Whether the labels are classes; otherwise the first seed is returned.
+
+    Raises:
+        ValueError: If no seed does.
+    """
+    for seed in range(MAX_SEEDS):
+        order = shuffled(len(labels), seed)
+        train, test = ({labels[i] for i in part} for part in (order[:num_train], order[num_train:]))
+        if train == test or not must_have_all:
+            return seed
+    raise ValueError("the rarest class is too rare for both training and test data; leave its rows out")
+
+
+def write_entry(spec: NewTaskSpec, table: UserTable, folder: Path, best: float, source: str, seconds: float) -> None:
+    """Write `task.yaml`, with a time limit that depends on the initial script's `seconds`."""
+    stated = {
+        "name": spec.name,
+        "kind": table.kind,
+        "split": spec.split,
+        "metric": spec.metric,
+        "direction": METRICS[spec.metric].direction,
+        "m_best": best,
+        "m_best_source": source,
+        "data": f"{spec.csv.name}, made by python -m tasks new",
+        "limits": {"seconds": max(MIN_SECONDS, math.ceil(TIME_FACTOR * seconds))},
+    }
+    (folder / "task.yaml").write_text(yaml.safe_dump(stated, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def reference_scripts(script: str) -> Iterator[str]:
+    """Yield the distinct scripts that the reference recipes make from a script."""
+    seen = {script}
+    for recipes in REFERENCES:
+        source = script
+        for recipe in recipes:
+            try:
+                source = apply(source, [recipe])
+            except Cannot:
+                continue
+        if source not in seen:
+            seen.add(source)
+            yield source
+
+
+def reference(task: Task, python: Path) -> tuple[float, str]:
+    """Return the best hidden score of the reference scripts and a description of its origin.
+
+    If no script beats the initial one, the score is the metric's optimum.
+    """
+    best, count = task.m_init, 0
+    for source in reference_scripts(task.script):
+        try:
+            score = run(task, source, python)[0]
+        except ValueError:  # skip a script that fails or takes too long
+            continue
+        count += 1
+        best = score if task.is_better(score, best) else best
+    if best == task.m_init:
+        return OPTIMUM[task.direction], f"the metric's optimum; none of {count} reference scripts beat the first one"
+    return best, f"best hidden score of {count} reference scripts"
+
+
+def require_better(task: Task, best: float) -> None:
+    """Raise ValueError unless the best score is better than the initial one."""
+    if not task.is_better(best, task.m_init) or abs(best - task.m_init) < 1e-6 * abs(task.m_init):
+        raise ValueError(
+            f"the best score, {best:.4f}, is no better than the initial script's {task.m_init:.4f} "
+            f"({task.metric}, {task.direction}); pass a better achievable score with --best"
+        )

@@ -1,0 +1,3 @@
+"""Units of memory and disk."""
+
+MIB = 2**20
