@@ -1,4 +1,4 @@
-"""Helper processes that end with the process that started them, however that ends."""
+"""End a helper process when the process that started it ends, for whatever reason."""
 
 import ctypes
 import os
@@ -10,15 +10,15 @@ VARIABLE = "MLAGENT_DIES_WITH"
 
 
 def dies_with_us() -> dict[str, str]:
-    """Return the environment variable under which a helper of ours ends with this process."""
+    """Return the environment variable that makes a helper process end with this process."""
     return {VARIABLE: str(os.getpid())}
 
 
 def die_with_parent() -> None:
-    """Has the kernel end this process with its parent, where whoever started it asked so by `dies_with_us`."""
-    asked = os.environ.pop(VARIABLE, None)
-    if asked is None:
+    """Let the kernel kill this process when its parent ends, if the parent requested it by `dies_with_us`."""
+    parent = os.environ.pop(VARIABLE, None)
+    if parent is None:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(asked):
-        sys.exit(1)  # it was gone before the kernel could be told
+    if os.getppid() != int(parent):
+        sys.exit(1)  # the parent ended before the request
