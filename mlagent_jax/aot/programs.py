@@ -18,7 +18,7 @@ from mlagent_jax.model.placement import abstract_batch
 from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import Packed, PPOBatch, batch_shape_for, stack_packed
-from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
+from mlagent_jax.ppo.learner import LearnerState, has_own_critic, make_networks, ppo_optimizers, trained_network
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.loop import configured_step, sft_optimizer
 from mlagent_jax.sft.packing import Size
@@ -72,7 +72,7 @@ def ppo_programs(config: Config, mesh: Mesh) -> list[Program]:
     def abstract(make: Callable[[Qwen2], nnx.Module]) -> nnx.Module:
         return nnx.eval_shape(lambda: make(nnx.merge(*nnx.split(abstract_model(config, mesh)))))
 
-    policy = abstract(lambda model: learnt_policy(ppo, model))
+    policy = abstract(lambda model: trained_network(ppo, model))
     critic = abstract(Critic) if has_own_critic(ppo) else None
     policy_optimizer, critic_optimizer = ppo_optimizers(ppo, kept)
     policy_state = abstract_state(policy, policy_optimizer, mesh, kept.offload)

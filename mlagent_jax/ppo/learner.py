@@ -94,7 +94,7 @@ class Learner:
         critic: Critic | None,
         config: PPO,
         mesh: Mesh,
-        kept: OptimizerState,
+        optimizer_state: OptimizerState,
         max_logprob_mismatch: float = float("inf"),
     ) -> None:
         """Start from the fine-tuned policy, which is also the reference.
@@ -104,29 +104,29 @@ class Learner:
             critic: A critic that starts from the same weights; None if `config` asks for no critic or for a shared one.
             config: The PPO section of the configuration.
             mesh: The mesh of devices.
-            kept: How the optimizers store their state.
+            optimizer_state: The type and the place of the optimizers' state.
             max_logprob_mismatch: The largest mean difference from the server's log-probabilities that is allowed, in
                 nats per token.
         """
         self.config, self.mesh, self.max_logprob_mismatch = config, mesh, max_logprob_mismatch
-        learnt = learnt_policy(config, policy)
-        self.graph = nnx.split(learnt)[0]
-        reference = parameters_of(learnt)
+        trained = trained_network(config, policy)
+        self.graph = nnx.split(trained)[0]
+        reference = parameters_of(trained)
         self.reference = jax.device_put(reference, parameter_shardings(reference, mesh))
-        policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
+        policy_optimizer, critic_optimizer = ppo_optimizers(config, optimizer_state)
         copy = jax.tree.map(jnp.copy, self.reference)  # the steps donate their state; the reference must stay
         self.state = LearnerState(
-            make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, kept.offload),
-            make_state(critic, critic_optimizer, mesh, kept.offload) if critic else None,
+            make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, optimizer_state.offload),
+            make_state(critic, critic_optimizer, mesh, optimizer_state.offload) if critic else None,
         )
         critic_graph = nnx.split(critic)[0] if critic else None
-        self.policy, self.critic = make_networks(config, kept, self.graph, critic_graph, self.state)
+        self.policy, self.critic = make_networks(config, optimizer_state, self.graph, critic_graph, self.state)
         self.version = 0
 
     def model(self) -> Qwen2:
         """Return the current policy."""
-        learnt = nnx.merge(self.graph, self.state.policy.parameters)
-        return learnt.trunk if isinstance(learnt, Critic) else learnt
+        trained = nnx.merge(self.graph, self.state.policy.parameters)
+        return trained.trunk if isinstance(trained, Critic) else trained
 
     def score(self, samples: Sequence[TrainingSample]) -> PreparedBatch:
         """Return the batch of an update: old log-probabilities, values, advantages and returns.
@@ -221,20 +221,20 @@ def has_own_critic(config: PPO) -> bool:
     return config.advantage == "gae" and config.critic == "separate"
 
 
-def learnt_policy(config: PPO, policy: Qwen2) -> Qwen2 | Critic:
+def trained_network(config: PPO, policy: Qwen2) -> Qwen2 | Critic:
     """Return the network that the policy's optimizer trains: the policy, with the critic's head if it is shared."""
     return Critic(policy) if config.critic == "shared" else policy
 
 
 def ppo_optimizers(
-    config: PPO, kept: OptimizerState
+    config: PPO, optimizer_state: OptimizerState
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """Return the optimizers of policy and critic; the head of a shared critic has the critic's learning rate."""
-    policy = make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=kept.dtype)
+    policy = make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=optimizer_state.dtype)
     if config.critic == "shared":
         faster = optax.scale(config.critic_learning_rate / config.learning_rate)
         policy = optax.chain(policy, optax.masked(faster, _is_critics_head))
-    return policy, make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=kept.dtype)
+    return policy, make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=optimizer_state.dtype)
 
 
 def _is_critics_head(parameters: PyTree) -> PyTree:
@@ -243,10 +243,10 @@ def _is_critics_head(parameters: PyTree) -> PyTree:
 
 
 def make_networks(
-    config: PPO, kept: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef | None, state: LearnerState
+    config: PPO, optimizer_state: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef | None, state: LearnerState
 ) -> tuple[Network, Network | None]:
     """Return the compiled functions of the policy and the critic; `state` may be abstract."""
-    policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
+    policy_optimizer, critic_optimizer = ppo_optimizers(config, optimizer_state)
     make = make_policy_with_critic if config.critic == "shared" else make_policy
     ours = make(policy, policy_optimizer, state.policy, config)
     if critic is None or state.critic is None:

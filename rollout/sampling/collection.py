@@ -153,11 +153,7 @@ async def collect(
                 if trajectory is not None:
                     parts[number].add(trajectory)
                     tally.add(trajectory, plan.instance.task)
-                elif tally.num_lost > max(1, MAX_LOST_SHARE * len(plans)):
-                    raise InfrastructureError(
-                        f"{tally.num_lost} of {len(plans)} episodes were lost to failures of the infrastructure, more "
-                        f"than {MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
-                    )
+                _check_lost(tally, len(plans))
                 num_left[number] -= 1
                 # In a thread, because requests of the event loop could time out. One at a time, because `progress` may
                 # copy the folder.
@@ -168,6 +164,15 @@ async def collect(
 
         await gather(work() for _ in range(num_concurrent))
     return tally.figures()
+
+
+def _check_lost(tally: Tally, num_planned: int) -> None:
+    """Raise InfrastructureError if too many episodes were lost."""
+    if tally.num_lost > max(1, MAX_LOST_SHARE * num_planned):
+        raise InfrastructureError(
+            f"{tally.num_lost} of {num_planned} episodes were lost to failures of the infrastructure, more than "
+            f"{MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
+        )
 
 
 async def _attempt(

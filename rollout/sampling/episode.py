@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollout.environment.environment import Environment
+from rollout.environment.environment import Environment, StepResult
 from rollout.storage.utf8 import replace_unstorable
 from rollout.tokenizer.chat import ChatTokenizer
-from rollout.types import Actor, Policy, Response, Step, Trajectory
+from rollout.types import Actor, Policy, Response, Snapshot, Step, Trajectory
 from tasks.action import ends_trajectory
 from tasks.prompt import problem_text
 from tasks.state import State
@@ -87,18 +87,7 @@ async def run_episode(
             break
         text = replace_unstorable(response.text)
         result = await environment.step(instance, snapshot, text)
-        steps.append(
-            Step(
-                response=text,
-                action=result.action,
-                arguments=result.arguments,
-                feedback=result.feedback,
-                before=snapshot,
-                after=result.after,
-                seconds=result.seconds,
-                wording=response.wording,
-            )
-        )
+        steps.append(_step(text, response.wording, snapshot, result))
         state = state.then(text, result.feedback.text)
         snapshot = result.after
         if ends_trajectory(result.action):
@@ -113,4 +102,17 @@ async def run_episode(
         ideas=tuple(ideas),
         steps=tuple(steps),
         end=end,
+    )
+
+
+def _step(text: str, wording: str, before: Snapshot, result: StepResult) -> Step:
+    return Step(
+        response=text,
+        action=result.action,
+        arguments=result.arguments,
+        feedback=result.feedback,
+        before=before,
+        after=result.after,
+        seconds=result.seconds,
+        wording=wording,
     )
