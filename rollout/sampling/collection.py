@@ -122,8 +122,6 @@ async def collect(
     Args:
         folder: The folder of the collection.
         plans: The plan of each trajectory.
-        environment: The environment that executes actions.
-        actor: The actor of all episodes.
         max_steps: The maximum number of actions of an episode.
         max_seconds: The time after the beginning of an episode when its last action may start, in seconds.
         num_concurrent: The number of concurrent episodes.
