@@ -44,20 +44,21 @@ NUM_VERBS = 10  # drawn; the rest is one wedge
 
 def collect_arms(config: Config, run_dir: RunDir) -> None:
     """Collect the trajectories of every arm into a folder of its name; what is there already stays."""
-    with run_dir.lock(), open_run_context(config, run_dir, Reporter()) as world:
-        tasks = world.of_split("held_in")
-        draws = BalancedDraws(make_pools(config, run_dir, world, tasks), config.seed)
+    opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, Reporter())
+    with run_dir.lock(), opening as context:
+        tasks = context.of_split("held_in")
+        draws = BalancedDraws(make_pools(config, run_dir, context, tasks), config.seed)
         for arm in ARMS:
             ideas = draws if arm == "ideas" else lambda task, rng: ()
-            world.background.run(
+            context.event_loop.run(
                 collect(
                     run_dir.path(arm),
                     plan_collection(tasks, config.collect.num_trajectories, config.seed, ideas),
-                    world.environment,
+                    context.environment,
                     ScriptedExpert(config.collect.max_steps, explores=arm != "none"),
                     max_steps=config.collect.max_steps,
                     max_seconds=60 * config.collect.max_minutes,
-                    num_concurrent=world.num_concurrent,
+                    num_concurrent=context.num_concurrent,
                 )
             )
             print(f"{arm}: collected", flush=True)

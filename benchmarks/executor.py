@@ -27,10 +27,11 @@ from typing import Any
 from benchmarks.figures import machine, table, write_results
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
-from rollout.executor import Options, bubblewrap_executor, open_executor
+from rollout.executor import bubblewrap_executor, open_executor
 from rollout.executor.backends.bubblewrap.command import find_bwrap
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.executor.workspace_io import put_files
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
@@ -142,7 +143,7 @@ async def measure_state(work: Path, rounds: int) -> dict[str, float]:
 async def measure_hit(work: Path, rounds: int) -> float:
     """Return the median seconds of an answer from the recorded results."""
     store = BlobStore(work / "blobs")
-    with open_executor(Options(slots=1), store, work / "records") as opened:
+    with open_executor(ExecutorOptions(slots=1), store, work / "records") as opened:
         job = Job("script.py", {"script.py": store.put(SCRIPTS["small"].encode())}, LIMITS)
         found = await seconds_of(lambda: opened.executor.run(job), rounds)
         assert opened.executor.hits == rounds
@@ -195,7 +196,7 @@ async def throughput(run: Callable[[str], Awaitable[object]], scripts: int, slot
 async def measure_many(work: Path, scripts: int, slots: int) -> dict[str, dict[str, float]]:
     """Return the throughput of the executor as training opens it, and of bare subprocesses."""
     store = BlobStore(work / "blobs")
-    with open_executor(Options(slots=slots), store, work / "many") as opened:
+    with open_executor(ExecutorOptions(slots=slots), store, work / "many") as opened:
 
         async def pooled(source: str) -> None:
             done = await opened.executor.run(Job("script.py", {"script.py": store.put(source.encode())}, LIMITS))

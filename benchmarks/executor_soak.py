@@ -26,7 +26,8 @@ from typing import Any
 from benchmarks.figures import machine, table, write_results
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
-from rollout.executor import ExecutorHandle, Options, open_executor
+from rollout.executor import ExecutorHandle, open_executor
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
@@ -232,7 +233,7 @@ def main() -> int:
         work = Path(name)
         tempfile.tempdir = name
         store = BlobStore(work / "blobs")
-        with open_executor(Options(slots=arguments.slots), store, work / "records") as opened:
+        with open_executor(ExecutorOptions(slots=arguments.slots), store, work / "records") as opened:
             found = asyncio.run(soak(opened, store, work, arguments.runs, arguments.slots))
     result = {
         "commit": commit(),

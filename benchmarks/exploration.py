@@ -29,7 +29,7 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.tracking.metrics import read_metrics
+from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.diversity import diversity, read_units
 
 STAGES = ("collect", "sft", "ppo", "evaluate")

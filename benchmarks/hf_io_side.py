@@ -41,17 +41,17 @@ def ours() -> dict[str, Callable[..., Any]]:
 
     from benchmarks.sft_shapes import SHAPES
     from mlagent_jax.model.hf import load_hf, save_hf
-    from mlagent_jax.model.qwen2 import Qwen2
     from mlagent_jax.model.sharding import parameters_of
+    from mlagent_jax.model.transformer import Transformer
 
     def make(shape: str, folder: str, stored: str, num_files: int) -> int:
-        model = Qwen2(SHAPES[shape].network, nnx.Rngs(0))
+        model = Transformer(SHAPES[shape].network, nnx.Rngs(0))
         num_bytes = parameter_bytes(model) * (2 if stored == "bfloat16" else 4) // 4
         limit = -(-num_bytes // num_files)
         save_hf(model, folder, stored, limit)
         return limit
 
-    def parameter_bytes(model: Qwen2) -> int:
+    def parameter_bytes(model: Transformer) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(parameters_of(model)))
 
     def load(folder: str, held: str, option: str) -> dict[str, float]:

@@ -25,14 +25,13 @@ from typing import Any
 from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.hf import load_hf
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import RunContext, open_run_context
-from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.stages.evaluate import serve_policy
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.weight_sync import WeightSync
 from rollout.environment.environment import Environment
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.selection import draw_ideas
@@ -72,30 +71,29 @@ def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = (
 
 
 def fresh_states(
-    config: Config, run_dir: RunDir, world: RunContext, split: str, runs: Sequence[RunDir]
+    config: Config, run_dir: RunDir, context: RunContext, split: str, runs: Sequence[RunDir]
 ) -> list[PoolState]:
     """Return a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
-    tasks = world.of_split(split)
+    tasks = context.of_split(split)
     pools = library_candidates(tasks)
     plans = plan_collection(
         tasks, NUM_EPISODES[split], STATES_SEED, lambda task, rng: draw_ideas(rng, pools[task.name])
     )
-    world.background.run(
+    context.event_loop.run(
         collect(
             run_dir.path(split),
             plans,
-            world.environment,
+            context.environment,
             ScriptedExpert(config.collect.max_steps),
             max_steps=config.collect.max_steps,
             max_seconds=60 * config.collect.max_minutes,
-            num_concurrent=world.num_concurrent,
+            num_concurrent=context.num_concurrent,
         )
     )
     tokenizers = [ChatTokenizer(run.tokenizer) for run in runs]
     room = config.server.max_model_len - config.ppo.max_response_tokens
-    pool = StatePool.cut(
-        iterate_trajectories(run_dir.path(split)), world.tasks, config.collect.max_steps, tokenizers[0]
-    )
+    trajectories = iterate_trajectories(run_dir.path(split))
+    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizers[0])
     pool = pool.where(lambda state: all(len(tokenizer.prompt_ids(state.state)) <= room for tokenizer in tokenizers))
     return sample(pool.states, NUM_STATES[split], random.Random(f"{STATES_SEED}/learning/{split}"))
 
@@ -125,35 +123,34 @@ async def act_once(
     return await gather(act(index, number) for index in range(len(states)) for number in range(num_samples))
 
 
-def act_baselines(config: Config, world: RunContext, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
+def act_baselines(config: Config, context: RunContext, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
     """Return the actions of the baselines from the fresh states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", ScriptedExpert(config.collect.max_steps))):
         for split in SPLITS:
             num_samples = NUM_SAMPLES[name]
-            acted = act_once(world.environment, actor, states[split], num_samples, STATES_SEED)
-            found[split][name] = world.background.run(acted)
+            acted = act_once(context.environment, actor, states[split], num_samples, STATES_SEED)
+            found[split][name] = context.event_loop.run(acted)
     return found
 
 
 def act_policies(
-    config: Config, run: RunDir, world: RunContext, states: Mapping[str, Sequence[PoolState]]
+    config: Config, run: RunDir, context: RunContext, states: Mapping[str, Sequence[PoolState]]
 ) -> dict[str, Acted]:
     """Return the actions of one run's two policies from the fresh states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     tokenizer = ChatTokenizer(run.tokenizer)
-    with PolicyServer(config, run) as server:
+    with PolicyServer(config.server, run.server_log) as server:
         server.launch(run.sft_policy)
-        with connected(config, tokenizer, world, server) as client:
-            canary = tokenizer.prompt_ids(states["held_in"][0].state)
-            sync = WeightSync(client, run.path("tmp", "learning_weights"), canary, config.server.dtype)
+        sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
+        with connect(server, context.event_loop, *sampling) as client:
             for name, folder in zip(POLICIES, (run.sft_policy, run.ppo_policy), strict=True):
-                world.background.run(sync.push(load_hf(folder), client.version + 1))
+                serve_policy(client, context.event_loop, folder, config.server)
                 for split in SPLITS:
                     spec = RolloutSpec(NUM_SAMPLES[name], config.seed)
                     ours = [replace(each, prompt=tokenizer.prompt_ids(each.state)) for each in states[split]]
-                    acted = roll_out(spec, world.environment, client, tokenizer, ours)
-                    found[split][name] = world.background.run(acted)
+                    acted = roll_out(spec, context.environment, client, tokenizer, ours)
+                    found[split][name] = context.event_loop.run(acted)
     return found
 
 
@@ -173,10 +170,12 @@ def main() -> None:
         train(arguments.config, overrides)
     runs = [RunDir(Path(config.run_dir)) for config in configs]
     states_dir = RunDir(arguments.out / "states")
-    with states_dir.lock(), open_run_context(configs[0], states_dir, Reporter()) as world:
-        states = {split: fresh_states(configs[0], states_dir, world, split, runs) for split in SPLITS}
-        baselines = act_baselines(configs[0], world, states)
-        acted = [act_policies(config, run, world, states) for config, run in zip(configs, runs, strict=True)]
+    first = configs[0]
+    opening = open_run_context(states_dir, first.tasks, first.executor, first.expert, first.coder, Reporter())
+    with states_dir.lock(), opening as context:
+        states = {split: fresh_states(configs[0], states_dir, context, split, runs) for split in SPLITS}
+        baselines = act_baselines(configs[0], context, states)
+        acted = [act_policies(config, run, context, states) for config, run in zip(configs, runs, strict=True)]
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.learning", *sys.argv[1:]])}
     result |= {split: summarize(baselines[split], [each[split] for each in acted]) for split in SPLITS}

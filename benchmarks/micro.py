@@ -21,8 +21,9 @@ from typing import Any
 from benchmarks.figures import machine, table, write_results
 from benchmarks.recipes import EPISODE
 from rollout.environment.environment import Environment
-from rollout.executor import Options, open_executor
+from rollout.executor import open_executor
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures: dict[str, list[dict[str, Any]]] = {}
     try:
         store = BlobStore(options.work / "blobs")
-        opening = open_executor(Options(slots=options.slots), store, options.work / "records")
+        opening = open_executor(ExecutorOptions(slots=options.slots), store, options.work / "records")
         with opening as opened, EventLoopThread() as background:
             for name in options.names:
                 whole = load(name, options.data)

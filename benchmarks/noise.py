@@ -16,7 +16,8 @@ from pathlib import Path
 
 from benchmarks.recipes import EPISODE, run_script
 from rollout.environment.environment import Environment
-from rollout.executor import Options, open_executor
+from rollout.executor import open_executor
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         tasks = [load(name, options.data) for name in options.names or names()]
         store = BlobStore(options.work / "blobs")
-        opening = open_executor(Options(slots=options.slots), store, options.work / "records")
+        opening = open_executor(ExecutorOptions(slots=options.slots), store, options.work / "records")
         with opening as opened, EventLoopThread() as background:
             environment = Environment(store, opened.executor, ScriptedCoder())
             for task in tasks:

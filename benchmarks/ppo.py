@@ -25,10 +25,11 @@ from jaxtyping import Float
 
 from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.sft_shapes import SHAPES
-from mlagent_jax.configuration.schema import PPO, OptimizerState
-from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
@@ -90,7 +91,8 @@ class Side:
             experiences = [replace(each, trajectory_id=str(number)) for number, each in enumerate(experiences)]
         self.name, self.experiences = name, experiences
         predictions = SAMPLES * RESPONSE[1] if name == "shared" else RESPONSE[1] * (row_length // PROMPT[0])
-        self.config = PPO(
+        self.config = replace(
+            load_config().ppo,
             row_length=row_length,
             predictions_per_row=predictions,
             rows_per_micro_batch=1,
@@ -100,7 +102,7 @@ class Side:
         )
         self.packed = pack_samples(experiences, batch_shape_for(self.config))
         mesh = make_mesh(1, 1, 1, 1)
-        policy, trunk = (Qwen2(network, nnx.Rngs(0), mesh=mesh) for _ in range(2))
+        policy, trunk = (Transformer(network, nnx.Rngs(0), mesh=mesh) for _ in range(2))
         critic = Critic(trunk)
         critic.value_head[...] = nnx.initializers.normal(0.02)(nnx.Rngs(1).params(), critic.value_head.shape)
         self.learner = Learner(policy, critic, self.config, mesh, OptimizerState())

@@ -27,19 +27,19 @@ from benchmarks.learning import train
 from benchmarks.ppo_runs_picture import picture, words
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.hf import load_hf
 from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.loop import one_update
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import RunContext, open_run_context
-from mlagent_jax.run.policy_server import PolicyServer, connected
+from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.sft.loop import save_policy
-from mlagent_jax.stages.evaluate import episodes
-from mlagent_jax.stages.ppo import make_leader, make_learner, make_pool, make_worker
+from mlagent_jax.stages.evaluate import run_episodes, serve_policy
+from mlagent_jax.stages.ppo import make_pool
+from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_worker
 from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.saved_policy import save_policy
 from mlagent_jax.weight_sync import WeightSync
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
@@ -68,21 +68,19 @@ def measure(
         copy = shutil.copytree if base.path(name).is_dir() else shutil.copy
         run_dir.root.mkdir(parents=True, exist_ok=True)
         copy(base.path(name), run_dir.path(name))
-    with (
-        run_dir.lock(),
-        open_run_context(config, run_dir, Reporter()) as world,
-        PolicyServer(config, run_dir) as server,
-    ):
+    opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, Reporter())
+    with run_dir.lock(), opening as context, PolicyServer(config.server, run_dir.server_log) as server:
         server.launch(run_dir.sft_policy)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
-        pool = make_pool(config, run_dir, world, tokenizer)
-        with connected(config, tokenizer, world, server) as client:
-            updates, marks = learn(config, run_dir, world, client, pool, minutes, num_marks)
+        pool = make_pool(config, run_dir, context, tokenizer)
+        sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
+        with connect(server, context.event_loop, *sampling) as client:
+            updates, marks = learn(config, run_dir, context, client, pool, minutes, num_marks)
             if before is None:
                 before = {"minutes": 0.0, "updates": 0}
-                before |= evaluate(config, run_dir, world, client, run_dir.sft_policy, 0)
+                before |= evaluate(config, run_dir, context, client, run_dir.sft_policy, 0)
             for mark in marks:
-                mark |= evaluate(config, run_dir, world, client, mark.pop("policy"), mark["updates"])
+                mark |= evaluate(config, run_dir, context, client, mark.pop("policy"), mark["updates"])
                 print(mark["updates"], mark["held_in_gain"], file=sys.stderr, flush=True)
     return {"updates": updates, "marks": [before, *marks]}
 
@@ -90,7 +88,7 @@ def measure(
 def learn(
     config: Config,
     run_dir: RunDir,
-    world: RunContext,
+    context: RunContext,
     client: PolicyClient,
     pool: StatePool,
     minutes: float,
@@ -98,14 +96,15 @@ def learn(
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
     """Return the figures of updates that took `minutes` together, and where the policies of the marks are."""
     learner = make_learner(config, run_dir)
-    worker = make_worker(config, run_dir, world, client, ChatTokenizer(run_dir.tokenizer), pool)
+    worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer), pool)
     updates: list[dict[str, float]] = []
     marks: list[dict[str, Any]] = []
     seconds = 0.0
     with closing(
-        RolloutPrefetcher(world.background, worker, config.ppo.max_staleness, config.ppo.num_updates)
+        RolloutPrefetcher(context.event_loop, worker, config.ppo.max_staleness, config.ppo.num_updates)
     ) as prefetcher:
-        leader = make_leader(config, run_dir, world, client, prefetcher, pool)
+        sync = WeightSync(client, run_dir.temporary / "weights", pool.states[0].prompt_ids, config.server.dtype)
+        leader = make_leader(config, run_dir, context, client, prefetcher, sync)
         leader.begin(0, learner)
         while len(marks) < num_marks:
             began = time.monotonic()
@@ -116,24 +115,24 @@ def learn(
             print(len(updates), round(seconds), figures.get("reward/mean"), file=sys.stderr, flush=True)
             if seconds >= 60 * minutes * (len(marks) + 1) / num_marks:
                 policy = run_dir.path("marks", str(len(updates)))
-                save_policy(learner.model(), policy, run_dir)
+                save_policy(learner.model(), policy, run_dir.tokenizer, run_dir.selection, sync.canary)
                 marks.append({"minutes": seconds / 60, "updates": len(updates), "policy": policy})
     return updates, marks
 
 
 def evaluate(
-    config: Config, run_dir: RunDir, world: RunContext, client: PolicyClient, policy: Path, number: int
+    config: Config, run_dir: RunDir, context: RunContext, client: PolicyClient, policy: Path, number: int
 ) -> dict[str, Any]:
     """Return the gains of a policy in whole trajectories on every task, the same ones for all."""
-    tasks = list(world.tasks.values())
+    tasks = list(context.tasks.values())
     plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
     tokenizer = ChatTokenizer(run_dir.tokenizer)
-    canary = make_pool(config, run_dir, world, tokenizer).states[0].prompt_ids
-    sync = WeightSync(client, run_dir.path("tmp", "marks"), canary, config.server.dtype)
-    world.background.run(sync.push(load_hf(policy), client.version + 1))
+    serve_policy(client, context.event_loop, policy, config.server)
     actor = PolicyActor(client, tokenizer, config.server.max_model_len, config.ppo.max_response_tokens)
     with Reporter().bar("evaluate", len(plans)) as bar:
-        trajectories = episodes(str(number), actor, plans, config, run_dir, world, bar)
+        trajectories = run_episodes(
+            run_dir.evaluated(str(number)), actor, plans, config, context, lambda done, total, figures: bar.update(done)
+        )
     return summarize(trajectories, tasks, config.seed)
 
 

@@ -23,7 +23,8 @@ from typing import Any
 from benchmarks.figures import machine, write_results
 from benchmarks.figures import table as markdown
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import Options, open_executor
+from rollout.executor import open_executor
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import edit_meaning, read_state, recipes_for
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks = [load(name, options.data) for name in options.names or (*names("held_in"), *names("held_out"))]
         record: dict[str, dict[str, Any]] = {}
         store = BlobStore(options.work / "blobs")
-        opening = open_executor(Options(slots=options.slots), store, options.work / "records")
+        opening = open_executor(ExecutorOptions(slots=options.slots), store, options.work / "records")
         with opening as opened, EventLoopThread() as background:
             environment = Environment(store, opened.executor, ScriptedCoder())
             for task in tasks:

@@ -18,7 +18,7 @@ import math
 import sys
 from pathlib import Path
 
-from mlagent_jax.tracking.metrics import read_metrics
+from mlagent_jax.tracking.jsonl import read_metrics
 
 TIMES = ("time/", "scripts/wait")
 FROM_SERVER = ("sampler/",)

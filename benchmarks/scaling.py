@@ -99,11 +99,11 @@ def _cells(program: dict[str, Any]) -> list[str]:
         return [program["program"], "does not fit", *["-"] * (len(HEADER) - 2)]
     return [
         program["program"],
-        *(f"{memory[key] / GIB:.1f}" for key in ("arguments", "temporaries", "beside", "peak", "host")),
+        *(f"{memory[key] / GIB:.1f}" for key in ("arguments", "temporaries", "resident", "peak", "host")),
         f"{bounds['flops'] / 1e12:.1f}",
         f"{sum(bounds['collective_bytes'].values()) / 1e9:.1f}",
         *(f"{bounds[f'{key}_seconds'] * 1e3:,.0f}" for key in ("overlapped", "serial")),
-        *(f"{bounds[f'{key}_utilisation']:.0%}" for key in ("overlapped", "serial")),
+        *(f"{bounds[f'{key}_utilization']:.0%}" for key in ("overlapped", "serial")),
     ]
 
 

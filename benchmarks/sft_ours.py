@@ -20,8 +20,8 @@ from benchmarks.sft_rows import load_of, make_batches, segments_of
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import serve
 from mlagent_jax.model.placement import place_batch
-from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Remat, Transformer
 from mlagent_jax.platform import cpu
 from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.training.optimizer import make_optimizer
@@ -39,9 +39,9 @@ class Ours:
         self.batches = make_batches(self.shape, num_batches)
         self.mesh = make_mesh(1, 1, 1, 1)
 
-    def model(self, dtype: str = "float32", remat: Remat = "none") -> Qwen2:
+    def model(self, dtype: str = "float32", remat: Remat = "none") -> Transformer:
         """Return the network with the weights that both sides begin with."""
-        return Qwen2(self.shape.network, nnx.Rngs(0), jnp.dtype(dtype), remat, self.mesh)
+        return Transformer(self.shape.network, nnx.Rngs(0), jnp.dtype(dtype), remat, self.mesh)
 
     def make(self, peer: bool) -> dict[str, Any]:
         """Leave the batches and, where there is a `peer`, the weights; returns what the batches hold."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 
 # Dense bf16 FLOP/s by the vendor's datasheets, by a part of the device's name.
 KNOWN_PEAKS: Mapping[str, float] = {"H100": 989e12, "H200": 989e12}

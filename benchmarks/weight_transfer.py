@@ -31,8 +31,8 @@ from flax import nnx
 from benchmarks.figures import machine, table, write_results
 from benchmarks.sft_shapes import SHAPES
 from mlagent_jax.model.hf import hf_tensors, save_hf
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
@@ -47,14 +47,14 @@ CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")
 
 
-async def measure_whole(sync: WeightSync, model: Qwen2, version: int) -> dict:
+async def measure_whole(sync: WeightSync, model: Transformer, version: int) -> dict:
     """Return the seconds of giving new weights, done once."""
     began = time.perf_counter()
     await sync.push(model, version)
     return {"whole": time.perf_counter() - began}
 
 
-async def measure_round(client: PolicyClient, sync: WeightSync, model: Qwen2, folder: Path, version: int) -> dict:
+async def measure_round(client: PolicyClient, sync: WeightSync, model: Transformer, folder: Path, version: int) -> dict:
     """Return the seconds of the whole verb and of its parts, each done once."""
     found = await measure_whole(sync, model, version)
     began = time.perf_counter()
@@ -81,9 +81,9 @@ def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str,
     """Return the medians of one shape."""
     network, mesh = SHAPES[shape].network, make_mesh(1, 1, 1, 1)
     served, folder = work / "served", work / "folder"
-    save_hf(Qwen2(network, nnx.Rngs(0), mesh=mesh), served)
+    save_hf(Transformer(network, nnx.Rngs(0), mesh=mesh), served)
     train_tokenizer([Path(__file__).read_text()] * 3, served, 500)
-    model = Qwen2(network, nnx.Rngs(1), mesh=mesh)
+    model = Transformer(network, nnx.Rngs(1), mesh=mesh)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
     async def rounds(process: ServerProcess) -> list[dict]:

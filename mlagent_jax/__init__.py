@@ -1,7 +1,7 @@
-"""What learns from the rollouts: the policy, fine-tuning, step-wise PPO and the run that strings them together.
+"""Training of ML agents in JAX: the policy, fine-tuning, step-wise PPO, and the stages of a run.
 
-Nothing here imports torch, vLLM or transformers. `mlagent_jax.load_policy` gives an exported policy's logits; JAX is
-imported with it, not with the package.
+Nothing here imports torch, vLLM or transformers. `mlagent_jax.load_policy` loads an exported policy to compute logits;
+JAX is imported with it, not with the package.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The command line: `python -m mlagent_jax.compile --config FILE topology=v5p:4x4x4 [key.sub=value ...] [--json]`."""
+"""The command `compile`: what the training steps of a configuration need on a TPU slice, computed without one."""
 
 import json
 import sys
@@ -7,63 +7,62 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.train import USER_ERROR, Parser
 
-USAGE = "python -m mlagent_jax.compile [--config FILE] topology=NAME [key.sub=value ...] [--json]"
-DESCRIPTION = f"""\
-usage: {USAGE}
+USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
+DESCRIPTION = """\
+Compile the fine-tuning and PPO steps of a configuration with the TPU compiler, without a TPU, and
+print what each needs per chip: memory, FLOPs, communication, and the resulting time and utilization
+(the formula is in mlagent_jax/aot/roofline.py). `make tpu-compiler` installs the compiler. No weights
+are needed, only the config.json at model.path or the sizes in the configuration.
 
-Compiles the steps of fine-tuning and PPO that a configuration trains with, by the real TPU compiler and without a TPU,
-and says what each takes of a chip: memory, FLOPs, bytes between chips, and the time and utilisation that follow from
-them (mlagent_jax.aot.roofline has the formula). `make tpu-compiler` installs the compiler.
+  topology=NAME   slice to compile for, such as v5p:4x4x4, v5e:16x16 or v6e:4x4; the mesh must have
+                  as many devices
+  --config FILE   YAML file of keys that differ from the defaults (without: configs/quickstart.yaml)
+  --help-keys     print all keys with their meanings and defaults
+  --json          print the figures as JSON, in bytes, FLOPs and seconds
 
-topology=NAME   the slice, such as v5p:4x4x4, v5e:16x16 or v6e:4x4; the mesh must have as many devices
---json          the figures as JSON, in bytes, FLOPs and seconds
-
-Ends with 0 if every program fits, 4 if one does not, 2 for an input to mend.
+exit codes: 0 every program fits; 4 a program does not fit; 2 invalid input
 """
 DOES_NOT_FIT = 4
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
-    """Return the configuration, the topology, and whether JSON is wanted.
+    """Return the configuration, the topology, and whether to print JSON.
 
     Raises:
-        ConfigError: for a command line or a configuration that does not make sense.
-        OSError: if the configuration file cannot be read.
+        ConfigError: If the command line or the configuration is invalid.
+        OSError: If the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)
-    topologies = [each.removeprefix("topology=") for each in parsed.settings if each.startswith("topology=")]
+    topologies = [item.removeprefix("topology=") for item in parsed.settings if item.startswith("topology=")]
     if len(topologies) != 1:
         raise ConfigError(f"got {len(topologies)} topologies, expected one; give it as topology=v5p:4x4x4")
-    overrides = [each for each in parsed.settings if not each.startswith("topology=")]
+    overrides = [item for item in parsed.settings if not item.startswith("topology=")]
     return load_config(parsed.config, overrides), topologies[0], parsed.json
 
 
 def figures(config: Config, topology: str) -> dict[str, Any]:
-    """Return the figures of every program of a configuration on a slice, as plain values.
+    """Return the figures of every program of a configuration on a slice, as JSON values.
 
     Raises:
-        ConfigError: if the compiler is not installed, or mesh and slice do not go together.
+        ConfigError: If the compiler is not installed, or the mesh does not fit the slice.
     """
-    from mlagent_jax.aot.programs import ppo_programs, sft_programs
-    from mlagent_jax.aot.report import report
+    from mlagent_jax.aot.compiled import report_program
     from mlagent_jax.aot.topology import chip_of, find_compiler, topology_mesh
 
     chip = chip_of(topology)
     find_compiler()
-    mesh = topology_mesh(config, topology)
-    reports = [
-        report(program, chip, mesh.size, config.model.remat)
-        for programs in (sft_programs, ppo_programs)
-        for program in programs(config, mesh)
-    ]
+    mesh = topology_mesh(config.mesh, topology)
+    programs = training_programs(config, mesh)
+    reports = [report_program(program, chip, mesh.size, config.model.remat) for program in programs]
     return {
         "topology": topology,
         "chip": asdict(chip),
@@ -72,15 +71,32 @@ def figures(config: Config, topology: str) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and returns its exit code: 0, 2 (input to mend), 4 (a program does not fit)."""
+def training_programs(config: Config, mesh: Any) -> list[Any]:
+    """Return the programs of fine-tuning, then those of PPO, as `mlagent_jax.aot.programs.Program`.
+
+    Args:
+        config: The configuration.
+        mesh: The `jax.sharding.Mesh` to compile for, whose devices need not exist. Its type is not named here, so that
+            `--help` and wrong input do not import JAX.
+    """
+    from mlagent_jax.aot.programs import ppo_programs, sft_programs
+    from mlagent_jax.model.build import abstract_model, planned_config
+
+    sizes = planned_config(config.model, config.tokenizer.vocab_size, config.mesh, config.sft.max_length)
+    model = abstract_model(sizes, config.model, mesh)
+    programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
+    return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.compile") -> int:
+    """Run the command line and return its exit code: 0, 2 (wrong input) or 4 (a program does not fit)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if {"--help", "-h"} & set(arguments):
-        print(DESCRIPTION)
+    if {"--help", "-h", "--help-keys"} & set(arguments):
+        print(all_keys() if "--help-keys" in arguments else f"usage: {prog} {USAGE}\n\n{DESCRIPTION}")
         return 0
     try:
         config, topology, as_json = parse_arguments(arguments)
-        found = figures(config, topology)
+        values = figures(config, topology)
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return USER_ERROR
@@ -88,13 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(values, indent=1))
     else:
-        from mlagent_jax.aot.table import table
+        from mlagent_jax.aot.text_table import text_table
 
-        print(table(found))
+        print(text_table(values))
     remedies = [
-        f"{each['program']} {each['verdict']}; {each['remedy']}" for each in found["programs"] if each["remedy"]
+        f"{program['program']} {program['verdict']}; {program['remedy']}"
+        for program in values["programs"]
+        if program["remedy"]
     ]
     for line in remedies:
         print(f"error: {line}", file=sys.stderr)

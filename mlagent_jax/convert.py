@@ -1,4 +1,4 @@
-"""The command line that makes a checkpoint of a GGUF file: `python -m mlagent_jax.convert FILE --out DIR`."""
+"""The command `convert`: make a Hugging Face directory from a GGUF file."""
 
 import argparse
 import os
@@ -7,41 +7,45 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlagent_jax.model.hf import save_tensors
-from mlagent_jax.model.llama_gguf import LlamaGGUF
-from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
-
 
 def convert(gguf: Path, out: Path) -> None:
-    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory that `model.path` can name.
+    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory, for `model.path`.
 
-    Weights are rounded to bfloat16, the type such models are released in: an error far below that of the quantisation
-    they have been through. The folder is written aside and takes its name when it is whole.
+    Weights are rounded to bfloat16, the type in which such models are released; the error is far below that of their
+    quantization. The folder appears under its name only when it is complete.
+
+    Args:
+        gguf: The GGUF file.
+        out: The directory to write.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it does not hold a Llama network that Qwen2's is the same as, with a ChatML tokenizer like
-            SmolLM's; or if `out` is there already.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a Llama network with a Qwen2 equivalent and a ChatML tokenizer like SmolLM's, or
+            if `out` exists.
     """
+    from mlagent_jax.model.hf import save_tensors  # imports JAX, which --help does not need
+    from mlagent_jax.model.llama_gguf import LlamaGGUF
+    from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
+
     if out.exists():
-        raise ValueError(f"{out} is there already; remove it, or name another folder")
+        raise ValueError(f"{out} exists; remove it, or choose another folder")
     checkpoint = LlamaGGUF(gguf)
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        write_gguf_tokenizer(checkpoint.metadata, aside, checkpoint.config.max_position_embeddings)
-        save_tensors(checkpoint.config, checkpoint.tensors(), aside, "bfloat16")
-        os.rename(aside, out)
+        write_gguf_tokenizer(checkpoint.metadata, temporary, checkpoint.config.max_position_embeddings)
+        save_tensors(checkpoint.config, checkpoint.tensors(), temporary, "bfloat16")
+        os.rename(temporary, out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and returns its exit status."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.convert") -> int:
+    """Run the command line and return its exit code: 0, or 2 for an invalid input."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlagent_jax.convert",
-        description="Make a Hugging Face directory of a GGUF file, for model.path: Llama networks, ChatML tokenizers.",
+        prog=prog,
+        description="Make a Hugging Face directory from a GGUF file: Llama networks with ChatML tokenizers.",
     )
-    parser.add_argument("gguf", type=Path, metavar="FILE", help="GGUF file, quantised or not")
+    parser.add_argument("gguf", type=Path, metavar="FILE", help="GGUF file, quantized or not")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     parsed = parser.parse_args(arguments)
     try:
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{parsed.out}: made of {parsed.gguf}")
+    print(f"{parsed.out}: converted from {parsed.gguf}")
     return 0
 
 

@@ -1,12 +1,10 @@
-"""The command line: `python -m mlagent_jax.train [--config FILE] [stage=NAME] [key.sub=value ...]`."""
+"""The command `train`: run the stages of a configuration."""
 
 import argparse
 import errno
 import logging
-import shutil
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,59 +12,58 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mlagent_jax.configuration.loading import keys, load_config
+from mlagent_jax.configuration.key_help import all_keys, useful_keys
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.multihost import distributed, preemption
 from mlagent_jax.multihost.peers import PeerFailed
 from mlagent_jax.platform import cpu, tpu
+from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
 
-STAGE_NAMES = ("collect", "sft", "ppo", "evaluate", "export")
-USAGE = "python -m mlagent_jax.train [--config FILE] [stage=NAME] [key.sub=value ...]"
+USAGE = "[--config FILE] [stage=NAME] [key.sub=value ...]"
 DESCRIPTION = f"""\
-Trains an agent that improves machine-learning scripts: expert trajectories, fine-tuning, step-wise PPO against a vLLM
-server, evaluation, export. Without --config it runs the quickstart. The same command goes on where it stopped.
+Train an agent that improves machine-learning scripts: collect expert trajectories, fine-tune,
+step-wise PPO against a vLLM server, evaluate, export. The same command resumes an interrupted run
+and skips finished stages. Started on every host of a TPU pod, by every task of a Slurm job, or with
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, it trains on the devices of all
+hosts, which must share run_dir.
 
-stage=NAME   {", ".join(STAGE_NAMES)} or all (the default); a stage whose output is there and
-             whose inputs have not changed is skipped
+  --config FILE   YAML file of keys that differ from the defaults (without: configs/quickstart.yaml)
+  --help-keys     print all keys with their meanings and defaults
+  stage=NAME      {", ".join(STAGE_NAMES)} or all (the default)
 
-Started on every host of a TPU pod or by every task of a Slurm job, or several times with JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID set, it trains on the devices of all; run_dir must be a folder that all
-of them see.
-
-exit code    0 done, 2 something to put right, 3 a failure of the infrastructure, 130 interrupted; 75 ended by SIGTERM,
-             training at the end of its step: the same command goes on
+useful keys:
+"""
+EXIT_CODES = """
+exit codes: 0 done; 2 invalid input; 3 infrastructure failure; 130 interrupted; 75 ended by SIGTERM
+after training saved its state (run the same command again)
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
-# PREEMPTED is EX_TEMPFAIL, "try again": a launcher can tell it from 143, a process that SIGTERM ended as it stood.
+# PREEMPTED is EX_TEMPFAIL, "try again", which a launcher can tell from 143, a process that SIGTERM killed.
 USER_ERROR, INFRASTRUCTURE_ERROR, PREEMPTED, INTERRUPTED = 2, 3, 75, 130
 
 logger = logging.getLogger(__name__)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
+    """An argument parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
-        raise ConfigError(f"{message}; give settings as key.sub=value; --help lists them")
+        raise ConfigError(f"{message}; give settings as key.sub=value; --help-keys lists them")
 
 
-def help_text() -> str:
-    """Return the page of --help: usage, then every key with its default and meaning."""
-    width = shutil.get_terminal_size((120, 24)).columns
-    lines = [f"usage: {USAGE}", "", DESCRIPTION, "keys, with the quickstart's values:"]
-    for key in keys():
-        lines.append(f"  {key.name}={key.default}")
-        lines += textwrap.wrap(key.meaning, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
+def help_text(prog: str) -> str:
+    """Return the page of `--help`."""
+    return f"usage: {prog} {USAGE}\n\n{DESCRIPTION}{useful_keys()}\n{EXIT_CODES}"
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
     """Return the configuration and the names of the stages to run.
 
     Raises:
-        ConfigError: for a command line or a configuration that does not make sense.
+        ConfigError: if the command line or the configuration is not valid.
         OSError: if the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
@@ -86,21 +83,21 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
     return load_config(parsed.config, overrides), stages
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and returns its exit code: 0, 2 (input to fix), 3 (infrastructure), 75, 130 (interrupted).
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.train") -> int:
+    """Run the command line and return its exit code, one of those that --help lists.
 
-    One of several processes that fails ends here, and the others with it.
+    If one of several processes fails, it exits here, and the others exit with it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if {"--help", "-h"} & set(arguments):
+    if {"--help", "-h", "--help-keys"} & set(arguments):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the page is often piped into `head` or `less`
-        print(help_text())
+        print(all_keys() if "--help-keys" in arguments else help_text(prog))
         return 0
     run_dir = "the run directory"
     try:
         config, stages = parse_arguments(arguments)
         run_dir = config.run_dir
-        # Only now: these take seconds to import, which a wrong key should not cost.
+        # Imported here because they take seconds, which a wrong key should not cost.
         cpu.prepare()
         tpu.prepare()
         from mlagent_jax.pipeline import run_stages
@@ -110,23 +107,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             distributed.initialize()
             run_stages(config, stages, Reporter())
     except BaseException as error:
-        found = _explained(distributed.cause_of(error), run_dir)
-        if found is None:
+        explained = _explain(distributed.cause_of(error), run_dir)
+        if explained is None:
             logger.debug("a bug", exc_info=True)
             if not distributed.is_alone():
                 traceback.print_exc()
             distributed.leave(1, f"{type(error).__name__}: {error}")
             raise
-        message, code = found
-        _complain(message, code)
+        message, code = explained
+        _print_error(message, code)
         distributed.leave(code, None if isinstance(error, preemption.Saved) else message)
         return code
     distributed.leave(0)
     return 0
 
 
-def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
-    """Return what to say of an error and the exit code, None for one that nobody expects."""
+def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
+    """Return the message and the exit code of an error, None if it is a bug."""
     if isinstance(error, PeerFailed):
         return str(error), error.code
     if isinstance(error, preemption.Preempted):
@@ -137,8 +134,8 @@ def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
         return f"{type(error).__name__}: {error}; details in {run_dir}/log.txt", INFRASTRUCTURE_ERROR
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = error.filename or run_dir
-            return f"the disk is full ({where}); free some space and run the same command to go on", USER_ERROR
+            path = error.filename or run_dir
+            return f"the disk is full ({path}); free some space and run the same command to go on", USER_ERROR
         if error.filename is not None:
             return f"{error.filename}: {error.strerror}", USER_ERROR
     if isinstance(error, (OSError, ValueError, FloatingPointError)) and _raised_by_us(error):
@@ -147,33 +144,33 @@ def _explained(error: BaseException, run_dir: str) -> tuple[str, int] | None:
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Return whether our own code raised `error`, with a remedy in it; a library's ValueError is a bug of ours."""
+    """Return whether our own code raised `error`, with a remedy in its message; a library's ValueError is our bug."""
     assert error.__traceback__ is not None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").partition(".")[0] in (*OUR_PACKAGES, "__main__")
 
 
-def _complain(message: str, code: int) -> None:
-    """Print one line to stderr, keeps the traceback in the log."""
+def _print_error(message: str, code: int) -> None:
+    """Print one line to stderr, and keep the traceback in the log."""
     logger.debug("exit code %d", code, exc_info=True)
-    asked_for = code in (INTERRUPTED, PREEMPTED)
-    print(f"\n{message}" if asked_for else f"error: {' '.join(message.split())}", file=sys.stderr)
+    is_requested = code in (INTERRUPTED, PREEMPTED)
+    print(f"\n{message}" if is_requested else f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignores later ones.
+    """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP, and ignore later ones.
 
-    SIGTERM is Preempted, and waits for training to come to the end of its step; a second signal does not. What was
-    started is ended on the way out, and a second Ctrl-C must not cut that short.
+    SIGTERM raises Preempted, and while training defers it, only a second signal raises. Later signals are ignored
+    because everything that was started is ended on the way out, which a second Ctrl-C must not cut short.
     """
-    asked = False
+    is_raised = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked or (number == signal.SIGTERM and preemption.give_notice()):
+        nonlocal is_raised
+        if is_raised or (number == signal.SIGTERM and preemption.give_notice()):
             return
-        asked = True
+        is_raised = True
         raise preemption.Preempted if number == signal.SIGTERM else KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -5,27 +5,17 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import jax
-from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
-
 from mlagent_jax.model.hf import save_hf
-from mlagent_jax.model.logprob import token_logprobs
-from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
-from mlagent_jax.model.placement import whole
-from mlagent_jax.model.qwen2 import Qwen2
-from mlagent_jax.model.sharding import AXES
+from mlagent_jax.model.transformer import Transformer
+from mlagent_jax.training.saved_policy import canary_logprobs
 from rollout.errors import ServerError
 from rollout.inference.canary import Canary, verify_weights
+from rollout.inference.canary_file import tolerance_for
 from rollout.inference.client import PolicyClient
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}  # nats per token, sampler against trainer
 
 
 @dataclass(frozen=True)
@@ -59,24 +49,17 @@ class WeightWriter:
         self.folder = folder.with_name(f"{folder.name}.{os.getpid()}")
         self.canary = list(canary)
         self._serving: Path | None = None
-        row = RowBuilder()
-        row.add(self.canary)
-        for index in range(len(self.canary) - 1):
-            row.predict(index, self.canary[index + 1])
-        self._row = row
 
-    def write(self, model: Qwen2) -> SavedWeights:
+    def write(self, model: Transformer) -> SavedWeights:
         """Write the weights next to those that the server has."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
         return SavedWeights(folder, digests, self.logprobs(model))
 
-    def logprobs(self, model: Qwen2) -> list[float]:
+    def logprobs(self, model: Transformer) -> list[float]:
         """Return the log-probability that the model gives to each token of the canary but the first, in nats."""
-        graph, parameters = nnx.split(model)
-        rows = padded(self._row, model.mesh)
-        return whole(_score(graph, parameters, rows))[0, : len(self.canary) - 1].tolist()
+        return canary_logprobs(model, self.canary)
 
 
 class WeightSync(WeightWriter):
@@ -97,9 +80,9 @@ class WeightSync(WeightWriter):
         """
         super().__init__(folder, canary)
         self.client = client
-        self.tolerance = TOLERANCE.get(server_dtype, TOLERANCE["bfloat16"])
+        self.tolerance = tolerance_for(server_dtype)
 
-    async def push(self, model: Qwen2, version: int) -> None:
+    async def push(self, model: Transformer, version: int) -> None:
         """Make the server sample from `model`, as policy version `version`.
 
         Raises:
@@ -119,32 +102,19 @@ class WeightSync(WeightWriter):
             shutil.rmtree(self._serving, ignore_errors=True)
         self._serving = written.folder
 
-    async def is_serving(self, folder: Path, version: int, logprobs: Sequence[float]) -> bool:
-        """Return whether the server was started on a directory and gives these log-probabilities to the canary.
+    async def is_serving(self, folder: Path, version: int, canary: Canary) -> bool:
+        """Return whether the server was started on a directory and gives the log-probabilities of its weights.
 
         Args:
             folder: A Hugging Face directory.
             version: The version that the weights in it have.
-            logprobs: The log-probabilities that the weights in it give to the canary, in nats.
+            canary: The log-probabilities that the weights in it give to a prompt.
         """
         if not self.client.serves(folder, version):
             return False
         try:
-            await verify_weights(self.client, [(self.canary, logprobs)], self.tolerance)
+            await verify_weights(self.client, [(canary.token_ids, canary.logprobs)], canary.tolerance)
         except ServerError as error:
             log.warning("sending weights to a server that was started on %s: %s", folder, error)
             return False
         return True
-
-
-def padded(row: RowBuilder, mesh: Mesh | None) -> PackedBatch:
-    """Return a batch of one row, padded with tokens and empty rows so that the mesh divides it evenly."""
-    sizes = mesh.shape if mesh is not None else dict.fromkeys(AXES, 1)
-    empty = [RowBuilder() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
-    length = -(-len(row.tokens) // sizes["context"]) * sizes["context"]
-    return stack_rows([row, *empty], length, len(row.targets))
-
-
-@partial(jax.jit, static_argnums=0)
-def _score(graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch) -> Float[Array, "B M"]:
-    return token_logprobs(nnx.merge(graph, parameters), rows)[0]

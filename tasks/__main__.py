@@ -27,9 +27,9 @@ from tasks.registry import CATALOG, PAPER, entries, find, load, names
 ARROWS = {"maximize": "up", "minimize": "down"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m tasks") -> int:
     """Return the exit status: 0, 1 if a task is not valid, or 2 after one line on standard error."""
-    options = parse(argv)
+    options = parse(argv, prog)
     try:
         if options.command == "list":
             list_tasks(options.path)
@@ -48,15 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             task = load(options.name, options.data, options.path)
             print(grade(task, options.submission.read_bytes()))
     except (ValueError, OSError) as error:
-        print(f"python -m tasks: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Return the parsed command and options."""
     parser = argparse.ArgumentParser(
-        prog="python -m tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=(__doc__ or "").replace("python -m tasks", prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -27,7 +27,6 @@ from tasks.csv_columns import (
 from tasks.metric import METRICS, Undefined
 from tasks.task import Submission, Task
 
-SUBMISSION = "submission.csv"  # the file in which a script leaves its predictions
 # Limits on a submission's size: bytes per cell on average, plus a constant. Without them, 32 MiB of blank lines would
 # keep the trainer busy.
 CELL_BYTES, SLACK_BYTES = 64, 1 << 18

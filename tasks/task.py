@@ -8,6 +8,8 @@ from typing import Literal
 
 from tasks.naming import Names
 
+SUBMISSION = "submission.csv"  # the file with a script's predictions
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -1,24 +1,50 @@
-"""Every configuration file of the repository parses, is complete, and says how it is run."""
+"""Every configuration file of the repository parses, states only what differs, and says how it is run."""
 
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
-import yaml
 from flax import nnx
 
-from mlagent_jax.configuration.loading import keys, load_config, to_dict
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import keys, load_config, merge, read_layers, to_dict
+from mlagent_jax.configuration.schema import Config, Model
 from mlagent_jax.model.build import model_config
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.sizes import checkpoint_config
 from mlagent_jax.training.optimizer import make_optimizer
 from tasks.registry import PAPER, entries
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+QWEN_7B = Model(
+    path=None,
+    num_layers=28,
+    hidden_size=3584,
+    num_heads=28,
+    num_kv_heads=4,
+    intermediate_size=18944,
+    rope_theta=1e6,
+    tie_word_embeddings=False,
+)
+SMOLLM2 = replace(
+    QWEN_7B,
+    num_layers=30,
+    hidden_size=576,
+    num_heads=9,
+    num_kv_heads=3,
+    intermediate_size=1536,
+    rope_theta=1e5,
+    tie_word_embeddings=True,
+)
+# The released checkpoints whose sizes the files leave to `model.path`.
+CHECKPOINTS = {"models/Qwen2.5-7B": (QWEN_7B, 152064), "models/SmolLM2-135M-Instruct": (SMOLLM2, 49152)}
 # What each of configs/ablations changes in the quickstart, besides the run directory.
 ABLATIONS = {
     "episode_wise": {"ppo.episodes": True, "ppo.trajectories_per_update": 6, "ppo.states_per_trajectory": 1},
@@ -27,39 +53,12 @@ ABLATIONS = {
 }
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_parses_and_leaves_no_key_out(path: Path) -> None:
-    assert yaml.safe_load(path.read_text()) == to_dict(load_config(path))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_first_line_is_the_command_that_runs_it(path: Path) -> None:
-    assert path.read_text().splitlines()[0] == f"# python -m mlagent_jax.train --config {path.relative_to(ROOT)}"
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_model_and_optimizer_of_every_config_build_without_memory(path: Path) -> None:
-    config = load_config(path)
-    shape = model_config(config.model, config.tokenizer.vocab_size, 2, config.server.max_model_len)
-    model = nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
-    parameters = nnx.state(model, nnx.Param)
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    assert path.stem != "qwen2_5_7b" or num_parameters == 7_615_616_512  # that of the released checkpoint
-    for rate in (config.sft.learning_rate, config.ppo.learning_rate, config.ppo.critic_learning_rate):
-        moments = jax.eval_shape(make_optimizer("adamw", rate, 1.0).init, parameters)
-        assert sum(leaf.size for leaf in jax.tree.leaves(moments)) >= 2 * num_parameters
-
-
-def test_the_papers_configuration_is_that_of_7b_on_the_papers_tasks() -> None:
-    plain, paper = (settings(load_config(ROOT / "configs" / name)) for name in ("qwen2_5_7b.yaml", "paper_7b.yaml"))
-    assert {key for key in plain if plain[key] != paper[key]} == {"run_dir", "tasks.held_in", "tasks.held_out"}
-    found = {(entry.name, entry.split) for entry in entries().values() if entry.folder.parent == PAPER}
-    assert len(found) == 19
-    assert found == {(name, split) for split in ("held_in", "held_out") for name in paper[f"tasks.{split}"]}
-
-
-def test_quickstart_file_says_what_the_code_defaults_to() -> None:
-    assert load_config(ROOT / "configs/quickstart.yaml") == Config()
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested mappings by dotted name."""
+    found = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def settings(config: Config) -> dict[str, object]:
@@ -67,10 +66,85 @@ def settings(config: Config) -> dict[str, object]:
     return {key.name: reduce(getitem, key.name.split("."), tree) for key in keys()}
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_states_only_what_differs_from_its_base_or_the_defaults(path: Path) -> None:
+    *base, stated = read_layers(path)
+    tree = reduce(merge, base, to_dict(Config()))
+    if stated.get("model", {}).get("path") is not None:
+        tree = merge(tree, {"model": {"path": "another"}})  # under which no sizes of the base hold
+    below = leaves(tree)
+    assert {name: value for name, value in leaves(stated).items() if value == below[name]} == {}
+
+
+def test_every_deviation_of_the_quickstart_has_a_reason() -> None:
+    lines = (ROOT / "configs/quickstart.yaml").read_text().splitlines()
+    key = re.compile(r" *\w+:")
+    missing = [line for line in lines if key.match(line) and not line.endswith(":") and not re.search(r" # \w", line)]
+    assert missing == []
+    sections = {line[:-1] for line in lines if re.fullmatch(r"\w+:", line)}
+    assert sections <= set(to_dict(Config()))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_first_line_is_the_command_that_runs_it(path: Path) -> None:
+    assert path.read_text().splitlines()[0] == f"# mlagent train --config {path.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_model_and_optimizer_of_every_config_build_without_memory(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    if config.model.num_layers is None:
+        assert config.model.path is not None
+        model, vocab_size = CHECKPOINTS[config.model.path]
+        released = model_config(model, vocab_size, 2, config.server.max_model_len)
+        (tmp_path / "config.json").write_text(json.dumps(released.to_hf("bfloat16")))
+        shape = checkpoint_config(replace(config.model, path=str(tmp_path)), config.tokenizer.vocab_size, config.mesh)
+    else:
+        assert config.tokenizer.vocab_size is not None
+        shape = model_config(config.model, config.tokenizer.vocab_size, 2, config.server.max_model_len)
+    model = nnx.eval_shape(lambda: Transformer(shape, nnx.Rngs(0), jnp.dtype(config.model.dtype)))
+    parameters = nnx.state(model, nnx.Param)
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    if path.stem.startswith(("qwen2_5_7b", "paper")):
+        assert num_parameters == 7_615_616_512  # that of the released checkpoint
+    for rate in (config.sft.learning_rate, config.ppo.learning_rate, config.ppo.critic_learning_rate):
+        moments = jax.eval_shape(make_optimizer("adamw", rate, 1.0).init, parameters)
+        assert sum(leaf.size for leaf in jax.tree.leaves(moments)) >= 2 * num_parameters
+
+
+def test_default_tasks_are_the_papers() -> None:
+    found = {(entry.name, entry.split) for entry in entries().values() if entry.folder.parent == PAPER}
+    assert len(found) == 19
+    paper = settings(Config())
+    assert found == {(name, split) for split in ("held_in", "held_out") for name in paper[f"tasks.{split}"]}
+
+
+def test_default_hyperparameters_are_the_papers() -> None:
+    config = Config()
+    collect, sft, ppo, evaluate = config.collect, config.sft, config.ppo, config.evaluate
+    assert (collect.num_trajectories, collect.max_steps, collect.max_minutes) == (10_000, 15, 30.0)
+    assert (sft.learning_rate, sft.batch_size, sft.num_epochs, sft.max_length) == (2e-5, 64, 2.0, 15_000)
+    assert (sft.optimizer, sft.warmup_steps) == ("adamw", 0)
+    assert (ppo.learning_rate, ppo.critic_learning_rate, ppo.kl_coefficient) == (1e-6, 1e-5, 0.001)
+    assert ppo.trajectories_per_update * ppo.states_per_trajectory * ppo.samples_per_state == 256
+    assert (ppo.num_updates, ppo.num_epochs, ppo.num_minibatches, ppo.temperature) == (39, 1, 1, 1.0)
+    assert (ppo.clip, ppo.value_clip, ppo.gamma, ppo.lam, ppo.clip_norm) == (0.2, 0.5, 1.0, 1.0, 1.0)
+    assert (ppo.reward_clip, ppo.max_update_kl) == (None, None)
+    assert (config.reward.version, evaluate.num_trajectories, evaluate.max_steps) == ("v2", 8, 15)
+    assert (config.expert.model, config.coder.model) == ("gpt-4o-mini", "Qwen/Qwen2.5-Coder-32B-Instruct")
+
+
+def test_the_papers_file_only_describes_its_machines() -> None:
+    paper, default = settings(load_config(ROOT / "configs/paper_7b.yaml")), settings(Config())
+    changed = {key for key in paper if paper[key] != default[key]}
+    machines = {"executor.slots", "mesh.fsdp", "optimizer_state.offload", "server.address"}
+    assert changed == machines | {"run_dir", "sft.rows_per_micro_batch", "ppo.rows_per_micro_batch"}
+
+
 def test_each_ablation_is_the_quickstart_but_for_what_it_is_named_for() -> None:
     found = {}
     for path in (path for path in CONFIGS if path.parent.name == "ablations"):
-        quickstart = settings(Config())
+        quickstart = settings(load_config())
         found[path.stem] = {
             key: value for key, value in settings(load_config(path)).items() if value != quickstart[key]
         }

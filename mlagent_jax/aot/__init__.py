@@ -1,1 +1,1 @@
-"""Ahead of time: the steps of a run compiled for accelerators that are not there, and what they would cost."""
+"""Ahead-of-time compilation of a run's steps for TPU slices, without a TPU, and what the steps would cost."""

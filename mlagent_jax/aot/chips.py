@@ -1,4 +1,4 @@
-"""What a chip of each generation of TPU can do, as published."""
+"""The published capacity and speed of a chip of each TPU generation."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,11 @@ class Chip:
     """One accelerator.
 
     Attributes:
-        hbm_bytes: its memory.
-        flops: bf16 multiplications and additions in a second, at most.
-        hbm_bandwidth: bytes read or written in a second.
-        ici_bandwidth: bytes sent to its neighbours in a second over all links together; half the published figure,
+        name: The name in reports.
+        hbm_bytes: The size of its memory.
+        flops: The peak number of bf16 multiplications and additions per second.
+        hbm_bandwidth: The bytes read or written per second.
+        ici_bandwidth: The bytes sent to its neighbors per second over all links together; half the published figure,
             which counts both directions.
     """
 

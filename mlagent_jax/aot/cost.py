@@ -1,7 +1,7 @@
-"""What a compiled module does on each device: FLOPs, bytes through its memory, bytes sent to other devices.
+"""The cost of a compiled module on each device: FLOPs, bytes through its memory, bytes sent to other devices.
 
-XLA's own `cost_analysis` counts the body of a loop once and a Pallas kernel not at all. Here every instruction counts
-as often as it runs.
+This replaces XLA's `Compiled.cost_analysis`, which counts the body of a loop once and a Pallas kernel not at all. Here
+every instruction counts as often as it runs.
 """
 
 import re
@@ -17,11 +17,15 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after
 
 @dataclass(frozen=True)
 class Cost:
-    """One instruction and what it costs each time it runs.
+    """An instruction and its cost per execution.
 
     Attributes:
-        trips: how often it runs in one call of the program.
-        collective: its kind, None where it sends nothing.
+        name: The name in the module.
+        trips: The number of executions in one call of the program.
+        flops: The floating-point operations.
+        hbm_bytes: The bytes read from and written to memory.
+        collective: The kind of collective; None if the instruction sends nothing.
+        collective_bytes: The bytes sent to other devices.
     """
 
     name: str
@@ -33,10 +37,10 @@ class Cost:
 
 
 def costs(module: Module) -> list[Cost]:
-    """Return the cost of every instruction that runs, those of fusions as one.
+    """Return the cost of every instruction that runs; a fusion is one instruction.
 
     Raises:
-        ValueError: if a loop's number of trips cannot be read.
+        ValueError: If the number of trips of a loop cannot be determined.
     """
     return list(_walk(module, module.entry, 1))
 
@@ -50,8 +54,8 @@ def _walk(module: Module, computation: Computation, trips: int) -> Iterator[Cost
         elif opcode == "conditional":
             branches = re.findall(r"%([\w.\-]+)", instruction.attribute(r"branch_computations=\{([^}]*)\}") or "")
             branches += filter(None, (instruction.called(f"{key}_computation") for key in ("true", "false")))
-            each = [list(_walk(module, module.computations[name], trips)) for name in branches]
-            yield from max(each, key=lambda costs: sum(cost.flops + cost.hbm_bytes for cost in costs))
+            costs_of = [list(_walk(module, module.computations[name], trips)) for name in branches]
+            yield from max(costs_of, key=lambda costs: sum(cost.flops + cost.hbm_bytes for cost in costs))
         elif opcode in ("call", "async-start"):
             name = instruction.called("to_apply") or instruction.called("calls")
             yield from _walk(module, module.computations[name or ""], trips)
@@ -61,5 +65,5 @@ def _walk(module: Module, computation: Computation, trips: int) -> Iterator[Cost
 
 def _cost(module: Module, computation: Computation, instruction: Instruction, trips: int) -> Cost:
     kind, sent = collective(module, computation, instruction)
-    work, moved = flops(module, computation, instruction), hbm_bytes(module, computation, instruction)
-    return Cost(instruction.name, trips, work, moved, kind, sent)
+    num_flops, moved = flops(module, computation, instruction), hbm_bytes(module, computation, instruction)
+    return Cost(instruction.name, trips, num_flops, moved, kind, sent)

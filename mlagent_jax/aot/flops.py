@@ -1,4 +1,4 @@
-"""FLOPs of single instructions: matrix products, two for each multiply-add, and the kernels of attention."""
+"""FLOPs of single instructions: matrix products, with two FLOPs per multiply-add, and attention kernels."""
 
 import math
 import re
@@ -7,8 +7,8 @@ import numpy as np
 
 from mlagent_jax.aot.hlo import Computation, Instruction, Module
 
-# Products of [.., T, H] and [.., S, H] in one kernel of attention, splash's or ours, forward and backward; the fused
-# backward kernel of splash also makes dq. Of the scores a causal mask leaves half.
+# The number of products of [.., T, H] and [.., S, H] in one attention kernel, splash's or ours, forward and backward.
+# The fused backward kernel of splash also computes dq. A causal mask leaves half of the scores.
 KERNELS = r"(?:splash_m[hq]a|attention)_(fwd|forward|dq|dkv)"
 KERNEL_PRODUCTS = {"fwd": 2, "forward": 2, "dq": 3, "dkv": 4}
 FUSED_BACKWARD_PRODUCTS = 5
@@ -16,14 +16,16 @@ CAUSAL_SHARE = 0.5
 
 
 def flops(module: Module, computation: Computation, instruction: Instruction) -> float:
-    """Return the FLOPs of one run of an instruction, of a fusion those of all it holds; elementwise work is 0.
+    """Return the FLOPs of one execution of an instruction, or of all instructions in a fusion.
+
+    Elementwise operations count as 0.
 
     Raises:
-        ValueError: for a kernel whose FLOPs are not known.
+        ValueError: If the FLOPs of a kernel are not known.
     """
     if instruction.opcode == "fusion":
         inner = module.computations[instruction.called("calls") or ""]
-        return sum(flops(module, inner, each) for each in inner.instructions.values())
+        return sum(flops(module, inner, part) for part in inner.instructions.values())
     if instruction.opcode == "dot":
         left = computation.operands(instruction)[0].shapes[0].dims
         contracted = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
@@ -39,8 +41,8 @@ def flops(module: Module, computation: Computation, instruction: Instruction) ->
 def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
     """Return the FLOPs of a convolution, the form in which the TPU compiler writes every matrix product.
 
-    It turns batch dims into spatial dims whose dilation or padding lets each output meet one place of the window, so
-    only places that meet an element of the input count, as in XLA's HloCostAnalysis.
+    The compiler turns batch dims into spatial dims, with a dilation or padding such that each output meets one position
+    of the window. As in XLA's HloCostAnalysis, only positions that meet an element of the input count.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     assert labels is not None, instruction
@@ -67,21 +69,21 @@ def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: t
 
 
 def _meetings(size: int, window: int, outputs: int, stride: int, low: int, base: int, step: int) -> int:
-    """Return how many pairs (output, place of the window) meet an element of the input along one dim."""
+    """Return the number of pairs (output, position of the window) that meet an element of the input along one dim."""
     at = np.arange(outputs)[:, None] * stride + np.arange(window)[None] * step - low
     return int(np.sum((at >= 0) & (at < (size - 1) * base + 1) & (at % base == 0)))
 
 
 def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    found = re.search(KERNELS, f"{instruction.name} {instruction.attributes}")
-    if found is None:
+    kernel = re.search(KERNELS, f"{instruction.name} {instruction.attributes}")
+    if kernel is None:
         raise ValueError(
-            f"the kernel {instruction.name} is none whose FLOPs are known (those of attention); add its formula to "
+            f"the FLOPs of the kernel {instruction.name} are unknown, expected an attention kernel; add its formula to "
             "mlagent_jax/aot/flops.py"
         )
     arrays = [operand.shapes[0] for operand in computation.operands(instruction) if operand.shapes[0].floating]
     query, key = arrays[0].dims, arrays[1].dims
-    products = KERNEL_PRODUCTS[found[1]]
-    if found[1] == "dkv" and sum(shape.floating and len(shape.dims) > len(key) for shape in instruction.shapes) > 0:
-        products = FUSED_BACKWARD_PRODUCTS  # its parts of dq, by block of keys, have a dim more
+    products = KERNEL_PRODUCTS[kernel[1]]
+    if kernel[1] == "dkv" and sum(shape.floating and len(shape.dims) > len(key) for shape in instruction.shapes) > 0:
+        products = FUSED_BACKWARD_PRODUCTS  # its parts of dq, one per block of keys, have an additional dim
     return 2.0 * products * math.prod(query) * key[-2] * CAUSAL_SHARE

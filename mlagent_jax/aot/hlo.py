@@ -1,12 +1,12 @@
-"""The text of a compiled module, read into computations and instructions, and how often its loops run."""
+"""Parse the text of a compiled module into computations and instructions, and count the trips of its loops."""
 
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-HBM_SPACE = 0  # of arrays whose layout has no S(n); 1 is the vector memory of a TPU, 5 the host's, others are smaller
-ITEM_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of types whose name is not their size
+HBM_SPACE = 0  # of arrays without S(n) in their layout; 1 is the vector memory of a TPU, 5 the host
+ITEM_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # types whose name does not state their size
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(r"^  (ROOT )?%?([\w.\-]+) = (.*)$", re.DOTALL)
@@ -16,7 +16,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 @dataclass(frozen=True)
 class Shape:
-    """One array of an instruction: its dims on one device, its size in bytes without padding, and where it lies."""
+    """An array on one device: its dims, its size in bytes without padding, whether it is floating, its memory space."""
 
     dims: tuple[int, ...]
     num_bytes: int
@@ -29,10 +29,12 @@ class Instruction:
     """One line of a module.
 
     Attributes:
-        shapes: of the result; several for a tuple.
-        operands: names of instructions of the same computation.
-        literal: what stands in the parentheses, such as the value of a constant.
-        attributes: the text behind the operands.
+        name: The name in its computation.
+        opcode: The operation.
+        shapes: The shapes of the result; several for a tuple.
+        operands: The names of instructions of the same computation.
+        literal: The text in the parentheses, such as the value of a constant.
+        attributes: The text after the operands.
     """
 
     name: str
@@ -43,9 +45,9 @@ class Instruction:
     attributes: str
 
     def attribute(self, pattern: str) -> str | None:
-        """Return the first group of a pattern that occurs in the attributes."""
-        found = re.search(pattern, self.attributes)
-        return None if found is None else found[1]
+        """Return the first group of a pattern in the attributes, or None if it does not occur."""
+        match = re.search(pattern, self.attributes)
+        return None if match is None else match[1]
 
     def called(self, key: str) -> str | None:
         """Return the name of the computation under `key`: `calls`, `body`, `condition` or `to_apply`."""
@@ -53,13 +55,13 @@ class Instruction:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the result."""
+        """The size of the result."""
         return sum(shape.num_bytes for shape in self.shapes)
 
 
 @dataclass
 class Computation:
-    """Instructions by name, in the order they run."""
+    """Instructions by name, in the order of execution."""
 
     name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands]
 
     def parameter(self, index: int) -> Instruction:
-        """Return the parameter of that number."""
+        """Return the parameter of a number."""
         return next(i for i in self.instructions.values() if i.opcode == "parameter" and i.literal == str(index))
 
     def users(self, name: str) -> Iterator[Instruction]:
@@ -80,7 +82,7 @@ class Computation:
 
 @dataclass(frozen=True)
 class Module:
-    """A compiled module: its computations by name, which of them is run, and on how many devices."""
+    """A compiled module: its computations by name, the entry computation, and the number of devices."""
 
     computations: dict[str, Computation]
     entry: Computation
@@ -88,25 +90,29 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Return the module that `text`, XLA's own print of it after all optimisations, describes."""
+    """Return the module of `text`, XLA's dump of it after all optimizations.
+
+    Raises:
+        ValueError: If the text has no entry computation.
+    """
     computations: dict[str, Computation] = {}
     entry = current = None
     for line in _logical_lines(text):
         if (header := _HEADER.match(line)) is not None:
             current = computations[header[2]] = Computation(header[2])
             entry = current if header[1] else entry
-        elif current is not None and (found := _INSTRUCTION.match(line)) is not None:
-            instruction = _instruction(found[2], found[3])
+        elif current is not None and (match := _INSTRUCTION.match(line)) is not None:
+            instruction = _instruction(match[2], match[3])
             current.instructions[instruction.name] = instruction
-            current.root = instruction.name if found[1] else current.root
+            current.root = instruction.name if match[1] else current.root
     if entry is None:
-        raise ValueError("the text holds no ENTRY computation; give the text of a compiled module")
+        raise ValueError("the text has no ENTRY computation; pass the text of a compiled module")
     sizes = [int(n) for key in ("num_partitions", "replica_count") for n in re.findall(rf"{key}=(\d+)", text[:100_000])]
     return Module(computations, entry, max(sizes, default=1))
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Yield lines; what a kernel's metadata spreads over several is joined."""
+    """Yield the lines, after joining those over which the metadata of a kernel is spread."""
     joined = ""
     for line in text.splitlines():
         if joined and not (line.startswith(("  %", "  ROOT ", "ENTRY ")) or line in ("}", "")):
@@ -129,46 +135,48 @@ def _instruction(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Return where the parenthesis that opens at `start` is closed."""
+    """Return the index of the parenthesis that closes the one at `start`."""
     depth = 0
-    for found in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if found[0] == "(" else -1
+    for match in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
         if depth == 0:
-            return found.start()
+            return match.start()
     raise ValueError(f"a parenthesis is not closed in {text[:80]!r}")
 
 
 def _shapes(text: str) -> Iterator[Shape]:
     for dtype, dims, layout in _ARRAY.findall(text):
         sizes = tuple(int(size.lstrip("<=")) for size in dims.split(",") if size)
-        bits = ITEM_BITS.get(dtype) or int((re.findall(r"\d+", dtype) or ["0"])[0])  # tokens have no size
+        bits = ITEM_BITS.get(dtype) or int((re.findall(r"\d+", dtype) or ["0"])[0])  # a token has no size
         space = re.search(r"S\((\d+)\)", layout)
         floating = dtype.startswith(("f", "bf"))
         yield Shape(sizes, math.prod(sizes) * bits // 8, floating, int(space[1]) if space else 0)
 
 
 def trip_count(module: Module, caller: Computation, loop: Instruction) -> int:
-    """Return how often the body of a `while` runs: what the compiler noted, or else what its condition compares with.
+    """Return the number of times that the body of a `while` runs.
+
+    It is the compiler's annotation or, without one, derived from the constant in the loop's condition.
 
     Raises:
-        ValueError: if neither tells, since a loop counted once would be a wrong figure that looks right.
+        ValueError: If neither determines it, because a loop counted once would give a plausible but wrong figure.
     """
-    noted = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')
-    if noted is not None:
-        return int(noted)
+    annotated = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')
+    if annotated is not None:
+        return int(annotated)
     condition = module.computations[loop.called("condition") or ""]
-    found = _limit(module, condition)
-    if found is not None:
-        index, limit = found
+    counter = _limit(module, condition)
+    if counter is not None:
+        index, limit = counter
         start = _element(caller, caller.instructions[loop.operands[0]], index)
         step = _step(module, module.computations[loop.called("body") or ""], index)
         if start is not None and step:
             return max(0, math.ceil((limit - start) / step))
-    raise ValueError(f"the loop {loop.name} has no number of trips that can be read; use a scan of fixed length")
+    raise ValueError(f"the number of trips of the loop {loop.name} is unknown; use a scan of fixed length")
 
 
 def _limit(module: Module, condition: Computation) -> tuple[int, int] | None:
-    """Return the place of the counter in the loop's state and the number below which it runs on."""
+    """Return the index of the counter in the state of a loop, and the limit below which the loop continues."""
     root = condition.instructions[condition.root]
     operands = condition.operands(root)
     root = _unwrapped(module, root)
@@ -180,7 +188,7 @@ def _limit(module: Module, condition: Computation) -> tuple[int, int] | None:
 
 
 def _element(computation: Computation, state: Instruction, index: int) -> int | None:
-    """Return the constant at `index` of a loop's first state."""
+    """Return the constant at `index` of the initial state of a loop, or None if it is not a constant."""
     if state.opcode != "tuple":
         return None
     value = _source(computation, computation.instructions[state.operands[index]])
@@ -188,15 +196,15 @@ def _element(computation: Computation, state: Instruction, index: int) -> int | 
 
 
 def _step(module: Module, body: Computation, index: int) -> int | None:
-    """Return what a loop's body adds to its counter: 2 where the compiler put two rounds into one."""
+    """Return what the body of a loop adds to its counter; 2 if the compiler merged two iterations."""
     root = body.instructions[body.root]
     if root.opcode != "tuple":
         return None
     value, total = _source(body, body.instructions[root.operands[index]]), 0
     while value.opcode != "get-tuple-element":
-        operands = [_source(body, each) for each in body.operands(value)]
-        constants = [each for each in operands if each.opcode == "constant"]
-        others = [each for each in operands if each.opcode != "constant"]
+        operands = [_source(body, operand) for operand in body.operands(value)]
+        constants = [operand for operand in operands if operand.opcode == "constant"]
+        others = [operand for operand in operands if operand.opcode != "constant"]
         if _unwrapped(module, value).opcode != "add" or len(constants) != 1 or len(others) != 1:
             return None
         total, value = total + int(constants[0].literal), others[0]
@@ -204,7 +212,7 @@ def _step(module: Module, body: Computation, index: int) -> int | None:
 
 
 def _unwrapped(module: Module, instruction: Instruction) -> Instruction:
-    """Return what a fusion of one instruction does; it takes the same operands in the same order."""
+    """Return the instruction inside a fusion of one instruction, which has the same operands in the same order."""
     if instruction.opcode != "fusion":
         return instruction
     inner = module.computations[instruction.called("calls") or ""]
@@ -212,7 +220,7 @@ def _unwrapped(module: Module, instruction: Instruction) -> Instruction:
 
 
 def _source(computation: Computation, value: Instruction) -> Instruction:
-    """Return what a value is a copy of."""
+    """Return the instruction that a value is a copy of."""
     while value.opcode in ("copy", "bitcast", "convert"):
         value = computation.instructions[value.operands[0]]
     return value

@@ -1,13 +1,13 @@
-"""How long a compiled program takes at least, and how much of the chips it can use.
+"""A lower bound on the time of a compiled program, and an upper bound on its utilization of the chips.
 
-The time of one instruction is the longer of its FLOPs at peak and its HBM bytes at full bandwidth, since a chip
-computes while it loads; instructions run one after the other, so the time on the chip is the sum,
+The time of one instruction is the longer of its FLOPs at peak and its HBM bytes at full bandwidth, because a chip
+computes while it loads. Instructions run one after the other, so the time on the chip is the sum,
 
     chip = sum over instructions of trips * max(flops / peak, hbm_bytes / hbm_bandwidth),   ici = sent / ici_bandwidth.
 
-Collectives may run beside them or not: a step takes between max(chip, ici) and chip + ici. Both are bounds from below
-in what they leave out: latency, the shape of the torus (a collective along one mesh axis may have only some of the
-links), padding, elementwise work that is bound by neither, transfers from and to the host.
+Collectives may overlap with them or not: a step takes between max(chip, ici) and chip + ici. Both are lower bounds,
+because they leave out latency, the shape of the torus (a collective along one mesh axis may have only some of the
+links), padding, elementwise work that neither limits, and transfers from and to the host.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from mlagent_jax.aot.cost import Cost
 
 @dataclass(frozen=True)
 class Roofline:
-    """One call of a program on one chip; times in seconds, utilisations are shares of peak FLOPs.
+    """One call of a program on one chip; utilizations are shares of the peak FLOPs.
 
     Attributes:
-        flops: what is computed, recomputation included.
-        hbm_bytes: read and written.
-        collective_bytes: sent, by kind.
-        compute_seconds: `flops` at peak.
-        memory_seconds: `hbm_bytes` at full bandwidth.
-        collective_seconds: what is sent, at full bandwidth of all links.
-        overlapped_seconds: with collectives hidden behind the rest, or the rest behind them.
-        serial_seconds: with nothing hidden.
-        overlapped_utilisation: model FLOPs, which leave recomputation out, over peak in `overlapped_seconds`.
-        serial_utilisation: the same in `serial_seconds`.
+        flops: The FLOPs, recomputation included.
+        hbm_bytes: The bytes read and written.
+        collective_bytes: The bytes sent, by kind of collective.
+        compute_seconds: The time of `flops` at peak.
+        memory_seconds: The time of `hbm_bytes` at full bandwidth.
+        collective_seconds: The time of the bytes sent, at full bandwidth of all links.
+        overlapped_seconds: The time if collectives and the rest overlap completely.
+        serial_seconds: The time if nothing overlaps.
+        overlapped_utilization: Model FLOPs, without recomputation, over the peak in `overlapped_seconds`.
+        serial_utilization: The same in `serial_seconds`.
     """
 
     flops: float
@@ -42,15 +42,17 @@ class Roofline:
     collective_seconds: float
     overlapped_seconds: float
     serial_seconds: float
-    overlapped_utilisation: float
-    serial_utilisation: float
+    overlapped_utilization: float
+    serial_utilization: float
 
 
 def roofline(costs: Sequence[Cost], chip: Chip, model_flops: float) -> Roofline:
-    """Return the bounds of one call of a program whose instructions cost `costs`.
+    """Return the bounds of one call of a program.
 
     Args:
-        model_flops: what one chip's share of the call needs in the model itself, without recomputation.
+        costs: The costs of its instructions.
+        chip: The chip that runs it.
+        model_flops: The FLOPs of the model itself in one chip's share of the call, without recomputation.
     """
     flops = sum(cost.trips * cost.flops for cost in costs)
     hbm_bytes = sum(cost.trips * cost.hbm_bytes for cost in costs)
@@ -70,6 +72,6 @@ def roofline(costs: Sequence[Cost], chip: Chip, model_flops: float) -> Roofline:
         collective_seconds=between,
         overlapped_seconds=overlapped,
         serial_seconds=serial,
-        overlapped_utilisation=model_flops / (chip.flops * overlapped) if overlapped else 0.0,
-        serial_utilisation=model_flops / (chip.flops * serial) if serial else 0.0,
+        overlapped_utilization=model_flops / (chip.flops * overlapped) if overlapped else 0.0,
+        serial_utilization=model_flops / (chip.flops * serial) if serial else 0.0,
     )

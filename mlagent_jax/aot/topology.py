@@ -1,7 +1,7 @@
-"""Slices of TPU that are not there: their chips as JAX devices, made by the real TPU compiler alone.
+"""TPU slices that this machine does not have: their chips as JAX devices, described by the TPU compiler.
 
-The compiler is `libtpu.so` from PyPI. It lies apart from the environment's packages, since vLLM takes a libtpu that can
-be imported for a TPU.
+The compiler is `libtpu.so` from PyPI. It is installed apart from the environment's packages, because vLLM takes an
+importable libtpu as a sign of a TPU.
 """
 
 import math
@@ -14,14 +14,15 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from mlagent_jax.aot.chips import CHIPS, Chip
-from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.configuration.schema import ConfigError
+from mlagent_jax.configuration.schema import Mesh as MeshSizes
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.platform import tpu
 
-INSTALLED_AT = Path("opt/libtpu/libtpu/libtpu.so")  # under the environment, where `make tpu-compiler` puts it
+INSTALLED_AT = Path("opt/libtpu/libtpu/libtpu.so")  # in the environment; `make tpu-compiler` puts it there
 ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # one process at a time may use a TPU, any number may compile
-    # Without these libtpu asks a metadata server what machine it is on, and complains at length that none answers.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # one process at a time may use a TPU, but any number may compile
+    # Without these, libtpu asks a metadata server for the type of the machine, and logs at length that none answers.
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5p-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -29,10 +30,10 @@ ENVIRONMENT = {
 
 
 def find_compiler() -> None:
-    """Tell JAX where the TPU compiler is: at TPU_LIBRARY_PATH, else where `make tpu-compiler` installs it.
+    """Point JAX to the TPU compiler at TPU_LIBRARY_PATH, or else where `make tpu-compiler` installs it.
 
     Raises:
-        ConfigError: if it is not there.
+        ConfigError: If it is not there.
     """
     path = Path(os.environ.get("TPU_LIBRARY_PATH", Path(sys.prefix) / INSTALLED_AT))
     if not path.is_file():
@@ -44,10 +45,10 @@ def find_compiler() -> None:
 
 
 def chip_of(topology: str) -> Chip:
-    """Return the chip that a topology such as `v5p:4x4x4` is made of.
+    """Return the chip of a topology such as `v5p:4x4x4`.
 
     Raises:
-        ConfigError: for a generation that is not in the table.
+        ConfigError: If the generation is not in the table.
     """
     generation = topology.partition(":")[0]
     if generation not in CHIPS:
@@ -57,19 +58,23 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[generation]
 
 
-def topology_mesh(config: Config, topology: str) -> Mesh:
-    """Return the configuration's mesh on the chips of a slice; call `find_compiler` first.
+def topology_mesh(sizes: MeshSizes, topology: str) -> Mesh:
+    """Return a mesh on the chips of a slice; call `find_compiler` first.
+
+    Args:
+        sizes: The mesh section of the configuration.
+        topology: The slice, such as `v5p:4x4x4`.
 
     Raises:
-        ConfigError: if there is no such slice, or it has another number of chips than the mesh.
+        ConfigError: If there is no such slice, or its number of chips is not that of the mesh.
     """
     chip_of(topology)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # the compiler's own types differ from version to version
+    except Exception as error:  # the types of the compiler's errors differ between versions
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"topology={topology}: {reason}; give one such as v5p:4x4x4 or v5e:4x4") from None
-    axes = asdict(config.mesh)
+    axes = asdict(sizes)
     size = math.prod(axes.values())
     if size != len(devices):
         raise ConfigError(

@@ -1,10 +1,10 @@
-"""Bytes that single instructions move: through the HBM of a device, and to other devices.
+"""Bytes that single instructions move, through the HBM of a device and to other devices.
 
-- HBM bytes of an instruction are the operands it reads and the results it writes that lie in HBM, each once, without
-  padding; of an array that is only sliced, gathered from or updated in place, only the part that is touched.
-- Collective bytes are what one device sends when a ring carries the collective out among n of them: all-gather (n - 1)
-  times its operand, reduce-scatter and all-to-all (n - 1)/n times the operand, all-reduce twice that,
-  collective-permute the operand.
+- HBM bytes of an instruction are the operands that it reads and the results that it writes in HBM, each once, without
+  padding. If an array is only sliced, gathered from or updated in place, only the accessed part counts.
+- Collective bytes are what one device sends in a ring of n devices: for an all-gather, n - 1 times the operand; for a
+  reduce-scatter or all-to-all, (n - 1)/n times the operand; for an all-reduce, twice that; for a collective-permute,
+  the operand.
 """
 
 import math
@@ -15,37 +15,37 @@ from mlagent_jax.aot.hlo import HBM_SPACE, Computation, Instruction, Module, Sha
 
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 SLICES = ("dynamic-slice", "slice", "gather")
-# The TPU compiler lets a collective run beside other work as a chain of fusions: one that starts it, some that carry it
-# along, one that ends it. Each holds the collective anew; the first is the one that counts.
+# The TPU compiler overlaps a collective with other work as a chain of fusions: the first starts it, the next ones pass
+# it on, and the last ends it. Each contains the collective again; only the first counts.
 CHAIN, CHAIN_START = "chain_id=", "AsyncCollectiveStart"
 
 
 def collective(module: Module, computation: Computation, instruction: Instruction) -> tuple[str | None, float]:
-    """Return the kind of collective that an instruction is or holds, None for none, and the bytes a device sends."""
+    """Return the kind of the collective in an instruction, or None, and the bytes that a device sends."""
     kind, total = None, 0.0
-    for inner, each in _held(module, computation, instruction):
-        name = each.opcode.removesuffix("-start")
-        if name not in COLLECTIVES or (CHAIN in each.attributes and not _starts_chain(inner)):
+    for inner, part in _parts(module, computation, instruction):
+        name = part.opcode.removesuffix("-start")
+        if name not in COLLECTIVES or (CHAIN in part.attributes and not _starts_chain(inner)):
             continue
-        kind = "reduce-scatter" if inner.name.startswith("all-reduce-scatter") else name  # a fusion with that meaning
-        total += _share_sent(kind, _group_size(module, each)) * sum(o.num_bytes for o in inner.operands(each))
+        kind = "reduce-scatter" if inner.name.startswith("all-reduce-scatter") else name  # a fusion that stands for one
+        total += _share_sent(kind, _group_size(module, part)) * sum(o.num_bytes for o in inner.operands(part))
     return kind, total
 
 
-def _held(
+def _parts(
     module: Module, computation: Computation, instruction: Instruction
 ) -> Iterator[tuple[Computation, Instruction]]:
-    """Yield the instruction, or where it is a fusion those that it holds, each with its computation."""
+    """Yield the instruction, or the instructions in a fusion, each with its computation."""
     if instruction.opcode != "fusion":
         yield computation, instruction
         return
     inner = module.computations[instruction.called("calls") or ""]
-    for each in inner.instructions.values():
-        yield from _held(module, inner, each)
+    for part in inner.instructions.values():
+        yield from _parts(module, inner, part)
 
 
 def _starts_chain(computation: Computation) -> bool:
-    return any(CHAIN_START in each.attributes for each in computation.instructions.values())
+    return any(CHAIN_START in part.attributes for part in computation.instructions.values())
 
 
 def _share_sent(kind: str, devices: int) -> float:
@@ -57,7 +57,7 @@ def _share_sent(kind: str, devices: int) -> float:
 
 
 def _group_size(module: Module, instruction: Instruction) -> int:
-    """Return n, how many devices take part together, from any of the three ways XLA writes groups."""
+    """Return n, the number of devices in a group, from any of the three notations of XLA."""
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", instruction.attributes)
     if mesh is not None:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
@@ -71,18 +71,18 @@ def _group_size(module: Module, instruction: Instruction) -> int:
 
 
 def hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> float:
-    """Return the bytes that one run of an instruction reads from and writes to HBM."""
+    """Return the bytes that one execution of an instruction reads from and writes to HBM."""
     operands = computation.operands(instruction)
     opcode = instruction.opcode
     if opcode == "fusion":
         inner = module.computations[instruction.called("calls") or ""]
-        reads = [min(_touched(module, inner, inner.parameter(i).name), o.num_bytes) for i, o in enumerate(operands)]
+        reads = [min(_bytes_read(module, inner, inner.parameter(i).name), o.num_bytes) for i, o in enumerate(operands)]
         writes = _written(inner)
-    elif opcode in ("copy-start", "slice-start"):  # from one memory to another: both stand in the result
+    elif opcode in ("copy-start", "slice-start"):  # from one memory to another; the result has both
         ends = instruction.shapes[:2]
         return float(min(end.num_bytes for end in ends) * sum(end.space == HBM_SPACE for end in ends))
     elif opcode in SLICES or opcode in ("dynamic-update-slice", "scatter"):
-        part = _part(computation, instruction)
+        part = _slice_bytes(computation, instruction)
         reads, writes = [part] + [o.num_bytes for o in operands[1:]], [part]
     else:
         reads, writes = [o.num_bytes for o in operands], [shape.num_bytes for shape in instruction.shapes]
@@ -94,26 +94,30 @@ def _in_hbm(shapes: list[Shape] | tuple[Shape, ...]) -> bool:
     return bool(shapes) and shapes[0].space == HBM_SPACE
 
 
-def _part(computation: Computation, instruction: Instruction) -> int:
-    """Return the size of what a slice takes, or of what an update in place brings."""
+def _slice_bytes(computation: Computation, instruction: Instruction) -> int:
+    """Return the bytes that a slice reads or an in-place update writes."""
     if instruction.opcode in SLICES:
         return instruction.num_bytes
     return computation.operands(instruction)[1 if instruction.opcode == "dynamic-update-slice" else 2].num_bytes
 
 
-def _touched(module: Module, computation: Computation, name: str) -> float:
-    """Return how much of the array `name` is read inside a fusion."""
+def _bytes_read(module: Module, computation: Computation, name: str) -> float:
+    """Return the number of bytes of the array `name` that are read inside a fusion."""
     total = 0.0
     for user in computation.users(name):
-        first = user.operands[0] == name
+        is_first = user.operands[0] == name
         if user.opcode == "bitcast":
-            total += _touched(module, computation, user.name)
+            total += _bytes_read(module, computation, user.name)
         elif user.opcode == "fusion":
             inner = module.computations[user.called("calls") or ""]
-            total += _touched(module, inner, inner.parameter(user.operands.index(name)).name)
-        elif user.opcode in SLICES and first:
+            total += _bytes_read(module, inner, inner.parameter(user.operands.index(name)).name)
+        elif user.opcode in SLICES and is_first:
             total += user.num_bytes
-        elif user.opcode == "tuple" or (user.opcode == "dynamic-update-slice" and first) or _carried(computation, user):
+        elif (
+            user.opcode == "tuple"
+            or (user.opcode == "dynamic-update-slice" and is_first)
+            or _passed_on(computation, user)
+        ):
             continue
         else:
             return math.inf
@@ -121,7 +125,7 @@ def _touched(module: Module, computation: Computation, name: str) -> float:
 
 
 def _written(computation: Computation) -> list[float]:
-    """Return the bytes written of each result of a fusion."""
+    """Return the bytes written for each result of a fusion."""
     root = computation.instructions[computation.root]
     sizes: list[float] = []
     for result in computation.operands(root) if root.opcode == "tuple" else [root]:
@@ -129,14 +133,14 @@ def _written(computation: Computation) -> list[float]:
         while source.opcode == "bitcast":
             source = computation.operands(source)[0]
         if source.opcode in ("dynamic-update-slice", "scatter"):
-            sizes.append(_part(computation, source))
-        elif source.opcode == "parameter" or _carried(computation, source):
+            sizes.append(_slice_bytes(computation, source))
+        elif source.opcode == "parameter" or _passed_on(computation, source):
             sizes.append(0.0)
         else:
             sizes += [shape.num_bytes for shape in result.shapes]
     return sizes
 
 
-def _carried(computation: Computation, instruction: Instruction) -> bool:
-    """Return whether a fusion only carries this collective along."""
+def _passed_on(computation: Computation, instruction: Instruction) -> bool:
+    """Return whether a fusion only passes this collective on."""
     return CHAIN in instruction.attributes and not _starts_chain(computation)

@@ -1,17 +1,23 @@
-"""Settings that must go together, checked before anything starts."""
+"""Check that the settings of a configuration fit together, before anything starts."""
 
-from mlagent_jax.configuration.schema import PPO, Config, ConfigError, EndpointModel
-from rollout.executor.options import Options
+from mlagent_jax.configuration.schema import PPO, Config, ConfigError, EndpointModel, Mesh, Model, Tokenizer
+from rollout.options import ExecutorOptions
 from tasks import registry
 
-HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # that vLLM's attention takes on CPUs and GPUs
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those that vLLM's attention supports on CPUs and GPUs
+SIZES = (
+    *("num_layers", "hidden_size", "num_heads", "num_kv_heads", "intermediate_size"),
+    *("rope_theta", "tie_word_embeddings"),
+)  # the keys of the section `model` that a checkpoint determines
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for the first pair of settings that contradict each other, with a remedy."""
-    _check_writers(config)
+    """Raise ConfigError for the first settings that contradict each other, with a remedy."""
+    _check_endpoints(config)
     _check_executor(config.executor)
-    _check_model(config)
+    if config.model.path is None:
+        _check_scratch(config.model, config.tokenizer)
+    check_sizes(config.model, config.mesh)
     _check_batches(config)
     _check_credit(config.ppo)
     _check_tasks("held_in", config.tasks.held_in, config.tasks.paths)
@@ -28,7 +34,7 @@ def check(config: Config) -> None:
         )
 
 
-def _check_executor(executor: Options) -> None:
+def _check_executor(executor: ExecutorOptions) -> None:
     if executor.isolation == "landlock" and (executor.gpus or executor.ray_address is not None):
         other = f"ray_address={executor.ray_address}" if executor.ray_address else f"gpus={list(executor.gpus)}"
         raise ConfigError(
@@ -40,29 +46,29 @@ def _check_executor(executor: Options) -> None:
 def _check_tasks(split: str, names: tuple[str, ...], paths: tuple[str, ...]) -> None:
     for name in names:
         try:
-            found = registry.find(name, paths).split
+            actual = registry.find(name, paths).split
         except ValueError as error:
             raise ConfigError(f"tasks.{split}: {error}") from None
-        if found != split:
-            raise ConfigError(f"tasks.{split}: {name} is one of the {found} tasks; move it to tasks.{found}")
+        if actual != split:
+            raise ConfigError(f"tasks.{split}: {name} is one of the {actual} tasks; move it to tasks.{actual}")
         if names.count(name) > 1:
             raise ConfigError(f"tasks.{split}: {name} is given twice; give it once")
 
 
-def _check_writers(config: Config) -> None:
-    def complete(name: str, writer: EndpointModel) -> None:
+def _check_endpoints(config: Config) -> None:
+    def check_endpoint(name: str, model: EndpointModel) -> None:
         for key in ("base_url", "model"):
-            if writer.kind == "endpoint" and not getattr(writer, key):
-                raise ConfigError(f"{name}.kind=endpoint needs {name}.{key}; set it, or {name}.kind=offline")
-        if writer.budget_dollars is not None and not (writer.input_price and writer.output_price):
+            if model.kind == "endpoint" and not getattr(model, key):
+                raise ConfigError(f"{name}.kind=endpoint needs {name}.{key}; set it, or {name}.kind=scripted")
+        if model.budget_dollars is not None and not (model.input_price and model.output_price):
             raise ConfigError(
-                f"{name}.budget_dollars={writer.budget_dollars:g} needs prices; set {name}.input_price and "
+                f"{name}.budget_dollars={model.budget_dollars:g} needs prices; set {name}.input_price and "
                 f"{name}.output_price, or {name}.budget_tokens instead"
             )
 
-    complete("expert", config.expert)
-    complete("coder", config.coder)
-    if config.ideas.source == "endpoint" and config.expert.kind == "offline":
+    check_endpoint("expert", config.expert)
+    check_endpoint("coder", config.coder)
+    if config.ideas.source == "endpoint" and config.expert.kind == "scripted":
         raise ConfigError("ideas.source=endpoint asks the expert's endpoint; set expert.kind=endpoint too")
     if config.ideas.source == "endpoint" and config.ideas.pool_size > config.ideas.candidates_per_axis:
         raise ConfigError(
@@ -71,12 +77,42 @@ def _check_writers(config: Config) -> None:
         )
     if config.sft.wordings > 1 and config.expert.kind == "endpoint":
         raise ConfigError(
-            f"sft.wordings={config.sft.wordings}: only the offline expert's text can be worded anew; set sft.wordings=1"
+            f"sft.wordings={config.sft.wordings}: only the scripted expert's text has other wordings; set "
+            "sft.wordings=1"
         )
 
 
-def _check_model(config: Config) -> None:
-    model, mesh = config.model, config.mesh
+def check_sizes(model: Model, mesh: Mesh) -> None:
+    """Raise ConfigError if the sizes of a network do not divide as its heads and the mesh need.
+
+    Args:
+        model: The section with the stated sizes, or those of the checkpoint; sizes that are None are not checked.
+        mesh: The layout of the devices.
+    """
+    if model.num_heads and model.num_kv_heads and model.num_heads % model.num_kv_heads:
+        fits = [str(n) for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
+        raise ConfigError(
+            f"model.num_heads={model.num_heads} is not divisible by model.num_kv_heads={model.num_kv_heads}; "
+            f"use {' or '.join(fits)}"
+        )
+    for key, axis in (("num_kv_heads", "tensor"), ("intermediate_size", "tensor"), ("hidden_size", "fsdp")):
+        if (getattr(model, key) or 0) % getattr(mesh, axis):
+            raise ConfigError(
+                f"model.{key}={getattr(model, key)} is not divisible by mesh.{axis}={getattr(mesh, axis)}; "
+                f"lower mesh.{axis}"
+            )
+
+
+def _check_scratch(model: Model, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError unless a model without a checkpoint has all its sizes, and heads that vLLM serves."""
+    stated = {f"model.{key}": getattr(model, key) for key in SIZES} | {"tokenizer.vocab_size": tokenizer.vocab_size}
+    missing = [key for key, value in stated.items() if value is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: null, expected a value, since model.path=null starts from scratch; set "
+            f"{'it' if len(missing) == 1 else 'them'}, or model.path to a checkpoint"
+        )
+    assert model.hidden_size and model.num_heads
     head_size = model.hidden_size / model.num_heads
     if head_size not in HEAD_SIZES:
         near = min(HEAD_SIZES, key=lambda size: abs(size - head_size))
@@ -84,18 +120,6 @@ def _check_model(config: Config) -> None:
             f"model.hidden_size={model.hidden_size} gives model.num_heads={model.num_heads} heads of size "
             f"{head_size:g}, which vLLM does not serve everywhere; use model.hidden_size={near * model.num_heads}"
         )
-    if model.num_heads % model.num_kv_heads:
-        fits = [str(n) for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
-        raise ConfigError(
-            f"model.num_heads={model.num_heads} is not divisible by model.num_kv_heads={model.num_kv_heads}; "
-            f"use {' or '.join(fits)}"
-        )
-    for key, axis in (("num_kv_heads", "tensor"), ("intermediate_size", "tensor"), ("hidden_size", "fsdp")):
-        if getattr(model, key) % getattr(mesh, axis):
-            raise ConfigError(
-                f"model.{key}={getattr(model, key)} is not divisible by mesh.{axis}={getattr(mesh, axis)}; "
-                f"lower mesh.{axis}"
-            )
 
 
 def _check_batches(config: Config) -> None:
@@ -116,13 +140,13 @@ def _check_batches(config: Config) -> None:
     for key, length in (("sft.max_length", config.sft.max_length), ("ppo.row_length", ppo.row_length)):
         if length % context:
             raise ConfigError(
-                f"{key}={length} is not divisible by mesh.context={context}, which cuts rows into as many parts; "
+                f"{key}={length} is not divisible by mesh.context={context}, the number of shards of a row; "
                 f"use {_above(length, context)}"
             )
     if ppo.row_length < config.server.max_model_len:
         raise ConfigError(
             f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "
-            "a state and its response must fit a row: make it at least as long"
+            "a state and its response must fit in a row; make it at least as long"
         )
     predictions = ppo.predictions_per_row or ppo.row_length // 2
     if ppo.max_response_tokens > predictions:
@@ -139,26 +163,26 @@ def _check_credit(ppo: PPO) -> None:
         )
     if ppo.advantage != "gae" and (ppo.gamma, ppo.lam) != (1.0, 1.0):
         raise ConfigError(
-            f"ppo.gamma={ppo.gamma:g} and ppo.lam={ppo.lam:g}: ppo.advantage={ppo.advantage} takes whole returns; set "
-            "both to 1"
+            f"ppo.gamma={ppo.gamma:g} and ppo.lam={ppo.lam:g}: ppo.advantage={ppo.advantage} needs undiscounted "
+            "returns; set both to 1"
         )
     if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
         raise ConfigError("ppo.kl_in=loss with ppo.kl_estimator=k1 has no gradient on average; use ppo.kl_estimator=k2")
     if ppo.max_staleness and ppo.importance_limit is None:
         raise ConfigError(
-            f"ppo.max_staleness={ppo.max_staleness} has actions of older weights, which ppo.importance_limit=null does "
-            "not correct; set ppo.importance_limit=2.0"
+            f"ppo.max_staleness={ppo.max_staleness} trains on actions of older weights, which "
+            "ppo.importance_limit=null does not correct for; set ppo.importance_limit=2.0"
         )
     if ppo.episodes and (ppo.states_per_trajectory, ppo.states) != (1, "expert"):
         raise ConfigError(
-            f"ppo.episodes=true begins where trajectories do; set ppo.states_per_trajectory=1, not "
+            "ppo.episodes=true starts at the beginning of trajectories; set ppo.states_per_trajectory=1, not "
             f"{ppo.states_per_trajectory}, and ppo.states=expert, not {ppo.states}"
         )
     if ppo.critic == "shared" and ppo.advantage != "gae":
         raise ConfigError(f"ppo.critic=shared: ppo.advantage={ppo.advantage} has no critic; use ppo.advantage=gae")
     if ppo.critic == "shared" and ppo.critic_warmup_updates:
         raise ConfigError(
-            f"ppo.critic=shared cannot learn before the policy does; set ppo.critic_warmup_updates=0, "
+            "ppo.critic=shared cannot train before the policy; set ppo.critic_warmup_updates=0, "
             f"not {ppo.critic_warmup_updates}"
         )
 

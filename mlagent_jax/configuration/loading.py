@@ -1,4 +1,4 @@
-"""From YAML and `key.sub=value` to a checked `Config`, and back; every complaint is one line."""
+"""Load a `Config` from YAML and `key.sub=value` settings, and write it as YAML; every error is one line."""
 
 import json
 import re
@@ -11,16 +11,18 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
-from mlagent_jax.configuration.checks import check
+from mlagent_jax.configuration.checks import SIZES, check
 from mlagent_jax.configuration.schema import Config, ConfigError
 from tasks.nearest import closest
 
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"  # in a checkout; a wheel has no configs/
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with two of its traps closed: `1e-5` is a number, and a key given twice is an error."""
+    """A YAML 1.1 loader for which `1e-5` is a number and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`, refusing a repeated key."""
+        """Return the mapping of `node`; raise ConfigError for a repeated key."""
         seen = set()
         for key_node, _ in node.value:
             if key_node.value in seen:
@@ -36,51 +38,92 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class Key:
-    """One setting: its dotted name, its default as YAML text, and what it means."""
+    """A key of the configuration: its dotted name, its default as YAML, and its meaning."""
 
     name: str
     default: str
     meaning: str
 
 
-def keys(section: type = Config, prefix: str = "") -> Iterator[Key]:
-    """Yield every setting there is, in the order of the dataclasses."""
+def keys(section: Any = Config, defaults: Any = None, prefix: str = "") -> Iterator[Key]:
+    """Yield every key in the order of the dataclasses.
+
+    Args:
+        section: The dataclass whose keys are yielded.
+        defaults: An instance of `section` with the default values; None for those of the class.
+        prefix: The dotted name of the section with a trailing dot; empty for the whole configuration.
+    """
+    defaults = section() if defaults is None else defaults
     for name, info in section.__pydantic_fields__.items():
-        assert info.annotation is not None
-        if is_pydantic_dataclass(info.annotation):
-            yield from keys(info.annotation, f"{prefix}{name}.")
+        default = getattr(defaults, name)
+        if is_pydantic_dataclass(type(default)):
+            yield from keys(type(default), default, f"{prefix}{name}.")
         else:
             assert info.description, f"{prefix}{name} has no meaning written under it"
-            yield Key(f"{prefix}{name}", _inline(_jsonable(info.default)), info.description)
+            yield Key(f"{prefix}{name}", _inline(_jsonable(default)), " ".join(info.description.split()))
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Return the configuration of a YAML file with `key.sub=value` overrides; without a file, the quickstart's.
+    """Return the configuration of a YAML file with `key.sub=value` overrides.
 
-    Keys that the file leaves out have their defaults.
+    A key that the file leaves out has the value of the file named by its key `base`, relative to the file, or else its
+    default. A file or the overrides that give `model.path` also reset the sizes of the model to null, the checkpoint's.
+
+    Args:
+        path: The YAML file; None for the quickstart's.
+        overrides: Settings that replace those of the file.
 
     Raises:
-        ConfigError: for an unknown key, a value of the wrong type, or values that do not go together.
-        OSError: if the file cannot be read.
+        ConfigError: If a key is unknown, a value has the wrong type, or values contradict each other.
+        OSError: If the file cannot be read.
     """
-    tree = {} if path is None else _parse(path.read_text(), str(path))
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {_inline(tree)[:60]}")
+    changed: dict[str, Any] = {}
     for override in overrides:
-        _override(tree, override)
-    names = {key.name for key in keys()}
-    for name in _leaves(tree, names):
-        if name not in names:
-            raise ConfigError(_unknown(name, names))
+        _override(changed, override)
+    tree = to_dict(Config())
+    for layer in (*read_layers(path or _quickstart()), changed):
+        tree = merge(tree, layer)
     try:
-        # JSON mode: strict about types, yet a YAML list may stand for a tuple.
+        # JSON mode: strict about types, but a YAML list may stand for a tuple.
         config = TypeAdapter(Config).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         raise ConfigError(_wrong_value(error)) from None
     check(config)
     return config
+
+
+def read_layers(path: Path) -> list[dict[str, Any]]:
+    """Return what a file states, preceded by what its base states if it has one.
+
+    Raises:
+        ConfigError: If the file is not YAML with keys and values, or its base has a base.
+        OSError: If a file cannot be read.
+    """
+    tree = _read(path)
+    if "base" not in tree:
+        return [tree]
+    name = tree.pop("base")
+    if not isinstance(name, str):
+        raise ConfigError(f"{path}: base: got {_inline(name)[:60]}, expected a file name, such as quickstart.yaml")
+    base = _read(path.parent / name)
+    if "base" in base:
+        raise ConfigError(f"{path}: its base {name} has a base itself; expected a file without one")
+    return [base, tree]
+
+
+def merge(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `tree` replaced by those of `layer`.
+
+    Raises:
+        ConfigError: If `layer` has an unknown key.
+    """
+    names = {key.name for key in keys()}
+    for name in _leaves(layer, names):
+        if name not in names:
+            raise ConfigError(_unknown(name, names))
+    if layer.get("model", {}).get("path") is not None:
+        tree = _replaced(tree, {"model": dict.fromkeys(SIZES), "tokenizer": {"vocab_size": None}})
+    return _replaced(tree, layer)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -89,8 +132,32 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the configuration as YAML that `load_config` reads back as the same."""
+    """Return the configuration as YAML with every key; `load_config` reads the same configuration from it."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _quickstart() -> Path:
+    if not QUICKSTART.is_file():
+        raise ConfigError(f"{QUICKSTART}: no such file; outside a checkout of the project, give --config FILE")
+    return QUICKSTART
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tree = _parse(path.read_text(), str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {_inline(tree)[:60]}")
+    return tree
+
+
+def _replaced(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `tree` with the leaves of `layer` in place of its own."""
+    found = dict(tree)
+    for key, value in layer.items():
+        nested = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = _replaced(found[key], value) if nested else value
+    return found
 
 
 def _jsonable(value: Any) -> Any:
@@ -142,7 +209,7 @@ def _leaves(tree: Mapping[Any, Any], names: set[str], prefix: str = "") -> Itera
 
 
 def _unknown(name: str, names: set[str]) -> str:
-    """Return the complaint about a key that does not exist, with the nearest that does."""
+    """Return the error text for an unknown key, with the nearest known one."""
     by_leaf: dict[str, str] = {}
     for known in sorted(names):
         by_leaf.setdefault(known.rpartition(".")[2], known)
@@ -150,11 +217,11 @@ def _unknown(name: str, names: set[str]) -> str:
     leaf = closest(name.rpartition(".")[2], by_leaf, cutoff=0.7)
     if near or leaf:
         return f"unknown key {name}; did you mean {near or by_leaf[leaf]}?"
-    return f"unknown key {name}; --help lists every key"
+    return f"unknown key {name}; --help-keys lists every key"
 
 
 def _wrong_value(error: ValidationError) -> str:
-    """Return the first complaint of pydantic as: key, got, expected, meaning."""
+    """Return pydantic's first error as: key, got, expected, meaning."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     meaning = next((key.meaning for key in keys() if name == key.name or name.startswith(f"{key.name}.")), "")

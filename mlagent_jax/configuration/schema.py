@@ -1,7 +1,8 @@
-"""Everything a run can be told: one frozen dataclass a section, the quickstart's values as defaults.
+"""The keys of a run's configuration: one frozen dataclass per section, with the paper's values as defaults.
 
-`mlagent_jax.configuration.loading` turns YAML and `key.sub=value` into a `Config`. The string under a key is its
-meaning, shown by `--help` and beside an error in its value.
+The paper is ML-Agent (arXiv 2505.23723). Where it is silent, a default is that of the trainer it used, and what depends
+on the machine suits one device. `mlagent_jax.configuration.loading` turns YAML and `key.sub=value` into a `Config`. The
+string under a key is its meaning: `--help-keys` prints it, and so does an error about the key's value.
 """
 
 from typing import Annotated, Literal
@@ -9,8 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rollout.dataset.selection import Select
-from rollout.executor.options import Options
+from rollout.options import ExecutorOptions, Select
 from tasks.reward import PAPER, Rules
 
 Count = Annotated[int, Field(gt=0)]
@@ -24,187 +24,209 @@ _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True,
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used: what it is, what was expected, what to do."""
+    """A setting that cannot be used; the text says what it is, what was expected, and what to do."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Tasks:
-    """Which ML problems are learnt from and which are only evaluated."""
+    """The machine-learning tasks that the policy trains on and is evaluated on."""
 
     held_in: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "customer_churn",
-        "diamond_price",
-        "digit_images",
-        "house_price",
-        "movie_sentiment",
+        "aerial-cactus-identification",
+        "cifar-10",
+        "dogs-vs-cats-redux-kernels-edition",
+        "feedback-prize-english-language-learning",
+        "home-data-for-ml-course",
+        "nomad2018-predict-transparent-conductors",
+        "ogbn-arxiv",
+        "plant-pathology-2020-fgvc7",
+        "spaceship-titanic",
     )
-    """Tasks to learn from; `python -m tasks list` shows the catalog."""
-    held_out: tuple[str, ...] = ("hotel_rate", "leaf_species", "tweet_device")
-    """Tasks seen only in evaluation."""
+    """Names of the tasks to train on; `mlagent tasks list` prints all tasks."""
+    held_out: tuple[str, ...] = (
+        "denoising-dirty-documents",
+        "detecting-insults-in-social-commentary",
+        "jigsaw-toxic-comment-classification-challenge",
+        "leaf-classification",
+        "learning-agency-lab-automated-essay-scoring-2",
+        "spooky-author-identification",
+        "statoil-iceberg-classifier-challenge",
+        "tabular-playground-series-dec-2021",
+        "us-patent-phrase-to-phrase-matching",
+        "whale-categorization-playground",
+    )
+    """Names of the tasks that are only evaluated."""
     paths: tuple[str, ...] = ()
-    """Folders with tasks of your own, or such tasks; `python -m tasks new` makes one."""
+    """Folders of your own tasks, or folders that contain such folders; `mlagent tasks new` makes one."""
     raw: str | None = None
-    """Folder of files that tasks are made of, those of a task in a folder of its name; null: they are fetched."""
+    """Folder of raw data files, those of a task in a subfolder named after it; null: they are downloaded."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class EndpointModel:
-    """Who writes for us: the offline part that ships, or a model behind an OpenAI-compatible endpoint."""
+    """The model behind the expert or the coder: the bundled scripted one, or one at an OpenAI-compatible endpoint."""
 
-    kind: Literal["offline", "endpoint"] = "offline"
-    """offline: scripted, needs no network; endpoint: a model behind an OpenAI-compatible API."""
+    kind: Literal["scripted", "endpoint"] = "endpoint"
+    """scripted: the bundled scripted one, which needs no network; endpoint: a model behind an OpenAI-compatible API."""
     base_url: str | None = None
     """Address of the endpoint, such as https://api.openai.com/v1; only for kind endpoint."""
     model: str | None = None
     """Name of the model at the endpoint; only for kind endpoint."""
     api_key_env: str | None = None
-    """Environment variable that holds the endpoint's key, which is never stored; null: it asks for none."""
+    """Name of the environment variable that holds the API key; the key is never stored. null: no key is sent."""
     max_concurrent: Count = 8
-    """Requests to the endpoint under way at one time; at least as many episodes are."""
+    """Maximum number of concurrent requests; at least as many episodes run concurrently."""
     timeout_seconds: Positive = 120.0
-    """Seconds a request may take, before it is made once more."""
+    """Timeout of one request, in seconds; a request that times out is retried."""
     max_response_tokens: Count = 4096
-    """Tokens of an answer at most; what a model thinks aside counts, too."""
+    """Maximum tokens of a response, reasoning tokens included."""
     requests_per_minute: Count | None = None
-    """Requests sent in any minute at most; null: as many as max_concurrent gives."""
+    """Maximum requests per minute; null: limited only by max_concurrent."""
     tokens_per_minute: Count | None = None
-    """Tokens of requests and answers in any minute at most; null: any number."""
+    """Maximum tokens of requests and responses per minute; null: no limit."""
     budget_tokens: Count | None = None
-    """Tokens of requests and answers in the whole run at most, after which the stage stops; null: any number."""
+    """Maximum tokens of requests and responses in the whole run; the stage stops when they are used up. null: no
+    limit."""
     budget_dollars: Positive | None = None
-    """Dollars spent in the whole run at most, after which the stage stops; it takes the prices; null: any sum."""
+    """Maximum cost of the whole run, in dollars; the stage stops when it is spent. Needs the prices. null: no limit."""
     input_price: NonNegative = 0.0
-    """Dollars for a million tokens of a request."""
+    """Price of a million prompt tokens, in dollars."""
     cached_input_price: NonNegative | None = None
-    """Dollars for a million tokens of a request that the endpoint has in its prefix cache; null: input_price."""
+    """Price of a million prompt tokens that the endpoint finds in its prefix cache, in dollars; null: input_price."""
     output_price: NonNegative = 0.0
-    """Dollars for a million tokens of an answer."""
+    """Price of a million response tokens, in dollars."""
+
+
+PAPER_EXPERT = EndpointModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")
+PAPER_CODER = EndpointModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Ideas:
     """The pool of ideas that makes the expert explore."""
 
-    source: Literal["offline", "endpoint", "none"] = "offline"
-    """Who proposes ideas: the library that ships, or the expert's endpoint; none: the expert is left to its habits."""
-    candidates_per_axis: Count = 24
-    """Ideas asked of the endpoint for each axis (data, model, learning) and task; the library has its own number."""
+    source: Literal["library", "endpoint", "none"] = "endpoint"
+    """library: the bundled idea library; endpoint: the expert's endpoint proposes ideas; none: the expert gets no
+    ideas."""
+    candidates_per_axis: Count = 100
+    """Number of ideas that the endpoint is asked for, per axis (data, model, learning) and task; only for source
+    endpoint."""
     pool_size: Count = 10
-    """Ideas kept for each axis and task."""
+    """Number of ideas kept per axis and task."""
     rule: Literal["fps", "mean", "random"] = "fps"
-    """Which are kept: fps, those farthest from one another; mean, the first paper's largest mean distance; random."""
+    """How they are selected. fps: farthest-point sampling; mean: largest mean distance, as in the paper's first
+    version; random."""
     encoder: str | None = None
-    """Folder or name of a sentence-transformers model that measures distances; null: all-MiniLM-L6-v2, as packaged."""
+    """Folder or name of the sentence-transformers model that embeds ideas; null: all-MiniLM-L6-v2 from its package."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Collect:
-    """The expert's trajectories."""
+    """The collection of expert trajectories."""
 
     source: str | None = None
-    """Run directory, or folder of trajectories, whose trajectories are taken instead of collecting any, with the files
-    that lie in `blobs` beside them; `python -m rollout.dataset import` makes one of conversations; null: collect."""
-    num_trajectories: Count = 240
-    """Trajectories to collect over all training tasks."""
-    max_steps: Count = 5
-    """Actions in a trajectory at most."""
-    max_minutes: Positive = 5.0
-    """Minutes a trajectory may take."""
+    """Run directory or folder whose trajectories are used instead of collecting any; their files must be in `blobs`
+    beside them. `mlagent data import` makes such a folder from conversations. null: the expert collects."""
+    num_trajectories: Count = 10000
+    """Number of trajectories to collect over all held-in tasks."""
+    max_steps: Count = 15
+    """Maximum actions of a trajectory."""
+    max_minutes: Positive = 30.0
+    """Time limit of a trajectory, in minutes."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Tokenizer:
-    """The tokenizer of a policy that starts from scratch; a model read from model.path brings its own."""
+    """The tokenizer of a policy that is trained from scratch; a checkpoint at model.path has its own."""
 
-    vocab_size: Count = 2304
-    """Tokens of the byte-level BPE, special ones included; the text may hold fewer merges."""
+    vocab_size: Count | None = None
+    """Maximum number of tokens of the byte-level BPE, special tokens included; null: the checkpoint's."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Model:
-    """The policy: a Qwen2.5-shaped transformer."""
+    """The policy network; the keys that are null have the values of the checkpoint at path."""
 
-    path: str | None = None
-    """Hugging Face directory to start from; its sizes must be those below. null: from scratch."""
-    num_layers: Count = 2
-    """Transformer layers."""
-    hidden_size: Count = 256
-    """Width of the residual stream."""
-    num_heads: Count = 4
-    """Query heads."""
-    num_kv_heads: Count = 2
-    """Key/value heads, each shared by num_heads / num_kv_heads query heads."""
-    intermediate_size: Count = 768
-    """Width of the SwiGLU feed-forward."""
-    rope_theta: Positive = 1000000.0
-    """Base of the rotary position embedding."""
-    induction_init: bool = True
-    """Whether a model from scratch starts with heads that copy from the context (mlagent_jax.model.induction)."""
-    tie_word_embeddings: bool = True
-    """Whether the output head is the embedding table."""
-    dtype: Dtype = "float32"
-    """Type the model computes in; log-probabilities and losses are always float32."""
-    remat: Literal["none", "matmuls", "layer"] = "none"
-    """What the backward pass makes again to save memory: nothing, all but matrix products and attention, or
-    whole layers."""
+    path: str | None = "models/Qwen2.5-7B"
+    """Hugging Face directory of the checkpoint to start from; null: from scratch, with the sizes below."""
+    num_layers: Count | None = None
+    """Number of transformer layers; null: the checkpoint's."""
+    hidden_size: Count | None = None
+    """Width of the residual stream; null: the checkpoint's."""
+    num_heads: Count | None = None
+    """Number of query heads; null: the checkpoint's."""
+    num_kv_heads: Count | None = None
+    """Number of key/value heads, a divisor of num_heads; null: the checkpoint's."""
+    intermediate_size: Count | None = None
+    """Width of the SwiGLU feed-forward layer; null: the checkpoint's."""
+    rope_theta: Positive | None = None
+    """Base of the rotary position embedding; null: the checkpoint's."""
+    tie_word_embeddings: bool | None = None
+    """Whether the output head shares the embedding table; null: the checkpoint's."""
+    induction_init: bool = False
+    """Whether a network from scratch starts with attention heads that copy from the context."""
+    dtype: Dtype = "bfloat16"
+    """Type that the network computes in; log-probabilities and losses are always float32."""
+    remat: Literal["none", "matmuls", "layer"] = "layer"
+    """What the backward pass recomputes to save memory. none: nothing; matmuls: everything except matrix products and
+    attention; layer: whole layers."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Mesh:
-    """How the trainer's devices are laid out; the product is the number of devices."""
+    """The layout of the trainer's devices; the product of the axes is the number of devices."""
 
     data: Count = 1
-    """Copies of the model that share the batch."""
+    """Size of the data axis: replicas of the model that divide the batch."""
     fsdp: Count = 1
-    """Shards of parameters and optimizer state; they share the batch too."""
+    """Size of the FSDP axis: shards of parameters and optimizer state, which divide the batch too."""
     tensor: Count = 1
-    """Shards of heads and feed-forward."""
+    """Size of the tensor axis: shards of attention heads and feed-forward layers."""
     context: Count = 1
-    """Shards of the sequence."""
+    """Size of the context axis: shards of the sequence."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class OptimizerState:
-    """Where the moments of every optimizer are kept between steps, and how exactly."""
+    """The storage of every optimizer's moments between steps."""
 
     dtype: Dtype = "float32"
-    """Type they are stored in; the update computes in float32."""
+    """Type that the moments are stored in; the update computes in float32."""
     offload: bool = False
-    """Whether they wait in the host's memory, and come to the devices for the update only."""
+    """Whether the moments are kept in host memory and moved to the devices only for the update."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class SFT:
     """Exploration-enriched fine-tuning on the expert's trajectories."""
 
-    wordings: Count = 6
-    """Wordings each offline trajectory is rendered in, its actions and results unchanged; 1: as collected."""
-    max_length: Count = 1152
-    """Tokens of a trajectory at most; later turns are cut off and counted."""
-    batch_size: Count = 3
-    """Trajectories in a step."""
+    wordings: Count = 1
+    """Number of wordings that each scripted trajectory is rendered in, with the same actions and results; 1: as
+    collected."""
+    max_length: Count = 15000
+    """Maximum tokens of a trajectory; later turns are cut off and counted."""
+    batch_size: Count = 64
+    """Number of packed rows per step."""
     rows_per_micro_batch: Count | None = None
-    """Rows whose gradients are made at one time; those of a step are added up. null: all of a step's."""
-    optimizer: Literal["adamw", "muon"] = "muon"
-    """adamw, or muon for the weight matrices with adamw for the rest."""
-    learning_rate: Positive = 6e-3
-    """Peak learning rate; muon's for the matrices, half of it adamw's for the rest, or adamw's for all."""
-    min_learning_rate_ratio: Share = 0.05
-    """Learning rate at the end of the cosine, as a share of the peak."""
-    warmup_steps: CountOrZero = 20
-    """Steps of linear warm-up."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay."""
+    """Number of rows per forward and backward pass; gradients are accumulated over a step. null: all rows of a step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw; or muon for the weight matrices with adamw for the other parameters."""
+    learning_rate: Positive = 2e-5
+    """Peak learning rate; with muon, adamw's is half of it."""
+    min_learning_rate_ratio: Share = 0.0
+    """Learning rate at the end of the cosine schedule, as a share of the peak."""
+    warmup_steps: CountOrZero = 0
+    """Number of steps of linear warm-up."""
     clip_norm: Positive = 1.0
-    """Global norm the gradient is clipped to."""
-    num_epochs: Positive = 1.0
-    """Passes over the trajectories, all wordings together, at most."""
+    """Maximum global norm of the gradient."""
+    num_epochs: Positive = 2.0
+    """Maximum number of passes over the trajectories in all their wordings."""
     max_steps: Count | None = None
-    """Steps at most; null: as many as the epochs give."""
-    eval_every: Count = 50
-    """Steps between two readings of the held-out perplexity."""
+    """Maximum number of steps; null: limited only by num_epochs."""
+    eval_every: Count = 20
+    """Number of steps between measurements of the validation perplexity."""
     patience: Count = 3
-    """Readings without a better held-out perplexity after which training stops."""
+    """Number of measurements without a better validation perplexity after which training stops."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -212,135 +234,138 @@ class Server:
     """The vLLM server that samples from the policy."""
 
     address: str | None = None
-    """Address of a running server, such as http://10.0.0.2:8000; null: start one here and stop it afterwards."""
+    """Address of a running server, such as http://10.0.0.2:8000; null: the run starts and stops its own."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port of the server started here; 0: a free one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    """Type the server computes in; auto: the checkpoint's."""
-    max_model_len: Count = 1280
-    """Prompt and response together, in tokens, at most."""
-    kv_cache_mb: Count | None = 256
-    """Memory of the key/value cache, in MiB; null: what the server takes of itself, on a CPU most of the memory."""
-    start_timeout_seconds: Positive = 240.0
-    """Seconds the server may take to answer after a start."""
+    """Port of the run's own server; 0: a free port."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16"
+    """Type that the server computes in; auto: the checkpoint's."""
+    max_model_len: Count = 16384
+    """Maximum tokens of a prompt and its response together."""
+    kv_cache_mb: Count | None = None
+    """Size of the key/value cache, in MiB; null: the server's own choice, on a CPU most of the memory."""
+    start_timeout_seconds: Positive = 1800.0
+    """Time that the server may take to start, in seconds."""
     new_weights: Literal["load", "restart"] = "load"
-    """load: the running server loads them; restart: it is stopped and started on them, for servers that cannot."""
+    """How the server gets new weights. load: the running server loads them; restart: it is restarted with them, for
+    servers that cannot load any."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class PPO:
-    """Step-wise PPO: one action from states cut out of the expert's trajectories."""
+    """Step-wise PPO: one action from each state, where states are cut out of the expert's trajectories."""
 
-    num_updates: Count = 30
-    """Updates to do."""
+    num_updates: Count = 39
+    """Number of updates."""
     states: Literal["expert", "evolving"] = "expert"
-    """expert: the states of the expert's trajectories, evenly over tasks; evolving: those that the policy reached too,
-    and more of those in which rewards differ most."""
+    """expert: states of the expert's trajectories, balanced over tasks; evolving: also states that the policy reached,
+    and states whose rewards differ most are drawn more often."""
     episodes: bool = False
-    """false: one action from each state, step-wise as in the paper; true: from the beginnings of trajectories on to the
-    end, an action credited with all that follows, which is the episode-wise PPO that the paper compares with."""
-    trajectories_per_update: Count = 12
-    """Trajectories whose states make one update's batch."""
-    states_per_trajectory: Count = 2
-    """States taken from each of them; those of one trajectory share their prefix."""
-    samples_per_state: Count = 4
-    """Actions sampled from each state; episodes from each beginning."""
-    max_response_tokens: Count = 128
-    """Tokens of an action at most."""
+    """false: step-wise PPO as in the paper, one action per state; true: episode-wise PPO, which the paper compares
+    with: episodes from the start of a trajectory, where an action is credited with all later rewards."""
+    trajectories_per_update: Count = 256
+    """Number of trajectories whose states form the batch of an update."""
+    states_per_trajectory: Count = 1
+    """Number of states per trajectory; states of one trajectory share their prefix."""
+    samples_per_state: Count = 1
+    """Number of actions sampled from each state, or of episodes from each start."""
+    max_response_tokens: Count = 1024
+    """Maximum tokens of an action."""
     acting_seconds: Positive | None = None
-    """Seconds after which no more states of an update are acted in; what has begun is finished, however long it takes,
-    so nothing is preferred for being fast; null: all are acted in."""
+    """Time after which an update starts no more actions, in seconds; started actions are finished, so that fast ones
+    are not favored. null: no limit."""
     max_staleness: CountOrZero = 0
-    """Updates by which actions may begin early, while the learner works: 0 waits for each update's weights, as the
-    paper does; 1 samples and runs scripts beside the learner, from weights one update old."""
-    row_length: Count = 1792
-    """Tokens of a training row: a shared history and the responses to its states."""
+    """Number of updates that the weights which sample actions may be behind. 0: actions wait for each update, as in the
+    paper; 1: actions run while the learner trains."""
+    row_length: Count = 16384
+    """Tokens of a training row, which holds a shared history and the responses to its states."""
     predictions_per_row: Count | None = None
-    """Tokens of responses in a row at most, whose log-probabilities are made; null: half of its tokens."""
-    rows_per_micro_batch: Count = 2
-    """Rows whose gradients are made at one time; gradients of a minibatch are added up."""
-    temperature: Positive = 0.8
-    """Sampling temperature; the update uses the same."""
-    reward_clip: Positive | None = 0.5
-    """Rewards beyond this size count as this size in the update, not in the figures; null: none are clipped."""
+    """Maximum response tokens of a row; null: half of row_length."""
+    rows_per_micro_batch: Count = 1
+    """Number of rows per forward and backward pass; gradients are accumulated over a minibatch."""
+    temperature: Positive = 1.0
+    """Sampling temperature, used by the update as well."""
+    reward_clip: Positive | None = None
+    """Maximum absolute reward in the update; logged rewards are not clipped. null: no limit."""
     advantage: Literal["gae", "group", "normalized_group", "leave_one_out"] = "gae"
-    """gae: a critic and generalised advantage estimation. Without a critic, group: less the mean of the state's
-    samples; normalized_group: that over their standard deviation (GRPO); leave_one_out: less the mean of the others."""
+    """gae: generalized advantage estimation with a critic. Without a critic: group subtracts the mean reward of the
+    state's samples; normalized_group also divides by their standard deviation (GRPO); leave_one_out subtracts the mean
+    of the other samples."""
     whiten: bool = True
-    """Whether advantages are brought to mean 0 and standard deviation 1 over the tokens of an update."""
+    """Whether advantages are normalized to mean 0 and standard deviation 1 over the tokens of an update."""
     gamma: Share = 1.0
-    """Discount from token to token; below 1 for advantage gae only."""
+    """Discount factor per token; must be 1 unless advantage is gae."""
     lam: Share = 1.0
-    """Lambda of generalised advantage estimation; below 1 for advantage gae only."""
-    kl_coefficient: NonNegative = 0.02
-    """Weight of the KL to the fine-tuned policy."""
+    """Lambda of generalized advantage estimation; must be 1 unless advantage is gae."""
+    kl_coefficient: NonNegative = 0.001
+    """Weight of the KL divergence from the fine-tuned policy."""
     kl_in: Literal["reward", "loss"] = "reward"
-    """reward: the KL is taken off the reward token by token; loss: it is a term of the loss."""
+    """reward: the KL is subtracted from each token's reward; loss: it is a term of the loss."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimate of the KL from a sample: k1 log ratio, k2 half its square, k3 never below 0. With k1 in the reward, or
-    k2 in the loss, the gradient is that of the KL."""
+    """Estimator of the KL from a sample. k1: log-ratio; k2: half its square; k3: never negative. k1 in the reward and
+    k2 in the loss have the gradient of the KL."""
     entropy_coefficient: NonNegative = 0.0
-    """Weight of the entropy of the next token, which the loss rewards."""
+    """Weight of the entropy bonus in the loss."""
     importance_limit: Positive | None = 2.0
-    """Tokens weigh as much more as the trainer finds them likelier than the server did, at most this; null: all the
-    same."""
+    """Maximum of a token's importance weight, the ratio of the trainer's probability to the server's; null: all weights
+    are 1."""
     max_logprob_mismatch: Positive | None = None
-    """Mean difference of the server's log-probabilities from the trainer's, in nats a token, above which the run stops;
-    null: what rounding explains, 0.002 where both compute in float32, 0.05 in bfloat16."""
+    """Mean absolute difference between the server's and the trainer's log-probabilities, in nats per token, above which
+    the run stops; null: what rounding explains, 0.002 in float32 and 0.05 in bfloat16."""
     clip: Positive = 0.2
     """Clip range of the probability ratio."""
-    max_update_kl: Positive | None = 1.0
-    """KL from the policy before an update to that after it, in nats a response, at most: a longer step is halved until
-    it fits; null: no limit, as in the paper, and no copy of the parameters."""
+    max_update_kl: Positive | None = None
+    """Maximum KL between the policies before and after an update, in nats per response; a longer step is halved until
+    it fits. null: no limit, as in the paper, and no copy of the parameters."""
     value_clip: Positive = 0.5
-    """Clip range of the critic's change; unused without a critic."""
-    learning_rate: Positive = 3e-4
+    """Clip range of the critic's change; ignored without a critic."""
+    learning_rate: Positive = 1e-6
     """Learning rate of the policy."""
     critic: Literal["separate", "shared"] = "separate"
-    """separate: the critic is a network of its own, from the fine-tuned weights; shared: a head of the policy's.
-    Only advantage gae has a critic."""
-    critic_learning_rate: Positive = 1e-3
-    """Learning rate of the critic, where it is shared of its head alone; unused without a critic."""
+    """separate: a network of its own, initialized from the fine-tuned weights; shared: a value head on the policy. Only
+    for advantage gae."""
+    critic_learning_rate: Positive = 1e-5
+    """Learning rate of the critic, or of the shared value head; ignored without a critic."""
     value_coefficient: Positive = 0.5
-    """Weight of the critic's loss beside the policy's where it is shared; else unused."""
-    critic_warmup_updates: CountOrZero = 2
-    """First updates in which only the critic learns; unused without a critic."""
+    """Weight of the critic's loss if the critic is shared; else ignored."""
+    critic_warmup_updates: CountOrZero = 0
+    """Number of first updates that train only the critic; ignored without a critic."""
     num_epochs: Count = 1
-    """Passes over each update's batch."""
-    num_minibatches: Count = 2
-    """Minibatches a pass is cut into."""
+    """Number of passes over the batch of an update."""
+    num_minibatches: Count = 1
+    """Number of minibatches, and so of optimizer steps, per pass."""
     clip_norm: Positive = 1.0
-    """Global norm the gradients are clipped to."""
-    checkpoint_every: Count = 4
-    """Updates between two checkpoints."""
+    """Maximum global norm of the gradient."""
+    checkpoint_every: Count = 5
+    """Number of updates between checkpoints."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Evaluate:
-    """Whole trajectories of the initial script, the fine-tuned and the PPO policy."""
+    """The evaluation of the initial script, the fine-tuned policy, and the PPO policy by whole trajectories."""
 
-    num_trajectories: Count = 4
-    """Trajectories for each task and policy (K of avg@K)."""
-    max_steps: Count = 5
-    """Actions in a trajectory at most."""
-    max_minutes: Positive = 5.0
-    """Minutes a trajectory may take."""
+    num_trajectories: Count = 8
+    """Number of trajectories per task and policy (the K of avg@K)."""
+    max_steps: Count = 15
+    """Maximum actions of a trajectory."""
+    max_minutes: Positive = 30.0
+    """Time limit of a trajectory, in minutes."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Config:
-    """A whole run."""
+    """The configuration of a whole run."""
 
     seed: CountOrZero = 0
     """Seed of every random draw."""
-    run_dir: str = "runs/quickstart"
-    """Folder of the run; the same command goes on where it stopped."""
+    run_dir: str = "runs/default"
+    """Run directory; the same command resumes a run."""
     mirror: str | None = None
-    """URL that run_dir is copied to as it grows, as gs://bucket/run; another machine goes on from there."""
+    """URL that run_dir is copied to as it grows, such as gs://bucket/run, so that another machine can resume the run;
+    null: no copy."""
     tasks: Tasks = Tasks()
-    executor: Options = Options()
-    expert: EndpointModel = EndpointModel()
-    coder: EndpointModel = EndpointModel()
+    executor: ExecutorOptions = ExecutorOptions()
+    expert: EndpointModel = PAPER_EXPERT
+    coder: EndpointModel = PAPER_CODER
     ideas: Ideas = Ideas()
     collect: Collect = Collect()
     select: Select = Select()

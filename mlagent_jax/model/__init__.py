@@ -1,1 +1,1 @@
-"""Qwen2.5 in Flax: the network, its layouts, its shardings, and Hugging Face directories in and out."""
+"""The transformer, its attention kernels, layouts and shardings, and Hugging Face directories in and out."""

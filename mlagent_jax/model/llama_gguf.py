@@ -1,4 +1,4 @@
-"""A Llama checkpoint in a GGUF file, read as the Qwen2 network it is: one whose biases of q, k and v are zero."""
+"""Read a Llama checkpoint in a GGUF file as a Qwen2 network in which the biases of q, k and v are zero."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 from gguf import GGUFReader, ReaderTensor, dequantize
 from jaxtyping import Float
 
-from mlagent_jax.model.config import Qwen2Config
-from mlagent_jax.model.hf.layout import LAYER_NAMES, TOP_NAMES, hf_layer_name, hf_shapes, top_names
+from mlagent_jax.model.families.qwen2 import Qwen2Config
+from mlagent_jax.model.hf.layout import TOP_NAMES, hf_layer_name, hf_shapes, top_names
 
-# our parameter -> its tensor in the file, those of a layer behind `blk.<layer>.`; a bias has none
+# our parameter -> its tensor in the file, with the prefix `blk.<layer>.` inside a layer; a bias has none
 GGUF_NAMES: Mapping[str, str] = {
     "embed_tokens": "token_embd.weight",
     "norm": "output_norm.weight",
@@ -26,7 +26,7 @@ GGUF_NAMES: Mapping[str, str] = {
     "up_proj": "ffn_up.weight",
     "down_proj": "ffn_down.weight",
 }
-# All that is read under `llama.`; whatever else stands there (scaled rotary frequencies, experts) Qwen2 does not have.
+# All keys that are read under `llama.`; Qwen2 has no counterpart of the others (scaled rotary frequencies, experts).
 KEYS = {
     "block_count",
     "context_length",
@@ -44,14 +44,14 @@ KEYS = {
 
 
 class LlamaGGUF:
-    """The config, the tensors and the metadata of one file."""
+    """The configuration, the tensors and the metadata of one file."""
 
     def __init__(self, path: Path) -> None:
-        """Read everything but the tensors' values.
+        """Read everything except the values of the tensors.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is no GGUF file, or its network is not a Qwen2 one; says what does not fit.
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not a GGUF file, or a property of its network has no counterpart in Qwen2.
         """
         self.path = Path(path)
         if not self.path.is_file():
@@ -59,24 +59,26 @@ class LlamaGGUF:
         try:
             reader = GGUFReader(self.path)
             self.metadata: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
-        except Exception as error:  # the library trips over a damaged file in many ways
+        except Exception as error:  # the library raises many types for a damaged file
             raise ValueError(f"{self.path}: not a readable GGUF file ({error}); fetch it again") from None
-        self._found: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
+        self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.config = self._read_config()
         self._check_tensors()
 
     def tensors(self) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
-        """Yield every (name, fp32 tensor) of the checkpoint, in transformers' names and layout, as `hf_shapes` orders.
+        """Yield every (name, fp32 tensor) of the checkpoint, in transformers' names and layout.
+
+        The order is that of `hf_shapes`.
 
         Raises:
-            ValueError: if a tensor is quantised in a way that cannot be undone here.
+            ValueError: If the gguf package cannot dequantize a tensor.
         """
         shapes = hf_shapes(self.config)
         for name in top_names(self.config):
             yield TOP_NAMES[name], self._values(GGUF_NAMES[name])
-        for name in LAYER_NAMES:
+        for name in self.config.layer_names:
             for layer in range(self.config.num_layers):
-                hf_name = hf_layer_name(name, layer)
+                hf_name = hf_layer_name(self.config, name, layer)
                 if name not in GGUF_NAMES:
                     yield hf_name, np.zeros(shapes[hf_name], np.float32)
                 elif name in ("q_proj", "k_proj"):
@@ -85,11 +87,11 @@ class LlamaGGUF:
                     yield hf_name, self._values(_layer_name(name, layer))
 
     def _values(self, name: str) -> Float[np.ndarray, "..."]:
-        tensor = self._found[name]
+        tensor = self._tensors[name]
         try:
             return dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
-            raise ValueError(f"{self.path}: {name} is of type {tensor.tensor_type.name}, not known to gguf") from None
+            raise ValueError(f"{self.path}: {name} is of type {tensor.tensor_type.name}, unknown to gguf") from None
 
     def _read_config(self) -> Qwen2Config:
         architecture = self.metadata.get("general.architecture")
@@ -98,7 +100,7 @@ class LlamaGGUF:
         for key, value in self.metadata.items():
             if key.startswith("llama.") and key.removeprefix("llama.") not in KEYS:
                 raise ValueError(f"{self.path}: {key}={value!r} has no counterpart in a Qwen2 network")
-        if GGUF_NAMES["embed_tokens"] not in self._found:
+        if GGUF_NAMES["embed_tokens"] not in self._tensors:
             raise ValueError(f"{self.path}: {GGUF_NAMES['embed_tokens']}: missing; expected a whole Llama checkpoint")
         width, heads = self._size("embedding_length"), self._size("attention.head_count")
         head_dim = self._size("attention.key_length", width // heads)
@@ -106,7 +108,7 @@ class LlamaGGUF:
             if self._size(key, head_dim) != head_dim:
                 raise ValueError(f"{self.path}: llama.{key}={self._size(key)}; expected the size of a head, {head_dim}")
         return Qwen2Config(
-            vocab_size=int(self._found[GGUF_NAMES["embed_tokens"]].shape[-1]),
+            vocab_size=int(self._tensors[GGUF_NAMES["embed_tokens"]].shape[-1]),
             hidden_size=width,
             intermediate_size=self._size("feed_forward_length"),
             num_layers=self._size("block_count"),
@@ -115,7 +117,7 @@ class LlamaGGUF:
             head_dim=head_dim,
             rope_theta=self._number("rope.freq_base", 10_000.0),
             rms_norm_eps=self._number("attention.layer_norm_rms_epsilon"),
-            tie_word_embeddings=GGUF_NAMES["lm_head"] not in self._found,
+            tie_word_embeddings=GGUF_NAMES["lm_head"] not in self._tensors,
             max_position_embeddings=self._size("context_length"),
             eos_token_id=self.metadata.get("tokenizer.ggml.eos_token_id", 2),
             bos_token_id=self.metadata.get("tokenizer.ggml.bos_token_id", 0),
@@ -128,26 +130,26 @@ class LlamaGGUF:
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
-        """Return a constant as the decimal it was written as: the file has 1e-5 as the float32 nearest to it."""
+        """Return a constant as its shortest decimal: the file stores 1e-5 as the nearest float32."""
         value = self.metadata.get(f"llama.{key}", default)
         if not isinstance(value, float):
             raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a number")
         return float(str(np.float32(value)))
 
     def _check_tensors(self) -> None:
-        """Raise ValueError, naming them, unless the tensors are those of such a network, by name and shape."""
+        """Raise ValueError if names or shapes of the tensors are not those of such a network; name the first three."""
         shapes = hf_shapes(self.config)
-        wanted = {GGUF_NAMES[name]: shapes[TOP_NAMES[name]] for name in top_names(self.config)}
-        for name in (name for name in LAYER_NAMES if name in GGUF_NAMES):
+        expected = {GGUF_NAMES[name]: shapes[TOP_NAMES[name]] for name in top_names(self.config)}
+        for name in (name for name in self.config.layer_names if name in GGUF_NAMES):
             for layer in range(self.config.num_layers):
-                wanted[_layer_name(name, layer)] = shapes[hf_layer_name(name, layer)]
-        found = {name: tuple(int(size) for size in tensor.shape[::-1]) for name, tensor in self._found.items()}
-        problems = [f"{name}: missing" for name in wanted if name not in found]
-        problems += [f"{name}: not of a Qwen2 network" for name in found if name not in wanted]
+                expected[_layer_name(name, layer)] = shapes[hf_layer_name(self.config, name, layer)]
+        actual = {name: tuple(int(size) for size in tensor.shape[::-1]) for name, tensor in self._tensors.items()}
+        problems = [f"{name}: missing" for name in expected if name not in actual]
+        problems += [f"{name}: not of a Qwen2 network" for name in actual if name not in expected]
         problems += [
-            f"{name}: shape {found[name]}, by the metadata {shape}"
-            for name, shape in wanted.items()
-            if found.get(name, shape) != shape
+            f"{name}: shape {actual[name]}, by the metadata {shape}"
+            for name, shape in expected.items()
+            if actual.get(name, shape) != shape
         ]
         if problems:
             more = f"; {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -155,9 +157,9 @@ class LlamaGGUF:
 
 
 def halves(weight: Float[np.ndarray, "NH D"], head_dim: int) -> Float[np.ndarray, "NH D"]:
-    """Return the rows of q or k with each head's rotary pairs half a head apart, as transformers rotates them.
+    """Return the rows of q or k with the two rows of each rotary pair half a head apart, as in transformers.
 
-    GGUF files of this architecture have the two rows of a pair next to each other.
+    In GGUF files of this architecture the two rows of a pair are adjacent.
     """
     pairs = weight.reshape(-1, head_dim // 2, 2, weight.shape[1])
     return pairs.swapaxes(1, 2).reshape(weight.shape)

@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens, without ever holding the logits of a whole batch."""
+"""Log-probabilities of chosen tokens, computed without the logits of a whole batch in memory."""
 
 from functools import partial
 
@@ -9,39 +9,41 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import constrain
+from mlagent_jax.model.transformer import Transformer
 
-CHUNK = 1024 * 152_064  # logits that a device holds at one time: those of 1024 predictions of the largest Qwen2.5
+CHUNK = 1024 * 152_064  # logits that a device holds at a time: those of 1024 predictions of the largest Qwen2.5
 
-# While a chunk is scored the vocabulary is spread over both axes that hold parts of the head, and the chunk's rows over
-# data alone: a device then has whole columns of logits, and what is exchanged are one chunk's hidden states, and sums.
+# While a chunk is scored, the vocabulary is sharded over both axes that hold parts of the head, and the rows of the
+# chunk over data alone. A device then has whole columns of logits, and devices exchange only the hidden states of one
+# chunk, and sums.
 VOCABULARY = P(("tensor", "fsdp"))
 CHUNK_ROWS = P("data", "context")  # [B, C]
-CHUNKS = P(None, ("data", "fsdp"), "context")  # [chunks, B, C], before and after
+CHUNKS = P(None, ("data", "fsdp"), "context")  # [chunks, B, C], before and after scoring
 
 
 def gather_sources(hidden: Float[Array, "B T D"], sources: Int[Array, "B M"]) -> Float[Array, "B M D"]:
-    """Return the hidden states that predict."""
+    """Return the hidden states from which tokens are predicted."""
     return jnp.take_along_axis(hidden, sources[..., None], axis=1)
 
 
 def token_logprobs(
-    model: Qwen2, rows: PackedBatch, temperature: float = 1.0
+    model: Transformer, batch: PackedBatch, temperature: float = 1.0
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
-    """Return log-probability of each target and entropy of each prediction, in nats, softmax in fp32.
+    """Return the log-probability of each target and the entropy of each prediction, in nats.
 
-    The logits are divided by `temperature`, as the sampler does. They are made a chunk of predictions at a time, and
-    made again in the backward pass if there is more than one chunk, so memory is that of one chunk.
+    The softmax is in fp32. The logits are divided by `temperature`, as in the sampler. They are computed for one chunk
+    of predictions at a time, and recomputed in the backward pass if there are several chunks, so memory holds the
+    logits of one chunk.
     """
-    hidden = gather_sources(model.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
-    return target_logprobs(model, hidden, jnp.asarray(rows.targets), temperature)
+    hidden = gather_sources(model.hidden(batch.tokens, batch.positions, batch.layout), batch.sources)
+    return target_logprobs(model, hidden, jnp.asarray(batch.targets), temperature)
 
 
 def target_logprobs(
-    model: Qwen2, hidden: Float[Array, "B M D"], targets: Int[Array, "B M"], temperature: float = 1.0
+    model: Transformer, hidden: Float[Array, "B M D"], targets: Int[Array, "B M"], temperature: float = 1.0
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
-    """Return what `token_logprobs` does, from the hidden states that predict."""
+    """Return what `token_logprobs` returns, given the hidden states from which the targets are predicted."""
     b, m, d = hidden.shape
     head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
     size = chunk_size(b, m, head.shape, model.mesh)
@@ -52,15 +54,15 @@ def target_logprobs(
         x = jnp.moveaxis(x.reshape(b, -1, size, *x.shape[2:]), 1, 0)
         return constrain(x, model.mesh, CHUNKS)
 
-    found = score_chunks(chunks(hidden), head, chunks(targets), temperature, model.mesh)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m], found)
+    scores = score_chunks(chunks(hidden), head, chunks(targets), temperature, model.mesh)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :m], scores)
 
 
 def chunk_size(num_rows: int, num_predictions: int, head: tuple[int, int], mesh: Mesh | None) -> int:
-    """Return how many predictions of every row make a chunk, so that a device holds CHUNK logits.
+    """Return the number of predictions of every row in a chunk, such that a device holds CHUNK logits.
 
-    Where the vocabulary is cut into parts narrower than a hidden state, these, which every device has of the whole
-    chunk, are what is held down instead.
+    Every device has the hidden states of a whole chunk. If its part of the vocabulary is narrower than a hidden state,
+    the chunk is limited by the hidden states instead.
     """
     devices, parts = (1, 1) if mesh is None else (mesh.size, mesh.shape["context"])
     at_a_time = max(1, CHUNK // head[0]) * min(devices, max(1, head[0] // head[1]))
@@ -76,7 +78,7 @@ def score_chunks(
     temperature: float,
     mesh: Mesh | None,
 ) -> tuple[Float[Array, "J B C"], Float[Array, "J B C"]]:
-    """Return log-probability and entropy of J chunks of C predictions in B rows, one chunk after the other.
+    """Return log-probability and entropy of J chunks of C predictions in B rows, one chunk at a time.
 
     With l the logits over the temperature and Z = log sum exp l: log p = l_target - Z, H = Z - sum softmax(l) l.
     """
@@ -107,10 +109,10 @@ def _forward(
 
 
 def _backward(
-    temperature: float, mesh: Mesh | None, kept: tuple, gradients: tuple[Float[Array, "J B C"], Float[Array, "J B C"]]
+    temperature: float, mesh: Mesh | None, saved: tuple, gradients: tuple[Float[Array, "J B C"], Float[Array, "J B C"]]
 ) -> tuple[Float[Array, "J B C D"], Float[Array, "V D"], None]:
     """Return the gradients: d log p / dl_j = [j is the target] - p_j, dH / dl_j = -p_j (l_j - sum p l)."""
-    hidden, head, targets, normalizer, mean, logits = kept
+    hidden, head, targets, normalizer, mean, logits = saved
 
     def step(head_gradient: Float[Array, "D V"], chunk: tuple) -> tuple[Float[Array, "D V"], Float[Array, "B C D"]]:
         *arrays, logits = chunk
@@ -125,7 +127,7 @@ def _backward(
         by_hidden = jnp.einsum("bcv,vd->bcd", by_logit, head)
         return constrain(head_gradient + by_head, mesh, columns), constrain(by_hidden, mesh, P(*CHUNKS[1:]))
 
-    # Summed up as [D, V]: of the two factors the narrow one is transposed (see `matmul`).
+    # Summed as [D, V], so that the narrower of the two factors is the transposed one (see `matmul`).
     columns = P(None, *VOCABULARY)
     start = constrain(jnp.zeros(head.shape[::-1], jnp.float32), mesh, columns)
     by_head, by_hidden = jax.lax.scan(step, start, (hidden, targets, normalizer, mean, *gradients, logits))

@@ -1,7 +1,7 @@
-"""Token rows: several segments side by side, which of them see which, and what is to be predicted from where.
+"""Batches of token rows: the segments of each row, their attention layout, and the predictions.
 
-What is learnt or scored is given as explicit pairs (place of the hidden state, token to predict), since the last token
-of a shared prompt predicts several next tokens.
+Each prediction is an explicit pair (index of the hidden state, token to predict), because the last token of a shared
+prompt predicts several next tokens.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from mlagent_jax.model.attention import Layout, PackedLayout, SharedLayout
 
 
 class PackedBatch(NamedTuple):
-    """A batch of rows, as the model takes it.
+    """A batch of rows, the input of the model.
 
     Attributes:
-        tokens: `[B, T]`.
+        tokens: `[B, T]` token ids.
         positions: `[B, T]` position of each token in its own sequence, from 0.
-        layout: which tokens see which.
+        layout: The tokens that each token sees.
         sources: `[B, M]` index in the row of the hidden state that predicts.
-        targets: `[B, M]` the token it is to predict.
-        weights: `[B, M]` weight of the prediction; 0 where there is none.
+        targets: `[B, M]` the token to predict.
+        weights: `[B, M]` weight of the prediction; 0 for padding.
     """
 
     tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"]
@@ -36,11 +36,11 @@ class PackedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The one shape that all batches of a kind have in a run, so that a step compiles once.
+    """The shape of all batches of a kind in a run, so that a step compiles once.
 
     Attributes:
-        length: T, tokens of a row.
-        num_predictions: M, predictions of a row.
+        length: T, the tokens of a row.
+        num_predictions: M, the predictions of a row.
     """
 
     length: int
@@ -49,19 +49,19 @@ class BatchShape:
 
 @dataclass
 class RowBuilder:
-    """One row under construction; segments are numbered from 1 in the order they are added, which is depth-first."""
+    """A row under construction; segments are numbered from 1 in the order of their addition, which is depth-first."""
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
-    seen: list[tuple[int, ...]] = field(default_factory=list)  # by segment: the segments it sees, itself included
-    lasts: list[int] = field(default_factory=list)  # by segment: index of its last token
+    seen: list[tuple[int, ...]] = field(default_factory=list)  # by segment: the segments that it sees, itself included
+    lasts: list[int] = field(default_factory=list)  # by segment: the index of its last token
     sources: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
     def add(self, tokens: Sequence[int], parent: int | None = None) -> int:
-        """Return the number of a new segment of `tokens` that continues segment `parent`."""
+        """Add a segment of `tokens` that continues segment `parent`, and return its number."""
         assert tokens, "a segment has at least one token"
         assert parent is None or parent in self.seen[-1], "segments come in depth-first order"
         segment = len(self.seen) + 1
@@ -74,13 +74,16 @@ class RowBuilder:
         return segment
 
     def predict(self, source: int, target: int, weight: float = 1.0) -> None:
-        """Ask for `target` to be predicted from the hidden state at index `source`."""
+        """Add the prediction of `target` from the hidden state at index `source`."""
         self.sources.append(source)
         self.targets.append(target)
         self.weights.append(weight)
 
     def predict_segment(self, segment: int, parent: int) -> slice:
-        """Return the places among the row's predictions of a whole segment, its first token from its parent's last."""
+        """Add a prediction of every token of a segment, and return their slice among the row's predictions.
+
+        The first token is predicted from the last token of `parent`.
+        """
         start, end = self.lasts[segment - 2] + 1, self.lasts[segment - 1]
         first = len(self.targets)
         for index in range(start, end + 1):
@@ -97,16 +100,16 @@ class RowBuilder:
 
 
 def stack_rows(rows: Sequence[RowBuilder], length: int, num_predictions: int, shared: bool = False) -> PackedBatch:
-    """Return rows as padded arrays: T = length, M = num_predictions.
+    """Return rows as one padded batch with T = length and M = num_predictions.
 
     Args:
-        rows: at most so long, with at most so many predictions.
-        length: tokens of a row.
-        num_predictions: predictions of a row.
-        shared: whether a segment of a row may have several children; which kernel attends depends on it.
+        rows: Rows of at most `length` tokens and `num_predictions` predictions.
+        length: The tokens of a row.
+        num_predictions: The predictions of a row.
+        shared: Whether a segment may have several children; the choice of the attention kernel depends on it.
 
     Raises:
-        ValueError: if a row holds more than fits.
+        ValueError: If a row exceeds `length` or `num_predictions`.
     """
     b = len(rows)
     tokens, positions = (np.zeros((b, length), np.int32) for _ in range(2))
@@ -117,8 +120,8 @@ def stack_rows(rows: Sequence[RowBuilder], length: int, num_predictions: int, sh
         size, count = len(row.tokens), len(row.targets)
         if size > length or count > num_predictions:
             raise ValueError(
-                f"a row of {size} tokens and {count} predictions does not fit the bucket of {length} and "
-                f"{num_predictions}"
+                f"a row of {size} tokens and {count} predictions does not fit the batch shape of {length} "
+                f"tokens and {num_predictions} predictions"
             )
         tokens[i, :size], positions[i, :size], ends[i, :size] = row.tokens, row.positions, row.ends()
         sources[i, :count], targets[i, :count], weights[i, :count] = row.sources, row.targets, row.weights

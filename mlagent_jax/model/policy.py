@@ -1,4 +1,4 @@
-"""An exported policy for whoever wants its numbers: token ids in, logits out."""
+"""Compute the logits of an exported policy from token ids."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,25 +11,25 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.attention import padded_layout
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 
-SHORTEST = 16  # tokens; rows are padded to a power of two from here on, so that growing ones compile a few times only
+SHORTEST = 16  # tokens; rows are padded to a power of two of at least this, so that growing rows compile rarely
 
 
-def load_policy(folder: Path | str) -> "Policy":
-    """Return the policy in a Hugging Face directory, such as a run's `export/` or a Qwen2.5 checkpoint.
+def load_policy(folder: Path | str) -> "ExportedPolicy":
+    """Return the policy in a Hugging Face directory, such as a run's `export/` or a Qwen2.5 or Qwen3 checkpoint.
 
     Raises:
-        FileNotFoundError: if the directory, its `config.json` or its weights are missing.
-        ValueError: if it is no Qwen2 model, or its weights do not fit its config.
+        FileNotFoundError: If the directory, its `config.json` or its weights are missing.
+        ValueError: If its family is not supported, or its weights do not fit its config.
     """
-    return Policy(load_hf(folder))
+    return ExportedPolicy(load_hf(folder))
 
 
-class Policy:
-    """A network that predicts tokens; made by `load_policy`."""
+class ExportedPolicy:
+    """A network with fixed weights that predicts tokens; made by `load_policy`."""
 
-    def __init__(self, model: Qwen2) -> None:
+    def __init__(self, model: Transformer) -> None:
         self.config = model.config
         graph, self._parameters = nnx.split(model)
 
@@ -43,16 +43,16 @@ class Policy:
         self._logits = logits
 
     def logits(self, token_ids: Sequence[Sequence[int]] | np.ndarray | Array) -> Float[np.ndarray, "B T V"]:
-        """Return fp32 logits: at (b, t, v) that of token v to come after the first t + 1 tokens of row b.
+        """Return fp32 logits; the one at (b, t, v) is that of token v after the first t + 1 tokens of row b.
 
-        Everything is computed in fp32, also on accelerators whose matrix units default to less.
+        All computation is in fp32, even on accelerators whose matrix units have a lower default precision.
 
         Args:
-            token_ids: `[B, T]` whole rows of one length, each from its first token on; shorter ones can be padded on
-                the right with any token, which changes no logit before it.
+            token_ids: `[B, T]` rows of one length, each from its first token on. A shorter row can be padded on the
+                right with any token, which changes no logit before the padding.
 
         Raises:
-            ValueError: if the ids are no such rectangle of integers, or not in the vocabulary.
+            ValueError: If the ids are not a rectangular array of integers, or not in the vocabulary.
         """
         tokens = _rectangle(token_ids, self.config.vocab_size)
         length = tokens.shape[1]
@@ -74,5 +74,7 @@ def _rectangle(token_ids: Sequence[Sequence[int]] | np.ndarray | Array, vocab_si
         )
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-        raise ValueError(f"token_ids: {wrong} is not in the vocabulary of {vocab_size}; use the tokenizer beside it")
+        raise ValueError(
+            f"token_ids: {wrong} is not in the vocabulary of {vocab_size}; use the tokenizer in the same folder"
+        )
     return tokens.astype(np.int32)

@@ -1,4 +1,4 @@
-"""The mesh, and one strict table that says how every parameter lies on it."""
+"""The device mesh, and one strict table of the sharding of every parameter."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
+from mlagent_jax.model.families import FAMILIES
+
 AXES = ("data", "fsdp", "tensor", "context")
 BATCH = P(("data", "fsdp"))  # rows of a batch
 RESIDUAL = P(("data", "fsdp"), "context")  # activations [B, T, D]
 
 # parameter name -> mesh axis of each of its dims; L is never sharded
-RULES: Mapping[str, P] = {
+COMMON_RULES: Mapping[str, P] = {
     "embed_tokens": P("tensor", "fsdp"),
     "lm_head": P("tensor", "fsdp"),
     "norm": P(None),
@@ -28,9 +30,6 @@ RULES: Mapping[str, P] = {
     "q_proj": P(None, "fsdp", "tensor", None),
     "k_proj": P(None, "fsdp", "tensor", None),
     "v_proj": P(None, "fsdp", "tensor", None),
-    "q_bias": P(None, "tensor", None),
-    "k_bias": P(None, "tensor", None),
-    "v_bias": P(None, "tensor", None),
     "o_proj": P(None, "tensor", None, "fsdp"),
     "gate_proj": P(None, "fsdp", "tensor"),
     "up_proj": P(None, "fsdp", "tensor"),
@@ -38,11 +37,23 @@ RULES: Mapping[str, P] = {
 }
 
 
+def _all_rules() -> dict[str, P]:
+    """Return the common rules and those of every family; two families may share a name only with the same rule."""
+    rules = dict(COMMON_RULES)
+    for family in FAMILIES.values():
+        for name, axes in family.sharding_rules.items():
+            assert rules.setdefault(name, P(*axes)) == P(*axes), f"two sharding rules for {name}"
+    return rules
+
+
+RULES: Mapping[str, P] = _all_rules()
+
+
 def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Return the mesh of the first data * fsdp * tensor * context devices, of all processes unless others are given.
+    """Return the mesh of the first data * fsdp * tensor * context devices, by default of those of all processes.
 
     Raises:
-        ValueError: if there are fewer devices, or several processes and a device of theirs is left over.
+        ValueError: If there are fewer devices, or if there are several processes and the mesh leaves out a device.
     """
     shape = (data, fsdp, tensor, context)
     need, devices = int(np.prod(shape)), jax.devices() if devices is None else devices
@@ -54,15 +65,15 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence
     if need < len(devices) and jax.process_count() > 1:
         raise ValueError(
             f"mesh {dict(zip(AXES, shape, strict=True))} has {need} devices, the {jax.process_count()} processes have "
-            f"{len(devices)} together; use them all, for a process without any cannot take part"
+            f"{len(devices)} together; use them all, because a process without a device cannot take part"
         )
-    # One axis of a slice may have to be cut into two of the mesh, as in 128 = 8 x 16 chips into 64 x 2.
-    laid_out = mesh_utils.create_device_mesh(shape, devices[:need], allow_split_physical_axes=True)
-    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    # One axis of a slice may have to be split into two of the mesh, as in 128 = 8 x 16 chips into 64 x 2.
+    arranged = mesh_utils.create_device_mesh(shape, devices[:need], allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
-    """Raise ValueError unless the rows of the embedding can be spread over the mesh."""
+    """Raise ValueError if the mesh does not divide the rows of the embedding."""
     shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
     if vocab_size % shards:
         raise ValueError(
@@ -72,7 +83,7 @@ def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
 
 
 def local_mesh(vocab_size: int, hidden_size: int) -> Mesh:
-    """Return a mesh of as many of this process's devices as the embedding can be spread over, for scoring a policy."""
+    """Return a mesh for scoring a policy: as many of this process's devices as divide the embedding."""
     devices = jax.local_devices()
     return make_mesh(1, math.gcd(len(devices), vocab_size, hidden_size), 1, 1, devices)
 
@@ -81,25 +92,25 @@ def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
     """Return the sharding of every parameter.
 
     Raises:
-        ValueError: for a parameter without a rule.
+        ValueError: If a parameter has no rule.
     """
 
     def sharding(path: tuple, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
         rule = _rule(path)
         if rule is None:
-            raise ValueError(f"no sharding rule for {jax.tree_util.keystr(path)} of shape {leaf.shape}")
+            raise ValueError(f"no sharding rule for {jax.tree_util.keystr(path)} of shape {leaf.shape}; add one")
         return NamedSharding(mesh, rule)
 
     return jax.tree_util.tree_map_with_path(sharding, parameters)
 
 
 def optimizer_shardings(state: PyTree, mesh: Mesh) -> PyTree:
-    """Return the sharding of optimizer state: moments lie as their parameters do, all else is replicated."""
+    """Return the sharding of optimizer state: that of the parameter for a moment, replicated for all else."""
     return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, _rule(path) or P()), state)
 
 
 def parameter_name(path: tuple) -> str | None:
-    """Return the name of the parameter that a path of a tree leads to, None where it leads to none."""
+    """Return the name of the parameter at a path of a tree, or None if there is no parameter."""
     names = [name for entry in path if (name := _name(entry)) in RULES]
     return names[-1] if names else None
 
@@ -114,7 +125,7 @@ def _name(entry: object) -> str:
 
 
 def constrain(x: Array, mesh: Mesh | None, spec: P) -> Array:
-    """Return `x`, which inside a compiled function then lies on the mesh by `spec`; without a mesh, as it is."""
+    """Return `x` with the sharding `spec` inside a compiled function; unchanged without a mesh."""
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 

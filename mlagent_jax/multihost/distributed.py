@@ -1,8 +1,9 @@
-"""Several processes that train together: one on each host of a TPU pod, task of a Slurm job, pod of a Kubernetes job.
+"""Coordinate several processes that train together, such as the hosts of a TPU pod or the tasks of a Slurm job.
 
-Process 0 leads: it owns the run directory and does whatever is done once. The others wait for it, and join in where all
-devices train. They talk over JAX's coordination service, which waits for hours as well as for milliseconds, where a
-collective operation of devices would give up. A process alone does none of this, and imports no JAX for it.
+Process 0 leads: it owns the run directory and does everything that is done once. The others wait for it, and join the
+stages that train on all devices. The processes exchange messages through JAX's coordination service, whose calls can
+wait for hours; collective operations of devices, and with them `multihost_utils`, time out. A single process does none
+of this and imports no JAX for it.
 """
 
 import json
@@ -18,18 +19,17 @@ from mlagent_jax.multihost.peers import PeerFailed, PeerLost, Peers
 
 T = TypeVar("T")
 
-HEARTBEAT_SECONDS = 30  # a process that is silent for so long is taken for dead, and JAX ends the others
-TOLD = "mlagent/told"  # key of the coordination service
-
+HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as dead, and JAX ends the others
+MESSAGES = "mlagent/messages"  # key prefix in the coordination service
 
 _peers: Peers | None = None
 
 
 def initialize() -> None:
-    """Find the other processes of this run, if it was started as one of several; comes before any use of a device.
+    """Connect to the other processes of this run, if there are any; call this before any device is used.
 
     Raises:
-        ConfigError: where the surroundings say so by halves.
+        ConfigError: if the environment describes several processes incompletely.
         PeerLost: if the others cannot be reached.
     """
     global _peers
@@ -37,22 +37,28 @@ def initialize() -> None:
     if launch is None or _peers is not None:
         return
     import jax
-    from jax._src.distributed import global_state  # there is no public way to the client
+    from jax._src.distributed import (
+        global_state,  # JAX has no public API for the coordination service's key-value store
+    )
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
+    jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **launch)
     except ValueError as error:
         if launch:
             raise ConfigError(
-                f"this process is one of several, whose coordinator cannot be told from the environment ({error}); set "
+                f"this process is one of several, but the environment does not name their coordinator ({error}); set "
                 "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each"
             ) from None
-        return  # a TPU machine on its own
+        return  # a single TPU machine
     except RuntimeError as error:
         raise PeerLost(f"the other processes of this run cannot be reached: {_first_line(error)}") from None
     if global_state.num_processes > 1:
         _peers = Peers(global_state.client, global_state.process_id, global_state.num_processes)
+
+
+def _identity(value: Any) -> Any:
+    return value
 
 
 def is_main() -> bool:
@@ -70,21 +76,19 @@ def process_index() -> int:
     return 0 if _peers is None else _peers.index
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
-def from_main(work: Callable[[], T], encode: Callable[[T], Any] = _same, decode: Callable[[Any], T] = _same) -> T:
-    """Return on every process what `work` returns on process 0, the only one that does it; the others wait.
+def from_main(
+    work: Callable[[], T], encode: Callable[[T], Any] = _identity, decode: Callable[[Any], T] = _identity
+) -> T:
+    """Call `work` on process 0 and return its result on every process; the others wait.
 
     Args:
-        work: may take hours.
-        encode: makes a JSON value of the result, for its way to the others.
-        decode: makes the result of such a value.
+        work: A function that may take hours.
+        encode: Converts the result to a JSON value, which is sent to the others.
+        decode: Converts such a value to the result.
     """
     if _peers is None:
         return work()
-    key = f"{TOLD}/{next(_peers.numbers)}"
+    key = f"{MESSAGES}/{next(_peers.numbers)}"
     if _peers.index == 0:
         result = work()
         _peers.client.key_value_set_bytes(f"{key}/value", zlib.compress(json.dumps(encode(result)).encode()))
@@ -92,32 +96,32 @@ def from_main(work: Callable[[], T], encode: Callable[[T], Any] = _same, decode:
     found = _peers.get(f"{key}/value")
     assert found is not None
     if _peers.client.key_value_increment(f"{key}/read", 1) == _peers.count - 1:
-        _peers.client.key_value_delete(key)  # and all below it
+        _peers.client.key_value_delete(key)  # and all keys below it
     return decode(json.loads(zlib.decompress(found)))
 
 
-def call(stage: str | None) -> None:
-    """Has the processes that wait in `called` join in `stage`; None: there is no more to join in."""
-    from_main(lambda: stage)
+def announce_stage(name: str | None) -> None:
+    """Make the processes that wait in `next_stage` join the stage `name`; None ends their run."""
+    from_main(lambda: name)
 
 
-def called() -> str | None:
-    """Return the stage that process 0 calls this one to, once it does."""
+def next_stage() -> str | None:
+    """Wait for process 0 to announce a stage, and return its name, None at the end of the run."""
     return from_main(lambda: None)
 
 
 def meet() -> None:
-    """Return when all processes have come here; before their devices meet, which wait half a minute and give up."""
+    """Return when all processes have called this; needed before device collectives, which time out in half a minute."""
     if _peers is None:
         return
-    key = f"{TOLD}/{next(_peers.numbers)}"
+    key = f"{MESSAGES}/{next(_peers.numbers)}"
     if _peers.client.key_value_increment(f"{key}/here", 1) == _peers.count:
         _peers.client.key_value_set_bytes(f"{key}/all", b"here")
     _peers.get(f"{key}/all")
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether `flag` is true on any process; all must ask."""
+    """Return whether `flag` is true on any process; all processes must call this."""
     if _peers is None:
         return flag
     import numpy as np
@@ -127,17 +131,17 @@ def any_process(flag: bool) -> bool:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return what made `error` happen: itself, or the failure of another process."""
+    """Return the cause of `error`: the failure of another process if there is one, else `error` itself."""
     if _peers is None or isinstance(error, PeerFailed):
         return error
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # what would be raised is looked for here
-    broken = isinstance(error, RuntimeError) and any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE"))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # its handler raises the failure, which is read below
+    is_broken = isinstance(error, RuntimeError) and any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE"))
     deadline = time.monotonic() + 2.0
-    while broken and _peers.failure is None and time.monotonic() < deadline:
-        time.sleep(0.05)  # the message comes another way than the broken connection
+    while is_broken and _peers.failure is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # the failure's message may arrive after the connection breaks
     if _peers.failure is not None:
         return _peers.failure
-    if broken:
+    if is_broken:
         return PeerLost(
             f"another process of this run is gone ({_first_line(error)}); see its log, then run the same command on "
             "all to go on"
@@ -146,10 +150,11 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def leave(code: int, message: str | None = None) -> None:
-    """End this process where it is one of several and `code` is not 0; returns otherwise.
+    """Exit if this is one of several processes and `code` is not 0, and return otherwise.
 
     Args:
-        message: what the others end with too; None where they do so by themselves.
+        code: The exit code.
+        message: The error that the others exit with too, None if they exit by themselves.
     """
     if _peers is not None:
         _peers.leave(code, message)

@@ -1,4 +1,4 @@
-"""Where this process was started: alone, or as one of several, and how they find one another."""
+"""Read from the environment whether this process is one of several, and how they find one another."""
 
 import importlib.util
 import os
@@ -9,7 +9,11 @@ from mlagent_jax.configuration.schema import ConfigError
 
 
 def launched() -> dict[str, Any] | None:
-    """Return the arguments of `jax.distributed.initialize` for where this process was started, None for one alone."""
+    """Return the arguments of `jax.distributed.initialize` for this process, None if it is a single process.
+
+    Raises:
+        ConfigError: if only some of the three environment variables of JAX are set, or they are not valid.
+    """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, count, index = (os.environ.get(name) for name in names)
     if count is not None or index is not None:
@@ -19,11 +23,11 @@ def launched() -> dict[str, Any] | None:
                 "processes and this one's number, from 0; set all three or none"
             )
         numbers = {"num_processes": int(count), "process_id": int(index)}
-        found = {"coordinator_address": address, "cluster_detection_method": "deactivate", **numbers}
-        return found if int(count) > 1 else None
+        arguments = {"coordinator_address": address, "cluster_detection_method": "deactivate", **numbers}
+        return arguments if int(count) > 1 else None
     if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         return {"cluster_detection_method": "slurm"}
     if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         return {"cluster_detection_method": "ompi"}
     has_chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
-    return {} if has_chips and importlib.util.find_spec("libtpu") else None  # JAX asks the TPU machine's metadata
+    return {} if has_chips and importlib.util.find_spec("libtpu") else None  # JAX reads the TPU machine's metadata

@@ -1,4 +1,4 @@
-"""The processes of a run to one another: what they tell, and the watch for the first that fails."""
+"""Messages between the processes of a run, and a watch for the first one that fails."""
 
 import contextlib
 import itertools
@@ -15,12 +15,12 @@ from typing import Any
 from rollout.errors import InfrastructureError
 
 POLL_MS = 500
-GRACE_SECONDS = 20.0  # for a process to tidy up after another has failed, before it is ended as it stands
+GRACE_SECONDS = 20.0  # for a process to clean up after another has failed, before it is ended
 FAILURE, LEFT = "mlagent/failure", "mlagent/left"  # keys of the coordination service
 
 
 class PeerFailed(BaseException):
-    """Another process of the run has failed, and with it the run; `code` is the exit code of both."""
+    """The failure of another process, which ends the run; `code` is the exit code of both processes."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -28,11 +28,11 @@ class PeerFailed(BaseException):
 
 
 class PeerLost(InfrastructureError):
-    """Another process of the run died or cannot be reached."""
+    """The loss of another process of the run, which died or cannot be reached."""
 
 
 class Peers:
-    """This process among several: what they tell one another, and the watch for the first that fails."""
+    """The other processes of the run: messages to and from them, and a watch for the first one that fails."""
 
     def __init__(self, client: Any, index: int, count: int) -> None:
         self.client, self.index, self.count = client, index, count
@@ -43,12 +43,12 @@ class Peers:
         self._watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
         self._watcher.start()
 
-    def get(self, key: str, while_true: Callable[[], bool] = lambda: True) -> bytes | None:
-        """Return the value of a key as soon as it has one; None once `while_true` says no before that."""
-        while while_true():
+    def get(self, key: str, is_waiting: Callable[[], bool] = lambda: True) -> bytes | None:
+        """Return the value of a key as soon as it has one, or None as soon as `is_waiting` returns False."""
+        while is_waiting():
             try:
                 return self.client.blocking_key_value_get_bytes(key, POLL_MS)
-            except RuntimeError as error:  # returned from now and then, so that signals are seen
+            except RuntimeError as error:  # the call returns regularly, so that signals are handled
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
         return None
@@ -57,7 +57,7 @@ class Peers:
         try:
             found = self.get(FAILURE, lambda: not self._stopped.is_set())
         except RuntimeError:
-            return  # the coordination service is gone, and JAX ends this process
+            return  # the coordination service is down, and JAX ends this process
         record = json.loads(found) if found else {"process": self.index}
         if record["process"] == self.index:
             return
@@ -66,7 +66,7 @@ class Peers:
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, signal.SIGUSR1)
-        if not self._stopped.wait(GRACE_SECONDS):  # stuck in a collective operation that cannot end any more
+        if not self._stopped.wait(GRACE_SECONDS):  # blocked in a collective operation that can no longer finish
             print(f"error: {message}", file=sys.stderr)
             self.leave(self.failure.code, message)
 
@@ -75,14 +75,17 @@ class Peers:
             raise self.failure
 
     def leave(self, code: int, message: str | None) -> None:
-        """End this process with `code`; one that fails tells the others first. Process 0 goes last: it serves them."""
+        """Exit with `code`; a process that fails tells the others first.
+
+        Process 0 exits last because it runs the coordination service.
+        """
         self._stopped.set()
         if code == 0:
             self._watcher.join()
             return
         if message is not None:
             record = json.dumps({"process": self.index, "code": code, "message": message})
-            with contextlib.suppress(RuntimeError):  # another failed before, or nobody is left to hear
+            with contextlib.suppress(RuntimeError):  # another process failed first, or none is left
                 self.client.key_value_set_bytes(FAILURE, record.encode())
         with contextlib.suppress(RuntimeError):
             if self.index != 0:
@@ -94,4 +97,4 @@ class Peers:
                 time.sleep(0.05)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # JAX's own way out would wait for processes that are gone
+        os._exit(code)  # JAX's exit handlers would wait for processes that are gone

@@ -1,4 +1,4 @@
-"""SIGTERM as notice that the machine is wanted: training comes to the end of its step and saves before it stops."""
+"""SIGTERM as a notice of preemption: training finishes its step and saves before it stops."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,17 +7,17 @@ from mlagent_jax.multihost import distributed
 
 
 class Preempted(KeyboardInterrupt):
-    """The run ends because of a SIGTERM."""
+    """The end of a run by SIGTERM."""
 
 
 class Saved(Preempted):
-    """Training has saved and ends, on every process at the same step."""
+    """The end of a training that has saved, on every process at the same step."""
 
 
 class _Notice:
-    """What the signal handler and the training loop tell each other."""
+    """The state that the signal handler and the training loop share."""
 
-    is_heeded = False  # somebody asks for it between steps
+    is_deferred = False  # a training loop polls for the notice between steps
     is_given = False
 
 
@@ -25,8 +25,8 @@ _notice = _Notice()
 
 
 def give_notice() -> bool:
-    """Take a SIGTERM; returns whether the work under way will stop by itself, as it does for the first one only."""
-    if not _notice.is_heeded or _notice.is_given:
+    """Record a SIGTERM, and return whether the running work will stop by itself, as it does for the first one only."""
+    if not _notice.is_deferred or _notice.is_given:
         return False
     _notice.is_given = True
     return True
@@ -34,26 +34,26 @@ def give_notice() -> bool:
 
 @contextmanager
 def defer_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns, at the same step of all processes, whether one of them was given notice.
+    """Yield a function that returns, at the same step of all processes, whether one of them got a SIGTERM.
 
-    Whoever is told so saves, then raises Saved.
+    If it returns True, the caller saves and raises Saved.
     """
-    _notice.is_heeded, _notice.is_given = True, False
+    _notice.is_deferred, _notice.is_given = True, False
     try:
         yield lambda: distributed.any_process(_notice.is_given)
         if _notice.is_given:
-            raise Preempted  # after the last step, when nobody asks any more
+            raise Preempted  # after the last step, when the loop no longer polls
     finally:
-        _notice.is_heeded = False
+        _notice.is_deferred = False
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Has SIGTERM raise Preempted inside the block, where waiting would be long and whatever is finished is kept."""
+def raise_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM raise Preempted inside the block, for long waits during which all finished work is kept."""
     if _notice.is_given:
         raise Preempted
-    before, _notice.is_heeded = _notice.is_heeded, False
+    before, _notice.is_deferred = _notice.is_deferred, False
     try:
         yield
     finally:
-        _notice.is_heeded = before
+        _notice.is_deferred = before

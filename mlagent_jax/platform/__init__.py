@@ -1,1 +1,1 @@
-"""Settings of JAX for CPUs and TPUs."""
+"""JAX settings for CPUs and TPUs."""

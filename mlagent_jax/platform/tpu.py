@@ -1,17 +1,18 @@
-"""What the TPU compiler is told: to gather a weight that is cut over chips before a product, not while it goes on.
+"""Configure the TPU compiler to gather a sharded weight before a matrix product, not during it.
 
-Left to itself it takes a product apart into as many as there are chips, each of a part of the inner dimension, and adds
-them up in the memory of the chip: an array as large as the layer's activations is read and written once for every part.
+By default the compiler splits a product over the inner dimension into as many products as there are chips, and
+accumulates them in the memory of the chip: an array of the size of the layer's activations is read and written once per
+part.
 """
 
 import os
 
-WINDOWED = "--xla_jf_spmd_threshold_for_windowed_einsum_mib"  # of the smallest product to take apart
+WINDOWED = "--xla_jf_spmd_threshold_for_windowed_einsum_mib"  # the size of the smallest product to split
 NEVER = 1_000_000
 
 
 def prepare() -> None:
-    """Tell the compiler, unless LIBTPU_INIT_ARGS does. Comes before JAX looks for its devices, or compiles for any."""
+    """Set the flag in LIBTPU_INIT_ARGS unless it is set there; call this before JAX looks for devices or compiles."""
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
     if WINDOWED not in given:
         os.environ["LIBTPU_INIT_ARGS"] = f"{given} {WINDOWED}={NEVER}".strip()

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, PyTree
 from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch, whole
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import parameter_name, parameter_shardings, parameters_of
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import (
     Packed,
@@ -90,7 +90,7 @@ class Learner:
 
     def __init__(
         self,
-        policy: Qwen2,
+        policy: Transformer,
         critic: Critic | None,
         config: PPO,
         mesh: Mesh,
@@ -123,7 +123,7 @@ class Learner:
         self.policy, self.critic = make_networks(config, optimizer_state, self.graph, critic_graph, self.state)
         self.version = 0
 
-    def model(self) -> Qwen2:
+    def model(self) -> Transformer:
         """Return the current policy."""
         trained = nnx.merge(self.graph, self.state.policy.parameters)
         return trained.trunk if isinstance(trained, Critic) else trained
@@ -221,7 +221,7 @@ def has_own_critic(config: PPO) -> bool:
     return config.advantage == "gae" and config.critic == "separate"
 
 
-def trained_network(config: PPO, policy: Qwen2) -> Qwen2 | Critic:
+def trained_network(config: PPO, policy: Transformer) -> Transformer | Critic:
     """Return the network that the policy's optimizer trains: the policy, with the critic's head if it is shared."""
     return Critic(policy) if config.critic == "shared" else policy
 

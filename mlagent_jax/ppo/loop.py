@@ -7,7 +7,7 @@ from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.multihost import preemption
 from mlagent_jax.ppo.learner import Learner, LearnerState
 from mlagent_jax.ppo.roles import Role
-from mlagent_jax.tracking.metrics import MetricsLog
+from mlagent_jax.tracking.base import Tracker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.checkpoint import Checkpoints
 from rollout.errors import InfrastructureError
@@ -20,7 +20,7 @@ def train(
     learner: Learner,
     role: Role,
     checkpoints: Checkpoints,
-    tracker: MetricsLog,
+    tracker: Tracker,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Train the learner from the newest checkpoint to the last update, and return the figures of the training.
@@ -54,7 +54,7 @@ def train(
                         save(update, learner, checkpoints)
                     raise preemption.Saved
                 num_actions += int(figures.get("reward/actions", 0))
-                tracker.write({"ppo/update": update, **figures})
+                tracker.log({"ppo/update": update, **figures})
                 bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
                 stop = is_preempted()
                 if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:

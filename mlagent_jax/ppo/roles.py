@@ -13,6 +13,7 @@ from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.weight_sync import WeightSync, WeightWriter
+from rollout.inference.canary import Canary
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.experience import Experience, TrainingSample, begun_share, reward_figures
 from rollout.sampling.grounding import grounding_shares
@@ -64,7 +65,7 @@ class Leader:
         event_loop: EventLoopThread,
         prefetcher: RolloutPrefetcher,
         sync: WeightSync,
-        served: Path,
+        started_on: tuple[Path, Canary],
         stopwatch: Callable[[], Stopwatch],
         prefix_cache: Callable[[], PrefixCacheMeter],
         script_figures: Callable[[], Mapping[str, float]],
@@ -75,12 +76,13 @@ class Leader:
             event_loop: The thread of the client and the rollouts.
             prefetcher: The rollouts of all updates.
             sync: The way of weights to the server.
-            served: The directory of the fine-tuned policy, which a server of this run is started on.
+            started_on: The directory that a server of this run is started on, the fine-tuned policy, and its canary.
             stopwatch: Start the measurement of times.
             prefix_cache: Start the measurement of the server's prefix cache.
             script_figures: Return the figures of the scripts that ended since its last call.
         """
-        self._event_loop, self._prefetcher, self._sync, self._served = event_loop, prefetcher, sync, served
+        self._event_loop, self._prefetcher, self._sync = event_loop, prefetcher, sync
+        self._started_on = started_on
         self._start = stopwatch, prefix_cache
         self._script_figures = script_figures
         self._version: int | None = None
@@ -89,8 +91,8 @@ class Leader:
     def begin(self, update: int, learner: Learner) -> None:
         """As `Role.begin`. Verify a server that was started on the fine-tuned policy instead of sending it again."""
         if update == 0:
-            logprobs = self._sync.logprobs(learner.model())
-            is_serving = partial(self._sync.is_serving, self._served, learner.version, logprobs)
+            folder, canary = self._started_on
+            is_serving = partial(self._sync.is_serving, folder, learner.version, canary)
             if from_main(lambda: self._event_loop.run(is_serving())):
                 self._version = learner.version
         self.serve(learner)
@@ -105,7 +107,7 @@ class Leader:
 
     def _act(self, update: int) -> UpdateSamples | None:
         try:
-            with preemption.at_once():
+            with preemption.raise_on_sigterm():
                 self._experiences = self._prefetcher.take(update)
         except preemption.Preempted:
             return None
@@ -142,10 +144,8 @@ class Follower:
 
     def begin(self, update: int, learner: Learner) -> None:
         """As `Role.begin`."""
-        if update == 0:
-            self._writer.logprobs(learner.model())  # every process computes its part
-            if from_main(only_on_leader):
-                self._version = learner.version
+        if update == 0 and from_main(only_on_leader):
+            self._version = learner.version
         self.serve(learner)
 
     def take(self, update: int) -> UpdateSamples | None:

@@ -8,7 +8,6 @@ from typing import Any
 import jinja2
 import yaml
 
-from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.figures import (
     OUTCOME_NAMES,
     POLICY_NAMES,
@@ -17,12 +16,10 @@ from mlagent_jax.reporting.figures import (
     outcome_figure,
     reward_figure,
 )
-from mlagent_jax.reporting.summary import build_summary
-from mlagent_jax.run.run_dir import STAGES, RunDir
-from mlagent_jax.tracking.metrics import read_metrics
+from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import duration_text
-from rollout.dataset.viewer.run import PAGE as TRAJECTORIES
 from rollout.storage.atomic_write import write_text
+from rollout.storage.run_layout import RunLayout
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 NUM_RECIPES = 24  # rows of the table of what was tried
@@ -45,13 +42,11 @@ FACT_NAMES = {
 }
 
 
-def write_report(run_dir: RunDir, config: Config) -> None:
-    """Write report.html into the run directory."""
-    tried_path = run_dir.path("evaluate", "tried.json")
-    tried = json.loads(tried_path.read_text()) if tried_path.exists() else {}
-    metrics = read_metrics(run_dir.path("metrics.jsonl"))
-    link = TRAJECTORIES if run_dir.path(TRAJECTORIES).exists() else ""
-    write_text(run_dir.path("report.html"), render(build_summary(run_dir, config), metrics, tried, link))
+def write_report(layout: RunLayout, summary: Mapping[str, Any]) -> None:
+    """Write report.html into the run directory from what `build_summary` returns."""
+    tried = json.loads(layout.edit_stats.read_text()) if layout.edit_stats.exists() else {}
+    link = layout.trajectory_page.name if layout.trajectory_page.exists() else ""
+    write_text(layout.report, render(summary, read_metrics(layout.metrics), tried, link))
 
 
 def render(
@@ -146,7 +141,7 @@ def _tiles(
         beside = f"{percent(sft['held_in']['invalid_share'])} before RL"
         tiles.append({"name": "Not an action", "value": percent(ppo["held_in"]["invalid_share"]), "beside": beside})
     if summary["stages"]:
-        beside = f"{len(summary['stages'])} of {len(STAGES)} stages"
+        beside = f"{len(summary['stages'])} of {summary['num_stages']} stages"
         tiles.append({"name": "Time", "value": duration_text(summary["seconds"]), "beside": beside})
     return tiles
 

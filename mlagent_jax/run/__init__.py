@@ -1,1 +1,1 @@
-"""One run: its directory, tasks, environment, policy server and endpoints."""
+"""One run: its directory, stage records, context, policy server and endpoints."""

@@ -1,4 +1,4 @@
-"""The world that agents act in: prepared tasks, an environment, and the thread in which it all happens."""
+"""What agents need to act: prepared tasks, an environment, and the event loop that their actions run on."""
 
 import os
 import subprocess
@@ -10,39 +10,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.configuration.schema import ConfigError, EndpointModel, Tasks
 from mlagent_jax.run.endpoints import Endpoints
-from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
 from rollout.scripted.coder import EndpointCoder, ScriptedCoder
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.run_layout import RunLayout
 from tasks import registry
 from tasks.task import Task
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Everything an episode needs but its actor.
+    """Everything that an episode needs except its actor.
 
     Attributes:
-        tasks: the prepared tasks of the configuration by name, training tasks first.
-        environment: where actions are done.
-        background: the thread whose event loop does them.
-        num_concurrent: episodes worth having under way at one time.
-        num_slots: scripts that run at one time.
-        timeline: when what was at work.
-        scheduler: which scripts wait and run.
-        endpoints: the models behind endpoints.
+        tasks: The prepared tasks of the configuration by name, held-in tasks first.
+        environment: The environment that actions run in.
+        event_loop: The thread whose event loop runs them.
+        num_concurrent: Number of episodes to keep running at a time.
+        num_slots: Number of scripts that run at a time.
+        timeline: Record of when each resource was busy.
+        scheduler: Scheduler of the scripts.
+        endpoints: The models behind endpoints.
     """
 
     tasks: Mapping[str, Task]
     environment: Environment
-    background: EventLoopThread
+    event_loop: EventLoopThread
     num_concurrent: int
     num_slots: int
     timeline: Timeline
@@ -55,62 +57,84 @@ class RunContext:
 
 
 @contextmanager
-def open_run_context(config: Config, run_dir: RunDir, reporter: Reporter) -> Iterator[RunContext]:
-    """Yield the world of a run, its tasks prepared; leaving the block ends every script under way.
+def open_run_context(
+    layout: RunLayout,
+    tasks: Tasks,
+    executor: ExecutorOptions,
+    expert: EndpointModel,
+    coder: EndpointModel,
+    reporter: Reporter,
+) -> Iterator[RunContext]:
+    """Prepare the tasks and yield the context of a run; leaving the block ends every script that runs.
+
+    Args:
+        layout: The paths of the run directory.
+        tasks: The section `tasks`.
+        executor: The section `executor`.
+        expert: The section `expert`.
+        coder: The section `coder`.
+        reporter: Gets a note for each task that was prepared.
 
     Raises:
-        ValueError: if a sandbox cannot be made, a task not prepared, or an endpoint has no key; says what to do.
+        ValueError: if a sandbox cannot be made, a task cannot be prepared, or an endpoint has no key; has a remedy.
     """
-    store = BlobStore(run_dir.path("blobs"))
-    opening = open_executor(config.executor, store, run_dir.path("cache"))
+    store = BlobStore(layout.blobs)
     with (
-        opening as opened,
-        Timeline(run_dir.path("timeline.json")) as timeline,
-        EventLoopThread() as background,
-        Endpoints(config, run_dir, background) as endpoints,
+        open_executor(executor, store, layout.result_cache) as opened,
+        Timeline(layout.timeline) as timeline,
+        EventLoopThread() as event_loop,
+        Endpoints(expert, coder, layout.exchanges, event_loop) as endpoints,
     ):
-        slots = opened.scheduler.num_cores
-        coder = ScriptedCoder() if config.coder.kind == "offline" else EndpointCoder(endpoints.coder())
-        tasks = prepare(config, run_dir.path("data"), config.executor.interpreter, reporter)
-        environment = Environment(store, TimedExecutor(opened.executor, timeline), coder)
+        num_slots = opened.scheduler.num_cores
+        coding = ScriptedCoder() if coder.kind == "scripted" else EndpointCoder(endpoints.coder())
+        prepared = prepare(tasks, layout.data, Path(executor.python or TASK_PYTHON), reporter)
         yield RunContext(
-            tasks, environment, background, count_episodes(config, slots), slots, timeline, opened.scheduler, endpoints
+            tasks=prepared,
+            environment=Environment(store, TimedExecutor(opened.executor, timeline), coding),
+            event_loop=event_loop,
+            num_concurrent=count_episodes(num_slots, expert, coder),
+            num_slots=num_slots,
+            timeline=timeline,
+            scheduler=opened.scheduler,
+            endpoints=endpoints,
         )
 
 
-def count_episodes(config: Config, slots: int) -> int:
-    """Return how many episodes are worth having under way at one time, `slots` scripts running.
+def count_episodes(num_slots: int, *models: EndpointModel) -> int:
+    """Return how many episodes to keep running at a time if `num_slots` scripts run at a time.
 
-    Twice as many as scripts: while some run theirs, the others are read and answered. Behind an endpoint, at least as
-    many as it takes requests.
+    That is twice as many as scripts: while half of the episodes run theirs, the other half is answered. It is at least
+    the number of concurrent requests that any model behind an endpoint takes.
     """
-    writers = (config.expert, config.coder)
-    return max([2 * slots, *(writer.max_concurrent for writer in writers if writer.kind == "endpoint")])
+    return max([2 * num_slots, *(model.max_concurrent for model in models if model.kind == "endpoint")])
 
 
-def prepare(config: Config, data: Path, python: Path, reporter: Reporter) -> dict[str, Task]:
-    """Return the tasks of the configuration by name, with their data in `data`. Raises ConfigError.
+def prepare(tasks: Tasks, data: Path, python: Path, reporter: Reporter) -> dict[str, Task]:
+    """Return the tasks of the configuration by name, with their data in the folder `data`.
 
-    The data packages are imported in a process of their own, where everything is made that is not there yet.
+    Missing data is made in a separate process, because that imports the data packages.
+
+    Raises:
+        ConfigError: if a task cannot be prepared, or its `m_best` is no better than its initial script.
     """
-    names = (*config.tasks.held_in, *config.tasks.held_out)
+    names = (*tasks.held_in, *tasks.held_out)
     command = [sys.executable, "-m", "tasks", "prepare", *names, "--out", str(data), "--python", str(python)]
-    command += [argument for path in config.tasks.paths for argument in ("--path", path)]
-    command += ["--raw", config.tasks.raw] if config.tasks.raw is not None else []
-    # Its temporary files go where ours do, and so are gone with ours even after a kill.
+    command += [argument for path in tasks.paths for argument in ("--path", path)]
+    command += ["--raw", tasks.raw] if tasks.raw is not None else []
+    # The child's temporary files go into this process's temporary folder, so that they are removed even after a kill.
     environment = {**os.environ, **dies_with_us(), "TMPDIR": tempfile.gettempdir()}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-        raise ConfigError(f"the tasks' data cannot be prepared: {said[-1]}")
+        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        raise ConfigError(f"the tasks' data cannot be prepared: {lines[-1]}")
     for line in done.stdout.splitlines():
         if "prepared already" not in line:
             reporter.note(line)
-    tasks = {name: registry.load(name, data, config.tasks.paths) for name in names}
-    for task in tasks.values():
+    loaded = {name: registry.load(name, data, tasks.paths) for name in names}
+    for task in loaded.values():
         if not task.is_better(task.m_best, task.m_init):
             raise ConfigError(
                 f"task {task.name}: m_best is {task.m_best:g}, but its initial script scores {task.m_init:g} "
                 f"({task.metric}, {task.direction}); state a better m_best in its task.yaml"
             )
-    return tasks
+    return loaded

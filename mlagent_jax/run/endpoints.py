@@ -1,12 +1,12 @@
-"""The endpoints of a run: the expert's and the coder's, each with its journal in the run directory."""
+"""The endpoints of a run, the expert's and the coder's, each with its journal in the run directory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config, EndpointModel
-from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.configuration.schema import EndpointModel
 from mlagent_jax.tracking.progress import Bar
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.errors import BudgetSpent, CoderError, ExpertError, InfrastructureError
@@ -14,46 +14,54 @@ from rollout.runtime.event_loop import SETTLE_SECONDS, EventLoopThread
 
 
 class Endpoints:
-    """Opens an endpoint when it is first asked for, for not every stage needs every key, and closes all at the end."""
+    """The endpoints of a run, opened when first used, because not every stage needs every key, and closed together."""
 
-    def __init__(self, config: Config, run_dir: RunDir, background: EventLoopThread) -> None:
-        """Take the thread whose event loop makes the requests."""
-        self._config, self._run_dir, self._background = config, run_dir, background
+    def __init__(
+        self, expert: EndpointModel, coder: EndpointModel, exchanges: Path, event_loop: EventLoopThread
+    ) -> None:
+        """Describe the endpoints.
+
+        Args:
+            expert: The section `expert`.
+            coder: The section `coder`.
+            exchanges: The folder of the journals.
+            event_loop: The thread whose event loop makes the requests.
+        """
+        self._models = {"expert": expert, "coder": coder}
+        self._exchanges, self._event_loop = exchanges, event_loop
         self._opened: dict[str, ChatEndpoint] = {}
 
     def expert(self) -> ChatEndpoint:
-        """Return the expert's endpoint, which proposes ideas too. Raises ValueError where its key is missing."""
-        return self._open("expert", self._config.expert, ExpertError)
+        """Return the expert's endpoint, which proposes ideas too; raises ValueError if its key is missing."""
+        return self._open("expert", ExpertError)
 
     def coder(self) -> ChatEndpoint:
-        """Return the coder's endpoint. Raises ValueError where its key is missing."""
-        return self._open("coder", self._config.coder, CoderError)
+        """Return the coder's endpoint; raises ValueError if its key is missing."""
+        return self._open("coder", CoderError)
 
     def figures(self) -> dict[str, Any]:
-        """Return by `expert` and `coder` what the exchanges of the run came to, of those that this stage used."""
+        """Return the figures of the run's exchanges by `expert` and `coder`, for those that were opened."""
         return {name: endpoint.figures() for name, endpoint in self._opened.items()}
 
-    def _open(self, name: str, writer: EndpointModel, error: type[InfrastructureError]) -> ChatEndpoint:
+    def _open(self, name: str, error: type[InfrastructureError]) -> ChatEndpoint:
         if name not in self._opened:
-            assert writer.base_url and writer.model, "checked with the configuration"
-            cached = writer.input_price if writer.cached_input_price is None else writer.cached_input_price
+            model = self._models[name]
+            assert model.base_url and model.model, "checked with the configuration"
+            cached = model.input_price if model.cached_input_price is None else model.cached_input_price
+            prices = Prices(model.input_price, cached, model.output_price)
             self._opened[name] = ChatEndpoint(
-                writer.base_url,
-                writer.model,
+                model.base_url,
+                model.model,
                 error,
-                writer.api_key_env or "",
-                timeout_seconds=writer.timeout_seconds,
+                model.api_key_env or "",
+                timeout_seconds=model.timeout_seconds,
                 name=name,
-                max_concurrent=writer.max_concurrent,
-                max_response_tokens=writer.max_response_tokens,
-                requests_per_minute=writer.requests_per_minute,
-                tokens_per_minute=writer.tokens_per_minute,
-                budget=Budget(
-                    writer.budget_tokens,
-                    writer.budget_dollars,
-                    Prices(writer.input_price, cached, writer.output_price),
-                ),
-                exchanges=Exchanges(self._run_dir.path("exchanges", name)),
+                max_concurrent=model.max_concurrent,
+                max_response_tokens=model.max_response_tokens,
+                requests_per_minute=model.requests_per_minute,
+                tokens_per_minute=model.tokens_per_minute,
+                budget=Budget(model.budget_tokens, model.budget_dollars, prices),
+                exchanges=Exchanges(self._exchanges / name),
             )
         return self._opened[name]
 
@@ -63,15 +71,15 @@ class Endpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What was sent is paid for. Only who is in a hurry, after an interrupt or a failure, does not wait for all.
-        patient = kind is None or issubclass(kind, BudgetSpent)
+        # Requests that were sent are paid for, so wait for their answers, but not long after an interrupt or a failure.
+        is_patient = kind is None or issubclass(kind, BudgetSpent)
         for endpoint in self._opened.values():
-            self._background.run(endpoint.close(None if patient else SETTLE_SECONDS))
+            self._event_loop.run(endpoint.close(None if is_patient else SETTLE_SECONDS))
 
 
 @contextmanager
-def telling_how_far(bar: Bar) -> Iterator[None]:
-    """Has the error of a spent budget say how much of the work is done."""
+def add_progress_to_budget_error(bar: Bar) -> Iterator[None]:
+    """Add to the error of a spent budget how much of the work is done."""
     try:
         yield
     except BudgetSpent as error:

@@ -1,10 +1,13 @@
-"""A copy of the run directory in a bucket, from which another machine goes on with the run.
+"""A copy of the run directory in a bucket, from which another machine can resume the run.
 
-Nothing there is ever overwritten: what changed since the copy before goes to a folder of its own, a snapshot, and then
-`manifest.json` says of every file which snapshot has it. So the copy is always the one before or the one after. The run
-directory remembers the manifest it has, and two machines that work on one run find out.
+Files there are never overwritten. The files that changed since the last copy go to a folder of their own, a snapshot,
+and then `manifest.json` is replaced, which names the snapshot of every file. So the copy is always either the last one
+or the new one. The run directory remembers its manifest, so that two machines that work on one run detect each other.
 
-While a copy is fetched the run directory remembers from where: until it is whole, nothing else may be done with it.
+While a copy is fetched, the run directory remembers from where; until it is complete, it cannot be used otherwise.
+
+This is not Orbax or `fsspec`'s rsync: Orbax copies checkpoints but no journals, and rsync overwrites in place, so a
+copy that is cut off mixes two states of a run.
 """
 
 import fnmatch
@@ -26,21 +29,21 @@ from rollout.storage.atomic_write import write_atomically
 T = TypeVar("T")
 
 MANIFEST, REMEMBERED = "manifest.json", ".mirror.json"
-LEFT_OUT = (".*", "*.part", "log.*.txt", "tmp")  # what is one process's own or half-written; the last is a folder
+IGNORED = (".*", "*.part", "log.*.txt", "tmp")  # files of one process or not yet complete; the last one is a folder
 ATTEMPTS = 4
-NOTHING: dict[str, Any] = {"generation": 0, "snapshot": "", "files": {}}
-FETCHED_FROM = "fetched_from"  # in what is remembered while a copy is fetched: its URL
-LAST = ("blobs", "cache")  # to be looked through last: what journals speak of is written before them
+EMPTY: dict[str, Any] = {"generation": 0, "snapshot": "", "files": {}}
+FETCHED_FROM = "fetched_from"  # key of the remembered manifest while a copy is fetched: its URL
+SCANNED_LAST = ("blobs", "cache")  # files that journals refer to are written before the journals
 
-# By path in the run directory: size, time of change in ns, and, in a manifest, the snapshot that has the file.
+# By path in the run directory: size, time of change in ns, and, in a manifest, the snapshot that holds the file.
 Files = Mapping[str, list[Any]]
 
 
 class Mirror:
-    """The copy of `folder` at `url`, of any kind that fsspec knows: gs://, s3://, file:// and others."""
+    """The copy of `folder` at `url`, which may be of any kind that fsspec knows, such as gs://, s3:// or file://."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        """Raise ConfigError if nothing here can talk to such a URL."""
+        """Describe the copy; raises ConfigError if no installed package supports such a URL."""
         self.url, self.folder = url, folder
         try:
             self._store, self._root = fsspec.core.url_to_fs(url)
@@ -48,45 +51,45 @@ class Mirror:
             raise ConfigError(f"mirror={url}: {error}; gs:// takes the package gcsfs, s3:// takes s3fs") from None
 
     def pull(self) -> int:
-        """Make the folder what the copy is, unless it has gone on from there itself; returns how many files came.
+        """Update the folder to the copy, unless the folder is newer, and return how many files were fetched.
 
         Raises:
             ConfigError: if the folder holds another run, or a newer one than the copy.
             InfrastructureError: if the store fails for good.
         """
-        require_whole(self.folder, self.url)
-        there, here, now = self._manifest(), _remembered(self.folder), self._scan()
-        if FETCHED_FROM not in (here or NOTHING):
-            if there["snapshot"] == (here or NOTHING)["snapshot"]:
+        require_complete(self.folder, self.url)
+        remote, local, now = self._manifest(), _remembered(self.folder), self._scan()
+        if FETCHED_FROM not in (local or EMPTY):
+            if remote["snapshot"] == (local or EMPTY)["snapshot"]:
                 return 0
-            if there == NOTHING:
-                self._remember(NOTHING)  # a new mirror: all is copied there
+            if remote == EMPTY:
+                self._remember(EMPTY)  # a new mirror: the next push copies everything
                 return 0
-        if here is None and now:
+        if local is None and now:
             raise ConfigError(
                 f"{self.folder} holds a run already, and mirror={self.url} another; give another run_dir or mirror"
             )
-        if here is not None and there["generation"] <= here["generation"]:
+        if local is not None and remote["generation"] <= local["generation"]:
             raise ConfigError(
                 f"mirror={self.url} is older than {self.folder}, which was copied there before; give another mirror"
             )
-        self._remember({**NOTHING, FETCHED_FROM: self.url})  # what is cut off here is begun again
-        missing = [path for path, state in there["files"].items() if now.get(path) != state[:2]]
-        self._get({path: there["files"][path] for path in missing})
-        for path in now.keys() - there["files"].keys():
+        self._remember({**EMPTY, FETCHED_FROM: self.url})  # a fetch that is cut off here starts again
+        missing = [path for path, state in remote["files"].items() if now.get(path) != state[:2]]
+        self._get({path: remote["files"][path] for path in missing})
+        for path in now.keys() - remote["files"].keys():
             (self.folder / path).unlink()
         self._remove_empty_folders()
-        self._remember(there)
+        self._remember(remote)
         return len(missing)
 
     def push(self) -> None:
-        """Bring the copy up to date.
+        """Update the copy to the folder.
 
         Raises:
-            ConfigError: if another machine has written to it meanwhile.
+            ConfigError: if another machine has written to the copy meanwhile.
             InfrastructureError: if the store fails for good.
         """
-        before, now = _remembered(self.folder) or NOTHING, self._scan()
+        before, now = _remembered(self.folder) or EMPTY, self._scan()
         known = before["files"]
         changed = [path for path, state in now.items() if path not in known or known[path][:2] != state]
         if not changed and now.keys() == known.keys():
@@ -110,7 +113,7 @@ class Mirror:
         return f"{self._root}/{snapshot}/{path}"
 
     def _get(self, files: Files) -> None:
-        """Fetch files as they were when they were scanned: a log may have grown while it was copied."""
+        """Fetch files, cut to their size in the manifest, because a log may have grown while it was copied."""
         for path in files:
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         if files:
@@ -137,7 +140,7 @@ class Mirror:
         self._try(put)
 
     def _remove_unused(self, before: Files, after: Files, generation: int) -> None:
-        """Remove what only the copy before had, and what pushes up to its generation left that were cut off."""
+        """Remove files that only the last copy had, and what interrupted pushes up to its generation left."""
         used = {snapshot for *_, snapshot in after.values()}
         for name in self._snapshots():
             if name not in used and int(name.partition("-")[0]) <= generation:
@@ -155,16 +158,16 @@ class Mirror:
     def _scan(self) -> Files:
         found = {}
         for parent, folders, names in os.walk(self.folder):
-            folders[:] = sorted((name for name in folders if not _is_left_out(name)), key=LAST.__contains__)
+            folders[:] = sorted((name for name in folders if not _is_ignored(name)), key=SCANNED_LAST.__contains__)
             for name in names:
-                if not _is_left_out(name):
+                if not _is_ignored(name):
                     path = Path(parent, name)
                     state = path.stat()
                     found[str(path.relative_to(self.folder))] = [state.st_size, state.st_mtime_ns]
         return found
 
     def _remove_empty_folders(self) -> None:
-        """Remove what fetching left empty: a checkpoint of another machine must not look like one of its own."""
+        """Remove the folders that fetching left empty, or an empty checkpoint would look like one of this machine."""
         for parent, _, _ in os.walk(self.folder, topdown=False):
             if Path(parent) != self.folder and not os.listdir(parent):
                 os.rmdir(parent)
@@ -174,7 +177,7 @@ class Mirror:
             try:
                 return json.loads(self._store.cat_file(f"{self._root}/{MANIFEST}"))
             except FileNotFoundError:
-                return NOTHING
+                return EMPTY
 
         return self._try(read)
 
@@ -182,20 +185,20 @@ class Mirror:
         write_atomically(self.folder / REMEMBERED, json.dumps(manifest).encode())
 
     def _try(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, after some attempts at most; stores fail in types of their own."""
+        """Return the result of `work`, retrying any error, because each store has its own error types."""
         try:
             wait = tenacity.wait_exponential(0.2, max=10.0)
             return tenacity.Retrying(stop=tenacity.stop_after_attempt(ATTEMPTS), wait=wait, reraise=True)(work)
         except Exception as error:
-            words = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             raise InfrastructureError(
-                f"mirror={self.url} failed {ATTEMPTS} times: {type(error).__name__}: {words}"
+                f"mirror={self.url} failed {ATTEMPTS} times: {type(error).__name__}: {message}"
             ) from error
 
 
-def require_whole(folder: Path, url: str | None) -> None:
-    """Raise ConfigError if a copy was being fetched into `folder`, and it is not to be gone on with from `url`."""
-    origin = (_remembered(folder) or NOTHING).get(FETCHED_FROM)
+def require_complete(folder: Path, url: str | None) -> None:
+    """Raise ConfigError if fetching a copy into `folder` was interrupted and `url` is not that copy."""
+    origin = (_remembered(folder) or EMPTY).get(FETCHED_FROM)
     if origin not in (None, url):
         raise ConfigError(f"{folder} is only a part of the copy in {origin}; give mirror={origin}, or another run_dir")
 
@@ -207,5 +210,5 @@ def _remembered(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _is_left_out(name: str) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in LEFT_OUT)
+def _is_ignored(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in IGNORED)

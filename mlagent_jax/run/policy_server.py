@@ -1,62 +1,60 @@
-"""The one policy server of a run: launched as soon as there is a model, waited for by whoever needs it first."""
+"""The policy server of a run: launched as soon as there is a policy, and waited for when it is first needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from mlagent_jax.configuration.schema import Config, Server
-from mlagent_jax.run.context import RunContext
-from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.configuration.schema import Server
 from rollout.errors import ServerError
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions, check_serving, is_healthy
 from rollout.inference.server_process import ServerProcess
-from rollout.tokenizer.chat import ChatTokenizer
+from rollout.runtime.event_loop import EventLoopThread
 
 
 class PolicyServer:
-    """A server started here, or the running one of `server.address`; leaving the block ends what was started."""
+    """A server started here, or the running one at `server.address`; leaving the block ends a server started here."""
 
-    def __init__(self, config: Config, run_dir: RunDir) -> None:
-        self._config = config.server
-        self._log = run_dir.path("server.log")
+    def __init__(self, settings: Server, log: Path) -> None:
+        """Describe the server by the section `server` and the file that its output goes to."""
+        self._settings, self._log = settings, log
         self._process: ServerProcess | None = None
 
     def launch(self, model: Path) -> None:
-        """Start serving the directory `model` and returns at once; a second call does nothing.
+        """Start serving the directory `model` and return at once; a second call does nothing.
 
         Raises:
-            ValueError: for what a user can mend: no vLLM, the port in use.
+            ValueError: for what a user can fix: no vLLM, or the port is in use.
         """
-        if self._config.address is not None or self._process is not None:
+        if self._settings.address is not None or self._process is not None:
             return
         options = ServerOptions(
-            dtype=self._config.dtype,
-            max_model_len=self._config.max_model_len,
-            kv_cache_mb=self._config.kv_cache_mb or 0,
-            new_weights=self._config.new_weights,
+            dtype=self._settings.dtype,
+            max_model_len=self._settings.max_model_len,
+            kv_cache_mb=self._settings.kv_cache_mb or 0,
+            new_weights=self._settings.new_weights,
         )
-        process = ServerProcess(model, self._log, options, self._config.port, self._config.start_timeout_seconds)
+        process = ServerProcess(model, self._log, options, self._settings.port, self._settings.start_timeout_seconds)
         process.launch()
         self._process = process
 
     def address(self) -> str:
-        """Return where the server answers, once it does.
+        """Return the server's address as soon as it answers.
 
         Raises:
             ServerError: if it does not start, or nothing answers at `server.address`.
         """
-        if self._config.address is not None:
-            check_address(self._config.address)
-            return self._config.address
+        if self._settings.address is not None:
+            check_address(self._settings.address)
+            return self._settings.address
         assert self._process is not None, "launch comes first"
         return self._process.wait_ready()
 
     @property
     def restarts(self) -> ServerProcess | None:
-        """The server's process where new weights start it anew, None where it loads them as it runs."""
-        return self._process if self._config.new_weights == "restart" else None
+        """The server's process if new weights restart it, None if it loads them while it runs."""
+        return self._process if self._settings.new_weights == "restart" else None
 
     def __enter__(self) -> "PolicyServer":
         return self
@@ -69,26 +67,30 @@ class PolicyServer:
 
 
 @contextmanager
-def connected(
-    config: Config, tokenizer: ChatTokenizer, world: RunContext, server: PolicyServer
+def connect(
+    server: PolicyServer, event_loop: EventLoopThread, temperature: float, max_tokens: int, stop_ids: Sequence[int]
 ) -> Iterator[PolicyClient]:
-    """Yield a client of the run's server that samples as training did."""
+    """Yield a client of the run's server once the server answers.
+
+    Args:
+        server: A server that was launched.
+        event_loop: The thread whose event loop makes the requests.
+        temperature: Sampling temperature, the one used in training.
+        max_tokens: Maximum length of a response in tokens, end token included.
+        stop_ids: Ids of the tokens that end a response.
+    """
     client = PolicyClient(
-        server.address(),
-        temperature=config.ppo.temperature,
-        max_tokens=config.ppo.max_response_tokens,
-        stop_ids=[tokenizer.eos_id],
-        restarts=server.restarts,
+        server.address(), temperature=temperature, max_tokens=max_tokens, stop_ids=stop_ids, restarts=server.restarts
     )
     try:
-        world.background.run(client.connect())
+        event_loop.run(client.connect())
         yield client
     finally:
-        world.background.run(client.close())
+        event_loop.run(client.close())
 
 
 def check_server(server: Server) -> None:
-    """Check, before the stages that come first, that there is a server or can be one.
+    """Check, before any stage runs, that there is a policy server or that one can be started.
 
     Raises:
         ServerError: if none answers at `server.address`.

@@ -1,4 +1,4 @@
-"""Tellings as batches of token rows: loss on agent turns only, several tellings side by side in a row."""
+"""Batches of token rows, in which several sequences share a row and only the agent's tokens are predicted."""
 
 import math
 import random
@@ -14,12 +14,12 @@ from tasks.state import State
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows as a plan; the token ids of a row are made when it is asked for, and not kept.
+    """A plan of rows; the tokens of a row are made when it is read, and are not kept.
 
     Attributes:
-        render: returns the sequence of an index, cut to fit a row.
-        sizes: of every sequence.
-        rows: the sequences of every row, in a seeded order.
+        render: Returns the sequence of an index, cut to fit a row.
+        sizes: The size of every sequence.
+        rows: The sequences of every row, in a seeded order.
     """
 
     render: Callable[[int], Rendering]
@@ -28,32 +28,38 @@ class Dataset:
 
     @property
     def num_cut(self) -> int:
-        """Sequences whose last turns did not fit a row."""
+        """The number of sequences whose last turns did not fit a row."""
         return sum(size.is_cut for size in self.sizes)
 
     def row(self, index: int) -> RowBuilder:
-        """Return one row with its tokens; each of the agent's is predicted from the one before it."""
+        """Return one row with its tokens; each of the agent's tokens is predicted from the token before it."""
         row = RowBuilder()
         for sequence in self.rows[index]:
             rendering, offset = self.render(sequence), len(row.tokens)
             row.add(rendering.token_ids)
             for start, end in rendering.spans:
-                for place in range(start, end):
-                    row.predict(offset + place - 1, rendering.token_ids[place])
+                for position in range(start, end):
+                    row.predict(offset + position - 1, rendering.token_ids[position])
         return row
 
 
 def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: int, num_epochs: float = 1.0) -> Dataset:
-    """Return the tellings packed into rows of at most `length` tokens, in another order in each epoch.
+    """Render states and pack them into rows of at most `length` tokens, in a different order in each epoch.
 
-    A telling that is longer loses its last turns; each row takes the next telling that still fits, looking ahead a
-    little, which wastes a few percent.
+    A longer sequence loses its last turns. First-fit packing leaves a few percent of the rows' tokens empty.
+
+    Args:
+        states: The conversations to train on.
+        tokenizer: The policy's tokenizer.
+        length: Number of tokens of a row.
+        seed: Seed of the orders.
+        num_epochs: Number of passes over the states; the last one may be partial.
     """
 
     def render(index: int) -> Rendering:
         return cut(tokenizer.render(states[index]), length)
 
-    with ThreadPoolExecutor() as pool:  # the tokenizer lets go of the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # the tokenizer releases the interpreter's lock
         sizes = tuple(pool.map(lambda state: size_of(tokenizer.render(state), length), states))
     num_tokens = [size.num_tokens for size in sizes]
     rows: list[tuple[int, ...]] = []
@@ -65,29 +71,36 @@ def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: i
 
 
 def batch_shape_of(datasets: Sequence[Dataset], length: int) -> BatchShape:
-    """Return the smallest bucket of rows of `length` tokens that holds every row."""
+    """Return the smallest shape of rows of `length` tokens that holds every row; predictions are a multiple of 64."""
     plans = [[dataset.sizes[index] for index in row] for dataset in datasets for row in dataset.rows]
     predictions = max((sum(size.num_predictions for size in sizes) for sizes in plans), default=1)
     return BatchShape(length, -(-predictions // 64) * 64)
 
 
 class Batches:
-    """A dataset's rows, `batch_size` at a time and in order; the last batch is filled up with empty rows."""
+    """The rows of a dataset in order, `batch_size` at a time; the last batch is filled with empty rows."""
 
-    def __init__(self, dataset: Dataset, bucket: BatchShape, batch_size: int, rows: slice = slice(None)) -> None:
-        """`rows` are those of every batch that this process feeds; the others are never made."""
-        self.dataset, self.bucket, self.batch_size, self.rows = dataset, bucket, batch_size, rows
+    def __init__(self, dataset: Dataset, shape: BatchShape, batch_size: int, rows: slice = slice(None)) -> None:
+        """Describe the batches.
+
+        Args:
+            dataset: The rows.
+            shape: Tokens and predictions of a row.
+            batch_size: Rows in a batch.
+            rows: The rows of every batch that this process feeds; the others are never made.
+        """
+        self.dataset, self.shape, self.batch_size, self.rows = dataset, shape, batch_size, rows
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset.rows) / self.batch_size)
 
     def __getitem__(self, index: int) -> PackedBatch:
         planned, mine = self._rows(index), range(self.batch_size)[self.rows]
-        chosen = [self.dataset.row(planned[place]) if place < len(planned) else RowBuilder() for place in mine]
-        return stack_rows(chosen, self.bucket.length, self.bucket.num_predictions)
+        chosen = [self.dataset.row(planned[index]) if index < len(planned) else RowBuilder() for index in mine]
+        return stack_rows(chosen, self.shape.length, self.shape.num_predictions)
 
     def num_tokens(self, index: int) -> int:
-        """Return the tokens of a whole batch, padding aside, whoever feeds them."""
+        """Return the number of tokens of a whole batch, over all processes, without padding."""
         dataset = self.dataset
         return sum(dataset.sizes[sequence].num_tokens for row in self._rows(index) for sequence in dataset.rows[row])
 

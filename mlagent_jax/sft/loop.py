@@ -1,184 +1,161 @@
-"""The fine-tuning stage: training until the held-out perplexity stops falling."""
+"""The loop of fine-tuning: train until the validation loss stops falling, and keep the best parameters."""
 
 import math
-import shutil
 import time
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import SFT, Config
-from mlagent_jax.model.build import build_model
-from mlagent_jax.model.hf import save_hf
+from mlagent_jax.configuration.schema import SFT, OptimizerState
+from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_rows, rows_here
-from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.multihost import preemption
-from mlagent_jax.multihost.distributed import from_main, is_main, meet
-from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft.data import Batches
-from mlagent_jax.sft.inputs import Data, load_data, make_tokenizer, select, tell
-from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
-from mlagent_jax.tracking.metrics import MetricsLog
+from mlagent_jax.sft.inputs import Data
+from mlagent_jax.sft.step import SFTEval, SFTStep, configured_step, make_sft_eval, sft_optimizer
+from mlagent_jax.sft.stream import stream
+from mlagent_jax.tracking.base import Tracker, with_prefix
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.checkpoint import Checkpoints
-from mlagent_jax.training.optimizer import cosine_schedule, make_optimizer
 from mlagent_jax.training.train_state import TrainState, make_state
-from rollout.dataset.selection import read_selection
-from rollout.tokenizer.chat import ChatTokenizer
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
-    """Fine-tune the policy on what is selected of the collected trajectories; returns its figures.
+@dataclass
+class Progress:
+    """The state of a training, all of which goes into its checkpoints.
 
-    Leaves `selection.json`, `tokenizer/` and `sft/model/`.
-
-    Raises:
-        CorruptRecord: if a trajectory file is damaged.
-        ValueError: if the model does not fit the configuration.
+    Attributes:
+        state: Parameters, optimizer state and number of steps.
+        best: The parameters with the lowest validation loss so far.
+        best_loss: Their validation loss in nats a token.
+        since_best: Evaluations since then.
+        tokens: Tokens that were trained on, without padding.
+        seconds: Time spent in steps.
     """
-    began = time.monotonic()
-    selection = from_main(
-        lambda: select(config, run_dir), encode=lambda _: None, decode=lambda _: read_selection(run_dir.selection)
-    )
-    trajectories = list(selection.read(run_dir.path("trajectories")))
-    told = tell(config, trajectories)
-    tokenizer = from_main(
-        lambda: make_tokenizer(config, run_dir.tokenizer, told),
-        encode=lambda _: None,
-        decode=lambda _: ChatTokenizer(run_dir.tokenizer),
-    )
-    data = load_data(config, tokenizer, told, [one.trajectory_id in selection.validation for one in trajectories])
-    mesh = make_mesh(**asdict(config.mesh))
-    model = build_model(config, tokenizer, mesh)
-    meet()
-    figures = train(config, model, data, mesh, run_dir, reporter)
-    save_policy(model, run_dir.sft_policy, run_dir)
-    return {
-        "trajectories": len(trajectories),
-        "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},
-        "training_data": selection.identity,
-        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
-        "vocabulary": tokenizer.vocab_size,
-        "cut_tellings": data.train.num_cut,
-        **figures,
-        "training_seconds": round(time.monotonic() - began, 1),
-    }
 
+    state: TrainState
+    best: PyTree
+    best_loss: float = math.inf
+    since_best: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
 
-def train(
-    config: Config, model: nnx.Module, data: Data, mesh: Mesh, run_dir: RunDir, reporter: Reporter
-) -> dict[str, Any]:
-    """Train `model` in place and returns its figures; goes on from the newest checkpoint, also after a SIGTERM.
-
-    Every `eval_every` steps the held-out perplexity is read; the parameters with the lowest are kept, and training ends
-    when `patience` readings in a row have brought no lower one.
-
-    Raises:
-        Saved: after a SIGTERM, when the step under way is done and saved.
-    """
-    from mlagent_jax.sft.stream import stream  # brings grain, which nothing else that imports this file needs
-
-    sft = config.sft
-    batches = Batches(data.train, data.bucket, sft.batch_size, rows_here(mesh, sft.batch_size))
-    num_steps = min(len(batches), sft.max_steps or len(batches))
-    optimizer = sft_optimizer(config, num_steps)
-    graph = nnx.split(model)[0]
-    state = make_state(model, optimizer, mesh, config.optimizer_state.offload)
-    step, evaluate = configured_step(sft, graph, optimizer, state), make_sft_eval(graph)
-    best, best_loss, since_best, tokens, seconds = state.parameters, math.inf, 0, 0, 0.0
-    log = MetricsLog(run_dir.path("metrics.jsonl"))
-    with (
-        Checkpoints(run_dir.path("sft", "checkpoints"), saved=run_dir.share) as checkpoints,
-        log,
-        closing(stream(batches)) as upcoming,
-        preemption.defer_sigterm() as is_preempted,
-    ):
-        saved = checkpoints.latest({"state": state, "best": best})
+    def restore(self, checkpoints: Checkpoints, upcoming: grain.DatasetIterator[PackedBatch]) -> None:
+        """Continue from the newest checkpoint, if there is one, and move the batches to its position."""
+        saved = checkpoints.latest({"state": self.state, "best": self.best})
         if saved is not None:
             tree, notes = saved
-            state, best = tree["state"], tree["best"]
-            best_loss, since_best = notes["best_loss"], notes["since_best"]
-            tokens, seconds = notes["tokens"], notes["seconds"]
+            self.state, self.best = tree["state"], tree["best"]
+            self.best_loss, self.since_best = notes["best_loss"], notes["since_best"]
+            self.tokens, self.seconds = notes["tokens"], notes["seconds"]
             upcoming.set_state(notes["data"])
-        best = jax.tree.map(jnp.copy, best)  # the step donates its state
-        done = int(state.step)
-        log.rewind("sft/step", done)
-        with reporter.bar("sft", num_steps, done) as bar:
-            for index in range(done, num_steps):
-                if since_best >= sft.patience:
+        self.best = jax.tree.map(jnp.copy, self.best)  # because the step donates its state
+
+    def save(self, checkpoints: Checkpoints, step: int, upcoming: grain.DatasetIterator[PackedBatch]) -> None:
+        """Write a checkpoint of `step` steps."""
+        notes = {
+            "best_loss": self.best_loss,
+            "since_best": self.since_best,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "data": upcoming.get_state(),
+        }
+        checkpoints.save(step, {"state": self.state, "best": self.best}, notes)
+
+    def advance(self, step: SFTStep, take_batch: Callable[[], PackedBatch]) -> float:
+        """Take one optimizer step and return its loss in nats a token."""
+        began = time.monotonic()
+        self.state, figures = step(self.state, take_batch())
+        loss = float(figures["loss"])
+        self.seconds += time.monotonic() - began
+        return loss
+
+    def compare(self, loss: float) -> None:
+        """Keep the present parameters if their validation loss is the lowest so far."""
+        if loss < self.best_loss:
+            self.best, self.best_loss, self.since_best = jax.tree.map(jnp.copy, self.state.parameters), loss, 0
+        else:
+            self.since_best += 1
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of the whole training."""
+        return {
+            "steps": int(self.state.step),
+            "tokens": self.tokens,
+            "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9)),
+            "validation_loss": self.best_loss,
+            "validation_perplexity": math.exp(self.best_loss),
+        }
+
+
+def fine_tune(
+    model: nnx.Module,
+    data: Data,
+    sft: SFT,
+    optimizer_state: OptimizerState,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    tracker: Tracker,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Train `model` in place, from the newest checkpoint on, and return the figures of the training.
+
+    Every `eval_every` steps the validation loss is computed. The parameters with the lowest are kept, and training ends
+    after `patience` evaluations in a row without a lower one.
+
+    Raises:
+        Saved: after a SIGTERM, when the current step is done and saved.
+        FloatingPointError: if the loss is not finite.
+    """
+    batches = Batches(data.train, data.batch_shape, sft.batch_size, rows_here(mesh, sft.batch_size))
+    num_steps = min(len(batches), sft.max_steps or len(batches))
+    optimizer = sft_optimizer(sft, optimizer_state, num_steps)
+    graph = nnx.split(model)[0]
+    state = make_state(model, optimizer, mesh, optimizer_state.offload)
+    step, evaluate = configured_step(sft, graph, optimizer, state), make_sft_eval(graph)
+    progress = Progress(state, state.parameters)
+    del state  # or it would stay in memory beside a restored one
+    with closing(stream(batches)) as upcoming, preemption.defer_sigterm() as is_preempted:
+        progress.restore(checkpoints, upcoming)
+        first = int(progress.state.step)
+        tracker.rewind("sft/step", first)
+        with reporter.bar("sft", num_steps, first) as bar:
+            for done in range(first + 1, num_steps + 1):
+                if progress.since_best >= sft.patience:
                     break
-                began = time.monotonic()
-                state, found = step(state, place_rows(next(upcoming), mesh))
-                loss = float(found["loss"])
-                seconds += time.monotonic() - began
-                tokens += batches.num_tokens(index)
+                loss = progress.advance(step, lambda: place_rows(next(upcoming), mesh))
+                progress.tokens += batches.num_tokens(done - 1)
                 if not math.isfinite(loss):
-                    raise FloatingPointError(f"loss became {loss} at step {index + 1}; lower sft.learning_rate")
-                figures = {"loss": loss, "tokens_per_second": tokens / seconds}
-                bar.update(index + 1, figures)
-                line = {"sft/step": index + 1, "sft/loss": loss, "sft/tokens": tokens}
-                if (index + 1) % sft.eval_every == 0 or index + 1 == num_steps:
-                    validation = validation_loss(evaluate, state.parameters, data, sft.batch_size, mesh)
-                    line["sft/validation_loss"] = validation
-                    if validation < best_loss:
-                        best, best_loss, since_best = jax.tree.map(jnp.copy, state.parameters), validation, 0
-                    else:
-                        since_best += 1
-                log.write(line)
+                    raise FloatingPointError(f"loss became {loss} at step {done}; lower sft.learning_rate")
+                bar.update(done, {"loss": loss, "tokens_per_second": progress.tokens / progress.seconds})
+                figures = {"step": done, "loss": loss, "tokens": progress.tokens}
+                is_evaluated = done % sft.eval_every == 0 or done == num_steps
+                if is_evaluated:
+                    validation = validation_loss(evaluate, progress.state.parameters, data, sft.batch_size, mesh)
+                    figures["validation_loss"] = validation
+                    progress.compare(validation)
+                tracker.log(with_prefix("sft", figures))
                 stop = is_preempted()
-                if "sft/validation_loss" in line or stop:
-                    notes = {"best_loss": best_loss, "since_best": since_best, "tokens": tokens, "seconds": seconds}
-                    notes["data"] = upcoming.get_state()
-                    checkpoints.save(index + 1, {"state": state, "best": best}, notes)
+                if is_evaluated or stop:
+                    progress.save(checkpoints, done, upcoming)
                 if stop:
                     raise preemption.Saved
-    nnx.update(model, best)
-    return {
-        "steps": int(state.step),
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / max(seconds, 1e-9)),
-        "validation_loss": best_loss,
-        "validation_perplexity": math.exp(best_loss),
-    }
-
-
-def sft_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
-    """Return the optimizer of a training of so many steps."""
-    sft = config.sft
-    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, sft.weight_decay, config.optimizer_state.dtype)
-
-
-def configured_step(
-    sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
-) -> SFTStep:
-    """Return the step that the configuration asks for; `state` may be abstract."""
-    return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))
+    nnx.update(model, progress.best)
+    return progress.figures()
 
 
 def validation_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
-    """Return the mean -log p of the agent's tokens in the held-out trajectories, in nats."""
+    """Return the mean -log p of the agent's tokens in the validation trajectories, in nats."""
     total = weight = 0.0
-    for rows in Batches(data.validation, data.bucket, batch_size, rows_here(mesh, batch_size)):
+    for rows in Batches(data.validation, data.batch_shape, batch_size, rows_here(mesh, batch_size)):
         loss, count = evaluate(parameters, place_rows(rows, mesh))
         total, weight = total + float(loss), weight + float(count)
     return total / weight
-
-
-def save_policy(model: nnx.Module, folder: Path, run_dir: RunDir) -> None:
-    """Write the model and its tokenizer as one Hugging Face directory; training_data.json in it is the manifest of
-    the trajectories that it comes from, each with its hash."""
-    if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in run_dir.tokenizer.iterdir():
-            shutil.copyfile(path, folder / path.name)
-        shutil.copyfile(run_dir.selection, folder / "training_data.json")
-    save_hf(model, folder)

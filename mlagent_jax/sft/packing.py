@@ -1,4 +1,4 @@
-"""Which sequence goes into which row: a plan made from sizes alone, before there is a token in memory."""
+"""Plan which sequences share a row, from their sizes alone, before any token is in memory."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 from rollout.tokenizer.chat import Rendering
 
-LOOK_AHEAD = 32  # sequences that a row chooses from
+LOOK_AHEAD = 32  # number of sequences that a row can choose from
 
 
 class Size(NamedTuple):
-    """What a telling takes up in a row, cut to fit it.
+    """The size of a sequence after it is cut to fit a row.
 
     Attributes:
-        num_tokens: up to the end of its last turn that fits; 0 where none does.
-        num_predictions: tokens of the agent among them.
-        is_cut: whether a turn did not fit.
+        num_tokens: Tokens up to the end of the last turn that fits; 0 if none does.
+        num_predictions: The agent's tokens among them.
+        is_cut: Whether a turn did not fit.
     """
 
     num_tokens: int
@@ -25,13 +25,13 @@ class Size(NamedTuple):
 
 
 def cut(rendering: Rendering, length: int) -> Rendering:
-    """Return the telling up to the end of its last response within `length` tokens; the rest teaches nothing."""
+    """Return the sequence up to the end of its last response within `length` tokens; nothing after it is trained on."""
     spans = _within(rendering, length)
     return Rendering(rendering.token_ids[: spans[-1][1]] if spans else [], spans)
 
 
 def size_of(rendering: Rendering, length: int) -> Size:
-    """Return the size of a telling in rows of `length` tokens."""
+    """Return the size of a sequence in rows of `length` tokens."""
     spans = _within(rendering, length)
     num_predictions = sum(end - start for start, end in spans)
     return Size(spans[-1][1] if spans else 0, num_predictions, len(spans) < len(rendering.spans))
@@ -42,13 +42,14 @@ def _within(rendering: Rendering, length: int) -> list[tuple[int, int]]:
 
 
 def first_fit(order: Iterable[int], num_tokens: Sequence[int], length: int) -> list[tuple[int, ...]]:
-    """Return rows of at most `length` tokens as the sequences in them, each of `order` in one row.
+    """Return the sequences of each row by first-fit packing; each sequence of `order` is in one row.
 
-    Each row takes, of the next `LOOK_AHEAD` sequences that no row has, one after the other all that still fit.
+    Each row takes, one after the other, all sequences that still fit among the next `LOOK_AHEAD` that no row has.
 
     Args:
-        order: sequences of at most `length` tokens, by index.
-        num_tokens: of every sequence.
+        order: Indices of the sequences to pack, none longer than `length`.
+        num_tokens: Number of tokens of every sequence, by index.
+        length: Number of tokens of a row.
     """
     rest = iter(order)
     window = deque(islice(rest, LOOK_AHEAD))

@@ -1,4 +1,4 @@
-"""The fine-tuning step: cross-entropy of the agent's tokens."""
+"""The step of fine-tuning: one optimizer update on the cross-entropy of the agent's tokens."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,8 +9,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from mlagent_jax.configuration.schema import SFT, OptimizerState
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch
+from mlagent_jax.training.optimizer import cosine_schedule, make_optimizer
 from mlagent_jax.training.train_state import TrainState, add_trees, make_apply, shardings_of
 
 SFTStep = Callable[[TrainState, PackedBatch], tuple[TrainState, dict[str, Array]]]
@@ -28,13 +30,14 @@ def cross_entropy(
 def make_sft_step(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, num_micro_batches: int = 1
 ) -> SFTStep:
-    """Return the compiled step: mean cross-entropy over the batch's agent tokens, one optimizer update.
+    """Return the compiled step, which minimizes the mean cross-entropy over the batch's agent tokens.
 
     Args:
-        state: one laid out on the mesh, as those to come will be.
-        num_micro_batches: parts of a batch whose gradients are made one after the other and added up.
+        graph: The model's graph definition.
+        optimizer: The optimizer.
+        state: A state laid out on the mesh as those of the training will be; may be abstract.
+        num_micro_batches: Number of parts of a batch whose gradients are computed one after the other and added.
     """
-
     apply = make_apply(optimizer, state)
 
     def loss(parameters: PyTree, rows: PackedBatch, weight: Float[Array, ""]) -> Float[Array, ""]:
@@ -61,10 +64,23 @@ def make_sft_step(
 
 
 def micro_batches(rows: PackedBatch, count: int) -> PackedBatch:
-    """Return the batch with a leading axis of `count` parts; every device keeps its own rows, some in each part."""
+    """Return the batch with a leading axis of `count` parts; every device keeps its own rows, a share in each part."""
     return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
 
 
 def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:
-    """Return the compiled evaluation: summed cross-entropy and number of targets of a batch."""
+    """Return the compiled evaluation, which gives the summed cross-entropy and the number of targets of a batch."""
     return jax.jit(partial(cross_entropy, graph))
+
+
+def sft_optimizer(sft: SFT, optimizer_state: OptimizerState, num_steps: int) -> optax.GradientTransformation:
+    """Return the optimizer of a training of `num_steps` steps."""
+    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, optimizer_state.dtype)
+
+
+def configured_step(
+    sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
+) -> SFTStep:
+    """Return the step with the configured number of micro-batches; `state` may be abstract."""
+    return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))

@@ -1,4 +1,4 @@
-"""Batches made ahead of the step, by an iterator whose place goes into checkpoints."""
+"""Batches prefetched by an iterator whose position goes into checkpoints."""
 
 import grain
 
@@ -9,10 +9,10 @@ PREFETCHED = 2  # batches
 
 
 def stream(batches: Batches) -> grain.DatasetIterator[PackedBatch]:
-    """Return an iterator over the batches that makes the next ones on a thread of its own; `close` it.
+    """Return an iterator that makes the next batches on a thread of its own; the caller closes it.
 
-    `get_state()` is JSON: which batch comes next, whatever is made already and whichever rows this process feeds.
-    After `set_state` of it, in another process too, the same batches follow.
+    Its `get_state()` is a JSON value, the index of the next batch, which depends neither on prefetching nor on the rows
+    that this process feeds. After `set_state`, also in another process, the same batches follow.
     """
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))

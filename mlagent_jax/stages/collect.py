@@ -1,4 +1,4 @@
-"""The first stage: ideas for every task, and an expert that tries them in the real environment, or its own if none."""
+"""The stage `collect`: an expert explores ideas for every task in the real environment."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,9 +7,10 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.run.context import RunContext
-from mlagent_jax.run.endpoints import telling_how_far
-from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir
-from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.run.endpoints import add_progress_to_budget_error
+from mlagent_jax.run.run_dir import SYNC_SECONDS
+from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings
+from mlagent_jax.tracking.base import with_prefix
 from rollout.dataset.reuse import take_over
 from rollout.exploration.candidates import library_candidates, propose_candidates
 from rollout.exploration.embedding import embed_texts
@@ -18,68 +19,92 @@ from rollout.exploration.selection import BalancedDraws
 from rollout.sampling.collection import Tally, collect, plan_collection
 from rollout.scripted.expert import EndpointExpert, ScriptedExpert
 from rollout.storage.atomic_write import write_json
+from rollout.storage.run_layout import IDEAS, TRAJECTORIES, RunLayout
 from rollout.storage.trajectories import iterate_trajectories
 from tasks.task import Task
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext) -> dict[str, Any]:
-    """Write ideas.json and trajectories/; returns the figures of the collection."""
-    if config.collect.source is not None:
-        return take(Path(config.collect.source), run_dir, world)
-    tasks = world.of_split("held_in")
-    pools = make_pools(config, run_dir, world, tasks)
+class Collect(Stage):
+    """Collect the expert's trajectories, or take them from elsewhere."""
+
+    name = "collect"
+    settings = ("seed", "tasks.held_in", *endpoint_settings("expert"), *endpoint_settings("coder"), "ideas", "collect")
+    after = ()
+    outputs = (IDEAS, TRAJECTORIES)
+    acts = True
+    leaves_trajectories = True
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `ideas.json` and `trajectories/`; return the figures of the collection."""
+        source, run_context = context.config.collect.source, context.run_context
+        if source is not None:
+            figures = take_trajectories(Path(source), context.run_dir, run_context)
+        else:
+            figures = {**collect_trajectories(context), **run_context.scheduler.take().flat()}
+        with context.open_tracker() as tracker:
+            tracker.rewind("collect/num_trajectories", -1)  # drop the figures of an earlier collection
+            tracker.log(with_prefix("collect", figures))
+        return {**figures, **run_context.endpoints.figures()}
+
+
+STAGE = Collect()
+
+
+def collect_trajectories(context: StageContext) -> dict[str, float]:
+    """Write the expert's trajectories and return their figures."""
+    config, run_dir, run_context = context.config, context.run_dir, context.run_context
+    tasks = run_context.of_split("held_in")
+    pools = make_pools(config, run_dir, run_context, tasks)
     plans = plan_collection(tasks, config.collect.num_trajectories, config.seed, BalancedDraws(pools, config.seed))
-    with reporter.bar("collect", len(plans), done=None) as bar, telling_how_far(bar):
+    with context.reporter.bar("collect", len(plans), done=None) as bar, add_progress_to_budget_error(bar):
 
         def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+            del total
             shown = {"gain": figures["gain"], "edits": figures["edit_share"], "errors": figures["error_share"]}
             bar.update(done, shown)
-            run_dir.share(SHARE_SECONDS)
+            run_dir.sync_remote(SYNC_SECONDS)
 
-        figures = world.background.run(
+        return run_context.event_loop.run(
             collect(
-                run_dir.path("trajectories"),
+                run_dir.trajectories,
                 plans,
-                world.environment,
-                make_expert(config, world),
+                run_context.environment,
+                make_expert(config, run_context),
                 max_steps=config.collect.max_steps,
                 max_seconds=60 * config.collect.max_minutes,
-                num_concurrent=world.num_concurrent,
+                num_concurrent=run_context.num_concurrent,
                 progress=progress,
             )
         )
-    return {**figures, **world.scheduler.take().flat(), **world.endpoints.figures()}
 
 
-def take(source: Path, run_dir: RunDir, world: RunContext) -> dict[str, Any]:
-    """Return the figures of trajectories that are taken from elsewhere; ideas.json is empty."""
-    folder = run_dir.path("trajectories")
-    take_over(source, folder, world.environment.store)
-    write_json(run_dir.path("ideas.json"), [])
+def take_trajectories(source: Path, layout: RunLayout, context: RunContext) -> dict[str, float]:
+    """Copy the trajectories of `source` into the run and return their figures; `ideas.json` is empty."""
+    take_over(source, layout.trajectories, context.environment.store)
+    write_json(layout.ideas, [])
     tally = Tally()
-    for trajectory in iterate_trajectories(folder):
-        tally.add(trajectory, world.tasks.get(trajectory.task))
+    for trajectory in iterate_trajectories(layout.trajectories):
+        tally.add(trajectory, context.tasks.get(trajectory.task))
     return tally.figures()
 
 
-def make_expert(config: Config, world: RunContext) -> ScriptedExpert | EndpointExpert:
-    """Return the expert of the configuration. Raises ValueError for an endpoint without its key."""
-    if config.expert.kind == "offline":
+def make_expert(config: Config, context: RunContext) -> ScriptedExpert | EndpointExpert:
+    """Return the expert of the configuration; raises ValueError for an endpoint without its key."""
+    if config.expert.kind == "scripted":
         return ScriptedExpert(config.collect.max_steps, explores=config.ideas.source != "none")
-    return EndpointExpert(world.endpoints.expert())
+    return EndpointExpert(context.endpoints.expert())
 
 
-def make_pools(config: Config, run_dir: RunDir, world: RunContext, tasks: Sequence[Task]) -> dict[str, Pool]:
-    """Return the idea pool of every task, empty ones if there are to be no ideas; made once and kept in ideas.json."""
-    path = run_dir.path("ideas.json")
-    if path.exists():
-        return read_pools(path)
+def make_pools(config: Config, layout: RunLayout, context: RunContext, tasks: Sequence[Task]) -> dict[str, Pool]:
+    """Return the idea pool of every task, empty if `ideas.source` is `none`; read from `ideas.json` if it exists."""
+    if layout.ideas.exists():
+        return read_pools(layout.ideas)
     if config.ideas.source == "none":
         candidates = {task.name: {} for task in tasks}
-    elif config.ideas.source == "offline":
+    elif config.ideas.source == "library":
         candidates = library_candidates(tasks)
     else:
-        model, count = world.endpoints.expert(), config.ideas.candidates_per_axis
-        candidates = world.background.run(propose_candidates(model, tasks, count, config.seed))
+        model, count = context.endpoints.expert(), config.ideas.candidates_per_axis
+        candidates = context.event_loop.run(propose_candidates(model, tasks, count, config.seed))
     embed = partial(embed_texts, encoder=config.ideas.encoder)
-    return build_pools(path, candidates, config.ideas.pool_size, config.seed, config.ideas.rule, embed)
+    return build_pools(layout.ideas, candidates, config.ideas.pool_size, config.seed, config.ideas.rule, embed)

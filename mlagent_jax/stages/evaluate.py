@@ -1,85 +1,120 @@
-"""The evaluation: whole trajectories of the initial script, the fine-tuned policy and the PPO policy."""
+"""The stage `evaluate`: whole trajectories of the initial script, the fine-tuned policy and the PPO policy."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.config import read_config
-from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.sharding import local_mesh
+from mlagent_jax.configuration.schema import Config, Server
 from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.run.context import RunContext
-from mlagent_jax.run.policy_server import PolicyServer, connected
-from mlagent_jax.run.run_dir import SHARE_SECONDS, RunDir
-from mlagent_jax.tracking.progress import Bar, Reporter
-from mlagent_jax.weight_sync import WeightSync
-from rollout.sampling.collection import EpisodePlan, collect
+from mlagent_jax.run.policy_server import check_server, connect
+from mlagent_jax.run.run_dir import SYNC_SECONDS
+from mlagent_jax.stages.stage import Stage, StageContext
+from mlagent_jax.tracking.base import with_prefix
+from rollout.inference.canary_file import read_canary
+from rollout.inference.client import PolicyClient
+from rollout.runtime.event_loop import EventLoopThread
+from rollout.sampling.collection import EpisodePlan, Progress, collect
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
 from rollout.storage.atomic_write import write_json
+from rollout.storage.run_layout import EVALUATION
 from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
-from tasks.prompt import problem_text
-from tasks.state import State
 from tasks.task import Task
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter, world: RunContext, server: PolicyServer) -> dict[str, Any]:
-    """Write evaluate/<initial|sft|ppo>/ and evaluate/tried.json; returns the evaluation as `evaluation`.
+class Evaluate(Stage):
+    """Evaluate the initial script, the fine-tuned policy and the PPO policy on every task.
 
-    All three go through the same episodes: the same tasks under the same names with the same seeds.
+    All three run the same episodes: the same tasks under the same names with the same seeds.
+    """
+
+    name = "evaluate"
+    settings = ("seed", "tasks.held_in", "tasks.held_out", "evaluate")
+    after = ("sft", "ppo")
+    outputs = (EVALUATION,)
+    acts = True
+    samples = True
+    leaves_trajectories = True
+
+    def check(self, config: Config) -> None:
+        """Check that there is a policy server or that one can be started."""
+        check_server(config.server)
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `evaluate/<initial|sft|ppo>/` and the statistics of edits; return the evaluation as `evaluation`.
+
+        Raises:
+            InfrastructureError: if the server failed, or does not sample from the weights that are evaluated.
+        """
+        config, run_dir, run_context = context.config, context.run_dir, context.run_context
+        tasks = list(run_context.tasks.values())
+        plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
+        tokenizer = ChatTokenizer(run_dir.tokenizer)
+        max_tokens = config.ppo.max_response_tokens
+        found: dict[str, list[Trajectory]] = {}
+        with context.reporter.bar("evaluate", 3 * len(plans), done=None) as bar:
+
+            def episodes(name: str, actor: InitialScriptActor | PolicyActor) -> list[Trajectory]:
+                before = bar.done
+
+                def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+                    del total
+                    bar.update(before + done, {f"gain of {name}": figures["gain"]})
+                    run_dir.sync_remote(SYNC_SECONDS)
+
+                return run_episodes(run_dir.evaluated(name), actor, plans, config, run_context, progress)
+
+            found["initial"] = episodes("initial", InitialScriptActor())
+            with connect(
+                context.server, run_context.event_loop, config.ppo.temperature, max_tokens, [tokenizer.eos_id]
+            ) as client:
+                for name, policy in (("sft", run_dir.sft_policy), ("ppo", run_dir.ppo_policy)):
+                    serve_policy(client, run_context.event_loop, policy, config.server)
+                    actor = PolicyActor(client, tokenizer, config.server.max_model_len, max_tokens)
+                    found[name] = episodes(name, actor)
+        stats = {name: edit_stats(found[name], run_context.tasks) for name in ("sft", "ppo")}
+        write_json(run_dir.edit_stats, stats)
+        result = evaluation(found, tasks, config.seed)
+        with context.open_tracker() as tracker:
+            tracker.rewind("evaluate/initial/held_in_gain", float("-inf"))  # drop the figures of an earlier evaluation
+            tracker.log(with_prefix("evaluate", mean_gains(result)))
+        return {"evaluation": result}
+
+
+STAGE = Evaluate()
+
+
+def serve_policy(client: PolicyClient, event_loop: EventLoopThread, policy: Path, server: Server) -> None:
+    """Make the server sample from a policy that the run has saved, as the next version.
 
     Raises:
-        InfrastructureError: if the server failed, or does not sample from the weights that are evaluated.
+        ServerError: if the server refused the weights, or does not give the log-probabilities saved with them.
     """
-    tasks = list(world.tasks.values())
-    plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
-    tokenizer = ChatTokenizer(run_dir.tokenizer)
-    room = {"context_limit": config.server.max_model_len, "max_response_tokens": config.ppo.max_response_tokens}
-    found: dict[str, list[Trajectory]] = {}
-    with reporter.bar("evaluate", 3 * len(plans), done=None) as bar:
-        found["initial"] = episodes("initial", InitialScriptActor(), plans, config, run_dir, world, bar)
-        with connected(config, tokenizer, world, server) as client:
-            canary = tokenizer.prompt_ids(State(problem_text(plans[0].instance)))
-            sync = WeightSync(client, run_dir.path("tmp", "sync"), canary, config.server.dtype)
-            for name, folder in (("sft", run_dir.sft_policy), ("ppo", run_dir.ppo_policy)):
-                shape = read_config(folder)
-                model = load_hf(folder, config.model.dtype, local_mesh(shape.vocab_size, shape.hidden_size))
-                world.background.run(sync.push(model, client.version + 1))
-                actor = PolicyActor(client, tokenizer, **room)
-                found[name] = episodes(name, actor, plans, config, run_dir, world, bar)
-    tried = {name: edit_stats(found[name], world.tasks) for name in ("sft", "ppo")}
-    write_json(run_dir.path("evaluate", "tried.json"), tried)
-    return {"evaluation": evaluation(found, tasks, config.seed)}
+    canary, digests = read_canary(policy, server.dtype, max_length=server.max_model_len - 1)
+    event_loop.run(client.update_weights(policy, client.version + 1, digests, canary))
 
 
-def episodes(
-    name: str,
+def run_episodes(
+    folder: Path,
     actor: InitialScriptActor | PolicyActor,
     plans: Sequence[EpisodePlan],
     config: Config,
-    run_dir: RunDir,
-    world: RunContext,
-    bar: Bar,
+    context: RunContext,
+    progress: Progress,
 ) -> list[Trajectory]:
-    """Return the trajectories of one actor, those of an interrupted evaluation included; kept in evaluate/<name>."""
-    before = bar.done
-
-    def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
-        bar.update(before + done, {f"gain of {name}": figures["gain"]})
-        run_dir.share(SHARE_SECONDS)
-
-    folder = run_dir.path("evaluate", name)
-    world.background.run(
+    """Return the trajectories of one actor, kept in `folder`; those of an interrupted evaluation are not repeated."""
+    context.event_loop.run(
         collect(
             folder,
             plans,
-            world.environment,
+            context.environment,
             actor,
             max_steps=config.evaluate.max_steps,
             max_seconds=60 * config.evaluate.max_minutes,
-            num_concurrent=world.num_concurrent,
+            num_concurrent=context.num_concurrent,
             progress=progress,
         )
     )
@@ -87,9 +122,9 @@ def episodes(
 
 
 def evaluation(found: Mapping[str, Sequence[Trajectory]], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
-    """Return the summary of each policy, and `ppo_minus_sft`, the paired difference of the span gains.
+    """Return the summary of each policy, and `ppo_minus_sft`, the paired difference of the gains.
 
-    Each task has `gain_interval` too, the bootstrap interval of its own mean over trajectories.
+    Each task also has `gain_interval`, the bootstrap interval of its own mean over trajectories.
     """
     result: dict[str, Any] = {name: summarize(trajectories, tasks, seed) for name, trajectories in found.items()}
     for summary in result.values():
@@ -100,3 +135,13 @@ def evaluation(found: Mapping[str, Sequence[Trajectory]], tasks: Sequence[Task],
     difference = gain_difference(found["ppo"], found["sft"], tasks, seed)
     result["ppo_minus_sft"] = {f"{split}_gain": interval for split, interval in difference.items()}
     return result
+
+
+def mean_gains(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean gains of each policy and split, flat, such as `ppo/held_out_gain`."""
+    return {
+        f"{policy}/{name}": value["mean"]
+        for policy, summary in result.items()
+        for name, value in summary.items()
+        if name.endswith("_gain")
+    }

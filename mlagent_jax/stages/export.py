@@ -1,53 +1,87 @@
-"""The export stage: the policy after PPO as a Hugging Face directory that transformers and vLLM load as it is."""
+"""The stage `export`: the policy after PPO as a Hugging Face directory that transformers and vLLM load."""
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.hf import check_hf
-from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.configuration.schema import PPO
+from mlagent_jax.stages.stage import Stage, StageContext
+from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
+from rollout.storage.run_layout import EXPORT
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
+from tasks.units import MIB
 
 
-def run(config: Config, run_dir: RunDir, reporter: Reporter) -> dict[str, Any]:
-    """Leave the policy in `export/`; returns the bytes of all its files and the SHA-256 of those with weights.
+class Export(Stage):
+    """Export the policy after PPO."""
 
-    Weights, `config.json`, the tokenizer with its chat template and `generation_config.json` are put together aside, as
-    files, so that the model needs to fit no device; the finished folder then takes its name.
+    name = "export"
+    settings = ()
+    after = ("ppo",)
+    outputs = (EXPORT,)
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `export/`; return the bytes of all its files and the SHA-256 of those with weights.
+
+        Raises:
+            FileNotFoundError: if there is no policy to export.
+            ValueError: if its weights do not fit its config, or it has no tokenizer.
+        """
+        run_dir = context.run_dir
+        temporary = run_dir.temporary / "export"
+        figures = export_policy(run_dir.ppo_policy, run_dir.tokenizer, context.config.ppo, run_dir.export, temporary)
+        context.reporter.note(f"exported: {run_dir.export}, {figures['bytes'] / MIB:.1f} MiB")
+        return figures
+
+
+STAGE = Export()
+
+
+def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, temporary: Path) -> dict[str, Any]:
+    """Write a policy as a Hugging Face directory, replacing `folder`; return its size and the SHA-256 of its weights.
+
+    Weights, `config.json`, the tokenizer with its chat template and `generation_config.json` are copied as files into
+    a temporary folder, so that the model need not fit a device; the complete folder is then renamed.
+
+    Args:
+        policy: The saved policy.
+        tokenizer: The folder of its tokenizer.
+        ppo: The section that says how actions are sampled.
+        folder: The directory to write.
+        temporary: A path on the same file system, where the directory is put together.
 
     Raises:
-        FileNotFoundError: if there is no policy to export.
-        ValueError: if its weights do not fit its config, or it has no tokenizer.
+        FileNotFoundError: If there is no such policy.
+        ValueError: If its weights do not fit its config, or it has no tokenizer.
     """
-    folder, aside = run_dir.path("export"), run_dir.path("tmp", "export")
-    shutil.rmtree(aside, ignore_errors=True)
+    from mlagent_jax.model.hf import check_hf
+
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        check_hf(run_dir.ppo_policy)
-        shutil.copytree(run_dir.ppo_policy, aside)
-        write_json(aside / "generation_config.json", generation_config(config, ChatTokenizer(run_dir.tokenizer)))
-        num_bytes = sum(path.stat().st_size for path in aside.iterdir())
-        sha256 = {path.name: sha256_of(path) for path in sorted(aside.glob("*.safetensors"))}
+        check_hf(policy)
+        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY))
+        write_json(temporary / "generation_config.json", generation_config(ppo, ChatTokenizer(tokenizer)))
+        num_bytes = sum(path.stat().st_size for path in temporary.iterdir())
+        sha256 = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
+        os.replace(temporary, folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    reporter.note(f"exported: {folder}, {num_bytes / 2**20:.1f} MiB")
+        shutil.rmtree(temporary, ignore_errors=True)
     return {"bytes": num_bytes, "weights_sha256": sha256}
 
 
-def generation_config(config: Config, tokenizer: ChatTokenizer) -> dict[str, Any]:
-    """Return how the policy is to be sampled: as in its training, to the end of its turn."""
+def generation_config(ppo: PPO, tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """Return the content of `generation_config.json`: sample as in training, to the end of the turn."""
     return {
         "bos_token_id": tokenizer.pad_id,
         "do_sample": True,
         "eos_token_id": tokenizer.eos_id,
-        "max_new_tokens": config.ppo.max_response_tokens,
+        "max_new_tokens": ppo.max_response_tokens,
         "pad_token_id": tokenizer.pad_id,
-        "temperature": config.ppo.temperature,
+        "temperature": ppo.temperature,
         "top_k": 0,
         "top_p": 1.0,
     }

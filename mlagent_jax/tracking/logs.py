@@ -1,4 +1,4 @@
-"""Where a run's log goes: everything to log.txt, to the console what a reader there needs."""
+"""The log of a run: everything in log.txt, and what a reader needs on the console."""
 
 import logging
 from collections.abc import Iterator
@@ -15,23 +15,26 @@ logger = logging.getLogger(__name__)
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Let a line go that cannot be written: a full disk is reported by whoever writes what matters."""
+        """Ignore a line that cannot be written; a full disk is reported by the code that writes outputs."""
 
 
 class _ConsoleLog(logging.Handler):
     def __init__(self, console: Console) -> None:
-        # In a terminal the bars and notes say the rest.
+        # A terminal also shows the progress bars and the reporter's notes.
         super().__init__(logging.WARNING if console.is_terminal else logging.INFO)
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record above the bars, if there are any."""
+        """Print the record above the progress bars, if there are any."""
         self.console.print(escape(self.format(record)), soft_wrap=True, highlight=False)
 
 
 @contextmanager
 def logging_to(path: Path, console: Console) -> Iterator[None]:
-    """Send what our packages log to `path`, and to `console` what belongs there; logs how the block ended."""
+    """Log our packages to `path` and their warnings to `console`, and log an error that ends the block.
+
+    A console that is no terminal, and so has no progress bars, also gets informational lines.
+    """
     to_file = _LogFile(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_console = _ConsoleLog(console)

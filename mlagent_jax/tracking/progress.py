@@ -1,4 +1,4 @@
-"""How far a run is: a live bar in a terminal, rate-limited plain lines elsewhere, and log.txt always."""
+"""Progress of a run: live bars in a terminal, rate-limited plain lines elsewhere, and always log.txt."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Bar:
-    """The progress of one stretch of work; made by `Reporter.bar`."""
+    """The progress of one piece of work, made by `Reporter.bar`."""
 
     def __init__(self, label: str, total: int, done: int | None, live: tuple[Progress, TaskID] | None) -> None:
         self.label = label
@@ -28,7 +28,7 @@ class Bar:
         self._figures: dict[str, float] = {}
 
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        """Say that `done` of the total are finished, with the figures that matter now; earlier ones stay."""
+        """Show that `done` of the total are finished, with the latest figures; figures that are not given stay."""
         if self._first is None:
             self._first, self._began = done, time.monotonic()
         self.done = done
@@ -46,7 +46,7 @@ class Bar:
             logger.info("%s %d/%d%s", self.label, done, self.total, f" · {text}" if text else "")
 
     def seconds_left(self) -> float | None:
-        """Return the seconds the rest takes at the pace so far, None before there is a pace or at the end."""
+        """Return the seconds that the rest takes at the pace so far, None before there is a pace and at the end."""
         paced = self.done - (self._first or 0)
         if paced <= 0 or self.done >= self.total:
             return None
@@ -54,21 +54,24 @@ class Bar:
 
 
 class Reporter:
-    """Where stages say what they do."""
+    """The notes and progress bars of the stages."""
 
     def __init__(self, console: Console | None = None) -> None:
-        """Make a reporter on `console`, stderr by default; bars are drawn only where that is a terminal."""
+        """Make a reporter on `console`, stderr by default; bars are drawn only if that is a terminal."""
         self.console = console or Console(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
-        """Say one thing."""
+        """Log one line, and print it in a terminal."""
         logger.info(text)
         if self.console.is_terminal:
             self.console.print(escape(text), highlight=False)
 
     @contextmanager
     def bar(self, label: str, total: int, done: int | None = 0) -> Iterator[Bar]:
-        """Yield the progress of `total` pieces of work, `done` of them finished before; None: see the first update."""
+        """Yield the progress of `total` items, `done` of which were finished before.
+
+        If `done` is None, the first update says how many.
+        """
         if not self.console.is_terminal:
             yield Bar(label, total, done, None)
             return
@@ -85,7 +88,7 @@ class Reporter:
 
 
 def figure_text(value: float) -> str:
-    """Return a figure as a reader wants it: 4,412 and 0.263 and 3.0e-04."""
+    """Return a number in a readable form, such as 4,412 or 0.263 or 3.0e-04."""
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Checkpoints of a training loop: the newest whole one is what an interrupted loop goes on from."""
+"""Save and restore checkpoints of a training loop, which resumes from the newest complete one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,10 +11,15 @@ from jaxtyping import PyTree
 
 
 class Checkpoints:
-    """Checkpoints in one folder, by step; orbax writes each aside and renames it, and keeps the newest."""
+    """The checkpoints in one folder, by step; orbax writes each atomically and keeps only the newest."""
 
     def __init__(self, folder: Path, saved: Callable[[], None] = lambda: None) -> None:
-        """Open the folder; `saved` is called after each checkpoint is written."""
+        """Open the folder.
+
+        Args:
+            folder: The directory of the checkpoints.
+            saved: A function to call after each checkpoint is written.
+        """
         self._saved = saved
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
@@ -26,7 +31,7 @@ class Checkpoints:
         self._saved()
 
     def latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-        """Return the newest checkpoint in the shapes and shardings of `template`, None where there is none."""
+        """Return the newest checkpoint in the shapes and shardings of `template`, or None if there is none."""
         step = self._manager.latest_step()
         if step is None:
             return None

@@ -1,4 +1,4 @@
-"""What a training step takes and gives: parameters, optimizer state, the number of steps done."""
+"""The state of a training step: parameters, optimizer state, and the number of completed steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.sharding import optimizer_shardings, parameter_shardings, parameters_of
 
-HOST = "pinned_host"  # memory beside a device, which it reads and writes by itself
+HOST = "pinned_host"  # host memory that a device reads and writes directly
 
 
 class TrainState(NamedTuple):
     """The trained part of one network.
 
     Attributes:
-        parameters: fp32 master weights.
-        optimizer: optax state.
-        step: optimizer steps done.
+        parameters: The fp32 master weights.
+        optimizer: The optax state.
+        step: The number of completed optimizer steps.
     """
 
     parameters: PyTree
@@ -35,7 +35,10 @@ Apply = Callable[[TrainState, PyTree], tuple[TrainState, Float[Array, ""]]]
 def make_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh, offload: bool = False
 ) -> TrainState:
-    """Return the state before the first step, laid out on the mesh; with `offload`, the optimizer's in host memory."""
+    """Return the state before the first step, sharded over the mesh.
+
+    With `offload`, the optimizer state is in host memory.
+    """
     abstract = abstract_state(model, optimizer, mesh, offload)
     parameters = jax.device_put(parameters_of(model), shardings_of(abstract.parameters))
     moments = jax.jit(optimizer.init, out_shardings=shardings_of(abstract.optimizer))(parameters)
@@ -45,38 +48,38 @@ def make_state(
 def abstract_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh, offload: bool = False
 ) -> TrainState:
-    """Return shapes, types and shardings of the state of a model, which may itself be abstract (`nnx.eval_shape`)."""
+    """Return the shapes, types and shardings of the state of a model, which may be abstract (`nnx.eval_shape`)."""
 
-    def laid_out(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    def with_sharding(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     parameters = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), parameters_of(model))
     moments = jax.eval_shape(optimizer.init, parameters)
-    places = optimizer_shardings(moments, mesh)
+    shardings = optimizer_shardings(moments, mesh)
     if offload:
-        places = jax.tree.map(lambda place: place.with_memory_kind(HOST), places)
+        shardings = jax.tree.map(lambda sharding: sharding.with_memory_kind(HOST), shardings)
     return TrainState(
-        jax.tree.map(laid_out, parameters, parameter_shardings(parameters, mesh)),
-        jax.tree.map(laid_out, moments, places),
+        jax.tree.map(with_sharding, parameters, parameter_shardings(parameters, mesh)),
+        jax.tree.map(with_sharding, moments, shardings),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec())),
     )
 
 
 def shardings_of(state: PyTree) -> PyTree:
-    """Return where each leaf lies; as `out_shardings` of a step it keeps the state there and compiles it once."""
+    """Return the sharding of each leaf; as `out_shardings` of a step they keep the state in place."""
     return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
 def make_apply(optimizer: optax.GradientTransformation, state: TrainState) -> Apply:
-    """Return a function, to be part of a compiled one, from a state and gradients to the next state.
+    """Return a function from a state and gradients to the next state, for use inside a compiled function.
 
-    It also returns the global norm of the gradients before clipping. Optimizer state that `state` has on the host comes
-    to the devices for the update only.
+    It also returns the global norm of the gradients before clipping. Optimizer state in host memory is moved to the
+    devices only for the update.
     """
-    near = jax.tree.map(lambda place: place.with_memory_kind("device"), shardings_of(state.optimizer))
+    on_device = jax.tree.map(lambda sharding: sharding.with_memory_kind("device"), shardings_of(state.optimizer))
 
     def apply(state: TrainState, gradients: PyTree) -> tuple[TrainState, Float[Array, ""]]:
-        moments = jax.device_put(state.optimizer, near)
+        moments = jax.device_put(state.optimizer, on_device)
         updates, moments = optimizer.update(gradients, moments, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         return TrainState(parameters, moments, state.step + 1), optax.tree.norm(gradients)
@@ -85,5 +88,5 @@ def make_apply(optimizer: optax.GradientTransformation, state: TrainState) -> Ap
 
 
 def add_trees(a: PyTree, b: PyTree) -> PyTree:
-    """Return the sum, leaf by leaf; gradients of micro-batches are accumulated with it."""
+    """Return the sum of two trees, leaf by leaf."""
     return jax.tree.map(jnp.add, a, b)

@@ -19,10 +19,12 @@ from rollout.runtime.parent_death import die_with_parent
 COMMANDS = (view, diversity, command)  # modules with an `add_parser`
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.dataset") -> int:
     """Return the exit status: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(
-        prog="python -m rollout.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=(__doc__ or "").replace("python -m rollout.dataset", prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (ValueError, InfrastructureError, OSError) as error:
-        print(f"python -m rollout.dataset: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
-from rollout.dataset.selection import FilterName, Select, choose, write_selection
+from rollout.dataset.selection import choose, write_selection
 from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
+from rollout.options import FilterName, Select
 from rollout.storage.shards import PART_SIZE
 from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
 from tasks.registry import entries

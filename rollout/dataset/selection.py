@@ -4,43 +4,21 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from rollout.dataset import filters
 from rollout.dataset.filters import Keep
 from rollout.errors import CorruptRecord
+from rollout.options import Select
 from rollout.storage.atomic_write import write_atomically
 from rollout.storage.blob_store import digest_of
 from rollout.storage.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
 
 SCHEMA = "mlagent_jax.selection 1"
-FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
-class Select:
-    """Which of the expert's trajectories the policy learns from, in fine-tuning and in PPO."""
-
-    filters: tuple[FilterName, ...] = ("acted", "no_leak")
-    """What each must be. acted: has an action; valid_format: all of its responses are actions; ended: by an answer, not
-    by a limit; edited: has an edit that ran; improved: scores better than the initial script; no_leak: does not speak
-    of the ideas that only the expert was shown."""
-    max_characters: Annotated[int, Field(gt=0)] | None = None
-    """Characters of its problem, responses and feedback at most; null: as many as there are."""
-    max_similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.9
-    """Share of its runs of three words, file names aside, that it may have in common with one kept before of the same
-    task; null: all of them."""
-    max_trajectories: Annotated[int, Field(gt=0)] | None = None
-    """Trajectories at most, as evenly over tasks and outcomes as there are enough; null: all."""
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.08
-    """Share of each task's trajectories that fine-tuning leaves out, to read the perplexity on."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from rollout.errors import ExecutorError
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Execution, Exit, Job
 from tasks.feedback import Outcome, error_text, shorten, validation_score
-from tasks.grading import SUBMISSION, InvalidSubmission, grade
-from tasks.task import Instance
+from tasks.grading import InvalidSubmission, grade
+from tasks.task import SUBMISSION, Instance
 
 LIMIT_EXITS = frozenset({Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK})
 

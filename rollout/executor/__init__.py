@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.executor.backends.bubblewrap import bubblewrap_executor
 from rollout.executor.backends.landlock import landlock_executor
-from rollout.executor.interpreter import TaskEnvironment
-from rollout.executor.options import Options
+from rollout.executor.interpreter import TASK_PYTHON, TaskEnvironment
 from rollout.executor.result_cache.cache import CachedExecutor
 from rollout.executor.result_cache.records import Records
 from rollout.executor.sandboxes import SandboxExecutor
@@ -24,6 +23,7 @@ from rollout.executor.scheduling.local_pool import Pool, machine_memory_mb
 from rollout.executor.scheduling.resources import Resources
 from rollout.executor.scheduling.scheduler import Scheduler
 from rollout.executor.self_test import SandboxUnavailable
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CachedExecutor",
     "ExecutorHandle",
-    "Options",
     "Pool",
     "SandboxExecutor",
     "SandboxUnavailable",
@@ -58,7 +57,7 @@ class ExecutorHandle:
 
 
 @contextmanager
-def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator[ExecutorHandle]:
+def open_executor(options: ExecutorOptions, store: BlobStore, records: Path) -> Iterator[ExecutorHandle]:
     """Yield the executor of a run: sandboxes here or on a cluster, and before them the results already recorded.
 
     Args:
@@ -75,17 +74,18 @@ def open_executor(options: Options, store: BlobStore, records: Path) -> Iterator
 
 
 @contextmanager
-def open_pool(options: Options, store: BlobStore) -> Iterator[tuple["Pool | ClusterExecutor", TaskEnvironment]]:
+def open_pool(options: ExecutorOptions, store: BlobStore) -> Iterator[tuple["Pool | ClusterExecutor", TaskEnvironment]]:
     """Yield what runs scripts, each in its turn, and what they run in. Raises ValueError where that does not work."""
+    python = Path(options.python or TASK_PYTHON)
     if options.ray_address is not None:
-        with closing(open_cluster(store, options.ray_address, options.interpreter)) as cluster:
+        with closing(open_cluster(store, options.ray_address, python)) as cluster:
             yield cluster, cluster.environment
         return
     room = Resources(options.slots, options.memory_mb or machine_memory_mb(), len(options.gpus))
     if options.isolation == "landlock":
-        sandboxes = landlock_executor(store, options.interpreter, options.slots)
+        sandboxes = landlock_executor(store, python, options.slots)
     else:
-        sandboxes = bubblewrap_executor(store, options.interpreter, options.slots, gpus=options.gpus)
+        sandboxes = bubblewrap_executor(store, python, options.slots, gpus=options.gpus)
     with closing(sandboxes):
         yield Pool(sandboxes, room), sandboxes.environment
 

@@ -32,9 +32,11 @@ SETTINGS = (
 LIMIT_OF = {Exit.TIMEOUT: "seconds", Exit.OUT_OF_MEMORY: "memory_mb", Exit.OUT_OF_DISK: "workspace_mb or file_mb"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.executor") -> int:
     """Run the command line; returns 0, 1 where no sandbox can be made here, 2 with one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m rollout.executor", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Check the sandbox of this machine, or run one script in it."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="say what this machine can do, and what to install")
     run = commands.add_parser("run", help="run one script in a sandbox; print what came of it as JSON")
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.submission.write_bytes(execution.submission)
         print(json.dumps(describe(execution), indent=1))
     except (ValueError, OSError) as error:
-        print(f"python -m rollout.executor: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return 0
 

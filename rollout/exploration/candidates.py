@@ -83,7 +83,7 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
         raise endpoint.error(
             f"{endpoint.base_url} proposed {count - missing} different ideas for {task.name}, axis {axis}, in "
             f"{MAX_QUESTIONS} answers, at least {MIN_PROPOSED} are needed; use another expert.model or "
-            "ideas.source=offline"
+            "ideas.source=library"
         )
     return lines
 

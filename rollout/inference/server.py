@@ -173,10 +173,10 @@ def serve(model: Path, port: int, options: ServerOptions, parent: int, extra: Se
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m rollout.server") -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m rollout.server",
+        prog=prog,
         description="Serve a model directory with vLLM. Unknown flags are passed to vLLM.",
     )
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face checkpoint directory")

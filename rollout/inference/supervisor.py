@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from rollout.runtime.parent_death import set_parent_death_signal
+
 TEMP_PREFIX = "mlagent-server-"
 # vLLM binds sockets in the folder. Their paths are limited to 107 characters, of which the names of folder and socket
 # take 69.
@@ -19,7 +21,6 @@ LONGEST_ROOT = 107 - 69
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.1
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -37,12 +38,12 @@ class SupervisedProcess:
     def __enter__(self) -> Self:
         remove_stale_folders()
         # Orphaned grandchildren become children of this process, which reaps them.
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
         supervisor = os.getpid()
 
         def die_with_supervisor() -> None:
-            _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            set_parent_death_signal(signal.SIGTERM)
             if os.getppid() != supervisor:
                 os._exit(1)
 
@@ -97,10 +98,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _kill_group(group: int) -> None:

@@ -1,4 +1,4 @@
-"""End a helper process when the process that started it ends, for whatever reason."""
+"""End helper processes together with the process that started them, however that ends."""
 
 import ctypes
 import os
@@ -10,15 +10,20 @@ VARIABLE = "MLAGENT_DIES_WITH"
 
 
 def dies_with_us() -> dict[str, str]:
-    """Return the environment variable that makes a helper process end with this process."""
+    """Return the environment variable with which a helper process ends together with this one."""
     return {VARIABLE: str(os.getpid())}
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, if the parent requested it by `dies_with_us`."""
+    """Make the kernel kill this process when its parent ends, if the parent set the variable of `dies_with_us`."""
     parent = os.environ.pop(VARIABLE, None)
     if parent is None:
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != int(parent):
-        sys.exit(1)  # the parent ended before the request
+        sys.exit(1)  # the parent ended before the signal was set
+
+
+def set_parent_death_signal(number: signal.Signals) -> None:
+    """Make the kernel send signal `number` to this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -13,10 +13,10 @@ from benchmarks.sft_compare import Unequal, Variant, finalists, last_line, requi
 from benchmarks.sft_rows import load_of, make_batches
 from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilisation
 from benchmarks.worker import Worker, WorkerFailed
-from mlagent_jax.configuration.schema import Config
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.packed_batch import RowBuilder, stack_rows
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 
 SMALL = Qwen2Config(5, 2, 3, 1, 1, 1, 2)  # V, D, F, L, N, K, H
 
@@ -31,7 +31,7 @@ def test_arithmetic_of_a_step_by_hand() -> None:
 @pytest.mark.parametrize("shape", ["quickstart", "smollm2", "qwen2.5-0.5b"])
 def test_a_causal_sequence_needs_6_flops_a_matrix_parameter_and_6_l_t_n_h_a_token(shape: str) -> None:
     network, t = SHAPES[shape].network, 4096
-    state = nnx.state(nnx.eval_shape(lambda: Qwen2(network, nnx.Rngs(0))), nnx.Param)
+    state = nnx.state(nnx.eval_shape(lambda: Transformer(network, nnx.Rngs(0))), nnx.Param)
     sizes = {path[-1]: leaf.size for path, leaf in nnx.to_flat_state(state)}
     matrices = sum(size for name, size in sizes.items() if name.endswith("_proj")) + sizes["embed_tokens"]
     expected = 6 * matrices + 6 * network.num_layers * t * network.num_heads * network.head_dim
@@ -48,7 +48,7 @@ def test_padding_and_other_sequences_are_no_load() -> None:
 
 
 def test_shape_called_quickstart_is_the_quickstarts() -> None:
-    shape, config = SHAPES["quickstart"], Config()
+    shape, config = SHAPES["quickstart"], load_config()
     network, model = shape.network, config.model
     assert (network.num_layers, network.hidden_size, network.intermediate_size, network.num_heads) == (
         (model.num_layers, model.hidden_size, model.intermediate_size, model.num_heads)

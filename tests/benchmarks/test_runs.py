@@ -41,7 +41,7 @@ def bare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_network_and_step_need_nothing_but_jax_flax_and_optax(tmp_path: Path) -> None:
-    modules = "model.qwen2 model.logprob model.sharding model.packed_batch".split()
+    modules = "model.transformer model.logprob model.sharding model.packed_batch".split()
     modules += ["training.optimizer", "training.train_state", "sft.step"]
     names = ", ".join(f"mlagent_jax.{name}" for name in modules)
     done = bare(tmp_path, "-c", f"import {names}, benchmarks.sft_ours, benchmarks.gpu_sft")

@@ -15,7 +15,10 @@ import orbax.checkpoint as ocp
 import pytest
 from jaxtyping import PyTree
 
-from mlagent_jax.run.run_dir import BY_NAME, RunDir
+from mlagent_jax.configuration.loading import to_dict
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.stage_records import StageRecords
+from mlagent_jax.stages import load_stages
 from mlagent_jax.train import parse_arguments
 from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
@@ -89,10 +92,11 @@ def collected(root: Path) -> Path:
     """Returns a run directory whose trajectories are there."""
     run_dir, (config, _) = RunDir(root), parse_arguments([*SETTINGS, f"run_dir={root}"])
     root.mkdir()
-    run_dir.begin(BY_NAME["collect"], config)
-    write_trajectories(run_dir.path("trajectories", "all.parquet"), trajectories())
-    run_dir.path("ideas.json").write_text("[]")
-    run_dir.finish(BY_NAME["collect"], config, {}, 0.0)
+    records = StageRecords(run_dir, load_stages(), to_dict(config))
+    records.begin("collect")
+    write_trajectories(run_dir.trajectories / "all.parquet", trajectories())
+    run_dir.ideas.write_text("[]")
+    records.finish("collect", {}, 0.0)
     return root
 
 

@@ -33,19 +33,17 @@ time.sleep(600)
 RESTARTING = """
 import signal, sys
 from pathlib import Path
-from types import SimpleNamespace
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.run.policy_server import PolicyServer, connected
-from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.policy_server import PolicyServer, connect
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.tokenizer.chat import ChatTokenizer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which who started the tests may have switched off
 first, second, run_dir = map(Path, sys.argv[1:])
 config = load_config(None, ["server.new_weights=restart", "server.max_model_len=256", "server.kv_cache_mb=16"])
-with EventLoopThread() as background, PolicyServer(config, RunDir(run_dir)) as server:
+with EventLoopThread() as event_loop, PolicyServer(config.server, run_dir / "server.log") as server:
     server.launch(first)
-    with connected(config, ChatTokenizer(first), SimpleNamespace(background=background), server) as client:
-        background.run(client.update_weights(second, 1))
+    with connect(server, event_loop, 1.0, 16, [ChatTokenizer(first).eos_id]) as client:
+        event_loop.run(client.update_weights(second, 1))
 """
 
 

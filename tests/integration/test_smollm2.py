@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import mlagent_jax
-from mlagent_jax.model.policy import Policy
+from mlagent_jax.model.policy import ExportedPolicy
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
@@ -48,7 +48,7 @@ def tokenizer() -> ChatTokenizer:
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
+def policy() -> ExportedPolicy:
     return mlagent_jax.load_policy(FOLDER)
 
 
@@ -85,7 +85,7 @@ def read_llama() -> LlamaForCausalLM:
     return model
 
 
-def test_logits_are_those_of_transformers_llama(policy: Policy, tokenizer: ChatTokenizer) -> None:
+def test_logits_are_those_of_transformers_llama(policy: ExportedPolicy, tokenizer: ChatTokenizer) -> None:
     prompt, llama = tokenizer.prompt_ids(STATE), read_llama()
     found = policy.logits([prompt])
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_logits_are_those_of_transformers_llama(policy: Policy, tokenizer: ChatT
     assert kl.sum(-1).mean() < 1e-3  # nats: what rounding to bfloat16 costs
 
 
-def test_greedy_answer_is_sensible_english(policy: Policy, tokenizer: ChatTokenizer) -> None:
+def test_greedy_answer_is_sensible_english(policy: ExportedPolicy, tokenizer: ChatTokenizer) -> None:
     question = "user\nWhat is the capital of France?"
     tokens = [tokenizer.start_id, *tokenizer.encode(question), tokenizer.eos_id, *tokenizer.encode("\n")]
     tokens += [tokenizer.start_id, *tokenizer.encode("assistant\n")]
@@ -111,7 +111,7 @@ def test_greedy_answer_is_sensible_english(policy: Policy, tokenizer: ChatTokeni
 
 
 def test_vllm_samples_and_scores_with_the_same_logprobs(
-    policy: Policy, tokenizer: ChatTokenizer, tmp_path: Path
+    policy: ExportedPolicy, tokenizer: ChatTokenizer, tmp_path: Path
 ) -> None:
     prompt = tokenizer.prompt_ids(STATE)
 
@@ -129,7 +129,7 @@ def test_vllm_samples_and_scores_with_the_same_logprobs(
     assert len(completions) == 2 and system_text() in tokenizer.decode(prompt)
 
 
-def logprobs(policy: Policy, tokens: list[int]) -> np.ndarray:
+def logprobs(policy: ExportedPolicy, tokens: list[int]) -> np.ndarray:
     """Returns the log-probabilities of all tokens but the first."""
     table = torch.tensor(policy.logits([tokens])[0]).log_softmax(-1).numpy()
     return table[np.arange(len(tokens) - 1), tokens[1:]]

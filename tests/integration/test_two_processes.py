@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mlagent_jax.run.run_dir import BY_NAME, RunDir
+from mlagent_jax.configuration.loading import to_dict
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.stage_records import StageRecords
+from mlagent_jax.stages import load_stages
 from mlagent_jax.train import PREEMPTED, parse_arguments
 from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
@@ -130,13 +133,13 @@ def collected(folder: Path) -> Path:
         for word in WORDS[:12]
     ]
     config, _ = parse_arguments([*SETTINGS, f"run_dir={folder}"])
-    run_dir, stage = RunDir(folder), BY_NAME["collect"]
+    records = StageRecords(RunDir(folder), load_stages(), to_dict(config))
     folder.mkdir()
-    run_dir.begin(stage, config)
+    records.begin("collect")
     (folder / "trajectories").mkdir()
     write_trajectories(folder / "trajectories" / "00000.parquet", trajectories)
     (folder / "ideas.json").write_text("{}")
-    run_dir.finish(stage, config, {}, 0.0)
+    records.finish("collect", {}, 0.0)
     return folder
 
 

@@ -10,11 +10,11 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 
-# Said before any array is made, or there would be one device; what names no mesh runs on the first.
+# Set before the first array is made. Code without a mesh runs on the first device.
 jax.config.update("jax_num_cpu_devices", 8)
 
 TINY = Qwen2Config(
@@ -102,10 +102,10 @@ SMALLER = {
 }
 
 
-def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = None) -> Qwen2:
-    """Returns a network with no parameter at a special value: biases are not 0, norms are not 1."""
+def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = None) -> Transformer:
+    """Return a network with no parameter at a special value: biases are not 0, norms are not 1."""
     rng = np.random.default_rng(seed)
-    graph, shapes = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), mesh=mesh)))
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), mesh=mesh)))
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         mean = 1.0 if "norm" in jax.tree_util.keystr(path) else 0.0
@@ -115,7 +115,7 @@ def _make_model(config: Qwen2Config = TINY, seed: int = 0, mesh: Mesh | None = N
 
 
 def _rows_of(sequences: Sequence[Sequence[int]], length: int | None = None) -> PackedBatch:
-    """Returns one padded row a sequence, which predicts each of its tokens but the first."""
+    """Return one padded row per sequence, which predicts each token but the first."""
     rows = []
     for tokens in sequences:
         row = RowBuilder()
@@ -129,7 +129,7 @@ def _rows_of(sequences: Sequence[Sequence[int]], length: int | None = None) -> P
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compiler() -> Iterator[None]:
-    """Compiles without most optimisations, which on networks this small cost more than they save."""
+    """Compile without most optimizations, which cost more than they save on networks this small."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -143,7 +143,7 @@ SEGMENTS: dict[str, list[list[tuple[int, int | None]]]] = {
 
 
 def _attention_rows(name: str, length: int = 290) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mask `[2, T, T]` of the rows of that name, by who descends from whom, and `ends` read off it."""
+    """Return the mask `[2, T, T]` of the rows `name`, from the parents of their segments, and its `ends`."""
     mask = np.broadcast_to(np.eye(length, dtype=bool), (2, length, length)).copy()
     for row, segments in zip(mask, SEGMENTS[name], strict=True):
         starts = np.cumsum([0, *(size for size, _ in segments)])
@@ -159,7 +159,7 @@ def _attention_rows(name: str, length: int = 290) -> tuple[np.ndarray, np.ndarra
 def _plain_attention(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray, d_out: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Returns softmax(q k^T / sqrt(H)) v and the gradients of q, k and v, in float64, by the formulas on paper."""
+    """Return softmax(q k^T / sqrt(H)) v and the gradients of q, k and v, in float64, by the textbook formulas."""
     q, k, v, d_out = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (q, k, v, d_out))
     shape, group, scale = k.shape, q.shape[1] // k.shape[1], q.shape[-1] ** -0.5
     k, v = (np.repeat(x, group, axis=1) for x in (k, v))
@@ -184,7 +184,7 @@ def _check_attention(
     head_dim: int = 32,
     dtype: Any = jnp.float32,
 ) -> None:
-    """Compares `attend(q, k, v, ends)` and its gradients with the plain formulas, for the queries from `first` on."""
+    """Compare `attend(q, k, v, ends)` and its gradients with the plain formulas, for the queries from `first` on."""
     rng = np.random.default_rng(0)
     mask, ends = _attention_rows(name, length)
     (n, k_heads), num_queries = heads, length - first
@@ -204,7 +204,7 @@ def _check_attention(
 
 
 def _num_programs(function: Any) -> int:
-    """Returns how many programs a jitted function has been compiled to; JAX has no public count."""
+    """Return the number of programs that a jitted function was compiled to; JAX has no public counter."""
     return function._cache_size()
 
 
@@ -214,7 +214,7 @@ def tiny_config() -> Qwen2Config:
 
 
 @pytest.fixture(scope="session")
-def make_model() -> Callable[..., Qwen2]:
+def make_model() -> Callable[..., Transformer]:
     return _make_model
 
 
@@ -246,5 +246,5 @@ def real_config(request: pytest.FixtureRequest) -> tuple[dict[str, Any], int]:
 
 @pytest.fixture(scope="session", params=["0.5B", "7B"])
 def shrunk_config(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """A real checkpoint's config.json with its head counts and flags, but small."""
+    """A small config.json with the head counts and flags of a real checkpoint."""
     return REAL[request.param][0] | SMALLER

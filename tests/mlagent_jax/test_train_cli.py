@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from mlagent_jax import pipeline
-from mlagent_jax.configuration.loading import keys
+from mlagent_jax.configuration.key_help import USEFUL_KEYS, all_keys
+from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
-from mlagent_jax.model.config import hf_config
 from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
-from mlagent_jax.run.run_dir import STAGES, RunDir
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.stage_records import StageRecords
+from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.train import STAGE_NAMES, help_text, main, parse_arguments
+from mlagent_jax.train import main, parse_arguments
 from rollout.errors import ServerError
 
 
@@ -66,16 +68,22 @@ def test_stage_before_its_time_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" in (tmp_path / "runs/quickstart/log.txt").read_text()  # for us, not for the user
 
 
-def test_help_lists_every_key_with_default_and_meaning(tmp_path: Path) -> None:
+def test_help_names_stages_exit_codes_and_keys_that_exist(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr
+    assert all(name in done.stdout for name in (*STAGE_NAMES, *map(str, (2, 3, 75, 130)), "--help-keys"))
+    assert set(USEFUL_KEYS) <= {key.name for key in keys()}
+
+
+def test_help_keys_lists_every_key_with_default_and_meaning(tmp_path: Path) -> None:
+    done = run("--help-keys", cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr
     assert all(f"  {key.name}={key.default}\n" in done.stdout for key in keys())
-    assert all(name in done.stdout for name in STAGE_NAMES)
 
 
-def test_help_keeps_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_keys_keeps_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "70")
-    meanings = [line for line in help_text().splitlines() if line.startswith("      ")]
+    meanings = [line for line in all_keys().splitlines() if line.startswith("      ")]
     assert max(map(len, meanings)) <= 70
 
 
@@ -144,19 +152,20 @@ def test_missing_model_directory_is_one_line_before_anything_runs(
 
 
 def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shape = model_config(Config().model, 512, 2, 1024)
-    (tmp_path / "config.json").write_text(json.dumps(hf_config(shape, "float32")))
+    shape = model_config(load_config().model, 512, 2, 1024)
+    (tmp_path / "config.json").write_text(json.dumps(shape.to_hf("float32")))
     assert main([f"run_dir={tmp_path / 'run'}", f"model.path={tmp_path}", "model.num_layers=3"]) == 2
     assert "model.num_layers=3 does not fit the checkpoint" in capsys.readouterr().err
 
 
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = RunDir(tmp_path)
-    for stage in STAGES:
-        run_dir.begin(stage, Config())
+    records = StageRecords(run_dir, load_stages(), to_dict(load_config()))
+    for stage in load_stages():
+        records.begin(stage.name)
         for output in stage.outputs:
             run_dir.path(output).mkdir()
-        run_dir.finish(stage, Config(), {}, seconds=1.0)
+        records.finish(stage.name, {}, seconds=1.0)
     assert main([f"run_dir={tmp_path}"]) == 0
     assert "everything is done" in capsys.readouterr().err
     assert not (tmp_path / "tmp").exists() and not (tmp_path / "data").exists()

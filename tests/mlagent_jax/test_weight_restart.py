@@ -10,8 +10,8 @@ from typing import TypeVar
 import pytest
 
 from mlagent_jax.model.hf import load_hf
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.weight_sync import WeightSync
 from rollout.errors import ServerError
 from rollout.inference.client import PolicyClient
@@ -35,12 +35,12 @@ def run(process: ServerProcess, body: Callable[[PolicyClient], Awaitable[T]], ma
     return asyncio.run(connected())
 
 
-def load(folder: Path) -> Qwen2:
+def load(folder: Path) -> Transformer:
     return load_hf(folder, "float32", make_mesh(1, 1, 1, 1), "none")
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: Path, other_checkpoint: Path) -> list[Qwen2]:
+def models(checkpoint: Path, other_checkpoint: Path) -> list[Transformer]:
     return [load(checkpoint), load(other_checkpoint)]
 
 
@@ -61,19 +61,19 @@ def process(_process: ServerProcess) -> ServerProcess:
 
 
 @pytest.fixture
-def served(process: ServerProcess) -> Qwen2:
+def served(process: ServerProcess) -> Transformer:
     """What the server has when the test begins."""
     return load(process.model)
 
 
 @pytest.fixture
-def new(served: Qwen2, models: Sequence[Qwen2]) -> Qwen2:
+def new(served: Transformer, models: Sequence[Transformer]) -> Transformer:
     """Another model than the one that is served."""
     (model,) = [model for model in models if (model.embed_tokens[...] != served.embed_tokens[...]).any()]
     return model
 
 
-def gap(logprobs: Sequence[float], sync: WeightSync, model: Qwen2) -> float:
+def gap(logprobs: Sequence[float], sync: WeightSync, model: Transformer) -> float:
     return max(abs(ours - theirs) for ours, theirs in zip(logprobs, sync.logprobs(model), strict=True))
 
 

@@ -1,7 +1,7 @@
-"""Attention under a layout, by the kernel that fits the machine, on every mesh.
+"""Attention under a layout, with a kernel for each kind of device, on every mesh.
 
-TPUs have splash attention and kernels of our own (`splash.py`, `mosaic.py`), NVIDIA GPUs a flash attention lowered by
-Triton (`triton.py`), everything else plain JAX a block at a time (`blockwise.py`).
+TPUs use splash attention and kernels of our own (`splash.py`, `mosaic.py`), NVIDIA GPUs a flash attention lowered by
+Triton (`triton.py`), and all other devices plain JAX, a block at a time (`blockwise.py`).
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from mlagent_jax.model.attention.layout import Layout, PackedLayout, SharedLayou
 __all__ = ["Layout", "PackedLayout", "SharedLayout", "attention", "padded_layout", "visible"]
 
 HEADS = P(("data", "fsdp"), "context", "tensor")  # of [B, T, N, H]
-KEYS = P(("data", "fsdp"))  # of ends: every device knows all of its rows
+ENDS = P(("data", "fsdp"))  # of [B, S]: each device has the whole length of its rows
 
 
 def attention(
@@ -29,8 +29,8 @@ def attention(
 ) -> Float[Array, "B T N H"]:
     """Return grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
 
-    On a mesh every device attends for its own rows, heads and part of the sequence; where the sequence is cut, the keys
-    and values of a row are gathered from the devices of the `context` axis first.
+    On a mesh, every device computes its own rows, heads and part of the sequence. If the sequence is sharded, the keys
+    and values of a row are first gathered from the devices of the `context` axis.
     """
     if mesh is None:
         return _attend(q, k, v, layout.ends, platform=jax.default_backend(), shared=isinstance(layout, SharedLayout))
@@ -40,7 +40,7 @@ def attention(
         shared=isinstance(layout, SharedLayout),
         sequence_shards=mesh.shape["context"],
     )
-    return jax.shard_map(attend, mesh=mesh, in_specs=(HEADS, HEADS, HEADS, KEYS), out_specs=HEADS, check_vma=False)(
+    return jax.shard_map(attend, mesh=mesh, in_specs=(HEADS, HEADS, HEADS, ENDS), out_specs=HEADS, check_vma=False)(
         q, k, v, layout.ends
     )
 
@@ -59,7 +59,7 @@ def _attend(
     if sequence_shards > 1:
         offset = jax.lax.axis_index("context") * q.shape[1]
         k, v = (jax.lax.all_gather(x, "context", axis=1, tiled=True) for x in (k, v))
-    # Pallas takes half a second to import, which what runs on a CPU is spared.
+    # Pallas takes half a second to import, so it is imported only where it is used.
     if platform == "tpu":
         from mlagent_jax.model.attention.splash import splash_attention
 

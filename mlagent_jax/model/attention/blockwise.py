@@ -1,7 +1,7 @@
-"""Attention a block of queries at a time, in plain JAX: for CPUs, and what other kernels are compared with.
+"""Attention in plain JAX, one block of queries at a time: for CPUs, and as the reference for other kernels.
 
-Scores stand as [keys, queries]. A CPU then takes maximum and sum over the keys by whole vectors of queries, and every
-product, forward and backward, has a wide factor as it lies in memory and transposes a narrow one at most.
+Scores have the shape [keys, queries]. A CPU then computes maximum and sum over the keys on whole vectors of queries,
+and every product, forward and backward, reads its wide factor in place and transposes at most a narrow one.
 """
 
 import jax
@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.matmul import PRODUCT
 
-BLOCK = 128  # queries attended at one time
-UNROLLED = 32  # blocks; a row of so many is compiled block by block, each against the keys it can see
+BLOCK = 128  # queries at a time
+UNROLLED = 32  # blocks; a row of at most so many is compiled block by block, each with the keys that it can see
 
 
 def blockwise_attention(
@@ -25,15 +25,15 @@ def blockwise_attention(
 ) -> Float[Array, "B T N H"]:
     """Return grouped-query attention, softmax(q k^T / sqrt(H)) v, over the tokens that each token sees.
 
-    Query t has the index offset + t in its row; see `layout` for `ends`. The query heads of a group stand side by side
-    in one matrix, so that a group is one matrix product.
+    Query t has the index offset + t in its row; see `layout` for `ends`. The query heads of a group are adjacent in one
+    matrix, so that a group is one matrix product.
     """
     b, t, n, h = q.shape
     groups = n // k.shape[2]
     q = (q * h**-0.5).reshape(b, t, -1, groups, h).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    whole = isinstance(offset, int) and offset == 0 and t <= UNROLLED * BLOCK
-    attended = _block_by_block(q, k, v, ends) if whole else _in_a_loop(q, k, v, ends, offset)
+    unrolled = isinstance(offset, int) and offset == 0 and t <= UNROLLED * BLOCK
+    attended = _block_by_block(q, k, v, ends) if unrolled else _in_a_loop(q, k, v, ends, offset)
     return attended.transpose(0, 4, 1, 3, 2).reshape(b, t, n, h)
 
 
@@ -41,7 +41,7 @@ def blockwise_attention(
 def _block_by_block(
     q: Float[Array, "B K G T H"], k: Float[Array, "B K S H"], v: Float[Array, "B K S H"], ends: Int[Array, "B S"]
 ) -> Float[Array, "B K H G T"]:
-    """Attend each block to the keys up to its end: what is later can never be seen."""
+    """Attend each block to the keys up to its end, because later keys are never visible."""
     return _forward(q, k, v, ends)[0]
 
 
@@ -54,16 +54,16 @@ def _forward(q: Array, k: Array, v: Array, ends: Array) -> tuple[Array, tuple]:
     return attended, (q, k, v, attended, [weights for _, weights in blocks])
 
 
-def _backward(kept: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array, None]:
-    q, k, v, attended, weights = kept
-    # Filled in place: a concatenation would be taken apart again, element by element, in what follows it.
+def _backward(saved: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array, None]:
+    q, k, v, attended, weights = saved
+    # Updated in place: XLA would fuse a concatenation into the next operation, element by element.
     by_q, by_k, by_v = (jnp.zeros(x.shape, x.dtype) for x in (q, k, v))
-    for (start, end), each in zip(_bounds(q), weights, strict=True):
+    for (start, end), block_weights in zip(_bounds(q), weights, strict=True):
         block, keys = (..., slice(start, end), slice(None)), (..., slice(end), slice(None))
-        kept = (q[block], k[keys], v[keys], attended[..., start:end], each)
-        found = _attend_backward(kept, g[..., start:end])
-        by_q = by_q.at[block].set(found[0])
-        by_k, by_v = by_k.at[keys].add(found[1]), by_v.at[keys].add(found[2])
+        saved = (q[block], k[keys], v[keys], attended[..., start:end], block_weights)
+        block_by_q, block_by_k, block_by_v = _attend_backward(saved, g[..., start:end])
+        by_q = by_q.at[block].set(block_by_q)
+        by_k, by_v = by_k.at[keys].add(block_by_k), by_v.at[keys].add(block_by_v)
     return by_q, by_k, by_v, None
 
 
@@ -81,7 +81,7 @@ def _in_a_loop(
     ends: Int[Array, "B S"],
     offset: Int[Array, ""] | int,
 ) -> Float[Array, "B K H G T"]:
-    """Attend each block to all keys and makes its scores again in the backward pass: one block's exist at a time."""
+    """Attend each block to all keys; the backward pass recomputes the scores, so memory holds those of one block."""
     t = q.shape[3]
     q = jnp.pad(q, ((0, 0), (0, 0), (0, 0), (0, -t % BLOCK), (0, 0)))
     blocks = jnp.moveaxis(q.reshape(*q.shape[:3], -1, BLOCK, q.shape[-1]), 3, 0)
@@ -105,7 +105,7 @@ def _attend(
 
 
 def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
-    """Return the attention of one block, its weights [B, K, S, GT], and one over their sums [B, K, 1, GT]."""
+    """Return the attention of one block, its weights [B, K, S, GT], and the inverse of their sums [B, K, 1, GT]."""
     b, kv, g, t, h = q.shape
     stacked = q.reshape(b, kv, g * t, h)
     scores = jnp.einsum("bksh,bkmh->bksm", k, stacked, preferred_element_type=jnp.float32)
@@ -113,14 +113,14 @@ def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, t
     weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True)).reshape(b, kv, -1, g * t)
     scale = 1.0 / jnp.sum(weights, axis=2, keepdims=True)
     weights = weights.astype(v.dtype)
-    # divided by their sum only after the product, which is the smaller array
+    # normalized after the product, because that is the smaller array
     attended = jnp.einsum("bksh,bksm->bkhm", v, weights, preferred_element_type=jnp.float32) * scale
     return attended.astype(v.dtype).reshape(b, kv, h, g, t), (weights, scale)
 
 
-def _attend_backward(kept: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array]:
+def _attend_backward(saved: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array, Array, Array]:
     """Return the gradients: with p the softmax, dv = p^T g, ds = p (g v^T - sum(g o)), dq = ds k, dk = ds^T q."""
-    q, k, v, attended, (weights, scale) = kept
+    q, k, v, attended, (weights, scale) = saved
     stacked = q.reshape(*q.shape[:2], -1, q.shape[-1])
     g = g.reshape(*g.shape[:3], -1)
     mean = jnp.sum(g.astype(jnp.float32) * attended.reshape(g.shape), axis=2, keepdims=True) * scale
@@ -137,4 +137,4 @@ def _attend_vjp_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Arra
     return attended, (q, k, v, attended, weights)
 
 
-_attend.defvjp(_attend_vjp_forward, lambda kept, g: (*_attend_backward(kept, g), None))
+_attend.defvjp(_attend_vjp_forward, lambda saved, g: (*_attend_backward(saved, g), None))

@@ -1,10 +1,10 @@
-"""Which tokens of a row see which, as one number a token.
+"""The tokens that each token of a row sees, stated as one number per token.
 
-A row holds segments. A segment continues at most one earlier one, its parent, and sees it and all that its parent sees:
-packed sequences are segments without a parent, responses that share a prompt are children of one segment. Segments
-stand in depth-first order, so the tokens that see a given one are exactly those from itself to the end of its segment's
-last descendant. That end is all there is to know, `ends`: token t sees token s where s <= t < ends[s]. Padding is seen
-by itself only: ends[s] = s + 1.
+A row holds segments. A segment continues at most one earlier segment, its parent, and sees the parent and everything
+that the parent sees: packed sequences are segments without a parent, and responses that share a prompt are children of
+one segment. Segments are in depth-first order, so the tokens that see a given token are exactly those from itself to
+the end of the last descendant of its segment. That end, `ends`, is the whole layout: token t sees token s if
+s <= t < ends[s]. A padding token is seen only by itself: ends[s] = s + 1.
 """
 
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Int
 
 
 class PackedLayout(NamedTuple):
-    """Sequences side by side; none of their segments has more than one child.
+    """Several sequences in a row; no segment has more than one child.
 
-    All tokens of a sequence then have one end that no other sequence has, and kernels that know segment ids take `ends`
-    for them.
+    All tokens of a sequence then have the same end, and no other sequence has it, so `ends` can serve as the segment
+    ids of kernels that take these.
 
     Attributes:
         ends: `[B, T]` index after the last token that sees this one.
@@ -28,7 +28,7 @@ class PackedLayout(NamedTuple):
 
 
 class SharedLayout(NamedTuple):
-    """Trees of segments: sequences that share a beginning.
+    """Trees of segments: sequences that share a prefix.
 
     Attributes:
         ends: `[B, T]` index after the last token that sees this one.
@@ -41,16 +41,16 @@ Layout = PackedLayout | SharedLayout
 
 
 def padded_layout(lengths: Int[Array, " B"], length: int) -> PackedLayout:
-    """Return the layout of rows that each hold one sequence, padded on the right to `length`."""
+    """Return the layout of rows with one sequence each, padded on the right to `length`."""
     index = jnp.arange(length)[None]
     return PackedLayout(jnp.where(index < lengths[:, None], lengths[:, None], index + 1).astype(jnp.int32))
 
 
 def visible(ends: Int[Array, "B S"], queries: Int[Array, " T"], keys: Int[Array, " S"]) -> Bool[Array, "B T S"]:
-    """Return True at (t, s) where the token of index queries[t] sees that of index keys[s], whose ends are given."""
+    """Return a mask that is True at (t, s) if token queries[t] sees token keys[s], whose end is ends[s]."""
     return sees(queries[:, None], keys, ends[:, None])
 
 
 def sees(query: Int[Array, "..."], key: Int[Array, "..."], end: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Return whether the token of index `query` sees that of index `key`, whose end is given; all broadcast."""
+    """Return whether the token of index `query` sees that of index `key`, whose end is `end`; all broadcast."""
     return (key <= query) & (query < end)

@@ -1,4 +1,4 @@
-"""Attention on TPUs: JAX's splash attention where it knows the mask beforehand, else kernels of our own."""
+"""Attention on TPUs: JAX's splash attention if the mask is static, and our own kernels otherwise."""
 
 import jax
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -9,7 +9,7 @@ from mlagent_jax.model.attention.mosaic import KEY_BLOCK, block_for, mosaic_atte
 from mlagent_jax.model.attention.visits import pad_to
 from mlagent_jax.model.matmul import PRODUCT
 
-BLOCK = 512  # at most; of queries, and of keys in one product
+BLOCK = 512  # the maximum number of queries, and of keys in one product
 
 
 def splash_attention(
@@ -23,16 +23,16 @@ def splash_attention(
 ) -> Float[Array, "B T N H"]:
     """Return softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
 
-    `shared` is False where no two segments of a row have the same `ends`: they are its segment ids then, and the mask
-    is a causal one within segments. `interpret` runs the kernels on a CPU, for tests.
+    If `shared` is False, no two sequences of a row have the same `ends`, which then serve as segment ids under a causal
+    mask. `interpret` runs the kernels on a CPU, for tests.
     """
     length, heads = q.shape[1:3]
-    whole = isinstance(offset, int) and offset == 0 and k.shape[1] == length
-    if shared or not whole:
+    is_whole_row = isinstance(offset, int) and offset == 0 and k.shape[1] == length
+    if shared or not is_whole_row:
         return mosaic_attention(q, k, v, ends, offset, interpret)
     key_block = block_for(length, KEY_BLOCK)
     q, k, v = (pad_to(x.swapaxes(1, 2), {2: key_block}) for x in (q * q.shape[-1] ** -0.5, k, v))
-    ends = pad_to(ends, {1: key_block})  # padding is a segment, 0
+    ends = pad_to(ends, {1: key_block})  # the padding is segment 0
     kernel = splash.make_splash_mha(
         masks.MultiHeadMask([masks.CausalMask((q.shape[2], q.shape[2]))] * heads),
         block_sizes=_block_sizes(min(BLOCK, key_block), key_block),
@@ -49,7 +49,10 @@ def splash_attention(
 
 
 def _block_sizes(block: int, key_block: int) -> splash.BlockSizes:
-    """Not the fused backward: it keeps dq once per block of keys, in the type of q, and sums these only afterwards."""
+    """Return the blocks of the forward kernel and of two backward kernels.
+
+    The fused backward kernel is not used: it stores one dq per block of keys, in the type of q, before it sums them.
+    """
     return splash.BlockSizes(
         block_q=block,
         block_kv=key_block,

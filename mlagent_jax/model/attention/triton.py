@@ -1,8 +1,8 @@
 """Attention on NVIDIA GPUs: FlashAttention-2 kernels (Dao 2023, arXiv:2307.08691), lowered by Triton.
 
-Each block visits only blocks with something to see, by a list made beforehand (`visits.py`) rather than a test inside
-the loop: Triton overlaps loads with arithmetic only in loops without branches. FlexAttention (Dong et al. 2024,
-arXiv:2412.05496) does the same, and its block sizes for Hopper are ours.
+Each block visits only the visible blocks, from a precomputed list (`visits.py`) rather than by a test inside the loop,
+because Triton overlaps loads with arithmetic only in loops without branches. FlexAttention (Dong et al. 2024,
+arXiv:2412.05496) does the same; the block sizes for Hopper are taken from it.
 """
 
 import functools
@@ -21,12 +21,12 @@ from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.attention.visits import pad_to, seen_blocks, visits_of
 from mlagent_jax.model.matmul import PRODUCT
 
-UNSEEN = -1e30  # finite, so that a row that has seen nothing yet subtracts no infinities
+UNSEEN = -1e30  # finite, so that a query that has seen no key yet does not subtract infinities
 PADDED_TO = 128  # a multiple of every block
 
 
 class Tile(NamedTuple):
-    """How one kernel is cut: queries and keys of a block, warps of a program, stages of its software pipeline."""
+    """The tiling of one kernel: queries and keys per block, warps per program, stages of the software pipeline."""
 
     queries: int
     keys: int
@@ -34,7 +34,7 @@ class Tile(NamedTuple):
     num_stages: int
 
     def params(self) -> plgpu.CompilerParams:
-        """Return what the compiler is told."""
+        """Return the parameters of the compiler."""
         return plgpu.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
 
 
@@ -47,7 +47,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_for(head_dim: int, dtype: jnp.dtype) -> Tiles:
-    """Return the tiles for Hopper; float32, which takes twice the memory and no tensor cores, has small ones."""
+    """Return the tiles for Hopper; small ones for float32, which takes twice the memory and uses no tensor cores."""
     if dtype == jnp.float32:
         return Tiles(*(Tile(32, 32, 4, 2),) * 3)
     forward = Tile(128, 128, 4, 3) if head_dim <= 64 else Tile(128, 64, 8, 3)
@@ -68,7 +68,7 @@ def triton_attention(
     """
     num_queries, head_dim = q.shape[1], q.shape[3]
     q, k, v = (pad_to(x, {1: PADDED_TO, 3: pl.next_power_of_2(head_dim)}) for x in (q, k, v))
-    ends = pad_to(ends.astype(jnp.int32), {1: PADDED_TO})  # with 0, which no query sees
+    ends = pad_to(ends.astype(jnp.int32), {1: PADDED_TO})  # an end of 0 is seen by no query
     offset = jnp.asarray(offset, jnp.int32).reshape(1)
     return _attention(q, k, v, ends, offset, head_dim**-0.5, interpret)[:, :num_queries, :, :head_dim]
 
@@ -98,7 +98,7 @@ def _forward(
 
 def _backward(scale: float, interpret: bool, saved: tuple[Array, ...], d_out: Array) -> tuple[Array | None, ...]:
     q, k, v, ends, offset, out, lse = saved
-    # what each query's gradient of the scores must lose, so that it sums to zero over the keys
+    # subtracted from the gradient of the scores of each query, so that it sums to zero over the keys
     delta = jnp.sum(out.astype(jnp.float32) * d_out, axis=3).swapaxes(1, 2)
     arrays = (offset, q, k, v, ends, d_out, lse, delta)
 
@@ -137,10 +137,10 @@ _attention.defvjp(_forward, _backward)
 
 
 def _query_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any, ...]:
-    """Return a program's part of arrays by queries, by keys, of ends, per query, and of the visits with the offset.
+    """Return the block specs by queries, by keys, of ends, per query, and of the visits with the offset.
 
-    The grid is heads, blocks of queries, rows: the heads of a group run together, on the same keys, and the last
-    queries, which may see most, begin first.
+    The grid is heads, blocks of queries, rows. The heads of a group run together on the same keys, and the last
+    queries, which may see the most keys, start first.
     """
     group, last = q.shape[2] // k.shape[2], seen.shape[1] - 1
     return (
@@ -157,7 +157,7 @@ def _query_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any
 
 
 def _key_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any, ...]:
-    """Return the same on a grid of key/value heads, blocks of keys, rows; a program has the queries of the group."""
+    """Return the same specs for a grid of key/value heads, blocks of keys, rows; a program has a group's queries."""
     group = q.shape[2] // k.shape[2]
     return (
         pl.BlockSpec((None, q.shape[1], group, q.shape[3]), lambda n, j, b: (b, 0, n, 0)),
@@ -172,15 +172,17 @@ def _key_major_specs(q: Array, k: Array, seen: Array, tile: Tile) -> tuple[Any, 
     )
 
 
-# ---- The kernels. Scores are taken times log2(e), because the hardware's exponential is that of 2. ----
+# The kernels. Scores are multiplied by log2(e), because the hardware computes powers of 2.
 
 
 def _dot(a: Array, b: Array) -> Array:
-    return plgpu.dot(a, b, precision=jax.lax.Precision.HIGHEST)  # float32 is not cut to TF32; bfloat16 stays as it is
+    return plgpu.dot(
+        a, b, precision=jax.lax.Precision.HIGHEST
+    )  # keeps float32 from being rounded to TF32; no effect on bfloat16
 
 
-def _over(blocks: Any, counts: Any, body: Callable[..., Any], carry: Any) -> Any:
-    """Carry `body(block, carry, masked)` over the visited blocks, without a mask over those seen whole."""
+def _fold(blocks: Any, counts: Any, body: Callable[..., Any], carry: Any) -> Any:
+    """Fold `body(block, carry, masked)` over the visited blocks, without a mask for fully visible ones."""
     whole, seen = counts[0], counts[1]
     carry = jax.lax.fori_loop(0, whole, lambda i, carry: body(blocks[i], carry, False), carry)
     return jax.lax.fori_loop(whole, seen, lambda i, carry: body(blocks[i], carry, True), carry)
@@ -211,8 +213,10 @@ def _forward_kernel(
         return new_highest, total * correction + jnp.sum(weights, axis=1), summed
 
     start = (jnp.full(tile.queries, UNSEEN), jnp.zeros(tile.queries), jnp.zeros(q.shape))
-    highest, total, summed = _over(blocks, counts, visit, start)
-    total = jnp.maximum(total, 1.0)  # at least 1 already, the highest score's weight, unless all queries are padding
+    highest, total, summed = _fold(blocks, counts, visit, start)
+    total = jnp.maximum(
+        total, 1.0
+    )  # the weight of the highest score makes it at least 1, unless all queries are padding
     out[...] = (summed / total[:, None]).astype(out.dtype)
     lse[...] = highest + jnp.log2(total)
 
@@ -234,7 +238,7 @@ def _dq_kernel(
         d_scores = weights * (_dot(d_out_block, v[at, :].T) - delta_block)
         return summed + _dot(d_scores.astype(k.dtype), k_block)
 
-    summed = _over(blocks, counts, visit, jnp.zeros(q.shape))
+    summed = _fold(blocks, counts, visit, jnp.zeros(q.shape))
     dq[...] = (summed * scale).astype(dq.dtype)
 
 
@@ -242,7 +246,7 @@ def _dkv_kernel(
     blocks: Any, counts: Any, offset: Any, q: Any, k: Any, v: Any, ends: Any, d_out: Any, lse: Any, delta: Any,
     dk: Any, dv: Any, *, tile: Tile, scale: float,
 ) -> None:  # fmt: skip
-    """Score stand keys by queries here, so that no matrix in registers is ever transposed."""
+    """Compute scores as keys by queries, so that no matrix in registers is transposed."""
     keys = (pl.program_id(1) * tile.keys + jnp.arange(tile.keys))[:, None]
     k_block, v_block, ends_block = k[...], v[...], ends[...][:, None]
 
@@ -260,7 +264,7 @@ def _dkv_kernel(
             d_scores = weights * (_dot(v_block, d_out_block.T) - delta[head, at][None])
             return dk_sum + _dot(d_scores.astype(q.dtype), q_block), dv_sum
 
-        return _over(blocks, counts, visit, carry)
+        return _fold(blocks, counts, visit, carry)
 
     dk_sum, dv_sum = jax.lax.fori_loop(0, q.shape[1], over_head, (jnp.zeros(k.shape), jnp.zeros(v.shape)))
     dk[...] = (dk_sum * scale).astype(dk.dtype)

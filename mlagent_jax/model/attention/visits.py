@@ -1,7 +1,4 @@
-"""Rows cut into blocks, and which blocks of keys each block of queries has something to see in.
-
-The kernels of both accelerators visit no others.
-"""
+"""The blocks of keys that each block of queries can see; the kernels of both accelerators visit no others."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,11 +8,11 @@ from jaxtyping import Array, Int
 
 
 class Visits(NamedTuple):
-    """Which blocks of the other side each block visits; what `visits_of` returns, or one block's part in a kernel.
+    """The blocks of the other side that each block visits, as `visits_of` returns them or as references in a kernel.
 
     Attributes:
-        blocks: `[B, X, Y]` for each of X blocks the others: those seen whole, those seen in part, then the rest.
-        counts: `[B, X, 2]` how many are seen whole, and how many are seen.
+        blocks: `[B, X, Y]` the Y other blocks for each of X blocks: fully visible ones, partly visible ones, the rest.
+        counts: `[B, X, 2]` the number of fully visible blocks, and of all visible blocks.
     """
 
     blocks: Any
@@ -23,16 +20,16 @@ class Visits(NamedTuple):
 
 
 def pad_to(x: Array, multiples: Mapping[int, int]) -> Array:
-    """Return the array with zeros appended, so that the sizes of some axes are multiples of the given numbers."""
+    """Return the array with zeros appended, so that the size of each axis in `multiples` is a multiple of its value."""
     return jnp.pad(x, [(0, -size % multiples.get(axis, 1)) for axis, size in enumerate(x.shape)])
 
 
 def seen_blocks(
     ends: Int[Array, "B S"], offset: Int[Array, ""], num_queries: int, query_block: int, key_block: int
 ) -> Int[Array, "B X Y"]:
-    """Return 0 where a block of queries sees a block of keys whole, 1 where it may see part of it, else 2.
+    """Return 0 if a block of queries sees a block of keys fully, 1 if it may see a part of it, and 2 otherwise.
 
-    Query t stands at offset + t and sees key s where s <= offset + t < ends[s].
+    Query t has the index offset + t and sees key s if s <= offset + t < ends[s].
     """
     first_query = offset + jnp.arange(0, num_queries, query_block)[:, None]
     last_query = first_query + query_block - 1
@@ -45,6 +42,6 @@ def seen_blocks(
 
 
 def visits_of(seen: Int[Array, "B X Y"]) -> Visits:
-    """Return for each of X blocks the Y blocks of the other side in the order of their visit."""
+    """Return for each of X blocks the Y blocks of the other side, in the order of the visits."""
     counts = jnp.stack([jnp.sum(seen == 0, -1), jnp.sum(seen <= 1, -1)], axis=-1)
     return Visits(jnp.argsort(seen, axis=-1, stable=True).astype(jnp.int32), counts.astype(jnp.int32))

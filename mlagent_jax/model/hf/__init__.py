@@ -1,7 +1,7 @@
-"""Hugging Face directories in and out: `config.json` and safetensors under transformers' own names.
+"""Load and save Hugging Face directories: `config.json`, and safetensors under transformers' names.
 
-Both ways go tensor by tensor: reading takes from the files only what each device is to hold, writing holds one file's
-tensors at a time. Neither ever has a second copy of the model on the host.
+Both work tensor by tensor. Loading reads from the files only what each device holds; saving holds the tensors of one
+file at a time. Neither needs a second copy of the model on the host.
 """
 
 from mlagent_jax.model.hf.layout import INDEX, WEIGHTS, hf_shapes

@@ -1,4 +1,4 @@
-"""Reading a Hugging Face directory straight into arrays that lie where they are to be."""
+"""Load a Hugging Face directory: each device receives its own part of every tensor."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jax.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 
-from mlagent_jax.model.config import Qwen2Config, read_config
+from mlagent_jax.model.config import TransformerConfig
+from mlagent_jax.model.families import read_config
 from mlagent_jax.model.hf.layout import (
     INDEX,
     TOP_NAMES,
@@ -26,29 +27,29 @@ from mlagent_jax.model.hf.layout import (
     hf_shapes,
     hf_slices,
 )
-from mlagent_jax.model.qwen2 import Qwen2, Remat
 from mlagent_jax.model.sharding import check_vocabulary, parameter_name, parameter_shardings
+from mlagent_jax.model.transformer import Remat, Transformer
 
 
 def load_hf(
     folder: Path | str, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None, remat: Remat = "none"
-) -> Qwen2:
+) -> Transformer:
     """Return the model of a Hugging Face directory, with fp32 parameters.
 
     Args:
-        folder: holds `config.json` and `model.safetensors`, or shards and their index.
-        dtype: what activations are computed in.
-        mesh: where the parameters are spread by the sharding rules; None: the first device.
-        remat: what the backward pass computes again, as `Qwen2` takes it.
+        folder: A directory with `config.json` and `model.safetensors`, or with shards and their index.
+        dtype: The type of the activations.
+        mesh: The devices over which the parameters are sharded; None for the first device.
+        remat: What the backward pass recomputes; see `Transformer`.
 
     Raises:
-        FileNotFoundError: if the directory, its config or a shard is missing.
-        ValueError: if a tensor is missing, unknown or of a wrong shape, each named; or if the mesh does not divide the
-            rows of the embedding.
+        FileNotFoundError: If the directory, its config or a shard is missing.
+        ValueError: If a tensor is missing, unknown or of a wrong shape (all are named), or if the mesh does not divide
+            the rows of the embedding.
     """
     folder = Path(folder)
     config = read_config(folder)
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), dtype, remat, mesh)))
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0), dtype, remat, mesh)))
     if mesh is None:
         shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
     else:
@@ -60,13 +61,13 @@ def load_hf(
         def read(path: tuple, leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
             name = parameter_name(path)
             assert name is not None, "every parameter of the network has a name and a rule"
-            return jax.make_array_from_callback(leaf.shape, sharding, lambda part: tensors.read(name, part, config))
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda slices: tensors.read(name, slices, config))
 
         return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract, shardings))
 
 
 def check_hf(folder: Path | str) -> None:
-    """Raise what `load_hf` would unless the directory holds every tensor of its config, without reading them."""
+    """Raise what `load_hf` would raise for the directory, without reading the values of its tensors."""
     with Tensors(Path(folder)) as tensors:
         tensors.check(read_config(Path(folder)))
 
@@ -77,7 +78,7 @@ class Tensors:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files = ExitStack()
-        self._found: dict[str, Any] = {}
+        self._slices: dict[str, Any] = {}
 
     def __enter__(self) -> "Tensors":
         index = self.folder / INDEX
@@ -93,41 +94,41 @@ class Tensors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._found.clear()
+        self._slices.clear()
         self._files.close()
 
     def _open(self, path: Path) -> None:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected the safetensors weights of a Qwen2 model")
+            raise FileNotFoundError(f"{path}: no such file; expected the model's weights in safetensors format")
         try:
             shard = self._files.enter_context(safe_open(path, framework="numpy"))
-            self._found |= {key: shard.get_slice(key) for key in shard.keys()}  # noqa: SIM118 - not a dict
+            self._slices |= {key: shard.get_slice(key) for key in shard.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
 
-    def check(self, config: Qwen2Config) -> None:
-        """Raise ValueError, naming them, unless the tensors are those of such a model, by name and shape."""
-        shapes = hf_shapes(config)
-        found: Mapping[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in self._found.items()}
+    def check(self, config: TransformerConfig) -> None:
+        """Raise ValueError if the names or shapes of the tensors are not those of such a model; name the first five."""
+        expected = hf_shapes(config)
+        shapes: Mapping[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in self._slices.items()}
         # some checkpoints store a tied head a second time
         spare = {TOP_NAMES["lm_head"]} if config.tie_word_embeddings else set()
-        problems = [f"{name}: missing" for name in shapes if name not in found]
-        problems += [f"{name}: unknown" for name in found if name not in shapes and name not in spare]
+        problems = [f"{name}: missing" for name in expected if name not in shapes]
+        problems += [f"{name}: unknown" for name in shapes if name not in expected and name not in spare]
         problems += [
-            f"{name}: checkpoint has {found[name]}, config.json says {shape}"
-            for name, shape in shapes.items()
-            if name in found and found[name] != shape
+            f"{name}: checkpoint has {shapes[name]}, config.json says {shape}"
+            for name, shape in expected.items()
+            if name in shapes and shapes[name] != shape
         ]
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise ValueError(f"{self.folder}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
 
-    def read(self, name: str, part: Slices, config: Qwen2Config) -> np.ndarray:
-        """Return the part of our parameter `name` that one device holds, in fp32."""
+    def read(self, name: str, slices: Slices, config: TransformerConfig) -> np.ndarray:
+        """Return the part `slices` of our parameter `name`, in fp32."""
         if name in TOP_NAMES:
-            return self._found[TOP_NAMES[name]][part].astype(np.float32)
-        first, *rest = part
+            return self._slices[TOP_NAMES[name]][slices].astype(np.float32)
+        first, *rest = slices
+        within = hf_slices(config, name, tuple(rest))
         layers = range(*first.indices(config.num_layers))
-        wanted = hf_slices(name, tuple(rest), config.head_dim)
-        found = (from_hf(name, self._found[hf_layer_name(name, i)][wanted], config.head_dim) for i in layers)
-        return np.stack(list(found))
+        parts = (self._slices[hf_layer_name(config, name, i)][within] for i in layers)
+        return np.stack([from_hf(config, name, part) for part in parts])

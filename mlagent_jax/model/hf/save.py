@@ -1,4 +1,4 @@
-"""Writing a Hugging Face directory, one file's tensors at a time."""
+"""Save a Hugging Face directory, the tensors of one file at a time."""
 
 import hashlib
 import json
@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from mlagent_jax.model.config import Qwen2Config, hf_config
+from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.hf.layout import (
     INDEX,
-    LAYER_NAMES,
     TOP_NAMES,
     WEIGHTS,
     hf_layer_name,
@@ -25,23 +24,27 @@ from mlagent_jax.model.hf.layout import (
     top_names,
 )
 from mlagent_jax.model.placement import whole
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
 from rollout.storage.atomic_write import write_atomically
 
-MARKER = "COMPLETE"  # written last: a directory without it was not finished
-MAX_FILE_BYTES = 5 * 10**9  # as transformers cuts a checkpoint
+MARKER = "COMPLETE"  # written last: a directory without it is incomplete
+MAX_FILE_BYTES = 5 * 10**9  # as transformers splits a checkpoint
 
 
 def save_hf(
-    model: Qwen2, folder: Path | str, dtype: str = "float32", max_file_bytes: int = MAX_FILE_BYTES, digest: bool = False
+    model: Transformer,
+    folder: Path | str,
+    dtype: str = "float32",
+    max_file_bytes: int = MAX_FILE_BYTES,
+    digest: bool = False,
 ) -> dict[str, str]:
-    """Write the model as a Hugging Face directory, as `save_tensors` does."""
+    """Write the model as a Hugging Face directory; see `save_tensors`."""
     return save_tensors(model.config, hf_tensors(model), folder, dtype, max_file_bytes, digest)
 
 
 def save_tensors(
-    config: Qwen2Config,
+    config: TransformerConfig,
     tensors: Iterator[tuple[str, jax.Array | np.ndarray]],
     folder: Path | str,
     dtype: str,
@@ -50,23 +53,25 @@ def save_tensors(
 ) -> dict[str, str]:
     """Write a checkpoint as a Hugging Face directory: weights, `config.json`, and the marker last.
 
-    Returns the SHA-256 of the bytes of each tensor, as they were before they were written, where it is asked for.
-
-    Of several processes, all of which must call it if the parameters lie on all, process 0 writes; the tensors are
-    gathered one by one.
+    If the parameters lie on several processes, all of them must call this. Process 0 writes; the tensors are gathered
+    one by one.
 
     Args:
-        config: the network's shape.
-        tensors: every (name, tensor) in the order of `hf_shapes`; they are cast to `dtype`.
-        folder: made if missing; files of an earlier save are replaced whole.
-        dtype: `float32` or `bfloat16`.
-        max_file_bytes: a larger model is cut into several files with an index.
-        digest: whether digests are wanted; they are made where the files are written, and empty elsewhere.
+        config: The configuration of the network.
+        tensors: Every (name, tensor) in the order of `hf_shapes`.
+        folder: The directory; made if missing. Files of an earlier save are replaced.
+        dtype: The type that the tensors are cast to, `float32` or `bfloat16`.
+        max_file_bytes: The size above which a model is split into several files with an index.
+        digest: Whether to compute digests.
+
+    Returns:
+        The SHA-256 of the bytes of each tensor, computed before they are written. Empty without `digest`, and on
+        processes that do not write.
     """
     folder, digests = Path(folder), {}
     if not is_main():
         for _, array in tensors:
-            whole(array.astype(dtype))  # this process's part of the tensor is asked for
+            whole(array.astype(dtype))  # the gathering needs the parts of every process
         return digests
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).unlink(missing_ok=True)
@@ -77,37 +82,37 @@ def save_tensors(
         part = {name: whole(array.astype(dtype)) for name, array in islice(tensors, len(names))}
         if digest:
             digests |= {name: hashlib.sha256(array.view(np.uint8)).hexdigest() for name, array in part.items()}
-        _save_aside(part, folder / file)
+        _save_atomically(part, folder / file)
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
     if len(files) > 1:
         weight_map = {name: file for file, names in files.items() for name in names}
         _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
-    _write_json(folder / "config.json", hf_config(config, dtype))
+    _write_json(folder / "config.json", config.to_hf(dtype))
     (folder / MARKER).touch()
     return digests
 
 
-def hf_tensors(model: Qwen2) -> Iterator[tuple[str, jax.Array]]:
+def hf_tensors(model: Transformer) -> Iterator[tuple[str, jax.Array]]:
     """Yield every (name, tensor) of the checkpoint, in transformers' names and shapes, in the order of `hf_shapes`."""
     for name in top_names(model.config):
         yield TOP_NAMES[name], getattr(model, name)[...]
-    for name in LAYER_NAMES:
+    for name in model.config.layer_names:
         stacked = getattr(model.layers, name)[...]
         for i in range(model.config.num_layers):
-            yield hf_layer_name(name, i), to_hf(name, stacked[i])
+            yield hf_layer_name(model.config, name, i), to_hf(model.config, name, stacked[i])
 
 
 def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
-    """Return the tensors of each file, in order; a file holds one tensor at least, and `max_bytes` at most."""
+    """Return the tensors of each file, in order; a file has at most `max_bytes`, unless it holds a single tensor."""
     groups: list[list[str]] = [[]]
-    room = max_bytes
+    left = max_bytes
     for name, size in sizes.items():
-        if groups[-1] and size > room:
+        if groups[-1] and size > left:
             groups.append([])
-            room = max_bytes
+            left = max_bytes
         groups[-1].append(name)
-        room -= size
+        left -= size
     if len(groups) == 1:
         return {WEIGHTS: groups[0]}
     return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups, 1)}
@@ -117,10 +122,10 @@ def _write_json(path: Path, content: object) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _save_aside(tensors: dict[str, np.ndarray], path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+def _save_atomically(tensors: dict[str, np.ndarray], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, aside, metadata={"format": "pt"})
-        os.replace(aside, path)
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

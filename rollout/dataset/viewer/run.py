@@ -9,14 +9,13 @@ import yaml
 
 from rollout.dataset.viewer.page import write_page
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.run_layout import EVALUATION, TRAJECTORIES, RunLayout
 from rollout.storage.trajectories import iterate_trajectories, parts_of
 from tasks.registry import entries, load_entry
 from tasks.reward import PAPER, Rules
 from tasks.task import Task
 
-COLLECTED, EVALUATED = "trajectories", "evaluate"
 EXPERT = "expert"  # what the trajectories that were collected are called
-PAGE = "trajectories.html"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Collection:
         return list(tasks.get("paths") or ()) if isinstance(tasks, dict) else []
 
     def _settings(self) -> dict[str, Any]:
-        path = None if self.root is None else self.root / "config.yaml"
+        path = None if self.root is None else RunLayout(self.root).config
         if path is None or not path.is_file():
             return {}
         try:
@@ -67,14 +66,14 @@ def find_collection(folder: Path) -> Collection:
     folder = folder.resolve()
     groups = _groups_of_run(folder)
     if groups:
-        return Collection(_title(folder), groups, folder, folder / PAGE)
+        return Collection(_title(folder), groups, folder, RunLayout(folder).trajectory_page)
     if not _has_files(folder):
         raise ValueError(
             f"there are no trajectories in {folder}: expected part-*.parquet files, or a run directory with some in "
-            f"{COLLECTED}/ or {EVALUATED}/*/; run stage=collect first"
+            f"{TRAJECTORIES}/ or {EVALUATION}/*/; run stage=collect first"
         )
     root = next((parent for parent in list(folder.parents)[:2] if folder in _groups_of_run(parent).values()), None)
-    name = EXPERT if folder.name == COLLECTED else folder.name
+    name = EXPERT if folder.name == TRAJECTORIES else folder.name
     return Collection(_title(folder), {name: folder}, root, folder.with_name(f"{folder.name}.html"))
 
 
@@ -112,19 +111,18 @@ def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rul
         CorruptRecord: where a file of trajectories is damaged.
     """
     groups = {name: iterate_trajectories(folder) for name, folder in collection.groups.items()}
-    blobs = None if collection.root is None else collection.root / "blobs"
+    blobs = None if collection.root is None else RunLayout(collection.root).blobs
     store = BlobStore(blobs) if blobs is not None and blobs.is_dir() else None
     return write_page(path, groups, tasks, rules, collection.title, store)
 
 
 def _groups_of_run(root: Path) -> dict[str, Path]:
     """Return the folders of trajectories in a run directory by the names of their groups, in the run's order."""
-    places = {EXPERT: root / COLLECTED}
-    for name in ("initial", "sft", "ppo"):
-        places[name] = root / EVALUATED / name
-    if (root / EVALUATED).is_dir():
-        places |= {path.name: path for path in sorted((root / EVALUATED).iterdir())}
-    return {name: path for name, path in places.items() if _has_files(path)}
+    layout = RunLayout(root)
+    folders = {EXPERT: layout.trajectories} | {name: layout.evaluated(name) for name in ("initial", "sft", "ppo")}
+    if layout.evaluation.is_dir():
+        folders |= {path.name: path for path in sorted(layout.evaluation.iterdir())}
+    return {name: path for name, path in folders.items() if _has_files(path)}
 
 
 def _title(folder: Path) -> str:

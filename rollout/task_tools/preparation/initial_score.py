@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.feedback import validation_score
 from tasks.grading import InvalidSubmission, grade
-from tasks.task import Task
+from tasks.task import SUBMISSION, Task
 
 # The seeds in a script, which preparation and benchmarks replace.
 SEED = re.compile(
@@ -96,10 +96,10 @@ def run(task: Task, source: str, python: Path) -> tuple[float, float, float]:
         if validation is None or not math.isfinite(validation):
             raise ValueError(f"task {task.name}: train.py printed no line 'validation {task.metric}: SCORE'")
         try:
-            submission = (Path(folder) / "submission.csv").read_bytes()
+            submission = (Path(folder) / SUBMISSION).read_bytes()
         except FileNotFoundError:
-            raise ValueError(f"task {task.name}: train.py left no submission.csv") from None
+            raise ValueError(f"task {task.name}: train.py left no {SUBMISSION}") from None
         try:
             return grade(task, submission), validation, seconds
         except InvalidSubmission as error:
-            raise ValueError(f"task {task.name}: train.py left an invalid submission.csv: {error}") from None
+            raise ValueError(f"task {task.name}: train.py left an invalid {SUBMISSION}: {error}") from None

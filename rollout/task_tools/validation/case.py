@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import Options, bubblewrap_executor, open_executor
+from rollout.executor import bubblewrap_executor, open_executor
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
@@ -60,7 +61,7 @@ def open_sandboxes(python: Path) -> Iterator[Sandboxes]:
     """Yield sandboxes that run scripts with the interpreter `python`. Raises ValueError if none can be started."""
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder) / "blobs")
-        options = Options(python=str(python))
+        options = ExecutorOptions(python=str(python))
         with (
             open_executor(options, store, Path(folder) / "records") as opened,
             closing(bubblewrap_executor(store, python, slots=1, warm=False)) as fresh,

@@ -1,4 +1,4 @@
-"""The command that compiles ahead of time: what it says and with which code it ends; slow parts by the TPU compiler."""
+"""The output and exit status of the command that compiles ahead of time; slow tests use the TPU compiler."""
 
 import json
 import os
@@ -20,15 +20,16 @@ from jax.sharding import PartitionSpec as P
 
 from mlagent_jax import compile as command
 from mlagent_jax.aot.chips import CHIPS, GIB
+from mlagent_jax.aot.compiled import compile_program, exhausted, report_program
 from mlagent_jax.aot.cost import Cost, costs
 from mlagent_jax.aot.hlo import parse
-from mlagent_jax.aot.programs import Program, sft_programs
-from mlagent_jax.aot.report import compile_program, exhausted, report
+from mlagent_jax.aot.programs import Program
 from mlagent_jax.aot.roofline import roofline
 from mlagent_jax.aot.topology import find_compiler
+from mlagent_jax.compile import training_programs
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
-from mlagent_jax.model import qwen2
+from mlagent_jax.model import transformer
 from mlagent_jax.model.sharding import make_mesh
 
 SMALL = [
@@ -52,7 +53,7 @@ WIDE = [
 
 @pytest.fixture
 def slice_mesh() -> Mesh:
-    """Four chips of v5e, by the TPU compiler."""
+    """Four chips of v5e, described by the TPU compiler."""
     try:
         find_compiler()
     except ConfigError as error:
@@ -107,7 +108,7 @@ def test_time_is_that_of_the_slower_of_computing_and_loading_in_each_instruction
     found = roofline([computes, loads, sends], chip, model_flops=2 * chip.flops)
     assert (found.compute_seconds, found.memory_seconds, found.collective_seconds) == (3.25, 2.5, 2.0)
     assert (found.overlapped_seconds, found.serial_seconds) == (4.0, 6.0)
-    assert (found.overlapped_utilisation, found.serial_utilisation) == (0.5, 2 / 6)
+    assert (found.overlapped_utilization, found.serial_utilization) == (0.5, 2 / 6)
     assert found.collective_bytes == {"all-gather": 2 * chip.ici_bandwidth}
 
 
@@ -125,22 +126,21 @@ def test_every_program_of_a_configuration_is_told(slice_mesh: Mesh, capsys: pyte
         memory, bounds = program["memory"], program["roofline"]
         assert program["verdict"].startswith("fits:") and program["remedy"] is None
         assert memory["arguments"] > 0 and memory["peak"] < 16 * GIB
-        assert ("apply" in program["program"]) == (bounds["overlapped_utilisation"] == 0)
-        assert bounds["overlapped_utilisation"] < 1 and bounds["serial_seconds"] >= bounds["overlapped_seconds"]
+        assert ("apply" in program["program"]) == (bounds["overlapped_utilization"] == 0)
+        assert bounds["overlapped_utilization"] < 1 and bounds["serial_seconds"] >= bounds["overlapped_seconds"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("told", "apart"), [("", False), ("--xla_jf_spmd_threshold_for_windowed_einsum_mib=0", True)])
 def test_products_are_not_taken_apart_unless_the_user_says_so(slice_mesh: Mesh, told: str, apart: bool) -> None:
     program = f"""
-from mlagent_jax.aot.programs import sft_programs
-from mlagent_jax.aot.report import compile_program
-from mlagent_jax.aot.topology import topology_mesh
-from mlagent_jax.compile import parse_arguments
-from mlagent_jax.aot.topology import find_compiler
+from mlagent_jax.aot.compiled import compile_program
+from mlagent_jax.aot.topology import find_compiler, topology_mesh
+from mlagent_jax.compile import parse_arguments, training_programs
 find_compiler()
 config, topology, _ = parse_arguments({WIDE})
-print("windowed_dot_general" in compile_program(sft_programs(config, topology_mesh(config, topology))[0])[1])
+program = training_programs(config, topology_mesh(config.mesh, topology))[0]
+print("windowed_dot_general" in compile_program(program)[1])
 """
     environment = {key: value for key, value in os.environ.items() if key != "LIBTPU_INIT_ARGS"}
     said = subprocess.run(
@@ -162,14 +162,14 @@ def test_program_that_does_not_fit_is_told_with_a_remedy(slice_mesh: Mesh) -> No
 
     arguments = (abstract(slice_mesh, 2**19, 1024), abstract(slice_mesh, 1024, 2**14, axis=None))
     program = Program("large", jax.jit(large), arguments, (), 0.0, "sft.batch_size")
-    found = report(program, CHIPS["v5e"], 4, remat="layer")
+    found = report_program(program, CHIPS["v5e"], 4, remat="layer")
     assert found.verdict.startswith("does not fit: the compiler needs 2") and found.verdict.endswith("has 15.75 GiB")
     assert found.remedy is not None and found.remedy.startswith("lower sft.batch_size")
 
     small = replace(program, function=jax.jit(jnp.sum), arguments=arguments[:1])
-    beside = abstract(slice_mesh, 4, 17 * GIB, dtype=jnp.int8)
-    assert report(small, CHIPS["v5e"], 4, remat="layer").remedy is None
-    found = report(replace(small, beside=beside), CHIPS["v5e"], 4, remat="layer")
+    resident = abstract(slice_mesh, 4, 17 * GIB, dtype=jnp.int8)
+    assert report_program(small, CHIPS["v5e"], 4, remat="layer").remedy is None
+    found = report_program(replace(small, resident=resident), CHIPS["v5e"], 4, remat="layer")
     assert (
         found.verdict.startswith("does not fit: 17.") and found.remedy is not None and "raise mesh.fsdp" in found.remedy
     )
@@ -204,9 +204,9 @@ def test_loop_over_layers_costs_on_a_tpu_what_the_layers_cost_written_out(
     config = load_config(None, [*SMALL[1:], "model.remat=layer"])
     found: list[tuple[float, float]] = []
     for unrolled in (0, config.model.num_layers):
-        monkeypatch.setattr(qwen2, "UNROLLED", unrolled)
-        (program,) = sft_programs(config, slice_mesh)
-        each = costs(parse(compile_program(program)[1]))
-        found.append((sum(c.trips * c.flops for c in each), sum(c.trips * c.collective_bytes for c in each)))
+        monkeypatch.setattr(transformer, "UNROLLED", unrolled)
+        program = training_programs(config, slice_mesh)[0]
+        step = costs(parse(compile_program(program)[1]))
+        found.append((sum(c.trips * c.flops for c in step), sum(c.trips * c.collective_bytes for c in step)))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=0.01)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=0.05)

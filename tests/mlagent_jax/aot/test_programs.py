@@ -1,4 +1,4 @@
-"""The programs that are compiled ahead of time are those that training runs, and lie where its arrays lie."""
+"""The programs that are compiled ahead of time are those of training, with the shardings of its arrays."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,37 +12,41 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mlagent_jax.aot import programs
-from mlagent_jax.aot.programs import FORWARD, TRAINING, model_flops, ppo_batch, ppo_programs, sft_programs, sft_rows
-from mlagent_jax.aot.report import shard_bytes
-from mlagent_jax.configuration.schema import PPO, SFT, Config, Model, Tokenizer
+from mlagent_jax.aot.compiled import shard_bytes
+from mlagent_jax.aot.programs import FORWARD, TRAINING, model_flops, ppo_batch, ppo_programs, sft_batch, sft_programs
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import Config, Tokenizer
 from mlagent_jax.configuration.schema import Mesh as MeshShape
-from mlagent_jax.model.build import abstract_model
+from mlagent_jax.model.build import abstract_model, model_config
 from mlagent_jax.model.placement import abstract_batch, place_batch
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.learner import Learner
-from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import loop
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.inputs import Data
 from mlagent_jax.sft.packing import Size
+from mlagent_jax.tracking.base import NoTracker
 from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import abstract_state, make_state
 from rollout.tokenizer.chat import Rendering
 
-CONFIG = Config(
+QUICKSTART = load_config()
+CONFIG = replace(
+    QUICKSTART,
     tokenizer=Tokenizer(vocab_size=64),
-    model=Model(num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
+    model=replace(QUICKSTART.model, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48),
     mesh=MeshShape(fsdp=4, tensor=2),
-    sft=SFT(max_length=32, batch_size=8, rows_per_micro_batch=4),
-    ppo=PPO(row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
+    sft=replace(QUICKSTART.sft, max_length=32, batch_size=8, rows_per_micro_batch=4),
+    ppo=replace(QUICKSTART.ppo, row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
 )
 
 
 class Compiled(Exception):
-    """Training came to where its step is made."""
+    """Raised when training makes its step."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,13 @@ def mesh() -> Mesh:
     return make_mesh(1, 4, 2, 1)
 
 
-def fresh(config: Config, mesh: Mesh) -> Qwen2:
-    return Qwen2(abstract_model(config, mesh).config, nnx.Rngs(0), mesh=mesh)
+def abstract(config: Config, mesh: Mesh) -> Transformer:
+    shape = model_config(config.model, config.tokenizer.vocab_size, 0, config.sft.max_length)
+    return abstract_model(shape, config.model, mesh)
+
+
+def fresh(config: Config, mesh: Mesh) -> Transformer:
+    return Transformer(abstract(config, mesh).config, nnx.Rngs(0), mesh=mesh)
 
 
 def described(tree: PyTree) -> PyTree:
@@ -61,16 +70,14 @@ def described(tree: PyTree) -> PyTree:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_abstract_state_is_that_of_training_without_its_arrays(mesh: Mesh, kind: Literal["adamw", "muon"]) -> None:
     optimizer = make_optimizer(kind, 1e-3, 1.0)
-    real, abstract = (
-        make_state(fresh(CONFIG, mesh), optimizer, mesh),
-        abstract_state(abstract_model(CONFIG, mesh), optimizer, mesh),
-    )
-    assert described(abstract) == described(real)
-    assert shard_bytes(abstract)[0] == sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(real))
+    real = make_state(fresh(CONFIG, mesh), optimizer, mesh)
+    state = abstract_state(abstract(CONFIG, mesh), optimizer, mesh)
+    assert described(state) == described(real)
+    assert shard_bytes(state)[0] == sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(real))
 
 
 def test_abstract_batch_is_that_of_training_without_its_arrays(mesh: Mesh) -> None:
-    batch = ppo_batch(CONFIG)
+    batch = ppo_batch(CONFIG.ppo)
     assert described(abstract_batch(batch, mesh)) == described(place_batch(batch, mesh))
 
 
@@ -89,17 +96,18 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
     length = CONFIG.sft.max_length
     data = Dataset(lambda index: Rendering([], []), (Size(length, length - 1, False),), ((0,),))
     rows = Data(data, data, batch_shape_of([data], length))
-    with pytest.raises(Compiled):
-        loop.train(CONFIG, fresh(CONFIG, mesh), rows, mesh, RunDir(tmp_path), Reporter())
+    settings = CONFIG.sft, CONFIG.optimizer_state
+    with pytest.raises(Compiled), Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        loop.fine_tune(fresh(CONFIG, mesh), rows, *settings, mesh, checkpoints, NoTracker(), Reporter())
     step, state = made
-    (program,) = sft_programs(CONFIG, mesh)
+    (program,) = sft_programs(abstract(CONFIG, mesh), CONFIG.sft, CONFIG.optimizer_state, mesh)
     text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
-    assert text == step.lower(state, place_batch(sft_rows(CONFIG), mesh)).as_text()
+    assert text == step.lower(state, place_batch(sft_batch(CONFIG.sft), mesh)).as_text()
 
 
 def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
     learner = Learner(fresh(CONFIG, mesh), Critic(fresh(CONFIG, mesh)), CONFIG.ppo, mesh, CONFIG.optimizer_state)
-    batch, count = place_batch(ppo_batch(CONFIG), mesh), jax.numpy.float32(1.0)
+    batch, count = place_batch(ppo_batch(CONFIG.ppo), mesh), jax.numpy.float32(1.0)
     lowered: dict[str, Any] = {}
     for name, network, state in (
         ("policy", learner.policy, learner.state.policy),
@@ -109,7 +117,7 @@ def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
         lowered[f"{name} score"] = parts[0].lower(state.parameters, batch.rows)
         lowered[f"{name} gradients"] = parts[1].lower(state.parameters, state.parameters, batch, count)
         lowered[f"{name} apply"] = parts[2].lower(state, state.parameters)
-    found = ppo_programs(CONFIG, mesh)
+    found = ppo_programs(abstract(CONFIG, mesh), CONFIG.ppo, CONFIG.optimizer_state, mesh)
     assert {program.name for program in found} == set(lowered)
     for program in found:
         function: Any = program.function
@@ -118,18 +126,14 @@ def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("change", [{"advantage": "group"}, {"critic": "shared"}])
 def test_without_a_critic_of_its_own_only_the_policy_learns(mesh: Mesh, change: dict[str, Any]) -> None:
-    config = replace(CONFIG, ppo=replace(CONFIG.ppo, **change))
-    assert [program.name for program in ppo_programs(config, mesh)] == [
-        "policy score",
-        "policy gradients",
-        "policy apply",
-    ]
+    programs = ppo_programs(abstract(CONFIG, mesh), replace(CONFIG.ppo, **change), CONFIG.optimizer_state, mesh)
+    assert [program.name for program in programs] == ["policy score", "policy gradients", "policy apply"]
 
 
 @pytest.mark.parametrize("num_layers", [2, 28])
 def test_model_flops_are_six_for_each_parameter_of_a_product_and_token(mesh: Mesh, num_layers: int) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, num_layers=num_layers))
-    model, rows = abstract_model(config, mesh), sft_rows(config)
+    model, rows = abstract(config, mesh), sft_batch(config.sft)
     leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
     sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in leaves}
     in_products = sum(size for path, size in sizes.items() if "proj" in path or "embed_tokens" in path)  # a tied head

@@ -1,10 +1,13 @@
 """Bad settings are one clear line; good ones come back as they were."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mlagent_jax.configuration.loading import keys, load_config, to_yaml
+from mlagent_jax.configuration import loading
+from mlagent_jax.configuration.loading import QUICKSTART, keys, load_config, to_yaml
 from mlagent_jax.configuration.schema import Config, ConfigError
 
 
@@ -20,7 +23,7 @@ def test_override_sets_one_key_and_leaves_the_rest() -> None:
     config = load_config(None, ["ppo.num_updates=7", "tasks.held_in=[digit_images, house_price]"])
     assert config.ppo.num_updates == 7
     assert config.tasks.held_in == ("digit_images", "house_price")
-    assert config.ppo.clip == Config().ppo.clip
+    assert config.ppo.clip == load_config().ppo.clip
 
 
 def test_yaml_round_trip_is_the_same_configuration(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("ppo.num_updates=many", ("ppo.num_updates", "got many", "integer", "Updates to do")),
+        ("ppo.num_updates=many", ("ppo.num_updates", "got many", "integer", "Number of updates")),
         ("ppo.num_updates=2.5", ("got 2.5", "integer")),
         ("ppo.num_updates='3'", ("got '3'", "integer")),
         ("model.tie_word_embeddings=1", ("got 1", "boolean")),
@@ -97,16 +100,16 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
         (["model.num_kv_heads=3"], "use 1 or 2 or 4"),
         (["mesh.data=2"], "devices of mesh axes (data, fsdp); use 4"),
         (["mesh.fsdp=3", "sft.batch_size=3"], "model.hidden_size=256 is not divisible by mesh.fsdp=3; lower mesh.fsdp"),
-        (["mesh.context=5"], "sft.max_length=1152 is not divisible by mesh.context=5, which cuts rows into as many"),
+        (["mesh.context=5"], "sft.max_length=1152 is not divisible by mesh.context=5, the number of shards of a row"),
         (["mesh.context=9"], "ppo.row_length=1792 is not divisible by mesh.context=9"),
         (["ppo.row_length=512"], "make it at least as long"),
         (["ppo.advantage=leave_one_out", "ppo.samples_per_state=1"], "ppo.samples_per_state to 2"),
-        (["ppo.max_staleness=1", "ppo.importance_limit=null"], "actions of older weights"),
+        (["ppo.max_staleness=1", "ppo.importance_limit=null"], "trains on actions of older weights"),
         (["ppo.episodes=true"], "ppo.states_per_trajectory=1, not 2"),
         (["ppo.episodes=true", "ppo.states_per_trajectory=1", "ppo.states=evolving"], "ppo.states=expert"),
         (["ppo.max_response_tokens=1000"], "is more than the 896 predictions of a row"),
         (["ppo.predictions_per_row=64"], "set ppo.predictions_per_row=128"),
-        (["ppo.advantage=group", "ppo.gamma=0.9"], "takes whole returns; set both to 1"),
+        (["ppo.advantage=group", "ppo.gamma=0.9"], "needs undiscounted returns; set both to 1"),
         (["ppo.kl_in=loss"], "has no gradient on average; use ppo.kl_estimator=k2"),
         (["ppo.critic=shared", "ppo.advantage=group"], "has no critic; use ppo.advantage=gae"),
         (["ppo.critic=shared"], "set ppo.critic_warmup_updates=0, not 2"),
@@ -114,7 +117,7 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
             ["server.new_weights=restart", "server.address=http://a:1"],
             "set server.address=null to have it started here",
         ),
-        (["expert.kind=endpoint", "sft.wordings=1"], "set it, or expert.kind=offline"),
+        (["expert.kind=endpoint", "sft.wordings=1"], "set it, or expert.kind=scripted"),
         (["ideas.source=endpoint"], "expert.kind=endpoint"),
         (["coder.budget_dollars=5", "coder.input_price=1.0"], "set coder.input_price and coder.output_price"),
         (
@@ -144,11 +147,69 @@ def test_file_that_is_no_mapping_is_an_error(tmp_path: Path) -> None:
         load_config(tmp_path / "c.yaml")
 
 
-def test_empty_file_is_the_quickstart(tmp_path: Path) -> None:
+def test_without_a_file_it_is_the_quickstart() -> None:
+    assert load_config() == load_config(QUICKSTART)
+
+
+def test_missing_quickstart_file_is_an_error_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loading, "QUICKSTART", tmp_path / "quickstart.yaml")
+    assert complaint().startswith(f"{tmp_path}/quickstart.yaml: no such file")
+    assert complaint().endswith("give --config FILE")
+
+
+def test_empty_file_is_the_papers_configuration(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("# nothing\n")
     assert load_config(tmp_path / "c.yaml") == Config()
 
 
+def test_file_states_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("seed: 3\nppo: {clip: 0.1, num_updates: 5}\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c.yaml").write_text("base: ../base.yaml\nppo: {num_updates: 7}\n")
+    config = load_config(tmp_path / "sub" / "c.yaml")
+    assert (config.seed, config.ppo.clip, config.ppo.num_updates) == (3, 0.1, 7)
+    assert config.sft == Config().sft
+
+
+def test_base_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 3\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "d.yaml").write_text("base: 3\n")
+    (tmp_path / "e.yaml").write_text("base: nowhere.yaml\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: its base b\.yaml has a base itself"):
+        load_config(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match=r"d\.yaml: base: got 3, expected a file name"):
+        load_config(tmp_path / "d.yaml")
+    with pytest.raises(FileNotFoundError):
+        load_config(tmp_path / "e.yaml")
+
+
+def test_path_of_a_checkpoint_resets_the_sizes_stated_below_it() -> None:
+    config = load_config(None, ["model.path=somewhere"])
+    assert load_config().model.num_layers == 2
+    assert config.model.num_layers is config.model.tie_word_embeddings is config.tokenizer.vocab_size is None
+    config = load_config(None, ["model.num_layers=3", "model.path=somewhere"])
+    assert (config.model.num_layers, config.model.hidden_size) == (3, None)
+
+
+def test_model_from_scratch_needs_its_sizes(tmp_path: Path) -> None:
+    assert complaint("model.num_heads=null").startswith(
+        "model.num_heads: null, expected a value, since model.path=null"
+    )
+    (tmp_path / "c.yaml").write_text("model: {path: null}\n")
+    with pytest.raises(ConfigError, match="model.num_layers, model.hidden_size, .* tokenizer.vocab_size: null"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_import_of_the_schema_loads_no_backend() -> None:
+    program = "import sys, mlagent_jax.configuration.loading; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert {"mlagent_jax.configuration.schema", "rollout.options"} <= set(loaded)
+    assert {name for name in loaded if name.startswith("rollout.")} == {"rollout.options"}
+    assert not {"jax", "pyarrow", "asyncio", "httpx"} & set(loaded)
+
+
 def test_listed_defaults_are_the_defaults() -> None:
-    # --help shows these: each of them, given as an override, changes nothing.
+    # --help-keys shows these: each of them, given as an override, changes nothing.
     assert load_config(None, [f"{key.name}={key.default}" for key in keys()]) == Config()

@@ -22,7 +22,7 @@ def arrays() -> tuple[jax.Array, ...]:
 
 
 def plain(q: jax.Array, k: jax.Array, v: jax.Array, ends: jax.Array) -> jax.Array:
-    """Returns attention head by head, key/value heads repeated, unseen scores left out of every sum."""
+    """Return attention head by head, key/value heads repeated, unseen scores left out of every sum."""
     k, v = (jnp.repeat(x, N // K, axis=2) for x in (k, v))
     mask = np.array([[[s <= t < row[s] for s in range(T)] for t in range(T)] for row in ENDS])
     scores = jnp.where(mask[:, None], jnp.exp(jnp.einsum("btnh,bsnh->bnts", q, k) / np.sqrt(H)), 0.0)
@@ -30,7 +30,7 @@ def plain(q: jax.Array, k: jax.Array, v: jax.Array, ends: jax.Array) -> jax.Arra
 
 
 def assert_plain(compute: Callable[..., jax.Array]) -> None:
-    """Checks values and gradients of `compute(q, k, v, ends)`."""
+    """Check values and gradients of `compute(q, k, v, ends)`."""
     q, k, v, upstream = arrays()
 
     def with_gradients(compute: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:

@@ -1,4 +1,4 @@
-"""A Llama checkpoint in a GGUF file becomes a Qwen2 folder with the same logits, or a line says why it cannot."""
+"""A Llama checkpoint in a GGUF file becomes a Qwen2 folder with the same logits, or a one-line error says why not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import mlagent_jax
 from mlagent_jax import convert
-from mlagent_jax.model.config import read_config
+from mlagent_jax.model.families import read_config
 from mlagent_jax.model.hf import MARKER
 from rollout.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 
@@ -33,7 +33,7 @@ Change = Callable[[gguf.GGUFWriter], None]
 
 
 def make_llama(tied: bool) -> LlamaForCausalLM:
-    """Returns a random Llama of two layers, no norm of which is 1."""
+    """Return a random Llama with two layers, in which no norm is 1."""
     config = LlamaConfig(
         vocab_size=len(tokens()),
         hidden_size=HEADS * HEAD_DIM,
@@ -63,7 +63,7 @@ def tokens() -> list[str]:
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Returns rows of q or k as the format has them: those of a rotary pair, half a head apart, side by side."""
+    """Return rows of q or k in the order of the format, in which the two rows of a rotary pair are adjacent."""
     size = weight.shape[0] // heads
     order = [
         head * size + half * size // 2 + pair for head in range(heads) for pair in range(size // 2) for half in (0, 1)
@@ -72,7 +72,7 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write_gguf(path: Path, model: LlamaForCausalLM, type_: Type = Type.F32, change: Change | None = None) -> Path:
-    """Writes `model` as llama.cpp's converter does, and gives it the values that its file has; `change` comes last."""
+    """Write `model` as llama.cpp's converter does, set its weights to the stored values; apply `change` last."""
     config, writer = model.config, gguf.GGUFWriter(path, "llama")
     writer.add_block_count(2)
     writer.add_context_length(config.max_position_embeddings)
@@ -148,7 +148,7 @@ def llama() -> LlamaForCausalLM:
 def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, tmp_path: Path, capsys) -> None:
     source, out = write_gguf(tmp_path / "tiny.gguf", llama), tmp_path / "tiny"
     assert convert.main([str(source), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: made of {source}\n"
+    assert capsys.readouterr().out == f"{out}: converted from {source}\n"
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MARKER}
     assert {path.name for path in out.iterdir()} == names
     tokenizer = ChatTokenizer(out)
@@ -195,7 +195,7 @@ def test_file_that_is_no_qwen2_network_is_refused_in_one_line(
 
 
 def overwrite(writer: gguf.GGUFWriter, change: Change) -> None:
-    """Applies a change whose keys may be there already, which the writer does not like."""
+    """Apply a change whose keys may exist, which the writer does not allow."""
     before = writer.kv_data[0].copy()
     writer.kv_data[0].clear()
     change(writer)
@@ -223,7 +223,7 @@ def test_file_that_cannot_be_read_is_said_in_one_line(llama: LlamaForCausalLM, t
 def test_folder_that_is_there_already_is_left_alone(llama: LlamaForCausalLM, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", llama)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match="out is there already; remove it, or name another folder"):
+    with pytest.raises(ValueError, match="out exists; remove it, or choose another folder"):
         convert.convert(source, tmp_path / "out")
     assert not any((tmp_path / "out").iterdir())
 

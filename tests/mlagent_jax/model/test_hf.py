@@ -1,4 +1,4 @@
-"""Checkpoints come in and go out under transformers' names, whole, and every misfit is named."""
+"""Checkpoints load and save under transformers' names, and every tensor that does not fit is named."""
 
 import hashlib
 import json
@@ -18,35 +18,38 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mlagent_jax.model import hf
-from mlagent_jax.model.config import Qwen2Config, read_config
+from mlagent_jax.model.families import read_config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf import hf_shapes, hf_tensors, load_hf, save_hf
-from mlagent_jax.model.policy import Policy
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.policy import ExportedPolicy
 from mlagent_jax.model.sharding import make_mesh, parameter_shardings, parameters_of
+from mlagent_jax.model.transformer import Transformer
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
-def model(request: pytest.FixtureRequest, make_model: Callable[..., Qwen2], tiny_config: Qwen2Config) -> Qwen2:
+def model(
+    request: pytest.FixtureRequest, make_model: Callable[..., Transformer], tiny_config: Qwen2Config
+) -> Transformer:
     return make_model(replace(tiny_config, tie_word_embeddings=request.param, eos_token_id=7, bos_token_id=6))
 
 
 @pytest.fixture
-def checkpoint(make_model: Callable[..., Qwen2], tmp_path: Path) -> Path:
+def checkpoint(make_model: Callable[..., Transformer], tmp_path: Path) -> Path:
     """A folder with a tied checkpoint of two layers."""
     save_hf(make_model(), tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    """Changes the tensors of a checkpoint in place."""
+    """Change the tensors of a checkpoint in place."""
     tensors = load_file(folder / hf.WEIGHTS)
     change(tensors)
     save_file(tensors, folder / hf.WEIGHTS)
 
 
-def test_loading_gives_back_what_was_saved(model: Qwen2, tmp_path: Path) -> None:
+def test_loading_gives_back_what_was_saved(model: Transformer, tmp_path: Path) -> None:
     save_hf(model, tmp_path / "a")
     again = load_hf(tmp_path / "a")
     assert again.config == model.config
@@ -56,14 +59,16 @@ def test_loading_gives_back_what_was_saved(model: Qwen2, tmp_path: Path) -> None
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_transformers_loads_an_export_with_equal_logits_and_saves_equal_tensors(model: Qwen2, tmp_path: Path) -> None:
+def test_transformers_loads_an_export_with_equal_logits_and_saves_equal_tensors(
+    model: Transformer, tmp_path: Path
+) -> None:
     save_hf(model, tmp_path / "ours")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
     assert (theirs.config.eos_token_id, theirs.config.bos_token_id) == (7, 6)
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, 9))
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens)).logits.numpy()
-    np.testing.assert_allclose(Policy(model).logits(tokens), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ExportedPolicy(model).logits(tokens), expected, rtol=1e-4, atol=1e-4)
     theirs.save_pretrained(tmp_path / "theirs")
     ours, saved = load_file(tmp_path / "ours" / hf.WEIGHTS), load_file(tmp_path / "theirs" / hf.WEIGHTS)
     assert ours.keys() == saved.keys()
@@ -72,7 +77,9 @@ def test_transformers_loads_an_export_with_equal_logits_and_saves_equal_tensors(
     assert all(again[name].tobytes() == saved[name].tobytes() for name in saved)
 
 
-def test_checkpoint_in_bfloat16_loads_as_its_fp32_values(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+def test_checkpoint_in_bfloat16_loads_as_its_fp32_values(
+    make_model: Callable[..., Transformer], tmp_path: Path
+) -> None:
     model = make_model()
     save_hf(model, tmp_path, "bfloat16")
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
@@ -98,7 +105,9 @@ def test_checkpoint_in_shards_loads(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_large_model_is_cut_into_files_and_comes_back_byte_for_byte(model: Qwen2, dtype: str, tmp_path: Path) -> None:
+def test_a_large_model_is_cut_into_files_and_comes_back_byte_for_byte(
+    model: Transformer, dtype: str, tmp_path: Path
+) -> None:
     save_hf(model, tmp_path / "one", dtype)
     save_hf(load_hf(tmp_path / "one"), tmp_path / "many", dtype, max_file_bytes=12_000)
     files = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))
@@ -121,7 +130,7 @@ def test_a_large_model_is_cut_into_files_and_comes_back_byte_for_byte(model: Qwe
 
 @pytest.mark.parametrize("shape", [(1, 4, 2), (2, 2, 2), (1, 8, 1), (1, 1, 2)])
 def test_each_device_reads_its_own_part(
-    model: Qwen2, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Transformer, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_hf(model, tmp_path)
     mesh = make_mesh(*shape, 1)
@@ -136,7 +145,7 @@ def test_each_device_reads_its_own_part(
 
 
 def test_reading_and_writing_hold_no_second_copy_on_the_host(
-    make_model: Callable[..., Qwen2], tiny_config: Qwen2Config, tmp_path: Path
+    make_model: Callable[..., Transformer], tiny_config: Qwen2Config, tmp_path: Path
 ) -> None:
     model = make_model(replace(tiny_config, hidden_size=128, head_dim=32, intermediate_size=512, num_layers=8))
     leaves = [leaf.nbytes for leaf in jax.tree.leaves(parameters_of(model))]
@@ -219,7 +228,7 @@ def test_folder_without_a_model_is_named(tmp_path: Path, checkpoint: Path) -> No
 
 
 def test_marker_is_written_last_and_leaves_first(
-    make_model: Callable[..., Qwen2], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: Callable[..., Transformer], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (checkpoint / hf.WEIGHTS).read_bytes()
 
@@ -238,13 +247,13 @@ def test_marker_is_written_last_and_leaves_first(
     assert times[hf.MARKER] == max(times.values())
 
 
-def test_shapes_of_a_checkpoint_are_those_of_its_tensors(model: Qwen2) -> None:
+def test_shapes_of_a_checkpoint_are_those_of_its_tensors(model: Transformer) -> None:
     assert {name: tensor.shape for name, tensor in hf_tensors(model)} == hf_shapes(model.config)
     assert len(nnx.to_flat_state(parameters_of(model))) == 14 + (not model.config.tie_word_embeddings)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_digests_are_those_of_the_bytes_in_the_files(model: Qwen2, dtype: str, tmp_path: Path) -> None:
+def test_digests_are_those_of_the_bytes_in_the_files(model: Transformer, dtype: str, tmp_path: Path) -> None:
     found = save_hf(model, tmp_path, dtype, max_file_bytes=20_000, digest=True)
     expected = {}
     for file in tmp_path.glob("*.safetensors"):

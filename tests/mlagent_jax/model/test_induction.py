@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.induction import write_induction_heads
-from mlagent_jax.model.policy import Policy
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.policy import ExportedPolicy
+from mlagent_jax.model.transformer import Transformer
 
 SHAPE = Qwen2Config(
     vocab_size=512, hidden_size=256, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64
 )
 
 
-def copied_share(model: Qwen2, seed: int, distance: int = 120) -> float:
-    """Returns how often the likeliest next token is the right one, the second time a random sequence passes."""
+def copied_share(model: Transformer, seed: int, distance: int = 120) -> float:
+    """Return the accuracy of the most likely next token in the second copy of a random sequence."""
     once = np.random.default_rng(seed).integers(0, model.config.vocab_size, (4, distance))
     tokens = np.concatenate([once, once], axis=1)
-    predicted = Policy(model).logits(tokens).argmax(-1)
+    predicted = ExportedPolicy(model).logits(tokens).argmax(-1)
     return float((predicted[:, distance + 1 : -1] == tokens[:, distance + 2 :]).mean())
 
 
 @pytest.mark.parametrize("num_layers", [2, 3])
 def test_repeated_random_sequences_are_copied_without_training(
-    make_model: Callable[..., Qwen2], num_layers: int
+    make_model: Callable[..., Transformer], num_layers: int
 ) -> None:
     model = make_model(replace(SHAPE, num_layers=num_layers), seed=num_layers)
     assert copied_share(model, seed=0) < 0.1
@@ -35,7 +35,7 @@ def test_repeated_random_sequences_are_copied_without_training(
     assert copied_share(model, seed=0) > 0.95
 
 
-def test_the_start_is_a_function_of_the_seed(make_model: Callable[..., Qwen2]) -> None:
+def test_the_start_is_a_function_of_the_seed(make_model: Callable[..., Transformer]) -> None:
     def start(seed: int) -> np.ndarray:
         model = make_model(SHAPE)
         write_induction_heads(model, seed)
@@ -55,6 +55,6 @@ def test_the_start_is_a_function_of_the_seed(make_model: Callable[..., Qwen2]) -
     ],
 )
 def test_network_too_small_for_the_circuit_is_refused(change: dict[str, int]) -> None:
-    model = nnx.eval_shape(lambda: Qwen2(replace(SHAPE, **change), nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Transformer(replace(SHAPE, **change), nnx.Rngs(0)))
     with pytest.raises(ValueError, match="an induction start needs .* or set model.induction_init=false"):
         write_induction_heads(model, 0)

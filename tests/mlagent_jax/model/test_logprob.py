@@ -14,10 +14,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import PyTree
 
 from mlagent_jax.model import logprob
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.logprob import gather_sources, token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 
 TEMPERATURE = 0.7
 
@@ -28,8 +28,8 @@ def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
     return rows_of([rng.integers(0, 64, length).tolist() for length in (10, 7, 4)])
 
 
-def plain(model: Qwen2, rows: PackedBatch, temperature: float) -> tuple[jax.Array, jax.Array]:
-    """Returns what `token_logprobs` does, by the logits of every prediction at once."""
+def plain(model: Transformer, rows: PackedBatch, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """Return what `token_logprobs` returns, from the logits of all predictions at once."""
     sources = jnp.asarray(rows.sources)
     hidden = gather_sources(model.hidden(jnp.asarray(rows.tokens), jnp.asarray(rows.positions), rows.layout), sources)
     every = jax.nn.log_softmax(model.logits(hidden) / temperature, axis=-1)
@@ -37,7 +37,7 @@ def plain(model: Qwen2, rows: PackedBatch, temperature: float) -> tuple[jax.Arra
 
 
 def loss_of(score: Callable, graph: nnx.GraphDef, rows: PackedBatch, temperature: float) -> Callable:
-    """Returns a function that mixes log-probs and entropies into one number, and returns them beside it."""
+    """Return a function that mixes log-probs and entropies into one number, and returns them with it."""
 
     def loss(parameters: nnx.State) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         found = score(nnx.merge(graph, parameters), rows, temperature)
@@ -48,7 +48,7 @@ def loss_of(score: Callable, graph: nnx.GraphDef, rows: PackedBatch, temperature
 
 @pytest.mark.parametrize("num_predictions", [8, 27])  # at a time: three whole chunks and one filled up, or all
 def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(
-    num_predictions: int, make_model: Callable[..., Qwen2], rows: PackedBatch, monkeypatch: pytest.MonkeyPatch
+    num_predictions: int, make_model: Callable[..., Transformer], rows: PackedBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()
     graph, parameters = nnx.split(model)
@@ -63,7 +63,7 @@ def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found[0], expected[0])
 
 
-def test_temperature_divides_the_logits(make_model: Callable[..., Qwen2], rows: PackedBatch) -> None:
+def test_temperature_divides_the_logits(make_model: Callable[..., Transformer], rows: PackedBatch) -> None:
     graph, *states = nnx.split(make_model())
     parameters: PyTree = states[0]
 
@@ -81,7 +81,7 @@ def test_temperature_divides_the_logits(make_model: Callable[..., Qwen2], rows: 
 
 
 def test_no_array_as_large_as_the_logits_of_the_batch_exists(
-    make_model: Callable[..., Qwen2],
+    make_model: Callable[..., Transformer],
     rows_of: Callable[..., PackedBatch],
     tiny_config: Qwen2Config,
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +103,7 @@ def is_program(value: object) -> bool:
 
 
 def sizes(program: ClosedJaxpr | Jaxpr) -> Iterator[int]:
-    """Yields the size of every intermediate array of a program, those of its inner programs included."""
+    """Yield the size of every intermediate array of a program and its inner programs."""
     for equation in getattr(program, "jaxpr", program).eqns:
         yield from (math.prod(getattr(variable.aval, "shape", ())) for variable in equation.outvars)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):

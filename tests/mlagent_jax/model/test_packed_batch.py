@@ -1,4 +1,4 @@
-"""Padding, packing and sharing a prefix are layouts of the same numbers: log-probs, values and gradients stay."""
+"""Padding, packing and prefix sharing give the same log-probs, values and gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 
 BUCKET = (6, 24, 18)  # rows, tokens and predictions of every batch here, so that it compiles once
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Piece]:
-    """Returns up to six pieces, each a sequence of its own or the continuation of one the last piece continues."""
+    """Return up to six pieces, each a new sequence or a continuation of a piece that the last one continues."""
     pieces: list[Piece] = []
     for index in range(draw(st.integers(1, BUCKET[0]))):
         tokens = draw(st.lists(st.integers(0, 63), min_size=1, max_size=4))
@@ -43,7 +43,7 @@ def trees(draw: st.DrawFn) -> list[Piece]:
 
 
 def shared(pieces: list[Piece]) -> list[RowBuilder]:
-    """Returns one row in which every piece stands once."""
+    """Return one row with every piece once."""
     row, numbers = RowBuilder(), []
     for piece in pieces:
         parent = None if piece.parent is None else numbers[piece.parent]
@@ -54,7 +54,7 @@ def shared(pieces: list[Piece]) -> list[RowBuilder]:
 
 
 def separate(pieces: list[Piece]) -> list[RowBuilder]:
-    """Returns a row for each piece, with all that it continues before it in one segment."""
+    """Return a row for each piece, which holds all that it continues in the same segment."""
     rows = []
     for piece in pieces:
         row, before, parent = RowBuilder(), [], piece.parent
@@ -72,13 +72,13 @@ def batch(rows: list[RowBuilder]) -> PackedBatch:
 
 
 def predicted(rows: list[RowBuilder], values: np.ndarray) -> np.ndarray:
-    """Returns the values at the predictions of the rows, without those of padding, in order."""
+    """Return the values at the predictions of the rows, in order, without padding."""
     return np.concatenate([values[index, : len(row.targets)] for index, row in enumerate(rows)])
 
 
 @pytest.fixture(scope="module")
-def score(make_model: Callable[..., Qwen2]) -> Callable[[PackedBatch], tuple[np.ndarray, np.ndarray, dict]]:
-    """Returns a batch's log-probs, values, and the gradient of a weighted sum of both and the entropy."""
+def score(make_model: Callable[..., Transformer]) -> Callable[[PackedBatch], tuple[np.ndarray, np.ndarray, dict]]:
+    """Return a batch's log-probs, values, and the gradient of a weighted sum of both and the entropy."""
     graph, parameters = nnx.split(Critic(make_model()))
     parameters["value_head"][...] = jnp.asarray(np.random.default_rng(1).standard_normal(32), jnp.float32)
 
@@ -122,7 +122,7 @@ def test_pieces_packed_and_shared_give_what_separate_sequences_give(score: Calla
     assert_same(score(poisoned), expected, together, apart)
 
 
-def test_a_wider_bucket_changes_nothing(score: Callable) -> None:
+def test_a_wider_batch_shape_changes_nothing(score: Callable) -> None:
     pieces = [Piece([1, 2, 3], None, [0.0] * 3), Piece([4, 5], 0, [1.0, -1.0]), Piece([6], 0, [0.5])]
     rows = shared(pieces)
     narrow = stack_rows(rows, len(rows[0].tokens), len(rows[0].targets), shared=True)
@@ -166,10 +166,10 @@ def test_segment_that_leaves_the_depth_first_order_is_refused() -> None:
         row.add([3], first)
 
 
-@pytest.mark.parametrize("bucket", [(5, 3), (6, 2)])
-def test_row_that_does_not_fit_its_bucket_is_refused(bucket: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(5, 3), (6, 2)])
+def test_row_that_does_not_fit_the_batch_shape_is_refused(shape: tuple[int, int]) -> None:
     row = RowBuilder()
     prompt = row.add([1, 2, 3])
     row.predict_segment(row.add([4, 5, 6], prompt), prompt)
-    with pytest.raises(ValueError, match="a row of 6 tokens and 3 predictions does not fit the bucket of"):
-        stack_rows([row], *bucket)
+    with pytest.raises(ValueError, match="a row of 6 tokens and 3 predictions does not fit the batch shape of"):
+        stack_rows([row], *shape)

@@ -1,4 +1,4 @@
-"""The faults by which other trainers collapse in silence, planted one by one beside the real server: each is caught."""
+"""Faults with which trainers silently collapse, planted one by one next to the real server: each is caught."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import RowBuilder
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.train_inference_mismatch import LIMITS, TrainInferenceMismatch
 from mlagent_jax.weight_sync import WeightSync
@@ -21,7 +22,8 @@ from rollout.sampling.experience import Experience
 
 pytestmark = pytest.mark.vllm
 
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     advantage="leave_one_out",
     temperature=0.8,
     max_response_tokens=16,
@@ -34,20 +36,20 @@ SAMPLES = 4
 
 
 @pytest.fixture(scope="module")
-def model(_policy_server) -> Callable[[str], Qwen2]:
-    """Returns one of the two checkpoints as the trainer has it."""
+def model(_policy_server) -> Callable[[str], Transformer]:
+    """Return a function that loads one of the two checkpoints into the trainer."""
     return lambda name: load_hf(getattr(_policy_server, name), "float32", make_mesh(1, 1, 1, 1), "none")
 
 
 @pytest.fixture(scope="module")
-def learner(model: Callable[[str], Qwen2]) -> Learner:
-    """A learner of the served policy, which stops where an fp32 run would."""
+def learner(model: Callable[[str], Transformer]) -> Learner:
+    """A learner of the served policy, with the tolerance of an fp32 run."""
     return Learner(model("folder"), None, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState(), LIMITS["float32"])
 
 
 @pytest.fixture
 def sampled(policy_server, make_experience: Callable[..., Experience]) -> Callable[..., list[Experience]]:
-    """Returns what samples from the real server."""
+    """Return a function that samples from the real server."""
 
     def sample(temperature: float = CONFIG.temperature, before: Callable | None = None) -> list[Experience]:
         async def body(client: PolicyClient) -> list[Experience]:
@@ -92,7 +94,7 @@ def test_wrong_temperature_is_caught(learner: Learner, sampled: Callable[..., li
 def test_tokens_that_are_not_those_sampled_are_caught(
     learner: Learner, sampled: Callable[..., list[Experience]]
 ) -> None:
-    """As text that is tokenised once more comes out: the same words in other tokens."""
+    """Return the same text in other tokens, as after tokenizing it again."""
 
     def again(each: Experience, number: int) -> Experience:
         ids = list(each.response_ids)
@@ -122,7 +124,7 @@ def test_attention_to_what_is_not_there_is_caught(
 
 
 def test_prefix_cache_that_is_not_emptied_is_caught(
-    model: Callable[[str], Qwen2],
+    model: Callable[[str], Transformer],
     sampled: Callable[..., list[Experience]],
     policy_server,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +141,7 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
         post = client.connection.post
 
         async def without(path: str, body: object = None) -> object:
-            """vLLM empties the cache when it pauses, too, unless it is told not to."""
+            """Pause without clearing the cache, which vLLM does by default."""
             if path.startswith("/reset_prefix_cache"):
                 return {"success": True}
             return await post(f"{path}&clear_cache=false" if path.startswith("/pause") else path, body)  # pyright: ignore[reportArgumentType]
@@ -154,7 +156,9 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
         newer.score(sampled(before=update_without))
 
 
-def test_weights_that_are_not_sent_are_caught(policy_server, model: Callable[[str], Qwen2], tmp_path, monkeypatch):
+def test_weights_that_are_not_sent_are_caught(
+    policy_server, model: Callable[[str], Transformer], tmp_path, monkeypatch
+):
     async def body(client: PolicyClient) -> None:
         sync = WeightSync(client, tmp_path / "weights", PROMPTS[0][:40], "float32")
         post = client.connection.post
@@ -174,7 +178,7 @@ def test_weights_that_are_not_sent_are_caught(policy_server, model: Callable[[st
 def test_a_run_that_does_not_learn_keeps_its_difference(
     learner: Learner, sampled: Callable[..., list[Experience]], policy_server, tmp_path, monkeypatch
 ) -> None:
-    """Learning rate 0, weights sent after every update all the same: the gap of rounding does not grow."""
+    """At learning rate 0, with weights sent after every update, the rounding difference does not grow."""
     gaps = []
     for version in range(1, 4):
 

@@ -1,4 +1,4 @@
-"""`mlagent_jax.load_policy` gives logits to whoever has token ids, and says what is wrong with other things."""
+"""`mlagent_jax.load_policy` returns a policy that maps token ids to logits, and refuses other inputs."""
 
 import subprocess
 import sys
@@ -12,18 +12,18 @@ import pytest
 
 import mlagent_jax
 from mlagent_jax.model.hf import save_hf
-from mlagent_jax.model.policy import Policy
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.policy import ExportedPolicy
+from mlagent_jax.model.transformer import Transformer
 
 
 @pytest.fixture(scope="module")
-def policy(make_model: Callable[..., Qwen2], tmp_path_factory: pytest.TempPathFactory) -> Policy:
+def policy(make_model: Callable[..., Transformer], tmp_path_factory: pytest.TempPathFactory) -> ExportedPolicy:
     folder = tmp_path_factory.mktemp("policy")
     save_hf(make_model(), folder)
     return mlagent_jax.load_policy(str(folder))
 
 
-def test_logits_are_the_same_for_lists_and_arrays_and_fp32(policy: Policy) -> None:
+def test_logits_are_the_same_for_lists_and_arrays_and_fp32(policy: ExportedPolicy) -> None:
     rows = [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]
     found = policy.logits(rows)
     assert found.shape == (2, 5, policy.config.vocab_size) and found.dtype == np.float32
@@ -31,7 +31,7 @@ def test_logits_are_the_same_for_lists_and_arrays_and_fp32(policy: Policy) -> No
         np.testing.assert_array_equal(policy.logits(same), found)
 
 
-def test_logits_depend_on_what_came_before_and_on_nothing_after(policy: Policy) -> None:
+def test_logits_depend_on_what_came_before_and_on_nothing_after(policy: ExportedPolicy) -> None:
     whole = np.random.default_rng(0).integers(0, 64, (1, 16))
     found = policy.logits(whole)
     np.testing.assert_allclose(policy.logits(whole[:, :9]), found[:, :9], rtol=1e-4, atol=1e-5)
@@ -40,7 +40,7 @@ def test_logits_depend_on_what_came_before_and_on_nothing_after(policy: Policy) 
     assert np.abs(policy.logits(other)[0] - found[0]).max(axis=-1).min() > 1e-3
 
 
-def test_rows_that_grow_compile_a_few_times_only(policy: Policy, num_programs: Callable[[Any], int]) -> None:
+def test_rows_that_grow_compile_a_few_times_only(policy: ExportedPolicy, num_programs: Callable[[Any], int]) -> None:
     before = num_programs(policy._logits)
     for length in range(1, 18):
         assert policy.logits([[3] * length]).shape[1] == length
@@ -58,7 +58,7 @@ def test_rows_that_grow_compile_a_few_times_only(policy: Policy, num_programs: C
         ([[-1, 2]], "-1 is not in the vocabulary"),
     ],
 )
-def test_ids_that_are_none_are_refused(policy: Policy, token_ids: list, complaint: str) -> None:
+def test_ids_that_are_none_are_refused(policy: ExportedPolicy, token_ids: list, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         policy.logits(np.array(token_ids) if complaint.startswith(("got", "of")) else token_ids)
 

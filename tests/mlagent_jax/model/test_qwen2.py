@@ -1,4 +1,4 @@
-"""The network's logits are those of transformers, for tied and untied heads, and grow with nothing but their inputs."""
+"""The logits of Qwen2 equal those of transformers, with tied and untied heads, and remat saves memory."""
 
 import json
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from jaxtyping import PyTree
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mlagent_jax.model.attention import padded_layout
-from mlagent_jax.model.config import Qwen2Config, read_config
+from mlagent_jax.model.families import read_config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf import hf_shapes, hf_tensors, load_hf
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.model.qwen2 import UNROLLED, Qwen2, Remat, rms_norm, rotary, rotate
 from mlagent_jax.model.sharding import RULES, make_mesh, parameter_shardings, parameters_of
+from mlagent_jax.model.transformer import UNROLLED, Remat, Transformer, rms_norm, rotary, rotate
 from mlagent_jax.model.value import Critic
 from mlagent_jax.sft.step import cross_entropy
 
@@ -29,19 +30,19 @@ TOKENS = np.random.default_rng(0).integers(0, 96, (2, 17))
 
 
 @nnx.jit
-def logits(model: Qwen2, tokens: jax.Array) -> jax.Array:
+def logits(model: Transformer, tokens: jax.Array) -> jax.Array:
     b, t = tokens.shape
     return model.logits(model.hidden(tokens, jnp.broadcast_to(jnp.arange(t), (b, t)), padded_layout(jnp.full(b, t), t)))
 
 
-def ours(model: Qwen2, tokens: np.ndarray) -> np.ndarray:
-    """Returns the logits of whole rows."""
+def ours(model: Transformer, tokens: np.ndarray) -> np.ndarray:
+    """Return the logits of whole rows."""
     return np.asarray(logits(model, jnp.asarray(tokens)))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(shrunk_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """A folder that transformers wrote, with the logits it computes; no bias is 0 and no norm is 1."""
+    """A folder that transformers wrote, and the logits of transformers; no bias is 0 and no norm is 1."""
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "config.json").write_text(json.dumps(shrunk_config))
     torch.manual_seed(0)
@@ -80,7 +81,7 @@ def test_every_parameter_of_real_sizes_has_one_sharding_rule_and_one_checkpoint_
     raw, num_parameters = real_config
     (tmp_path / "config.json").write_text(json.dumps(raw))
     config = read_config(tmp_path)
-    critic = nnx.eval_shape(lambda: Critic(Qwen2(config, nnx.Rngs(0))))
+    critic = nnx.eval_shape(lambda: Critic(Transformer(config, nnx.Rngs(0))))
     mesh = make_mesh(2, 2, 2, 1)
     parameter_shardings(parameters_of(critic), mesh)
     leaves = jax.tree_util.tree_leaves_with_path(parameters_of(critic))
@@ -88,7 +89,7 @@ def test_every_parameter_of_real_sizes_has_one_sharding_rule_and_one_checkpoint_
         names = [entry.key for entry in path if getattr(entry, "key", None) in RULES]
         assert len(names) == 1, path
         assert len(RULES[names[0]]) == leaf.ndim, path
-    tensors = nnx.eval_shape(lambda: dict(hf_tensors(Qwen2(config, nnx.Rngs(0)))))
+    tensors = nnx.eval_shape(lambda: dict(hf_tensors(Transformer(config, nnx.Rngs(0)))))
     assert {name: tensor.shape for name, tensor in tensors.items()} == hf_shapes(config)
     assert sum(leaf.size for _, leaf in leaves) == sum(t.size for t in tensors.values()) + config.hidden_size + 1
     assert sum(tensor.size for tensor in tensors.values()) == num_parameters
@@ -111,9 +112,9 @@ def test_rms_norm_of_hand_computed_numbers() -> None:
     np.testing.assert_allclose(found, [3 / 12.5**0.5, -8 / 12.5**0.5], rtol=1e-6)
 
 
-def test_parameters_stay_fp32_where_activations_are_bfloat16(make_model: Callable[..., Qwen2]) -> None:
+def test_parameters_stay_fp32_where_activations_are_bfloat16(make_model: Callable[..., Transformer]) -> None:
     model = make_model()
-    graph = nnx.split(nnx.eval_shape(lambda: Qwen2(model.config, nnx.Rngs(0), jnp.bfloat16)))[0]
+    graph = nnx.split(nnx.eval_shape(lambda: Transformer(model.config, nnx.Rngs(0), jnp.bfloat16)))[0]
     half = nnx.merge(graph, parameters_of(model))
     assert {leaf.dtype for leaf in jax.tree.leaves(parameters_of(half))} == {jnp.dtype(jnp.float32)}
     tokens = TOKENS % model.config.vocab_size
@@ -127,7 +128,7 @@ def test_remat_gives_the_same_gradients_in_less_memory_for_more_work(
     remat: Remat,
     memory: float,
     work: tuple[float, float],
-    make_model: Callable[..., Qwen2],
+    make_model: Callable[..., Transformer],
     tiny_config: Qwen2Config,
     rows_of: Callable[..., PackedBatch],
 ) -> None:
@@ -135,7 +136,7 @@ def test_remat_gives_the_same_gradients_in_less_memory_for_more_work(
 
     def compiled(remat: Remat, num_layers: int) -> tuple[Compiled, PyTree]:
         shape = replace(tiny_config, num_layers=num_layers)
-        graph = nnx.split(nnx.eval_shape(lambda: Qwen2(shape, nnx.Rngs(0), remat=remat)))[0]
+        graph = nnx.split(nnx.eval_shape(lambda: Transformer(shape, nnx.Rngs(0), remat=remat)))[0]
         gradients = jax.jit(jax.grad(lambda p: cross_entropy(graph, p, rows)[0]))
         parameters = parameters_of(make_model(shape))
         return gradients.lower(parameters).compile(), parameters

@@ -1,6 +1,7 @@
-"""On eight simulated devices a step gives what it gives on one: loss, gradients and new parameters."""
+"""A step on eight simulated devices gives the loss, gradients and parameters of a step on one device."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -13,10 +14,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch, place_rows, row_groups, rows_here
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import (
     RULES,
     check_vocabulary,
@@ -25,6 +26,7 @@ from mlagent_jax.model.sharding import (
     parameter_shardings,
     parameters_of,
 )
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.sft.step import make_sft_step
@@ -37,7 +39,8 @@ ONE: Shape = (1, 1, 1, 1)
 FAST: Shape = (1, 2, 2, 2)
 GRID: list[Shape] = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 1, 8), (2, 2, 2, 1), (2, 2, 1, 2), (2, 1, 2, 2), (1, 4, 2, 1)]
 MESHES = [pytest.param(FAST)] + [pytest.param(shape, marks=pytest.mark.slow) for shape in GRID]
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     max_response_tokens=6,
     row_length=24,
     rows_per_micro_batch=8,
@@ -65,11 +68,11 @@ def rows(rows_of: Callable[..., PackedBatch]) -> PackedBatch:
 
 @pytest.fixture(scope="module")
 def sft(
-    make_model: Callable[..., Qwen2], rows: PackedBatch, num_programs: Callable[[Any], int]
+    make_model: Callable[..., Transformer], rows: PackedBatch, num_programs: Callable[[Any], int]
 ) -> Callable[..., tuple[dict, PyTree, PyTree]]:
-    """Returns what a first step of plain descent gives on a mesh: figures, gradients and the new parameters.
+    """Return a function that takes a first SGD step on a mesh: figures, gradients and new parameters.
 
-    A second one finds the state where it was, and the step compiled.
+    A second step finds the same shardings, and does not compile again.
     """
 
     def two_steps(shape: Shape, num_micro_batches: int = 1) -> tuple[dict, PyTree, PyTree]:
@@ -114,9 +117,9 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
 
 @pytest.fixture(scope="module")
 def ppo(
-    make_model: Callable[..., Qwen2], make_experience: Callable[..., Experience]
+    make_model: Callable[..., Transformer], make_experience: Callable[..., Experience]
 ) -> Callable[[Shape], tuple[dict, list[PyTree], list[PyTree]]]:
-    """Returns what one whole update gives on a mesh: figures, and gradients and new parameters of both networks."""
+    """Return a function that does one PPO update on a mesh: figures, gradients and parameters of both networks."""
     rng = np.random.default_rng(0)
     experiences = [
         make_experience(prompt, rng.integers(0, 64, 4).tolist(), float(reward), trajectory_id=str(number))
@@ -158,7 +161,9 @@ def test_ppo_update_is_the_same_on_a_mesh(ppo: Callable, ppo_on_one: tuple, shap
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_moments_lie_as_their_parameters_do(make_model: Callable[..., Qwen2], kind: Literal["adamw", "muon"]) -> None:
+def test_moments_lie_as_their_parameters_do(
+    make_model: Callable[..., Transformer], kind: Literal["adamw", "muon"]
+) -> None:
     state = make_state(make_model(), make_optimizer(kind, 1e-3, 1.0), mesh_of(FAST))
     leaves = jax.tree_util.tree_leaves_with_path(state.optimizer)
     moments = {}
@@ -227,5 +232,5 @@ def test_rows_go_to_the_processes_whose_devices_hold_them(
 
 
 def test_rows_shared_in_part_are_refused() -> None:
-    with pytest.raises(ValueError, match="share only a part; let mesh.tensor"):
+    with pytest.raises(ValueError, match="share only a part; make mesh.tensor"):
         row_groups(np.array([[0, 0], [0, 1], [1, 1]]), 0)

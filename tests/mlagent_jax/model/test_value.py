@@ -1,4 +1,4 @@
-"""The critic reads one number off each hidden state; it starts at 0, apart from the policy."""
+"""The critic maps each hidden state to one number; it starts at 0 and shares nothing with the policy."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,12 @@ from flax import nnx
 
 from mlagent_jax.model.logprob import gather_sources
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 
 
 def test_a_new_critic_predicts_zero_and_learns_from_its_head_on(
-    make_model: Callable[..., Qwen2], rows_of: Callable[..., PackedBatch]
+    make_model: Callable[..., Transformer], rows_of: Callable[..., PackedBatch]
 ) -> None:
     graph, parameters = nnx.split(Critic(make_model()))
     rows = rows_of([[1, 2, 3, 4], [5, 6]])
@@ -39,7 +39,7 @@ def test_a_new_critic_predicts_zero_and_learns_from_its_head_on(
 
 
 def test_value_is_read_at_the_source_before_the_token_is_chosen(
-    make_model: Callable[..., Qwen2], rows_of: Callable[..., PackedBatch]
+    make_model: Callable[..., Transformer], rows_of: Callable[..., PackedBatch]
 ) -> None:
     critic = Critic(make_model())
     critic.value_head[...] = jnp.arange(32.0)

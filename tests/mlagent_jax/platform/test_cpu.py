@@ -1,4 +1,4 @@
-"""Training on a CPU: memory stays in the process, and an accelerator's host is left alone."""
+"""Training on a CPU keeps freed memory in the process; the host of an accelerator is not configured."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the TPU compiler is told before it is loaded."""
+"""The flags of the TPU compiler are set before it is loaded."""
 
 import os
 

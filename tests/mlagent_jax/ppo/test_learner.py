@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jaxtyping import PyTree
 
+from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import PPO, OptimizerState
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import PPOBatch, batch_shape_for, pack_samples
 from mlagent_jax.ppo.learner import Learner, LearnerState, PreparedBatch
@@ -23,7 +24,8 @@ from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import make_apply, shardings_of
 from rollout.sampling.experience import Experience
 
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     max_response_tokens=6,
     row_length=18,  # room for the responses to one state, not for those to two
     rows_per_micro_batch=2,
@@ -56,7 +58,7 @@ class Fresh:
 
 
 @pytest.fixture(scope="module")
-def fresh(make_model: Callable[..., Qwen2], experiences: list[Experience]) -> Fresh:
+def fresh(make_model: Callable[..., Transformer], experiences: list[Experience]) -> Fresh:
     learner = Learner(make_model(), Critic(make_model()), CONFIG, make_mesh(1, 1, 1, 1), OptimizerState())
     made = Fresh(learner, jax.tree.map(np.array, learner.state), shardings_of(learner.state))
     learner.update(learner.score(experiences), 0, seed=0)  # takes the very arrays that the learner was made with
@@ -182,13 +184,13 @@ def test_without_a_critic_the_policy_learns_from_the_start(
 
 
 @pytest.fixture(scope="module")
-def without_critic(make_model: Callable[..., Qwen2]) -> Learner:
+def without_critic(make_model: Callable[..., Transformer]) -> Learner:
     config = replace(CONFIG, advantage="group")
     return Learner(make_model(), None, config, make_mesh(1, 1, 1, 1), OptimizerState())
 
 
 @pytest.fixture(scope="module")
-def shared(make_model: Callable[..., Qwen2]) -> Learner:
+def shared(make_model: Callable[..., Transformer]) -> Learner:
     config = replace(CONFIG, critic="shared", learning_rate=1e-3)
     return Learner(make_model(), None, config, make_mesh(1, 1, 1, 1), OptimizerState())
 
@@ -210,7 +212,7 @@ def test_shared_critic_learns_with_the_policy_whose_scores_it_does_not_touch(
     assert moved > 0.5 * CONFIG.critic_learning_rate * len(
         found
     )  # by the critic's learning rate, ten times the policy's
-    assert shared.state.critic is None and isinstance(shared.model(), Qwen2)
+    assert shared.state.critic is None and isinstance(shared.model(), Transformer)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, shared.state, {"update": 12})
         restored = checkpoints.latest(shared.state)

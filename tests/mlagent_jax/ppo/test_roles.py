@@ -14,11 +14,14 @@ from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.ppo.roles import Follower, Leader, UpdateSamples
 from mlagent_jax.weight_sync import SavedWeights, WeightSync
+from rollout.inference.canary import Canary
 from rollout.inference.prefix_cache_stats import PrefixCacheStats
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.sampling.experience import Experience, TrainingSample
 from rollout.sampling.grounding import FACTS
+
+CANARY = Canary([1, 2], [-1.0], 0.1)
 
 
 class VersionedLearner(Learner):
@@ -43,14 +46,11 @@ class RecordingSync(WeightSync):
         self.written += 1
         return SavedWeights(Path("weights"), {}, [])
 
-    def logprobs(self, model: Any) -> list[float]:
-        return [-1.0]
-
     async def give(self, written: SavedWeights, version: int) -> None:
         self.given.append(version)
 
-    async def is_serving(self, folder: Path, version: int, logprobs: Any) -> bool:
-        return self.started_on_policy and version == 0 and logprobs == [-1.0]
+    async def is_serving(self, folder: Path, version: int, canary: Canary) -> bool:
+        return self.started_on_policy and version == 0 and canary is CANARY
 
 
 class Recorded(RolloutPrefetcher):
@@ -80,7 +80,7 @@ def make_leader(tmp_path: Path) -> Iterator[Callable[..., tuple[Leader, Recordin
                 event_loop,
                 prefetcher,
                 sync,
-                tmp_path,
+                (tmp_path, CANARY),
                 lambda: Stopwatch(timeline),
                 lambda: meter,
                 lambda: {"scripts": 1.0},

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from jaxtyping import PyTree
 
-from mlagent_jax.configuration.schema import PPO, OptimizerState
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
 
-CONFIG = PPO(
+CONFIG = replace(
+    load_config().ppo,
     max_response_tokens=6,
     row_length=64,
     predictions_per_row=48,
@@ -30,7 +32,7 @@ CONFIG = PPO(
 
 
 @pytest.fixture(scope="module")
-def learner(make_model: Callable[..., Qwen2]) -> Learner:
+def learner(make_model: Callable[..., Transformer]) -> Learner:
     critic = Critic(make_model(seed=1))
     critic.value_head[...] = critic.value_head[...] + 0.1
     return Learner(make_model(), critic, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState())

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlagent_jax.configuration.loading import to_dict
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.reporting.edit_stats import OTHER, edit_stats, edits_by_recipe, example
 from mlagent_jax.reporting.report import render
 from mlagent_jax.stages.evaluate import evaluation
@@ -99,7 +98,7 @@ def test_evaluation_of_real_records_fills_the_report() -> None:
     assert evaluated["ppo"]["tasks"]["a_held_in"]["gain_interval"]["mean"] == pytest.approx(0.75)
     summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
     tried = {name: edit_stats(found[name], TASKS) for name in ("sft", "ppo")}
-    page = render(summary | {"versions": {}, "config": to_dict(Config())}, [], tried)
+    page = render(summary | {"versions": {}, "config": to_dict(load_config())}, [], tried)
     assert "a held in" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "75 % after reinforcement learning" in page and "random forest" in page

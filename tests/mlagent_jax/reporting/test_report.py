@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mlagent_jax.configuration.loading import to_dict
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.reporting.report import headline, render, write_report
-from mlagent_jax.run.run_dir import BY_NAME, RunDir
-from mlagent_jax.tracking.metrics import MetricsLog
+from mlagent_jax.reporting.summary import build_summary
+from mlagent_jax.tracking.jsonl import JsonlTracker
 from rollout.storage.atomic_write import write_json
+from rollout.storage.run_layout import RunLayout
 
 TASKS = {
     "house_price": "held_in",
@@ -128,11 +128,12 @@ def fake_summary() -> dict[str, Any]:
         "evaluation": fake_evaluation(),
         "diversity": fake_diversity(),
         "stages": {name: {"seconds": value, "up_to_date": name != "export"} for name, value in seconds.items()},
+        "num_stages": len(seconds),
         "seconds": sum(seconds.values()),
         "seed": 0,
         "commit": "0123456789abcdef+changes",
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
-        "config": to_dict(Config()),
+        "config": to_dict(load_config()),
     }
 
 
@@ -223,22 +224,20 @@ def test_same_data_gives_the_same_page() -> None:
 
 
 def test_report_of_a_run_directory_is_written_from_what_lies_in_it(tmp_path: Path) -> None:
-    run_dir = RunDir(tmp_path)
-    for name in ("collect", "sft", "ppo", "evaluate"):
-        stage = BY_NAME[name]
-        run_dir.begin(stage, Config())
-        for output in stage.outputs:
-            run_dir.path(output).mkdir()
-        figures = {"evaluation": fake_evaluation()} if name == "evaluate" else {}
-        run_dir.finish(stage, Config(), figures, seconds=60.0)
-    write_json(run_dir.path("evaluate", "tried.json"), fake_tried())
-    with MetricsLog(run_dir.path("metrics.jsonl")) as log:
+    layout = RunLayout(tmp_path)
+    stages: dict[str, dict[str, Any]] = {
+        name: {"seconds": 60.0, "up_to_date": True} for name in ("collect", "sft", "ppo", "evaluate")
+    }
+    stages["evaluate"]["evaluation"] = fake_evaluation()
+    summary = build_summary(stages, 5, None, 0, to_dict(load_config()))
+    write_json(layout.edit_stats, fake_tried())
+    with JsonlTracker(layout.metrics) as tracker:
         for line in fake_metrics():
-            log.write(line)
-    write_report(run_dir, Config())
-    page = run_dir.path("report.html").read_text()
+            tracker.log(line)
+    write_report(layout, summary)
+    page = layout.report.read_text()
     assert page.count("<img") == 4 and "4 of 5 stages" in page
     assert "trajectories.html" not in page
-    run_dir.path("trajectories.html").write_text("")
-    write_report(run_dir, Config())
-    assert '<a href="trajectories.html">' in run_dir.path("report.html").read_text()
+    layout.trajectory_page.write_text("")
+    write_report(layout, summary)
+    assert '<a href="trajectories.html">' in layout.report.read_text()

@@ -30,15 +30,17 @@ def test_a_best_score_that_is_none_ends_a_run_before_it_begins(tmp_path: Path, m
     config = load_config(None, ["tasks.held_in=[toy]", "tasks.held_out=[]", f"tasks.paths=[{folder.parent}]"])
     reporter = Reporter()
     if m_best < 1.0:
-        assert prepare(config, tmp_path / "data", Path(sys.executable), reporter)["toy"].m_init == 1.0
+        assert prepare(config.tasks, tmp_path / "data", Path(sys.executable), reporter)["toy"].m_init == 1.0
         return
     said = f"task toy: m_best is {m_best:g}, but its initial script scores 1 .mae, minimize.; state a better m_best"
     with pytest.raises(ConfigError, match=said):
-        prepare(config, tmp_path / "data", Path(sys.executable), reporter)
+        prepare(config.tasks, tmp_path / "data", Path(sys.executable), reporter)
 
 
 def test_there_are_enough_episodes_for_all_requests_of_an_endpoint() -> None:
     ours = ["expert={kind: endpoint, base_url: http://a/v1, model: m, max_concurrent: 30}", "sft.wordings=1"]
-    assert count_episodes(load_config(None, ours), 2) == 30
-    assert count_episodes(load_config(None, ours), 20) == 40
-    assert count_episodes(load_config(None, ["expert.max_concurrent=30"]), 2) == 4  # nobody is behind it
+    config = load_config(None, ours)
+    assert count_episodes(2, config.expert, config.coder) == 30
+    assert count_episodes(20, config.expert, config.coder) == 40
+    without = load_config(None, ["expert.max_concurrent=30"])
+    assert count_episodes(2, without.expert, without.coder) == 4  # nobody is behind it

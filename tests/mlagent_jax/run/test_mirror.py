@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from mlagent_jax.configuration.schema import ConfigError
-from mlagent_jax.run.mirror import ATTEMPTS, MANIFEST, Mirror, require_whole
+from mlagent_jax.run.mirror import ATTEMPTS, MANIFEST, Mirror, require_complete
 from rollout.errors import InfrastructureError
 
 
@@ -175,11 +175,11 @@ def test_fetching_that_was_cut_off_is_begun_again(tmp_path: Path, bucket: str, m
     assert len(contents(there)) == 1
     for url in (None, f"{bucket}2"):
         with pytest.raises(ConfigError, match=f"only a part of the copy in {bucket}; give mirror="):
-            require_whole(there, url)
+            require_complete(there, url)
     with pytest.raises(ConfigError, match="only a part of the copy"):
         Mirror(f"{bucket}2", there).pull()
     assert pulled(bucket, there) == {"a": "1", "b": "2"}
-    require_whole(there, None)
+    require_complete(there, None)
 
 
 def test_short_failure_of_the_store_is_sat_out(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A stage is skipped, gone on with or redone by what is in the run directory and what it was made from."""
+"""A stage is skipped, resumed or run again, by what is in the run directory and what it was made from."""
 
 import json
 import shutil
@@ -10,21 +10,27 @@ import pytest
 
 from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.configuration.schema import Config, ConfigError
-from mlagent_jax.run.run_dir import BY_NAME, STAGES, RunDir
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.stage_records import SCHEMA, StageRecords
+from mlagent_jax.stages import load_stages
 from rollout.storage.atomic_write import write_text
 from tasks.registry import CATALOG
 
-COLLECT, SFT, PPO = BY_NAME["collect"], BY_NAME["sft"], BY_NAME["ppo"]
+STAGES = load_stages()
+OUTPUTS = {stage.name: stage.outputs for stage in STAGES}
+
+
+def records(run_dir: RunDir, config: Config | None = None) -> StageRecords:
+    return StageRecords(run_dir, STAGES, to_dict(config or load_config()))
 
 
 def do(run_dir: RunDir, name: str, config: Config) -> str:
     """Does a stage, with a file for each of its outputs; returns what it began from."""
-    stage = BY_NAME[name]
-    words = run_dir.begin(stage, config)
-    for output in stage.outputs:
+    note = records(run_dir, config).begin(name)
+    for output in OUTPUTS[name]:
         write_text(run_dir.path(output), name)
-    run_dir.finish(stage, config, {"made": 1}, seconds=2.0)
-    return words
+    records(run_dir, config).finish(name, {"made": 1}, seconds=2.0)
+    return note
 
 
 @pytest.fixture
@@ -32,22 +38,22 @@ def run_dir(tmp_path: Path) -> RunDir:
     """A run directory in which collect, sft and ppo are done with the quickstart's settings."""
     made = RunDir(tmp_path)
     for name in ("collect", "sft", "ppo"):
-        assert do(made, name, Config()) == ""
+        assert do(made, name, load_config()) == ""
     return made
 
 
 def test_finished_stage_is_done_and_its_figures_are_kept(run_dir: RunDir) -> None:
-    assert all(run_dir.is_done(stage, Config()) for stage in (COLLECT, SFT, PPO))
-    record = run_dir.record("sft")
+    assert all(records(run_dir).is_done(name) for name in ("collect", "sft", "ppo"))
+    record = records(run_dir).record("sft")
     assert record is not None and record["figures"] == {"made": 1} and record["seconds"] == 2.0
 
 
 def test_changed_setting_redoes_the_stage_that_reads_it_and_those_after(run_dir: RunDir) -> None:
     changed = load_config(None, ["sft.learning_rate=0.001"])
-    assert run_dir.is_done(COLLECT, changed)
-    assert not run_dir.is_done(SFT, changed)
-    assert not run_dir.is_done(PPO, changed)
-    assert run_dir.changed(SFT, changed) == ["sft.learning_rate"]
+    assert records(run_dir, changed).is_done("collect")
+    assert not records(run_dir, changed).is_done("sft")
+    assert not records(run_dir, changed).is_done("ppo")
+    assert records(run_dir, changed).changed("sft") == ["sft.learning_rate"]
 
 
 def test_setting_that_no_output_depends_on_redoes_nothing(run_dir: RunDir) -> None:
@@ -62,7 +68,7 @@ def test_setting_that_no_output_depends_on_redoes_nothing(run_dir: RunDir) -> No
         ]
         + ["expert.api_key_env=KEY", "coder.base_url=http://elsewhere/v1"],
     )
-    assert all(run_dir.is_done(stage, changed) for stage in (COLLECT, SFT, PPO))
+    assert all(records(run_dir, changed).is_done(name) for name in ("collect", "sft", "ppo"))
 
 
 def test_a_task_that_says_something_else_redoes_the_stages_that_saw_it(tmp_path: Path) -> None:
@@ -76,31 +82,31 @@ def test_a_task_that_says_something_else_redoes_the_stages_that_saw_it(tmp_path:
     do(run_dir, "collect", config)
     (own / "task.yaml").write_text(stated + "# a remark\n")
     moved = load_config(None, [*("tasks.held_in=[my_houses]", "tasks.held_out=[]"), f"tasks.paths=[{own.parent}]"])
-    assert run_dir.is_done(COLLECT, moved)
+    assert records(run_dir, moved).is_done("collect")
     (own / "task.yaml").write_text(stated.replace("m_best: 15.2481", "m_best: 15.0"))
-    assert not run_dir.is_done(COLLECT, config)
-    assert run_dir.changed(COLLECT, config) == ["the task my_houses"]
+    assert not records(run_dir, config).is_done("collect")
+    assert records(run_dir, config).changed("collect") == ["the task my_houses"]
 
 
 def test_stage_made_anew_redoes_those_after_it(run_dir: RunDir) -> None:
     run_dir.path("stages", "sft.json").unlink()
-    do(run_dir, "sft", Config())
-    assert not run_dir.is_done(PPO, Config())
-    assert run_dir.changed(PPO, Config()) == ["the output of sft"]
+    do(run_dir, "sft", load_config())
+    assert not records(run_dir).is_done("ppo")
+    assert records(run_dir).changed("ppo") == ["the output of sft"]
 
 
 def test_missing_output_redoes_the_stage(run_dir: RunDir) -> None:
     run_dir.path("tokenizer").unlink()
-    assert not run_dir.is_done(SFT, Config())
+    assert not records(run_dir).is_done("sft")
 
 
 def test_interrupted_stage_goes_on_from_its_partial_output(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
-    assert run_dir.begin(COLLECT, Config()) == ""
+    assert records(run_dir).begin("collect") == ""
     run_dir.path("trajectories").mkdir()
     write_text(run_dir.path("trajectories", "journal"), "half")
-    assert not run_dir.is_done(COLLECT, Config())
-    assert run_dir.begin(COLLECT, Config()) == "going on where it stopped"
+    assert not records(run_dir).is_done("collect")
+    assert records(run_dir).begin("collect") == "going on where it stopped"
     assert run_dir.path("trajectories", "journal").read_text() == "half"
 
 
@@ -111,36 +117,36 @@ def test_output_of_other_inputs_is_set_aside_not_mixed_in_or_lost(run_dir: RunDi
     (aside,) = run_dir.path("replaced").iterdir()
     assert str(aside) in words
     assert (aside / "sft").read_text() == "sft"
-    assert run_dir.is_done(SFT, changed)
+    assert records(run_dir, changed).is_done("sft")
 
 
 def test_redone_stage_is_not_done_until_it_ends(run_dir: RunDir) -> None:
     changed = load_config(None, ["sft.batch_size=4"])
-    run_dir.begin(SFT, changed)
-    assert not run_dir.is_done(SFT, changed)
-    assert not run_dir.is_done(SFT, Config())
+    records(run_dir, changed).begin("sft")
+    assert not records(run_dir, changed).is_done("sft")
+    assert not records(run_dir).is_done("sft")
 
 
 def test_stage_alone_needs_those_before_it(run_dir: RunDir) -> None:
-    run_dir.require(PPO, Config())
+    records(run_dir).require_earlier("ppo")
     with pytest.raises(ConfigError, match=r"other inputs \(sft\.batch_size\); run stage=sft first"):
-        run_dir.require(PPO, load_config(None, ["sft.batch_size=4"]))
+        records(run_dir, load_config(None, ["sft.batch_size=4"])).require_earlier("ppo")
     with pytest.raises(ConfigError, match="output of collect, which is not finished; run stage=collect first"):
-        RunDir(run_dir.path("other")).require(SFT, Config())
+        records(RunDir(run_dir.path("other"))).require_earlier("sft")
 
 
 def test_damaged_record_is_one_line_with_a_remedy(run_dir: RunDir) -> None:
     run_dir.path("stages", "sft.json").write_text("{")
     with pytest.raises(ConfigError, match=r"sft\.json is not JSON .* delete it"):
-        run_dir.is_done(SFT, Config())
+        records(run_dir).is_done("sft")
 
 
 def test_every_setting_a_stage_depends_on_exists() -> None:
     for stage in STAGES:
-        assert RunDir(Path("nowhere")).inputs(stage, Config())
+        assert records(RunDir(Path("nowhere"))).inputs(stage.name)
     decisive = {key.partition(".")[0] for stage in STAGES for key in stage.settings}
     # Where and how fast things run decides nothing about what comes out.
-    assert set(to_dict(Config())) - decisive == {"run_dir", "mirror", "executor", "mesh"}
+    assert set(to_dict(load_config())) - decisive == {"run_dir", "mirror", "executor", "mesh"}
 
 
 def test_second_run_in_one_directory_is_refused_with_the_holder(tmp_path: Path) -> None:
@@ -160,6 +166,21 @@ with RunDir(Path({str(tmp_path)!r})).lock():
             pass
 
 
+@pytest.mark.parametrize("file", ["sft.json", "ppo.started"])
+@pytest.mark.parametrize("schema", [None, SCHEMA - 1, SCHEMA + 1])
+def test_directory_of_another_version_is_one_error_with_a_remedy(
+    run_dir: RunDir, file: str, schema: int | None
+) -> None:
+    path = run_dir.path("stages", file)
+    record = json.loads(path.read_text())
+    assert record["schema"] == SCHEMA
+    del record["schema"]
+    path.write_text(json.dumps(record if schema is None else {**record, "schema": schema}))
+    expected = f"another version of mlagent_jax: {file} has schema {schema}, expected {SCHEMA}; start a new run_dir"
+    with pytest.raises(ConfigError, match=expected):
+        records(run_dir)
+
+
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "old")
     with pytest.raises(UnicodeEncodeError):
@@ -169,4 +190,4 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_record_is_json(run_dir: RunDir) -> None:
     record = json.loads(run_dir.path("stages", "ppo.json").read_text())
-    assert record["inputs"]["ppo.num_updates"] == Config().ppo.num_updates
+    assert record["inputs"]["ppo.num_updates"] == load_config().ppo.num_updates

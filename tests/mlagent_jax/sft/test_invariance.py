@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import BatchShape, PackedBatch
-from mlagent_jax.model.qwen2 import Qwen2
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.sft.data import Batches, Dataset
 from mlagent_jax.sft.packing import first_fit, size_of
 from mlagent_jax.sft.step import cross_entropy
@@ -60,7 +60,7 @@ class Learner(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def learner(make_model: Callable[..., Qwen2]) -> Learner:
+def learner(make_model: Callable[..., Transformer]) -> Learner:
     graph, parameters = nnx.split(make_model())
 
     def loss(parameters: PyTree, rows: PackedBatch) -> jax.Array:

@@ -5,32 +5,38 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from jaxtyping import PyTree
 from rich.console import Console
 
-from mlagent_jax.configuration.schema import SFT, Config, Model
+from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.configuration.schema import SFT, Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh, parameters_of
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.preemption import Saved
 from mlagent_jax.run.mirror import Mirror
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import inputs, loop
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.packing import size_of
-from mlagent_jax.sft.step import SFTStep
-from mlagent_jax.tracking.metrics import read_metrics
+from mlagent_jax.sft.step import SFTStep, make_sft_eval, sft_optimizer
+from mlagent_jax.tracking.jsonl import JsonlTracker, read_metrics
 from mlagent_jax.tracking.progress import Bar, Reporter
 from mlagent_jax.train import signals_as_interrupts
-from mlagent_jax.training.train_state import TrainState
+from mlagent_jax.training.checkpoint import Checkpoints
+from mlagent_jax.training.saved_policy import canary_logprobs, save_policy
+from mlagent_jax.training.train_state import TrainState, make_state
+from rollout.inference.canary_file import read_canary
+from rollout.inference.weight_files import check_digests
 from rollout.tokenizer.chat import Rendering
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
@@ -97,13 +103,12 @@ def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS) -> in
 
 
 def config_of(**settings: Any) -> Config:
-    return Config(
-        sft=SFT(batch_size=2, max_length=12, optimizer="muon", learning_rate=5e-2, warmup_steps=2, **settings)
-    )
+    settings |= {"batch_size": 2, "max_length": 12, "learning_rate": 5e-2, "warmup_steps": 2}
+    return replace(load_config(), sft=replace(load_config().sft, **settings))
 
 
 def train(
-    model: Qwen2,
+    model: Transformer,
     folder: Path,
     data: inputs.Data,
     config: Config,
@@ -116,8 +121,11 @@ def train(
     if run_dir.mirror:
         run_dir.mirror.pull()
     with signals_as_interrupts():
-        reporter = Stopping(interrupt_at, number)
-        figures = loop.train(config, model, data, make_mesh(1, 1, 1, 1), run_dir, reporter)
+        reporter, mesh = Stopping(interrupt_at, number), make_mesh(1, 1, 1, 1)
+        saving = Checkpoints(run_dir.sft_checkpoints, saved=run_dir.sync_remote)
+        with saving as checkpoints, JsonlTracker(run_dir.metrics) as tracker:
+            parts = config.sft, config.optimizer_state
+            figures = loop.fine_tune(model, data, *parts, mesh, checkpoints, tracker, reporter)
     metrics = read_metrics(folder / "metrics.jsonl")
     for line in metrics:
         del line["time/run_seconds"]
@@ -125,11 +133,11 @@ def train(
     return Ended(figures, jax.tree.map(np.asarray, parameters_of(model)), metrics)
 
 
-def checkpoint_arrays(folder: Path, make_model: Callable[..., Qwen2], config: Config) -> PyTree:
+def checkpoint_arrays(folder: Path, make_model: Callable[..., Transformer], config: Config) -> PyTree:
     """Returns parameters, optimizer state and best parameters of the newest checkpoint."""
-    optimizer = loop.make_optimizer(config.sft.optimizer, loop.cosine_schedule(1.0, STEPS, 2, 0.1), 1.0)
-    state = loop.make_state(make_model(seed=9), optimizer, make_mesh(1, 1, 1, 1))
-    with loop.Checkpoints(folder / "sft" / "checkpoints") as checkpoints:
+    optimizer = sft_optimizer(config.sft, config.optimizer_state, STEPS)
+    state = make_state(make_model(seed=9), optimizer, make_mesh(1, 1, 1, 1))
+    with Checkpoints(folder / "sft" / "checkpoints") as checkpoints:
         found = checkpoints.latest({"state": state, "best": state.parameters})
     assert found is not None
     return found[0]
@@ -140,7 +148,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The tokens of every batch that a step is given, from here on."""
     batches: list[bytes] = []
 
-    def make_sft_step(*arguments: Any) -> SFTStep:
+    def configured_step(*arguments: Any) -> SFTStep:
         step = make_real_step(*arguments)
 
         def recorded(state: TrainState, rows: PackedBatch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -149,13 +157,13 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
         return recorded
 
-    make_real_step = loop.make_sft_step
-    monkeypatch.setattr(loop, "make_sft_step", make_sft_step)
+    make_real_step = loop.configured_step
+    monkeypatch.setattr(loop, "configured_step", configured_step)
     return batches
 
 
 def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
-    make_model: Callable[..., Qwen2], tmp_path: Path, fed: list[bytes]
+    make_model: Callable[..., Transformer], tmp_path: Path, fed: list[bytes]
 ) -> None:
     num_steps, every = 100, 15
     config, data = config_of(eval_every=every, patience=100), data_of(1, 3, num_steps)
@@ -186,7 +194,7 @@ def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
 
 @pytest.mark.slow
 def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
-    make_model: Callable[..., Qwen2], tmp_path: Path
+    make_model: Callable[..., Transformer], tmp_path: Path
 ) -> None:
     config, data = config_of(eval_every=3), data_of(1, 3)
     whole = train(make_model(), tmp_path / "whole", data, config)
@@ -201,7 +209,7 @@ def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
 
 @pytest.mark.slow
 def test_another_machine_goes_on_from_the_mirror_as_if_nothing_had_happened(
-    make_model: Callable[..., Qwen2], tmp_path: Path, fed: list[bytes]
+    make_model: Callable[..., Transformer], tmp_path: Path, fed: list[bytes]
 ) -> None:
     config, data = config_of(eval_every=3), data_of(1, 3)
     whole = train(make_model(), tmp_path / "whole", data, config)
@@ -222,7 +230,7 @@ def test_another_machine_goes_on_from_the_mirror_as_if_nothing_had_happened(
 
 
 def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
-    make_model: Callable[..., Qwen2], tmp_path: Path
+    make_model: Callable[..., Transformer], tmp_path: Path
 ) -> None:
     config = config_of(eval_every=1, patience=2)
     data = data_of(train_seed=1, validation_seed=2)  # counts the other way
@@ -234,7 +242,7 @@ def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
     assert ended.figures["steps"] == len(readings)
     assert ended.figures["validation_loss"] == readings[best]
     assert ended.figures["validation_perplexity"] == pytest.approx(np.exp(readings[best]))
-    evaluate = loop.make_sft_eval(loop.nnx.split(model)[0])
+    evaluate = make_sft_eval(nnx.split(model)[0])
     kept = loop.validation_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
     assert kept == pytest.approx(readings[best], rel=1e-5)
     with pytest.raises(KeyboardInterrupt):  # when the best is past, but not yet found to be
@@ -244,28 +252,46 @@ def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
     jax.tree.map(np.testing.assert_array_equal, resumed.parameters, ended.parameters)
 
 
-def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
     model = make_model()
     model.norm[...] = model.norm[...] * float("nan")
     with pytest.raises(FloatingPointError, match="loss became nan at step 1; lower sft.learning_rate"):
         train(model, tmp_path / "run", data_of(1, 3), config_of())
 
 
-def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Qwen2], tmp_path: Path) -> None:
+def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     run_dir.tokenizer.mkdir()
     (run_dir.tokenizer / "tokenizer.json").write_text("{}")
     run_dir.selection.write_text("{}\n")
     model = make_model()
-    loop.save_policy(model, tmp_path / "model", run_dir)
+    save_policy(model, tmp_path / "model", run_dir.tokenizer, run_dir.selection, [3, 1, 4, 1, 5])
     assert (tmp_path / "model" / "tokenizer.json").read_text() == "{}"
     assert (tmp_path / "model" / "training_data.json").read_text() == "{}\n"
-    jax.tree.map(np.testing.assert_array_equal, parameters_of(load_hf(tmp_path / "model")), parameters_of(model))
+    loaded = load_hf(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, parameters_of(loaded), parameters_of(model))
+
+
+def test_saved_policy_has_a_canary_of_its_own_weights(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
+    run_dir, token_ids = RunDir(tmp_path), [3, 1, 4, 1, 5]
+    run_dir.tokenizer.mkdir()
+    run_dir.selection.write_text("{}\n")
+    save_policy(make_model(), tmp_path / "model", run_dir.tokenizer, run_dir.selection, token_ids)
+    canary, digests = read_canary(tmp_path / "model", "float32", max_length=100)
+    assert list(canary.token_ids) == token_ids
+    loaded = load_hf(tmp_path / "model")
+    np.testing.assert_allclose(canary.logprobs, canary_logprobs(loaded, token_ids), rtol=0, atol=1e-6)
+    check_digests(tmp_path / "model", digests)
+    cut, _ = read_canary(tmp_path / "model", "float32", max_length=3)
+    np.testing.assert_allclose(cut.logprobs, canary_logprobs(loaded, token_ids[:3]), rtol=0, atol=1e-6)
+    (tmp_path / "model" / "canary.json").unlink()
+    with pytest.raises(ValueError, match=r"canary\.json is no canary .*; run the stage that saves them again"):
+        read_canary(tmp_path / "model", "float32", max_length=100)
 
 
 @pytest.fixture
 def trajectories() -> list[Trajectory]:
-    """Ten trajectories of one action each, told apart by a word of their problem."""
+    """Ten trajectories of one action each, which differ in a word of their problem."""
     snapshot = Snapshot({}, 0.0, None, "", 0.0)
     feedback = Feedback(Outcome.EDIT, "fine", None)
     words = WORDS[:10]
@@ -286,9 +312,9 @@ def trajectories() -> list[Trajectory]:
 
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5))
-    told = inputs.tell(config, trajectories)
-    tokenizer = inputs.make_tokenizer(config, tmp_path, told)
-    data = inputs.load_data(config, tokenizer, told, [number in (3, 8) for number in range(10)])
+    wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
+    tokenizer = inputs.make_tokenizer(tmp_path, wordings, config.tokenizer.vocab_size, None)
+    data = inputs.load_data(config.sft, config.seed, tokenizer, wordings, [number in (3, 8) for number in range(10)])
 
     def words(dataset: Dataset) -> list[str]:
         texts = [tokenizer.decode(dataset.row(index).tokens) for index in range(len(dataset.rows))]
@@ -301,16 +327,16 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
 
 
 def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(model=Model(path=str(tmp_path)))
+    wordings = inputs.wordings_of(trajectories, 6, seed=0)
     with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
-        inputs.make_tokenizer(config, tmp_path / "tokenizer", inputs.tell(config, trajectories))
+        inputs.make_tokenizer(tmp_path / "tokenizer", wordings, 2304, checkpoint=tmp_path)
 
 
 def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=20, wordings=1))
-    told = inputs.tell(config, trajectories)
-    tokenizer = inputs.make_tokenizer(config, tmp_path, told)
+    wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
+    tokenizer = inputs.make_tokenizer(tmp_path, wordings, config.tokenizer.vocab_size, None)
     with pytest.raises(
-        ValueError, match=r"no rows for training: 9 tellings, none with a turn within sft\.max_length=20"
+        ValueError, match=r"no rows for training: 9 sequences, none with a turn within sft\.max_length=20"
     ):
-        inputs.load_data(config, tokenizer, told, [not number for number in range(10)])
+        inputs.load_data(config.sft, config.seed, tokenizer, wordings, [not number for number in range(10)])

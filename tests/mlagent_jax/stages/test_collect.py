@@ -11,7 +11,9 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.stages.collect import run
+from mlagent_jax.stages.collect import STAGE
+from mlagent_jax.stages.stage import StageContext
+from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.executor import Pool
@@ -77,24 +79,22 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         settings = [f"ideas.source={source}", f"collect.num_trajectories={NUM_TRAJECTORIES}"]
         config, run_dir = load_config(None, settings), RunDir(tmp_path / source)
         run_dir.root.mkdir()
-        if source == "offline":  # spread out without the sentence encoder, which takes seconds to start
+        if source == "library":  # spread out without the sentence encoder, which takes seconds to start
             rng = np.random.default_rng(0)
             candidates = library_candidates([task])
             embed = lambda texts: rng.normal(size=(len(texts), 8))  # noqa: E731
             build_pools(run_dir.path("ideas.json"), candidates, 10, 0, embed=embed)
         store = BlobStore(tmp_path / "blobs")
-        with Timeline(run_dir.path("timeline.json")) as timeline, EventLoopThread() as background:
+        with Timeline(run_dir.timeline) as timeline, EventLoopThread() as event_loop:
             pool = Pool(Guessing(store), Resources(2, 4096))
             environment = Environment(store, pool, ScriptedCoder())
-            run(
-                config,
-                run_dir,
-                Reporter(),
-                RunContext(
-                    *({"churn": task}, environment, background, 4, 2, timeline, pool.scheduler),
-                    Endpoints(config, run_dir, background),
-                ),
+            context = RunContext(
+                *({"churn": task}, environment, event_loop, 4, 2, timeline, pool.scheduler),
+                Endpoints(config.expert, config.coder, run_dir.exchanges, event_loop),
             )
+            figures = STAGE.run(StageContext(config, run_dir, Reporter(), open_context=context))
+        (line,) = read_metrics(run_dir.metrics)
+        assert line["collect/gain"] == figures["gain"]
         assert run_dir.path("ideas.json").exists()
         return read_trajectories(run_dir.path("trajectories")), list(read)
 
@@ -110,7 +110,7 @@ def tried(trajectories: list[Trajectory]) -> set[str]:
 def test_without_ideas_no_prompt_has_one_and_less_is_tried(
     collected: Callable[[str], tuple[list[Trajectory], list[str]]],
 ) -> None:
-    with_ideas, prompts = collected("offline")
+    with_ideas, prompts = collected("library")
     assert all(IDEAS_LINE in prompt for prompt in prompts)
     without, prompts = collected("none")
     assert prompts and not any(IDEAS_LINE in prompt for prompt in prompts)

@@ -1,4 +1,4 @@
-"""A loop goes on from its newest whole checkpoint: same values, same shardings, same structure."""
+"""A loop resumes from its newest complete checkpoint: same values, same shardings, same structure."""
 
 import json
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from mlagent_jax.model.qwen2 import Qwen2
 from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.ppo.learner import LearnerState
 from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.train_state import TrainState, make_apply, make_state
@@ -19,8 +19,8 @@ OPTIMIZER = optax.adam(1e-2)
 
 
 @pytest.fixture
-def make_learner_state(make_model: Callable[..., Qwen2]) -> Callable[[int], LearnerState]:
-    """Returns what makes two states on a mesh of eight, their moments not 0."""
+def make_learner_state(make_model: Callable[..., Transformer]) -> Callable[[int], LearnerState]:
+    """Return what makes two states on a mesh of eight, their moments not 0."""
     mesh = make_mesh(1, 4, 2, 1)
 
     def make(seed: int) -> LearnerState:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rollout.dataset import filters
-from rollout.dataset.selection import Select, choose, digest, read_selection, write_selection
+from rollout.dataset.selection import choose, digest, read_selection, write_selection
 from rollout.errors import CorruptRecord
+from rollout.options import Select
 from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, FINAL_ANSWER

@@ -8,8 +8,9 @@ import pytest
 
 from rollout.dataset.augmentation import variants
 from rollout.environment.environment import Environment
-from rollout.executor import CachedExecutor, Options, open_executor
+from rollout.executor import CachedExecutor, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.sampling.evaluation import InitialScriptActor, plan_evaluation, summarize
@@ -46,7 +47,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     folder = tmp_path_factory.mktemp("real")
     prepare_all([find("house_price")], folder / "data", TASK_PYTHON)
     store = BlobStore(folder / "blobs")
-    options = Options(python=str(TASK_PYTHON))
+    options = ExecutorOptions(python=str(TASK_PYTHON))
     with open_executor(options, store, folder / "cache") as opened, EventLoopThread() as background:
         environment = Environment(store, opened.executor, ScriptedCoder())
         yield Real(background, opened.executor, environment, load("house_price", folder / "data"))

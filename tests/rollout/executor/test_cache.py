@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ExecutorError
-from rollout.executor import CachedExecutor, Options, SandboxUnavailable, open_executor
+from rollout.executor import CachedExecutor, SandboxUnavailable, open_executor
 from rollout.executor.result_cache.job_key import key_of
 from rollout.executor.result_cache.records import Records
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
@@ -221,7 +222,7 @@ def test_a_copy_and_a_mount_of_the_same_data_are_different_jobs(store):
 @pytest.fixture
 def real(store: BlobStore, tmp_path: Path) -> Iterator[CachedExecutor]:
     try:
-        with open_executor(Options(slots=1, python=str(PYTHON)), store, tmp_path / "records") as opened:
+        with open_executor(ExecutorOptions(slots=1, python=str(PYTHON)), store, tmp_path / "records") as opened:
             yield opened.executor
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")

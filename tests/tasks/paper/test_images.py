@@ -256,7 +256,7 @@ LAST_LEAF = f"{PLANT}.zip:images/Train_159.jpg"
         (
             CACTUS,
             drop("train.csv"),
-            "task aerial-cactus-identification: there is no train.csv in .*, nor in an archive there; put the competition",
+            "task aerial-cactus-identification: there is no train.csv in .*, nor in an archive there; put the comp",
         ),
         (CACTUS, drop("train.zip"), "there is no train in .*, nor in an archive there; put the competition"),
         (CACTUS, cut("train.zip"), "train.zip cannot be read .BadZipFile: .*; download it again"),

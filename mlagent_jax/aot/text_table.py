@@ -1,4 +1,4 @@
-"""The figures of a compiled configuration as text: a column for each program."""
+"""Format the figures of a compiled configuration as text, with a column for program program."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,25 +6,27 @@ from typing import Any
 from mlagent_jax.aot.chips import GIB
 from mlagent_jax.aot.traffic import COLLECTIVES
 
-MEMORY = ("arguments", "temporaries", "outputs", "beside", "peak", "host")
+MEMORY = ("arguments", "temporaries", "outputs", "resident", "peak", "host")
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """Return the table of what `mlagent_jax.compile.figures` found."""
+def text_table(figures: Mapping[str, Any]) -> str:
+    """Return the table of the figures that `mlagent_jax.compile.figures` returns."""
     programs, chip = figures["programs"], figures["chip"]
-    rows = [["", *(each["program"] for each in programs)]]
+    rows = [["", *(program["program"] for program in programs)]]
     for key in MEMORY:
         label = {"peak": f"peak, of {chip['hbm_bytes'] / GIB:.0f} GiB", "host": "in the host's memory"}.get(key, key)
-        rows.append([f"{label}", *(_cell(each["memory"], key, 1 / GIB, "GiB") for each in programs)])
+        rows.append([f"{label}", *(_cell(program["memory"], key, 1 / GIB, "GiB") for program in programs)])
     for key, label, scale, unit in (
         ("flops", "FLOPs", 1e-12, "T"),
         ("hbm_bytes", "through HBM", 1e-9, "GB"),
     ):
-        rows.append([label, *(_cell(each["roofline"], key, scale, unit) for each in programs)])
+        rows.append([label, *(_cell(program["roofline"], key, scale, unit) for program in programs)])
     for kind in COLLECTIVES:
-        sent = [(each["roofline"] or {}).get("collective_bytes") for each in programs]
-        if any(kind in (each or {}) for each in sent):
-            rows.append([f"sent by {kind}", *(_cell(each and {kind: 0.0, **each}, kind, 1e-9, "GB") for each in sent)])
+        sent = [(program["roofline"] or {}).get("collective_bytes") for program in programs]
+        if any(kind in (program or {}) for program in sent):
+            rows.append(
+                [f"sent by {kind}", *(_cell(program and {kind: 0.0, **program}, kind, 1e-9, "GB") for program in sent)]
+            )
     for key, label in (
         ("compute_seconds", "FLOPs at peak"),
         ("memory_seconds", "HBM at full bandwidth"),
@@ -32,10 +34,10 @@ def table(figures: Mapping[str, Any]) -> str:
         ("overlapped_seconds", "time, collectives hidden"),
         ("serial_seconds", "time, nothing hidden"),
     ):
-        rows.append([label, *(_cell(each["roofline"], key, 1e3, "ms") for each in programs)])
-    for key, label in (("overlapped_utilisation", "utilisation, hidden"), ("serial_utilisation", "nothing hidden")):
-        rows.append([label, *(_cell(each["roofline"], key, 100, "%") for each in programs)])
-    rows.append(["", *(each["verdict"].partition(":")[0] for each in programs)])
+        rows.append([label, *(_cell(program["roofline"], key, 1e3, "ms") for program in programs)])
+    for key, label in (("overlapped_utilization", "utilization, hidden"), ("serial_utilization", "nothing hidden")):
+        rows.append([label, *(_cell(program["roofline"], key, 100, "%") for program in programs)])
+    rows.append(["", *(program["verdict"].partition(":")[0] for program in programs)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     mesh = ", ".join(f"{axis} {size}" for axis, size in figures["mesh"].items())

@@ -1,4 +1,4 @@
-"""One program compiled, and what is to be said about it."""
+"""Compile a program and report its memory, its time and whether it fits."""
 
 import math
 import re
@@ -15,28 +15,28 @@ from mlagent_jax.aot.cost import costs
 from mlagent_jax.aot.hlo import parse
 from mlagent_jax.aot.programs import Program
 from mlagent_jax.aot.roofline import Roofline, roofline
-from mlagent_jax.model.qwen2 import Remat
+from mlagent_jax.model.transformer import Remat
 
 HOST_KINDS = ("pinned_host", "unpinned_host")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each chip, and on the host for each chip.
+    """Bytes on each chip, and on the host per chip.
 
     Attributes:
-        arguments: of the program.
-        temporaries: what it holds only while it runs, its code included.
-        outputs: results that do not take the place of an argument.
-        beside: arrays of the run that lie on the chip and are no argument.
-        peak: all of them at the same time.
-        host: arguments, temporaries, outputs and arrays beside that lie in the host's memory.
+        arguments: The arguments of the program.
+        temporaries: The arrays that exist only while it runs, and its code.
+        outputs: The results that do not reuse the memory of an argument.
+        resident: The arrays of the run that stay on the chip and are not arguments.
+        peak: The sum of all of them.
+        host: The arguments, temporaries, outputs and resident arrays in the memory of the host.
     """
 
     arguments: int
     temporaries: int
     outputs: int
-    beside: int
+    resident: int
     peak: int
     host: int
 
@@ -46,10 +46,11 @@ class Report:
     """A program on one chip of a slice.
 
     Attributes:
-        memory: None where the compiler gave up; all it says then is in `verdict`.
-        roofline: None then too.
-        verdict: whether it fits, in words.
-        remedy: what to change so that it does; None where it fits.
+        program: The name of the program.
+        memory: The memory that it needs; None if the compiler ran out of memory for it, which `verdict` then says.
+        roofline: The bounds on its time; None in the same case.
+        verdict: Whether it fits, in words.
+        remedy: The setting to change so that it fits; None if it fits.
     """
 
     program: str
@@ -59,9 +60,9 @@ class Report:
     remedy: str | None
 
 
-def report(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report:
-    """Return the report of a program, which is compiled for the devices that its arguments name."""
-    beside, beside_host = shard_bytes(program.beside)
+def report_program(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report:
+    """Compile a program for the devices of its arguments and return the report."""
+    resident, resident_host = shard_bytes(program.resident)
     try:
         compiled, text = compile_program(program)
     except jax.errors.JaxRuntimeError as error:
@@ -72,9 +73,9 @@ def report(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     temporaries = stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
-    host += stats.host_output_size_in_bytes - stats.host_alias_size_in_bytes + beside_host
-    peak = stats.argument_size_in_bytes + temporaries + outputs + beside
-    memory = Memory(stats.argument_size_in_bytes, temporaries, outputs, beside, peak, host)
+    host += stats.host_output_size_in_bytes - stats.host_alias_size_in_bytes + resident_host
+    peak = stats.argument_size_in_bytes + temporaries + outputs + resident
+    memory = Memory(stats.argument_size_in_bytes, temporaries, outputs, resident, peak, host)
     fits = peak <= chip.hbm_bytes
     return Report(
         program=program.name,
@@ -86,11 +87,11 @@ def report(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report
 
 
 def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
-    """Return the compiled program and its text after all optimisations.
+    """Return the compiled program and its text after all optimizations.
 
-    The text is what the compiler itself prints into a file: `Compiled.as_text` reads the module with the parser of
-    another XLA than the one that wrote it, which fails on some instructions of libtpu's. What the compiler takes out of
-    a program to compile it apart has files of other names.
+    The text is the compiler's own dump. `Compiled.as_text` parses the module with another version of XLA than the one
+    that wrote it, which fails on some instructions of libtpu. Parts that the compiler compiles separately are dumped
+    into files with other names.
     """
     with tempfile.TemporaryDirectory(prefix="mlagent_jax_hlo_") as folder:
         lowered = program.function.lower(*program.arguments)  # pyright: ignore[reportFunctionMemberAccess]
@@ -100,9 +101,9 @@ def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
 
 
 def shard_bytes(tree: PyTree) -> tuple[int, int]:
-    """Return the bytes that one device holds of abstract arrays, in its memory and in the host's."""
+    """Return the bytes of abstract arrays that one device holds, in its own memory and in the memory of the host."""
     on_device = on_host = 0
-    for leaf in (leaf for leaf in jax.tree.leaves(tree) if leaf.sharding is not None):  # all but single numbers
+    for leaf in (leaf for leaf in jax.tree.leaves(tree) if leaf.sharding is not None):  # scalars have no sharding
         size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         on_host += size if leaf.sharding.memory_kind in HOST_KINDS else 0
         on_device += 0 if leaf.sharding.memory_kind in HOST_KINDS else size
@@ -110,17 +111,17 @@ def shard_bytes(tree: PyTree) -> tuple[int, int]:
 
 
 def exhausted(message: str) -> str:
-    """Return the compiler's own figures out of its complaint that a program does not fit."""
+    """Return the sizes in the compiler's error message that a program does not fit."""
     sizes = re.findall(r"([\d.]+)\s?([KMGT])i?B?\b", message)
     if len(sizes) < 2:
         return f"does not fit: {message.strip().splitlines()[0][:200]}"
-    (need, unit), (have, of) = sizes[:2]
-    return f"does not fit: the compiler needs {need} {unit}iB and has {have} {of}iB"
+    (need, need_unit), (have, have_unit) = sizes[:2]
+    return f"does not fit: the compiler needs {need} {need_unit}iB and has {have} {have_unit}iB"
 
 
 def remedy(program: Program, chip: Chip, remat: Remat) -> str:
-    """Return the setting to change first so that a program takes less memory."""
-    state = sum(shard_bytes((program.arguments, program.beside))[:1])
+    """Return the setting to change first so that a program needs less memory."""
+    state = sum(shard_bytes((program.arguments, program.resident))[:1])
     if state > chip.hbm_bytes / 2 or program.rows_key is None:
         return f"{state / GIB:.1f} GiB are parameters and optimizer state: raise mesh.fsdp on a larger topology"
     if remat != "layer":

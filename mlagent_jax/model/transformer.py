@@ -1,7 +1,10 @@
-"""Qwen2.5: RMSNorm, rotary positions, grouped-query attention with q/k/v bias, SwiGLU, tied or untied head.
+"""A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU, a tied or untied head.
+
+The configuration states whether queries, keys and values have a bias, and whether queries and keys are normed. The
+checkpoints of all families in `families/` share this one forward path.
 
 Dimensions: B batch, T positions, D model, F feed-forward, N query heads, K key/value heads, H head dim, L layers,
-V vocabulary. Layer parameters are stacked on a leading L and scanned over.
+V vocabulary. Layer parameters are stacked on a leading L, which a scan runs over.
 """
 
 import math
@@ -15,33 +18,39 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.attention import Layout, attention
-from mlagent_jax.model.config import Qwen2Config
+from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.matmul import PRODUCT, matmul
 from mlagent_jax.model.sharding import RESIDUAL, constrain
 
 Remat = Literal["none", "matmuls", "layer"]
-KEPT = {
+SAVED = {
     "matmuls": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "layer": jax.checkpoint_policies.nothing_saveable,
 }
-UNROLLED = 4  # a network of so many layers is compiled layer by layer, which spares copies; a deeper one as a loop
+UNROLLED = 4  # a network of at most so many layers is compiled without a loop over them, which avoids copies
 
 
 class Block(nnx.Module):
-    """One decoder layer; `num_layers` of them when stacked (every parameter then has a leading L)."""
+    """One decoder layer, or a stack of them: every parameter then has a leading L."""
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, stack: tuple[int, ...] = ()) -> None:
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, stack: tuple[int, ...] = ()) -> None:
         d, f, h = config.hidden_size, config.intermediate_size, config.head_dim
         n, k = config.num_heads, config.num_kv_heads
 
         def normal(*shape: int) -> nnx.Param:
             return nnx.Param(config.initializer_range * jax.random.normal(rngs.params(), (*stack, *shape)))
 
+        def bias(num_heads: int) -> nnx.Param | None:
+            return nnx.Param(jnp.zeros((*stack, num_heads, h))) if config.qkv_bias else None
+
+        def norm() -> nnx.Param | None:
+            return nnx.Param(jnp.ones((*stack, h))) if config.qk_norm else None
+
         self.eps = config.rms_norm_eps
         self.input_layernorm = nnx.Param(jnp.ones((*stack, d)))
-        self.q_proj, self.q_bias = normal(d, n, h), nnx.Param(jnp.zeros((*stack, n, h)))
-        self.k_proj, self.k_bias = normal(d, k, h), nnx.Param(jnp.zeros((*stack, k, h)))
-        self.v_proj, self.v_bias = normal(d, k, h), nnx.Param(jnp.zeros((*stack, k, h)))
+        self.q_proj, self.q_bias, self.q_norm = normal(d, n, h), bias(n), norm()
+        self.k_proj, self.k_bias, self.k_norm = normal(d, k, h), bias(k), norm()
+        self.v_proj, self.v_bias = normal(d, k, h), bias(k)
         self.o_proj = normal(n, h, d)
         self.post_attention_layernorm = nnx.Param(jnp.ones((*stack, d)))
         self.gate_proj, self.up_proj, self.down_proj = normal(d, f), normal(d, f), normal(f, d)
@@ -56,37 +65,45 @@ class Block(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Return the residual stream after this layer."""
         y = rms_norm(x, self.input_layernorm, self.eps)
-        q = rotate(project(y, self.q_proj) + cast(self.q_bias, y), cos, sin)
-        k = rotate(project(y, self.k_proj) + cast(self.k_bias, y), cos, sin)
-        v = project(y, self.v_proj) + cast(self.v_bias, y)
+        q = rotate(self._heads(y, self.q_proj, self.q_bias, self.q_norm), cos, sin)
+        k = rotate(self._heads(y, self.k_proj, self.k_bias, self.k_norm), cos, sin)
+        v = self._heads(y, self.v_proj, self.v_bias, None)
         x = x + project(attention(q, k, v, layout, mesh), self.o_proj, num_dims=2)
         y = rms_norm(x, self.post_attention_layernorm, self.eps)
         return x + project(jax.nn.silu(project(y, self.gate_proj)) * project(y, self.up_proj), self.down_proj)
 
+    def _heads(
+        self, y: Float[Array, "B T D"], weight: nnx.Param, bias: nnx.Param | None, norm: nnx.Param | None
+    ) -> Float[Array, "B T M H"]:
+        x = project(y, weight)
+        if bias is not None:
+            x = x + cast(bias, y)
+        return x if norm is None else rms_norm(x, norm, self.eps)
 
-class Qwen2(nnx.Module):
-    """A Qwen2.5 network; parameters are fp32, `dtype` is what activations are computed in.
 
-    On a mesh the residual stream lies by `RESIDUAL`: rows over data and fsdp, the sequence over context.
+class Transformer(nnx.Module):
+    """A network with fp32 parameters; `dtype` is the type of its activations.
+
+    On a mesh the residual stream is sharded by `RESIDUAL`: rows over data and fsdp, the sequence over context.
     """
 
     def __init__(
         self,
-        config: Qwen2Config,
+        config: TransformerConfig,
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
         mesh: Mesh | None = None,
     ) -> None:
-        """Make a network of random weights.
+        """Make a network with random weights.
 
         Args:
-            config: its shape.
-            rngs: the weights are drawn from `rngs.params`.
-            dtype: of activations.
-            remat: what the backward pass finds kept of a layer: everything, the results of its matrix products and of
-                attention, or its input only; it computes the rest again.
-            mesh: the devices it is computed on; None: one.
+            config: The sizes and constants.
+            rngs: The source of the weights, `rngs.params`.
+            dtype: The type of the activations.
+            remat: What the forward pass saves of each layer for the backward pass, which computes the rest again:
+                everything, the results of its matrix products and of attention, or its input only.
+            mesh: The devices that compute it; None for one device.
         """
         self.config, self.dtype, self.remat, self.mesh = config, jnp.dtype(dtype), remat, mesh
         v, d, scale = config.vocab_size, config.hidden_size, config.initializer_range
@@ -108,13 +125,13 @@ class Qwen2(nnx.Module):
 
         unroll = self.config.num_layers <= UNROLLED
         if self.remat != "none":
-            # a loop does not merge what is computed twice anyway
-            layer = jax.checkpoint(layer, prevent_cse=unroll, policy=KEPT[self.remat])
+            # inside a loop, XLA does not merge the recomputation with the forward pass anyway
+            layer = jax.checkpoint(layer, prevent_cse=unroll, policy=SAVED[self.remat])
         x, _ = jax.lax.scan(layer, x, stacked, unroll=unroll)
         return rms_norm(x, self.norm, self.config.rms_norm_eps)
 
     def head(self) -> Float[Array, "V D"]:
-        """Return the output matrix: the embedding itself where the head is tied."""
+        """Return the output matrix, which is the embedding if the head is tied."""
         return (self.embed_tokens if self.config.tie_word_embeddings else self.lm_head)[...]
 
     def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
@@ -123,7 +140,7 @@ class Qwen2(nnx.Module):
 
 
 def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) -> Float[Array, "B T *out"]:
-    """Return the product of the last `num_dims` dims of x with the first ones of the weight."""
+    """Return the product over the last `num_dims` dims of x and the first ones of the weight."""
     b, t, *dims = x.shape
     w = cast(weight, x)
     out = matmul(x.reshape(b, t, -1), w.reshape(math.prod(dims), -1))
@@ -131,12 +148,12 @@ def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) ->
 
 
 def cast(parameter: nnx.Param, like: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return the parameter in the dtype of the activations it meets."""
+    """Return the parameter in the dtype of the activations `like`."""
     return parameter[...].astype(like.dtype)
 
 
 def rms_norm(x: Float[Array, "*b D"], weight: nnx.Param, eps: float) -> Float[Array, "*b D"]:
-    """Return x / sqrt(mean(x^2) + eps) * weight, the mean in fp32 as in transformers."""
+    """Return x / sqrt(mean(x^2) + eps) * weight, with the mean in fp32 as in transformers."""
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
     return cast(weight, x) * y.astype(x.dtype)
@@ -155,6 +172,6 @@ def rotary(
 def rotate(
     x: Float[Array, "B T M H"], cos: Float[Array, "B T H"], sin: Float[Array, "B T H"]
 ) -> Float[Array, "B T M H"]:
-    """Return x with every pair (i, i + H/2) rotated by its position's angle."""
+    """Return x with every pair (i, i + H/2) rotated by the angle of its position."""
     first, second = jnp.split(x, 2, axis=-1)
     return x * cos[:, :, None] + jnp.concatenate([-second, first], axis=-1) * sin[:, :, None]

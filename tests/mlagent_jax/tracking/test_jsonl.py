@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlagent_jax.tracking.metrics import MetricsLog, read_metrics
+from mlagent_jax.tracking.jsonl import JsonlTracker, read_metrics
 
 
 def updates(path: Path) -> list[float]:
@@ -14,24 +14,24 @@ def updates(path: Path) -> list[float]:
 
 
 def test_a_line_an_update_with_plain_floats(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path / "m.jsonl") as log:
-        log.write({"ppo/update": 1, "reward/mean": np.float32(0.5)})
-        log.write({"ppo/update": 2, "reward/mean": 0.75})
+    with JsonlTracker(tmp_path / "m.jsonl") as tracker:
+        tracker.log({"ppo/update": 1, "reward/mean": np.float32(0.5)})
+        tracker.log({"ppo/update": 2, "reward/mean": 0.75})
         first, second = read_metrics(tmp_path / "m.jsonl")  # flushed, though still open
     assert first["ppo/update"] == 1.0 and first["reward/mean"] == 0.5
     assert second["time/run_seconds"] >= first["time/run_seconds"] >= 0
 
 
 def test_value_that_is_not_there_is_left_out(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path / "m.jsonl") as log:
-        log.write({"reward/edit_mean": None, "reward/mean": float("nan"), "ppo/update": 1})
+    with JsonlTracker(tmp_path / "m.jsonl") as tracker:
+        tracker.log({"reward/edit_mean": None, "reward/mean": float("nan"), "ppo/update": 1})
     (line,) = read_metrics(tmp_path / "m.jsonl")
     assert set(line) == {"ppo/update", "time/run_seconds"}
 
 
 def test_infinite_value_is_refused_by_name(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path / "m.jsonl") as log, pytest.raises(ValueError, match="ppo/loss is infinite"):
-        log.write({"ppo/loss": float("inf")})
+    with JsonlTracker(tmp_path / "m.jsonl") as tracker, pytest.raises(ValueError, match="ppo/loss is infinite"):
+        tracker.log({"ppo/loss": float("inf")})
 
 
 @pytest.mark.parametrize("torn", ['{"ppo/update": 3, "rew', '{"ppo/update": 3}', "\x00\x00"])
@@ -39,20 +39,20 @@ def test_torn_last_line_is_dropped(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"ppo/update": 1}\n{"ppo/update": 2}\n' + torn)
     assert updates(path) == [1, 2]
-    with MetricsLog(path) as log:
-        log.write({"ppo/update": 3})
+    with JsonlTracker(path) as tracker:
+        tracker.log({"ppo/update": 3})
     assert updates(path) == [1, 2, 3]
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
 def test_rewind_drops_what_came_after_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    with MetricsLog(path) as log:
-        log.write({"sft/step": 40})
+    with JsonlTracker(path) as tracker:
+        tracker.log({"sft/step": 40})
         for update in range(1, 6):
-            log.write({"ppo/update": update})
-        log.rewind("ppo/update", 3)
-        log.write({"ppo/update": 4})
+            tracker.log({"ppo/update": update})
+        tracker.rewind("ppo/update", 3)
+        tracker.log({"ppo/update": 4})
     assert updates(path) == [1, 2, 3, 4]
     assert read_metrics(path)[0]["sft/step"] == 40
 
@@ -60,8 +60,8 @@ def test_rewind_drops_what_came_after_the_checkpoint_and_nothing_else(tmp_path: 
 def test_run_seconds_go_on_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"ppo/update": 1, "time/run_seconds": 100.0}\n')
-    with MetricsLog(path) as log:
-        log.write({"ppo/update": 2})
+    with JsonlTracker(path) as tracker:
+        tracker.log({"ppo/update": 2})
     assert 100.0 <= read_metrics(path)[-1]["time/run_seconds"] < 160.0
 
 

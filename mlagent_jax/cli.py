@@ -1,0 +1,66 @@
+"""The command `mlagent`, which runs one of the project's commands.
+
+Each also runs as a module, such as `python -m mlagent_jax.train`. Only the module of the given command is imported.
+"""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+USER_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: the module whose `main(arguments, prog)` runs it, and one line about it."""
+
+    module: str
+    text: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "train": Command("mlagent_jax.train", "train an agent: collect, fine-tune, PPO, evaluate, export"),
+    "export": Command("mlagent_jax.export", "write a run's newest policy as a Hugging Face directory"),
+    "tasks": Command("tasks.__main__", "list, prepare, make and validate tasks"),
+    "data": Command("rollout.dataset.__main__", "view, measure, select, export and import trajectories"),
+    "server": Command("rollout.inference.server", "serve a policy with vLLM"),
+    "executor": Command("rollout.executor.__main__", "check the sandbox, or run one script in it"),
+    "compile": Command("mlagent_jax.compile", "compute memory and time of training on a TPU slice, without a TPU"),
+    "convert": Command("mlagent_jax.convert", "make a Hugging Face directory from a GGUF file"),
+}
+EXAMPLES = """\
+examples:
+  mlagent train run_dir=runs/mine ppo.num_updates=8     the quickstart with other settings
+  mlagent train --config configs/smollm2_135m.yaml      a configuration of its own
+  mlagent data view runs/mine                           a page of all trajectories of a run
+
+`mlagent COMMAND --help` describes a command.
+`mlagent train --help-keys` prints every key of the configuration with its meaning and default."""
+
+
+def help_text() -> str:
+    """Return the page of `mlagent --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    commands = "\n".join(f"  {name:{width}}{command.text}" for name, command in COMMANDS.items())
+    return f"usage: mlagent COMMAND [ARGUMENT ...]\n\ncommands:\n{commands}\n\n{EXAMPLES}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names and return its exit code, 2 for an unknown one."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name, *rest = arguments or ["--help"]
+    if name in ("--help", "-h"):
+        print(help_text())
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        print(f"error: unknown command {name}; {hint}", file=sys.stderr)
+        return USER_ERROR
+    return import_module(COMMANDS[name].module).main(rest, prog=f"mlagent {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The model families, one file each: a file is named after the `model_type` of its checkpoints and defines `FAMILY`.
+
+To add a family, add a file. It states how `config.json` is read and written, which tensors of the checkpoint are which
+parameters, and how parameters that other families lack are sharded. Nothing here imports JAX.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from mlagent_jax.model.config import TransformerConfig
+
+FAMILIES: Mapping[str, type[TransformerConfig]] = {
+    name: import_module(f"{__name__}.{name}").FAMILY for _, name, _ in iter_modules(__path__)
+}
+
+
+def read_config(folder: Path) -> TransformerConfig:
+    """Return the configuration of the checkpoint in `folder`.
+
+    Raises:
+        FileNotFoundError: If there is no `config.json`.
+        ValueError: If its family is unknown, or it uses a feature that the network does not have.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a Hugging Face model directory with config.json")
+    try:
+        raw = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); fetch it again") from None
+    family = FAMILIES.get(raw.get("model_type"))
+    if family is None:
+        raise ValueError(
+            f"{path}: model_type is {raw.get('model_type')!r}; expected one of {', '.join(map(repr, sorted(FAMILIES)))}"
+        )
+    return family.from_hf(raw, path)

@@ -1,0 +1,53 @@
+"""Determine the sizes of the policy network from its checkpoint, and check the configuration against them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from mlagent_jax.configuration.checks import SIZES, check_sizes
+from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
+from mlagent_jax.model.config import TransformerConfig
+from mlagent_jax.model.families import read_config
+
+
+def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> TransformerConfig:
+    """Return the sizes of the checkpoint at `model.path`, which needs no more than its `config.json`.
+
+    Args:
+        model: The section `model`; its path is set.
+        vocab_size: The key `tokenizer.vocab_size`.
+        mesh: The layout of the devices.
+
+    Raises:
+        ConfigError: If the checkpoint is not supported, a stated size is not its own, or its sizes do not divide as the
+            mesh needs.
+        FileNotFoundError: If there is no `config.json`.
+    """
+    assert model.path is not None
+    try:
+        found = read_config(Path(model.path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    stated = {f"model.{key}": (getattr(model, key), getattr(found, key)) for key in SIZES}
+    stated["tokenizer.vocab_size"] = vocab_size, found.vocab_size
+    wrong = {key: (got, size) for key, (got, size) in stated.items() if got not in (None, size)}
+    if wrong:
+        got = ", ".join(f"{key}={value}" for key, (value, _) in wrong.items())
+        expected = ", ".join(str(size) for _, size in wrong.values())
+        verb, pronoun = ("does", "it") if len(wrong) == 1 else ("do", "them")
+        raise ConfigError(
+            f"{got} {verb} not fit the checkpoint at model.path={model.path}, which has {expected}; leave {pronoun} "
+            f"out, or set {pronoun} to null"
+        )
+    check_sizes(replace(model, **{key: getattr(found, key) for key in SIZES}), mesh)
+    return found
+
+
+def require_sizes(model: Model, vocab_size: int | None) -> None:
+    """Raise ConfigError if a size is null, for uses of the section `model` without a checkpoint."""
+    stated = {f"model.{key}": getattr(model, key) for key in SIZES} | {"tokenizer.vocab_size": vocab_size}
+    missing = [key for key, value in stated.items() if value is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: null, and there is no {model.path}/config.json to read a value from; put the "
+            "checkpoint or its config.json there, or state the sizes"
+        )

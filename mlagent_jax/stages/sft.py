@@ -1,0 +1,114 @@
+"""The stage `sft`: exploration-enriched fine-tuning on the selected trajectories."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlagent_jax.configuration.schema import Config
+from mlagent_jax.multihost import distributed
+from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
+from rollout.dataset.selection import Selection, choose, read_selection, write_selection
+from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
+from rollout.storage.run_layout import SFT as OUTPUT
+from rollout.tokenizer.chat import ChatTokenizer
+from tasks.registry import entries
+from tasks.state import State
+
+
+class FineTune(Stage):
+    """Fine-tune the policy on the trajectories that are selected from the collection."""
+
+    name = "sft"
+    settings = ("seed", "select", "tokenizer", "model", "optimizer_state.dtype", "sft")
+    after = ("collect",)
+    outputs = (SELECTION, TOKENIZER, OUTPUT)
+
+    def check(self, config: Config) -> None:
+        """Check that the stated model sizes are those of the checkpoint at `model.path`."""
+        if config.model.path is not None:
+            from mlagent_jax.model.sizes import checkpoint_config
+
+            checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `selection.json`, `tokenizer/` and `sft/model/`; return the figures of the training.
+
+        Raises:
+            CorruptRecord: if a trajectory file is damaged.
+            ValueError: if too few trajectories are selected, or the model does not fit the configuration.
+        """
+        distributed.announce_stage(self.name)
+        return train_policy(context)
+
+    def follow(self, context: StageContext) -> None:
+        """Train together with process 0."""
+        train_policy(context)
+
+
+STAGE = FineTune()
+
+
+def train_policy(context: StageContext) -> dict[str, Any]:
+    """Fine-tune the policy, save it, and return the figures; every process calls this."""
+    import jax
+    from flax import nnx
+
+    from mlagent_jax.model.build import build_model
+    from mlagent_jax.model.sharding import make_mesh
+    from mlagent_jax.sft.inputs import load_data, make_tokenizer, wordings_of
+    from mlagent_jax.sft.loop import fine_tune
+    from mlagent_jax.training.checkpoint import Checkpoints
+    from mlagent_jax.training.saved_policy import save_policy
+
+    config, run_dir = context.config, context.run_dir
+    keep_compiled_programs(run_dir)
+    began = time.monotonic()
+    selection = distributed.from_main(
+        lambda: select(config, run_dir), encode=lambda _: None, decode=lambda _: read_selection(run_dir.selection)
+    )
+    trajectories = list(selection.read(run_dir.trajectories))
+    wordings = wordings_of(trajectories, config.sft.wordings, config.seed)
+    checkpoint = None if config.model.path is None else Path(config.model.path)
+    tokenizer = distributed.from_main(
+        lambda: make_tokenizer(run_dir.tokenizer, wordings, config.tokenizer.vocab_size, checkpoint),
+        encode=lambda _: None,
+        decode=lambda _: ChatTokenizer(run_dir.tokenizer),
+    )
+    is_validation = [trajectory.trajectory_id in selection.validation for trajectory in trajectories]
+    data = load_data(config.sft, config.seed, tokenizer, wordings, is_validation)
+    mesh = make_mesh(**asdict(config.mesh))
+    model = build_model(config.model, tokenizer, mesh, config.seed, config.server.max_model_len)
+    distributed.meet()
+    with (
+        Checkpoints(run_dir.sft_checkpoints, saved=run_dir.sync_remote) as checkpoints,
+        context.open_tracker() as tracker,
+    ):
+        figures = fine_tune(
+            model, data, config.sft, config.optimizer_state, mesh, checkpoints, tracker, context.reporter
+        )
+    canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
+    save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
+    return {
+        "trajectories": len(trajectories),
+        "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},
+        "training_data": selection.identity,
+        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
+        "vocabulary": tokenizer.vocab_size,
+        "cut_sequences": data.train.num_cut,
+        **figures,
+        "training_seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def select(config: Config, layout: RunLayout) -> Selection:
+    """Select the trajectories to train on, write `selection.json`, and return the selection.
+
+    Raises:
+        CorruptRecord: if a trajectory file is damaged.
+        ValueError: if too few are left.
+    """
+    directions = {name: entry.direction for name, entry in entries(config.tasks.paths).items()}
+    selection = choose(layout.trajectories, config.select, directions, config.seed)
+    write_selection(layout.selection, selection, config.select, config.seed)
+    return selection

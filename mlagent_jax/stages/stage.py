@@ -1,0 +1,107 @@
+"""The interface of a stage, and what the pipeline gives to it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from mlagent_jax.configuration.schema import Config
+from mlagent_jax.run.context import RunContext
+from mlagent_jax.run.policy_server import PolicyServer
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.tracking.base import NoTracker, Tracker
+from mlagent_jax.tracking.jsonl import JsonlTracker
+from mlagent_jax.tracking.progress import Reporter
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage may use.
+
+    Attributes:
+        config: The configuration of the run.
+        run_dir: The directory of the run.
+        reporter: Notes and progress bars.
+        is_leader: Whether this is process 0, which acts and reports figures.
+    """
+
+    config: Config
+    run_dir: RunDir
+    reporter: Reporter
+    is_leader: bool = True
+    open_context: RunContext | None = None
+    open_server: PolicyServer | None = None
+
+    @property
+    def run_context(self) -> RunContext:
+        """Tasks, environment and event loop, for a stage that acts, on process 0."""
+        assert self.open_context is not None, "only for stages that act, on process 0"
+        return self.open_context
+
+    @property
+    def server(self) -> PolicyServer:
+        """The policy server, launched, for a stage that samples, on process 0."""
+        assert self.open_server is not None, "only on process 0"
+        return self.open_server
+
+    def open_tracker(self) -> Tracker:
+        """Return the tracker that the stage reports its figures to; a context manager."""
+        return JsonlTracker(self.run_dir.metrics) if self.is_leader else NoTracker()
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One stage of a run.
+
+    A stage resumes from its own partial output. It imports JAX only inside its methods: processes that run scripts are
+    started first, because forking after JAX has started threads is unsafe.
+
+    Attributes:
+        name: The name on the command line and of the file.
+        settings: The keys and sections of the configuration that the output depends on.
+        after: The names of the stages whose output it reads.
+        outputs: The files and folders that it writes, relative to the run directory.
+        acts: Whether it runs actions, which needs a run context.
+        samples: Whether it samples from the policy server, which is then launched on the fine-tuned policy.
+        leaves_trajectories: Whether reports about trajectories change after it.
+    """
+
+    name: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]]
+    after: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[tuple[str, ...]]
+    acts: ClassVar[bool] = False
+    samples: ClassVar[bool] = False
+    leaves_trajectories: ClassVar[bool] = False
+
+    def check(self, config: Config) -> None:
+        """Raise for a setting that would otherwise fail in the middle of the run.
+
+        Raises:
+            ValueError: for what the user can fix.
+            InfrastructureError: if something that the stage needs does not answer.
+        """
+
+    def run(self, context: StageContext) -> Mapping[str, Any]:
+        """Run the stage on process 0 and return its figures, JSON values.
+
+        A stage that trains on several processes calls `distributed.announce_stage` when the others are to join.
+        """
+        ...
+
+    def follow(self, context: StageContext) -> None:
+        """Take part in the stage on a process other than 0, after it was announced."""
+        raise AssertionError(f"{self.name} does not train on several processes")
+
+
+def endpoint_settings(section: str) -> tuple[str, ...]:
+    """Return the keys of an endpoint model that decide what it writes; the others decide where and how fast."""
+    return tuple(f"{section}.{key}" for key in ("kind", "model", "max_response_tokens"))
+
+
+def keep_compiled_programs(run_dir: RunDir) -> None:
+    """Make JAX keep compiled programs in the run directory, unless `JAX_COMPILATION_CACHE_DIR` names another place."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(run_dir.compiled_programs.absolute()))

@@ -1,0 +1,67 @@
+"""metrics.jsonl: one line for each step, flat names, finite floats."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+from mlagent_jax.tracking.base import Metrics, Tracker
+from rollout.storage.atomic_write import write_text
+
+
+class JsonlTracker(Tracker):
+    """The metrics of a run in a file, appended line by line and flushed after each, so that a kill loses none."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, dropping a last line that a kill left incomplete."""
+        self.path = path
+        lines = read_metrics(path)
+        if path.exists():
+            self._rewrite(lines)
+        self._file = open(path, "a")
+        before = max((line.get("time/run_seconds", 0.0) for line in lines), default=0.0)
+        self._began = time.monotonic() - before
+
+    def log(self, metrics: Metrics) -> None:
+        """Append one line, with the run's seconds so far as `time/run_seconds`; raises as `Tracker.log` does."""
+        line = {name: float(value) for name, value in metrics.items() if value is not None}
+        line = {name: value for name, value in line.items() if not math.isnan(value)}
+        line["time/run_seconds"] = round(time.monotonic() - self._began, 3)
+        infinite = [name for name, value in line.items() if math.isinf(value)]
+        if infinite:
+            raise ValueError(f"metric {infinite[0]} is infinite in {line}")
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def rewind(self, key: str, last: float) -> None:
+        """Drop the lines whose `key` is above `last`."""
+        self._file.close()
+        self._rewrite([line for line in read_metrics(self.path) if line.get(key, last) <= last])
+        self._file = open(self.path, "a")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _rewrite(self, lines: list[dict[str, float]]) -> None:
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a metrics file, oldest first, without an incomplete last one; empty if there is no file.
+
+    Raises:
+        ValueError: if any other line is not JSON.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(errors="replace")
+    # A line is complete only with its newline: an incomplete `{"a": 1}` may have lost digits and still be JSON.
+    complete, _, _ = text.rpartition("\n")
+    lines = []
+    for number, line in enumerate(complete.splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}: line {number} is not JSON: {line[:60]!r}; delete it to go on") from None
+    return lines

@@ -1,0 +1,73 @@
+"""Save a trained policy with its tokenizer, and with what proves that a server has its weights."""
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree
+
+from mlagent_jax.model.hf import save_hf
+from mlagent_jax.model.logprob import token_logprobs
+from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
+from mlagent_jax.model.placement import whole
+from mlagent_jax.model.sharding import AXES
+from mlagent_jax.model.transformer import Transformer
+from mlagent_jax.multihost.distributed import is_main
+from rollout.inference.canary_file import write_canary
+
+MANIFEST = "training_data.json"
+
+
+def save_policy(
+    model: Transformer, folder: Path, tokenizer: Path, training_data: Path, canary_ids: Sequence[int]
+) -> None:
+    """Write the model and its tokenizer as one Hugging Face directory.
+
+    `training_data.json` in it is the manifest of the trajectories that the model was trained on, each with its hash;
+    `canary.json` has the log-probabilities that a server with these weights gives. If several processes hold the
+    parameters, all must call this; process 0 writes.
+
+    Args:
+        model: The policy.
+        folder: The directory to write; made if missing.
+        tokenizer: The folder of the tokenizer's files.
+        training_data: The manifest.
+        canary_ids: The token ids of a prompt.
+    """
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in tokenizer.iterdir():
+            shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(training_data, folder / MANIFEST)
+    digests = save_hf(model, folder, digest=True)
+    logprobs = canary_logprobs(model, canary_ids)
+    if is_main():
+        write_canary(folder, canary_ids, logprobs, digests)
+
+
+def canary_logprobs(model: Transformer, token_ids: Sequence[int]) -> list[float]:
+    """Return the log-probability that the model gives to each token but the first, in nats."""
+    row = RowBuilder()
+    row.add(list(token_ids))
+    for index in range(len(token_ids) - 1):
+        row.predict(index, token_ids[index + 1])
+    graph, parameters = nnx.split(model)
+    logprobs = _score(graph, parameters, _fill_mesh(row, model.mesh))
+    return whole(logprobs)[0, : len(token_ids) - 1].tolist()
+
+
+def _fill_mesh(row: RowBuilder, mesh: Mesh | None) -> PackedBatch:
+    """Return a batch of one row, with empty rows and padding so that every device of the mesh has a share."""
+    sizes = mesh.shape if mesh is not None else dict.fromkeys(AXES, 1)
+    empty = [RowBuilder() for _ in range(sizes["data"] * sizes["fsdp"] - 1)]
+    length = -(-len(row.tokens) // sizes["context"]) * sizes["context"]
+    return stack_rows([row, *empty], length, len(row.targets))
+
+
+@partial(jax.jit, static_argnums=0)
+def _score(graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch) -> Float[Array, "B M"]:
+    return token_logprobs(nnx.merge(graph, parameters), rows)[0]

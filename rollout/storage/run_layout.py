@@ -1,0 +1,176 @@
+"""The names of the files and folders in a run directory.
+
+`mlagent_jax.run.run_dir` locks and fills such a directory; `rollout.dataset.viewer` reads one. A stage's outputs are
+declared by the names below.
+"""
+
+from pathlib import Path
+
+IDEAS = "ideas.json"
+TRAJECTORIES = "trajectories"
+SELECTION = "selection.json"
+TOKENIZER = "tokenizer"
+SFT = "sft"
+PPO = "ppo"
+EVALUATION = "evaluate"
+EXPORT = "export"
+
+
+class RunLayout:
+    """The paths in the run directory at `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, *parts: str) -> Path:
+        """Return a path inside the run directory."""
+        return self.root.joinpath(*parts)
+
+    @property
+    def config(self) -> Path:
+        """The run's configuration, every value written out, as YAML."""
+        return self.path("config.yaml")
+
+    @property
+    def summary(self) -> Path:
+        """The figures of all stages, as JSON."""
+        return self.path("summary.json")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path("report.html")
+
+    @property
+    def trajectory_page(self) -> Path:
+        """The HTML page that shows every trajectory."""
+        return self.path("trajectories.html")
+
+    @property
+    def diversity(self) -> Path:
+        """The diversity of the edits, as JSON."""
+        return self.path("diversity.json")
+
+    @property
+    def metrics(self) -> Path:
+        """The figures of each training step, as JSON lines."""
+        return self.path("metrics.jsonl")
+
+    @property
+    def timeline(self) -> Path:
+        """The spans of work, in the Trace Event Format."""
+        return self.path("timeline.json")
+
+    @property
+    def log(self) -> Path:
+        """The log of the leading process."""
+        return self.path("log.txt")
+
+    @property
+    def server_log(self) -> Path:
+        """The output of the policy server."""
+        return self.path("server.log")
+
+    @property
+    def temporary(self) -> Path:
+        """The folder of temporary files, removed at the end."""
+        return self.path("tmp")
+
+    @property
+    def stages(self) -> Path:
+        """The folder of the stages' records."""
+        return self.path("stages")
+
+    @property
+    def replaced(self) -> Path:
+        """The folder of outputs whose inputs have changed since."""
+        return self.path("replaced")
+
+    @property
+    def data(self) -> Path:
+        """The folder of the prepared tasks."""
+        return self.path("data")
+
+    @property
+    def blobs(self) -> Path:
+        """The content-addressed store of workspaces."""
+        return self.path("blobs")
+
+    @property
+    def result_cache(self) -> Path:
+        """The cache of script results."""
+        return self.path("cache")
+
+    @property
+    def compiled_programs(self) -> Path:
+        """JAX's persistent compilation cache."""
+        return self.path("programs")
+
+    @property
+    def exchanges(self) -> Path:
+        """The folder of the journals of requests to endpoints, one subfolder for each endpoint."""
+        return self.path("exchanges")
+
+    @property
+    def ideas(self) -> Path:
+        """The idea pool of every task, as JSON."""
+        return self.path(IDEAS)
+
+    @property
+    def trajectories(self) -> Path:
+        """The folder of the expert's trajectories."""
+        return self.path(TRAJECTORIES)
+
+    @property
+    def selection(self) -> Path:
+        """The manifest of the trajectories that are trained on, as JSON."""
+        return self.path(SELECTION)
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the policy's tokenizer."""
+        return self.path(TOKENIZER)
+
+    @property
+    def sft_checkpoints(self) -> Path:
+        """The folder of the checkpoints of fine-tuning."""
+        return self.path(SFT, "checkpoints")
+
+    @property
+    def sft_policy(self) -> Path:
+        """The fine-tuned policy, a Hugging Face directory."""
+        return self.path(SFT, "model")
+
+    @property
+    def ppo_checkpoints(self) -> Path:
+        """The folder of the checkpoints of PPO."""
+        return self.path(PPO, "checkpoints")
+
+    @property
+    def ppo_actions(self) -> Path:
+        """The folder of the journals of actions, one file for each update."""
+        return self.path(PPO, "actions")
+
+    @property
+    def ppo_policy(self) -> Path:
+        """The policy after PPO, a Hugging Face directory."""
+        return self.path(PPO, "model")
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of the evaluation, one subfolder of trajectories for each policy."""
+        return self.path(EVALUATION)
+
+    def evaluated(self, policy: str) -> Path:
+        """Return the folder of the evaluation trajectories of `initial`, `sft` or `ppo`."""
+        return self.evaluation / policy
+
+    @property
+    def edit_stats(self) -> Path:
+        """The statistics of the edits of the evaluated policies, as JSON."""
+        return self.evaluation / "tried.json"
+
+    @property
+    def export(self) -> Path:
+        """The exported policy, a Hugging Face directory."""
+        return self.path(EXPORT)
