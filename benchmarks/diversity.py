@@ -31,10 +31,11 @@ from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.collect import make_pools
 from mlagent_jax.tracking.progress import Reporter
-from rollout.dataset.diversity import diversity, read_units, table
-from rollout.exploration.selection import BalancedDraws
+from rollout.dataset.diversity import diversity, read_edits, table
+from rollout.exploration.draws import BalancedDraws
 from rollout.sampling.collection import collect, plan_collection
 from rollout.scripted.expert import ScriptedExpert
+from rollout.scripted.recipes import recognise
 from rollout.storage.atomic_write import write_json
 
 # Arm -> what it is called where it is shown. The first is what the others are compared to.
@@ -135,7 +136,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asked)
     collect_arms(config, run_dir)
-    units = {name: read_units(run_dir.path(name)) for name in ARMS}
+    units = {name: read_edits(run_dir.path(name), recognise) for name in ARMS}
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.diversity", *sys.argv[1:]]), "seed": seed}
     result |= {"collections": diversity(units, seed)}

@@ -1,12 +1,12 @@
-"""What a sandbox costs and a preloaded interpreter saves, against a bare subprocess in the same run.
+"""Measure what a sandbox costs and a preloaded interpreter saves, against a bare subprocess in the same run.
 
     python -m benchmarks.executor [--rounds 20] [--scripts 1000] [--slots 2] [--results benchmarks/results/executor]
 
-Every script runs bare (`python script.py` in a folder), cold (a sandbox, a new interpreter) and warm (a fork of a
-preloaded one in a sandbox of its own), taking turns; medians. Then what surrounds a run: putting the 100 files of a
-state into a workspace and storing the 100 that came of it, and an answer from the recorded results. Last, many scripts
-that all differ, as many at a time as there are slots: by the executor as training opens it, and bare; with the largest
-sum of memory (PSS: shared pages count once) of the processes at one time.
+Every script runs bare (`python script.py` in a folder), fresh (a sandbox with a fresh interpreter) and forked (a
+sandbox with a fork of a preloaded one), alternating; the results are medians. The costs around a run follow: putting
+the 100 files of a state into a workspace, storing the 100 files after the run, and an answer from the result cache.
+Last come many different scripts, as many at a time as there are slots, with the executor as training opens it and bare,
+with the peak memory of all processes (PSS, in which shared pages count once).
 """
 
 import argparse
@@ -27,10 +27,11 @@ from typing import Any
 from benchmarks.figures import machine, table, write_results
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
-from rollout.executor import bubblewrap_executor, open_executor
+from rollout.executor import open_executor
+from rollout.executor.backends.bubblewrap import BubblewrapBackend
 from rollout.executor.backends.bubblewrap.command import find_bwrap
+from rollout.executor.backends.local.workspace_io import put_files
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.executor.workspace_io import put_files
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
@@ -64,7 +65,7 @@ LIMITS = Limits(seconds=120.0)
 
 
 async def bare(source: str) -> None:
-    """Run a script without any sandbox, with the threads that a sandbox gives it."""
+    """Run a script without a sandbox, with the threads that a sandbox gives it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "script.py").write_text(source)
         process = await asyncio.create_subprocess_exec(
@@ -80,7 +81,7 @@ async def bare(source: str) -> None:
 
 
 async def seconds_of(run: Callable[[], Awaitable[object]], rounds: int) -> list[float]:
-    """Return how long each of some calls takes, after one that does not count."""
+    """Return the seconds of each of some calls, after a warm-up call."""
     found = []
     for _ in range(rounds + 1):
         began = time.perf_counter()
@@ -90,33 +91,33 @@ async def seconds_of(run: Callable[[], Awaitable[object]], rounds: int) -> list[
 
 
 async def measure_scripts(work: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median seconds of each script by each way."""
+    """Return the median seconds of each script, bare, fresh and forked."""
     store = BlobStore(work / "blobs")
     with ExitStack() as stack:
-        cold, warm = (bubblewrap_executor(store, TASK_PYTHON, slots=1, warm=each) for each in (False, True))
-        stack.enter_context(closing(warm))
+        fresh, forked = (BubblewrapBackend(store, TASK_PYTHON, slots=1, forked=each) for each in (False, True))
+        stack.enter_context(closing(forked))
 
         async def sandboxed(executor: Any, source: str) -> None:
             done = await executor.run(Job("script.py", {"script.py": store.put(source.encode())}, LIMITS))
             assert done.exit is Exit.OK, done.output
 
-        found: dict[str, dict[str, float]] = {}
+        medians: dict[str, dict[str, float]] = {}
         for name, source in SCRIPTS.items():
-            ways = {
+            runs = {
                 "bare": functools.partial(bare, source),
-                "cold": functools.partial(sandboxed, cold, source),
-                "warm": functools.partial(sandboxed, warm, source),
+                "fresh": functools.partial(sandboxed, fresh, source),
+                "forked": functools.partial(sandboxed, forked, source),
             }
-            each: dict[str, list[float]] = {way: [] for way in ways}
+            seconds: dict[str, list[float]] = {kind: [] for kind in runs}
             for _ in range(rounds):
-                for way, run in ways.items():
-                    each[way] += await seconds_of(run, 1)
-            found[name] = {way: statistics.median(seconds) for way, seconds in each.items()}
-    return found
+                for kind, run in runs.items():
+                    seconds[kind] += await seconds_of(run, 1)
+            medians[name] = {kind: statistics.median(each) for kind, each in seconds.items()}
+    return medians
 
 
 async def measure_state(work: Path, rounds: int) -> dict[str, float]:
-    """Return the median seconds of restoring a state of 100 files and of storing 100, one of them new."""
+    """Return the median seconds of restoring a state of 100 files and of storing 100 files, one of them new."""
     store = BlobStore(work / "state")
     contents = {f"file_{n}.csv": os.urandom(FILE_BYTES) for n in range(NUM_FILES)}
     names = {name: store.put(content) for name, content in contents.items()}
@@ -141,9 +142,9 @@ async def measure_state(work: Path, rounds: int) -> dict[str, float]:
 
 
 async def measure_hit(work: Path, rounds: int) -> float:
-    """Return the median seconds of an answer from the recorded results."""
+    """Return the median seconds of an answer from the result cache."""
     store = BlobStore(work / "blobs")
-    with open_executor(ExecutorOptions(slots=1), store, work / "records") as opened:
+    with open_executor(ExecutorOptions(slots=1), store, work / "results") as opened:
         job = Job("script.py", {"script.py": store.put(SCRIPTS["small"].encode())}, LIMITS)
         found = await seconds_of(lambda: opened.executor.run(job), rounds)
         assert opened.executor.hits == rounds
@@ -151,7 +152,7 @@ async def measure_hit(work: Path, rounds: int) -> float:
 
 
 def memory_bytes(root: int) -> int:
-    """Return the memory of a process's descendants, every page they share counted once."""
+    """Return the memory of a process's descendants, with every shared page counted once."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -172,7 +173,7 @@ def memory_bytes(root: int) -> int:
 
 
 async def throughput(run: Callable[[str], Awaitable[object]], scripts: int, slots: int) -> dict[str, float]:
-    """Return scripts a second and the most memory at one time, of many scripts that all differ."""
+    """Return the scripts per second and the peak memory of many different scripts."""
     free, most = asyncio.Semaphore(slots), 0
 
     async def one(number: int) -> None:
@@ -206,13 +207,13 @@ async def measure_many(work: Path, scripts: int, slots: int) -> dict[str, dict[s
     return found | {"bare": await throughput(bare, scripts, slots)}
 
 
-def words(result: dict[str, Any]) -> str:
+def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
-    rows: list[tuple[object, ...]] = [("script", "bare, ms", "cold, ms", "warm, ms", "cold over bare", "cold / warm")]
+    rows: list[tuple[object, ...]] = [("script", "bare, ms", "fresh, ms", "forked, ms", "over bare", "fresh / forked")]
     for name, each in result["scripts"].items():
-        times = (f"{1e3 * each[way]:.1f}" for way in ("bare", "cold", "warm"))
-        over = f"{1e3 * (each['cold'] - each['bare']):+.1f} ms"
-        rows.append((name, *times, over, f"{each['cold'] / each['warm']:.1f}"))
+        times = (f"{1e3 * each[kind]:.1f}" for kind in ("bare", "fresh", "forked"))
+        over = f"{1e3 * (each['fresh'] - each['bare']):+.1f} ms"
+        rows.append((name, *times, over, f"{each['fresh'] / each['forked']:.1f}"))
     around = [("", "ms"), *((name, f"{1e3 * seconds:.2f}") for name, seconds in result["around"].items())]
     many: list[tuple[object, ...]] = [(f"{result['num_scripts']} scripts", "scripts/s", "peak memory, MiB")]
     for name, each in result["many"].items():
@@ -246,8 +247,8 @@ def main() -> None:
         "num_scripts": arguments.scripts,
         "many": many,
     }
-    write_results(arguments.results, "executor", result, words(result))
-    print(words(result))
+    write_results(arguments.results, "executor", result, to_markdown(result))
+    print(to_markdown(result))
     ratio = many["executor"]["scripts_per_second"] / many["bare"]["scripts_per_second"]
     print(json.dumps({"ratio": round(ratio, 3)}))
 

@@ -1,12 +1,12 @@
-"""Thousands of scripts that behave and misbehave: each ends as it must, and afterwards nothing is left of any.
+"""Run thousands of well-behaved and misbehaving scripts, and check that each ends as it must and leaves nothing.
 
     python -m benchmarks.executor_soak [--runs 5000] [--slots 2] [--results benchmarks/results/executor]
 
-A seeded mix of good, crashing, hanging, forking, flooding and memory-eating scripts, and of those that leave daemons
-behind or are cancelled, by the executor as training opens it. Counted before and after, with the preloaded interpreter
-at work both times: processes (descendants, and whatever bears the scripts' name), their namespaces, mounts, temporary
-files, open files; and the memory of supervisor and interpreter all along. Exits with 1 where an outcome is wrong or
-something is left.
+A seeded mix of good, crashing, hanging, forking, flooding and memory-eating scripts, of scripts that leave daemons and
+of cancelled ones runs on the executor as training opens it. Processes (descendants, and those with the scripts' name),
+their namespaces, mounts, temporary files and open files are counted before and after, both times with the preloaded
+interpreter running. The memory of supervisor and interpreter is measured throughout. The exit status is 1 if an outcome
+is wrong or something is left.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
 
-SCRIPT = f"soak{os.getpid()}"[:15]  # as much as the kernel keeps of a name
-WINDOW = 250  # runs between two looks at the memory
+SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
+WINDOW = 250  # runs between two measurements of the memory
 SETTLE_SECONDS = 1  # the kernel ends namespaces after their last process
 GROWTH = 1.1  # of the median of the last quarter over that of the second, at most
 
@@ -43,11 +43,11 @@ class Kind:
     """A kind of script and how it must end.
 
     Attributes:
-        weight: how often it comes.
-        source: the script; `{n}` is the run's number.
-        exit: how it ends, None where it is cancelled.
-        output: what it prints, None where that is not exact.
-        limits: what it may use.
+        weight: Its relative frequency.
+        source: The script; `{n}` is the number of the run.
+        exit: How it must end, None if it is cancelled.
+        output: What it must print, None if that is not known exactly.
+        limits: Its limits.
     """
 
     weight: int
@@ -91,13 +91,13 @@ KINDS = {
 }
 
 
-async def run_one(opened: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
-    """Return the kind of one run, and what was wrong with how it ended; nothing if all was right."""
+async def run_one(handle: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
+    """Return the kind of a run and what was wrong with its outcome, `` if nothing was."""
     name = draw.choices(list(KINDS), [kind.weight for kind in KINDS.values()])[0]
     kind = KINDS[name]
     source = kind.source.replace("{n}", str(number))
     job = Job(SCRIPT, {SCRIPT: store.put(source.encode())}, kind.limits, deterministic=False, task=name)
-    run = asyncio.create_task(opened.executor.run(job))
+    run = asyncio.create_task(handle.executor.run(job))
     if kind.exit is None:
         await asyncio.sleep(draw.random() * 0.2)
         run.cancel()
@@ -112,7 +112,7 @@ async def run_one(opened: ExecutorHandle, store: BlobStore, number: int, draw: r
 
 
 def descendants() -> list[int]:
-    """Return the processes that this one started, and theirs."""
+    """Return the descendants of this process."""
     found, unseen = [], [os.getpid()]
     while unseen:
         process = unseen.pop()
@@ -126,7 +126,7 @@ def descendants() -> list[int]:
 
 
 def is_script(process: str) -> bool:
-    """Return whether a process bears the scripts' name, whoever its parent is now."""
+    """Return whether a process has the scripts' name, whoever its parent is now."""
     try:
         return Path("/proc", process, "comm").read_text().strip() == SCRIPT
     except OSError:
@@ -134,7 +134,7 @@ def is_script(process: str) -> bool:
 
 
 def census(work: Path) -> dict[str, int]:
-    """Return how much there is of everything that a run could leave."""
+    """Return the number of each kind of thing that a run could leave."""
     processes = {*map(str, descendants()), *filter(is_script, filter(str.isdigit, os.listdir("/proc")))}
     spaces = set()
     for process in processes:
@@ -152,7 +152,7 @@ def census(work: Path) -> dict[str, int]:
 
 
 def resident_mib() -> float:
-    """Return the memory of this process and its descendants that are there between two runs, in MiB."""
+    """Return the memory of this process and of its descendants between two runs, in MiB."""
     total = 0
     for process in (os.getpid(), *descendants()):
         try:
@@ -162,11 +162,11 @@ def resident_mib() -> float:
     return total / 2**20
 
 
-async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
-    """Return what came of the runs."""
+async def soak(handle: ExecutorHandle, store: BlobStore, work: Path, runs: int, slots: int) -> dict[str, Any]:
+    """Run the scripts and return counts, faults and memory."""
     warm_up = random.Random("soak/warm up")
     for number in range(20):
-        await run_one(opened, store, number, warm_up)
+        await run_one(handle, store, number, warm_up)
     await asyncio.sleep(SETTLE_SECONDS)
     before, memory, counts, wrong = census(work), [], Counter[str](), []
     began = time.perf_counter()
@@ -175,7 +175,7 @@ async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, 
 
         async def one_after_another(numbers: Any = numbers) -> None:
             for number in numbers:
-                name, fault = await run_one(opened, store, number, random.Random(f"soak/{number}"))
+                name, fault = await run_one(handle, store, number, random.Random(f"soak/{number}"))
                 counts[name] += 1
                 wrong.extend([fault] if fault else [])
 
@@ -194,21 +194,21 @@ async def soak(opened: ExecutorHandle, store: BlobStore, work: Path, runs: int, 
     }
 
 
-def faults(found: dict[str, Any]) -> list[str]:
-    """Return what a soak showed to be wrong."""
+def faults(result: dict[str, Any]) -> list[str]:
+    """Return the faults that a soak found."""
     left = [
-        f"{name}: {found['before'][name]} before, {found['after'][name]} after"
-        for name in found["before"]
-        if found["after"][name] > found["before"][name]
+        f"{name}: {result['before'][name]} before, {result['after'][name]} after"
+        for name in result["before"]
+        if result["after"][name] > result["before"][name]
     ]
-    quarter = max(len(found["memory_mib"]) // 4, 1)
-    early = statistics.median(found["memory_mib"][quarter : 2 * quarter] or found["memory_mib"])
-    late = statistics.median(found["memory_mib"][-quarter:])
+    quarter = max(len(result["memory_mib"]) // 4, 1)
+    early = statistics.median(result["memory_mib"][quarter : 2 * quarter] or result["memory_mib"])
+    late = statistics.median(result["memory_mib"][-quarter:])
     grown = [f"memory: {early} MiB early, {late} MiB late"] if late > GROWTH * early else []
-    return [*found["wrong"], *left, *grown]
+    return [*result["wrong"], *left, *grown]
 
 
-def words(result: dict[str, Any]) -> str:
+def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     total = sum(result["runs"].values())
     kinds: list[tuple[object, ...]] = [("script", "runs"), *result["runs"].items()]
@@ -223,7 +223,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the soak from the command line; returns 1 where something was wrong."""
+    """Run the soak from the command line and return 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
@@ -233,18 +233,18 @@ def main() -> int:
         work = Path(name)
         tempfile.tempdir = name
         store = BlobStore(work / "blobs")
-        with open_executor(ExecutorOptions(slots=arguments.slots), store, work / "records") as opened:
-            found = asyncio.run(soak(opened, store, work, arguments.runs, arguments.slots))
+        with open_executor(ExecutorOptions(slots=arguments.slots), store, work / "results") as handle:
+            outcome = asyncio.run(soak(handle, store, work, arguments.runs, arguments.slots))
     result = {
         "commit": commit(),
         "versions": versions(()),
         "machine": machine(),
         "command": " ".join(["python -m benchmarks.executor_soak", *sys.argv[1:]]),
-        **found,
+        **outcome,
     }
-    write_results(arguments.results, "soak", result, words(result))
-    print(words(result))
-    wrong = faults(found)
+    write_results(arguments.results, "soak", result, to_markdown(result))
+    print(to_markdown(result))
+    wrong = faults(outcome)
     print(json.dumps({"wrong": wrong[:20]}))
     return 1 if wrong else 0
 

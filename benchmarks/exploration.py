@@ -30,7 +30,8 @@ from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.tracking.jsonl import read_metrics
-from rollout.dataset.diversity import diversity, read_units
+from rollout.dataset.diversity import diversity, read_edits
+from rollout.scripted.recipes import recognise
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
@@ -55,7 +56,9 @@ def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Return how diverse the evaluated policies' edits are, those of all seeds together, from run directories."""
     return diversity(
         {
-            f"{arm} {policy}": [unit for run_dir in runs[arm] for unit in read_units(run_dir / "evaluate" / policy)]
+            f"{arm} {policy}": [
+                unit for run_dir in runs[arm] for unit in read_edits(run_dir / "evaluate" / policy, recognise)
+            ]
             for policy in POLICIES
             for arm in ARMS
         },

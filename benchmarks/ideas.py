@@ -5,12 +5,13 @@
 
 Pools are those of all bundled training tasks on every axis, out of the library, or those of a file {task: {axis:
 [idea, ...]}}, such as a run's idea_candidates.json. For each number K of ideas kept and each rule: the minimum and the
-mean distance of the ideas kept and their coverage (`rollout.exploration.selection.Spread`), averaged over pools.
+mean distance of the ideas kept and their coverage (`rollout.exploration.idea_selection.PoolSpread`), over all pools.
 Farthest points begin at a random one and the random rule is random all through, so both are drawn with many seeds:
 given are the mean over seeds and the range that holds 95 % of them. Writes ideas.json and ideas.md.
 """
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,9 @@ from mlagent_jax.reporting.versions import versions
 from rollout.errors import InfrastructureError
 from rollout.exploration.candidates import Candidates
 from rollout.exploration.embedding import PACKAGE, embed_texts
+from rollout.exploration.idea_selection import RULES, select, spread
+from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.library import AXES, candidates_for
-from rollout.exploration.pools import read_candidates
-from rollout.exploration.selection import RULES, distinct, select, spread
 from tasks.registry import find, names
 
 FIGURES = ("min_distance", "mean_distance", "coverage")
@@ -76,7 +77,10 @@ def measure(candidates: Candidates, encoder: str | None, sizes: Sequence[int], n
         ValueError: when the encoder cannot be loaded, or no pool is larger than the smallest size.
     """
     ideas = {
-        f"{task}/{axis}": distinct(texts) for task, axes in candidates.items() for axis, texts in axes.items() if texts
+        f"{task}/{axis}": distinct_ideas(texts)
+        for task, axes in candidates.items()
+        for axis, texts in axes.items()
+        if texts
     }
     most = max(map(len, ideas.values()), default=0)
     if most <= min(sizes):
@@ -141,6 +145,20 @@ Commit {result["commit"]}; made by `{result["command"]}`. The figures do not dep
 def _cell(figure: Mapping[str, float]) -> str:
     alone = figure["low"] == figure["high"]
     return f"{figure['mean']:.2f}" + ("" if alone else f" ({figure['low']:.2f}–{figure['high']:.2f})")
+
+
+def read_candidates(path: Path) -> Candidates:
+    """Return the candidates in a file like `idea_candidates.json`. Raises ValueError for another file."""
+    try:
+        record = json.loads(path.read_text())
+        found = {task: {axis: list(ideas) for axis, ideas in axes.items()} for task, axes in record.items()}
+        if not all(isinstance(idea, str) for axes in found.values() for ideas in axes.values() for idea in ideas):
+            raise TypeError("an idea is not a text")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a file of candidates ({error!r}); expected {{task: {{axis: [idea, ...]}}}}"
+        ) from error
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
+from benchmarks.random_recipe_actor import RandomRecipeActor
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
@@ -34,7 +35,7 @@ from mlagent_jax.stages.evaluate import serve_policy
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.exploration.candidates import library_candidates
-from rollout.exploration.selection import draw_ideas
+from rollout.exploration.draws import draw_ideas
 from rollout.runtime.event_loop import gather
 from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.episode import draw_seed
@@ -42,7 +43,7 @@ from rollout.sampling.experience import Experience
 from rollout.sampling.rewarded_step import rewarded_step
 from rollout.sampling.rollouts import RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState, StatePool, interleave, shuffled
-from rollout.scripted.expert import RandomRecipeActor, ScriptedExpert
+from rollout.scripted.expert import ScriptedExpert
 from rollout.storage.atomic_write import write_json, write_text
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer

@@ -30,8 +30,8 @@ from benchmarks.browser import open_browser
 from benchmarks.figures import machine, table, write_results
 from mlagent_jax.reporting.summary import commit
 from rollout.dataset.viewer import find_collection, write_page
+from rollout.dataset.viewer.collection_page import load_tasks
 from rollout.dataset.viewer.page import json_line
-from rollout.dataset.viewer.run import load_tasks
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories, to_record
 from rollout.types import Trajectory

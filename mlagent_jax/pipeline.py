@@ -124,7 +124,8 @@ def _write_reports(stage: Stage, context: StageContext, records: StageRecords) -
     config, run_dir = context.config, context.run_dir
     if stage.leaves_trajectories:
         is_collected, is_evaluated = records.is_done("collect"), records.is_done("evaluate")
-        write_diversity(run_dir, config.seed, config.tasks.held_in, is_collected, is_evaluated)
+        recognize = context.run_context.recognize
+        write_diversity(run_dir, config.seed, config.tasks.held_in, is_collected, is_evaluated, recognize)
     summary = build_summary(records.figures(), len(STAGE_NAMES), read_diversity(run_dir), config.seed, to_dict(config))
     write_json(run_dir.summary, summary)
     if stage.leaves_trajectories:

@@ -23,8 +23,9 @@ class ExecutorOptions:
     memory."""
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Indices of the GPUs for scripts of tasks that need one; each GPU runs one script at a time."""
-    isolation: Literal["bubblewrap", "landlock"] = "bubblewrap"
-    """bubblewrap: each script runs in namespaces of its own; landlock: weaker, for machines without user namespaces."""
+    isolation: str = "bubblewrap"
+    """Sandbox backend. bubblewrap: each script runs in namespaces of its own; landlock: weaker, for machines without
+    user namespaces; module:Class: another backend."""
     ray_address: str | None = None
     """Address (host:port) of a Ray cluster that runs the scripts with its CPUs, memory, and GPUs; slots, memory_mb, and
     gpus are then ignored. null: scripts run on this machine."""

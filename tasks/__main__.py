@@ -138,12 +138,13 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
 def new(options: argparse.Namespace) -> None:
     """Create a task from the user's table, and print where it is and how to use it."""
     # Imported here because it needs pandas, which most commands do not.
+    from rollout.scripted.reference_scripts import reference_scripts
     from rollout.task_tools.from_table.create import NewTaskSpec, make_task
 
     spec = NewTaskSpec(
         **{key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
     )
-    folder = make_task(spec, options.python, say)
+    folder = make_task(spec, options.python, reference_scripts, say)
     print(f"made {folder}, whose files you may edit; to train on it: tasks.paths=[{options.out}] ", end="")
     print(f"tasks.{options.split}=[{options.name}]")
 

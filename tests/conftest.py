@@ -1,4 +1,4 @@
-"""The one real policy server that all tests marked `vllm` share, its checkpoints, and a chat server that misbehaves."""
+"""The policy server shared by all tests marked `vllm`, its checkpoints, and a chat server with faults."""
 
 import asyncio
 import json
@@ -28,17 +28,17 @@ from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.feedback import Outcome
 from tasks.prompt import system_text
 
-settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failure by load or by chance
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failures due to load or chance
 settings.load_profile("repeatable")
 
 T = TypeVar("T")
 VOCAB_SIZE = 512
 MAX_MODEL_LEN = 1024
-NUM_TOKENS = 64  # of the vocabulary that made-up experiences are of
+NUM_TOKENS = 64  # vocabulary of made-up experiences
 
 
 def write_checkpoint(folder: Path, seed: int) -> Path:
-    """Writes a random Qwen2 checkpoint of two layers with a tied head, and a tokenizer trained on our own prompt."""
+    """Write a random Qwen2 checkpoint of two layers with a tied head, and a tokenizer trained on the system prompt."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -50,11 +50,11 @@ def write_checkpoint(folder: Path, seed: int) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=2,  # of 32 dimensions: vLLM's CPU attention has none smaller
+        num_attention_heads=2,  # of 32 dimensions, the smallest that vLLM's CPU attention supports
         num_key_value_heads=1,
         max_position_embeddings=MAX_MODEL_LEN,
         tie_word_embeddings=True,
-        initializer_range=0.1,  # far from uniform, so that wrong weights show
+        initializer_range=0.1,  # far from uniform, so that wrong weights are noticed
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
     )
@@ -66,13 +66,13 @@ def write_checkpoint(folder: Path, seed: int) -> Path:
 
 @dataclass(frozen=True)
 class ServedPolicy:
-    """The shared server and what belongs to it.
+    """The shared server and its checkpoints.
 
     Attributes:
-        address: where it listens.
-        folder: the checkpoint that it was started on.
-        other: a checkpoint of the same shape with other weights.
-        process: the running server.
+        address: The server's address.
+        folder: The checkpoint that it was started on.
+        other: A checkpoint of the same shape with other weights.
+        process: The running server.
     """
 
     address: str
@@ -81,11 +81,11 @@ class ServedPolicy:
     process: ServerProcess
 
     def tokenizer(self) -> ChatTokenizer:
-        """Returns the tokenizer of both checkpoints."""
+        """Return the tokenizer of both checkpoints."""
         return ChatTokenizer(self.folder)
 
     def run(self, body: Callable[[PolicyClient], Awaitable[T]], **settings: object) -> T:
-        """Runs a coroutine with a connected client and returns what it returns."""
+        """Run a coroutine with a connected client and return its result."""
         defaults = {"temperature": 1.0, "max_tokens": 16, "stop_ids": [self.tokenizer().eos_id]}
 
         async def connected() -> T:
@@ -95,14 +95,15 @@ class ServedPolicy:
         return asyncio.run(connected())
 
 
-# Files whose tests start policy servers, or look for what one has left on this machine.
+# Files whose tests start policy servers, or look for files that one has left on this machine.
 SERVERS = re.compile(
-    "tests/integration/|tests/mlagent_jax/test_(weight_restart|planted_faults)|tests/rollout/test_(client|server)"
+    "tests/integration/|tests/mlagent_jax/test_weight_restart|tests/mlagent_jax/model/test_planted_faults|"
+    "tests/rollout/inference/"
 )
 
 
 class ByFile(LoadScopeScheduling):
-    """Gives the tests of a file, which share its fixtures, to one of pytest's workers; and all tests of servers."""
+    """A scheduler that gives all tests of a file to one worker, and all tests of servers to one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "servers" if SERVERS.match(nodeid) else nodeid.partition("::")[0]
@@ -136,7 +137,7 @@ def _policy_server(
 
 @pytest.fixture
 def policy_server(_policy_server: ServedPolicy) -> Iterator[ServedPolicy]:
-    """A running policy server; whatever weights a test gives it, the next one finds the first ones again."""
+    """A running policy server, whose initial weights are restored after each test."""
     yield _policy_server
 
     async def restore(client: PolicyClient) -> None:
@@ -149,7 +150,7 @@ def policy_server(_policy_server: ServedPolicy) -> Iterator[ServedPolicy]:
 def _make_experience(
     prompt: Sequence[int], response: Sequence[int], reward: float | None = 0.0, *, trajectory_id: str = "one"
 ) -> Experience:
-    """Returns a response to the state of so many tokens; the sampler's log-probs are a policy's that is all at sea."""
+    """Return a response to a prompt, with the sampler's log-probabilities of a uniform policy."""
     return Experience(
         trajectory_id=trajectory_id,
         depth=len(prompt),
@@ -178,7 +179,7 @@ def make_experience() -> Callable[..., Experience]:
 
 @dataclass
 class Asked:
-    """One request that the chat server got, what it did to it, and the usage it would bill."""
+    """One request to the chat server, its fault, and the usage that would be billed."""
 
     at: float  # of the monotonic clock
     headers: dict[str, str]
@@ -190,18 +191,19 @@ class Asked:
 
 @dataclass
 class ChatServer:
-    """A real HTTP server on this machine that speaks chat completions, and misbehaves as it is told.
+    """A local HTTP server for chat completions that can inject faults.
 
     Attributes:
-        answer: the text, or the whole reply as a dict, to a request's body.
-        fault: what to do instead, by body and number of the request with that body from 0 on: `` for nothing, `429 1`
-            (status and Retry-After), `500`, `hang`, `hang up`, `half` (a body cut off), `torn` (JSON cut off), `html`,
+        answer: The text, or the whole reply as a dict, to a request's body.
+        fault: The fault for a body and the number of earlier requests with that body: `` for none, `429 1` (status and
+            Retry-After), `500`, `hang`, `hang up`, `half` (a body cut off), `torn` (JSON cut off), `html`,
             `no choices`, or wrong token counts: `no usage`, `negative`, `absurd`, `text`.
-        seconds: how long an answer takes.
-        hang_seconds: how long one that hangs does.
-        asked: the requests, in the order they came.
-        peak: the most that were under way at one time.
-        address: what the client takes as base_url.
+        seconds: The duration of an answer.
+        hang_seconds: The duration of an answer with the fault `hang`.
+        asked: The requests in the order of their arrival.
+        under_way: The number of requests in flight.
+        peak: The largest number of concurrent requests.
+        address: The client's base_url.
     """
 
     answer: Callable[[dict[str, Any]], str | dict[str, Any]]
@@ -214,22 +216,22 @@ class ChatServer:
     address: str = ""
 
     def answered(self) -> list[Asked]:
-        """Returns the requests that got a whole answer."""
+        """Return the requests that got a complete answer."""
         spoiled = ("4", "5", "hang", "half", "torn", "html", "no choices")
         return [one for one in self.asked if not one.fault.startswith(spoiled)]
 
     def tokens(self) -> int:
-        """Returns the tokens of all answers that arrived."""
+        """Return the tokens of all complete answers."""
         return sum(one.usage["prompt_tokens"] + one.usage["completion_tokens"] for one in self.answered())
 
     @contextmanager
     def serving(self) -> Iterator["ChatServer"]:
-        """Yields the server while it listens."""
+        """Yield the server while it listens."""
         stub, lock = self, threading.Lock()
         prefixes: set[str] = set()
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"  # connections stay open
+            protocol_version = "HTTP/1.1"  # keeps connections open
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -299,7 +301,7 @@ class ChatServer:
 
 
 def _usage(messages: list[dict[str, str]], answer: str, prefixes: set[str]) -> dict[str, Any]:
-    """Returns the bill of an answer at four characters a token; what a prompt begins with like one before is cached."""
+    """Return the usage of an answer at four characters per token; a prefix of an earlier prompt counts as cached."""
     cached = 0
     for end in range(1, len(messages) + 1):
         prefix = json.dumps(messages[:end])

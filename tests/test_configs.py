@@ -18,6 +18,7 @@ from mlagent_jax.configuration.loading import keys, load_config, merge, read_lay
 from mlagent_jax.configuration.schema import Config, Model
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.sizes import checkpoint_config
+from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.training.optimizer import make_optimizer
 from tasks.registry import PAPER, entries
 

@@ -53,6 +53,25 @@ def violations(package: str) -> list[str]:
     ]
 
 
+# Where the scripted stand-ins are constructed by the configuration or a command; nothing else knows them.
+SCRIPTED_USERS = {
+    "mlagent_jax/run/context.py",
+    "mlagent_jax/stages/collect.py",
+    "mlagent_jax/stages/sft.py",
+    "tasks/__main__.py",
+}
+
+
+def test_only_places_that_construct_the_scripted_stand_ins_import_them() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for package in FORBIDDEN
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if any(name.startswith("rollout.scripted") for _, name in imports(path))
+    }
+    assert {name for name in users if not name.startswith("rollout/scripted/")} == SCRIPTED_USERS
+
+
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_imports_go_one_way(package: str) -> None:
     assert violations(package) == []

@@ -1,4 +1,4 @@
-"""Format the figures of a compiled configuration as text, with a column for program program."""
+"""Format the figures of a compiled configuration as text, with a column for each program."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def text_table(figures: Mapping[str, Any]) -> str:
     rows = [["", *(program["program"] for program in programs)]]
     for key in MEMORY:
         label = {"peak": f"peak, of {chip['hbm_bytes'] / GIB:.0f} GiB", "host": "in the host's memory"}.get(key, key)
-        rows.append([f"{label}", *(_cell(program["memory"], key, 1 / GIB, "GiB") for program in programs)])
+        rows.append([label, *(_cell(program["memory"], key, 1 / GIB, "GiB") for program in programs)])
     for key, label, scale, unit in (
         ("flops", "FLOPs", 1e-12, "T"),
         ("hbm_bytes", "through HBM", 1e-9, "GB"),
@@ -23,10 +23,9 @@ def text_table(figures: Mapping[str, Any]) -> str:
         rows.append([label, *(_cell(program["roofline"], key, scale, unit) for program in programs)])
     for kind in COLLECTIVES:
         sent = [(program["roofline"] or {}).get("collective_bytes") for program in programs]
-        if any(kind in (program or {}) for program in sent):
-            rows.append(
-                [f"sent by {kind}", *(_cell(program and {kind: 0.0, **program}, kind, 1e-9, "GB") for program in sent)]
-            )
+        if any(kind in (num_bytes or {}) for num_bytes in sent):
+            cells = (_cell(num_bytes and {kind: 0.0, **num_bytes}, kind, 1e-9, "GB") for num_bytes in sent)
+            rows.append([f"sent by {kind}", *cells])
     for key, label in (
         ("compute_seconds", "FLOPs at peak"),
         ("memory_seconds", "HBM at full bandwidth"),

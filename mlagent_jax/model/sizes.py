@@ -24,11 +24,11 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Trans
     """
     assert model.path is not None
     try:
-        found = read_config(Path(model.path))
+        checkpoint = read_config(Path(model.path))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    stated = {f"model.{key}": (getattr(model, key), getattr(found, key)) for key in SIZES}
-    stated["tokenizer.vocab_size"] = vocab_size, found.vocab_size
+    stated = {f"model.{key}": (getattr(model, key), getattr(checkpoint, key)) for key in SIZES}
+    stated["tokenizer.vocab_size"] = vocab_size, checkpoint.vocab_size
     wrong = {key: (got, size) for key, (got, size) in stated.items() if got not in (None, size)}
     if wrong:
         got = ", ".join(f"{key}={value}" for key, (value, _) in wrong.items())
@@ -38,8 +38,8 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Trans
             f"{got} {verb} not fit the checkpoint at model.path={model.path}, which has {expected}; leave {pronoun} "
             f"out, or set {pronoun} to null"
         )
-    check_sizes(replace(model, **{key: getattr(found, key) for key in SIZES}), mesh)
-    return found
+    check_sizes(replace(model, **{key: getattr(checkpoint, key) for key in SIZES}), mesh)
+    return checkpoint
 
 
 def require_sizes(model: Model, vocab_size: int | None) -> None:

@@ -1,1 +1,1 @@
-"""What a run reports: summary, figures, the HTML report."""
+"""The summary, statistics, figures and HTML report of a run."""

@@ -1,4 +1,4 @@
-"""diversity.json: how diverse the edits of a run's expert and of its policies are."""
+"""diversity.json: the diversity of the edits of a run's expert and policies."""
 
 import json
 import logging
@@ -6,8 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from rollout.dataset.diversity import Embed, diversity
-from rollout.dataset.edits import edits_by_trajectory
-from rollout.dataset.rarefaction import Units
+from rollout.dataset.edits import RecognizeRecipes, edits_by_trajectory
 from rollout.errors import InfrastructureError
 from rollout.exploration.embedding import embed_texts
 from rollout.storage.atomic_write import write_json
@@ -24,40 +23,43 @@ def write_diversity(
     held_in: Collection[str],
     is_collected: bool,
     is_evaluated: bool,
+    recognize: RecognizeRecipes | None = None,
     embed: Embed = embed_texts,
 ) -> None:
-    """Write what `rollout.dataset.diversity.diversity` finds of the run so far; without it where that fails.
+    """Write what `rollout.dataset.diversity.diversity` measures; if that fails, remove the file and log a warning.
 
-    The sets are `sft` and `ppo`, the evaluated policies, and `expert`, the collection. Of the policies only episodes
-    on training tasks count, for the expert has no others.
+    The sets are `sft` and `ppo`, the evaluated policies, and `expert`, the collection. The first is what the others are
+    compared to. Only trajectories of held-in tasks count, because the expert has no others.
+
+    Args:
+        layout: The paths of the run directory.
+        seed: The seed of the draws.
+        held_in: The held-in tasks.
+        is_collected: Whether the collection is up to date.
+        is_evaluated: Whether the evaluation is up to date.
+        recognize: Names the recipes that an instruction asks for, if a scripted coder carries it out.
+        embed: Returns the unit vectors of sentences.
     """
-    path = layout.diversity
-    try:
-        write_json(path, diversity(_sets(layout, held_in, is_collected, is_evaluated), seed, embed))
-    except (InfrastructureError, ValueError, OSError) as error:  # a figure is no reason to end a run
-        log.warning("no diversity of edits: %s", error)
-        path.unlink(missing_ok=True)
-
-
-def read_diversity(layout: RunLayout) -> dict[str, Any] | None:
-    """Return what diversity.json says but for its lists of words, None where there is none."""
-    path = layout.diversity
-    if not path.exists():
-        return None
-    found = json.loads(path.read_text())
-    for measured in found["whole"].values():
-        del measured["verb_nouns"]
-    return found
-
-
-def _sets(layout: RunLayout, held_in: Collection[str], is_collected: bool, is_evaluated: bool) -> dict[str, Units]:
-    """Return the edits of every finished group; the first is what the others are compared to."""
     folders = {name: layout.evaluated(name) for name in ("sft", "ppo")} if is_evaluated else {}
     if is_collected:
         folders["expert"] = layout.trajectories
     store = BlobStore(layout.blobs)
-    sets = {}
-    for name, folder in folders.items():
-        trajectories = (one for one in iterate_trajectories(folder) if one.task in held_in)
-        sets[name] = edits_by_trajectory(trajectories, store)
-    return sets
+    try:
+        sets = {}
+        for name, folder in folders.items():
+            trajectories = (each for each in iterate_trajectories(folder) if each.task in held_in)
+            sets[name] = edits_by_trajectory(trajectories, store, recognize)
+        write_json(layout.diversity, diversity(sets, seed, embed))
+    except (InfrastructureError, ValueError, OSError) as error:  # a statistic must not end a run
+        log.warning("no diversity of edits: %s", error)
+        layout.diversity.unlink(missing_ok=True)
+
+
+def read_diversity(layout: RunLayout) -> dict[str, Any] | None:
+    """Return the content of diversity.json without its lists of words, None if there is no such file."""
+    if not layout.diversity.exists():
+        return None
+    figures = json.loads(layout.diversity.read_text())
+    for measured in figures["whole"].values():
+        del measured["verb_nouns"]
+    return figures

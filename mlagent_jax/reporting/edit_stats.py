@@ -1,63 +1,98 @@
-"""What an actor tried: the recipes its edits asked for and what they brought, and one trajectory as an example."""
+"""Statistics of the edits of a policy: their categories, the change of the score, and an example trajectory."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rollout.scripted.recipes import RECIPES, recognise
-from rollout.types import Trajectory
+from rollout.dataset.edit_vocabulary import CATEGORY_TITLES
+from rollout.dataset.edits import RecognizeRecipes, categories_of
+from rollout.storage.blob_store import BlobStore
+from rollout.types import Step, Trajectory
 from tasks.action import EDIT, THOUGHT, Invalid, split_fields
 from tasks.feedback import Outcome, shorten
 from tasks.reward import performance_reward
 from tasks.task import Task
 
-OTHER = "other"  # an edit in which no recipe is recognised
+REFUSED = "refused"  # an edit that saved no script
+OTHER_RECIPE = "other"  # an edit whose instruction asks for no known recipe
 EXAMPLE_CHARACTERS = 600
 
 
-def edit_stats(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """Return plain JSON values: the shares of the actions, `edits_by_recipe`, and one example trajectory."""
+def edit_stats(
+    trajectories: Sequence[Trajectory],
+    tasks: Mapping[str, Task],
+    store: BlobStore,
+    recognize: RecognizeRecipes | None = None,
+) -> dict[str, Any]:
+    """Return the statistics of the edits in `trajectories` as plain JSON values.
+
+    `actions` has the share of each action, `categories` the edits by primary category, `recipes` those by recipe if
+    `recognize` is given, and `example` one trajectory. See `count_edits` for the rows.
+
+    Args:
+        trajectories: The trajectories of one policy.
+        tasks: Name -> task.
+        store: The blobs of their scripts.
+        recognize: Names the recipes that an instruction asks for, if a scripted coder carried it out.
+    """
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     actions = Counter(step.action or "not an action" for step in steps)
+
+    def category(step: Step) -> Sequence[str]:
+        return categories_of(step, store)[:1] or [REFUSED]
+
+    def recipes(step: Step) -> Sequence[str]:
+        assert recognize is not None
+        return recognize(step.arguments["edit_instruction"]) or [OTHER_RECIPE]
+
     return {
         "num_trajectories": len(trajectories),
         "actions": {name: count / len(steps) for name, count in actions.most_common()},
-        "recipes": edits_by_recipe(trajectories, tasks),
+        "categories": count_edits(trajectories, tasks, category),
+        "recipes": [] if recognize is None else count_edits(trajectories, tasks, recipes),
         "example": example(trajectories, tasks) if trajectories else None,
     }
 
 
-def edits_by_recipe(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
-    """Return for each recipe that edits asked for: how often, how many ran, and the mean change of those that did.
+def count_edits(
+    trajectories: Sequence[Trajectory], tasks: Mapping[str, Task], names_of: Callable[[Step], Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return one row `{name, title, count, num_ran, mean_change}` for each name of an edit, most frequent first.
 
-    The change is the v2 reward, (m_{t+1} - m_t) / (m_best - m_init), None where none ran. An edit that asks for two
-    recipes counts for both.
+    `mean_change` is the mean v2 reward (m_{t+1} - m_t) / (m_best - m_init) of the edits that ran, None if none ran. An
+    edit with two names counts for both.
     """
-    asked: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     changes: dict[str, list[float]] = defaultdict(list)
     for trajectory in trajectories:
         for step in trajectory.steps:
             if step.action != EDIT:
                 continue
-            for name in recognise(step.arguments["edit_instruction"]) or [OTHER]:
-                asked[name] += 1
+            for name in names_of(step):
+                counts[name] += 1
                 if step.feedback.outcome is Outcome.EDIT and step.feedback.metric is not None:
                     task = tasks[trajectory.task]
                     changes[name].append(performance_reward(task, step.before.metric, step.feedback.metric))
     return [
         {
-            "recipe": name,
-            "effect": RECIPES[name].effect if name in RECIPES else "unknown",
+            "name": name,
+            "title": title_of(name),
             "count": count,
             "num_ran": len(changes[name]),
             "mean_change": sum(changes[name]) / len(changes[name]) if changes[name] else None,
         }
-        for name, count in asked.most_common()
+        for name, count in counts.most_common()
     ]
 
 
+def title_of(name: str) -> str:
+    """Return the title of a category or recipe."""
+    titles: Mapping[str, str] = {**CATEGORY_TITLES, REFUSED: "Refused, nothing saved"}
+    return titles.get(name, name.replace("_", " "))
+
+
 def example(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """Return the trajectory of median gain, step by step, so that it is neither the luckiest nor the worst."""
+    """Return the trajectory of median gain step by step, which is neither the best nor the worst."""
 
     def gain(trajectory: Trajectory) -> float:
         task = tasks[trajectory.task]

@@ -1,4 +1,4 @@
-"""The report's figures: each function turns records into one SVG, or None where there is nothing to draw."""
+"""The figures of the report. Each function returns one SVG, or None if there is nothing to draw."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID = "#1f2933", "#66717e", "#e4e8ec"
 POLICY_COLORS = {"sft": "#4878a8", "ppo": "#d1603d"}
 POLICY_NAMES = {"initial": "Initial script", "sft": "After SFT", "ppo": "After PPO"}
-# From what one wants least to what one wants most.
+# From the least to the most desirable outcome.
 OUTCOME_COLORS = {
     "invalid": "#8f2d3f",
     "error": "#d98a6a",
@@ -73,7 +73,7 @@ def outcome_figure(metrics: Lines) -> str | None:
     figure, axes = _figure()
     x = [row["ppo/update"] for row in rows]
     if len(x) == 1:
-        x, rows = [x[0] - 0.5, x[0] + 0.5], rows * 2  # a stack of one update has no width
+        x, rows = [x[0] - 0.5, x[0] + 0.5], rows * 2  # a stack needs two points to have a width
     shares = {name: [row.get(f"reward/{name}_share", 0.0) for row in rows] for name in reversed(OUTCOME_COLORS)}
     labels = [OUTCOME_NAMES[name] for name in shares]
     axes.stackplot(x, *shares.values(), colors=[OUTCOME_COLORS[name] for name in shares], labels=labels)
@@ -87,20 +87,20 @@ def outcome_figure(metrics: Lines) -> str | None:
 
 
 def loss_figure(metrics: Lines) -> str | None:
-    """Return the training and the held-out loss over SFT steps."""
+    """Return the training and the validation loss over SFT steps."""
     train = _series(metrics, "sft/step", "sft/loss")
-    held_out = _series(metrics, "sft/step", "sft/validation_loss")
-    if not train[0] and not held_out[0]:
+    validation = _series(metrics, "sft/step", "sft/validation_loss")
+    if not train[0] and not validation[0]:
         return None
     figure, axes = _figure()
     axes.plot(*train, color=POLICY_COLORS["sft"], linewidth=1.2, alpha=0.8, label="training")
-    axes.plot(*held_out, color=INK, linewidth=1.5, marker="o", markersize=3.5, label="held-out trajectories")
+    axes.plot(*validation, color=INK, linewidth=1.5, marker="o", markersize=3.5, label="validation trajectories")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     _count_on_x(axes, "SFT step")
-    axes.set_ylabel("loss, nats a token")
+    axes.set_ylabel("loss, nats per token")
     _legend(axes, num_columns=2)
     return _svg(figure)
 
@@ -111,18 +111,18 @@ def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
     if not policies:
         return None
     tasks = evaluation[policies[-1]]["tasks"]
-    # Drawn from the bottom up: training tasks end up above the held-out ones.
+    # Drawn from the bottom up, so held-in tasks are above held-out ones.
     names = sorted(tasks, key=lambda name: (tasks[name]["split"] == "held_in", name))
     figure, axes = _figure(height=0.9 + 0.42 * len(names))
     axes.axvline(0, color=MUTED, linewidth=0.8)
-    for place, policy in enumerate(policies):
-        shift = (len(policies) - 1) / 2 - place
-        found = evaluation[policy]["tasks"]
-        drawn = [(y + 0.24 * shift, found[name]["gain_interval"]) for y, name in enumerate(names) if name in found]
-        middle = [gain["mean"] for _, gain in drawn]
+    for index, policy in enumerate(policies):
+        shift = (len(policies) - 1) / 2 - index
+        by_task = evaluation[policy]["tasks"]
+        drawn = [(y + 0.24 * shift, by_task[name]["gain_interval"]) for y, name in enumerate(names) if name in by_task]
+        centers = [gain["mean"] for _, gain in drawn]
         errors = [[g["mean"] - g["low"] for _, g in drawn], [g["high"] - g["mean"] for _, g in drawn]]
         style = {"fmt": "o", "markersize": 5, "linewidth": 1.8, "color": POLICY_COLORS[policy]}
-        axes.errorbar(middle, [y for y, _ in drawn], xerr=errors, label=POLICY_NAMES[policy], **style)
+        axes.errorbar(centers, [y for y, _ in drawn], xerr=errors, label=POLICY_NAMES[policy], **style)
     held_out = sum(tasks[name]["split"] == "held_out" for name in names)
     if 0 < held_out < len(names):
         axes.axhline(held_out - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -138,12 +138,12 @@ def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
 
 
 def _series(metrics: Lines, x: str, y: str) -> tuple[list[float], list[float]]:
-    found = [(line[x], line[y]) for line in metrics if x in line and y in line]
-    return [a for a, _ in found], [b for _, b in found]
+    points = [(line[x], line[y]) for line in metrics if x in line and y in line]
+    return [a for a, _ in points], [b for _, b in points]
 
 
 def smooth(values: Sequence[float], window: int = 5) -> list[float]:
-    """Return the centred mean of up to `window` neighbours."""
+    """Return the centered moving average over up to `window` values."""
     half = window // 2
     parts = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return [sum(part) / len(part) for part in parts]
@@ -156,9 +156,9 @@ def _figure(height: float = 3.2) -> tuple[Figure, Axes]:
         return figure, axes
 
 
-def _count_on_x(axes: Axes, what: str) -> None:
-    """Label the x axis as counting `what`, with whole numbers."""
-    axes.set_xlabel(what)
+def _count_on_x(axes: Axes, label: str) -> None:
+    """Label the x axis, and use whole numbers for its ticks."""
+    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
 
 
@@ -169,7 +169,7 @@ def _legend(axes: Axes, num_columns: int) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """Return the figure as a data address, so that the page needs no second file and ids of two figures never meet."""
+    """Return the figure as a data URL, which needs no second file and keeps the ids of two figures apart."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

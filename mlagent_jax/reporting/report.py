@@ -1,4 +1,4 @@
-"""report.html: one static page that shows what a run did; whatever is not there yet is left out."""
+"""report.html: one static page that shows what a run did so far."""
 
 import json
 from collections.abc import Mapping
@@ -22,43 +22,48 @@ from rollout.storage.atomic_write import write_text
 from rollout.storage.run_layout import RunLayout
 
 PERCENT = "\N{NO-BREAK SPACE}%"
-NUM_RECIPES = 24  # rows of the table of what was tried
-# Rows of the table of diversity, of the measures that `rollout.dataset.diversity` knows.
+MAX_ROWS = 24  # rows of a table of edits
+# Measures of `rollout.dataset.diversity` in the table of diversity.
 DIVERSITY_NAMES = {
     "distinct_instructions": "Distinct instructions",
     "distinct_verbs": "Root verbs",
-    "distinct_nouns": "Their nouns",
+    "distinct_nouns": "Nouns of these verbs",
     "effective_pairs": "Verb-noun pairs, effective number",
+    "effective_categories": "Categories, effective number",
     "effective_recipes": "Recipes, effective number",
     "distinct_diffs": "Distinct diffs",
-    "workspace_share": "New workspaces an edit",
-    "mean_distance": "Mean distance of two instructions",
+    "workspace_share": "New workspaces per edit",
+    "mean_distance": "Mean distance between instructions",
 }
+EDIT_TABLES = {"categories": "Category", "recipes": "Recipe"}  # key of `edit_stats` -> title of the first column
 SET_NAMES = {"expert": "Expert", "sft": "After SFT", "ppo": "After PPO"}
 FACT_NAMES = {
-    "file_exists": "The file it acts on exists",
+    "file_exists": "Acts on a file that exists",
     "best_script": "Names the best script so far",
     "best_score": "States its score",
 }
 
 
 def write_report(layout: RunLayout, summary: Mapping[str, Any]) -> None:
-    """Write report.html into the run directory from what `build_summary` returns."""
-    tried = json.loads(layout.edit_stats.read_text()) if layout.edit_stats.exists() else {}
+    """Write report.html into the run directory; `summary` is the result of `build_summary`."""
+    edits = json.loads(layout.edit_stats.read_text()) if layout.edit_stats.exists() else {}
     link = layout.trajectory_page.name if layout.trajectory_page.exists() else ""
-    write_text(layout.report, render(summary, read_metrics(layout.metrics), tried, link))
+    write_text(layout.report, render(summary, read_metrics(layout.metrics), edits, link))
 
 
 def render(
-    summary: Mapping[str, Any], metrics: list[dict[str, float]], tried: Mapping[str, Any], trajectories: str = ""
+    summary: Mapping[str, Any],
+    metrics: list[dict[str, float]],
+    edits: Mapping[str, Any],
+    trajectories: str = "",
 ) -> str:
-    """Return the page.
+    """Return the page; parts that a run does not have yet are left out.
 
     Args:
-        summary: what `mlagent_jax.reporting.summary.build_summary` returns.
-        metrics: the lines of metrics.jsonl.
-        tried: what `mlagent_jax.reporting.edit_stats.edit_stats` returns, by policy.
-        trajectories: the page of trajectories that stands beside it, empty for none.
+        summary: The result of `mlagent_jax.reporting.summary.build_summary`.
+        metrics: The lines of metrics.jsonl.
+        edits: Policy -> `mlagent_jax.reporting.edit_stats.edit_stats`.
+        trajectories: The link to the page of trajectories, empty for none.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -79,12 +84,12 @@ def render(
             "gain": gain_figure(evaluation),
         },
         policies={name: title for name, title in POLICY_NAMES.items() if name in evaluation},
-        tried={name: tried[name] for name in ("sft", "ppo") if name in tried},
+        edits={name: edits[name] for name in ("sft", "ppo") if name in edits},
         readers={name: evaluation[name] for name in ("sft", "ppo") if name in evaluation},
         policy_names=POLICY_NAMES,
         outcome_names=OUTCOME_NAMES,
         fact_names=FACT_NAMES,
-        recipes=_recipes(tried),
+        tables={title: rows for key, title in EDIT_TABLES.items() if (rows := _edit_rows(edits, key))},
         diversity=(summary["diversity"] or {}).get("equal"),
         diversity_names=DIVERSITY_NAMES,
         set_names=SET_NAMES,
@@ -93,27 +98,27 @@ def render(
 
 
 def headline(evaluation: Mapping[str, Any]) -> str:
-    """Return the one sentence that the page opens with."""
+    """Return the first sentence of the page."""
     gains = [evaluation.get(name, {}).get("held_out_gain") for name in ("sft", "ppo")]
     difference = evaluation.get("ppo_minus_sft", {}).get("held_out_gain")
     if not all(gains) or not difference:
-        return "This run has not been evaluated yet; what it has done so far is below."
+        return "This run is not evaluated yet. Below is what it has done so far."
     sft, ppo = gains
     interval = f"95{PERCENT} interval {_share(difference['low'])} to {_share(difference['high'])}"
     return (
-        f"On tasks it never trained on, the agent went {_share(sft['mean'])} of the way from the initial script to the "
-        f"best known score after fine-tuning, and {_share(ppo['mean'])} after reinforcement learning: a difference of "
+        f"On held-out tasks, the agent covers {_share(sft['mean'])} of the distance from the initial to the best known "
+        f"score after fine-tuning, and {_share(ppo['mean'])} after reinforcement learning: a difference of "
         f"{_share(difference['mean'])} ({interval})."
     )
 
 
 def signed(value: float) -> str:
-    """Return a number with its sign and three decimals, with a true minus."""
+    """Return a number with its sign, three decimals and a true minus."""
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: float) -> str:
-    """Return a share as per cent, of one digit after the point where it is small."""
+    """Return a share in percent, with one decimal if it is below 10 %."""
     return f"{100 * value:.0f}{PERCENT}" if value >= 0.1 or value == 0 else f"{100 * value:.1f}{PERCENT}"
 
 
@@ -124,46 +129,45 @@ def _share(value: float) -> str:
 def _tiles(
     evaluation: Mapping[str, Any], summary: Mapping[str, Any], metrics: list[dict[str, float]]
 ) -> list[dict[str, str]]:
-    """Return the figures at the top of the page: what, how much, and what stands beside it."""
+    """Return the figures at the top of the page: name, value, and a note."""
     tiles = []
     ppo, sft = evaluation.get("ppo", {}), evaluation.get("sft", {})
     for split, title in (("held_out_gain", "Held-out gain"), ("held_in_gain", "Held-in gain")):
         if split in ppo and split in sft:
-            beside = f"{signed(sft[split]['mean'])} before RL"
-            tiles.append({"name": title, "value": signed(ppo[split]["mean"]), "beside": beside})
+            note = f"{signed(sft[split]['mean'])} before RL"
+            tiles.append({"name": title, "value": signed(ppo[split]["mean"]), "note": note})
     rewards = [line["reward/mean"] for line in metrics if "reward/mean" in line and "ppo/update" in line]
     if rewards:
         few = min(3, len(rewards))
         first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
-        beside = f"from {signed(first)}, over {len(rewards)} updates"
-        tiles.append({"name": "Mean reward", "value": signed(last), "beside": beside})
+        note = f"from {signed(first)}, over {len(rewards)} updates"
+        tiles.append({"name": "Mean reward", "value": signed(last), "note": note})
     if "held_in" in ppo and "held_in" in sft:
-        beside = f"{percent(sft['held_in']['invalid_share'])} before RL"
-        tiles.append({"name": "Not an action", "value": percent(ppo["held_in"]["invalid_share"]), "beside": beside})
+        note = f"{percent(sft['held_in']['invalid_share'])} before RL"
+        tiles.append({"name": "Not an action", "value": percent(ppo["held_in"]["invalid_share"]), "note": note})
     if summary["stages"]:
-        beside = f"{len(summary['stages'])} of {summary['num_stages']} stages"
-        tiles.append({"name": "Time", "value": duration_text(summary["seconds"]), "beside": beside})
+        note = f"{len(summary['stages'])} of {summary['num_stages']} stages"
+        tiles.append({"name": "Time", "value": duration_text(summary["seconds"]), "note": note})
     return tiles
 
 
-def _recipes(tried: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what edits asked for, before and after RL side by side, most frequent first.
+def _edit_rows(edits: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of edits, before and after RL side by side, most frequent first.
 
-    `width` is the share in units of the largest one on the page.
+    `width` is the share relative to the largest one in the table.
     """
     rows: dict[str, dict[str, Any]] = {}
     widest = 0.0
-    for name in ("sft", "ppo"):
-        found = tried[name]["recipes"] if name in tried else []
-        total = sum(one["count"] for one in found)
-        for one in found:
-            share = one["count"] / total
+    for policy in ("sft", "ppo"):
+        counted = edits[policy][key] if policy in edits else []
+        total = sum(each["count"] for each in counted)
+        for each in counted:
+            share = each["count"] / total
             widest = max(widest, share)
-            title = one["recipe"].replace("_", " ").replace("-", " ")
-            row = rows.setdefault(one["recipe"], {"recipe": title, "effect": one["effect"], "share": 0.0})
+            row = rows.setdefault(each["name"], {"title": each["title"], "share": 0.0})
             row["share"] += share
-            row[name] = {"share": share, "mean_change": one["mean_change"]}
+            row[policy] = {"share": share, "mean_change": each["mean_change"]}
     for row in rows.values():
-        for name in {"sft", "ppo"} & set(row):
-            row[name]["width"] = row[name]["share"] / widest
-    return sorted(rows.values(), key=lambda row: -row["share"])[:NUM_RECIPES]
+        for policy in {"sft", "ppo"} & set(row):
+            row[policy]["width"] = row[policy]["share"] / widest
+    return sorted(rows.values(), key=lambda row: -row["share"])[:MAX_ROWS]

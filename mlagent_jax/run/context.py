@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlagent_jax.configuration.schema import ConfigError, EndpointModel, Tasks
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.tracking.progress import Reporter
+from rollout.dataset.edits import RecognizeRecipes
+from rollout.endpoint.coder import EndpointCoder
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
@@ -20,7 +21,8 @@ from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
-from rollout.scripted.coder import EndpointCoder, ScriptedCoder
+from rollout.scripted.coder import ScriptedCoder
+from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import RunLayout
 from tasks import registry
@@ -40,6 +42,7 @@ class RunContext:
         timeline: Record of when each resource was busy.
         scheduler: Scheduler of the scripts.
         endpoints: The models behind endpoints.
+        recognize: Names the recipes that an edit instruction asks for, None unless the coder is the scripted one.
     """
 
     tasks: Mapping[str, Task]
@@ -48,8 +51,9 @@ class RunContext:
     num_concurrent: int
     num_slots: int
     timeline: Timeline
-    scheduler: Scheduler[Any]
+    scheduler: Scheduler
     endpoints: Endpoints
+    recognize: RecognizeRecipes | None
 
     def of_split(self, split: str) -> list[Task]:
         """Return the tasks of one split, `held_in` or `held_out`."""
@@ -97,6 +101,7 @@ def open_run_context(
             timeline=timeline,
             scheduler=opened.scheduler,
             endpoints=endpoints,
+            recognize=recognise if coder.kind == "scripted" else None,
         )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from mlagent_jax.configuration.schema import SFT
 from mlagent_jax.model.packed_batch import BatchShape
 from mlagent_jax.sft.data import Dataset, batch_shape_of, pack
-from rollout.dataset.augmentation import variants
-from rollout.scripted.wording import reword
+from rollout.dataset import augmentation
+from rollout.dataset.augmentation import RewordResponse
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from rollout.types import Trajectory
 from tasks.naming import vocabulary_text
@@ -63,9 +63,11 @@ def make_tokenizer(
     return ChatTokenizer(folder)
 
 
-def wordings_of(trajectories: Sequence[Trajectory], count: int, seed: int) -> list[list[State]]:
+def wordings_of(
+    trajectories: Sequence[Trajectory], count: int, seed: int, reword_response: RewordResponse | None = None
+) -> list[list[State]]:
     """Return every trajectory in `count` wordings, the recorded one first."""
-    return [variants(trajectory, count, seed, reword) for trajectory in trajectories]
+    return [augmentation.wordings(trajectory, count, seed, reword_response) for trajectory in trajectories]
 
 
 def load_data(

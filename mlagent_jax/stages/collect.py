@@ -12,12 +12,13 @@ from mlagent_jax.run.run_dir import SYNC_SECONDS
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings
 from mlagent_jax.tracking.base import with_prefix
 from rollout.dataset.reuse import take_over
+from rollout.endpoint.expert import EndpointExpert
 from rollout.exploration.candidates import library_candidates, propose_candidates
+from rollout.exploration.draws import BalancedDraws
 from rollout.exploration.embedding import embed_texts
-from rollout.exploration.pools import Pool, build_pools, read_pools
-from rollout.exploration.selection import BalancedDraws
+from rollout.exploration.pools import IdeaPool, build_pools, read_pools
 from rollout.sampling.collection import Tally, collect, plan_collection
-from rollout.scripted.expert import EndpointExpert, ScriptedExpert
+from rollout.scripted.expert import ScriptedExpert
 from rollout.storage.atomic_write import write_json
 from rollout.storage.run_layout import IDEAS, TRAJECTORIES, RunLayout
 from rollout.storage.trajectories import iterate_trajectories
@@ -95,7 +96,7 @@ def make_expert(config: Config, context: RunContext) -> ScriptedExpert | Endpoin
     return EndpointExpert(context.endpoints.expert())
 
 
-def make_pools(config: Config, layout: RunLayout, context: RunContext, tasks: Sequence[Task]) -> dict[str, Pool]:
+def make_pools(config: Config, layout: RunLayout, context: RunContext, tasks: Sequence[Task]) -> dict[str, IdeaPool]:
     """Return the idea pool of every task, empty if `ideas.source` is `none`; read from `ideas.json` if it exists."""
     if layout.ideas.exists():
         return read_pools(layout.ideas)

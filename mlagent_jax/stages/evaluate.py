@@ -75,7 +75,8 @@ class Evaluate(Stage):
                     serve_policy(client, run_context.event_loop, policy, config.server)
                     actor = PolicyActor(client, tokenizer, config.server.max_model_len, max_tokens)
                     found[name] = episodes(name, actor)
-        stats = {name: edit_stats(found[name], run_context.tasks) for name in ("sft", "ppo")}
+        store, recognize = run_context.environment.store, run_context.recognize
+        stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in ("sft", "ppo")}
         write_json(run_dir.edit_stats, stats)
         result = evaluation(found, tasks, config.seed)
         with context.open_tracker() as tracker:

@@ -9,6 +9,7 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
+from rollout.scripted.wording import reword_response
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.tokenizer.chat import ChatTokenizer
@@ -68,7 +69,8 @@ def train_policy(context: StageContext) -> dict[str, Any]:
         lambda: select(config, run_dir), encode=lambda _: None, decode=lambda _: read_selection(run_dir.selection)
     )
     trajectories = list(selection.read(run_dir.trajectories))
-    wordings = wordings_of(trajectories, config.sft.wordings, config.seed)
+    reword = reword_response if config.expert.kind == "scripted" else None
+    wordings = wordings_of(trajectories, config.sft.wordings, config.seed, reword)
     checkpoint = None if config.model.path is None else Path(config.model.path)
     tokenizer = distributed.from_main(
         lambda: make_tokenizer(run_dir.tokenizer, wordings, config.tokenizer.vocab_size, checkpoint),

@@ -1,1 +1,1 @@
-"""What is done with recorded trajectories: chosen, measured, looked at, and handed to other programs."""
+"""Select, augment, measure, view and exchange recorded trajectories."""

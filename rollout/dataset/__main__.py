@@ -1,22 +1,22 @@
 """Data sets of trajectories.
 
-python -m rollout.dataset view RUN                        a page to look at trajectories with, one HTML file
-python -m rollout.dataset diversity RUN [OTHER ...]       how many different things were tried
-python -m rollout.dataset select RUN                      what filters keep of a collection
-python -m rollout.dataset export RUN --out data.jsonl     as ShareGPT conversations
-python -m rollout.dataset import data.jsonl --out FOLDER  such conversations as trajectories
+python -m rollout.dataset view RUN                        write a page to look at trajectories, one HTML file
+python -m rollout.dataset diversity RUN [OTHER ...]       measure how diverse the edits of collections are
+python -m rollout.dataset select RUN                      show which trajectories filters keep
+python -m rollout.dataset export RUN --out data.jsonl     write trajectories as ShareGPT conversations
+python -m rollout.dataset import data.jsonl --out FOLDER  turn such conversations into trajectories
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from rollout.dataset import command, diversity
-from rollout.dataset.viewer import command as view
+from rollout.dataset import commands, diversity_command
+from rollout.dataset.viewer import view_command
 from rollout.errors import InfrastructureError
 from rollout.runtime.parent_death import die_with_parent
 
-COMMANDS = (view, diversity, command)  # modules with an `add_parser`
+COMMANDS = (view_command, diversity_command, commands)  # modules with an `add_parser`
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.dataset") -> int:
@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.datas
         description=(__doc__ or "").replace("python -m rollout.dataset", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
-        module.add_parser(commands)
+        module.add_parser(subparsers)
     options = parser.parse_args(argv)
     try:
         options.run(options)

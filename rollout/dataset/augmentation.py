@@ -1,6 +1,6 @@
-"""One recorded trajectory told in several ways: other names, other words, the same events.
+"""Render one recorded trajectory in several wordings: other names, other sentences, the same events.
 
-Scripts are the dear part of a trajectory and texts the cheap one. Only texts are made anew; the recorded steps stay.
+Running scripts is expensive and text is cheap, so only the texts change; the recorded steps stay as they are.
 """
 
 import random
@@ -13,14 +13,17 @@ from tasks.state import State, Turn
 
 SCRIPT_NAME = re.compile(r"(?<![\w./-])[\w-]+\.py(?![\w.-]*\w)")
 
-# Words a recorded response anew from what its expert meant (`Step.wording`).
+# Returns another response with the meaning that the scripted expert recorded in `Step.wording`.
 RewordResponse = Callable[[str, random.Random], str]
 
 
-def reword(trajectory: Trajectory, rng: random.Random, reword_response: RewordResponse) -> State:
-    """Return the whole history with every response worded anew; one without a recorded meaning stays as it is."""
+def reword_trajectory(trajectory: Trajectory, rng: random.Random, reword_response: RewordResponse | None) -> State:
+    """Return the whole history with each response reworded; one without a recorded meaning stays as it is."""
     turns = (
-        Turn(reword_response(step.wording, rng) if step.wording else step.response, step.feedback.text)
+        Turn(
+            reword_response(step.wording, rng) if step.wording and reword_response else step.response,
+            step.feedback.text,
+        )
         for step in trajectory.steps
     )
     return State(trajectory.problem, tuple(turns))
@@ -35,16 +38,16 @@ def draw_renaming(trajectory: Trajectory, state: State, rng: random.Random) -> d
     scripts = sorted({name for text in texts for name in SCRIPT_NAME.findall(text)})
     project, data, *pairs = draw_pairs(rng, len(scripts) + 2)
     names = trajectory.names
-    # A project may go by an ordinary word, such as the forest of a random forest, so its name is only safe in place.
+    # A project's name may be an ordinary word, such as the forest of a random forest; it is replaced only after a noun.
     mapping = {f"{noun} {names.project}": f"{noun} {project}" for noun in ("problem", "project")}
     mapping |= dict(zip((names.train_file, names.test_file), data_names(data), strict=True))
     return mapping | {script: script_name(pair) for script, pair in zip(scripts, pairs, strict=True)}
 
 
 def rename(state: State, mapping: Mapping[str, str]) -> State:
-    """Return `state` with each key of `mapping`, where it stands as a whole word, replaced by its value, all at once.
+    """Return `state` with each whole word that is a key of `mapping` replaced by its value.
 
-    At once means that a new name equal to another's old one is not replaced again.
+    All replacements happen at once, so a new name that equals another old name is not replaced again.
     """
     longest_first = sorted(mapping, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w-])(?<!\w\.)(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])(?!\.\w)")
@@ -56,14 +59,22 @@ def rename(state: State, mapping: Mapping[str, str]) -> State:
     return State(replaced(state.problem), tuple(turns))
 
 
-def variants(trajectory: Trajectory, num_variants: int, seed: int, reword_response: RewordResponse) -> list[State]:
-    """Return `num_variants` tellings of a trajectory: as it was recorded, then renamed and reworded ones.
+def wordings(
+    trajectory: Trajectory, num_wordings: int, seed: int, reword_response: RewordResponse | None = None
+) -> list[State]:
+    """Return a trajectory in `num_wordings` wordings: as it was recorded, then renamed and reworded.
 
-    One whose names nobody recorded, such as an imported conversation, has the first alone.
+    A trajectory without recorded names, such as an imported conversation, has only its first wording.
+
+    Args:
+        trajectory: The recorded trajectory.
+        num_wordings: The number of wordings.
+        seed: The seed of names and sentences.
+        reword_response: Rewords a response from its recorded meaning; None only renames.
     """
-    told = [trajectory.state()]
-    for number in range(1, num_variants if trajectory.names.script else 1):
+    states = [trajectory.state()]
+    for number in range(1, num_wordings if trajectory.names.script else 1):
         rng = random.Random(f"{seed}/variant/{trajectory.trajectory_id}/{number}")
-        state = reword(trajectory, rng, reword_response)
-        told.append(rename(state, draw_renaming(trajectory, state, rng)))
-    return told[:num_variants]
+        state = reword_trajectory(trajectory, rng, reword_response)
+        states.append(rename(state, draw_renaming(trajectory, state, rng)))
+    return states[:num_wordings]

@@ -1,10 +1,5 @@
-"""How diverse the edits of collections are, each for itself and against one another at equal numbers of edits.
+"""Measure how diverse the edits of collections are, each by itself and compared at equal numbers of edits."""
 
-python -m rollout.dataset diversity FOLDER [FOLDER ...]
-"""
-
-import argparse
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from rollout.dataset.edits import edits_by_trajectory, store_beside
-from rollout.dataset.rarefaction import Spread, Units, compare, measures
+from rollout.dataset.edits import RecognizeRecipes, edits_by_trajectory, store_beside
+from rollout.dataset.rarefaction import InstructionDistances, TrajectoryEdits, compare, measures
 from rollout.errors import InfrastructureError
 from rollout.exploration.embedding import embed_texts
 from rollout.storage.trajectories import iterate_trajectories, trajectories_of
 
-NUM_VERBS, NUM_NOUNS = 20, 4  # as many as the paper's figure shows
-MAX_EMBEDDED = 4000  # distinct instructions; every two of them have a distance
+NUM_VERBS, NUM_NOUNS = 20, 4  # as in the paper's figure
+MAX_EMBEDDED = 4000  # distinct instructions; each pair has a distance
 TITLES = {
     "num_trajectories": "trajectories with edits",
     "num_edits": "edits",
@@ -30,6 +25,8 @@ TITLES = {
     "distinct_nouns": "nouns",
     "distinct_pairs": "verb-noun pairs",
     "effective_pairs": "effective pairs",
+    "distinct_categories": "categories",
+    "effective_categories": "effective categories",
     "distinct_recipes": "recipes",
     "effective_recipes": "effective recipes",
     "distinct_diffs": "distinct diffs",
@@ -46,72 +43,79 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 log = logging.getLogger(__name__)
 
 
-def read_units(folder: Path) -> Units:
-    """Return the edits of each trajectory of a folder, or of a run. Raises FileNotFoundError and CorruptRecord."""
-    return edits_by_trajectory(iterate_trajectories(trajectories_of(folder)), store_beside(trajectories_of(folder)))
+def read_edits(folder: Path, recognize: RecognizeRecipes | None = None) -> TrajectoryEdits:
+    """Return the edits of each trajectory of a run or folder, with their recipes if `recognize` names them.
+
+    Raises:
+        FileNotFoundError: If there are no trajectories.
+        CorruptRecord: If a file is damaged.
+    """
+    folder = trajectories_of(folder)
+    return edits_by_trajectory(iterate_trajectories(folder), store_beside(folder), recognize)
 
 
-def diversity(sets: Mapping[str, Units], seed: int, embed: Embed = embed_texts) -> dict[str, Any]:
-    """Return the diversity of sets of edits as JSON values: `whole`, each as it stands, and `equal`, compared.
+def diversity(sets: Mapping[str, TrajectoryEdits], seed: int, embed: Embed = embed_texts) -> dict[str, Any]:
+    """Return the diversity of sets of edits as JSON values.
 
-    `whole.<set>` has `num_trajectories`, `num_edits`, `rollout.dataset.rarefaction.measures` and `verb_nouns`; `equal`
-    is what `rollout.dataset.rarefaction.compare` returns. Where the sentence encoder fails, distances are left out.
+    `whole.<set>` has `num_trajectories`, `num_edits`, `rollout.dataset.rarefaction.measures` and `verb_nouns` of all
+    edits; `equal` is what `rollout.dataset.rarefaction.compare` returns. If the sentence encoder fails, distances are
+    left out.
 
     Args:
-        sets: name -> the edits of each trajectory; a set without any is left out.
-        seed: of what is drawn.
-        embed: sentences to unit vectors.
+        sets: Name -> the edits of each trajectory; sets without edits are left out.
+        seed: The seed of the draws.
+        embed: Returns the unit vectors of sentences.
     """
-    sets = {name: units for name, units in sets.items() if units}
-    spread = _spread(sets, embed)
+    sets = {name: edits for name, edits in sets.items() if edits}
+    distances = _distances(sets, embed)
     whole = {}
-    for name, units in sets.items():
-        edits = [edit for unit in units for edit in unit]
+    for name, by_trajectory in sets.items():
+        edits = [edit for each in by_trajectory for edit in each]
         whole[name] = {
-            "num_trajectories": len(units),
+            "num_trajectories": len(by_trajectory),
             "num_edits": len(edits),
-            **measures(edits, spread),
-            "verb_nouns": verb_nouns(units),
+            **measures(edits, distances),
+            "verb_nouns": verb_nouns(by_trajectory),
         }
-    return {"whole": whole, "equal": compare(sets, spread, seed) if sets else None}
+    return {"whole": whole, "equal": compare(sets, distances, seed) if sets else None}
 
 
-def verb_nouns(units: Units) -> list[dict[str, Any]]:
+def verb_nouns(by_trajectory: TrajectoryEdits) -> list[dict[str, Any]]:
     """Return the most frequent root verbs of instructions, each with its most frequent nouns, as shares of all edits.
 
-    As the figure of the paper and of Self-Instruct: 20 verbs with 4 nouns each.
+    As in the figure of the paper and of Self-Instruct: 20 verbs with 4 nouns each.
     """
-    pairs = Counter((*edit.labels["verbs"], *edit.labels["nouns"]) for unit in units for edit in unit)
+    pairs = Counter((*edit.labels["verbs"], *edit.labels["nouns"]) for each in by_trajectory for edit in each)
     total, verbs = pairs.total(), Counter[str]()
-    both = {pair: count for pair, count in pairs.items() if len(pair) == 2}
-    for (verb, _), count in both.items():
+    complete = {pair: count for pair, count in pairs.items() if len(pair) == 2}
+    for (verb, _), count in complete.items():
         verbs[verb] += count
-    found = []
+    rows = []
     for verb, count in verbs.most_common(NUM_VERBS):
-        nouns = Counter({noun: count for (other, noun), count in both.items() if other == verb})
+        nouns = Counter({noun: count for (other, noun), count in complete.items() if other == verb})
         shares = {noun: count / total for noun, count in nouns.most_common(NUM_NOUNS)}
-        found.append({"verb": verb, "share": count / total, "nouns": shares})
-    return found
+        rows.append({"verb": verb, "share": count / total, "nouns": shares})
+    return rows
 
 
-def _spread(sets: Mapping[str, Units], embed: Embed) -> Spread | None:
-    """Return how far apart all instructions are, None where that cannot be had."""
-    texts = sorted({edit.instruction for units in sets.values() for unit in units for edit in unit})
+def _distances(sets: Mapping[str, TrajectoryEdits], embed: Embed) -> InstructionDistances | None:
+    """Return the distances between all instructions, None if there are too many or the encoder fails."""
+    texts = sorted({edit.instruction for by_trajectory in sets.values() for each in by_trajectory for edit in each})
     if not texts:
         return None
     if len(texts) > MAX_EMBEDDED:
         log.warning("diversity without distances: more than %d different instructions", MAX_EMBEDDED)
         return None
     try:
-        return Spread.of(texts, embed(texts))
+        return InstructionDistances.of(texts, embed(texts))
     except (InfrastructureError, ValueError) as error:
         log.warning("diversity without distances: %s", error)
         return None
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """Return what `diversity` found as Markdown: the sets as they stand, then at equal numbers, then differences."""
-    whole, equal = found["whole"], found["equal"]
+def table(figures: Mapping[str, Any]) -> str:
+    """Return the figures of `diversity` as Markdown: all edits, equal numbers of edits, differences."""
+    whole, equal = figures["whole"], figures["equal"]
     if not whole:
         return "No edits."
     parts = ["All edits:", _markdown(whole, lambda value: f"{value:.4g}")]
@@ -138,25 +142,3 @@ def _plain(interval: Mapping[str, float]) -> str:
 
 def _signed(interval: Mapping[str, float]) -> str:
     return f"{interval['mean']:+.3g} [{interval['low']:+.3g}, {interval['high']:+.3g}]"
-
-
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command `diversity` to those of `python -m rollout.dataset`."""
-    text = "measure how diverse the edits of collections are"
-    command = commands.add_parser("diversity", help=text, description=text)
-    command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="trajectories; compared to the first")
-    command.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
-    command.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    command.set_defaults(run=main)
-
-
-def main(options: argparse.Namespace) -> None:
-    """Print the diversity of the folders of `options`.
-
-    Raises:
-        FileNotFoundError, CorruptRecord, ValueError: where a folder does not read, or is given twice.
-    """
-    if len(set(options.folders)) < len(options.folders):
-        raise ValueError("a folder is given twice; give each once, the one to compare to first")
-    found = diversity({str(folder): read_units(folder) for folder in options.folders}, options.seed)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if options.json else table(found))

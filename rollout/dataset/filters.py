@@ -1,4 +1,4 @@
-"""Filters of trajectories: each says in one function what it keeps."""
+"""Filters of trajectories, each one predicate that says which trajectories to keep."""
 
 import re
 from collections import defaultdict
@@ -9,16 +9,18 @@ from rollout.types import Trajectory
 from tasks.action import ends_trajectory
 from tasks.feedback import Outcome
 
-SHINGLE = 3  # words that are compared together
+SHINGLE = 3  # words compared together
 QUOTE = 8  # words of an idea that nobody writes by chance
-TOLD = re.compile(r"\b(?:these|your|the (?:given|suggested|proposed|listed|provided)) ideas?\b|\bidea \(?[123]\b", re.I)
+IDEAS = re.compile(
+    r"\b(?:these|your|the (?:given|suggested|proposed|listed|provided)) ideas?\b|\bidea \(?[123]\b", re.I
+)
 WORD = re.compile(r"\w+|[^\w\s]")
 
 Keep = Callable[[Trajectory], bool]
 
 
 def acted(trajectory: Trajectory) -> bool:
-    """Return whether there is an action to learn from; a problem that fills the context leaves none."""
+    """Return whether there is an action to learn from; a problem that fills the context leaves room for none."""
     return bool(trajectory.steps)
 
 
@@ -28,34 +30,36 @@ def valid_format(trajectory: Trajectory) -> bool:
 
 
 def ended(trajectory: Trajectory) -> bool:
-    """Return whether the agent ended it by its own answer, and no limit did."""
+    """Return whether the agent ended the trajectory with an answer, rather than a limit."""
     return trajectory.end == "final_answer"
 
 
 def edited(trajectory: Trajectory) -> bool:
-    """Return whether an edit of it ran."""
+    """Return whether an edit of the trajectory ran."""
     return any(step.feedback.outcome is Outcome.EDIT for step in trajectory.steps)
 
 
 def no_leak(trajectory: Trajectory) -> bool:
-    """Return whether no response speaks of ideas that it was given, or quotes one at length: the expert is shown
-    them and the policy is not."""
+    """Return whether no response mentions the given ideas or quotes one at length.
+
+    The expert is shown ideas and the policy is not.
+    """
     ideas = [idea for idea in map(_plain, trajectory.ideas) if idea.count(" ") >= QUOTE - 1]
-    # The response as it stands, and its arguments, of which JSON may spell the letters otherwise.
+    # The arguments as well as the response, because JSON may escape their letters.
     texts = [text for step in trajectory.steps for text in (step.response, *step.arguments.values())]
-    return not any(TOLD.search(text) or any(idea in _plain(text) for idea in ideas) for text in texts)
+    return not any(IDEAS.search(text) or any(idea in _plain(text) for idea in ideas) for text in texts)
 
 
 def improved(directions: Mapping[str, str]) -> Keep:
-    """Return the filter that keeps what ended with a better hidden score than the initial script's.
+    """Return the filter that keeps trajectories whose hidden score is better than the initial script's.
 
-    `directions` says for each task whether to `maximize` or `minimize`.
+    `directions` maps each task to `maximize` or `minimize`.
     """
     return lambda trajectory: outcome_of(trajectory, directions) == "improved"
 
 
 def within(max_characters: int) -> Keep:
-    """Return the filter that keeps what an agent wrote and read in at most so many characters."""
+    """Return the filter that keeps trajectories whose texts have at most `max_characters` characters."""
 
     def keep(trajectory: Trajectory) -> bool:
         texts = (len(step.response) + len(step.feedback.text) for step in trajectory.steps)
@@ -65,30 +69,30 @@ def within(max_characters: int) -> Keep:
 
 
 def distinct(max_similarity: float) -> Keep:
-    """Return the filter that drops what an earlier trajectory of the same task did already, or nearly.
+    """Return the filter that drops trajectories too similar to an earlier one of the same task.
 
-    Compared are the actions with their arguments, file names aside: two trajectories are as similar as the share of
-    their runs of three words that both have (Jaccard). Where the task is not known, the problem says which it is. It
-    remembers what it has kept, so it is used for one pass.
+    The similarity of two trajectories is the Jaccard index of their runs of three words, taken from the actions with
+    their arguments but without file names. If the task is unknown, the problem text stands for it. The filter remembers
+    what it has kept, so use it for one pass only.
     """
     kept: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
 
     def keep(trajectory: Trajectory) -> bool:
-        mine, alike = shingles(trajectory), kept[trajectory.task or trajectory.problem]
-        for other in alike:
-            common = len(mine & other)
-            if common >= max_similarity * (len(mine) + len(other) - common):
+        new, earlier = shingles(trajectory), kept[trajectory.task or trajectory.problem]
+        for other in earlier:
+            common = len(new & other)
+            if common >= max_similarity * (len(new) + len(other) - common):
                 return False
-        alike.append(mine)
+        earlier.append(new)
         return True
 
     return keep
 
 
 def shingles(trajectory: Trajectory) -> frozenset[str]:
-    """Return the runs of three words of what a trajectory did, in which every script has the same name.
+    """Return the runs of three words of the actions of a trajectory, with one name for all scripts.
 
-    The final answer counts where nothing else was done.
+    The final answer counts only if there is no other action.
     """
     names = trajectory.names
     data = re.compile("|".join(re.escape(name) for name in (names.train_file, names.test_file) if name) or "(?!)")
@@ -101,7 +105,7 @@ def shingles(trajectory: Trajectory) -> frozenset[str]:
 
 
 def outcome_of(trajectory: Trajectory, directions: Mapping[str, str]) -> str:
-    """Return what a trajectory came to: `improved`, `same`, `worse` than the initial script, or `no_submission`."""
+    """Return the outcome against the initial script: `improved`, `same`, `worse`, or `no_submission`."""
     last = trajectory.steps[-1].after.last_submission if trajectory.steps else None
     if last is None:
         return "no_submission"
@@ -109,7 +113,7 @@ def outcome_of(trajectory: Trajectory, directions: Mapping[str, str]) -> str:
     if not gain:
         return "same"
     if trajectory.task not in directions:
-        raise ValueError(f"task {trajectory.task!r} of a trajectory is not known; name its folder in tasks.paths")
+        raise ValueError(f"unknown task {trajectory.task!r} of a trajectory; name its folder in tasks.paths")
     return "improved" if (gain > 0) == (directions[trajectory.task] == "maximize") else "worse"
 
 

@@ -1,4 +1,4 @@
-"""Trajectories of another run, or imported ones, in place of a collection."""
+"""Reuse trajectories of another run, or imported ones, instead of collecting."""
 
 from itertools import chain
 from pathlib import Path
@@ -19,24 +19,24 @@ from rollout.types import is_folder
 
 
 def take_over(source: Path, folder: Path, store: BlobStore) -> None:
-    """Make `folder` hold the trajectories of `source`, and `store` the files that they began and ended with.
+    """Copy the trajectories of `source` into `folder`, and the files of their workspaces into `store`.
 
     Args:
-        source: a run directory, or a folder of trajectories, above which lie its files in `blobs`.
-        folder: of the trajectories here; what it has already stays.
-        store: of the files here.
+        source: A run directory, or a folder of trajectories inside one that has their files in `blobs`.
+        folder: The target folder; what it has already stays.
+        store: The target store.
 
     Raises:
-        FileNotFoundError: where there are no trajectories.
-        CorruptRecord: where the record of one, or a file that it names, is damaged or missing.
+        FileNotFoundError: If there are no trajectories.
+        CorruptRecord: If a record, or a file that it names, is damaged or missing.
     """
-    found = trajectories_of(source)
-    finished, unfinished = [found], {}
-    if found.is_dir():
-        names = parts_of(found)
-        # Read once: a collection that is still under way has more the next time.
-        unfinished = {name: list(iterate_part(found, name)) for name in names if has_journal(found, name)}
-        finished = [found / f"{name}.parquet" for name in names if name not in unfinished]
+    recorded = trajectories_of(source)
+    finished, unfinished = [recorded], {}
+    if recorded.is_dir():
+        names = parts_of(recorded)
+        # Read once: a collection in progress has more the next time.
+        unfinished = {name: list(iterate_part(recorded, name)) for name in names if has_journal(recorded, name)}
+        finished = [recorded / f"{name}.parquet" for name in names if name not in unfinished]
     files = {
         named
         for trajectory in chain(*map(iterate_trajectories, finished), *unfinished.values())
@@ -44,21 +44,21 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
         for snapshot in (step.before, step.after)
         for named in snapshot.files.items()
     }
-    theirs = (store_beside(found) if files else None) or store
+    source_store = (store_beside(recorded) if files else None) or store
     digests = {digest for _, digest in files}
     for name, digest in files:
         if is_folder(name):
-            digests.update(theirs.files_in(digest).values())
+            digests.update(source_store.files_in(digest).values())
     for digest in sorted(digests):
-        blob = theirs.path(digest)
+        blob = source_store.path(digest)
         if not blob.exists():
-            raise CorruptRecord(f"blob {blob} is missing; put the `blobs` of the run that {source} is of above it")
+            raise CorruptRecord(f"blob {blob} is missing; put the `blobs` folder of the run above {source}")
         if store.put_file(blob) != digest:
-            raise CorruptRecord(f"blob {blob} does not have the content that its name says; copy it anew from its run")
+            raise CorruptRecord(f"blob {blob} does not match its hash; copy it again from its run")
     folder.mkdir(parents=True, exist_ok=True)
     for file in finished:
         target = folder / file.name
-        if not target.exists() or target.stat().st_size != file.stat().st_size:  # it was not finished the last time
+        if not target.exists() or target.stat().st_size != file.stat().st_size:  # not finished last time
             link_or_copy(file, target)
     for name, trajectories in unfinished.items():
         write_trajectories(folder / f"{name}.parquet", trajectories)

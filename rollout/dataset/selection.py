@@ -1,4 +1,4 @@
-"""Which trajectories are trained on: filtered, balanced, split, and written down with a hash of each."""
+"""Select the trajectories to train on: filter, balance, split, and record the hash of each."""
 
 import json
 import random
@@ -23,13 +23,13 @@ SCHEMA = "mlagent_jax.selection 1"
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen, in the order of the collection.
+    """The selected trajectories, in the order of the collection.
 
     Attributes:
-        train: SHA-256 of the record of each trajectory that is trained on, by its id.
-        validation: that of those which the perplexity is read on; PPO begins in their states too.
-        report: of every filter its name, how many it dropped, and which were the first.
-        balance: how many of each task came to each outcome.
+        train: Trajectory id -> SHA-256 of its record, for the trajectories to train on.
+        validation: The same for those kept from fine-tuning; PPO starts in their states too.
+        report: The name of every filter, how many trajectories it dropped, and the first of them.
+        balance: Task -> outcome -> number of trajectories.
     """
 
     train: Mapping[str, str]
@@ -39,14 +39,14 @@ class Selection:
 
     @property
     def identity(self) -> str:
-        """A hash of which trajectories are chosen for what, and of every byte of them."""
+        """The hash of which trajectories are selected for what, and of their contents."""
         return digest_of(json.dumps([dict(self.train), dict(self.validation)]).encode())
 
     def read(self, folder: Path) -> Iterator[Trajectory]:
-        """Yield the chosen trajectories of a collection, as they were when they were chosen.
+        """Yield the selected trajectories of a collection.
 
         Raises:
-            CorruptRecord: where one of them has changed since or is gone.
+            CorruptRecord: If one of them has changed since it was selected, or is gone.
         """
         left = {**self.train, **self.validation}
         for trajectory in iterate_trajectories(folder):
@@ -54,24 +54,25 @@ class Selection:
             if expected is not None:
                 if digest(trajectory) != expected:
                     raise CorruptRecord(
-                        f"{folder}: trajectory {trajectory.trajectory_id} is not what was chosen; run stage=sft again"
+                        f"{folder}: trajectory {trajectory.trajectory_id} has changed since its selection; "
+                        "run stage=sft again"
                     )
                 yield trajectory
         if left:
-            raise CorruptRecord(f"{folder}: trajectory {min(left)} was chosen and is gone; run stage=sft again")
+            raise CorruptRecord(f"{folder}: trajectory {min(left)} was selected and is gone; run stage=sft again")
 
 
 def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int) -> Selection:
-    """Return what the rules choose of a collection, which is read once and little by little.
+    """Return the trajectories of a collection that the rules select. Streams the collection once.
 
     Args:
-        folder: of its Parquet files.
-        rules: what is asked of a trajectory.
-        directions: `maximize` or `minimize`, by task.
-        seed: of what is drawn: who stays where there are too many, and the split.
+        folder: The folder of its Parquet files.
+        rules: The rules of the selection.
+        directions: Task -> `maximize` or `minimize`.
+        seed: The seed of the draws: which trajectories stay if there are too many, and the split.
 
     Raises:
-        ValueError: where two trajectories have one id, or too little is left to train on and to hold out.
+        ValueError: If two trajectories share an id, or too few are left to train on and to validate with.
     """
     named = _filters(rules, directions)
     dropped: dict[str, list[str]] = {name: [] for name in named}
@@ -81,7 +82,7 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
     for trajectory in iterate_trajectories(folder):
         if trajectory.trajectory_id in seen:
             raise ValueError(
-                f"{folder} has two trajectories {trajectory.trajectory_id}; give each its own id, or take one away"
+                f"{folder} has two trajectories {trajectory.trajectory_id}; give each its own id, or remove one"
             )
         seen.add(trajectory.trajectory_id)
         failed = next((name for name, keep in named.items() if not keep(trajectory)), None)
@@ -105,7 +106,7 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
     if len(chosen) - len(validation) < 1 or not validation:
         counts = ", ".join(f"{name} dropped {len(names)}" for name, names in dropped.items() if names) or "none dropped"
         raise ValueError(
-            f"{len(chosen)} trajectories of {folder} are left to train on and to hold out, at least 2 are needed; "
+            f"{len(chosen)} trajectories of {folder} are left for training and validation, expected at least 2; "
             f"{counts}; loosen `select`, or collect more"
         )
     return Selection(
@@ -122,25 +123,25 @@ def digest(trajectory: Trajectory) -> str:
 
 
 def write_selection(path: Path, selection: Selection, rules: Select, seed: int) -> None:
-    """Write the manifest as JSON, whole or not at all."""
+    """Write the manifest as JSON, atomically."""
     record = {"schema": SCHEMA, "identity": selection.identity, "seed": seed, "rules": asdict(rules)}
     write_atomically(path, (json.dumps({**record, **asdict(selection)}, indent=1) + "\n").encode())
 
 
 def read_selection(path: Path) -> Selection:
-    """Return the selection of a manifest. Raises CorruptRecord where it is none, or not what it was."""
+    """Return the selection of a manifest. Raises CorruptRecord if it is damaged or of another schema."""
     try:
         record = json.loads(path.read_text())
         selection = Selection(**{key: record[key] for key in ("train", "validation", "report", "balance")})
         if (record["schema"], record["identity"]) != (SCHEMA, selection.identity):
             raise ValueError(f"schema {record['schema']}, expected {SCHEMA} and a hash that fits")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptRecord(f"{path} is no selection of trajectories ({error!r}); run stage=sft again") from error
+        raise CorruptRecord(f"{path} is not a selection of trajectories ({error!r}); run stage=sft again") from error
     return selection
 
 
 def _filters(rules: Select, directions: Mapping[str, str]) -> dict[str, Keep]:
-    """Return the filters by name, the cheap ones first."""
+    """Return the filters by name, cheap ones first."""
     known: dict[str, Keep] = {
         "acted": filters.acted,
         "valid_format": filters.valid_format,
@@ -158,7 +159,7 @@ def _filters(rules: Select, directions: Mapping[str, str]) -> dict[str, Keep]:
 
 
 def _evenly(cells: Mapping[tuple[str, str], Sequence[str]], count: int, seed: int) -> list[str]:
-    """Return `count` names at most: of the tasks in turn, and of each task of its outcomes in turn."""
+    """Return at most `count` names, from the tasks in turn, and within a task from its outcomes in turn."""
     by_task: defaultdict[str, list[list[str]]] = defaultdict(list)
     for (task, outcome), names in sorted(cells.items()):
         by_task[task].append(random.Random(f"{seed}/select/{task}/{outcome}").sample(list(names), len(names)))
@@ -170,7 +171,7 @@ def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _validation_ids(cells: Mapping[tuple[str, str], Sequence[str]], share: float, seed: int) -> set[str]:
-    """Return the names that are held out: the share of each task's, and that of all of them, at least one."""
+    """Return the names kept for validation: the share of each task and of all together, at least one."""
     by_task: defaultdict[str, list[str]] = defaultdict(list)
     for (task, _), names in sorted(cells.items()):
         by_task[task] += names
@@ -179,7 +180,7 @@ def _validation_ids(cells: Mapping[tuple[str, str], Sequence[str]], share: float
         for task, names in by_task.items()
     }
     counts = {task: round(share * len(names)) for task, names in drawn.items()}
-    # Of many small tasks none may come to one: those that came off worst then give one more, up to the share of all.
+    # With many small tasks, rounding may leave none: those rounded down most give one more, up to the total share.
     missing = max(1, round(share * sum(map(len, drawn.values())))) - sum(counts.values())
     for task in sorted(drawn, key=lambda task: counts[task] - share * len(drawn[task]))[: max(0, missing)]:
         counts[task] += 1

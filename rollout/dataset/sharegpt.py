@@ -1,10 +1,11 @@
-"""Trajectories as ShareGPT conversations, the form that other trainers read, and such conversations as trajectories."""
+"""Convert trajectories to ShareGPT conversations, which other trainers read, and back."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import Action, ends_trajectory, parse_response
@@ -14,14 +15,14 @@ from tasks.prompt import messages
 
 SPEAKERS = {"user": "human", "assistant": "gpt"}
 NOT_KNOWN = float("nan")
-UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # the world of a conversation, of which only words are left
+UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # a conversation records no workspace
 
 
 def to_sharegpt(trajectory: Trajectory) -> dict[str, Any]:
     """Return a trajectory as one conversation: `id`, `task`, `system`, and `conversations` that end with the agent.
 
-    Training on the turns of `gpt` alone is what fine-tuning here does. The last feedback, which nobody answers, is left
-    out, and so is everything that an agent does not read.
+    Fine-tuning here trains on the turns of `gpt` only. The last feedback, which has no answer, is left out, as is
+    everything that an agent does not read.
     """
     system, *chat = messages(trajectory.state())
     return {
@@ -33,15 +34,15 @@ def to_sharegpt(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
-    """Return a conversation as a trajectory to fine-tune on. It has no workspaces, so no action can begin in it.
+    """Return a conversation as a trajectory to fine-tune on; it has no workspaces, so no rollout can start in it.
 
     Args:
-        record: `conversations`, each `{from, value}`, and `task` where it is known; a `system` message of its own is
-            not kept, since a policy is always told the one of this project.
-        name: what the trajectory is called, unless the record has an `id`.
+        record: `conversations`, each `{from, value}`, and optionally `id` and `task`. Its `system` message is dropped,
+            because a policy always gets the system prompt of this project.
+        name: The trajectory id if the record has none.
 
     Raises:
-        ValueError: where the conversation is not one of human and agent in turns, the human first.
+        ValueError: If human and agent do not take turns, the human first.
     """
     said = record.get("conversations")
     if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
@@ -62,25 +63,21 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
 
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
-    """Write a conversation a line, and returns how many; the file is there whole or not at all."""
-    aside, count = path.with_name(f".{path.name}.part"), 0
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            for trajectory in trajectories:
-                if trajectory.steps:
-                    file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
-                    count += 1
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """Write one conversation per line, atomically, and return their number."""
+    count = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for trajectory in trajectories:
+            if trajectory.steps:
+                file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
+                count += 1
     return count
 
 
 def read_sharegpt(path: Path) -> Iterator[Trajectory]:
-    """Yield the trajectories of a file: a conversation a line, or one JSON list of them.
+    """Yield the trajectories of a file with one conversation per line, or one JSON list of conversations.
 
     Raises:
-        ValueError: naming the conversation that is none, or has the id of one before.
+        ValueError: If a conversation is malformed or repeats an id; names it.
     """
     seen: set[str] = set()
     for number, record in enumerate(_records(path), 1):
@@ -89,7 +86,7 @@ def read_sharegpt(path: Path) -> Iterator[Trajectory]:
                 raise ValueError("is no JSON object")
             trajectory = from_sharegpt(record, f"{path.stem}-{number:06d}")
             if trajectory.trajectory_id in seen:
-                raise ValueError(f"has the id {trajectory.trajectory_id} of one before; give each its own, or none")
+                raise ValueError(f"repeats the id {trajectory.trajectory_id}; give each its own, or none")
             seen.add(trajectory.trajectory_id)
             yield trajectory
         except ValueError as error:
@@ -108,11 +105,11 @@ def _records(path: Path) -> Iterator[Any]:
                 yield _parsed(line, f"{path} line {number}")
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, source: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON ({error}); expected a conversation a line, or one list") from None
+        raise ValueError(f"{source} is not JSON ({error}); expected one conversation per line, or one list") from None
 
 
 def _step(response: str, feedback: str) -> Step:

@@ -9,8 +9,9 @@ from typing import Any
 
 from rollout.endpoint.usage import Usage
 from rollout.errors import CorruptRecord
+from tasks.units import MIB
 
-PART_BYTES = 16 * 1024 * 1024  # small enough for a mirror, which copies a grown file as a whole
+PART_BYTES = 16 * MIB  # small enough for a mirror, which copies a grown file as a whole
 BODY = b',"request":'  # ends a line's head; cannot occur inside it, where quotes are escaped
 
 

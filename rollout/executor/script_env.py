@@ -1,16 +1,14 @@
-"""What every script is given, in whatever sandbox: environment variables, and limits that the kernel holds."""
+"""Environment variables and kernel limits of every script, whatever the sandbox."""
 
 from collections.abc import Mapping, Sequence
 
-from rollout.executor.interpreter import ENVIRONMENT
+from rollout.executor.interpreter import PREFIX
 from tasks.task import Limits
+from tasks.units import MIB
 
-MIB = 1024 * 1024
-
-# What the script's environment consists of. bwrap itself is started with it too, because it is process 1 inside, and
-# /proc/1/environ is what that was started with.
-SCRIPT_ENVIRONMENT: Mapping[str, str] = {
-    "PATH": f"{ENVIRONMENT}/bin:/usr/bin:/bin",
+# bwrap is started with these variables too: it is process 1 inside, and /proc/1/environ shows what it started with.
+BASE_ENV: Mapping[str, str] = {
+    "PATH": f"{PREFIX}/bin:/usr/bin:/bin",
     "HOME": "/tmp",
     "USER": "agent",
     "LANG": "C.UTF-8",
@@ -23,19 +21,24 @@ SCRIPT_ENVIRONMENT: Mapping[str, str] = {
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def script_environment(num_threads: int = 1, gpus: Sequence[int] = ()) -> Mapping[str, str]:
-    """Return the environment variables of a script that has so many cores, and these GPUs."""
+def script_env(num_threads: int = 1, gpus: Sequence[int] = ()) -> Mapping[str, str]:
+    """Return the environment variables of a script.
+
+    Args:
+        num_threads: The number of cores that it may use.
+        gpus: The GPUs that it may use, which are numbered from zero inside.
+    """
     threads = dict.fromkeys(THREADS, str(num_threads))
-    return {**SCRIPT_ENVIRONMENT, **threads, "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(gpus))))}
+    return {**BASE_ENV, **threads, "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(gpus))))}
 
 
 def resource_limits(limits: Limits) -> Mapping[str, int]:
-    """Return the limits that the kernel holds, by their names in `resource`."""
+    """Return the limits that the kernel enforces, by their names in `resource`."""
     return {
         "NPROC": limits.num_processes,
         "FSIZE": limits.file_mb * MIB,
         "CORE": 0,
         "NOFILE": 256,
-        # A backstop: numerical libraries reserve far more than they use, and what is used is counted by the watchdog.
+        # A backstop: numerical libraries reserve far more than they use, and the watchdog counts what is used.
         "AS": (limits.memory_mb + 4096) * MIB,
     }

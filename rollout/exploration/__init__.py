@@ -1,1 +1,1 @@
-"""Ideas for the expert: candidates, selection by distance, draws."""
+"""Ideas that steer the expert: the library, candidates, selection by distance, draws, and their page."""

@@ -1,20 +1,20 @@
-"""Where candidate ideas come from: the offline library, or a language model that is shown the task and its script."""
+"""Candidate ideas, from the library or from a language model that is shown the task and its script."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
 from rollout.endpoint import ChatEndpoint
+from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.library import AXES, candidates_for
-from rollout.exploration.selection import distinct
 from tasks.naming import Names
 from tasks.prompt import Message
 from tasks.task import Instance, Task
 
-MIN_PROPOSED = 2  # different ideas an endpoint must give on an axis
-MAX_QUESTIONS = 3  # put to an endpoint about one axis of a task
-PLAIN = Names("", "train.csv", "test.csv", "train.py")  # of a problem that nobody is to act on
+MIN_PROPOSED = 2  # different ideas that an endpoint must propose on an axis
+MAX_QUESTIONS = 3  # to an endpoint about one axis of a task
+PLAIN = Names("", "train.csv", "test.csv", "train.py")  # for a problem that no agent acts on
 
-Candidates = Mapping[str, Mapping[str, Sequence[str]]]  # task -> axis -> ideas, as they were written
+Candidates = Mapping[str, Mapping[str, Sequence[str]]]  # task -> axis -> ideas as written
 
 PROPOSE_PROMPT = """\
 A machine learning engineer is to improve this script.
@@ -37,7 +37,7 @@ AXIS_MEANINGS = {
 
 
 def library_candidates(tasks: Sequence[Task]) -> dict[str, dict[str, list[str]]]:
-    """Return for each task the ideas of the offline library that are meant for its kind."""
+    """Return the ideas of the library for the kind of each task."""
     return {
         task.name: {axis: [i.text for i in candidates_for(task.kind) if i.axis == axis] for axis in AXES}
         for task in tasks
@@ -47,13 +47,19 @@ def library_candidates(tasks: Sequence[Task]) -> dict[str, dict[str, list[str]]]
 async def propose_candidates(
     endpoint: ChatEndpoint, tasks: Sequence[Task], count: int, seed: int
 ) -> dict[str, dict[str, list[str]]]:
-    """Return for each task what a language model proposes on each axis, up to `count` different ideas.
+    """Return up to `count` different ideas that a language model proposes for each task and axis.
 
-    A model that gives fewer is shown what it has said and asked for the rest, a few times; then what there is must do.
-    Duplicates among the lines are returned too, so that they can be counted.
+    A model that gives fewer is asked for the rest, up to `MAX_QUESTIONS` times. Duplicates among the lines are returned
+    too, so that they can be counted.
+
+    Args:
+        endpoint: The language model.
+        tasks: The tasks.
+        count: The number of ideas on each axis.
+        seed: The seed of the requests.
 
     Raises:
-        InfrastructureError: as the endpoint's error type, when no usable answer came.
+        InfrastructureError: With the endpoint's error type, if there is no usable answer.
     """
     questions = [(task, axis) for task in tasks for axis in AXES]
     answers = await asyncio.gather(*(_propose(endpoint, task, axis, count, seed) for task, axis in questions))
@@ -70,11 +76,11 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
     )
     talk, lines, missing = [Message(role="user", content=first)], list[str](), count
     for question in range(MAX_QUESTIONS):
-        # Another seed each time, or a server without randomness of its own might say the same again.
+        # With the same seed, a deterministic server might repeat its answer.
         answer = await endpoint.ask(talk, seed=seed + question)
         said = answer.visible_text.splitlines()[:-1] if answer.is_cut else answer.visible_text.splitlines()
         lines = _up_to(count, [*lines, *filter(_is_proposal, said)])
-        missing = count - len(distinct(lines))
+        missing = count - len(distinct_ideas(lines))
         if not missing:
             break
         more = MORE_PROMPT.format(count=missing, axis=axis)
@@ -82,22 +88,22 @@ async def _propose(endpoint: ChatEndpoint, task: Task, axis: str, count: int, se
     if count - missing < min(MIN_PROPOSED, count):
         raise endpoint.error(
             f"{endpoint.base_url} proposed {count - missing} different ideas for {task.name}, axis {axis}, in "
-            f"{MAX_QUESTIONS} answers, at least {MIN_PROPOSED} are needed; use another expert.model or "
+            f"{MAX_QUESTIONS} answers, expected at least {MIN_PROPOSED}; use another expert.model or "
             "ideas.source=library"
         )
     return lines
 
 
 def _is_proposal(line: str) -> bool:
-    """Return whether a line of an answer is meant as an idea, and is no fence and no heading of those that follow."""
-    return bool(distinct([line])) and not line.lstrip().startswith("```") and not line.rstrip(" *_").endswith(":")
+    """Return whether a line of an answer is an idea, rather than a code fence or a heading."""
+    return bool(distinct_ideas([line])) and not line.lstrip().startswith("```") and not line.rstrip(" *_").endswith(":")
 
 
 def _up_to(count: int, lines: Sequence[str]) -> list[str]:
-    """Return the first of `lines` up to that which brings the `count`-th different idea."""
+    """Return the first of `lines`, up to the `count`-th different idea."""
     kept: list[str] = []
     for line in lines:
-        if len(distinct(kept)) == count:
+        if len(distinct_ideas(kept)) == count:
             break
         kept.append(line)
     return kept

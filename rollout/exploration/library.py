@@ -1,7 +1,7 @@
-"""The offline library of ideas that steer exploration, on the axes Data / Model / Learning.
+"""The library of ideas that steer exploration, on the axes Data, Model and Learning.
 
-An idea is a sentence for the expert's prompt. The library's are written so that the offline coder understands them;
-ideas proposed by a language model go the same way, for experts and coders that are models too.
+An idea is a sentence for the expert's prompt. The ideas of the library are worded such that the scripted coder
+understands them. Ideas proposed by a language model are used in the same way.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _ALL = (*_NUMERIC, *_TEXT)
 
 @dataclass(frozen=True)
 class Idea:
-    """One candidate: its axis, its sentence, and the kinds of task it is meant for."""
+    """A candidate idea: its axis, its sentence, and the kinds of task it is for."""
 
     axis: str
     text: str
@@ -228,5 +228,5 @@ LIBRARY: tuple[Idea, ...] = tuple(
 
 
 def candidates_for(kind: str) -> list[Idea]:
-    """Return the library's ideas meant for a kind of task, in a fixed order."""
+    """Return the ideas of the library for a kind of task, in a fixed order."""
     return [idea for idea in LIBRARY if kind in idea.kinds]

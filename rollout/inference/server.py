@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rollout.inference.supervisor import POLL_SECONDS, SupervisedProcess
+from tasks.units import MIB
 
 HOST = "127.0.0.1"
 # Repeated from rollout.inference.worker_extension, which only vLLM's processes can import.
@@ -66,7 +67,7 @@ def server_command(model: Path, port: int, options: ServerOptions, extra: Sequen
         command += ["--weight-transfer-config", json.dumps({"backend": WEIGHT_BACKEND})]
     command += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     if options.kv_cache_mb:
-        command += ["--kv-cache-memory-bytes", str(options.kv_cache_mb * 2**20)]
+        command += ["--kv-cache-memory-bytes", str(options.kv_cache_mb * MIB)]
     else:
         command += ["--gpu-memory-utilization", str(options.gpu_memory_fraction)]
     if is_cpu_build():

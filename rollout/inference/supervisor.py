@@ -1,7 +1,6 @@
 """Supervise one process group: end it with its parent, and remove the files that it leaves behind."""
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from rollout.runtime.parent_death import set_parent_death_signal
+from rollout.runtime.syscalls import PR_SET_CHILD_SUBREAPER, call, libc, set_parent_death_signal
 
 TEMP_PREFIX = "mlagent-server-"
 # vLLM binds sockets in the folder. Their paths are limited to 107 characters, of which the names of folder and socket
@@ -20,8 +19,6 @@ TEMP_PREFIX = "mlagent-server-"
 LONGEST_ROOT = 107 - 69
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.1
-
-PR_SET_CHILD_SUBREAPER = 36
 
 
 class SupervisedProcess:
@@ -38,7 +35,7 @@ class SupervisedProcess:
     def __enter__(self) -> Self:
         remove_stale_folders()
         # Orphaned grandchildren become children of this process, which reaps them.
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        call(libc.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=temporary_root()))
         supervisor = os.getpid()
 

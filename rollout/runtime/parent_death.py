@@ -1,11 +1,11 @@
 """End helper processes together with the process that started them, however that ends."""
 
-import ctypes
 import os
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+from rollout.runtime.syscalls import set_parent_death_signal
+
 VARIABLE = "MLAGENT_DIES_WITH"
 
 
@@ -22,8 +22,3 @@ def die_with_parent() -> None:
     set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != int(parent):
         sys.exit(1)  # the parent ended before the signal was set
-
-
-def set_parent_death_signal(number: signal.Signals) -> None:
-    """Make the kernel send signal `number` to this process when the thread that started it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -1,1 +1,1 @@
-"""The scripted expert and coder, which need no language model."""
+"""The scripted expert and coder, which stand in for language models."""

@@ -1,11 +1,9 @@
-"""Experts and baselines: who acts in episodes that a policy learns from or is measured against."""
+"""The scripted expert, from whose episodes a policy learns."""
 
 import random
 import re
 from dataclasses import dataclass, field
 
-from rollout.endpoint import ChatEndpoint
-from rollout.errors import EndpointRefused, PromptTooLong
 from rollout.scripted.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
 from rollout.scripted.wording import Meaning, to_json, word
 from rollout.types import Response
@@ -13,56 +11,56 @@ from tasks import action as grammar
 from tasks.action import Action, parse_response
 from tasks.feedback import parse_status_line, score_text, validation_score
 from tasks.naming import draw_script_name
-from tasks.prompt import messages, parse_ideas
+from tasks.prompt import parse_ideas
 from tasks.state import State
 from tasks.task import Instance
 
 WORD_COLUMNS = re.compile(r"\d+ number columns, (\d+) word columns")
 DATA_FILE = re.compile(r"[\w.-]+\.csv")
 
-# Habits of the offline expert, as probabilities of one decision.
+# Habits of the scripted expert, as probabilities of one decision.
 LOOK_FIRST, LOOK_AGAIN = 0.38, 0.15
 COPY = 0.05
-COMBINE_IDEAS = 0.2  # of the first edit, where there are two ideas
+COMBINE_IDEAS = 0.2  # in the first edit, if there are two ideas
 STOP_EARLY = 0.12  # after an edit, once all ideas are tried
-RUN_BEST = 0.7  # before the end, where another script than the best left the last submission
+RUN_BEST = 0.7  # before the end, if the last submission is not of the best script
 FROM_LATEST, FROM_FIRST = 0.08, 0.07  # else from the best
 SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.005, 0.015, 0.015, 0.02
-# Where the expert has no idea left: weight of a recipe by what an engineer would expect of it, and how much more one
-# weighs that tunes the family of model it has.
+# Without ideas left: the weight of a recipe by its expected effect, and the factor for a recipe that tunes the present
+# family of model.
 EFFECT_WEIGHTS = {"good": 3.0, "harmless": 1.0, "harmful": 0.5}
 TUNE_WEIGHT = 3.0
-# What the description of a table says -> the recipes for it: more likely where it is so, unlikely where it is not.
+# Property in the description of a table -> recipes for it, more likely if the table has it and less likely if not.
 SUITS = {"words": ("one_hot", "target_encoding"), "gaps": ("median_impute", "missing_flags")}
 SUIT_WEIGHT = 4.0
-# What an expert tries that does not explore: the few things every tutorial begins with. Assumed, not measured.
+# Recipes of an expert that does not explore: the first steps of every tutorial. Assumed rather than measured.
 FAVOURITES = ("standardize", "tfidf", "random_forest", "gradient_boosting", "more_trees")
 
 
 @dataclass
 class Memory:
-    """What a state's texts tell: no more than any agent can read."""
+    """What the expert reads from the texts of a state, which any agent can read."""
 
     first: str
     best: str
     best_score: str
     data_files: list[str]
-    ideas: list[list[str]]  # the recipes of each
+    ideas: list[list[str]]  # the recipes of each idea
     situation: str = "start"
-    last: str = ""  # the last script that ran, and the score it printed
+    last: str = ""  # the last script that ran, and its printed score
     last_score: str = ""
-    submitted: str = ""  # the script whose submission is the last
+    submitted: str = ""  # the script that left the last submission
     edited: bool = False
     tried: set[str] = field(default_factory=set)
     families: dict[str, str] = field(default_factory=dict)  # script -> family of its model
-    table: dict[str, bool] = field(default_factory=dict)  # what a description said: a key of `SUITS` -> whether
+    table: dict[str, bool] = field(default_factory=dict)  # key of `SUITS` -> whether a description says so
 
 
 def read_state(state: State) -> Memory:
-    """Return what the texts of a state tell. Raises ValueError where the problem has no status line."""
+    """Return what the texts of a state say. Raises ValueError if the problem has no status line."""
     status = _last_status(state.problem)
     if status is None:
-        raise ValueError("the problem text has no line 'Best so far: NAME SCORE'; build it by tasks.prompt")
+        raise ValueError("the problem text has no line 'Best so far: NAME SCORE'; build it with tasks.prompt")
     name, score = status
     ideas = [recognise(idea) for idea in parse_ideas(state.problem)]
     memory = Memory(
@@ -120,7 +118,7 @@ def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -
 def _situation(feedback: str, edit: bool, improved: bool) -> str:
     if "Stopped: " in feedback:
         return "stopped"
-    if edit and feedback.startswith("Error: "):  # nothing was saved, so nothing ran
+    if edit and feedback.startswith("Error: "):  # nothing was saved or run
         return "refused"
     if "Error: " in feedback or (validation_score(feedback) is None and not improved):
         return "crashed"
@@ -131,22 +129,22 @@ def _situation(feedback: str, edit: bool, improved: bool) -> str:
 
 @dataclass(frozen=True)
 class ScriptedExpert:
-    """A scripted expert with varied wording: tries its ideas one by one, keeps or reverts by the scores it reads.
+    """A scripted expert with varied wording, which tries ideas one by one and keeps or reverts edits by their scores.
 
-    It looks first now and then, edits mostly from the best script, adds ideas of its own for this kind of task when
-    its ideas are used up, and makes the mistakes that agents make: edits that crash, run too long, or make no sense.
+    It sometimes inspects files first, edits mostly the best script, and uses its own ideas for the kind of task after
+    the given ones. It makes the mistakes that agents make: edits that crash, run too long, or make no sense.
 
     Attributes:
-        max_steps: the most actions of an episode; the last is the final answer.
-        explores: whether its own ideas are any recipes that fit; else they are a few favourites, over again once all
-            are tried, as of an expert that nobody nudges.
+        max_steps: The most actions of an episode; the last one is the final answer.
+        explores: Whether its own ideas are all recipes that fit. Otherwise they are a few favorites, repeated after all
+            are tried, like those of an expert without idea prompts.
     """
 
     max_steps: int = 6
     explores: bool = True
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return the next response; the same state and seed give the same one."""
+        """Return the next response; the same state and seed give the same response."""
         rng = random.Random(f"{seed}/expert")
         memory = read_state(state)
         meaning = self._decide(instance, memory, len(state.turns), rng)
@@ -177,7 +175,7 @@ class ScriptedExpert:
 
 
 def slip(kind: str, rng: random.Random) -> list[str] | None:
-    """Return a recipe that a careless agent would try, mostly None."""
+    """Return a recipe that a careless agent would try, or None, which is most likely."""
     draw = rng.random()
     for share, fits in (
         (SLIP_SLOW, lambda r: r.effect == "slow"),
@@ -191,7 +189,7 @@ def slip(kind: str, rng: random.Random) -> list[str] | None:
 
 
 def recipes_for(kind: str) -> list[Recipe]:
-    """Return the recipes meant for a kind of task."""
+    """Return the recipes for a kind of task."""
     return [recipe for recipe in RECIPES.values() if kind in recipe.kinds]
 
 
@@ -218,7 +216,7 @@ def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random, explor
 
 
 def _suits(memory: Memory, recipe: Recipe) -> float:
-    """Return how much more a recipe weighs for what the table was described as, 1 where nothing was said."""
+    """Return the factor of a recipe's weight by the description of the table, 1 without one."""
     said = [memory.table[key] for key, names in SUITS.items() if recipe.name in names and key in memory.table]
     return 1.0 if not said else SUIT_WEIGHT if all(said) else 1 / SUIT_WEIGHT
 
@@ -245,7 +243,7 @@ def _meaning(memory: Memory, intent: str, target: str, action: str, **arguments:
 
 
 def edit_meaning(instance: Instance, memory: Memory, script: str, recipes: list[str], rng: random.Random) -> Meaning:
-    """Return an edit of `script` by `recipes`, saved under a name that is not taken."""
+    """Return an edit of `script` by `recipes`, saved under an unused name."""
     saved = _new_script(instance, memory, rng)
     intent = "return" if memory.situation in ("worse", "crashed", "stopped") and script != memory.last else "edit"
     meaning = _meaning(memory, intent, script, grammar.EDIT, script_name=script, save_name=saved)
@@ -287,44 +285,3 @@ def _copy(instance: Instance, memory: Memory, rng: random.Random) -> Meaning:
 def _final(memory: Memory) -> Meaning:
     answer = f"{memory.best} is the best."
     return _meaning(memory, "final", memory.best, grammar.FINAL_ANSWER, final_answer=answer)
-
-
-@dataclass(frozen=True)
-class EndpointExpert:
-    """A model behind an OpenAI-compatible endpoint as the expert; the ideas stand in the state's problem text."""
-
-    endpoint: ChatEndpoint
-    temperature: float = 1.0
-
-    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return the model's response, whatever it is: cut, refused and empty ones are the agent's doing.
-
-        None where the state no longer fits the model's context.
-
-        Raises:
-            ExpertError: when no response came.
-            EndpointRefused: when not even the task itself fits the context.
-        """
-        del instance  # the expert sees the state and nothing else
-        try:
-            text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
-        except PromptTooLong as error:
-            if not state.turns:
-                raise EndpointRefused(
-                    f"{error}; not even a task fits: lower expert.max_response_tokens "
-                    f"({self.endpoint.max_response_tokens}), or serve the model with a larger context"
-                ) from None
-            return None
-        return Response(text)
-
-
-class RandomRecipeActor:
-    """A baseline: each response edits the best script by one uniformly random recipe meant for the kind of task."""
-
-    async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return an edit; the same state and seed give the same one."""
-        rng = random.Random(f"{seed}/random_recipe")
-        memory = read_state(state)
-        recipe = rng.choice(recipes_for(instance.task.kind))
-        meaning = edit_meaning(instance, memory, memory.best, [recipe.name], rng)
-        return Response(word(meaning, rng), to_json(meaning))

@@ -1,8 +1,8 @@
-"""The offline expert's language: what a response means, and the few words it is put into.
+"""The wordings of the scripted expert: the meaning of a response, and the sentences that express it.
 
-Every response can be worded anew from its meaning, with the same action and arguments except for an edit's
-instruction, which asks for the same recipes in other words. So a trajectory, whose scripts are the dear part, can be
-rendered in several wordings with its feedback unchanged.
+A response can be reworded from its meaning. The action and its arguments stay the same, except that an edit's
+instruction asks for the same recipes in other words. So a trajectory can be rendered in several wordings with the same
+feedback, without running its scripts again.
 """
 
 import json
@@ -15,7 +15,7 @@ from tasks import action as grammar
 from tasks.action import Action, format_response
 from tasks.feedback import status_line
 
-# Situation: what the last feedback said -> its reflections.
+# Situation after the last feedback -> reflections.
 REFLECTIONS: Mapping[str, tuple[str, ...]] = {
     "start": ("Nothing is tried.", "This is the start.", "No edit yet."),
     "looked": ("I know more now.", "Now I know more.", "I see."),
@@ -26,7 +26,7 @@ REFLECTIONS: Mapping[str, tuple[str, ...]] = {
     "refused": ("No edit was made.", "The edit was not made.", "Nothing was edited."),
     "copied": ("The copy is made.", "It is copied.", "I have a copy now."),
 }
-# Situation -> what is known for certain; {last} and {last_score} are the last script run and the score it printed.
+# Situation -> fact checks; {last} and {last_score} are the last script that ran and the score it printed.
 FACTS: Mapping[str, tuple[str, ...]] = {
     "start": ("Only {best} is known.", "{best} is the first script.", "I know {best} only."),
     "looked": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
@@ -37,7 +37,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "refused": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
     "copied": ("{best} is still the best.", "The best is still {best}.", "{best} stays the best."),
 }
-# Intent -> why this action; {target} is the file it acts on. What is done comes last, next to the action itself.
+# Intent -> thoughts; {target} is the file of the action. The intent comes last, next to the action itself.
 THOUGHTS: Mapping[str, tuple[str, ...]] = {
     "edit": ("With {target} I try an edit.", "I give {target} an edit.", "To {target} I make an edit."),
     "return": ("Back to {target} for an edit.", "I go back to {target} for an edit.", "I give {target} another edit."),
@@ -52,19 +52,19 @@ THOUGHTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the expert means by one response.
+    """The meaning of one response of the expert.
 
     Attributes:
-        situation: a key of `REFLECTIONS`.
-        intent: a key of `THOUGHTS`.
-        best: best script so far, from the status line.
-        best_score: its score, as text.
-        last: the last script that ran, `` if none has.
-        last_score: the score it printed, as text.
-        target: the file acted on.
-        action: one of the seven.
-        arguments: its arguments; an edit's instruction is left out.
-        recipes: what an edit's instruction asks for.
+        situation: A key of `REFLECTIONS`.
+        intent: A key of `THOUGHTS`.
+        best: The best script so far, from the status line.
+        best_score: Its score, as text.
+        last: The last script that ran, `` if there is none.
+        last_score: The score that it printed, as text.
+        target: The file of the action.
+        action: The name of the action.
+        arguments: The arguments of the action, without the instruction of an edit.
+        recipes: The recipes that the instruction of an edit asks for.
     """
 
     situation: str
@@ -80,7 +80,7 @@ class Meaning:
 
 
 def instruction_text(recipes: list[str], rng: random.Random) -> str:
-    """Return one of the sentences that ask for `recipes`."""
+    """Return a sentence that asks for `recipes`."""
     first, *more = (rng.choice(RECIPES[name].phrasings) for name in recipes)
     for sentence in more:
         first = f"{first.removesuffix('.')} and {sentence[0].lower()}{sentence[1:]}"
@@ -88,7 +88,7 @@ def instruction_text(recipes: list[str], rng: random.Random) -> str:
 
 
 def word(meaning: Meaning, rng: random.Random) -> str:
-    """Return a response that says `meaning`."""
+    """Return a response with the meaning `meaning`."""
     slots = {key: str(value) for key, value in asdict(meaning).items()}
     thoughts = {
         grammar.REFLECTION: rng.choice(REFLECTIONS[meaning.situation]),
@@ -104,18 +104,18 @@ def word(meaning: Meaning, rng: random.Random) -> str:
 
 
 def to_json(meaning: Meaning) -> str:
-    """Return `meaning` as it is stored beside a response; the inverse of `from_json`."""
+    """Return `meaning` as it is stored with a response; the inverse of `from_json`."""
     return json.dumps(asdict(meaning), ensure_ascii=False)
 
 
 def from_json(wording: str) -> Meaning:
-    """Return the meaning stored as `wording`. Raises ValueError where it is none."""
+    """Return the meaning stored as `wording`. Raises ValueError if it is not a meaning."""
     try:
         return Meaning(**json.loads(wording))
     except TypeError as error:
         raise ValueError(f"not the meaning of a response: {wording[:80]!r} ({error}); collect again") from error
 
 
-def reword(wording: str, rng: random.Random) -> str:
-    """Return another response of the same meaning: same action and arguments, an instruction for the same recipes."""
+def reword_response(wording: str, rng: random.Random) -> str:
+    """Return another response of the same meaning, with the same action, arguments and recipes."""
     return word(from_json(wording), rng)

@@ -1,1 +1,1 @@
-"""Content-addressed blobs, journals and trajectory files."""
+"""Content-addressed blobs, directory manifests, journals, trajectory files and atomic writes."""

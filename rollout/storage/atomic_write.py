@@ -3,29 +3,46 @@
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename what the block writes there to `path` when the block ends.
+
+    A reader sees the earlier file or all of the new one, even if several processes write. If the block raises, the
+    temporary file is removed and the earlier file stays.
+
+    Args:
+        path: The file to write. Its folder must exist.
+        durable: Whether the content is flushed to disk before the rename, so that it survives a crash of the machine.
+    """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        if durable:
+            sync_to_disk(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all, also if others write there or the machine crashes.
+    """Write `content` to `path` whole or not at all, creating the folder if needed.
 
     Raises:
-        OSError: if the content cannot be written; the earlier file stays.
+        OSError: If the content cannot be written. The earlier file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_of(path)
-    try:
-        aside.write_bytes(content)
-        to_disk(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` whole or not at all."""
     write_atomically(path, text.encode())
 
 
@@ -33,13 +50,13 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as JSON, whole or not at all.
 
     Raises:
-        ValueError: if `value` holds a number that is not finite.
+        ValueError: If `value` contains a number that is not finite.
     """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def to_disk(path: Path) -> None:
-    """Return once a file's content, or a folder's names, would survive a crash of the machine."""
+def sync_to_disk(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to disk so that they survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,6 +64,6 @@ def to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def aside_of(path: Path) -> Path:
-    """Return where to make, before it is renamed, what nobody is to see in parts."""
+def temporary_path(path: Path) -> Path:
+    """Return a unique hidden path beside `path`, for content that must not be seen before it is complete."""
     return path.with_name(f".{path.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}")

@@ -1,4 +1,4 @@
-"""Folders of data as a store keeps them: a manifest that says which files are in one, and a tree of links to those."""
+"""Folders of data in a blob store: manifests that list a folder's files, and trees of links made from them."""
 
 import contextlib
 import filecmp
@@ -8,23 +8,26 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from rollout.storage.atomic_write import aside_of, to_disk
+from rollout.storage.atomic_write import replacing, temporary_path
 
 
 def manifest_of(digests: Mapping[str, str]) -> bytes:
-    """Return the content that stands for a folder: its files' relative paths with their digests, sorted, as JSON."""
+    """Return the manifest of a folder: relative paths and digests of its files, sorted, as JSON."""
     return json.dumps(sorted(digests.items())).encode()
 
 
 def read_manifest(manifest: bytes) -> dict[str, str]:
-    """Return the digests of a folder's files by their relative paths, sorted."""
+    """Return the digests of a folder's files by relative path, sorted."""
     return dict(json.loads(manifest))
 
 
 def entries_of(digests: Mapping[str, str], inside: str) -> list[str]:
-    """Return what stands directly in a folder of a manifest, sorted, the names of folders with a slash at their end.
+    """Return the sorted entries of one folder of a manifest; the names of folders end in a slash.
 
-    `inside` is a relative path without a slash at its end, `` for the whole; there is nothing in what is no folder.
+    Args:
+        digests: The manifest.
+        inside: The folder's relative path without a final slash, `` for the whole. A path that is not a folder has no
+            entries.
     """
     prefix = f"{inside}/" if inside else ""
     below = (path[len(prefix) :].partition("/") for path in digests if path.startswith(prefix))
@@ -34,11 +37,13 @@ def entries_of(digests: Mapping[str, str], inside: str) -> list[str]:
 def files_below(folder: Path) -> dict[str, os.stat_result]:
     """Return the status of every file below a folder by relative path.
 
-    Raises ValueError where anything is neither a regular file nor a folder, links included; OSError.
+    Raises:
+        ValueError: If an entry, a link included, is neither a regular file nor a folder.
+        OSError: If the folder cannot be read.
     """
     if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, expected a folder; put what it leads to in its place")
-    found: dict[str, os.stat_result] = {}
+        raise ValueError(f"{folder} is a link, expected a folder; replace it by the folder that it points to")
+    files: dict[str, os.stat_result] = {}
     pending = [""]
     while pending:
         inside = pending.pop()
@@ -47,57 +52,64 @@ def files_below(folder: Path) -> dict[str, os.stat_result]:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{inside}{entry.name}/")
                 elif entry.is_file(follow_symlinks=False):
-                    found[inside + entry.name] = entry.stat(follow_symlinks=False)
+                    files[inside + entry.name] = entry.stat(follow_symlinks=False)
                 else:
                     kind = "a link" if entry.is_symlink() else "no regular file"
-                    raise ValueError(f"{entry.path} is {kind}, expected files and folders alone; remove or replace it")
-    return found
+                    raise ValueError(f"{entry.path} is {kind}, expected files and folders only; remove or replace it")
+    return files
 
 
 def make_tree(folder: Path, files: Mapping[str, Path]) -> None:
-    """Return once `folder` stands whole, made of `files` by relative path, whoever else makes the same.
+    """Make `folder` from `files`, given by relative path, even if another process makes the same folder.
 
-    Every user may list it, whatever this one's umask says. Raises OSError.
+    The folder appears complete or not at all. Every user may list it, whatever this process's umask is.
+
+    Raises:
+        OSError: If it cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_of(folder)
+    temporary = temporary_path(folder)
     try:
         for inside in sorted({"", *(str(parent) for path in files for parent in Path(path).parents)}):
-            (aside / inside).mkdir(exist_ok=True)
-            (aside / inside).chmod(0o755)
+            (temporary / inside).mkdir(exist_ok=True)
+            (temporary / inside).chmod(0o755)
         for path, source in files.items():
-            link_or_copy(source, aside / path)
+            link_or_copy(source, temporary / path)
         try:
-            os.rename(aside, folder)
+            os.rename(temporary, folder)
         except OSError:
-            if not folder.is_dir():  # else somebody else was first
+            if not folder.is_dir():  # otherwise another process was first
                 raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_tree_of(found: Mapping[str, os.stat_result], folder: Path, files: Mapping[str, Path]) -> bool:
-    """Return whether a folder, in which `found` was found, has these files and no other."""
-    return found.keys() == files.keys() and all(
-        os.path.samestat(found[path], os.stat(source)) or filecmp.cmp(folder / path, source, shallow=False)
+def is_tree_of(statuses: Mapping[str, os.stat_result], folder: Path, files: Mapping[str, Path]) -> bool:
+    """Return whether a folder holds exactly the given files.
+
+    Args:
+        statuses: What `files_below` returned for the folder.
+        folder: The folder.
+        files: The expected files by relative path.
+    """
+    return statuses.keys() == files.keys() and all(
+        os.path.samestat(statuses[path], os.stat(source)) or filecmp.cmp(folder / path, source, shallow=False)
         for path, source in files.items()
     )
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """Return once `target`, which was not there, has the content of `source`. Raises OSError.
+    """Make `target`, which must not exist, a hard link to `source`, or a copy of it if it cannot be linked.
 
-    It is the same file where that can be. It is not on another file system, where a file has as many names as one can
-    have, where it is somebody else's, or where others may not read it, since every user is to read what is stored.
+    It is copied if it is on another file system, has as many links as the file system allows, belongs to another user
+    who forbids links, or is not readable by everybody, since every user must be able to read stored files.
+
+    Raises:
+        OSError: If the file can be neither linked nor copied.
     """
     with contextlib.suppress(OSError):
         if os.stat(source).st_mode & 0o004:
             return os.link(source, target)
-    aside = aside_of(Path(target))
-    try:
-        shutil.copyfile(source, aside)
-        os.chmod(aside, 0o644)
-        to_disk(aside)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(Path(target)) as temporary:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o644)

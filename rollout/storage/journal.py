@@ -1,4 +1,4 @@
-"""An append-only file of finished work, so that an interrupted run goes on where it stopped."""
+"""Append-only files of finished work, from which an interrupted run continues."""
 
 import json
 import os
@@ -11,13 +11,16 @@ from rollout.errors import CorruptRecord
 
 
 class Journal:
-    """JSON lines, each on disk before `append` returns; a last line torn by a crash is dropped on opening."""
+    """A file of JSON lines, each flushed to disk before `append` returns.
+
+    A last line that a crash cut off is dropped when the journal is opened.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open the journal, making it and its folder if there is none.
+        """Open the journal; it and its folder are created if missing.
 
         Raises:
-            CorruptRecord: where a line other than a torn last one is not a JSON object; names file and line.
+            CorruptRecord: If a line other than a cut-off last one is not a JSON object. Names file and line.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,9 +30,9 @@ class Journal:
             self._file.truncate(size)
 
     def append(self, *records: Mapping[str, Any]) -> None:
-        """Write records; when this returns, they survive a crash of the machine."""
+        """Write records, which survive a crash of the machine when this returns."""
         lines = [json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records]
-        # One write: a reader or a crash sees no part of the next record without the whole of this one.
+        # One write, so that neither a reader nor a crash sees some of the records without the others.
         self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -55,16 +58,16 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a journal that another process may be writing; none where there is no file.
+    """Return the records of a journal that another process may be writing, none if there is no file.
 
     Raises:
-        CorruptRecord: as opening it does.
+        CorruptRecord: If a line other than a cut-off last one is not a JSON object. Names file and line.
     """
     return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records, and how many bytes they take: behind these there may be half of another."""
+    """Return the complete records and their size in bytes; half a record may follow them in the file."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -168,7 +168,7 @@ class RunLayout:
     @property
     def edit_stats(self) -> Path:
         """The statistics of the edits of the evaluated policies, as JSON."""
-        return self.evaluation / "tried.json"
+        return self.evaluation / "edits.json"
 
     @property
     def export(self) -> Path:

@@ -1,4 +1,4 @@
-"""The files of a collection: each part of it is a journal while its trajectories come in, and then a Parquet file."""
+"""The files of a collection, each a journal while its trajectories come in and then a Parquet file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,40 +6,46 @@ from types import TracebackType
 from typing import Any, Self
 
 from rollout.storage.journal import Journal
-from rollout.storage.trajectories import iterate_part, iterate_records, to_record, write_records
+from rollout.storage.trajectories import iterate_part, iterate_records, to_journal, write_records
 from rollout.types import Trajectory
 
-PART_SIZE = 256  # trajectories of one Parquet file
+PART_SIZE = 256  # trajectories in one Parquet file
 
 
 class Part:
-    """Trajectories that follow one another in a collection; a context manager that closes its journal.
+    """Consecutive trajectories of a collection; a context manager that closes the journal.
 
     Attributes:
-        path: its Parquet file, there once every trajectory is done or given up.
-        journal_path: its journal, there until then.
+        path: The Parquet file, which exists once every trajectory is done or given up.
+        journal_path: The journal, which exists until then.
     """
 
     def __init__(self, folder: Path, number: int, ids: Sequence[str]) -> None:
-        """`ids` are those of its trajectories, in their order."""
+        """Describe a part.
+
+        Args:
+            folder: The folder of the collection.
+            number: The part's number in the collection.
+            ids: The ids of its trajectories, in order.
+        """
         self.path, self.journal_path = folder / f"part-{number:05d}.parquet", folder / f"part-{number:05d}.jsonl"
         self._ids = ids
         self._journal: Journal | None = None
 
     def recorded(self) -> Iterator[Trajectory]:
-        """Return what is on disk, each once, in little memory.
+        """Yield each trajectory on disk once, in little memory.
 
         Raises:
-            CorruptRecord: where a file is damaged, naming the line of a journal.
+            CorruptRecord: If a file is damaged or of another version. Names the line of a journal.
         """
         return iterate_part(self.path.parent, self.path.stem)
 
     def add(self, trajectory: Trajectory) -> None:
-        """Keep a trajectory; it is on disk when this returns."""
-        self._open().append(to_record(trajectory))
+        """Append a trajectory to the journal; it is on disk when this returns."""
+        self._open().append(to_journal(trajectory))
 
     def store(self) -> None:
-        """Turn the journal, if there is one, into Parquet; a crash in between leaves both, which read as one."""
+        """Turn the journal, if there is one, into Parquet; a crash in between leaves both files, which read as one."""
         if not self.journal_path.exists():
             return
         records: dict[str, Any] = {record["trajectory_id"]: record for record in self._open().records}
@@ -50,7 +56,7 @@ class Part:
         self.journal_path.unlink()
 
     def close(self) -> None:
-        """Close the journal and lets go of its records."""
+        """Close the journal and release its records."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None

@@ -1,6 +1,5 @@
-"""Trajectories on disk: Parquet with a versioned schema, and the same records as JSON for the journal."""
+"""Trajectories on disk: Parquet files with a versioned schema, and journals of the same records as JSON lines."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import CorruptRecord
-from rollout.storage.atomic_write import to_disk
+from rollout.storage.atomic_write import replacing, sync_to_disk
 from rollout.storage.journal import read_journal
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
@@ -21,10 +20,11 @@ from tasks.naming import Names
 T = TypeVar("T")
 
 SCHEMA_NAME = b"mlagent_jax.trajectory"
-SCHEMA_VERSION = b"2"
+SCHEMA_VERSION = b"2"  # of Parquet files, and of the records in journals
+REMEDY = "remove it and run stage=collect again"
 BATCH_SIZE = 64  # trajectories that are Python objects at one time while a file is read
 
-# Names and what they stand for, as a list of pairs: Hugging Face's `datasets` knows no maps.
+# Names and values as a list of pairs, because Hugging Face's `datasets` does not support maps.
 _TEXTS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))
 _SNAPSHOT = pa.struct(
     [
@@ -66,9 +66,9 @@ SCHEMA = pa.schema(
 
 
 def to_record(trajectory: Trajectory) -> dict[str, Any]:
-    """Return the trajectory as plain JSON values in the form of `SCHEMA`; `from_record` is the inverse."""
+    """Return the trajectory as JSON values in the form of `SCHEMA`; `from_record` is the inverse."""
     steps = trajectory.steps
-    assert all(one.after == following.before for one, following in pairwise(steps)), "steps go on from one another"
+    assert all(step.after == following.before for step, following in pairwise(steps)), "each step starts from the last"
     snapshots = [*(step.before for step in steps[:1]), *(step.after for step in steps)]
     return {
         "trajectory_id": trajectory.trajectory_id,
@@ -97,7 +97,7 @@ def from_record(record: Mapping[str, Any]) -> Trajectory:
     """Return the trajectory of a record.
 
     Raises:
-        KeyError, TypeError, ValueError: where the record is not of this schema.
+        KeyError, TypeError, ValueError: If the record does not match the schema.
     """
     snapshots = [Snapshot(**{**each, "files": _texts(each["files"])}) for each in record["snapshots"]]
     steps = (
@@ -125,44 +125,43 @@ def from_record(record: Mapping[str, Any]) -> Trajectory:
     )
 
 
+def to_journal(trajectory: Trajectory) -> dict[str, Any]:
+    """Return the record of a trajectory with the version of its schema, as one line of a journal."""
+    return {"version": int(SCHEMA_VERSION), **to_record(trajectory)}
+
+
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
-    """Write one Parquet file; it is there whole or not at all."""
+    """Write trajectories as one Parquet file, whole or not at all."""
     write_records(path, [to_record(trajectory) for trajectory in trajectories])
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the records of `to_record` as one Parquet file; it is there whole or not at all."""
+    """Write the records of `to_record` as one Parquet file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
-            for start in range(0, len(records), BATCH_SIZE):
-                writer.write_batch(pa.RecordBatch.from_pylist(list(records[start : start + BATCH_SIZE]), schema=SCHEMA))
-        to_disk(aside)
-        os.replace(aside, path)
-        to_disk(path.parent)  # a journal that the file stands for may go then
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        for start in range(0, len(records), BATCH_SIZE):
+            writer.write_batch(pa.RecordBatch.from_pylist(list(records[start : start + BATCH_SIZE]), schema=SCHEMA))
+    sync_to_disk(path.parent)  # the journal that the file replaces may be removed after this
 
 
 def read_trajectories(path: Path) -> list[Trajectory]:
     """Return the trajectories of one Parquet file, or of every part of a folder in the order of their names.
 
     Raises:
-        FileNotFoundError: where there is nothing to read.
-        CorruptRecord: naming the file that is damaged or has another schema, and the line of a journal.
+        FileNotFoundError: If there is nothing to read.
+        CorruptRecord: If a file is damaged or has another schema. Names the file, and the line of a journal.
     """
     return list(iterate_trajectories(path))
 
 
 def trajectories_of(path: Path) -> Path:
-    """Return where the expert's trajectories of a run directory lie; any other path as it is."""
+    """Return the folder of the expert's trajectories in a run directory; any other path is returned unchanged."""
     inside = path / "trajectories"
     return inside if inside.is_dir() else path
 
 
 def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Yield what `read_trajectories` returns, one by one and in little memory; raises as it does."""
+    """Yield the trajectories of `read_trajectories` one by one, in little memory; raises as it does."""
     if not path.is_dir():
         yield from _read(path, from_record)
         return
@@ -171,10 +170,10 @@ def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
 
 
 def parts_of(folder: Path) -> list[str]:
-    """Return the names of a folder's parts: of journals, and of the Parquet files that are made of them.
+    """Return the sorted names of a folder's parts, which are journals and the Parquet files made from them.
 
     Raises:
-        FileNotFoundError: where there are none.
+        FileNotFoundError: If there are none.
     """
     names = {file.stem for pattern in ("part-*.jsonl", "*.parquet") for file in folder.glob(pattern)}
     if not names:
@@ -183,54 +182,56 @@ def parts_of(folder: Path) -> list[str]:
 
 
 def has_journal(folder: Path, name: str) -> bool:
-    """Return whether a part is not whole yet; beside a Parquet file of another name stands no journal."""
+    """Return whether a part is incomplete; only files named `part-*` have journals."""
     return name.startswith("part-") and (folder / f"{name}.jsonl").exists()
 
 
 def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
-    """Yield the trajectories of a part, each once, also while it is being collected; raises as `read_trajectories`."""
+    """Yield each trajectory of a part once, even during its collection; raises as `read_trajectories`."""
     file, journal = folder / f"{name}.parquet", folder / f"{name}.jsonl"
-    records = read_journal(journal) if has_journal(folder, name) else []  # first: it goes when the file is there
+    records = read_journal(journal) if has_journal(folder, name) else []  # before the file, which replaces it
     seen: set[str] = set()
     if file.exists():
         for trajectory in _read(file, from_record):
             seen.add(trajectory.trajectory_id)
             yield trajectory
     for number, record in enumerate(records, 1):
+        if record.get("version") != int(SCHEMA_VERSION):
+            got, expected = record.get("version", "no version"), int(SCHEMA_VERSION)
+            raise CorruptRecord(f"{journal} line {number} has another schema: got {got}, expected {expected}; {REMEDY}")
         try:
             trajectory = from_record(record)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptRecord(
                 f"{journal} line {number} is not a trajectory ({error!r}); remove the line to run its episode again"
             ) from error
-        if trajectory.trajectory_id not in seen:  # else the file was made of the journal, and no more was done
+        if trajectory.trajectory_id not in seen:  # otherwise the file was made from this journal
             yield trajectory
 
 
 def iterate_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of one Parquet file; raises as `read_trajectories` does."""
+    """Yield the records of one Parquet file; raises as `read_trajectories`."""
     return _read(path, dict)
 
 
-def _read(path: Path, form: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+def _read(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     if not path.is_file():
         raise FileNotFoundError(f"no trajectory file {path}; run stage=collect first")
-    remedy = "remove it and run stage=collect again"
     try:
-        with path.open("rb") as raw, pq.ParquetFile(raw) as file:  # Arrow opens no name that is not UTF-8
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:  # Arrow cannot open a name that is not UTF-8
             metadata = file.schema_arrow.metadata or {}
-            found = (metadata.get(b"schema"), metadata.get(b"version"))
-            if found != (SCHEMA_NAME, SCHEMA_VERSION):
-                got = " ".join(part.decode("utf-8", "replace") for part in found if part) or "no schema name"
+            schema = (metadata.get(b"schema"), metadata.get(b"version"))
+            if schema != (SCHEMA_NAME, SCHEMA_VERSION):
+                got = " ".join(part.decode("utf-8", "replace") for part in schema if part) or "no schema name"
                 expected = f"{SCHEMA_NAME.decode()} {SCHEMA_VERSION.decode()}"
-                raise CorruptRecord(f"{path} has another schema: got {got}, expected {expected}; {remedy}")
+                raise CorruptRecord(f"{path} has another schema: got {got}, expected {expected}; {REMEDY}")
             for batch in file.iter_batches(BATCH_SIZE):
-                yield from map(form, batch.to_pylist())
+                yield from map(convert, batch.to_pylist())
     except CorruptRecord:
         raise
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptRecord(f"{path} does not read as trajectories ({reason}); {remedy}") from error
+        raise CorruptRecord(f"{path} does not read as trajectories ({reason}); {REMEDY}") from error
 
 
 def _pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
@@ -238,5 +239,5 @@ def _pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _texts(pairs: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    # The same names and hashes stand in every state of a collection: each is one object.
+    # Names and hashes recur in every state of a collection, so each is kept as one object.
     return {sys.intern(pair["name"]): sys.intern(pair["value"]) for pair in pairs}

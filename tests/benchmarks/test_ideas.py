@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import benchmarks.ideas
-from benchmarks.ideas import compare, main
+from benchmarks.ideas import compare, main, read_candidates
 
 LINE = np.array([[0.0], [1.0], [4.0], [10.0]])
 
@@ -47,3 +47,10 @@ def test_candidates_of_a_file_are_compared_and_the_result_says_of_what(
     assert words == capsys.readouterr().out
     assert main([f"--candidates={file}", "--sizes", "8", f"--results={tmp_path}"]) == 2
     assert "no pool has more than 8 candidates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": ["x"]}', '{"a": {"Data": [1]}}', "{"])
+def test_a_file_that_holds_no_candidates_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "own.json").write_text(content)
+    with pytest.raises(ValueError, match=r"own.json is not a file of candidates"):
+        read_candidates(tmp_path / "own.json")

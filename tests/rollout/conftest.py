@@ -1,4 +1,4 @@
-"""A toy task and quick fakes of the parts that need processes, for tests of what goes on between them."""
+"""A toy task, and fast fakes of the components that need processes."""
 
 import ast
 import asyncio
@@ -30,7 +30,7 @@ validation = 0.5
 
 @dataclass
 class FakeExecutor:
-    """Reads what a toy script says instead of running it; the same seams as the sandbox, none of its seconds."""
+    """An executor that evaluates a toy script's assignments instead of running it."""
 
     store: BlobStore
     faults: list[Exception] = field(default_factory=list)  # raised one by one, before anything runs
@@ -55,7 +55,7 @@ class FakeExecutor:
 
 
 class FakeCoder:
-    """Sets the toy script's variables to those of an instruction, given as JSON."""
+    """A coder that sets the toy script's variables to those in an instruction, given as JSON."""
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
         try:
@@ -72,19 +72,19 @@ class FakeCoder:
 
 
 def respond(name: str, **arguments: object) -> str:
-    """Returns a well-formed response."""
+    """Return a well-formed response."""
     action = Action(name, {key: str(value) for key, value in arguments.items()})
     return format_response(dict.fromkeys(grammar.FIELDS[:4], "Fine."), action)
 
 
 def edit(script: str, save: str, **changes: object) -> str:
-    """Returns a response that edits a toy script."""
+    """Return a response that edits a toy script."""
     return respond(grammar.EDIT, script_name=script, edit_instruction=json.dumps(changes), save_name=save)
 
 
 @dataclass
 class ScriptedActor:
-    """Says its lines in order; a line may be an exception to raise or None for a context that is full."""
+    """An actor that responds with its lines; a line may be an exception to raise, or None for a full context."""
 
     lines: Sequence[str | Exception | None]
     calls: list[tuple[Instance, State, int]] = field(default_factory=list)
@@ -100,7 +100,7 @@ class ScriptedActor:
 
 @dataclass
 class FakePolicy:
-    """Samples from a list of responses, by seed, one character a token."""
+    """A policy that samples from a list of responses by seed, with one token per character."""
 
     responses: Sequence[str]
     version: int = 3
@@ -114,7 +114,7 @@ class FakePolicy:
 
 
 class CharacterTokenizer:
-    """One character a token."""
+    """A tokenizer with one token per character."""
 
     def prompt_ids(self, state: State) -> list[int]:
         return [ord(c) for c in state.problem + "".join(turn.response + turn.feedback for turn in state.turns)]
@@ -130,7 +130,7 @@ class CharacterTokenizer:
 
 @dataclass
 class Toys:
-    """What the tests of this folder play with."""
+    """The toy task, the fakes, and an environment made of them."""
 
     make_task: Callable[..., Task]
     instance: Instance
@@ -145,7 +145,7 @@ class Toys:
 
 
 def toy_task(folder: Path, truth: Sequence[int] = TRUTH) -> Task:
-    """A task of accuracy on ten rows, from 0.5 to 1.0, its data in a folder."""
+    """Return a task with its data in a folder: accuracy on ten rows, from 0.5 to 1.0."""
     public, private = folder / "public", folder / "private"
     public.mkdir()
     private.mkdir()

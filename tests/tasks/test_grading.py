@@ -20,7 +20,7 @@ def csv_bytes(header: list[str], rows: list[tuple[object, ...]]) -> bytes:
 
 @pytest.fixture
 def answers_file(tmp_path: Path):
-    """Returns a function from a file's text to its path."""
+    """Return a function from a file's text to its path."""
 
     def write(text: str) -> Path:
         file = tmp_path / f"answers_{len(list(tmp_path.iterdir()))}.csv"

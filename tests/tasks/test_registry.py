@@ -255,7 +255,7 @@ def test_data_never_go_where_they_come_from_or_where_other_things_are(toy, tmp_p
     (raw / "mine.csv").write_text("mine")
     assert prepare(toy, raw.parent, "--raw", str(raw.parent)) == 2
     assert prepare(toy, raw.parent) == 2
-    assert f"its data go to {raw}, which has mine.csv in it" in capsys.readouterr().err
+    assert f"its data would go to {raw}, which contains mine.csv" in capsys.readouterr().err
     assert sorted(path.name for path in toy.iterdir()) == files and (raw / "mine.csv").read_text() == "mine"
 
 

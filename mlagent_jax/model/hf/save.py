@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -26,7 +25,7 @@ from mlagent_jax.model.hf.layout import (
 from mlagent_jax.model.placement import whole
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
-from rollout.storage.atomic_write import write_atomically
+from rollout.storage.atomic_write import replacing, write_atomically
 
 MARKER = "COMPLETE"  # written last: a directory without it is incomplete
 MAX_FILE_BYTES = 5 * 10**9  # as transformers splits a checkpoint
@@ -82,7 +81,8 @@ def save_tensors(
         part = {name: whole(array.astype(dtype)) for name, array in islice(tensors, len(names))}
         if digest:
             digests |= {name: hashlib.sha256(array.view(np.uint8)).hexdigest() for name, array in part.items()}
-        _save_atomically(part, folder / file)
+        with replacing(folder / file, durable=False) as temporary:
+            save_file(part, temporary, metadata={"format": "pt"})
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
     if len(files) > 1:
@@ -120,12 +120,3 @@ def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
 
 def _write_json(path: Path, content: object) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _save_atomically(tensors: dict[str, np.ndarray], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

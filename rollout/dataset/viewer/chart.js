@@ -1,7 +1,7 @@
-// The hidden metric over the steps, between the initial and the best score.
+// Chart of the hidden metric over the steps, with the initial and the best score.
 
 const CHART_HEIGHT = 132;
-const BEYOND = 1; // ways from the initial to the best score that the chart reaches past either; what lies farther is cut
+const BEYOND = 1; // limit of the chart past the initial and the best score, in units of their distance
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -18,9 +18,9 @@ function chartRange(trajectory, task) {
   const values = [...ends, ...trajectory.steps.flatMap((step) => [step.after, step.metric])].filter(isNumber);
   let [low, high] = [Math.min(...values), Math.max(...values)];
   if (ends.length === 2 && ends[0] !== ends[1]) {
-    const way = Math.abs(ends[1] - ends[0]);
-    low = Math.max(low, Math.min(...ends) - BEYOND * way);
-    high = Math.min(high, Math.max(...ends) + BEYOND * way);
+    const distance = Math.abs(ends[1] - ends[0]);
+    low = Math.max(low, Math.min(...ends) - BEYOND * distance);
+    high = Math.min(high, Math.max(...ends) + BEYOND * distance);
   }
   const space = (high - low || Math.abs(high) || 1) * 0.08;
   return [low - space, high + space];
@@ -31,7 +31,7 @@ function chart(trajectory, task, chosen, choose, width) {
   const [low, high] = chartRange(trajectory, task);
   const [left, right, top, bottom] = [8, 96, 8, 22];
   const slot = (width - left - right) / (steps.length + 1);
-  const x = (place) => left + slot * (place + 0.5); // place 0 is the initial script
+  const x = (position) => left + slot * (position + 0.5); // position 0 is the initial script
   const y = (value) => top + ((high - Math.min(Math.max(value, low), high)) / (high - low)) * (CHART_HEIGHT - top - bottom);
   const picture = svg("svg", { class: "chart", width, height: CHART_HEIGHT, role: "img", "aria-label": "The hidden metric over the steps" });
   picture.append(
@@ -55,7 +55,7 @@ function chart(trajectory, task, chosen, choose, width) {
   steps.forEach((step, i) => {
     const value = isNumber(step.metric) ? step.metric : step.after;
     const place = svg("g", { class: `place ${step.outcome}`, "data-step": i + 1 });
-    const cut = value < low || value > high ? " (beyond the chart)" : "";
+    const cut = value < low || value > high ? " (outside the chart)" : "";
     place.append(
       svg("title", {}, `step ${i + 1}: ${OUTCOME_NAMES[step.outcome]}${isNumber(step.metric) ? `, ${figure(step.metric)}${cut}` : ""}`),
       svg("rect", { class: "hit", x: x(i + 1) - slot / 2, y: 0, width: slot, height: CHART_HEIGHT }),

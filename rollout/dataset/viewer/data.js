@@ -1,7 +1,7 @@
-// What the page holds: the index, and the chunks that trajectories are taken from when they are opened.
+// The data of the page: the index, and the chunks from which trajectories are read when they are opened.
 
 const CACHED_CHUNKS = 6;
-const chunks = new Map(); // number -> promise of its lines; the one used last stands last
+const chunks = new Map(); // number -> promise of its lines, least recently used first
 let index = null;
 
 function bytesOf(base64) {
@@ -26,8 +26,8 @@ async function readIndex() {
   const rows = index.rows;
   index.count = rows.id.length;
   index.failed = rows.steps.map((letters) => letters.replace(/[^VXC]/g, "").length);
-  // What a search looks at: id, task and ideas, in small letters.
-  index.words = rows.id.map((id, row) =>
+  // The text that a search looks at: id, task and ideas, in lower case.
+  index.searchable = rows.id.map((id, row) =>
     [id, index.tasks[rows.task[row]].name, ...rows.ideas[row].map((idea) => index.ideas[idea])].join("\n").toLowerCase(),
   );
 }
@@ -43,7 +43,7 @@ function chunkOf(row) {
   return low;
 }
 
-// The lines of a chunk, one a trajectory.
+// The lines of a chunk, one for each trajectory.
 function linesOf(chunk) {
   const lines = chunks.get(chunk) ?? textOf(`chunk-${chunk}`).then((text) => text.split("\n"));
   chunks.delete(chunk);
@@ -64,16 +64,16 @@ async function readTrajectory(row) {
   return trajectory;
 }
 
-// Marks in `found` the rows whose texts hold `query`; stops when `wanted()` no longer holds. A line is JSON, so the
-// query is spelt as JSON spells it.
-async function searchTexts(query, found, wanted, progress) {
-  const spelt = JSON.stringify(query).slice(1, -1).toLowerCase();
-  for (let chunk = 0; chunk < index.chunks.length && wanted(); chunk++) {
+// Mark in `matches` the rows whose texts contain `query`; stop when `isCurrent()` becomes false. Lines are JSON, so the
+// query is escaped as in JSON.
+async function searchTexts(query, matches, isCurrent, progress) {
+  const escaped = JSON.stringify(query).slice(1, -1).toLowerCase();
+  for (let chunk = 0; chunk < index.chunks.length && isCurrent(); chunk++) {
     const text = await textOf(`chunk-${chunk}`);
     text.split("\n").forEach((line, i) => {
-      if (line.toLowerCase().includes(spelt)) found[index.chunks[chunk] + i] = 1;
+      if (line.toLowerCase().includes(escaped)) matches[index.chunks[chunk] + i] = 1;
     });
-    if (wanted()) progress((chunk + 1) / index.chunks.length);
+    if (isCurrent()) progress((chunk + 1) / index.chunks.length);
     await new Promise((done) => setTimeout(done));
   }
 }

@@ -1,12 +1,12 @@
-// The list: only the rows that are in sight are elements of the page.
+// The list of trajectories. Only visible rows are elements of the page.
 
 const ROW_HEIGHT = 52;
-const MARGIN_ROWS = 8; // above and below what is in sight
+const MARGIN_ROWS = 8; // above and below the visible rows
 const list = document.getElementById("list");
 const rowsElement = document.getElementById("rows");
 const summary = document.getElementById("summary");
 const COLUMNS = [
-  ["order", "№", "in the order they were written"],
+  ["order", "№", "in the order they were recorded"],
   ["task", "Task", "by the task's name"],
   ["end", "End", "by how they ended"],
   ["steps", "Steps", "by the number of steps"],
@@ -15,14 +15,14 @@ const COLUMNS = [
   ["gain", "Gain", "by (score − initial) / (best − initial)"],
 ];
 
-// Characters that do not show, or that change what others look like, as signs that do.
+// Replace characters that are invisible or change how others look by visible ones.
 function visible(text) {
   return String(text)
     .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
     .replace(/[\p{Cf}\u007f-\u009f\u2028\u2029]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 }
 
-// An element: `h("p.note", {title: "…"}, "text", child, …)`; texts become text nodes.
+// Create an element: `h("p.note", {title: "…"}, "text", child, …)`. Strings become text nodes.
 function h(kind, attributes, ...children) {
   const [tag, ...classes] = kind.split(".");
   const element = document.createElement(tag);

@@ -1,10 +1,10 @@
-// What is open, how it is moved about, and the address that says so.
+// The open trajectory and step, navigation, and the address.
 
-const ADDRESS_DELAY = 150; // milliseconds of rest before the address follows: browsers refuse many changes in a row
+const ADDRESS_DELAY = 150; // milliseconds before the address is updated: browsers refuse many changes in a row
 const current = { row: null, step: 0, trajectory: null };
 let addressTimer = 0;
 
-// `#id/step`, or `#group/id/step` where there are several groups, in which an id may stand more than once.
+// `#id/step`, or `#group/id/step` if there are several groups, because an id may occur in each.
 function hashOf(row, step) {
   const parts = [index.rows.id[row], String(step + 1)];
   if (index.groups.length > 1) parts.unshift(index.groups[index.rows.group[row]]);
@@ -16,7 +16,7 @@ function fromHash() {
   try {
     parts = location.hash.slice(1).split("/").map(decodeURIComponent);
   } catch {
-    return null; // not an address of ours
+    return null; // not an address of this page
   }
   const step = /^\d+$/.test(parts.at(-1)) && parts.length > 1 ? Number(parts.pop()) - 1 : 0;
   const id = parts.pop();
@@ -27,7 +27,7 @@ function fromHash() {
   return row < 0 ? null : { row, step };
 }
 
-// A new trajectory is a new entry of the browser's history; a step replaces the entry.
+// A new trajectory adds an entry to the browser's history; a new step replaces the entry.
 function writeAddress() {
   clearTimeout(addressTimer);
   addressTimer = setTimeout(() => {
@@ -48,12 +48,12 @@ async function openRow(row, step = 0, write = true) {
     drawOverview();
   } else {
     const trajectory = await readTrajectory(row);
-    if (current.row !== row) return; // another was opened meanwhile
+    if (current.row !== row) return; // another one was opened in the meantime
     current.trajectory = trajectory;
     current.step = Math.min(Math.max(step, 0), Math.max(trajectory.steps.length - 1, 0));
     if (changed) detail.scrollTop = 0;
     drawTrajectory();
-    scrollToRow(row, !write); // from an address, it may be far from what is in sight
+    scrollToRow(row, !write); // the row of an address may be far from the visible ones
   }
   drawRows();
   if (write) writeAddress();
@@ -162,5 +162,5 @@ async function start() {
 }
 
 start().catch((error) => {
-  detail.replaceChildren(h("p.empty", null, `This page cannot be read (${error.message}). It takes a browser of 2023 or later.`));
+  detail.replaceChildren(h("p.empty", null, `This page cannot be read (${error.message}). It needs a browser from 2023 or later.`));
 });

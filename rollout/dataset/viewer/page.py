@@ -1,15 +1,14 @@
-"""The page: one HTML file that holds a light index, and the trajectories in compressed pieces.
+"""Write the page: one HTML file with a light index, and the trajectories in compressed chunks.
 
-A browser reads the index at once. The piece of a trajectory is taken out of the page and decompressed when that is
-opened, so that a page of ten thousand opens as fast as one of ten. Text that an agent wrote stands in the file only
-compressed and in base64, and is put into the page as text, never as markup; besides, the page's policy lets no other
-script run than its own, and nothing be fetched.
+A browser reads the index at once and decompresses the chunk of a trajectory when the trajectory is opened, so a page of
+ten thousand trajectories opens as fast as one of ten. Text written by an agent is in the file only in compressed base64
+form and is inserted as text, never as markup. The content security policy of the page forbids all scripts but its own,
+and all network access.
 """
 
 import base64
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zlib
@@ -20,15 +19,15 @@ from typing import IO, Any
 
 import jinja2
 
-from rollout.dataset.viewer.records import index_record, page_facts, task_record, text_record
-from rollout.storage.atomic_write import aside_of
+from rollout.dataset.viewer.page_records import index_record, page_facts, task_record, text_record
+from rollout.storage.atomic_write import replacing
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Trajectory
 from tasks.reward import Rules
 from tasks.task import Task
 
-CHUNK_CHARACTERS = 2 << 20  # of one piece before it is compressed: some 450 short trajectories, or 150 of 15 steps
-SCRIPTS = ("data.js", "filters.js", "list.js", "chart.js", "texts.js", "trajectory.js", "main.js")  # in this order
+CHUNK_CHARACTERS = 2 << 20  # before compression: about 450 short trajectories, or 150 of 15 steps
+SCRIPTS = ("data.js", "list_filters.js", "list.js", "chart.js", "texts.js", "trajectory.js", "main.js")  # in this order
 CHUNKS_MARK = "<!-- chunks -->"
 
 
@@ -40,14 +39,15 @@ def write_page(
     title: str,
     store: BlobStore | None = None,
 ) -> int:
-    """Write the page, whole or not at all, and returns how many trajectories it holds.
+    """Write the page atomically and return the number of its trajectories.
 
     Args:
-        groups: trajectories by what they are called together; each is gone through once and never held whole.
-        tasks: by name; of one that is missing there are no gains and rewards.
-        rules: what rewards are computed by.
-        title: the page's.
-        store: the blobs of the trajectories, for whole edits; None leaves those out.
+        path: The file to write.
+        groups: Name of the group -> its trajectories, which are streamed once.
+        tasks: Name -> task. Trajectories of other tasks have no gains and rewards.
+        rules: The rules of the reward.
+        title: The title of the page.
+        store: The blobs of the trajectories, for whole diffs; None leaves those out.
     """
     index = Index(tasks)
     with tempfile.TemporaryFile() as texts:
@@ -62,20 +62,15 @@ def write_page(
         whole = {**facts, **index.columns(), "chunks": chunks.starts}
         before, after = _frame(title, packed(json_line(whole))).split(CHUNKS_MARK)
         texts.seek(0)
-        aside = aside_of(path)
-        try:
-            with open(aside, "wb") as file:
-                file.write(before.encode())
-                shutil.copyfileobj(texts, file)
-                file.write(after.encode())
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(before.encode())
+            shutil.copyfileobj(texts, file)
+            file.write(after.encode())
     return index.count
 
 
 class Index:
-    """The lines of the list as columns; what many have in common, such as ideas, stands there once, with a number."""
+    """The lines of the list as columns; common values, such as ideas, are stored once and referred to by number."""
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         self._known = tasks
@@ -86,7 +81,7 @@ class Index:
 
     @property
     def count(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         return len(self._columns["id"])
 
     def add(self, group: str, trajectory: Trajectory, task: Task | None) -> None:
@@ -99,7 +94,7 @@ class Index:
             column.append(line[name])
 
     def columns(self) -> dict[str, Any]:
-        """Return the columns as `rows`, and what their numbers stand for."""
+        """Return the columns as `rows`, and the values that their numbers refer to."""
         return {
             "groups": list(self._numbers["group"]),
             "tasks": [task_record(name, self._known.get(name)) for name in self._numbers["task"]],
@@ -114,14 +109,14 @@ class Index:
 
 
 class Chunks:
-    """Lines compressed some hundred together, so that they share what they have in common, as elements of the page."""
+    """Elements of the page with some hundred lines each, compressed together to share what they have in common."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._lines: list[str] = []
         self._size = 0
         self._count = 0
-        self.starts: list[int] = []  # the number of the first line in each
+        self.starts: list[int] = []  # number of the first line of each chunk
 
     def add(self, line: str) -> None:
         """Add a line."""
@@ -131,7 +126,7 @@ class Chunks:
         self._size += len(line)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining lines."""
         if not self._lines:
             return
         text = packed("\n".join(self._lines))
@@ -143,14 +138,14 @@ class Chunks:
 
 
 def json_line(value: Any) -> str:
-    """Return `value` as JSON in one line."""
+    """Return `value` as JSON on one line."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def packed(text: str) -> str:
-    """Return `text` compressed (zlib) and in base64, which holds nothing that HTML would take for markup.
+    """Return `text` compressed with zlib and in base64, which contains no HTML markup.
 
-    A lone surrogate, which a response may spell and UTF-8 cannot hold, becomes a question mark.
+    A lone surrogate, which a response may contain but UTF-8 cannot encode, becomes a question mark.
     """
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"))).decode()
 
@@ -169,5 +164,5 @@ def _frame(title: str, index: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return how a content security policy names an element of this text."""
+    """Return the hash by which a content security policy allows an element with this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

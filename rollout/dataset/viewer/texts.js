@@ -1,4 +1,4 @@
-// Texts of a step, in colour where their form is known.
+// The texts of a step, colored if their form is known.
 
 function diffLine(line) {
   const kind = /^(\+\+\+|---) /.test(line) ? "file" : line.startsWith("@@") ? "hunk" : line[0] === "+" ? "added" : line[0] === "-" ? "removed" : "";
@@ -9,25 +9,25 @@ function diffBlock(text) {
   return h("pre.diff", null, text.split("\n").map(diffLine));
 }
 
-// A feedback line by line. After `Saved NAME:` come the removed and added lines of an edit, then the script's output.
+// The feedback line by line. The removed and added lines of an edit follow `Saved NAME:`, then the script's output.
 function feedbackBlock(step) {
   const lines = step.feedback.split("\n");
   let inEdit = false;
   let afterCut = false;
   let inError = false;
   const elements = lines.map((line, i) => {
-    if (i === 0 && step.action === "Edit Script (AI)" && line.startsWith("Saved ")) {
+    if (i === 0 && /^Saved \S+:$/.test(line)) {
       inEdit = true;
-      return h("span.line.told", null, line);
+      return h("span.line.status", null, line);
     }
     const isCut = /^\[\d+ characters cut\]$/.test(line);
     if (inEdit && (isCut || afterCut || line[0] === "+" || line[0] === "-")) {
       const partial = afterCut;
       afterCut = isCut;
-      return isCut || (partial && !/^[+-]/.test(line)) ? h("span.line.told", null, line) : diffLine(line);
+      return isCut || (partial && !/^[+-]/.test(line)) ? h("span.line.status", null, line) : diffLine(line);
     }
     inEdit = false;
-    if (i === lines.length - 1 && line.startsWith("Best so far: ")) return h("span.line.told", null, line);
+    if (i === lines.length - 1 && line.startsWith("Best so far: ")) return h("span.line.status", null, line);
     if (/^(Error|Stopped|Invalid response): /.test(line)) inError = true;
     if (inError) return h("span.line.fault", null, line || " ");
     if (/^validation [\w ]+: /.test(line)) return h("span.line.validation", null, line);

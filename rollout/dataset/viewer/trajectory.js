@@ -1,4 +1,4 @@
-// One trajectory: what it was asked, how it went, and one of its steps.
+// One trajectory: its problem, its progress, and one of its steps.
 
 const detail = document.getElementById("detail");
 
@@ -34,7 +34,7 @@ function headOf(trajectory, row) {
       fact("Seconds", index.rows.seconds[row]),
       fact("Seed", trajectory.seed),
     ),
-    trajectory.ideas.length > 0 && h("div.given", null, h("h2", null, "Ideas it was to try"), h("ol", null, trajectory.ideas.map((idea) => h("li", null, idea)))),
+    trajectory.ideas.length > 0 && h("div.given", null, h("h2", null, "Ideas to try"), h("ol", null, trajectory.ideas.map((idea) => h("li", null, idea)))),
     h(
       "details.given",
       { open: problemOpen, ontoggle: (event) => (problemOpen = event.target.open) },
@@ -45,7 +45,7 @@ function headOf(trajectory, row) {
   );
 }
 
-let problemOpen = false; // stays as it is from one trajectory to the next
+let problemOpen = false; // kept from one trajectory to the next
 
 function stepTabs(trajectory) {
   return h(
@@ -57,21 +57,11 @@ function stepTabs(trajectory) {
         { type: "button", role: "tab", "aria-selected": String(i === current.step), "data-step": i + 1, title: `${step.action || "not an action"}: ${OUTCOME_NAMES[step.outcome]}`, onclick: () => openStep(i) },
         h("i"),
         `${i + 1} `,
-        h("span", null, SHORT_NAMES[step.action] ?? (step.action || "not an action")),
+        h("span", null, step.action.split(" ")[0].toLowerCase() || "not an action"),
       ),
     ),
   );
 }
-
-const SHORT_NAMES = {
-  "List Files": "list",
-  "Copy File": "copy",
-  "Inspect Script Lines": "inspect",
-  "Execute Script": "execute",
-  "Understand File": "understand",
-  "Edit Script (AI)": "edit",
-  "Final Answer": "answer",
-};
 
 function stepPanel(trajectory, i) {
   const step = trajectory.steps[i];
@@ -83,8 +73,8 @@ function stepPanel(trajectory, i) {
       "div.facts",
       null,
       fact(`Step ${i + 1} of ${trajectory.steps.length}`, OUTCOME_NAMES[step.outcome], `outcome.${step.outcome}`),
-      fact("Hidden score", moved ? `${figure(step.before)} → ${figure(step.after)}` : `stays ${figure(step.after)}`),
-      isNumber(step.metric) && !moved && fact("This run's", figure(step.metric)),
+      fact("Hidden score", moved ? `${figure(step.before)} → ${figure(step.after)}` : `${figure(step.after)}, unchanged`),
+      isNumber(step.metric) && !moved && fact("Score of this run", figure(step.metric)),
       step.validation !== null && fact("Validation", figure(step.validation)),
       step.reward !== null && fact("Reward", signed(step.reward), `reward.${tone(step.reward) || "even"}`),
       fact("Seconds", step.seconds),
@@ -94,11 +84,11 @@ function stepPanel(trajectory, i) {
     responseBlock(step),
     h("h2", null, "Feedback"),
     feedbackBlock(step),
-    step.diff && h("details.whole", { open: editOpen, ontoggle: (event) => (editOpen = event.target.open) }, h("summary", null, "The whole edit"), diffBlock(step.diff)),
+    step.diff && h("details.whole", { open: editOpen, ontoggle: (event) => (editOpen = event.target.open) }, h("summary", null, "Whole diff"), diffBlock(step.diff)),
   );
 }
 
-let editOpen = false; // stays as it is from one step to the next
+let editOpen = false; // kept from one step to the next
 
 function drawChart() {
   const place = detail.querySelector(".chart-place");
@@ -111,7 +101,7 @@ function drawTrajectory() {
   const { trajectory, row, step } = current;
   const top = detail.scrollTop;
   if (!trajectory.steps.length) {
-    detail.replaceChildren(headOf(trajectory, row), h("p.empty", null, "It has no step."));
+    detail.replaceChildren(headOf(trajectory, row), h("p.empty", null, "This trajectory has no steps."));
     return;
   }
   detail.replaceChildren(headOf(trajectory, row), h("div.track", null, h("div.chart-place"), stepTabs(trajectory)), stepPanel(trajectory, step));
@@ -121,9 +111,9 @@ function drawTrajectory() {
 }
 
 const LEGEND = { non_edit: "no edit", corner: "limit hit", error: "error", invalid: "invalid" };
-const ORDER = "EeNCXVF"; // of the letters of steps in a bar
+const ORDER = "EeNCXVF"; // order of the outcomes in a bar
 
-// What there is where nothing is open: the rows that are shown, by group and task.
+// The overview if no trajectory is open: the shown rows by group and task.
 function drawOverview() {
   const { rows } = index;
   const cells = new Map();
@@ -148,28 +138,28 @@ function drawOverview() {
       "tr",
       null,
       several && h("td", null, index.groups[cell.group]),
-      h("td", null, h("button.link", { type: "button", title: "Show these only", onclick: choose }, plain(index.tasks[cell.task].name))),
+      h("td", null, h("button.link", { type: "button", title: "Show only these", onclick: choose }, plain(index.tasks[cell.task].name))),
       h("td.n", null, cell.count.toLocaleString("en")),
       h(`td.n.${tone(gain) || "even"}`, null, signed(gain)),
       h("td.shares", null, shares(cell.letters)),
     );
   });
-  const head = h("tr", null, several && h("th", null, "Group"), h("th", null, "Task"), h("th.n", null, "Number"), h("th.n", null, "Mean gain"), h("th", null, "Outcomes of steps"));
+  const head = h("tr", null, several && h("th", null, "Group"), h("th", null, "Task"), h("th.n", null, "Trajectories"), h("th.n", null, "Mean gain"), h("th", null, "Outcomes of steps"));
   detail.replaceChildren(
     h("h1", null, visible(index.title)),
-    h("p.note", null, "Gain is (score − initial) / (best − initial) of the last submission on hidden labels: 0 is the initial script, 1 the best known score. Choose a trajectory in the list, or press j."),
+    h("p.note", null, "Gain is (score − initial) / (best − initial) of the last submission on hidden labels: 0 is the initial script, 1 is the best known score. Select a trajectory in the list, or press j."),
     h("div.scroll", null, h("table.overview", null, head, lines)),
-    h("p.legend", null, Object.entries({ edit: "edit ran, better", flat: "edit ran, no better", ...LEGEND }).map(([name, title]) => h("span", null, h(`i.${name}`), title))),
+    h("p.legend", null, Object.entries({ edit: "edit ran, better", flat: "edit ran, not better", ...LEGEND }).map(([name, title]) => h("span", null, h(`i.${name}`), title))),
   );
 }
 
-// A bar of what became of the steps; edits that ran but made nothing better are paler.
+// A bar of the outcomes of steps; edits that ran without improving the score are paler.
 function shares(letters) {
   const bar = h("span.bar");
   for (const [letter, name] of Object.entries(index.letters).sort((a, b) => ORDER.indexOf(a[0]) - ORDER.indexOf(b[0]))) {
     const count = letters.split(letter).length - 1;
     if (!count) continue;
-    const better = letter === "e" ? ", no better" : "";
+    const better = letter === "e" ? ", not better" : "";
     const part = h(`i.${letter === "e" ? "flat" : name}`, { title: `${OUTCOME_NAMES[name]}${better}: ${Math.round((100 * count) / letters.length)} %` });
     part.style.flexGrow = count;
     bar.append(part);

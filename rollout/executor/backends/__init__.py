@@ -1,1 +1,1 @@
-"""Sandbox backends: bubblewrap, Landlock, Ray."""
+"""Sandbox backends: bubblewrap, Landlock, Ray, and the contract that all of them implement."""

@@ -1,1 +1,1 @@
-"""Programs that run inside a sandbox; standard library only."""
+"""Programs that run inside a sandbox, with the standard library and `rollout/runtime/syscalls.py` alone."""

@@ -1,1 +1,1 @@
-"""Results of deterministic scripts, kept and reused."""
+"""Reuse the results of deterministic scripts."""

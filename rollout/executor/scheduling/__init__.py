@@ -1,1 +1,1 @@
-"""Which script runs next, and with which resources."""
+"""Decide which script runs next, and on which machine."""

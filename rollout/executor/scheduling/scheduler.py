@@ -1,4 +1,4 @@
-"""Which script begins next, and on which machine: nothing is overdrawn, nobody is put off for ever."""
+"""Assign waiting scripts to machines, without overcommitting a machine or starving a script."""
 
 import asyncio
 import itertools
@@ -6,41 +6,58 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
+from rollout.executor.resources import Resources
 from rollout.executor.scheduling.fair_share import FairShare
-from rollout.executor.scheduling.resources import Machine, Resources
 from rollout.types import Execution, Exit, Job
 
-MAX_WAITING = 1024  # more wait at the door, in the order in which they came
+MAX_WAITING = 1024  # further jobs wait for the semaphore `admission`, in order of arrival
 FAILED = "failed"
-M = TypeVar("M", bound=Machine)
 
 
 @dataclass(eq=False)
-class Waiting(Generic[M]):
-    """A job that waits its turn.
+class Machine:
+    """A machine that runs scripts.
 
     Attributes:
-        arrival: number in the order of arrival.
-        since: when it came, by the monotonic clock.
-        turn: the machine on which it may begin.
+        name: Its name in the backend.
+        total: The resources that it has for scripts.
+        free: The resources that no run uses.
+    """
+
+    name: str
+    total: Resources
+    free: Resources = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.free = self.total
+
+
+@dataclass(eq=False)
+class QueuedJob:
+    """A job that waits for a machine.
+
+    Attributes:
+        job: The job.
+        arrival: Its number in order of arrival.
+        since: The time of its arrival, on the monotonic clock.
+        machine: The machine on which it may begin, once it is assigned.
     """
 
     job: Job
     arrival: int
     since: float
-    turn: asyncio.Future[M]
+    machine: asyncio.Future[Machine]
 
 
 @dataclass
 class Figures:
-    """What happened in a span of time.
+    """Counts over a span of time.
 
     Attributes:
-        started: scripts that began.
-        waited_seconds: what they waited, together.
-        exits: how many ended so, by `Exit`; `failed` for those of which nothing is known.
+        started: The number of scripts that began.
+        waited_seconds: The total time that they waited.
+        exits: The number of runs by `Exit`; `failed` counts those with an unknown outcome.
     """
 
     started: int = 0
@@ -48,103 +65,96 @@ class Figures:
     exits: Counter[str] = field(default_factory=Counter)
 
     def flat(self) -> dict[str, float]:
-        """Return them for a log; the wait as the mean of a script."""
+        """Return the figures for a log, with the mean wait of a script."""
         exits = {f"scripts/{exit}": self.exits[exit] for exit in (*map(str, Exit), FAILED)}
         waited = self.waited_seconds / max(self.started, 1)
         return {"scripts/started": self.started, "scripts/wait_seconds": waited, **exits}
 
 
-class Scheduler(Generic[M]):
-    """Gives the room of machines out to jobs, and takes it back; on one event loop.
+class Scheduler:
+    """Assigns resources of machines to jobs, on one event loop.
 
-    Turns: the task that had fewest since all of them had work waiting, then the job that is expected to take longest,
-    since what begins last decides when all are done. A job whose turn it is and that fits nowhere yet has the machine
-    with most room kept for it, so that wide runs are not put off for ever by narrow ones.
+    The task with the fewest runs goes first, counted since all waiting tasks had jobs. Among its jobs, the one that is
+    expected to take longest goes first, since the last to begin decides when all are done. If that job fits on no
+    machine yet, the machine with the most free resources is reserved for it, so that wide jobs are not starved by
+    narrow ones.
 
     Attributes:
-        machines: by name; whoever changes them calls `grant`.
-        door: to be held while waiting, so that the queue is bounded.
-        num_running: jobs that have room.
+        machines: The machines by name. Call `assign` after changing them.
+        admission: A semaphore to hold while waiting, which bounds the queue.
     """
 
     def __init__(self) -> None:
-        self.machines: dict[str, M] = {}
-        self.door = asyncio.Semaphore(MAX_WAITING)
-        self.num_running = 0
-        self._turns = FairShare()
+        self.machines: dict[str, Machine] = {}
+        self.admission = asyncio.Semaphore(MAX_WAITING)
+        self._fair_share = FairShare()
         self._arrivals = itertools.count()
-        self._waiting: list[Waiting[M]] = []
+        self._queue: list[QueuedJob] = []
         self._figures = Figures()
 
     @property
-    def num_waiting(self) -> int:
-        """How many jobs wait their turn."""
-        return len(self._waiting)
-
-    @property
     def num_cores(self) -> int:
-        """How many scripts of one thread run at one time on the machines that are there now."""
+        """The number of single-threaded scripts that the present machines run at one time."""
         return sum(machine.total.cores for machine in self.machines.values())
 
-    def ask(self, job: Job) -> Waiting[M]:
-        """Return a place in the queue, whose turn may have come; `leave` gives it up."""
-        self._turns.join(job, [other.job for other in self._waiting])
-        place = Waiting(job, next(self._arrivals), time.monotonic(), asyncio.get_running_loop().create_future())
-        self._waiting.append(place)
-        self.grant()
-        return place
+    def enqueue(self, job: Job) -> QueuedJob:
+        """Return an entry of the queue, which may already have a machine; `leave` gives it up."""
+        self._fair_share.join(job, [other.job for other in self._queue])
+        queued = QueuedJob(job, next(self._arrivals), time.monotonic(), asyncio.get_running_loop().create_future())
+        self._queue.append(queued)
+        self.assign()
+        return queued
 
-    def leave(self, place: Waiting[M]) -> None:
-        """Give a place up, whether or not its turn had come."""
-        if place in self._waiting:
-            self._waiting.remove(place)
-            self.grant()
-        elif place.turn.done() and not place.turn.cancelled():
-            self.give_back(place.turn.result(), place.job, None)
+    def leave(self, queued: QueuedJob) -> None:
+        """Give up an entry of the queue, whether or not it has a machine."""
+        if queued in self._queue:
+            self._queue.remove(queued)
+            self.assign()
+        elif queued.machine.done() and not queued.machine.cancelled():
+            self.release(queued.machine.result(), queued.job, None)
 
-    def give_back(self, machine: M, job: Job, execution: Execution | None) -> None:
-        """Take the room of a job back, and in what came of it; None where nothing is known."""
+    def release(self, machine: Machine, job: Job, execution: Execution | None) -> None:
+        """Free the resources of a job and count its outcome, None if that is unknown."""
         self._figures.exits[FAILED if execution is None else str(execution.exit)] += 1
         if execution is not None:
-            self._turns.end(job, execution.seconds)
+            self._fair_share.end(job, execution.seconds)
         machine.free += Resources.of(job.limits)
-        self.num_running -= 1
-        self.grant()
+        self.assign()
 
-    def grant(self) -> None:
-        """Give room to those whose turn it is."""
-        kept: set[M] = set()
-        # One that is cancelled has yet to leave the queue by itself.
-        waiting = [place for place in self._waiting if not place.turn.cancelled()]
-        while waiting and len(kept) < len(self.machines):
-            place = min(waiting, key=lambda place: (*self._turns.rank(place.job), place.arrival))
-            waiting.remove(place)
-            need = Resources.of(place.job.limits)
-            able = [machine for machine in self.machines.values() if machine.total.holds(need) and machine not in kept]
+    def assign(self) -> None:
+        """Assign free resources to waiting jobs."""
+        reserved: set[Machine] = set()
+        # A cancelled entry leaves the queue by itself later.
+        waiting = [queued for queued in self._queue if not queued.machine.cancelled()]
+        while waiting and len(reserved) < len(self.machines):
+            first = min(waiting, key=lambda queued: (*self._fair_share.rank(queued.job), queued.arrival))
+            waiting.remove(first)
+            need = Resources.of(first.job.limits)
+            able = [machine for machine in self.machines.values() if machine.total.holds(need)]
+            able = [machine for machine in able if machine not in reserved]
             fitting = [machine for machine in able if machine.free.holds(need)]
             if fitting:
-                self._begin(place, _roomiest(fitting))
+                self._begin(first, _most_free(fitting))
             elif able:
-                kept.add(_roomiest(able))
+                reserved.add(_most_free(able))
 
     def could_ever_hold(self, job: Job) -> bool:
-        """Return whether a machine that is there now has enough for a job, used or not."""
+        """Return whether a present machine has enough resources for a job, used or not."""
         return any(machine.total.holds(Resources.of(job.limits)) for machine in self.machines.values())
 
     def take(self) -> Figures:
-        """Return what happened since the last call."""
-        found, self._figures = self._figures, Figures()
-        return found
+        """Return the figures since the last call."""
+        figures, self._figures = self._figures, Figures()
+        return figures
 
-    def _begin(self, place: Waiting[M], machine: M) -> None:
-        self._waiting.remove(place)
-        machine.free -= Resources.of(place.job.limits)
-        self.num_running += 1
-        self._turns.begin(place.job)
+    def _begin(self, queued: QueuedJob, machine: Machine) -> None:
+        self._queue.remove(queued)
+        machine.free -= Resources.of(queued.job.limits)
+        self._fair_share.begin(queued.job)
         self._figures.started += 1
-        self._figures.waited_seconds += time.monotonic() - place.since
-        place.turn.set_result(machine)
+        self._figures.waited_seconds += time.monotonic() - queued.since
+        queued.machine.set_result(machine)
 
 
-def _roomiest(machines: Iterable[M]) -> M:
+def _most_free(machines: Iterable[Machine]) -> Machine:
     return max(machines, key=lambda machine: (machine.free.cores, machine.free.memory_mb))

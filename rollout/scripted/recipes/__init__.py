@@ -1,4 +1,4 @@
-"""Recipes: what the offline coder can do to a script, and how an instruction asks for it."""
+"""Recipes: the edits that the scripted coder can make, and the instructions that ask for them."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from rollout.scripted.recipes import (
     texts,
     training,
 )
-from rollout.scripted.recipes.negation import is_alike, is_turned_down
+from rollout.scripted.recipes.negation import is_negated, shares_negation
 from rollout.scripted.recipes.nodes import Cannot
 from rollout.scripted.recipes.recipe import Recipe
 from rollout.scripted.recipes.script import Script
@@ -24,7 +24,7 @@ __all__ = ["RECIPES", "Cannot", "Recipe", "Script", "apply", "recognise"]
 
 TOPICS = (data, columns, images, texts, models, ensembles, learning, training, reverting, mistakes)
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for topic in TOPICS for recipe in topic.RECIPES}
-MAX_RECIPES = 2  # of one instruction
+MAX_RECIPES = 2  # in one instruction
 FILE_NAME = re.compile(r"\S+\.(?:py|csv)\b")
 PATTERNS = [
     (name, re.compile(rf"\b(?:{keyword})(?![a-z])")) for name, recipe in RECIPES.items() for keyword in recipe.keywords
@@ -32,24 +32,24 @@ PATTERNS = [
 
 
 def recognise(instruction: str) -> list[str]:
-    """Return the names of the recipes an instruction asks for, in the order it names them, at most two.
+    """Return the names of at most two recipes that an instruction asks for, in the order of the instruction.
 
-    Decided by keywords: of overlapping matches the longest counts, so that `more trees` is not `trees`. File names
-    in the instruction count for nothing: `next_bagging.py` asks for no bagging. Neither does what the words before it
-    turn down: `not bagging`, `instead of a random forest`. No match, no recipe.
+    Recipes are found by keywords. Of overlapping matches the longest counts, so `more trees` is not `trees`. File names
+    are ignored: `next_bagging.py` asks for no bagging. Negated matches are ignored too: `not bagging`, `instead of a
+    random forest`.
     """
     lines = "\n".join(" ".join(line.split()) for line in FILE_NAME.sub(" ", instruction).lower().splitlines())
     text = lines.replace("\n", " ")
-    found = [(m.start(), m.end(), name) for name, pattern in PATTERNS for m in pattern.finditer(text)]
-    found.sort(key=lambda match: (match[0] - match[1], match[0]))  # longest first
+    matches = [(m.start(), m.end(), name) for name, pattern in PATTERNS for m in pattern.finditer(text)]
+    matches.sort(key=lambda match: (match[0] - match[1], match[0]))  # longest first
     kept: list[tuple[int, int, str]] = []
-    for start, end, name in found:
+    for start, end, name in matches:
         if all(end <= other[0] or start >= other[1] for other in kept):
             kept.append((start, end, name))
     wanted: list[str] = []
-    last = len(text)  # where the match before ends, if it is turned down
+    last = len(text)  # end of the previous match if that one is negated
     for start, end, name in sorted(kept):
-        if is_turned_down(lines[:start]) or is_alike(lines[last:start], lines[end:]):
+        if is_negated(lines[:start]) or shares_negation(lines[last:start], lines[end:]):
             last = end
         else:
             wanted.append(name)
@@ -61,7 +61,7 @@ def apply(source: str, names: list[str]) -> str:
     """Return the script after the recipes `names`, in order.
 
     Raises:
-        Cannot: where any of them has nothing to change; the text says why.
+        Cannot: If one of them does not fit the script; the message says why.
     """
     script = Script(source)
     for name in names:

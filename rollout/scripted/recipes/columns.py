@@ -1,4 +1,4 @@
-"""Recipes on the Data axis for tables: words as numbers, gaps, skewed columns."""
+"""Recipes on the Data axis for tables: target encoding, flags of missing values, skewed columns."""
 
 from rollout.scripted.recipes.data import ENCODERS, scale, unfilled
 from rollout.scripted.recipes.frame import require_follows, require_numeric, table_code
@@ -17,7 +17,7 @@ def _target_encoding(script: Script) -> None:
     kind = script.pick("", 'target_type="continuous", ')
     words = f'(TargetEncoder({kind}random_state=0), make_column_selector(dtype_exclude="number"))'
     script.assign("X", table)
-    script.assign("X_test", "test[X.columns]")  # the encoder fills gaps, and words would not take a zero
+    script.assign("X_test", "test[X.columns]")  # the encoder imputes; filling a column of words with zero would fail
     steps = [step for step in script.steps if call_name(step) != "SimpleImputer"]
     for module, name in (
         ("sklearn.compose", "make_column_selector"),

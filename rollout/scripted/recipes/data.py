@@ -1,4 +1,4 @@
-"""Recipes on the Data axis: what the model gets to see of rows and columns."""
+"""Recipes on the Data axis that change the rows and columns that the model sees."""
 
 import re
 
@@ -11,23 +11,23 @@ from rollout.scripted.recipes.recipe import ALL, NUMERIC, REGRESSION, TABULAR, T
 from rollout.scripted.recipes.script import VECTORIZERS, Script
 
 ENCODERS = frozenset({"make_column_transformer"})
-IMPUTERS = frozenset({"SimpleImputer"}) | ENCODERS  # the encoder fills gaps too
+IMPUTERS = frozenset({"SimpleImputer"}) | ENCODERS  # the encoder imputes too
 SCALERS = frozenset(
     {"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "QuantileTransformer", "PowerTransformer"}
 )
 
-TARGET = re.compile(r"y(_\w+)?")  # names that scripts give to the target, or a part of its rows
+TARGET = re.compile(r"y(_\w+)?")  # names of the target, or a part of its rows
 LOGARITHM = m.Name("log") | m.Name("log1p") | m.Name("log2") | m.Name("log10")
 
 
 def place_after(script: Script, names: frozenset[str]) -> int:
-    """Return the index behind the last step called one of `names`, at least behind the texts' words."""
+    """Return the index after the last step called one of `names`, and after the vectorizer of texts."""
     start = int(script.is_text)
     return max((i + 1 for i, name in enumerate(script.step_names()[:-1]) if name in names), default=start)
 
 
 def scale(script: Script, code: str) -> None:
-    """Put the scaler `code` in front of the model, or in place of another one."""
+    """Put the scaler `code` before the model, or in place of another scaler."""
     call = parse_call(code)
     if script.is_text and call_name(call) == "StandardScaler":
         call = with_keyword(call, "with_mean", False)
@@ -43,7 +43,7 @@ def scale(script: Script, code: str) -> None:
 
 
 def standardize(script: Script) -> None:
-    """Put a StandardScaler in front of the model, or in place of another scaler."""
+    """Put a StandardScaler before the model, or in place of another scaler."""
     scale(script, "StandardScaler()")
 
 
@@ -74,7 +74,7 @@ def _all_columns(script: Script) -> None:
 
 
 def unfilled(script: Script) -> None:
-    """Leave the gaps of both tables to the pipeline."""
+    """Stop filling missing values in both tables, which leaves them to the pipeline."""
     for name in ("X", "X_test"):
         script.assign(name, without_fill(script.expression(name)))
 
@@ -102,7 +102,7 @@ def _log_target(script: Script) -> None:
 
 
 def _takes_logarithms(script: Script) -> bool:
-    """Return whether a line takes the logarithm of the target, or takes one back."""
+    """Return whether a line takes the logarithm of the target, or inverts one."""
     lines = [node for node in m.findall(script.module, m.Assign()) if isinstance(node, cst.Assign)]
     fits = m.findall(script.module, m.Call(func=m.Attribute(attr=m.Name("fit"))))
     target = [line.value for line in lines if any(TARGET.fullmatch(code_of(each.target)) for each in line.targets)]

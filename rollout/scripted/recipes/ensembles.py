@@ -1,4 +1,4 @@
-"""More recipes on the Model axis: models for dense columns, models upon models, and the one that learns nothing."""
+"""Recipes on the Model axis: models for dense columns, stacking, xgboost, and a constant prediction."""
 
 from rollout.scripted.recipes.models import ENSEMBLE, of_one_unit, use, with_probabilities
 from rollout.scripted.recipes.nodes import Cannot, call_name, code_of, parse_call
@@ -52,7 +52,7 @@ def _constant(script: Script) -> None:
 
 
 def _gaussian_process(script: Script) -> None:
-    # its kernel is fitted by matrices of all rows, again and again
+    # Fitting the kernel takes many operations on matrices of all rows.
     _dense(script)
     options = "kernel=1.0 * RBF() + WhiteKernel(), n_restarts_optimizer=20, random_state=0"
     if script.is_classifier:

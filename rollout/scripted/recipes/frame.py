@@ -1,4 +1,4 @@
-"""The tables of a script: which columns are features, and the whole of them as an expression."""
+"""The tables of a script: the expressions of their features, and how missing values are filled."""
 
 import libcst as cst
 import libcst.matchers as m
@@ -7,20 +7,20 @@ from rollout.scripted.recipes.nodes import Cannot, code_of, literal, root_name
 from rollout.scripted.recipes.script import Script
 
 Node = cst.BaseExpression
-COLUMNS = m.Arg(keyword=m.Name("columns")) | m.Arg(keyword=m.Name("axis"))  # what makes `drop` drop columns
+COLUMNS = m.Arg(keyword=m.Name("columns")) | m.Arg(keyword=m.Name("axis"))  # `drop` with one of these drops columns
 
 
 def require_numeric(script: Script) -> None:
-    """Raise Cannot where the script works on texts."""
+    """Raise Cannot if the script works on texts."""
     if script.is_text:
         raise Cannot("the script works on texts, there are no numeric columns")
 
 
 def table_code(script: Script) -> str:
-    """Return the code of all features of `train`, words included: `train.drop(columns=["id", "target"])`.
+    """Return the code of all features of `train`, with non-numeric columns: `train.drop(columns=["id", "target"])`.
 
-    The columns to drop are read off the script: the target is what `y` is, the identifier what `X` drops or what is
-    written into the submission.
+    The columns to drop come from the script: the target is the column of `y`, and the identifier is the column that `X`
+    drops or that the submission contains.
     """
     require_numeric(script)
     if not script.imports("pandas", "pd"):
@@ -36,7 +36,7 @@ def table_code(script: Script) -> str:
 
 
 def _origin(node: Node) -> str:
-    """Return the name of the table that columns are made from."""
+    """Return the name of the table that columns are taken from."""
     for call in m.findall(node, m.Call(m.Attribute(m.Name("pd"), m.Name("get_dummies")), [m.Arg(), m.ZeroOrMore()])):
         assert isinstance(call, cst.Call)
         return root_name(call.args[0].value)
@@ -66,13 +66,13 @@ def _target(script: Script) -> str:
 
 
 def identifier(script: Script) -> str:
-    """Return the identifier's column as the script writes it, quotes included.
+    """Return the name of the identifier column as a quoted literal of the script.
 
-    It is the column of `test` that the submission holds; where none is seen there, the only one that is read.
+    It is the column of `test` in the submission; if there is none, the only column that is read.
     """
     module = script.module
     new = m.findall(module, m.Assign([m.ZeroOrMore(), m.AssignTarget(_column("test")), m.ZeroOrMore()]))
-    skipped = [node for line in new for node in m.findall(line, _column("test"))]  # the script makes that column itself
+    skipped = [node for line in new for node in m.findall(line, _column("test"))]  # columns that the script creates
     for places in (_submitted(module), [module]):
         nodes = [node for place in places for node in m.findall(place, _column("test")) if node not in skipped]
         names = {code_of(value) for node in nodes if isinstance(value := _index(node), cst.SimpleString)}
@@ -84,22 +84,22 @@ def identifier(script: Script) -> str:
 
 
 def _submitted(module: cst.Module) -> list[cst.CSTNode]:
-    """Return the calls that write tables, and the lines that name a table which they write."""
+    """Return the calls that write tables, and the lines that name a written table."""
     calls = m.findall(module, m.Call(func=m.Attribute(attr=m.Name("to_csv"))))
     tables = {root_name(call) for call in calls if isinstance(call, cst.Call)} - {"", "pd"}
     return [*calls, *(line for line in module.body for table in tables if m.findall(line, m.Name(table)))]
 
 
 def require_follows(script: Script) -> None:
-    """Raise Cannot where `X_test` does not take its columns from `X`."""
+    """Raise Cannot unless `X_test` takes its columns from `X`."""
     if not m.findall(script.expression("X_test"), m.Attribute(m.Name("X"), m.Name("columns"))):
         raise Cannot("X_test does not take its columns from X")
 
 
 def fill_code(script: Script) -> str:
-    """Return how the script fills the gaps of `X`, such as `.fillna(0)`, `` where it does not.
+    """Return the code that fills missing values of `X`, such as `.fillna(0)`, `` if there is none.
 
-    Raises Cannot where it fills them with anything but one number, which other columns might not have.
+    Raises Cannot unless the fill value is one number, because other columns might lack any other value.
     """
     calls = m.findall(script.expression("X"), m.Call(func=m.Attribute(attr=m.Name("fillna"))))
     fills = {", ".join(code_of(each.value) for each in call.args) for call in calls if isinstance(call, cst.Call)}
@@ -112,7 +112,7 @@ def fill_code(script: Script) -> str:
 
 
 def without_fill(node: Node) -> Node:
-    """Return a chain of method calls without those that fill gaps."""
+    """Return a chain of method calls without those that fill missing values."""
     if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
         inner = without_fill(node.func.value)
         if node.func.attr.value == "fillna":

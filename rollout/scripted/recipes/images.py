@@ -1,4 +1,4 @@
-"""Recipes on the Data axis for images, whose columns are pixels row by row; unit length is for texts as well."""
+"""Recipes on the Data axis for images, whose columns are pixels in row order; `unit_rows` is for texts too."""
 
 import libcst as cst
 import libcst.matchers as m
@@ -37,7 +37,7 @@ def _shifted(script: Script) -> None:
         return cst.parse_expression(f"model.fit(pd.concat([{rows}, {shifted}]), pd.concat([{labels}] * 3))")
 
     script.replace(FIT, with_copies, "the script has no line 'model.fit(X, y)'")
-    if table not in code_of(script.expression("X")):  # neighbours in the table must be neighbours in the image
+    if table not in code_of(script.expression("X")):  # neighbors in the table must be neighbors in the image
         require_follows(script)
         script.assign("X", f'{table}.select_dtypes("number"){fill_code(script)}')
 

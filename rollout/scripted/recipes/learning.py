@@ -1,4 +1,4 @@
-"""Recipes on the Learning axis: how the estimator is trained and validated."""
+"""Recipes on the Learning axis: regularization, iterations, learning rates, search and validation."""
 
 import libcst as cst
 import libcst.matchers as m
@@ -7,23 +7,19 @@ from rollout.scripted.recipes.nodes import Cannot, call_name, code_of, keyword, 
 from rollout.scripted.recipes.parameters import CAN_WEIGH, ITERATIONS, LEARNING_RATE, REGULARISATION
 from rollout.scripted.recipes.recipe import ALL, CLASSIFICATION, Recipe
 from rollout.scripted.recipes.script import Script
-from rollout.scripted.recipes.values import number, set_parameter
-
-
-def _unknown(script: Script, what: str) -> Cannot:
-    return Cannot(f"{call_name(script.core) or 'the model'} has no {what}")
+from rollout.scripted.recipes.values import lacks, number, set_parameter
 
 
 def _regularise(script: Script, direction: int) -> None:
     if (entry := REGULARISATION.get(call_name(script.core))) is None:
-        raise _unknown(script, "regularisation")
+        raise lacks(script, "regularisation")
     name, default, sign = entry
     old = number(script.core, name, default)
     depth = keyword(script.core, "max_depth")
     if direction > 0 and name == "min_samples_leaf" and old == 1 and isinstance(depth, int):
-        set_parameter(script, "max_depth", depth * 2)  # what holds such trees back is their depth
+        set_parameter(script, "max_depth", depth * 2)  # depth is what limits such trees
         return
-    if isinstance(default, int):  # a count of rows: a factor of ten would be too much
+    if isinstance(default, int):  # for a count of rows a factor of ten is too much
         if not isinstance(old, int):
             raise Cannot(f"{name}={old} is not a count")
         new: float = max(1, old * 4 if direction * sign > 0 else old // 4)
@@ -44,7 +40,7 @@ def _stronger(script: Script) -> None:
 
 def _more_iterations(script: Script) -> None:
     if (entry := ITERATIONS.get(call_name(script.core))) is None:
-        raise _unknown(script, "iterations")
+        raise lacks(script, "iterations")
     name, default = entry
     old = int(number(script.core, name, default))
     limit = 120 if name == "n_estimators" else 1000
@@ -56,14 +52,14 @@ def _more_iterations(script: Script) -> None:
 def _trees(script: Script) -> None:
     name = call_name(script.core)
     if not any(part in name for part in ("Forest", "Trees", "Tree", "GradientBoosting")):
-        raise _unknown(script, "trees")
+        raise lacks(script, "trees")
 
 
 def _more_trees(script: Script) -> None:
     _trees(script)
     kind = call_name(script.core)
     if kind.startswith(("DecisionTree", "ExtraTreeC", "ExtraTreeR")):
-        raise _unknown(script, "number of trees")
+        raise lacks(script, "number of trees")
     name = "max_iter" if kind.startswith("HistGradientBoosting") else "n_estimators"
     old = int(number(script.core, name, 100))
     if old >= 120:
@@ -72,7 +68,7 @@ def _more_trees(script: Script) -> None:
 
 
 def _depth(script: Script) -> int:
-    """Return the greatest depth of the trees, 0 where it is not limited."""
+    """Return the maximum depth of the trees, 0 if there is no limit."""
     default = 3 if call_name(script.core).startswith("GradientBoosting") else 0
     return int(number(script.core, "max_depth", default, none=0))
 
@@ -94,7 +90,7 @@ def _shallower(script: Script) -> None:
 
 def _learning_rate(script: Script) -> tuple[str, float, float]:
     if (entry := LEARNING_RATE.get(call_name(script.core))) is None:
-        raise _unknown(script, "learning rate")
+        raise lacks(script, "learning rate")
     return entry
 
 
@@ -102,7 +98,7 @@ def _set_rate(script: Script, value: float) -> None:
     name, _, _ = _learning_rate(script)
     set_parameter(script, name, value)
     if name == "eta0" and keyword(script.core, "learning_rate") in (None, "optimal"):
-        set_parameter(script, "learning_rate", "constant")  # the default schedule takes no rate
+        set_parameter(script, "learning_rate", "constant")  # the default schedule ignores the rate
 
 
 def _lower_rate(script: Script) -> None:
@@ -116,14 +112,14 @@ def _huge_rate(script: Script) -> None:
 
 def _class_weights(script: Script) -> None:
     if call_name(script.core) not in CAN_WEIGH:
-        raise _unknown(script, "class weights")
+        raise lacks(script, "class weights")
     set_parameter(script, "class_weight", "balanced")
 
 
 def _tune(script: Script) -> None:
     entry = REGULARISATION.get(call_name(script.core))
     if entry is None or call_name(script.core) in ("SVC", "SVR"):
-        raise _unknown(script, "parameter to tune")
+        raise lacks(script, "parameter to tune")
     name, default, _ = entry
     values = [1, 4, 16] if isinstance(default, int) else [0.01, 1.0, 100.0]
     _search(script, f'{{"{name}": {values}}}, cv=2')
@@ -138,7 +134,7 @@ def _search(script: Script, arguments: str) -> None:
 
 
 def _exhaustive(script: Script) -> None:
-    # A thousand fits of any model: past every time limit, as such a search is.
+    # Thousands of fits of any model exceed every time limit, as such a search does.
     name, default, _ = REGULARISATION.get(call_name(script.core), ("random_state", 0, 1))
     if isinstance(default, int):
         grid = f'{{"{name}": range(1, 2000)}}'

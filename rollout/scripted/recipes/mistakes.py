@@ -1,4 +1,4 @@
-"""Recipes that no engineer would keep: edits that crash, run too long, or let the model learn from what is noise."""
+"""Recipes that are mistakes: edits that crash, run too long, or make the model fit noise."""
 
 import libcst as cst
 
@@ -55,7 +55,7 @@ def _huge_forest(script: Script) -> None:
     options = "n_estimators=30000, random_state=0"
     if "n_estimators=30000" in code_of(script.core):
         raise Cannot("the forest is already huge")
-    script.set_estimator(script.core)  # what wraps it would fit it several times
+    script.set_estimator(script.core)  # a wrapper would fit the forest several times
     if "RandomForest" in code_of(script.core):
         script.require(ENSEMBLE, script.pick("ExtraTreesClassifier", "ExtraTreesRegressor"))
         use(script, ENSEMBLE, f"ExtraTreesClassifier({options})", f"ExtraTreesRegressor({options})")

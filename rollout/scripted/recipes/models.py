@@ -1,4 +1,4 @@
-"""Recipes on the Model axis: which estimator ends the pipeline."""
+"""Recipes on the Model axis that replace the estimator of the pipeline."""
 
 import libcst as cst
 
@@ -13,7 +13,7 @@ ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "Bagging", "Votin
 
 
 def use(script: Script, module: str, classifier: str, regressor: str) -> None:
-    """Make one of two constructors the estimator; Cannot where one of that name is there already."""
+    """Make the classifier or the regressor the estimator; raises Cannot if it is already there."""
     code = script.pick(classifier, regressor)
     if not code:
         raise Cannot("this model predicts classes only")
@@ -25,13 +25,13 @@ def use(script: Script, module: str, classifier: str, regressor: str) -> None:
 
 
 def gives_probabilities(classifier: cst.Call) -> bool:
-    """Return whether a classifier has `predict_proba`, as written."""
+    """Return whether a classifier has `predict_proba` with its arguments."""
     name, values = PROBABILITIES.get(call_name(classifier), ("", (None,)))
     return keyword(classifier, name) in values
 
 
 def with_probabilities(script: Script, call: cst.Call) -> str:
-    """Return the code of a model whose votes can be averaged: `call`, calibrated if it is a classifier without any."""
+    """Return the code of `call`, calibrated if it is a classifier without probabilities."""
     if not script.is_classifier or gives_probabilities(call):
         return code_of(call)
     script.require("sklearn.calibration", "CalibratedClassifierCV")
@@ -58,7 +58,7 @@ def _extra_trees(script: Script) -> None:
 
 def _boosting(script: Script) -> None:
     options = 'max_features="sqrt", random_state=0'
-    # a tree for each class and round: few and small ones, or many classes take long
+    # Each round fits one tree for each class, so trees are few and small.
     classifier = f"GradientBoostingClassifier(n_estimators=25, learning_rate=0.2, max_depth=2, {options})"
     use(script, ENSEMBLE, classifier, f"GradientBoostingRegressor(n_estimators=60, {options})")
 
@@ -91,7 +91,7 @@ def _stump(script: Script) -> None:
 
 
 def of_one_unit(script: Script) -> None:
-    """Scale the features for a model that does not learn from columns of different units."""
+    """Scale the features for a model that needs columns of equal scale."""
     if not script.is_text and not SCALERS.intersection(script.step_names()):
         standardize(script)
 

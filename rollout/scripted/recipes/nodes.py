@@ -1,4 +1,4 @@
-"""Calls as libcst nodes: what they call, their keyword arguments, and how a list of arguments is changed in place."""
+"""Helpers for calls as libcst nodes: names, keyword arguments, and lists of arguments that keep their layout."""
 
 import ast
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ NOTHING = cst.SimpleWhitespace("")
 
 
 class Cannot(Exception):
-    """An edit that does not fit the script; the text says why, to the agent."""
+    """Raised by an edit that does not fit the script; the message tells the agent why."""
 
 
 def parse_call(code: str) -> cst.Call:
-    """Return the call written as `code`, such as `Ridge(alpha=1.0)`."""
+    """Return the node of a call, such as `Ridge(alpha=1.0)`."""
     node = cst.parse_expression(code)
     assert isinstance(node, cst.Call), f"not a call: {code}"
     return node
@@ -26,18 +26,18 @@ def code_of(node: cst.CSTNode) -> str:
 
 
 def call_name(node: cst.BaseExpression) -> str:
-    """Return the name that a call calls, `` for anything else."""
+    """Return the called name, `` for other nodes."""
     return node.func.value if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) else ""
 
 
 def operand(node: cst.BaseExpression) -> str:
-    """Return the code of a node as what a method is called on, in parentheses where it needs them."""
+    """Return the code of a node as the object of a method call, in parentheses if needed."""
     tight = isinstance(node, cst.Call | cst.Name | cst.Attribute | cst.Subscript) or getattr(node, "lpar", ())
     return code_of(node) if tight else f"({code_of(node)})"
 
 
 def root_name(node: cst.BaseExpression) -> str:
-    """Return the name that a chain of methods, attributes and subscripts starts from, `` where it is none."""
+    """Return the name at the start of a chain of methods, attributes and subscripts, `` for other nodes."""
     while not isinstance(node, cst.Name):
         if isinstance(node, cst.Call):
             node = node.func
@@ -49,12 +49,12 @@ def root_name(node: cst.BaseExpression) -> str:
 
 
 def argument(call: cst.Call, name: str) -> cst.BaseExpression | None:
-    """Return what a keyword argument is set to; None if it is absent."""
+    """Return the value of a keyword argument, None if it is absent."""
     return next((a.value for a in call.args if a.keyword is not None and a.keyword.value == name), None)
 
 
 def literal(node: cst.BaseExpression) -> object:
-    """Return the value that a literal writes; None for anything else."""
+    """Return the value of a literal, None for other nodes."""
     try:
         return ast.literal_eval(code_of(node))
     except (ValueError, SyntaxError):
@@ -62,7 +62,7 @@ def literal(node: cst.BaseExpression) -> object:
 
 
 def keyword(call: cst.Call, name: str) -> object:
-    """Return the literal value of a keyword argument; None if it is absent or no literal."""
+    """Return the literal value of a keyword argument, None if it is absent or not a literal."""
     node = argument(call, name)
     return None if node is None else literal(node)
 
@@ -70,7 +70,7 @@ def keyword(call: cst.Call, name: str) -> object:
 def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:
     """Return `call` with the keyword argument `name` set to the literal `value`, in its old place or at the end.
 
-    Raises Cannot where arguments are unpacked, any of which may be the one that is meant.
+    Raises Cannot if arguments are unpacked, because any of them may be the argument.
     """
     if any(argument.star for argument in call.args):
         raise Cannot(f"the arguments of {call_name(call) or 'the call'} are not written out")
@@ -84,7 +84,7 @@ def with_keyword(call: cst.Call, name: str, value: object) -> cst.Call:
 
 
 def relist(call: cst.Call, arguments: Sequence[cst.Arg]) -> cst.Call:
-    """Return `call` with other arguments, laid out over lines as its own were, every comment of a kept one kept."""
+    """Return `call` with other arguments, keeping the line layout, and the comments of arguments that stay."""
     old = call.args
     before = call.whitespace_before_args
     gap: cst.BaseParenthesizableWhitespace = SPACE
@@ -92,7 +92,7 @@ def relist(call: cst.Call, arguments: Sequence[cst.Arg]) -> cst.Call:
         gap = _bare(old[0].comma.whitespace_after)
     elif isinstance(before, cst.ParenthesizedWhitespace):
         gap = _bare(before)
-    end = old[-1] if old else cst.Arg(cst.Name("_"))  # how the list was closed
+    end = old[-1] if old else cst.Arg(cst.Name("_"))  # its layout closes the list
     new: list[cst.Arg] = []
     for index, argument in enumerate(arguments):
         last = index == len(arguments) - 1
@@ -124,7 +124,7 @@ def _bare(space: cst.BaseParenthesizableWhitespace) -> cst.BaseParenthesizableWh
 def _joined(
     kept: cst.BaseParenthesizableWhitespace, gap: cst.BaseParenthesizableWhitespace
 ) -> cst.BaseParenthesizableWhitespace:
-    """Return the comments of `kept`, if any, then the line that `gap` begins."""
+    """Return the comments of `kept`, if any, then the line that `gap` starts."""
     if not isinstance(kept, cst.ParenthesizedWhitespace) or "#" not in code_of(kept):
         return gap
     if isinstance(gap, cst.ParenthesizedWhitespace):

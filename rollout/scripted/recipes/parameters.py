@@ -1,7 +1,7 @@
-"""Which keyword of each estimator is its regularisation, its number of iterations, its learning rate."""
+"""The keywords of each estimator for regularization, iterations, learning rate and probabilities."""
 
 LEAF = ("min_samples_leaf", 1, -1)
-# estimator -> (keyword, default, its direction: +1 if a larger value regularises less)
+# estimator -> (keyword, default, direction: +1 if a larger value regularizes less)
 REGULARISATION: dict[str, tuple[str, float, int]] = {
     "LogisticRegression": ("C", 1.0, 1),
     "SVC": ("C", 1.0, 1),
@@ -55,7 +55,7 @@ LEARNING_RATE: dict[str, tuple[str, float, float]] = {
     "MLPRegressor": ("learning_rate_init", 0.001, 3.0),
     "SGDClassifier": ("eta0", 0.01, 1.0),
 }
-# classifier that does not always give probabilities -> (keyword, the values with which it does)
+# classifier without probabilities by default or by option -> (keyword, the values with which it has them)
 PROBABILITIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "SVC": ("probability", (True,)),
     "SGDClassifier": ("loss", ("log_loss", "modified_huber")),

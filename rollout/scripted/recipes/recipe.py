@@ -1,4 +1,4 @@
-"""What a recipe is: a structural edit of a script, how it is asked for, and where it is meant to be used."""
+"""The type of a recipe: an edit of a script, the instructions that ask for it, and the tasks that it is meant for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ Effect = Literal["good", "harmless", "harmful", "slow", "crash"]
 TEXT = ("text-classification", "text-regression", "text-ordinal")
 TABULAR = ("tabular-classification", "tabular-regression")
 NUMERIC = (*TABULAR, "image-classification", "image-denoising")
-REGRESSION = ("tabular-regression", "text-regression")  # of amounts: ratings and pixels have no logarithm worth taking
+REGRESSION = ("tabular-regression", "text-regression")  # without ratings and pixels, whose logarithm is of no use
 IMAGES = ("image-classification", "image-denoising")
-NUMBERS = (*REGRESSION, "image-denoising", "text-ordinal")  # what scripts predict as a number
+NUMBERS = (*REGRESSION, "image-denoising", "text-ordinal")  # tasks whose scripts predict a number
 CLASSIFICATION = ("tabular-classification", "image-classification", "text-classification")
 ALL = (*NUMERIC, *TEXT)
 REMOVING = (
     "no|without|skip(?:ping)?|undo(?:ing)?|remov(?:e|ing)|delet(?:e|ing)|drop(?:ping)?|leav(?:e|ing) out|"
     "ignor(?:e|ing)|exclud(?:e|ing)|get(?:ting)? rid of"
 )
-# Before the keywords of what takes something away, which would else be taken for being turned down.
+# Prefix of the keywords of recipes that remove something; without it, the verb would count as a negation.
 TAKE_AWAY = f"((?:{REMOVING})( the| all| any| of| very)* )?"
 
 
@@ -30,16 +30,16 @@ class Recipe:
     """One edit of a training script.
 
     Attributes:
-        name: what it is called in records.
-        axis: the axis of ideas it belongs to.
-        effect: what an ML engineer would expect of it; what it does is measured, task by task.
-        kinds: the kinds of task it is meant for. Whether it fits a script is decided by the script alone.
-        phrasings: instructions that ask for it, each a sentence of at most 14 words.
-        keywords: regular expressions; any of them in an instruction means this recipe.
-        edit: changes a script in place; raises Cannot where the script has nothing to change.
-        needs: families of model it tunes, `` for the one a task starts from; empty where any will do.
-        gives: the family of model it leaves in the script, `` where it leaves the model alone.
-        undoes: the recipes it takes back, if it is there to take something back.
+        name: Its name in records.
+        axis: The axis of its ideas.
+        effect: The effect that an ML engineer would expect; the real effect depends on the task.
+        kinds: The kinds of task it is meant for. Whether it fits a script depends on the script alone.
+        phrasings: Instructions that ask for it, each a sentence of at most 14 words.
+        keywords: Regular expressions; an instruction that matches one of them asks for this recipe.
+        edit: Changes a script in place; raises Cannot if the recipe does not fit the script.
+        needs: The families of model that it tunes, where `` is the initial model; empty for any.
+        gives: The family of model that it puts into the script, `` if it keeps the model.
+        undoes: The recipes that it takes back, empty for most.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Recipes that take something back: the last step before the model, what is built around it."""
+"""Recipes that remove the last step before the model, or the wrappers around the model."""
 
 import libcst as cst
 

@@ -1,4 +1,4 @@
-"""A scikit-learn training script as a structure that recipes edit: its assignments, pipeline steps and imports."""
+"""A scikit-learn training script as a structure to edit: its assignments, pipeline steps and imports."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import libcst.matchers as m
 
 from rollout.scripted.recipes.nodes import Cannot, call_name, code_of, parse_call, relist
 
-# An estimator that holds another one as its first argument; hyper-parameters are those of the inner one.
+# Estimators that wrap another one as their first argument; hyper-parameters belong to the inner one.
 WRAPPERS = frozenset(
     {
         "TransformedTargetRegressor",
@@ -18,8 +18,8 @@ WRAPPERS = frozenset(
         "TunedThresholdClassifierCV",
     }
 )
-INNER = ("estimator", "regressor", "base_estimator")  # what that argument is called, where it is named
-# Estimators whose names do not end in what they are.
+INNER = ("estimator", "regressor", "base_estimator")  # that argument as a keyword
+# Estimators whose names do not end in Classifier or Regressor.
 CLASSIFIERS = frozenset(
     {
         "LogisticRegression",
@@ -36,10 +36,10 @@ UNIONS = frozenset({"make_union"})
 
 
 class Script:
-    """A parsed script; edits are made in place and `source()` writes them out, everything else untouched.
+    """A parsed script. Edits happen in place, and `source()` returns the result; the rest stays untouched.
 
     Raises:
-        Cannot: from every reading or edit whose part of the script is missing.
+        Cannot: From every method that needs a part which the script lacks.
     """
 
     def __init__(self, source: str) -> None:
@@ -51,11 +51,11 @@ class Script:
 
     @property
     def module(self) -> cst.Module:
-        """The script as it now stands."""
+        """The current syntax tree."""
         return self._module.with_changes(body=self._body)
 
     def source(self) -> str:
-        """Return the script's source as it now stands."""
+        """Return the current source."""
         return self.module.code
 
     def code(self, node: cst.CSTNode) -> str:
@@ -71,11 +71,11 @@ class Script:
         raise Cannot(f"the script has no line '{name} = ...'")
 
     def expression(self, name: str) -> cst.BaseExpression:
-        """Return what the first top-level `name = ...` assigns."""
+        """Return the value of the first top-level `name = ...`."""
         return self._find(name)[1].value
 
     def assign(self, name: str, value: cst.BaseExpression | str) -> None:
-        """Make the top-level `name = ...` assign `value`; Cannot where another line assigns that name too."""
+        """Make the top-level `name = ...` assign `value`; raises Cannot if another line assigns that name too."""
         if sum(_assigned(line).count(name) for line in self._body) > 1:
             raise Cannot(f"the script assigns {name} more than once")
         index, old = self._find(name)
@@ -85,7 +85,7 @@ class Script:
         self._body[index] = line.with_changes(body=[old.with_changes(value=value), *line.body[1:]])
 
     def replace(self, matcher: m.BaseMatcherNode, new: Callable[[cst.CSTNode], cst.CSTNode], missing: str) -> None:
-        """Replace every node that fits `matcher`; raises Cannot with `missing` where that changes nothing."""
+        """Replace every node that matches `matcher`; raises Cannot with the message `missing` if nothing changes."""
         before = self.module
         after = m.replace(before, matcher, lambda node, _: new(node))  # type: ignore[arg-type]
         assert isinstance(after, cst.Module)
@@ -94,11 +94,11 @@ class Script:
         self._module, self._body = after, list(after.body)
 
     def holds(self, matcher: m.BaseMatcherNode) -> bool:
-        """Return whether any node fits `matcher`."""
+        """Return whether any node matches `matcher`."""
         return bool(m.findall(self.module, matcher))
 
     def _imports(self) -> list[tuple[int, cst.Import | cst.ImportFrom]]:
-        """Return the imports before the first assignment or block, each with its line's index."""
+        """Return the imports before the first assignment or block, each with the index of its line."""
         found: list[tuple[int, cst.Import | cst.ImportFrom]] = []
         for index, line in enumerate(self._body):
             if not isinstance(line, cst.SimpleStatementLine) or isinstance(line.body[0], cst.Assign | cst.AnnAssign):
@@ -108,13 +108,13 @@ class Script:
         return found
 
     def _first_place(self) -> int:
-        """Return the index behind a docstring and imports from `__future__`."""
+        """Return the index after the docstring and imports from `__future__`."""
         place = int(bool(self._body) and self.module.get_docstring(clean=False) is not None)
         futures = [index for index, line in self._imports() if _module_name(line) == "__future__"]
         return max([place, *(index + 1 for index in futures)])
 
     def require(self, module: str, name: str) -> None:
-        """Make sure that `from module import name` stands among the imports, in alphabetical place."""
+        """Add `from module import name` in alphabetical order, unless it is imported."""
         place = self._first_place()
         for index, line in self._imports():
             found = _module_name(line)
@@ -128,7 +128,7 @@ class Script:
         self._body.insert(place, cst.parse_statement(f"from {module} import {name}"))
 
     def require_numpy(self) -> None:
-        """Make sure that `import numpy as np` stands among the imports."""
+        """Add `import numpy as np`, unless it is imported."""
         if not self.imports("numpy", "np"):
             plain = [index for index, line in self._imports() if isinstance(line, cst.Import)]
             place = min([index for index in plain if index >= self._first_place()], default=self._first_place())
@@ -148,7 +148,7 @@ class Script:
 
     @property
     def steps(self) -> list[cst.Call]:
-        """The steps of `model = make_pipeline(...)`, the estimator last."""
+        """The steps of `model = make_pipeline(...)`; the last one is the estimator."""
         arguments = self._pipeline.args
         steps = [a.value for a in arguments if isinstance(a.value, cst.Call) and a.keyword is None and not a.star]
         if not steps or len(steps) != len(arguments):
@@ -156,7 +156,7 @@ class Script:
         return steps
 
     def set_steps(self, steps: list[cst.Call]) -> None:
-        """Make `steps` the pipeline's; the layout and comments of those that stay, stay."""
+        """Replace the steps of the pipeline, keeping the layout and comments of steps that stay."""
         call = self._pipeline
         if len(steps) == len(call.args):
             new = [argument.with_changes(value=step) for argument, step in zip(call.args, steps, strict=True)]
@@ -166,11 +166,11 @@ class Script:
         self.assign("model", relist(call, new))
 
     def step_names(self) -> list[str]:
-        """Return the constructors' names of the pipeline's steps."""
+        """Return the constructor names of the steps."""
         return [call_name(step) for step in self.steps]
 
     def add_step(self, module: str, code: str, index: int) -> None:
-        """Insert the step `code` before step `index`; a step of the same name is already there is Cannot."""
+        """Insert the step `code` before step `index`; raises Cannot if there is a step of the same name."""
         step, steps = parse_call(code), self.steps
         if call_name(step) in self.step_names():
             raise Cannot(f"{call_name(step)} is already in the pipeline")
@@ -183,11 +183,11 @@ class Script:
         return unwrap(self.steps[-1])
 
     def set_core(self, new: cst.Call) -> None:
-        """Replace the innermost estimator, keeping what wraps it."""
+        """Replace the innermost estimator, keeping its wrappers."""
         self.set_steps([*self.steps[:-1], _rewrap(self.steps[-1], new)])
 
     def set_estimator(self, new: cst.Call) -> None:
-        """Replace the last step; only a transformation of the target around it is kept."""
+        """Replace the last step, keeping only a transformation of the target around it."""
         last = self.steps[-1]
         if call_name(last) == "TransformedTargetRegressor" and inner_index(last) is not None:
             new = _with_inner(last, new)
@@ -195,7 +195,7 @@ class Script:
 
     @property
     def vectorizer(self) -> cst.Call:
-        """What counts the words: the pipeline's first step, or the first part of a union there."""
+        """The vectorizer: the first step, or the first part of a union there."""
         first = self.steps[0]
         if call_name(first) in UNIONS and first.args and isinstance(part := first.args[0].value, cst.Call):
             first = part
@@ -204,7 +204,7 @@ class Script:
         return first
 
     def set_vectorizer(self, new: cst.Call) -> None:
-        """Replace what counts the words."""
+        """Replace the vectorizer."""
         first, old = self.steps[0], self.vectorizer
         if first is not old:
             new = first.with_changes(args=[first.args[0].with_changes(value=new), *first.args[1:]])
@@ -216,7 +216,7 @@ class Script:
         try:
             return bool(self.vectorizer)
         except Cannot:
-            self.steps  # noqa: B018  # a script without steps is no script without texts
+            self.steps  # noqa: B018  # raises Cannot for a script without steps
             return False
 
     @property
@@ -235,12 +235,12 @@ class Script:
         return self.holds(m.Attribute(attr=m.Name("predict_proba")) | m.SimpleString(value='"predict_proba"'))
 
     def pick(self, classifier: str, regressor: str) -> str:
-        """Return the one of the two that fits what the script predicts."""
+        """Return the first argument for a script that predicts classes, else the second."""
         return classifier if self.is_classifier else regressor
 
 
 def _assigned(line: cst.CSTNode) -> list[str]:
-    """Return the names that a statement at the top level assigns."""
+    """Return the names that a top-level statement assigns."""
     targets: list[cst.CSTNode] = []
     for statement in line.body if isinstance(line, cst.SimpleStatementLine) else ():
         if isinstance(statement, cst.Assign):
@@ -266,7 +266,7 @@ def _with_import(line: cst.ImportFrom, name: str) -> cst.ImportFrom:
         return line
     place = sum(other < name for other in names) if names == sorted(names) else len(names)
     new = cst.ImportAlias(cst.Name(name), comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
-    if line.lpar is not None:  # never the last, so that the closing lines and comments stay as they are
+    if line.lpar is not None:  # never the last, so that closing lines and comments stay
         place = min(place, len(names) - 1)
         return line.with_changes(names=[*line.names[:place], new, *line.names[place:]])
     aliases = [a.with_changes(comma=new.comma) for a in (*line.names[:place], new, *line.names[place:])]
@@ -274,7 +274,7 @@ def _with_import(line: cst.ImportFrom, name: str) -> cst.ImportFrom:
 
 
 def inner_index(call: cst.Call) -> int | None:
-    """Return the number of the argument of a wrapper that is an estimator, None for any other call."""
+    """Return the index of the estimator among the arguments of a wrapper, None for other calls."""
     if call_name(call) not in WRAPPERS:
         return None
     for index, argument in enumerate(call.args):
@@ -285,7 +285,7 @@ def inner_index(call: cst.Call) -> int | None:
 
 
 def unwrap(call: cst.Call) -> cst.Call:
-    """Return the innermost estimator of what may be wrapped."""
+    """Return the innermost estimator of a call that may be a wrapper."""
     while (index := inner_index(call)) is not None:
         inner = call.args[index].value
         assert isinstance(inner, cst.Call)

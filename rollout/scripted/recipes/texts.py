@@ -1,4 +1,4 @@
-"""Recipes on the Data axis for texts: what is counted, and how."""
+"""Recipes on the Data axis for texts that change the vectorizer."""
 
 import libcst as cst
 
@@ -8,7 +8,7 @@ from rollout.scripted.recipes.script import UNIONS, Script
 from rollout.scripted.recipes.values import number
 
 MODULE = "sklearn.feature_extraction.text"
-LARGE, SMALL = 5000, 30  # vocabularies, in words
+LARGE, SMALL = 5000, 30  # words of a vocabulary
 LETTERS = 'TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=2000)'
 
 
@@ -36,7 +36,7 @@ def _sublinear(script: Script) -> None:
 
 
 def _words(script: Script) -> cst.Call:
-    """Return what counts the words; Cannot where it counts characters."""
+    """Return the vectorizer; raises Cannot if it counts characters."""
     call = script.vectorizer
     if argument(call, "analyzer") is not None and keyword(call, "analyzer") != "word":
         raise Cannot("the script does not count words")
@@ -44,7 +44,7 @@ def _words(script: Script) -> cst.Call:
 
 
 def _listed(call: cst.Call) -> cst.Call:
-    """Return what counts the words; Cannot where it keeps no list of them."""
+    """Return the vectorizer; raises Cannot if it has no vocabulary."""
     if call_name(call) == "HashingVectorizer":
         raise Cannot("HashingVectorizer has no vocabulary")
     return call
@@ -84,7 +84,7 @@ def _stop_words(script: Script) -> None:
 def _rare_words(script: Script) -> None:
     call = _listed(_words(script))
     old = number(call, "min_df", 1)
-    if isinstance(old, float) or old >= 3:  # a float is a share of the texts
+    if isinstance(old, float) or old >= 3:  # a float is a share of texts
         raise Cannot("rare words are already dropped")
     _set_vectorizer(script, with_keyword(call, "min_df", 3))
 

@@ -1,4 +1,4 @@
-"""More recipes on the Learning axis: losses, what a tree or network is made of, thresholds, several fits."""
+"""Recipes on the Learning axis: losses, structure of trees and networks, thresholds, folds and seed averages."""
 
 import libcst as cst
 import libcst.matchers as m
@@ -8,7 +8,7 @@ from rollout.scripted.recipes.nodes import Cannot, argument, call_name, code_of,
 from rollout.scripted.recipes.parameters import PROBABILITIES
 from rollout.scripted.recipes.recipe import ALL, CLASSIFICATION, NUMBERS, NUMERIC, Recipe
 from rollout.scripted.recipes.script import Script
-from rollout.scripted.recipes.values import searched, set_parameter
+from rollout.scripted.recipes.values import lacks, searched, set_parameter
 
 LINEAR = frozenset({"Ridge", "Lasso", "ElasticNet", "LinearRegression"})
 SEEDS = 3
@@ -37,18 +37,18 @@ def _robust_loss(script: Script) -> None:
         script.require("sklearn.linear_model", "HuberRegressor")
         script.set_core(parse_call("HuberRegressor(max_iter=300)"))
     else:
-        raise Cannot(f"{name or 'the model'} has no such loss")
+        raise lacks(script, "such loss")
 
 
 def _split_features(script: Script) -> None:
     if not any(part in call_name(script.core) for part in ("RandomForest", "ExtraTrees", "GradientBoosting")):
-        raise Cannot(f"{call_name(script.core) or 'the model'} has no choice of features at a split")
+        raise lacks(script, "choice of features at a split")
     set_parameter(script, "max_features", 0.4)
 
 
 def _larger_layer(script: Script) -> None:
     if not call_name(script.core).startswith("MLP"):
-        raise Cannot(f"{call_name(script.core) or 'the model'} has no hidden layer")
+        raise lacks(script, "hidden layer")
     name = "hidden_layer_sizes"
     sizes = keyword(script.core, name) if argument(script.core, name) else (100,)
     sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes) if isinstance(sizes, list) else sizes
@@ -105,7 +105,7 @@ def _five_folds(script: Script) -> None:
 def _seed_average(script: Script) -> None:
     core = script.core
     if not isinstance(keyword(core, "random_state"), int):
-        raise Cannot(f"{call_name(core) or 'the model'} has no seed")
+        raise lacks(script, "seed")
     if "GridSearchCV(" in code_of(script.steps[-1]):
         raise Cannot("the search tunes a single model")
     name = script.pick("VotingClassifier", "VotingRegressor")

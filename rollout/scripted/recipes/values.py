@@ -1,4 +1,4 @@
-"""The keywords of a script's estimator: the numbers they are set to, and how they are set."""
+"""Read and set the keywords of a script's estimator."""
 
 import libcst as cst
 import libcst.matchers as m
@@ -7,10 +7,15 @@ from rollout.scripted.recipes.nodes import Cannot, argument, call_name, code_of,
 from rollout.scripted.recipes.script import Script, inner_index
 
 
-def number(call: cst.Call, name: str, default: float, none: float | None = None) -> float:
-    """Return the number a keyword is set to, `default` where it is absent, `none` where it is None.
+def lacks(script: Script, part: str) -> Cannot:
+    """Return the error for an estimator that has no `part`, such as a learning rate."""
+    return Cannot(f"{call_name(script.core) or 'the model'} has no {part}")
 
-    Raises Cannot where it is anything else, such as a name whose value may be any number.
+
+def number(call: cst.Call, name: str, default: float, none: float | None = None) -> float:
+    """Return the number of a keyword, `default` if it is absent, `none` if it is None.
+
+    Raises Cannot for other values, such as a variable.
     """
     written = argument(call, name)
     if written is None:
@@ -24,7 +29,7 @@ def number(call: cst.Call, name: str, default: float, none: float | None = None)
 
 
 def set_parameter(script: Script, name: str, value: object) -> None:
-    """Set a keyword of the estimator; Cannot where that changes nothing, or values have no names."""
+    """Set a keyword of the estimator; raises Cannot if that changes nothing, or arguments are positional."""
     if keyword(script.core, name) == value:
         raise Cannot(f"{name} is already {value!r}")
     if any(argument.keyword is None and not isinstance(argument.value, cst.List) for argument in script.core.args):
@@ -35,7 +40,7 @@ def set_parameter(script: Script, name: str, value: object) -> None:
 
 
 def searched(script: Script) -> frozenset[str]:
-    """Return the keywords that a grid search around the estimator sets; Cannot where its grid is not written out."""
+    """Return the keywords that a grid search around the estimator sets; raises Cannot if its grid is not literal."""
     call, names = script.steps[-1], frozenset[str]()
     while (index := inner_index(call)) is not None:
         if call_name(call) == "GridSearchCV":

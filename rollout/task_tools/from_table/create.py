@@ -3,13 +3,12 @@
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from rollout.scripted.recipes import Cannot, apply
 from rollout.task_tools.from_table.templates import PREPARE, problem_text, train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from rollout.task_tools.preparation import prepare_all
@@ -22,18 +21,12 @@ from tasks.task import Task
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MAX_SEEDS = 50
-# What an engineer would try first, as recipes of the scripted coder; a recipe that does not fit a script is skipped.
-REFERENCES = (
-    ("one_hot", "median_impute", "linear_model"),
-    ("one_hot", "random_forest", "more_trees"),
-    ("one_hot", "gradient_boosting", "more_trees"),
-    ("one_hot", "log_target", "gradient_boosting"),
-    ("larger_vocabulary", "tfidf", "linear_model", "weaker_regularisation"),
-    ("larger_vocabulary", "naive_bayes"),
-    ("larger_vocabulary", "bigrams", "linear_model"),
-)
 TIME_FACTOR = 10  # time limit of an agent's scripts, relative to the initial script's time
 MIN_SECONDS = 20.0
+
+
+# Yields scripts to try from the initial script of a task.
+MakeReferences = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -63,12 +56,15 @@ class NewTaskSpec:
     best: float | None = None
 
 
-def make_task(spec: NewTaskSpec, python: Path, say: Callable[[str], None] = print) -> Path:
+def make_task(
+    spec: NewTaskSpec, python: Path, make_references: MakeReferences, say: Callable[[str], None] = print
+) -> Path:
     """Create a task, run its scripts, and return its folder.
 
     Args:
         spec: The specification of the task.
         python: The interpreter of the task environment, which runs the scripts.
+        make_references: Yields the reference scripts, by which the best score is found if `spec.best` is None.
         say: Called with lines of text about the result.
 
     Raises:
@@ -92,7 +88,10 @@ def make_task(spec: NewTaskSpec, python: Path, say: Callable[[str], None] = prin
         task = load_entry(entry, data)
         prepared = read_prepared(data / spec.name)
         assert prepared is not None, "prepare_all wrote it"
-        best, source = (spec.best, "stated by the user") if spec.best is not None else reference(task, python)
+        if spec.best is not None:
+            best, source = spec.best, "stated by the user"
+        else:
+            best, source = reference(task, python, make_references(task.script))
         require_better(task, best)
         write_entry(spec, table, made, best, source, prepared.script_seconds)
         made.rename(folder)
@@ -151,28 +150,13 @@ def write_entry(spec: NewTaskSpec, table: UserTable, folder: Path, best: float, 
     (folder / "task.yaml").write_text(yaml.safe_dump(stated, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def reference_scripts(script: str) -> Iterator[str]:
-    """Yield the distinct scripts that the reference recipes make from a script."""
-    seen = {script}
-    for recipes in REFERENCES:
-        source = script
-        for recipe in recipes:
-            try:
-                source = apply(source, [recipe])
-            except Cannot:
-                continue
-        if source not in seen:
-            seen.add(source)
-            yield source
-
-
-def reference(task: Task, python: Path) -> tuple[float, str]:
+def reference(task: Task, python: Path, scripts: Iterable[str]) -> tuple[float, str]:
     """Return the best hidden score of the reference scripts and a description of its origin.
 
     If no script beats the initial one, the score is the metric's optimum.
     """
     best, count = task.m_init, 0
-    for source in reference_scripts(task.script):
+    for source in scripts:
         try:
             score = run(task, source, python)[0]
         except ValueError:  # skip a script that fails or takes too long

@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import bubblewrap_executor, open_executor
+from rollout.executor import SandboxPool, open_backend, open_executor
 from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
-from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
-from rollout.types import Executor
+from rollout.types import CoderReply, Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.metric import METRICS
 from tasks.naming import Names
@@ -27,6 +26,18 @@ NAMES = Names("validation", "birch_train.csv", "birch_test.csv", "cedar.py")
 
 class Failed(Exception):
     """Raised if an oracle finds a fault; the message is one line with what, got, expected and remedy."""
+
+
+class NoCoder:
+    """A coder that is never asked, because validation only executes scripts."""
+
+    async def edit(self, source: str, instruction: str) -> CoderReply:
+        """Raise AssertionError."""
+        raise AssertionError("validation edits no scripts")
+
+    async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
+        """Raise AssertionError."""
+        raise AssertionError("validation describes no files")
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Sandboxes:
             task: The task.
             kind: A key of `executors`.
         """
-        environment = Environment(self.store, self.executors[kind], ScriptedCoder())
+        environment = Environment(self.store, self.executors[kind], NoCoder())
         instance = Instance(task, NAMES)
         run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": NAMES.script}))
         return self.event_loop.run(environment.step(instance, environment.start(instance), run))
@@ -63,11 +74,11 @@ def open_sandboxes(python: Path) -> Iterator[Sandboxes]:
         store = BlobStore(Path(folder) / "blobs")
         options = ExecutorOptions(python=str(python))
         with (
-            open_executor(options, store, Path(folder) / "records") as opened,
-            closing(bubblewrap_executor(store, python, slots=1, warm=False)) as fresh,
+            open_executor(options, store, Path(folder) / "results") as opened,
+            closing(open_backend(options, store, fresh=True)) as backend,
             EventLoopThread() as event_loop,
         ):
-            yield Sandboxes(event_loop, store, {"forked": opened.executor, "fresh": fresh})
+            yield Sandboxes(event_loop, store, {"forked": opened.executor, "fresh": SandboxPool(backend)})
 
 
 @dataclass(frozen=True)

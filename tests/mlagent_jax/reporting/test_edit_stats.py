@@ -1,13 +1,14 @@
-"""What was tried is counted from trajectories, and the report shows it."""
+"""Edits are counted by category from trajectories, and the report shows them."""
 
 from pathlib import Path
 
 import pytest
 
 from mlagent_jax.configuration.loading import load_config, to_dict
-from mlagent_jax.reporting.edit_stats import OTHER, edit_stats, edits_by_recipe, example
+from mlagent_jax.reporting.edit_stats import OTHER_RECIPE, REFUSED, edit_stats, example
 from mlagent_jax.reporting.report import render
 from mlagent_jax.stages.evaluate import evaluation
+from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import EDIT, Action, format_response
 from tasks.feedback import Feedback, Outcome
@@ -26,24 +27,42 @@ def task(split: str) -> Task:
     )
 
 
+OLD = "model = Lasso(alpha=2.0)\n"
+NEW = {"forest": "model = RandomForestRegressor()\n", "alpha": "model = Lasso(alpha=1.0)\n"}
 TASKS = {f"a_{split}": task(split) for split in ("held_in", "held_out")}
 
 
-def edit(instruction: str, before: float, after: float | None) -> Step:
-    """Returns an edit that took the score from `before` to `after`, or failed."""
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    """A store with the scripts of the edits below."""
+    store = BlobStore(tmp_path / "blobs")
+    for text in (OLD, *NEW.values()):
+        store.put(text.encode())
+    return store
+
+
+def recognize(instruction: str) -> list[str]:
+    """Returns the recipes of an instruction, as a scripted coder would name them."""
+    return ["random_forest"] if "forest" in instruction else []
+
+
+def edit(instruction: str, before: float, after: float | None, new: str | None = "forest") -> Step:
+    """Returns an edit that took the score from `before` to `after`, or failed; `new` names its script, None refused."""
     arguments = {"script_name": "oak.py", "edit_instruction": instruction, "save_name": "elm.py"}
     thoughts = {label: "So be it." for label in ("Reflection", "Fact Check", "Thought")}
     thoughts = {"Reflection": "So.", "Research Plan and Status": "Best so far: oak.py 19.0000.", **thoughts}
     ordered = {label: thoughts[label] for label in ("Reflection", "Research Plan and Status", "Fact Check", "Thought")}
     now = before if after is None else after
-    state = Snapshot({"oak.py": "00"}, before, None, "oak.py", 19.0)
+    files = {"oak.py": digest_of(OLD.encode())}
+    saved = files if new is None else {**files, "elm.py": digest_of(NEW[new].encode())}
+    state = Snapshot(files, before, None, "oak.py", 19.0)
     return Step(
         response=format_response(ordered, Action(EDIT, arguments)),
         action=EDIT,
         arguments=arguments,
         feedback=Feedback(Outcome.ERROR if after is None else Outcome.EDIT, "Saved elm.py", after, after),
         before=state,
-        after=Snapshot({"oak.py": "00"}, now, after, "oak.py", 19.0),
+        after=Snapshot(saved, now, after, "oak.py", 19.0),
         seconds=1.0,
     )
 
@@ -52,19 +71,32 @@ def trajectory(name: str, split: str, *steps: Step) -> Trajectory:
     return Trajectory(name, f"a_{split}", 0, NAMES, "problem", (), steps, "step_limit")
 
 
-def test_edits_are_counted_by_recipe_with_their_mean_change() -> None:
+def test_edits_are_counted_by_category_with_their_mean_change(store: BlobStore) -> None:
     done = [
         trajectory("0", "held_in", edit("Use a random forest.", 20.0, 15.0), edit("Use a random forest.", 15.0, None)),
-        trajectory("1", "held_in", edit("Use a random forest.", 20.0, 19.0), edit("Sing a song.", 19.0, 19.5)),
+        trajectory("1", "held_in", edit("Grow trees.", 20.0, 19.0), edit("Sing a song.", 19.0, 19.5, "alpha")),
+        trajectory("2", "held_in", edit("Sing a song.", 19.0, None, None)),
     ]
-    forest, other = edits_by_recipe(done, TASKS)
-    assert (forest["count"], forest["num_ran"]) == (3, 2)
-    assert forest["mean_change"] == pytest.approx((0.5 + 0.1) / 2)  # lower is better here
-    assert other["recipe"] == OTHER and other["mean_change"] == pytest.approx(-0.05)
+    model, tuned, refused = edit_stats(done, TASKS, store)["categories"]
+    assert (model["name"], model["count"], model["num_ran"]) == ("model", 3, 2)
+    assert model["mean_change"] == pytest.approx((0.5 + 0.1) / 2)  # lower is better here
+    assert tuned["name"] == "hyper-parameters" and tuned["mean_change"] == pytest.approx(-0.05)
+    assert (refused["name"], refused["count"], refused["mean_change"]) == (REFUSED, 1, None)
 
 
-def test_edit_that_never_ran_has_no_change() -> None:
-    (row,) = edits_by_recipe([trajectory("0", "held_in", edit("Use a random forest.", 20.0, None))], TASKS)
+def test_recipes_are_counted_only_if_a_scripted_coder_names_them(store: BlobStore) -> None:
+    done = [
+        trajectory("0", "held_in", edit("Use a random forest.", 20.0, 15.0), edit("Sing a song.", 15.0, 15.5, "alpha")),
+    ]
+    assert edit_stats(done, TASKS, store)["recipes"] == []
+    forest, other = edit_stats(done, TASKS, store, recognize)["recipes"]
+    assert forest["title"] == "random forest" and forest["mean_change"] == pytest.approx(0.5)
+    assert other["name"] == OTHER_RECIPE and other["mean_change"] == pytest.approx(-0.05)
+
+
+def test_edit_that_never_ran_has_no_change(store: BlobStore) -> None:
+    done = [trajectory("0", "held_in", edit("Use a random forest.", 20.0, None))]
+    (row,) = edit_stats(done, TASKS, store)["categories"]
     assert row["mean_change"] is None
 
 
@@ -83,7 +115,7 @@ def test_response_that_is_no_action_is_shown_as_it_came() -> None:
     assert step["response"] == "gibberish" and step["action"] == "not an action"
 
 
-def test_evaluation_of_real_records_fills_the_report() -> None:
+def test_evaluation_of_real_records_fills_the_report(store: BlobStore) -> None:
     def done(score: float) -> list[Trajectory]:
         return [
             trajectory(f"{split}-{index}", split, edit("Use a random forest.", 20.0, score - index))
@@ -97,8 +129,9 @@ def test_evaluation_of_real_records_fills_the_report() -> None:
     assert evaluated["ppo_minus_sft"]["held_out_gain"]["mean"] == pytest.approx(0.5)
     assert evaluated["ppo"]["tasks"]["a_held_in"]["gain_interval"]["mean"] == pytest.approx(0.75)
     summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
-    tried = {name: edit_stats(found[name], TASKS) for name in ("sft", "ppo")}
-    page = render(summary | {"versions": {}, "config": to_dict(load_config())}, [], tried)
+    edits = {name: edit_stats(found[name], TASKS, store, recognize) for name in ("sft", "ppo")}
+    page = render(summary | {"versions": {}, "config": to_dict(load_config())}, [], edits)
     assert "a held in" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "75 % after reinforcement learning" in page and "random forest" in page
+    assert "Another model or architecture" in page

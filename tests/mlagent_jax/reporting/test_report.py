@@ -3,12 +3,14 @@
 import math
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlagent_jax.configuration.loading import load_config, to_dict
+from mlagent_jax.reporting.edit_stats import title_of
 from mlagent_jax.reporting.report import headline, render, write_report
 from mlagent_jax.reporting.summary import build_summary
 from mlagent_jax.tracking.jsonl import JsonlTracker
@@ -73,19 +75,27 @@ def fake_evaluation() -> dict[str, Any]:
     return evaluation
 
 
-def fake_tried() -> dict[str, Any]:
-    """Returns what two policies tried, with an example whose text would break a page that does not escape it."""
-    recipes = {
-        "gradient_boosting": ("good", 18, 44, 0.31),
-        "standardize": ("good", 22, 30, 0.12),
-        "random_forest": ("good", 17, 25, 0.22),
-        "more_iterations": ("good", 15, 18, 0.09),
-        "fix_seed": ("harmless", 16, 9, 0.0),
-        "half_rows": ("harmful", 14, 3, -0.21),
-        "exhaustive_search": ("slow", 12, 2, None),
-        "use_gpu": ("crash", 11, 1, None),
-        "other": ("unknown", 6, 2, None),
+def rows(counts: Mapping[str, tuple[Any, ...]], column: int) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "title": title_of(name), "count": row[column], "num_ran": 3, "mean_change": row[2]}
+        for name, row in counts.items()
+    ]
+
+
+def fake_edits() -> dict[str, Any]:
+    """Returns the statistics of two policies, with an example whose text would break a page that does not escape it."""
+    categories = {
+        "model": (18, 44, 0.31),
+        "preprocessing": (22, 30, 0.12),
+        "ensembling": (17, 25, 0.22),
+        "training": (15, 18, 0.09),
+        "seed": (16, 9, 0.0),
+        "features": (14, 3, -0.21),
+        "hyper-parameters": (12, 2, None),
+        "refused": (11, 1, None),
+        "other": (6, 2, None),
     }
+    recipes = {"gradient_boosting": (10, 30, 0.4), "half_rows": (5, 2, -0.2)}
     step = {
         "thought": "amber.py has the best score, so I edit it.",
         "action": "Edit Script (AI)",
@@ -100,13 +110,11 @@ def fake_tried() -> dict[str, Any]:
         policy: {
             "num_trajectories": 28,
             "actions": {"Edit Script (AI)": 0.8, "List Files": 0.2},
-            "recipes": [
-                {"recipe": name, "effect": row[0], "count": row[column], "num_ran": 3, "mean_change": row[3]}
-                for name, row in recipes.items()
-            ],
+            "categories": rows(categories, column),
+            "recipes": rows(recipes, column),
             "example": {"task": "house_price", "gain": 0.27, "steps": [step, {**step, **nonsense}]},
         }
-        for policy, column in (("sft", 1), ("ppo", 2))
+        for policy, column in (("sft", 0), ("ppo", 1))
     }
 
 
@@ -114,7 +122,7 @@ def fake_diversity() -> dict[str, Any]:
     """Returns a comparison in which PPO narrows what the policy tries."""
 
     def found(level: float) -> dict[str, Any]:
-        return {"effective_recipes": {"mean": level, "low": level - 1.0, "high": level + 1.0}}
+        return {"effective_categories": {"mean": level, "low": level - 1.0, "high": level + 1.0}}
 
     sets = {"sft": found(14.25), "ppo": found(8.5), "expert": found(20.0)}
     differences = {"ppo": found(-5.75), "expert": found(5.75)}
@@ -141,12 +149,13 @@ EMPTY = {"evaluation": None, "diversity": None, "stages": {}, "seconds": 0.0, "c
 
 
 def test_finished_run_has_every_figure_and_table() -> None:
-    page = render(fake_summary(), fake_metrics(), fake_tried())
+    page = render(fake_summary(), fake_metrics(), fake_edits())
     assert page.count('<img src="data:image/svg+xml;base64,') == 4
     for words in (
         "gradient boosting",
-        "Does it read its context?",
-        "Where the time went",
+        "Another model or architecture",
+        "Grounding in the context",
+        "Wall clock of each stage",
         "Held-out gain",
         "21 min 36 s",
     ):
@@ -156,55 +165,55 @@ def test_finished_run_has_every_figure_and_table() -> None:
 
 
 def test_diversity_is_shown_with_the_difference_that_ppo_made() -> None:
-    page = render(fake_summary(), fake_metrics(), fake_tried())
-    row = re.search(r"<tr><td>Recipes, effective number</td>(.*)</tr>", page)
+    page = render(fake_summary(), fake_metrics(), fake_edits())
+    row = re.search(r"<tr><td>Categories, effective number</td>(.*)</tr>", page)
     assert row and re.findall(r">([+-]?[\d.]+) <", row[1]) == ["20", "14.2", "8.5", "-5.75"]  # expert, SFT, PPO, change
     assert "At 31 edits each" in page
     only_expert = fake_summary()
     only_expert["diversity"]["equal"] |= {"sets": {"expert": fake_diversity()["equal"]["sets"]["expert"]}}
     only_expert["diversity"]["equal"] |= {"differences": {}}
     assert "PPO \N{MINUS SIGN} SFT" not in render(only_expert, [], {})
-    assert "How diverse" not in render(fake_summary() | {"diversity": None}, [], {})
+    assert "Diversity of the edits" not in render(fake_summary() | {"diversity": None}, [], {})
 
 
 def test_page_needs_no_other_file() -> None:
-    page = render(fake_summary(), fake_metrics(), fake_tried())
+    page = render(fake_summary(), fake_metrics(), fake_edits())
     assert not re.findall(r'(?:src|href)="(?!data:)|@import|url\(', page)
 
 
 def test_what_the_agent_wrote_is_text_not_markup() -> None:
-    page = render(fake_summary(), fake_metrics(), fake_tried())
+    page = render(fake_summary(), fake_metrics(), fake_edits())
     assert "Use &lt;boosting&gt; &amp; scale" in page and "<boosting>" not in page
 
 
-@pytest.mark.parametrize("missing", ["evaluation", "metrics", "tried", "everything"])
+@pytest.mark.parametrize("missing", ["evaluation", "metrics", "edits", "everything"])
 def test_missing_part_is_left_out_and_said(missing: str) -> None:
-    summary, metrics, tried = fake_summary(), fake_metrics(), fake_tried()
+    summary, metrics, edits = fake_summary(), fake_metrics(), fake_edits()
     if missing in ("evaluation", "everything"):
         summary["evaluation"] = None
     if missing in ("metrics", "everything"):
         metrics = []
-    if missing in ("tried", "everything"):
-        tried = {}
+    if missing in ("edits", "everything"):
+        edits = {}
     if missing == "everything":
         summary |= EMPTY
-    page = render(summary, metrics, tried)
+    page = render(summary, metrics, edits)
     assert ("Not evaluated yet." in page) == (summary["evaluation"] is None)
     assert ("No PPO update yet." in page) == (not metrics)
-    assert ("What the agent tried" in page) == bool(tried)
+    assert ("Edits of the agent" in page) == bool(edits)
 
 
 def test_run_that_was_only_fine_tuned_renders() -> None:
     metrics = [line for line in fake_metrics() if "sft/step" in line]
     summary = fake_summary() | {"evaluation": None}
-    page = render(summary, metrics, {"sft": fake_tried()["sft"]})
+    page = render(summary, metrics, {"sft": fake_edits()["sft"]})
     assert page.count("<img") == 1
 
 
 def test_policy_that_never_edited_still_has_its_example() -> None:
-    tried = {name: {**done, "recipes": []} for name, done in fake_tried().items()}
-    page = render(fake_summary(), fake_metrics(), tried)
-    assert "It never asked for an edit." in page and "A trajectory after SFT" in page
+    edits = {name: {**done, "categories": [], "recipes": []} for name, done in fake_edits().items()}
+    page = render(fake_summary(), fake_metrics(), edits)
+    assert "The agent made no edits." in page and "A trajectory after SFT" in page
 
 
 def test_single_update_renders() -> None:
@@ -214,12 +223,12 @@ def test_single_update_renders() -> None:
 def test_headline_says_what_was_measured() -> None:
     said = headline(fake_evaluation())
     said = said.replace("\N{NO-BREAK SPACE}", " ")
-    assert "8 % of the way" in said and "24 % after reinforcement learning" in said
+    assert "covers 8 % of the distance" in said and "24 % after reinforcement learning" in said
     assert "15 % (95 % interval 5 % to 25 %)" in said
 
 
 def test_same_data_gives_the_same_page() -> None:
-    pages = {render(fake_summary(), fake_metrics(), fake_tried()) for _ in range(2)}
+    pages = {render(fake_summary(), fake_metrics(), fake_edits()) for _ in range(2)}
     assert len(pages) == 1
 
 
@@ -230,7 +239,7 @@ def test_report_of_a_run_directory_is_written_from_what_lies_in_it(tmp_path: Pat
     }
     stages["evaluate"]["evaluation"] = fake_evaluation()
     summary = build_summary(stages, 5, None, 0, to_dict(load_config()))
-    write_json(layout.edit_stats, fake_tried())
+    write_json(layout.edit_stats, fake_edits())
     with JsonlTracker(layout.metrics) as tracker:
         for line in fake_metrics():
             tracker.log(line)

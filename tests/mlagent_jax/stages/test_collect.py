@@ -16,8 +16,9 @@ from mlagent_jax.stages.stage import StageContext
 from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
-from rollout.executor import Pool
-from rollout.executor.scheduling.resources import Resources
+from rollout.executor import SandboxPool
+from rollout.executor.backends.base import Capabilities
+from rollout.executor.resources import Resources
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.pools import build_pools
 from rollout.runtime.event_loop import EventLoopThread
@@ -39,12 +40,18 @@ NUM_ROWS = 50
 
 
 class Guessing:
-    """An executor that gives every script a score drawn by its text, in no time."""
+    """A sandbox backend that gives every script a score drawn by its text, in no time."""
+
+    capabilities = Capabilities()
+    tier = "none"
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
 
-    async def run(self, job: Job) -> Execution:
+    def machines(self) -> dict[str, Resources]:
+        return {"here": Resources(2, 4096)}
+
+    async def run(self, job: Job, machine: str) -> Execution:
         rng = random.Random(self._store.get(job.files[job.script]))
         score = rng.random()
         rows = "".join(f"{row},{int(rng.random() < score)}\n" for row in range(NUM_ROWS))
@@ -86,7 +93,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             build_pools(run_dir.path("ideas.json"), candidates, 10, 0, embed=embed)
         store = BlobStore(tmp_path / "blobs")
         with Timeline(run_dir.timeline) as timeline, EventLoopThread() as event_loop:
-            pool = Pool(Guessing(store), Resources(2, 4096))
+            pool = SandboxPool(Guessing(store))
             environment = Environment(store, pool, ScriptedCoder())
             context = RunContext(
                 *({"churn": task}, environment, event_loop, 4, 2, timeline, pool.scheduler),

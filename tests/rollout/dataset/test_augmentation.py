@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.dataset.augmentation import draw_renaming, rename, reword, variants
+from rollout.dataset.augmentation import draw_renaming, rename, reword_trajectory, wordings
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names, is_held_out
@@ -64,20 +64,20 @@ def test_names_are_replaced_whole_and_at_once():
 
 
 def test_rewording_asks_for_other_words_where_a_meaning_is_recorded(trajectory: Trajectory):
-    state = reword(trajectory, random.Random(0), lambda meaning, rng: f"{meaning} {rng.randrange(10**6)}")
+    state = reword_trajectory(trajectory, random.Random(0), lambda meaning, rng: f"{meaning} {rng.randrange(10**6)}")
     assert state.turns[0].response.startswith("meant ")
     assert state.turns[1] == trajectory.state().turns[1]
     assert [turn.feedback for turn in state.turns] == [turn.feedback for turn in trajectory.state().turns]
 
 
-def test_variants_begin_with_the_record_and_are_seeded(trajectory: Trajectory):
+def test_wordings_begin_with_the_record_and_are_seeded(trajectory: Trajectory):
     def words(meaning: str, rng: random.Random) -> str:
         return f"oak.py {rng.randrange(10**6)}"
 
-    told = variants(trajectory, 4, seed=1, reword_response=words)
+    told = wordings(trajectory, 4, seed=1, reword_response=words)
     assert told[0] == trajectory.state()
     assert len(set(map(texts, told))) == 4
-    assert told == variants(trajectory, 4, seed=1, reword_response=words)
-    assert told[1] != variants(trajectory, 2, seed=2, reword_response=words)[1]
+    assert told == wordings(trajectory, 4, seed=1, reword_response=words)
+    assert told[1] != wordings(trajectory, 2, seed=2, reword_response=words)[1]
     other = replace(trajectory, trajectory_id="0-00002")
-    assert told[1] != variants(other, 2, seed=1, reword_response=words)[1]
+    assert told[1] != wordings(other, 2, seed=1, reword_response=words)[1]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from rollout.dataset.__main__ import main
-from rollout.dataset.diversity import TITLES, diversity, read_units, table, verb_nouns
+from rollout.dataset.diversity import TITLES, diversity, read_edits, table, verb_nouns
 from rollout.errors import InfrastructureError
+from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
@@ -55,7 +56,7 @@ def collection(folder: Path, instructions: tuple[str, ...], count: int) -> Path:
 
 
 def test_figures_of_a_stored_collection(tmp_path: Path) -> None:
-    units = read_units(collection(tmp_path, NARROW, 6))
+    units = read_edits(collection(tmp_path, NARROW, 6), recognise)
     whole = diversity({"narrow": units}, 0, embed)["whole"]["narrow"]
     assert (whole["num_trajectories"], whole["num_edits"]) == (6, 12)
     assert (whole["distinct_instructions"], whole["distinct_verbs"], whole["distinct_nouns"]) == (2, 1, 2)
@@ -65,13 +66,13 @@ def test_figures_of_a_stored_collection(tmp_path: Path) -> None:
 
 
 def test_verbs_come_with_their_nouns_as_shares_of_all_edits(tmp_path: Path) -> None:
-    found = verb_nouns(read_units(collection(tmp_path, (*NARROW, "Train longer."), 4)))
+    found = verb_nouns(read_edits(collection(tmp_path, (*NARROW, "Train longer."), 4)))
     assert found == [{"verb": "use", "share": 0.75, "nouns": {"forest": 0.5, "tree": 0.25}}]
 
 
 def test_wider_collection_differs_by_more_than_chance(tmp_path: Path) -> None:
     narrow, wide = (
-        read_units(collection(tmp_path / name, texts, count))
+        read_edits(collection(tmp_path / name, texts, count), recognise)
         for name, texts, count in (("narrow", NARROW, 60), ("wide", WIDE, 20))
     )
     found = diversity({"narrow": narrow, "wide": wide}, 0, embed)
@@ -88,7 +89,7 @@ def test_wider_collection_differs_by_more_than_chance(tmp_path: Path) -> None:
 def test_without_an_encoder_only_distances_are_missing(
     tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = diversity({"narrow": read_units(collection(tmp_path, NARROW, 6))}, 0, failing(error))
+    found = diversity({"narrow": read_edits(collection(tmp_path, NARROW, 6))}, 0, failing(error))
     assert str(error) in caplog.text
     assert "mean_distance" not in found["whole"]["narrow"] and "mean distance" not in table(found)
     assert found["whole"]["narrow"]["distinct_instructions"] == 2

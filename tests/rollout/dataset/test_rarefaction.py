@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from rollout.dataset.edits import Edit
-from rollout.dataset.rarefaction import Spread, Units, compare, draw_edits, effective_number, measures
+from rollout.dataset.rarefaction import (
+    InstructionDistances,
+    TrajectoryEdits,
+    compare,
+    draw_edits,
+    effective_number,
+    measures,
+)
 
-CORNERS = Spread.of(["a", "b", "c"], np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+CORNERS = InstructionDistances.of(["a", "b", "c"], np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
 
 
 def edit(text: str) -> Edit:
@@ -23,7 +30,7 @@ def edits(texts: str) -> list[Edit]:
     return [edit(text) for text in texts.split()]
 
 
-def sample(rng: random.Random, trajectories: int, kinds: int, slope: float) -> Units:
+def sample(rng: random.Random, trajectories: int, kinds: int, slope: float) -> TrajectoryEdits:
     """Returns trajectories of one to four edits; kind k has weight k^-slope, and one edit is often like the last."""
     weights = [(kind + 1) ** -slope for kind in range(kinds)]
     units = []
@@ -90,7 +97,7 @@ def test_draw_is_of_whole_trajectories_without_replacement() -> None:
             assert there == texts[: len(there)]
 
 
-def compared(*sets: Units, seed: int = 0, num_draws: int = 200) -> dict:
+def compared(*sets: TrajectoryEdits, seed: int = 0, num_draws: int = 200) -> dict:
     found = compare({f"{place}": units for place, units in enumerate(sets)}, None, seed, num_draws)
     assert found is not None
     return found

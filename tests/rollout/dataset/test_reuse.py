@@ -66,7 +66,7 @@ def test_a_file_that_is_not_what_it_was_is_named_and_nothing_is_taken(toys, sour
     blob.unlink()
     if damage == "changed":
         blob.write_bytes(b"something else")
-    with pytest.raises(CorruptRecord, match=f"{digest[2:]} .*(above it|copy it anew)"):
+    with pytest.raises(CorruptRecord, match=f"{digest[2:]} .*(of the run above|copy it again)"):
         take_over(source, tmp_path / "here", BlobStore(tmp_path / "blobs"))
     assert not (tmp_path / "here").exists()
 

@@ -70,7 +70,7 @@ def test_what_is_improved_goes_by_the_direction_of_the_task(task: str, better: f
     assert [outcome(score) for score in (better, 0.5, worse, None)] == ["improved", "same", "worse", "no_submission"]
     assert filters.improved(DIRECTIONS)(trajectory("x", step("Use trees.", better), task=task))
     assert not filters.improved(DIRECTIONS)(trajectory("x", step("Use trees.", worse), task=task))
-    with pytest.raises(ValueError, match="task 'chess' of a trajectory is not known; name its folder in tasks.paths"):
+    with pytest.raises(ValueError, match="unknown task 'chess' of a trajectory; name its folder in tasks.paths"):
         filters.outcome_of(trajectory("x", step("Use trees.", better), task="chess"), DIRECTIONS)
 
 
@@ -167,7 +167,7 @@ def test_each_task_is_held_out_in_its_share(tmp_path: Path):
 
 def test_too_little_is_refused_and_says_who_dropped_it(tmp_path: Path):
     stored(tmp_path, [trajectory("a", step("Use trees.", 0.9)), trajectory("none"), trajectory("nil")])
-    with pytest.raises(ValueError, match="1 trajectories of .* at least 2 are needed; acted dropped 2; loosen"):
+    with pytest.raises(ValueError, match="1 trajectories of .* expected at least 2; acted dropped 2; loosen"):
         choose(tmp_path, Select(), DIRECTIONS, seed=0)
 
 
@@ -180,10 +180,10 @@ def test_a_manifest_names_its_data_to_the_byte(tmp_path: Path):
     assert list(selection.read(tmp_path)) == read_trajectories(tmp_path) == found
     edited = replace(found[2], steps=(replace(found[2].steps[0], response="Thought: other."),))
     stored(tmp_path, [*found[:2], edited, *found[3:]])
-    with pytest.raises(CorruptRecord, match="churn-0.9-02 is not what was chosen"):
+    with pytest.raises(CorruptRecord, match="churn-0.9-02 has changed since its selection"):
         list(selection.read(tmp_path))
     stored(tmp_path, found[:5])
-    with pytest.raises(CorruptRecord, match="churn-0.9-05 was chosen and is gone"):
+    with pytest.raises(CorruptRecord, match="churn-0.9-05 was selected and is gone"):
         list(selection.read(tmp_path))
     assert (
         choose(stored(tmp_path, [*found[:2], edited, *found[3:]]), KEEP_ALL, DIRECTIONS, 0).identity
@@ -198,5 +198,5 @@ def test_a_manifest_that_was_tampered_with_is_refused(tmp_path: Path):
     record = json.loads(path.read_text())
     record["train"].popitem()
     path.write_text(json.dumps(record))
-    with pytest.raises(CorruptRecord, match="selection.json is no selection"):
+    with pytest.raises(CorruptRecord, match="selection.json is not a selection"):
         read_selection(path)

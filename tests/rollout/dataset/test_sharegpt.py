@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rollout.dataset.__main__ import main
-from rollout.dataset.augmentation import variants
+from rollout.dataset.augmentation import wordings
 from rollout.dataset.edits import edits_by_trajectory
 from rollout.dataset.sharegpt import read_sharegpt, to_sharegpt, write_sharegpt
 from rollout.dataset.viewer.rewards import rewarded
@@ -81,7 +81,7 @@ def test_what_is_exported_is_imported_with_the_same_words(tmp_path: Path, form: 
     write_trajectories(tmp_path / "part-00000.parquet", after)
     assert [to_sharegpt(one) for one in read_trajectories(tmp_path)] == [to_sharegpt(one) for one in before]
     # nobody knows which of its words are names
-    assert variants(after[0], 3, 0, lambda *_: pytest.fail("there is no meaning")) == [after[0].state()]
+    assert wordings(after[0], 3, 0, lambda *_: pytest.fail("there is no meaning")) == [after[0].state()]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path, line: str):
 
 
 def test_an_error_far_into_a_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setattr("rollout.dataset.command.PART_SIZE", 2)
+    monkeypatch.setattr("rollout.dataset.commands.PART_SIZE", 2)
     lines = [json.dumps(to_sharegpt(recorded(f"{number}"))) for number in range(5)]
     (tmp_path / "data.jsonl").write_text("\n".join([*lines, "{oops"]))
     command = ["import", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "taken")]
@@ -135,7 +135,7 @@ def test_conversations_have_ids_of_their_own_and_null_is_none(tmp_path: Path, ca
     ]
     path.write_text("\n".join([json.dumps(one)] * 2))
     assert main(["import", str(path), "--out", str(tmp_path / "taken")]) == 2
-    assert "conversation 2 has the id a of one before" in capsys.readouterr().err
+    assert "conversation 2 repeats the id a" in capsys.readouterr().err
 
 
 def test_a_character_that_no_file_can_hold_does_not_stop_an_import(tmp_path: Path):
@@ -154,7 +154,7 @@ def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
     assert main(["export", str(run_dir), "--out", str(tmp_path / "data.jsonl")]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 2
-    assert "has files already" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     manifest = tmp_path / "selection.json"
     assert main(["select", str(run_dir), "--filters", "valid_format", "--out", str(manifest)]) == 2
     assert "valid_format dropped" not in capsys.readouterr().out and not manifest.exists()

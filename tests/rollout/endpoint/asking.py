@@ -1,4 +1,4 @@
-"""How tests ask the chat server of `tests/conftest.py`."""
+"""Helpers that send requests to the chat server of `tests/conftest.py`."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def endpoint(server, **options: object) -> ChatEndpoint:
 
 
 def asking(model: ChatEndpoint, *seeds: int, **options: object) -> list[str]:
-    """Returns the answers to the same question with these seeds, asked together; the endpoint is closed then."""
+    """Return the answers to concurrent requests with these seeds, and close the endpoint."""
 
     async def ask() -> list[str]:
         async with model:
@@ -34,5 +34,5 @@ def asking(model: ChatEndpoint, *seeds: int, **options: object) -> list[str]:
 
 
 def planned(*faults: str) -> Callable[[dict, int], str]:
-    """Returns what does these faults to each question in turn, then none."""
+    """Return a fault function with these faults for successive attempts of a request, then none."""
     return lambda body, number: faults[number] if number < len(faults) else ""

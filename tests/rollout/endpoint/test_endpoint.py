@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
+from rollout.endpoint.coder import EndpointCoder
+from rollout.endpoint.expert import EndpointExpert
 from rollout.endpoint.transport import MAX_RETRY_AFTER_SECONDS, retry_after
 from rollout.endpoint.usage import TEMPLATE_TOKENS
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError, PromptTooLong
-from rollout.scripted.coder import EndpointCoder
-from rollout.scripted.expert import EndpointExpert
 from tasks.prompt import messages
 from tasks.state import State
 
@@ -187,7 +187,7 @@ def test_retry_after_is_read_in_both_of_its_forms_and_bounded() -> None:
 
 
 def worst(server, seconds: float, size: Callable) -> int:
-    """Returns the most that `size` of the requests adds up to within any window."""
+    """Return the maximum, over all windows, of the sum of `size` over requests."""
     asked = server.asked
     return max(sum(size(one) for one in asked if first.at <= one.at < first.at + seconds) for first in asked)
 
@@ -322,7 +322,8 @@ def test_a_task_that_does_not_fit_the_context_is_the_users_to_mend(chat_server) 
             async with endpoint(server, max_response_tokens=4096) as model:
                 await EndpointExpert(model).act(None, State("problem"), 0)  # type: ignore[arg-type]
 
-        with pytest.raises(EndpointRefused, match=r"not even a task fits: lower expert.max_response_tokens \(4096\)"):
+        said = r"even a task without turns does not fit: lower expert.max_response_tokens \(4096\)"
+        with pytest.raises(EndpointRefused, match=said):
             asyncio.run(act())
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges
+from rollout.endpoint.coder import EndpointCoder
+from rollout.endpoint.expert import EndpointExpert
 from rollout.environment.environment import Environment
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
-from rollout.scripted.coder import EndpointCoder
-from rollout.scripted.expert import EndpointExpert
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
@@ -27,7 +27,7 @@ SPOILED = ("hang up", "half", "torn", "html", "no choices", "no usage", "negativ
 
 
 def answers(toys) -> Callable[[dict], str]:
-    """Returns what the expert and the coder say: functions of what they are asked, as the toy's script reads it."""
+    """Return the answers of expert and coder as functions of the request."""
 
     def answer(body: dict) -> str:
         first, *_ = body["messages"]
@@ -63,7 +63,7 @@ def plans_of(toys) -> list[EpisodePlan]:
 def run(
     toys, server, root: Path, budget: Budget | None = None, **options: object
 ) -> tuple[list[Trajectory], dict[str, dict]]:
-    """Returns the trajectories of the collection in `root`, which goes on if there, and the endpoints' figures."""
+    """Return the trajectories of the collection in `root`, resumed if it exists, and the endpoints' figures."""
 
     async def body() -> tuple[list[Trajectory], dict[str, dict]]:
         def model(name: str, error: type[Exception], **more: object) -> ChatEndpoint:
@@ -96,7 +96,7 @@ def timeless(trajectories: list[Trajectory]) -> list[Trajectory]:
 
 
 def paid_twice(server) -> list[int]:
-    """Returns how often requests were answered that were so more than once."""
+    """Return the number of repeated answers to equal requests."""
     times = Counter(json.dumps(one.body, sort_keys=True) for one in server.answered())
     return [number for number in times.values() if number > 1]
 
@@ -149,7 +149,7 @@ def test_a_spent_budget_stops_cleanly_and_a_larger_one_pays_for_the_rest_alone(
         assert paid_twice(server) == []
         assert len(server.asked) == len(whole) == sum(each["answers"] for each in figures.values())
         assert figures["expert"]["input_tokens"] + figures["expert"]["output_tokens"] == tokens
-        # A collection made anew of what was asked before takes no money at all.
+        # Repeating a collection with the same requests costs nothing.
         (tmp_path / "cut/trajectories").rename(tmp_path / "cut/before")
         again, _ = run(toys, server, tmp_path / "cut", Budget(max_tokens=1), max_response_tokens=300)
         assert timeless(again) == timeless(expected) and len(server.asked) == len(whole)

@@ -1,4 +1,4 @@
-"""What models behind an endpoint do not take, and what they say besides an answer."""
+"""Request fields that models refuse, and content other than an answer."""
 
 import asyncio
 import json
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from rollout.endpoint import Exchanges
+from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import CoderError, EndpointRefused
-from rollout.scripted.expert import EndpointExpert
 from tasks.state import State
 
 from .asking import asking, echo, endpoint, planned, whole
 
 
 def refusing(*fields: str) -> tuple[Callable[[dict], dict], Callable[[dict, int], str]]:
-    """Returns how a server answers whose model takes none of these fields, as OpenAI says it."""
+    """Return the response function of a server whose model refuses these fields, in OpenAI's format."""
 
     def answer(body: dict) -> dict:
         field = next((field for field in fields if field in body), None)

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.executor import CachedExecutor, SandboxUnavailable, bubblewrap_executor
+from rollout.executor import CachedExecutor, ResultStore, SandboxUnavailable
+from rollout.executor.backends.bubblewrap import BubblewrapBackend
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.executor.result_cache.records import Records
 from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Snapshot
 from tasks import action as grammar
@@ -70,7 +70,7 @@ class RunContext:
     number: int = 0
 
     async def step(self, source: str, respond) -> StepResult:
-        """Returns what an edit does that makes the script this one; no two are the same to the cache."""
+        """Return an edit instruction that replaces the script; no two are equal for the cache."""
         self.number += 1
         arguments = {"script_name": "cedar.py", "save_name": "oak.py"}
         instruction = f"{source}\n# {self.number}\n"
@@ -85,11 +85,11 @@ class RunContext:
 
     @property
     def start(self) -> Snapshot:
-        """Where every episode starts."""
+        """The snapshot from which every episode starts."""
         return self.environment.start(Instance(self.task, NAMES))
 
     def attack(self, source: str, respond) -> StepResult:
-        """Returns what an attack came to, once its neighbours are known to be as they are alone."""
+        """Return the result of an attack, after checking that its neighbors are unaffected."""
 
         async def both() -> StepResult:
             cheat, beside = await asyncio.gather(self.step(source, respond), self.step(HONEST, respond))
@@ -103,7 +103,7 @@ class RunContext:
         return self.runner.run(both())
 
 
-@pytest.fixture(scope="module", params=["cold", "warm"])
+@pytest.fixture(scope="module", params=["fresh", "forked"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunContext]:
     folder = tmp_path_factory.mktemp("world")
     task = replace(
@@ -113,17 +113,18 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     )
     store = BlobStore(folder / "blobs")
     try:
-        executor = bubblewrap_executor(store, TASK_PYTHON, slots=2, warm=request.param == "warm")
+        executor = BubblewrapBackend(store, TASK_PYTHON, slots=2, forked=request.param == "forked")
+        executor.self_test()
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
     with closing(executor), asyncio.Runner() as runner:
-        records = Records(folder / "records", max_mb=64)
-        cached = CachedExecutor(executor, store, records, executor.environment.fingerprint)
+        results = ResultStore(folder / "results", max_mb=64)
+        cached = CachedExecutor(executor, store, results, executor.fingerprint())
         yield RunContext(task, Environment(store, cached, Attacker()), runner)
 
 
 def outside(source: str, folder: Path) -> Path:
-    """Returns the folder in which a script ran without any defence, all that is taken away being time."""
+    """Return the folder in which a script ran without any defense except a time limit."""
     folder.mkdir(exist_ok=True)
     (folder / "oak.py").write_text(source)
     subprocess.run([TASK_PYTHON, "oak.py"], cwd=folder, capture_output=True, timeout=60)
@@ -131,12 +132,12 @@ def outside(source: str, folder: Path) -> Path:
 
 
 def naive_score(world: RunContext, folder: Path) -> float:
-    """Returns what a grader gives who opens whatever stands in the submission's place."""
+    """Return the score by a grader that opens any file at the submission's path."""
     return score((folder / "submission.csv").read_bytes(), world.labels, "accuracy")
 
 
 def aimed(source: str, labels: Path, grader: Path = Path(grading.__file__)) -> str:
-    """Returns an attack on these files."""
+    """Return an attack on these files."""
     for word, path in (("LABELS", labels), ("FOLDER", labels.parent), ("GRADER", grader)):
         source = source.replace(word, repr(str(path)))
     return source

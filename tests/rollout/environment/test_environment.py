@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.dataset.augmentation import variants
+from rollout.dataset.augmentation import wordings
 from rollout.environment.environment import Environment
 from rollout.executor import CachedExecutor, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
@@ -17,7 +17,7 @@ from rollout.sampling.evaluation import InitialScriptActor, plan_evaluation, sum
 from rollout.sampling.state_pool import StatePool
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import ScriptedExpert
-from rollout.scripted.wording import reword
+from rollout.scripted.wording import reword_response
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
 from rollout.task_tools.preparation import prepare_all
@@ -110,7 +110,7 @@ def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real:
     pool = StatePool.cut(trajectories, {real.task.name: real.task}, 4, toys.tokenizer)
     assert {state.depth for state in pool.states} >= {0, 1}
     for trajectory in trajectories:
-        for state in variants(trajectory, 3, 0, reword):
+        for state in wordings(trajectory, 3, 0, reword_response):
             for turn, step in zip(state.turns, trajectory.steps, strict=True):
                 action = parse_response(turn.response)
                 assert action.name == step.action  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""How happenings are worded."""
+"""Feedback texts."""
 
 from rollout.environment.feedback_text import diff_text, error_summary, head_lines, output_text, tail_lines
 

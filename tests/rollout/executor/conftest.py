@@ -1,4 +1,4 @@
-"""The sandboxes under test: in this process, and as somebody else where the tests run as root."""
+"""The sandboxes under test, in this process and, if the tests run as root, as other users."""
 
 import asyncio
 import os
@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from rollout.executor import SandboxUnavailable, bubblewrap_executor
-from rollout.executor.backends.bubblewrap.command import Way, find_bwrap, way_of_this_process
-from rollout.executor.backends.landlock import landlock_executor
+from rollout.executor import SandboxUnavailable
+from rollout.executor.backends.bubblewrap import BubblewrapBackend
+from rollout.executor.backends.bubblewrap.command import Tier, find_bwrap, tier_of_this_process
+from rollout.executor.backends.landlock import LandlockBackend
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
 from tasks.task import Limits
@@ -26,13 +27,13 @@ PYTHON = Path(os.environ.get("TASK_PYTHON", REPOSITORY / ".venv/task_env/bin/pyt
 SECRET = "a-secret-of-the-launcher"
 NONE: frozenset[str] = frozenset()
 
-BUBBLEWRAP = [(str(way), how) for way in (Way.ROOT, Way.USER) for how in ("cold", "warm")]
+BUBBLEWRAP = [(str(way), how) for way in (Tier.ROOT, Tier.USER) for how in ("fresh", "forked")]
 LANDLOCK = [("landlock", "root"), ("landlock", "container"), ("landlock", "user")]
 PATHS = "it has no mounts, so a script sees the machine's own paths"
-# The tests of the sandboxes that landlock does not pass, and why; test_landlock.py has what stands in their place.
+# The tests that Landlock's sandboxes do not pass, with the reason. test_landlock.py has their counterparts.
 NOT_BY_LANDLOCK = {
     "test_no_socket_leads_outside": "there is no empty network to try; a script can make no socket at all",
-    "test_data_sets_that_packages_bring_along_are_masked": f"{PATHS}: masked files are there, but closed",
+    "test_data_sets_that_packages_ship_are_masked": f"{PATHS}: masked files are there, but closed",
     "test_packages_of_other_interpreters_are_masked": f"{PATHS}: their names can be listed",
     "test_a_run_finds_nothing_of_the_run_before": f"{PATHS}: /tmp and /dev/shm are closed",
     "test_every_folder_that_can_be_written_is_limited": "the disk is the machine's: who fills it is killed",
@@ -41,7 +42,7 @@ NOT_BY_LANDLOCK = {
     "test_multiprocessing_and_temporary_files_work": "without /dev/shm there are no locks",
     "test_scikit_learn_and_joblib_work": "without locks loky's pool cannot be used explicitly",
     "test_a_folder_is_a_mount_of_its_own_that_cannot_be_replaced": "there are links instead, which can be replaced",
-    "test_data_are_read_where_they_lie_and_cannot_be_changed": "the links to data can be replaced; data cannot",
+    "test_data_are_read_in_place_and_cannot_be_changed": "the links to data can be replaced; data cannot",
 }
 NOT_IN_A_CONTAINER = {
     "test_memory_shared_after_a_fork_counts_once": "root without CAP_SYS_PTRACE is not told which pages are shared",
@@ -61,14 +62,14 @@ class Request:
     read_only: frozenset[str]
 
     def job(self, store: BlobStore) -> Job:
-        """Returns the job, its files put into a store."""
+        """Return the job, with its files put into a store."""
         files = {name: put(store, name, content) for name, content in self.files.items()}
         return Job("script.py", files, self.limits, read_only=self.read_only)
 
 
 @dataclass
 class Sandboxes:
-    """Runs a script under one way of making a sandbox."""
+    """Runs scripts in one kind of sandbox."""
 
     tier: str
     execute: Callable[[Request], Execution]
@@ -76,9 +77,9 @@ class Sandboxes:
     def run(
         self, source: str, files: Mapping[str, Any] | None = None, read_only: frozenset[str] = NONE, **limits: Any
     ) -> Execution:
-        """Returns what the script did, with the default limits but for those given.
+        """Run a script with the default limits except for those given, and return what it did.
 
-        A folder among the files has a name that ends in a slash, and is given by its own files.
+        The name of a folder ends in a slash, and its value maps the names of its files to their content.
         """
         return self.execute(Request({"script.py": source.encode(), **(files or {})}, Limits(**limits), read_only))
 
@@ -92,13 +93,27 @@ class Finished:
     folder: Path
 
 
+def open_bubblewrap(*arguments: Any, **options: Any) -> BubblewrapBackend:
+    """Return a backend that has passed its self-test."""
+    backend = BubblewrapBackend(*arguments, **options)
+    backend.self_test()
+    return backend
+
+
+def open_landlock(*arguments: Any, **options: Any) -> LandlockBackend:
+    """Return a backend that has passed its self-test."""
+    backend = LandlockBackend(*arguments, **options)
+    backend.self_test()
+    return backend
+
+
 def processes_with(word: str) -> list[str]:
-    """Returns the command lines of this machine's processes, but for this one, that have a word in them."""
+    """Return the command lines of other processes of this machine that contain a word."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
             if folder.name.isdigit() and int(folder.name) != os.getpid():
-                # a fork of the zygote has the command line of that, and a name of its own
+                # a fork has the command line of the zygote, but a name of its own
                 line = (folder / "cmdline").read_bytes() + (folder / "comm").read_bytes()
                 found += [line.decode()] if word.encode() in line else []
         except OSError:
@@ -108,7 +123,7 @@ def processes_with(word: str) -> list[str]:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Callable[..., Finished]:
-    """Runs a script in the task environment without a sandbox: the control that its attack works at all."""
+    """Run a script without a sandbox, as the control that its attack works at all."""
 
     def run(source: str, *arguments: str) -> Finished:
         folder = tmp_path / "bare"
@@ -123,40 +138,40 @@ def bare(tmp_path: Path) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session", params=BUBBLEWRAP + LANDLOCK, ids="-".join)
 def sandboxes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandboxes]:
-    """Each way of making a sandbox that can be tried on this machine.
+    """Yield each kind of sandbox that this machine can make.
 
-    With bubblewrap a way is root's or a user's, for each script anew or from a zygote.
+    With bubblewrap, a kind is root's or a user's, with a fresh or a forked interpreter.
     """
     tier, how = request.param
-    here = way_of_this_process()
+    here = tier_of_this_process()
     os.environ["SECRET_TOKEN"] = SECRET
     try:
         if tier == "landlock" and os.geteuid() == 0:
             yield from of_worker(how, "landlock")
         elif tier == here or (tier, how) == ("landlock", "user"):
             yield from in_process(tmp_path_factory.mktemp("blobs"), tier, how)
-        elif tier == Way.USER:
+        elif tier == Tier.USER:
             yield from of_worker("user", how)
         else:
-            pytest.skip("the ways of root need root")
+            pytest.skip("root's sandboxes need root")
     finally:
         del os.environ["SECRET_TOKEN"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves out what a way does not promise."""
+    """Skip the tests of what a kind of sandbox does not promise."""
     for item in items:
-        way = getattr(item, "callspec", None) and item.callspec.params.get("sandboxes")  # type: ignore[attr-defined]
-        reason = not_promised(item.originalname, way) if way else None  # type: ignore[attr-defined]
+        kind = getattr(item, "callspec", None) and item.callspec.params.get("sandboxes")  # type: ignore[attr-defined]
+        reason = not_promised(item.originalname, kind) if kind else None  # type: ignore[attr-defined]
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=f"not promised: {reason}"))
 
 
-def not_promised(test: str, way: tuple[str, str]) -> str | None:
-    """Returns why a way of making sandboxes does not pass a test, None where it has to."""
-    if way[0] != "landlock":
+def not_promised(test: str, kind: tuple[str, str]) -> str | None:
+    """Return why a kind of sandbox does not pass a test, None if it must pass."""
+    if kind[0] != "landlock":
         return None
-    particular = {"user": NOT_AS_A_USER, "container": NOT_IN_A_CONTAINER}.get(way[1], {})
+    particular = {"user": NOT_AS_A_USER, "container": NOT_IN_A_CONTAINER}.get(kind[1], {})
     return particular.get(test) or NOT_BY_LANDLOCK.get(test)
 
 
@@ -164,9 +179,9 @@ def in_process(folder: Path, tier: str, how: str) -> Iterator[Sandboxes]:
     store = BlobStore(folder)
     try:
         if tier == "landlock":
-            executor = landlock_executor(store, PYTHON, slots=2)
+            executor = open_landlock(store, PYTHON, slots=2)
         else:
-            executor = bubblewrap_executor(store, PYTHON, slots=2, warm=how == "warm")
+            executor = open_bubblewrap(store, PYTHON, slots=2, forked=how == "forked")
     except SandboxUnavailable as error:
         pytest.skip(f"no sandbox can be made here, see test_preflight.py: {error}")
     with asyncio.Runner() as runner:
@@ -179,7 +194,7 @@ def in_process(folder: Path, tier: str, how: str) -> Iterator[Sandboxes]:
 
 
 def start_worker(who: str, how: str, **variables: str) -> subprocess.Popen[bytes]:
-    """Returns a worker that makes its sandboxes in some way: as `root`, root of a `container` or an ordinary `user`.
+    """Return a worker that makes sandboxes as `root`, as root of a `container` or as an ordinary `user`.
 
     Its first answer is its tier, or why it has none.
     """
@@ -188,7 +203,7 @@ def start_worker(who: str, how: str, **variables: str) -> subprocess.Popen[bytes
         pytest.skip("no bwrap here, see test_preflight.py")
     private = ["unshare", "--mount", "--propagation", "private"]
     if subprocess.run([*private, "true"], capture_output=True).returncode != 0:
-        private = []  # what is closed to others stays so
+        private = []  # folders that are closed to others stay closed
     worker = Path(__file__).with_name("sandbox_worker.py")
     command = [*private, sys.executable, worker, REPOSITORY, PYTHON, who, how, bwrap or "none"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **variables})

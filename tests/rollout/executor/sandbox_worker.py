@@ -1,4 +1,4 @@
-"""Runs scripts in sandboxes as somebody else, for tests that themselves run as root.
+"""Run scripts in sandboxes as another user, for tests that run as root.
 
 Started as root by `unshare --mount`, so that what it mounts is seen by nobody else: where the interpreter or the
 checkout lies under a folder closed to others (such as /root), it lays open just the folders needed, at the same paths.
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 UID = 23456
-# What root has in a container by default: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
+# Root's default capabilities in a container: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
 # net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
 DOCKER = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 
 
 def lay_open(paths: list[Path]) -> None:
-    """Makes folders readable for everybody at their own paths, in this process's mount namespace only."""
+    """Make folders readable for everybody at their own paths, in this process's mount namespace only."""
     held = []
     for path in paths:
         closed = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001]
@@ -38,8 +38,8 @@ def lay_open(paths: list[Path]) -> None:
 
 
 def keep_capabilities(kept: tuple[int, ...]) -> None:
-    """Gives up all capabilities but some, for what is started, too."""
-    from rollout.executor.inside.zygote import CAPABILITY_VERSION_3, PR_CAPBSET_DROP, call, libc
+    """Give up all capabilities except some, also for programs that are started."""
+    from rollout.runtime.syscalls import CAPABILITY_VERSION_3, PR_CAPBSET_DROP, call, libc
 
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
         if capability not in kept:
@@ -49,7 +49,7 @@ def keep_capabilities(kept: tuple[int, ...]) -> None:
 
 
 def put(store: Any, name: str, content: Any) -> str:
-    """Returns the digest of a file, or of a folder, given by what its files have in them."""
+    """Store a file, or a folder given by the content of its files, and return its digest."""
     if not name.endswith("/"):
         return store.put(content)
     with tempfile.TemporaryDirectory(dir=store.root) as folder:
@@ -60,7 +60,7 @@ def put(store: Any, name: str, content: Any) -> str:
 
 
 def main() -> None:
-    """Serves until its standard input ends."""
+    """Serve requests until standard input ends."""
     repository, python, bwrap = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[5])
     who, how = sys.argv[3:5]
     prefixes = {Path(sys.base_prefix), Path(sys.prefix), repository, python.parent.parent, bwrap.absolute().parent}
@@ -72,8 +72,8 @@ def main() -> None:
     sys.path.insert(0, str(repository))
     if who == "container":
         keep_capabilities(DOCKER)
-    from rollout.executor import bubblewrap_executor
-    from rollout.executor.backends.landlock import landlock_executor
+    from rollout.executor.backends.bubblewrap import BubblewrapBackend
+    from rollout.executor.backends.landlock import LandlockBackend
     from rollout.storage.blob_store import BlobStore
     from rollout.types import Job
 
@@ -82,9 +82,10 @@ def main() -> None:
         store = BlobStore(Path(folder))
         try:
             if how == "landlock":
-                executor = landlock_executor(store, python, slots=2)
+                executor = LandlockBackend(store, python, slots=2)
             else:
-                executor = bubblewrap_executor(store, python, slots=2, bwrap=bwrap, warm=how == "warm")
+                executor = BubblewrapBackend(store, python, slots=2, bwrap=bwrap, forked=how == "forked")
+            executor.self_test()
         except Exception as error:
             pickle.dump(error, sys.stdout.buffer)
             return

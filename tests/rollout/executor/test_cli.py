@@ -1,4 +1,4 @@
-"""`python -m rollout.executor`: what it says of the machine, and one script run by hand."""
+"""`python -m rollout.executor`: the report about the machine, and one script run by hand."""
 
 import json
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rollout.executor import SandboxUnavailable, bubblewrap_executor
+from rollout.executor import SandboxUnavailable
 from rollout.executor.backends.landlock import landlock_abi
 from rollout.storage.blob_store import BlobStore
 
-from .conftest import PYTHON
+from .conftest import PYTHON, open_bubblewrap
 
 COMMAND = [sys.executable, "-m", "rollout.executor"]
 
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "rollout.executor"]
 @pytest.fixture(scope="module")
 def tier(tmp_path_factory: pytest.TempPathFactory) -> str:
     try:
-        return bubblewrap_executor(BlobStore(tmp_path_factory.mktemp("blobs")), PYTHON, slots=1).tier
+        return open_bubblewrap(BlobStore(tmp_path_factory.mktemp("blobs")), PYTHON, slots=1).tier
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
 
@@ -35,7 +35,7 @@ def test_doctor_says_whether_scripts_can_run_and_why_not(tier: str, tmp_path: Pa
     assert "bubblewrap 0." in done.stdout
     done = subprocess.run([*COMMAND, "doctor", "--python", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"does not work: the task environment's interpreter {tmp_path} does not run" in done.stdout
+    assert f"does not work: the task interpreter {tmp_path} does not run" in done.stdout
 
 
 def test_doctor_says_whether_the_weaker_sandbox_would_work() -> None:
@@ -44,7 +44,7 @@ def test_doctor_says_whether_the_weaker_sandbox_would_work() -> None:
     assert "works: landlock" in line or "closed to all but its owner" in line or landlock_abi() < 6
 
 
-def test_the_weaker_sandbox_is_taken_only_when_asked_for_and_said(tmp_path: Path) -> None:
+def test_the_weaker_sandbox_is_used_only_on_request_and_reported(tmp_path: Path) -> None:
     script = tmp_path / "try.py"
     script.write_text("print('ran')\n")
     done = call("run", str(script), "--isolation", "landlock")
@@ -53,8 +53,8 @@ def test_the_weaker_sandbox_is_taken_only_when_asked_for_and_said(tmp_path: Path
     else:
         assert done.stdout == "" and len(done.stderr.splitlines()) == 1
         assert "closed to all but its owner" in done.stderr or "ABI" in done.stderr
-    done = call("run", str(script), "--isolation", "landlock", "--zygote")
-    assert done.returncode == 2 and "--zygote" in done.stderr
+    done = call("run", str(script), "--isolation", "landlock", "--forked")
+    assert done.returncode == 2 and "--forked" in done.stderr
 
 
 def test_run_shows_what_a_script_did(tier: str, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_run_shows_what_a_script_did(tier: str, tmp_path: Path) -> None:
     assert submission.read_text() == "id\n8\n"
 
 
-@pytest.mark.parametrize("way", [[], ["--zygote"], ["--isolation", "landlock"]])
+@pytest.mark.parametrize("way", [[], ["--forked"], ["--isolation", "landlock"]])
 def test_run_gives_a_script_folders_to_read(tier: str, tmp_path: Path, way: list[str]) -> None:
     inputs, script = tmp_path / "inputs", tmp_path / "try.py"
     (inputs / "train/cats").mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_run_names_the_limit_that_ended_a_script(tier: str, tmp_path: Path) -> N
         assert (found["exit"], found["limit"]) == (exit_, limit)
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_script_is_reported_in_one_line(tmp_path: Path) -> None:
     done = call("run", str(tmp_path / "none.py"))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "none.py" in done.stderr

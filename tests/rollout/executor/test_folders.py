@@ -1,4 +1,4 @@
-"""Data in folders: every sandbox reads them where they lie, and none changes anything in them."""
+"""Folders of data: every sandbox reads them in place, and none changes anything in them."""
 
 import asyncio
 import json
@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import CorruptRecord
-from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor, landlock_executor
+from rollout.executor import SandboxUnavailable
+from rollout.executor.backends.local.backend import LocalBackend
 from rollout.executor.result_cache.job_key import key_of
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
 from tasks.task import Limits
 
-from .conftest import PYTHON
+from .conftest import PYTHON, open_bubblewrap, open_landlock
 
 IMAGES = {"1.txt": b"one", "2.txt": b"two", "cats/black/3.txt": b"three", "an odd name.txt": b"\xc3\xa9"}
 FOLDER = frozenset({"train/"})
@@ -70,13 +71,13 @@ WAYS = (
 )
 
 
-def test_a_folder_is_read_where_it_lies(sandboxes) -> None:
+def test_a_folder_is_read_in_place(sandboxes) -> None:
     done = sandboxes.run(READ, {"train/": IMAGES}, FOLDER)
     assert (done.exit, done.output) == ("ok", SEEN)
     assert sandboxes.run(READ, {"train/": {"a/b": b"1"}}, FOLDER).output == "train/a/b 1\n"
 
 
-def test_a_folder_takes_nothing_of_the_workspaces_size(sandboxes) -> None:
+def test_a_folder_does_not_count_against_the_workspace(sandboxes) -> None:
     look = "import os; print(os.path.getsize('train/large'))\nopen('own', 'wb').write(bytes(500_000))"
     done = sandboxes.run(look, {"train/": {"large": bytes(3 << 20)}}, FOLDER, workspace_mb=1)
     assert (done.exit, done.output) == ("ok", f"{3 << 20}\n")
@@ -114,7 +115,7 @@ for way in (rename, delete):
 
 
 @pytest.mark.parametrize("name", ["a/b/", "../", "./", "/", "//"])
-def test_a_folder_stands_directly_in_the_workspace(sandboxes, name: str) -> None:
+def test_a_folder_must_be_directly_in_the_workspace(sandboxes, name: str) -> None:
     with pytest.raises(ValueError, match="plain name"):
         sandboxes.run("pass", {name: IMAGES}, frozenset({name}))
 
@@ -125,13 +126,13 @@ def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "blobs")
 
 
-@pytest.fixture(params=["cold", "warm", "landlock"])
-def executor(request: pytest.FixtureRequest, store: BlobStore) -> Iterator[SandboxExecutor]:
+@pytest.fixture(params=["fresh", "forked", "landlock"])
+def executor(request: pytest.FixtureRequest, store: BlobStore) -> Iterator[LocalBackend]:
     try:
         if request.param == "landlock":
-            executor = landlock_executor(store, PYTHON, slots=2)
+            executor = open_landlock(store, PYTHON, slots=2)
         else:
-            executor = bubblewrap_executor(store, PYTHON, slots=2, warm=request.param == "warm")
+            executor = open_bubblewrap(store, PYTHON, slots=2, forked=request.param == "forked")
     except SandboxUnavailable as error:
         pytest.skip(f"no such sandbox can be made here: {error}")
     with closing(executor):
@@ -150,7 +151,7 @@ def job(store: BlobStore, folder: Path, source: str = "print(len(open('train/a')
     return Job("s.py", files, Limits(), read_only=FOLDER)
 
 
-def test_runs_at_the_same_time_share_one_folder(store: BlobStore, executor: SandboxExecutor, tmp_path: Path) -> None:
+def test_runs_at_the_same_time_share_one_folder(store: BlobStore, executor: LocalBackend, tmp_path: Path) -> None:
     source = """
 import json, os, time
 began = time.time()
@@ -167,20 +168,20 @@ print(json.dumps([began, time.time(), [os.stat(f"train/{name}").st_ino for name 
     assert files == other_files == [(tmp_path / "train" / name).stat().st_ino for name in "ab"]
 
 
-def test_a_damaged_file_of_a_folder_is_not_mounted(store: BlobStore, executor: SandboxExecutor, tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_folder_is_not_mounted(store: BlobStore, executor: LocalBackend, tmp_path: Path) -> None:
     look = job(store, images(tmp_path / "train"))
     assert asyncio.run(executor.run(look)).output == "100000\n"
-    (tmp_path / "train/b").write_bytes(b"3")  # the store has it by a link
+    (tmp_path / "train/b").write_bytes(b"3")  # the store has a link to it
     with pytest.raises(CorruptRecord, match="content"):
         asyncio.run(executor.run(look))
 
 
-def test_a_folder_that_is_not_read_only_is_no_job() -> None:
+def test_a_job_with_a_writable_folder_is_refused() -> None:
     with pytest.raises(AssertionError, match="train/"):
         Job("s.py", {"s.py": "0" * 64, "train/": "0" * 64})
 
 
-def test_the_key_of_a_job_has_every_file_of_its_folders(store: BlobStore, tmp_path: Path) -> None:
+def test_the_key_of_a_job_depends_on_every_file_of_its_folders(store: BlobStore, tmp_path: Path) -> None:
     source = "print(open('train/a').read())"
 
     def key(files: dict[str, str], read_only: frozenset[str] = FOLDER) -> str:
@@ -203,7 +204,7 @@ def test_the_key_of_a_job_has_every_file_of_its_folders(store: BlobStore, tmp_pa
     assert len(keys) == 8
 
 
-def test_a_submission_is_taken_beside_a_folder(store: BlobStore, executor: SandboxExecutor, tmp_path: Path) -> None:
+def test_a_submission_is_collected_beside_a_folder(store: BlobStore, executor: LocalBackend, tmp_path: Path) -> None:
     source = "open('submission.csv', 'w').write(open('train/b').read())"
     done = asyncio.run(executor.run(job(store, images(tmp_path / "train"), source)))
     assert (done.exit, done.submission) == (Exit.OK, b"2")

@@ -1,4 +1,4 @@
-"""What a script without namespaces may use, what is left of it, and machines where there is no such sandbox."""
+"""Sandboxes without namespaces: their limits, what a script leaves, and machines that cannot make them."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ import pytest
 
 from rollout.errors import ExecutorError
 from rollout.executor import SandboxUnavailable
-from rollout.executor.backends.landlock import Landlock, landlock_abi
-from rollout.executor.backends.landlock.allowed import allowed_paths, closed_to_others
-from rollout.executor.interpreter import inspect_environment
-from rollout.executor.scheduling.slot import Place
+from rollout.executor.backends.landlock import LandlockMaker, landlock_abi
+from rollout.executor.backends.landlock.readable_paths import closed_to_others, readable_paths
+from rollout.executor.backends.local.slots import Slot
+from rollout.executor.interpreter import inspect_interpreter
 from tasks.task import Limits
 
 from .conftest import LANDLOCK, PYTHON, processes_with, start_worker
@@ -55,7 +55,7 @@ def test_a_flood_of_files_is_ended(sandboxes):
 @landlock
 def test_a_folder_that_nobody_may_look_into_hides_nothing(sandboxes):
     hide = "import os\nos.mkdir('hidden', 0o300)\n" + FILL.format(folder="'hidden'", mb=20)
-    if sandboxes.run(hide, workspace_mb=48).exit == "ok":  # root looks into it all the same
+    if sandboxes.run(hide, workspace_mb=48).exit == "ok":  # root can look into it in any case
         assert sandboxes.run(hide, workspace_mb=8).exit == "out_of_disk"
     else:
         assert sandboxes.run(hide, workspace_mb=48).exit == "out_of_disk"
@@ -63,7 +63,7 @@ def test_a_folder_that_nobody_may_look_into_hides_nothing(sandboxes):
 
 @pytest.mark.slow
 @landlock
-def test_who_forks_too_much_is_ended(sandboxes):
+def test_a_script_that_forks_too_much_is_ended(sandboxes):
     crowd = "import os, time\nfor _ in range({n}):\n    if os.fork() == 0: time.sleep(3); os._exit(0)\nprint('forked')"
     assert sandboxes.run(crowd.format(n=20), num_processes=30).output == "forked\n"
     waits = "\ntime.sleep(3)"
@@ -75,7 +75,7 @@ def test_who_forks_too_much_is_ended(sandboxes):
 
 BOMBS = {
     "forks": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
-    # every process lives for a moment, so that whoever lists processes and kills them comes too late
+    # every process lives for a moment, so killing listed processes one by one is too late
     "hops": "import os\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n        os.setsid()\n"
     "    except OSError:\n        pass",
 }
@@ -83,7 +83,7 @@ BOMBS = {
 
 @landlock
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_fork_bomb_is_put_out(sandboxes, bomb):
+def test_a_fork_bomb_is_ended(sandboxes, bomb):
     token = f"bomb{time.time_ns() % 10**9}"
     light = f"import ctypes\nctypes.CDLL(None).prctl(15, b'{token}', 0, 0, 0)\n"
     started = time.monotonic()
@@ -103,7 +103,7 @@ def test_a_script_sees_that_it_has_no_privilege(sandboxes):
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """Where a worker makes its folders."""
+    """The folder in which a worker makes its folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -150,7 +150,7 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-# A path as long as no system call takes it; who makes one is ended for it, or has ended before.
+# A path too long for any system call; a script that makes one is ended for it, or ended before.
 DEEP = "for _ in range(3000): os.mkdir('d' * 50); os.chdir('d' * 50)\nopen('file', 'w')\n"
 
 
@@ -182,10 +182,10 @@ def test_a_guard_that_was_killed_from_outside_is_not_the_scripts_fault(worker, b
     wait_for(lambda: not processes_with(token))  # the script dies with its guard
 
 
-def test_an_old_kernel_is_refused_with_cause_and_cure(monkeypatch):
+def test_an_old_kernel_is_refused_with_cause_and_remedy(monkeypatch):
     monkeypatch.setattr("rollout.executor.backends.landlock.landlock_abi", lambda: 4)
     with pytest.raises(SandboxUnavailable, match=r"ABI 4 here, expected at least 6.*Linux 6\.12"):
-        Landlock(PYTHON)
+        LandlockMaker(PYTHON)
 
 
 def test_a_folder_closed_to_others_is_named(tmp_path):
@@ -207,34 +207,34 @@ def test_a_folder_closed_to_others_is_named(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs scripts under other uids")
-def test_root_is_told_which_folder_keeps_scripts_out(monkeypatch, base):
+def test_the_error_names_the_folder_that_root_must_open(monkeypatch, base):
     base.chmod(0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
     with pytest.raises(SandboxUnavailable, match="closed to all but its owner.*chmod o\\+x"):
-        Landlock(PYTHON)
+        LandlockMaker(PYTHON)
 
 
 def test_no_rule_lets_a_masked_folder_in():
-    environment = inspect_environment(PYTHON)
-    allowed = allowed_paths(environment)
-    masked = [path for path in environment.prefix.rglob("datasets/data") if "sklearn" in path.parts]
+    interpreter = inspect_interpreter(PYTHON)
+    readable = readable_paths(interpreter)
+    masked = [path for path in interpreter.prefix.rglob("datasets/data") if "sklearn" in path.parts]
     assert masked
     for path in (Path(os.path.realpath(folder)) for folder in masked):
-        assert str(path.parent) in allowed["listed"] and str(path.parent / "__init__.py") in allowed["files"]
-        assert not {str(path), *map(str, path.parents)} & {*allowed["trees"], *allowed["files"]}
+        assert str(path.parent) in readable["listed"] and str(path.parent / "__init__.py") in readable["files"]
+        assert not {str(path), *map(str, path.parents)} & {*readable["trees"], *readable["files"]}
 
 
 @pytest.mark.skipif(landlock_abi() < 6, reason="without Landlock")
 @pytest.mark.parametrize("fault", ["filter", "rule"])
-def test_a_guard_that_cannot_close_the_door_lets_nobody_in(monkeypatch, base, fault):
+def test_a_guard_that_cannot_isolate_runs_no_script(monkeypatch, base, fault):
     monkeypatch.setattr("rollout.executor.backends.landlock._require_open", lambda path: None)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
-    maker = Landlock(PYTHON)
+    maker = LandlockMaker(PYTHON)
     if fault == "filter":
         maker._filter = b"garbage"
     else:
-        maker._allowed = {**maker._allowed, "trees": ["/no/such/folder"]}
-    place = Place(1 << 30 if maker.can_choose_uid else None, tuple(os.sched_getaffinity(0)))
+        maker._readable = {**maker._readable, "trees": ["/no/such/folder"]}
+    slot = Slot(1 << 30 if maker.can_choose_uid else None, tuple(os.sched_getaffinity(0)))
     with pytest.raises(ExecutorError, match="no sandbox was made"):
-        asyncio.run(maker.make("script.py", Limits(), place, {}))
+        asyncio.run(maker.make("script.py", Limits(), slot, {}))
     assert folders(base) == []

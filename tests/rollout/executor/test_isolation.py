@@ -1,4 +1,4 @@
-"""What a script must not reach. Every attack is first shown to work without the sandbox."""
+"""Attacks on the isolation of sandboxes; each is first shown to work without the sandbox."""
 
 import os
 import signal
@@ -153,8 +153,8 @@ for process in {decoys}:
             decoy.wait()
 
 
-def test_process_1_hears_nothing_from_the_script(sandboxes, bare):
-    """A script that could end it would have its failure taken for a fault of the machine, which costs nothing."""
+def test_process_1_receives_no_signal_from_the_script(sandboxes, bare):
+    """A script that could end it would turn its failure into a fault of the machine, which costs nothing."""
     attack = """
 import os, signal, sys, time
 for number in signal.valid_signals() if len(sys.argv) < 2 else [signal.SIGINT]:
@@ -176,7 +176,7 @@ print("alive")
 
 
 def test_the_memory_of_process_1_cannot_be_written(sandboxes, bare):
-    """Bubblewrap's has the uid of a script of an ordinary user, and no limit counts it."""
+    """For an ordinary user, bubblewrap's process 1 has the script's uid, and no limit counts its memory."""
     attack = """
 import os, sys
 process = sys.argv[1] if len(sys.argv) > 1 else "1"
@@ -250,14 +250,14 @@ for folder, folders, files in os.walk(sys.argv[1] if len(sys.argv) > 1 else "/")
 
 
 @pytest.mark.slow
-def test_data_sets_that_packages_bring_along_are_masked(sandboxes, bare):
+def test_data_sets_that_packages_ship_are_masked(sandboxes, bare):
     leak = "from sklearn.datasets import load_iris\nprint('LEAK', load_iris().target.sum())"
     assert "LEAK 150" in bare(leak).output
     masked = sandboxes.run(leak, seconds=120.0)
     assert masked.exit == "crashed" and "LEAK 150" not in masked.output and "FileNotFoundError" in masked.output
 
 
-def test_no_data_set_is_to_be_found_anywhere(sandboxes, bare):
+def test_no_data_set_can_be_found(sandboxes, bare):
     assert "iris.csv" in bare(FIND_DATA, str(PYTHON.parent.parent)).output
     inside = sandboxes.run(FIND_DATA)
     assert (inside.exit, inside.output) == ("ok", "")

@@ -1,4 +1,4 @@
-"""What the landlock sandboxes hold in ways of their own. Every attack is first shown to work without the sandbox."""
+"""Attacks specific to Landlock's sandboxes; each is first shown to work without the sandbox."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ landlock = pytest.mark.parametrize("sandboxes", LANDLOCK, indirect=True, ids="-"
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A folder and a file in it that everybody may write to and that belong to whom scripts may run as."""
+    """A folder with a file that everybody may write to, owned by a user that scripts may run as."""
     with tempfile.TemporaryDirectory() as name:
         folder, file = Path(name), Path(name, "file")
         file.write_text("before")

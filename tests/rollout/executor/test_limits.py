@@ -1,4 +1,4 @@
-"""What a script may use, and what is said of it when it takes more."""
+"""The limits of a script, and the outcome when it exceeds them."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rollout.executor.output import BoundedOutput
+from rollout.executor.backends.local.output import BoundedOutput
 
 from .conftest import processes_with
 
@@ -154,7 +154,7 @@ def test_an_endless_flood_of_output_ends_in_time(sandboxes):
     assert done.exit == "timeout" and len(done.output) < 66_000
 
 
-def test_a_script_killed_by_a_signal_is_told_apart_from_a_crash(sandboxes):
+def test_a_script_killed_by_a_signal_is_distinguished_from_a_crash(sandboxes):
     assert sandboxes.run("import os; os.kill(os.getpid(), 9)").exit == "killed"
     assert sandboxes.run("import os; os.abort()").exit == "killed"
     assert sandboxes.run("raise SystemExit(3)").exit == "crashed"

@@ -1,4 +1,4 @@
-"""What comes back from a run: the submission, and that ordinary work is possible."""
+"""The submission of a run, and ordinary work in a sandbox."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def test_a_submission_is_collected(sandboxes):
     assert done.tier == sandboxes.tier
 
 
-def test_an_old_submission_is_not_taken_for_a_new_one(sandboxes):
+def test_an_old_submission_is_not_mistaken_for_a_new_one(sandboxes):
     assert sandboxes.run("pass", {"submission.csv": b"old"}).submission is None
 
 

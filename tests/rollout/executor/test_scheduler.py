@@ -1,4 +1,4 @@
-"""Whose turn it is: cores and memory are never overdrawn, tasks take turns, long scripts go first, nothing is lost."""
+"""The queue: cores and memory are never overcommitted, tasks share evenly, long scripts go first, nothing is lost."""
 
 import asyncio
 import random
@@ -10,23 +10,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.errors import ExecutorError
+from rollout.executor.backends.base import Capabilities
+from rollout.executor.resources import Resources, machine_memory_mb
 from rollout.executor.scheduling import scheduler as module
-from rollout.executor.scheduling.local_pool import Pool, machine_memory_mb
-from rollout.executor.scheduling.resources import Machine, Resources
-from rollout.executor.scheduling.scheduler import Scheduler
+from rollout.executor.scheduling.pool import SandboxPool
+from rollout.executor.scheduling.scheduler import Machine, Scheduler
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
 
 
 @dataclass
 class Running:
-    """An executor whose scripts end when they are told to, and that notes what runs at one time."""
+    """A backend whose scripts end when the test says so, and that notes what runs at one time."""
 
+    resources: Resources
     began: list[str] = field(default_factory=list)
     now: dict[str, Job] = field(default_factory=dict)
     ends: dict[str, asyncio.Future[Execution]] = field(default_factory=dict)
 
-    async def run(self, job: Job) -> Execution:
+    capabilities = Capabilities()
+    tier = "test"
+
+    def machines(self) -> dict[str, Resources]:
+        return {"here": self.resources}
+
+    async def find_machines(self) -> None:
+        """Do nothing."""
+
+    async def run(self, job: Job, machine: str) -> Execution:
         self.began.append(job.script)
         self.now[job.script] = job
         self.ends[job.script] = asyncio.get_running_loop().create_future()
@@ -52,14 +63,14 @@ def on_loop(body: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(body())
 
 
-def start(pool: Pool, *jobs: Job) -> list[asyncio.Task[Execution]]:
+def start(pool: SandboxPool, *jobs: Job) -> list[asyncio.Task[Execution]]:
     return [asyncio.create_task(pool.run(each)) for each in jobs]
 
 
-def test_tasks_take_turns_however_many_jobs_one_of_them_has() -> None:
+def test_tasks_share_evenly_however_many_jobs_one_of_them_has() -> None:
     async def body() -> None:
-        inner = Running()
-        pool = Pool(inner, Resources(1, 10**6))
+        inner = Running(Resources(1, 10**6))
+        pool = SandboxPool(inner)
         start(pool, *(job(f"a{n}", "a") for n in range(6)))
         await settle()
         start(pool, *(job(f"b{n}", "b") for n in range(2)), *(job(f"c{n}", "c") for n in range(2)))
@@ -75,10 +86,10 @@ def test_tasks_take_turns_however_many_jobs_one_of_them_has() -> None:
     on_loop(body)
 
 
-def test_who_had_nothing_to_do_has_no_turns_in_hand() -> None:
+def test_a_task_without_waiting_jobs_earns_no_credit() -> None:
     async def body() -> None:
-        inner = Running()
-        pool = Pool(inner, Resources(1, 10**6))
+        inner = Running(Resources(1, 10**6))
+        pool = SandboxPool(inner)
         start(pool, *(job(f"a{n}", "a") for n in range(12)))
         await settle()
         for _ in range(5):
@@ -97,9 +108,9 @@ def test_who_had_nothing_to_do_has_no_turns_in_hand() -> None:
 
 def test_the_longest_expected_goes_first() -> None:
     async def body() -> None:
-        inner = Running()
-        pool = Pool(inner, Resources(1, 10**6))
-        # The same scripts under other names: known by what they are.
+        inner = Running(Resources(1, 10**6))
+        pool = SandboxPool(inner)
+        # The same scripts under other names are recognized by their content.
         for script, seconds in (("short", 1.0), ("long", 9.0), ("middle", 4.0)):
             (run,) = start(pool, job(script, digest=f"source of {script}"))
             await settle()
@@ -117,10 +128,10 @@ def test_the_longest_expected_goes_first() -> None:
     on_loop(body)
 
 
-def test_nobody_overtakes_the_one_whose_turn_it_is() -> None:
+def test_no_job_overtakes_the_first_one() -> None:
     async def body() -> None:
-        inner = Running()
-        pool = Pool(inner, Resources(4, 10**6))
+        inner = Running(Resources(4, 10**6))
+        pool = SandboxPool(inner)
         start(pool, job("first", "a"), job("wide", "b", num_threads=4, seconds=100.0), job("late", "b"))
         await settle()
         assert inner.began == ["first"], "the wide one waits for all cores, and the late one behind it"
@@ -136,11 +147,12 @@ def test_nobody_overtakes_the_one_whose_turn_it_is() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 10**6))
-def test_cores_and_memory_are_never_overdrawn_and_every_job_ends_once(seed: int) -> None:
+def test_cores_and_memory_are_never_overcommitted_and_every_job_ends_once(seed: int) -> None:
     async def body() -> None:
-        draw, inner = random.Random(seed), Running()
+        draw = random.Random(seed)
         cores, memory = draw.randint(1, 4), draw.randint(200, 1000)
-        pool = Pool(inner, Resources(cores, memory))
+        inner = Running(Resources(cores, memory))
+        pool = SandboxPool(inner)
         runs: dict[str, asyncio.Task[Execution]] = {}
         for number in range(40):
             limits = Limits(num_threads=draw.randint(1, cores), memory_mb=draw.randint(1, 200))
@@ -163,7 +175,7 @@ def test_cores_and_memory_are_never_overdrawn_and_every_job_ends_once(seed: int)
                 if not inner.ends[script].done():
                     inner.end(script)
             await settle()
-        assert (pool.scheduler.num_waiting, pool.scheduler.num_running) == (0, 0)
+        assert (pool.scheduler._queue, inner.now) == ([], {})
         await asyncio.gather(*runs.values(), return_exceptions=True)
         assert len(inner.began) == len(set(inner.began))
         assert all(run.cancelled() or run.result().exit is Exit.OK for run in runs.values())
@@ -176,15 +188,15 @@ def test_cores_and_memory_are_never_overdrawn_and_every_job_ends_once(seed: int)
     on_loop(body)
 
 
-def test_beyond_the_bound_jobs_wait_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_bound_jobs_wait_for_admission(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
 
     async def body() -> None:
-        inner = Running()
-        pool = Pool(inner, Resources(1, 10**6))
+        inner = Running(Resources(1, 10**6))
+        pool = SandboxPool(inner)
         runs = start(pool, *(job(f"s{n}") for n in range(9)))
         await settle()
-        assert (pool.scheduler.num_running, pool.scheduler.num_waiting) == (1, 3)
+        assert (len(inner.now), len(pool.scheduler._queue)) == (1, 3)
         for _ in range(9):
             inner.end(inner.began[-1])
             await settle()
@@ -195,7 +207,7 @@ def test_beyond_the_bound_jobs_wait_at_the_door(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_job_that_could_never_begin_is_refused_at_once() -> None:
     async def body() -> None:
-        pool = Pool(Running(), Resources(2, 1000))
+        pool = SandboxPool(Running(Resources(2, 1000)))
         for limits in (Limits(memory_mb=2000), Limits(num_threads=3, memory_mb=10), Limits(num_gpus=1, memory_mb=10)):
             with pytest.raises(ValueError, match="a script of house_price asks for .* there are 2 cores, 1000 MiB"):
                 await pool.run(Job("s", {"s": "x"}, limits, task="house_price"))
@@ -203,10 +215,10 @@ def test_a_job_that_could_never_begin_is_refused_at_once() -> None:
     on_loop(body)
 
 
-def test_a_failure_gives_its_place_back_and_is_counted() -> None:
+def test_a_failure_frees_its_resources_and_is_counted() -> None:
     async def body() -> None:
-        inner = Running()
-        pool = Pool(inner, Resources(1, 10**6))
+        inner = Running(Resources(1, 10**6))
+        pool = SandboxPool(inner)
         first, second = start(pool, job("a"), job("b"))
         await settle()
         inner.ends["a"].set_exception(ExecutorError("lost"))
@@ -223,24 +235,24 @@ def test_a_failure_gives_its_place_back_and_is_counted() -> None:
     on_loop(body)
 
 
-def test_a_job_goes_where_most_room_is_and_a_wide_one_is_not_put_off() -> None:
+def test_a_job_goes_to_the_machine_with_most_free_resources_and_a_wide_one_is_not_starved() -> None:
     async def body() -> None:
-        scheduler: Scheduler[Machine] = Scheduler()
+        scheduler = Scheduler()
         small, large = Machine("small", Resources(2, 1000)), Machine("large", Resources(4, 1000))
         scheduler.machines.update(small=small, large=large)
-        first = [scheduler.ask(job(f"s{n}", memory_mb=1)).turn.result() for n in range(3)]
+        first = [scheduler.enqueue(job(f"s{n}", memory_mb=1)).machine.result() for n in range(3)]
         assert first == [large, large, small] or first == [large, large, large]
-        wide = scheduler.ask(job("wide", "other", num_threads=4, memory_mb=1))
-        more = [scheduler.ask(job(f"t{n}", memory_mb=1)) for n in range(4)]
-        assert not wide.turn.done(), "the large machine is kept for it"
-        assert all(place.turn.result() is small for place in more if place.turn.done())
+        wide = scheduler.enqueue(job("wide", "other", num_threads=4, memory_mb=1))
+        more = [scheduler.enqueue(job(f"t{n}", memory_mb=1)) for n in range(4)]
+        assert not wide.machine.done(), "the large machine is reserved for it"
+        assert all(queued.machine.result() is small for queued in more if queued.machine.done())
         for machine in first:
-            scheduler.give_back(machine, job("s", memory_mb=1), None)
-        assert wide.turn.result() is large
+            scheduler.release(machine, job("s", memory_mb=1), None)
+        assert wide.machine.result() is large
         joined = Machine("joined", Resources(9, 1000))
         scheduler.machines["joined"] = joined
-        scheduler.grant()
-        assert all(place.turn.done() for place in more)
+        scheduler.assign()
+        assert all(queued.machine.done() for queued in more)
 
     on_loop(body)
 

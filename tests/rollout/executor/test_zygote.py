@@ -1,4 +1,4 @@
-"""Scripts that are forks of a preloaded interpreter: what they do is what they do from an interpreter of their own."""
+"""Scripts that are forks of a preloaded interpreter behave as with a fresh interpreter."""
 
 import asyncio
 import json
@@ -10,13 +10,14 @@ from contextlib import closing
 import pytest
 
 from rollout.errors import ExecutorError
-from rollout.executor import SandboxExecutor, SandboxUnavailable, bubblewrap_executor
-from rollout.executor.backends.bubblewrap import forked as warm
+from rollout.executor import SandboxUnavailable
+from rollout.executor.backends.bubblewrap import forked as forking
+from rollout.executor.backends.local.backend import LocalBackend
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
 from tasks.task import Limits
 
-from .conftest import PYTHON
+from .conftest import PYTHON, open_bubblewrap
 
 SCRIPTS = {
     "exit code": "import sys\nprint('gone')\nsys.exit(7)",
@@ -59,25 +60,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
 
 
 @pytest.fixture(scope="module")
-def pair(store: BlobStore) -> Iterator[tuple[SandboxExecutor, SandboxExecutor]]:
-    """An executor that starts an interpreter for each script, and one that forks."""
+def pair(store: BlobStore) -> Iterator[tuple[LocalBackend, LocalBackend]]:
+    """A backend that starts an interpreter for each script, and one that forks."""
     try:
-        cold, forking = (bubblewrap_executor(store, PYTHON, slots=2, warm=each) for each in (False, True))
+        fresh, forked = (open_bubblewrap(store, PYTHON, slots=2, forked=each) for each in (False, True))
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
-    with closing(cold), closing(forking):
-        yield cold, forking
+    with closing(fresh), closing(forked):
+        yield fresh, forked
 
 
-def run(executor: SandboxExecutor, store: BlobStore, files: dict[str, bytes], script: str = "script.py") -> Execution:
+def run(executor: LocalBackend, store: BlobStore, files: dict[str, bytes], script: str = "script.py") -> Execution:
     job = Job(script, {name: store.put(content) for name, content in files.items()}, Limits(num_processes=64))
     return asyncio.run(executor.run(job))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_fork_does_what_a_fresh_interpreter_does(pair, store, name: str) -> None:
-    cold, forked = (run(executor, store, {"script.py": SCRIPTS[name].encode()}) for executor in pair)
-    assert (forked.exit, forked.output, forked.submission) == (cold.exit, cold.output, cold.submission)
+    fresh, forked = (run(executor, store, {"script.py": SCRIPTS[name].encode()}) for executor in pair)
+    assert (forked.exit, forked.output, forked.submission) == (fresh.exit, fresh.output, fresh.submission)
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
@@ -92,14 +93,14 @@ def test_data_that_are_mounted_can_be_read_and_the_folder_written(pair, store, u
         assert "Read-only file system" in done.output or "Permission denied" in done.output
 
 
-def test_generators_are_not_those_of_the_run_before(pair, store) -> None:
+def test_random_generators_differ_between_runs(pair, store) -> None:
     source = b"import random, numpy as np\nprint(random.random(), np.random.rand(), np.random.default_rng().random())"
     draws = [run(pair[1], store, {"script.py": source}).output.split() for _ in range(3)]
     for column in zip(*draws, strict=True):
         assert len(set(column)) == 3
 
 
-def test_nothing_is_handed_down_but_the_three_streams(pair, store) -> None:
+def test_only_the_three_standard_streams_are_inherited(pair, store) -> None:
     source = b"""
 import json, os
 status = dict(line.split(":", 1) for line in open("/proc/1/status").read().splitlines())
@@ -116,12 +117,12 @@ print(json.dumps({"fds": links, "process 1": [status[n].strip() for n in ("CapEf
     assert found == {"process 1": ["0" * 16] * 2, "its fds": None, "processes": ["1", "2"], "parent": 1}
 
 
-def test_an_interpreter_that_was_killed_is_started_anew(store: BlobStore) -> None:
-    async def body(executor: SandboxExecutor) -> None:
+def test_an_interpreter_that_was_killed_is_started_again(store: BlobStore) -> None:
+    async def body(executor: LocalBackend) -> None:
         job = Job("s.py", {"s.py": store.put(b"import time; print('on', flush=True); time.sleep(30)")}, Limits())
         running = asyncio.create_task(executor.run(job))
-        zygote = executor._warm
-        assert isinstance(zygote, warm.Zygote)
+        zygote = executor._fork_server
+        assert isinstance(zygote, forking.Zygote)
         while zygote._num_forks < 2:  # the first is the self-test's
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
@@ -133,7 +134,7 @@ def test_an_interpreter_that_was_killed_is_started_anew(store: BlobStore) -> Non
         assert (done.exit, done.output) == (Exit.OK, "again\n")
 
     try:
-        executor = bubblewrap_executor(store, PYTHON, slots=2)
+        executor = open_bubblewrap(store, PYTHON, slots=2)
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
     with closing(executor):
@@ -141,29 +142,29 @@ def test_an_interpreter_that_was_killed_is_started_anew(store: BlobStore) -> Non
 
 
 @pytest.mark.slow
-def test_an_interpreter_whose_turn_is_over_ends_after_its_scripts(store, monkeypatch, tmp_path) -> None:
-    """Killed at its last fork, it took the runs beside that with it: faults of the machine, and twice the time."""
-    monkeypatch.setattr(warm, "NUM_FORKS", 2)
+def test_a_retired_interpreter_ends_after_its_scripts(store, monkeypatch, tmp_path) -> None:
+    """When it was killed at its last fork, concurrent runs ended with it as faults of the machine."""
+    monkeypatch.setattr(forking, "NUM_FORKS", 2)
     source = "import time; time.sleep({}); print('done')"
 
-    async def body(executor: SandboxExecutor) -> None:
+    async def body(executor: LocalBackend) -> None:
         jobs = [Job("s.py", {"s.py": store.put(source.format(0.3 + n / 10).encode())}) for n in range(8)]
         ends = await asyncio.gather(*map(executor.run, jobs))
         assert [(end.exit, end.output) for end in ends] == [(Exit.OK, "done\n")] * 8
-        zygote = executor._warm
-        assert isinstance(zygote, warm.Zygote) and zygote._retired
+        zygote = executor._fork_server
+        assert isinstance(zygote, forking.Zygote) and zygote._retired
         for process in zygote._retired:
             assert await asyncio.to_thread(process.wait, 5) == 0
 
     try:
-        executor = bubblewrap_executor(store, PYTHON, slots=3)
+        executor = open_bubblewrap(store, PYTHON, slots=3)
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
     with closing(executor):
         asyncio.run(body(executor))
 
 
-def test_a_run_sees_no_terminal_of_the_run_beside_it(pair, store) -> None:
+def test_a_run_sees_no_terminal_of_a_concurrent_run(pair, store) -> None:
     source = "import os, time\nos.openpty()\ntime.sleep(0.5)\nprint(sorted(os.listdir('/dev/pts')))\n# {}"
 
     async def body() -> list[str]:
@@ -173,12 +174,12 @@ def test_a_run_sees_no_terminal_of_the_run_beside_it(pair, store) -> None:
     assert asyncio.run(body()) == ["['0', 'ptmx']\n"] * 2
 
 
-def test_where_it_cannot_start_scripts_run_without_it(store, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(warm, "zygote_command", lambda *_: ["/bin/false"])
+def test_without_a_preloaded_interpreter_scripts_start_their_own(store, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(forking, "zygote_command", lambda *_: ["/bin/false"])
     try:
-        executor = bubblewrap_executor(store, PYTHON, slots=1)
+        executor = open_bubblewrap(store, PYTHON, slots=1)
     except SandboxUnavailable:
         pytest.skip("no sandbox can be made here, see test_preflight.py")
     with closing(executor):
-        assert run(executor, store, {"script.py": b"print('cold')"}).output == "cold\n"
+        assert run(executor, store, {"script.py": b"print('fresh')"}).output == "fresh\n"
     assert "every script starts an interpreter of its own" in caplog.text

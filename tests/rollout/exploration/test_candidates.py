@@ -13,8 +13,8 @@ import pytest
 from rollout.endpoint import ChatEndpoint
 from rollout.errors import ExpertError
 from rollout.exploration.candidates import AXIS_MEANINGS, MAX_QUESTIONS, propose_candidates
+from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.library import AXES
-from rollout.exploration.selection import distinct
 from tasks.task import Task
 
 HERE = Path(".")
@@ -64,7 +64,7 @@ def test_lines_are_ideas_but_for_headings_and_surplus() -> None:
     with model(lambda body: answer) as (endpoint, bodies):
         for ideas in proposed(endpoint, 3).values():
             assert ideas == ["1. Use a forest.", "2) use a forest", "- Scale it.", "* Stop early."]
-            assert distinct(ideas) == ["Use a forest.", "Scale it.", "Stop early."]
+            assert distinct_ideas(ideas) == ["Use a forest.", "Scale it.", "Stop early."]
         assert len(bodies) == 3
         asked = sorted(body["messages"][0]["content"] for body in bodies)
         for axis, prompt in zip(sorted(AXES), asked, strict=True):
@@ -79,7 +79,7 @@ def test_a_model_that_gives_too_few_is_shown_what_it_said_and_asked_for_the_rest
 
     with model(answer) as (endpoint, bodies):
         for ideas in proposed(endpoint, 3).values():
-            assert distinct(ideas) == ["Use a forest.", "Scale it.", "Stop early."]
+            assert distinct_ideas(ideas) == ["Use a forest.", "Scale it.", "Stop early."]
             assert len(ideas) == 5  # duplicates stay, to be counted; what is beyond three does not
     assert len(bodies) == 9
     last = max(bodies, key=lambda body: len(body["messages"]))["messages"]
@@ -92,7 +92,7 @@ def test_a_model_that_gives_too_few_is_shown_what_it_said_and_asked_for_the_rest
 
 def test_two_ideas_will_do_and_one_will_not() -> None:
     with model(lambda body: "Use a forest.\nScale it.") as (endpoint, bodies):
-        assert all(len(distinct(ideas)) == 2 for ideas in proposed(endpoint, 24).values())
+        assert all(len(distinct_ideas(ideas)) == 2 for ideas in proposed(endpoint, 24).values())
         assert len(bodies) == 3 * MAX_QUESTIONS
     with model(lambda body: "Sorry.") as (endpoint, bodies):
         with pytest.raises(ExpertError, match=r"proposed 1 different ideas for a, axis \w+, in 3 answers"):

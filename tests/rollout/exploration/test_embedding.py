@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rollout.exploration.embedding import embed_texts
-from rollout.exploration.selection import pairwise_distances
+from rollout.exploration.idea_selection import pairwise_distances
 
 TEXTS = ["use a forest", "use a deep forest of trees", "scale", "a"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "use", "a", "forest", "deep", "of", "trees", "scale"]

@@ -229,7 +229,7 @@ def test_weights_of_another_shape_name_or_kind_are_refused_before_anything_is_se
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each tensor by safetensors' NumPy reader, which the server does not use."""
+    """Return the SHA-256 of each tensor by safetensors' NumPy reader, which the server does not use."""
     from safetensors.numpy import load_file
 
     return {

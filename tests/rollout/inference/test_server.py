@@ -18,7 +18,7 @@ from rollout.inference.server_process import ServerProcess
 from rollout.inference.supervisor import LONGEST_ROOT, TEMP_PREFIX, is_running, remove_stale_folders, temporary_root
 
 # A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
-# memory, says who it is, and ends on SIGTERM only where told to.
+# memory, says who it is, and ends on SIGTERM only if told to.
 STUBBORN = """
 import mmap, multiprocessing, os, signal, subprocess, sys, tempfile, time
 if sys.argv[2] == "deaf":

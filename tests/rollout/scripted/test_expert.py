@@ -7,14 +7,13 @@ import pytest
 
 from rollout.scripted.expert import (
     FAVOURITES,
-    EndpointExpert,
-    RandomRecipeActor,
     ScriptedExpert,
+    edit_meaning,
     read_state,
     recipes_for,
 )
 from rollout.scripted.recipes import RECIPES, recognise
-from rollout.scripted.wording import from_json, reword
+from rollout.scripted.wording import from_json, reword_response
 from rollout.types import Response
 from tasks import action as grammar
 from tasks.action import Action, format_response, parse_response, split_fields
@@ -60,7 +59,7 @@ def instance(kind: str = KINDS[0], split: str = "held_in", seed: int = 0) -> Ins
     return Instance(task, draw_names(random.Random(seed), held_out=split == "held_out"))
 
 
-def act(actor: ScriptedExpert | RandomRecipeActor, where: Instance, state: State, seed: int) -> Response:
+def act(actor: ScriptedExpert, where: Instance, state: State, seed: int) -> Response:
     response = asyncio.run(actor.act(where, state, seed))
     assert response is not None
     return response
@@ -247,8 +246,9 @@ def test_the_expert_knows_files_and_scores_from_the_texts_alone() -> None:
 def test_new_scripts_have_names_of_their_split() -> None:
     for split in ("held_in", "held_out"):
         where = instance(split=split)
-        action = parsed(act(RandomRecipeActor(), where, State(problem_text(where)), 3))
-        pair = action.arguments["save_name"].removeprefix("run_").removesuffix(".py")
+        memory = read_state(State(problem_text(where)))
+        meaning = edit_meaning(where, memory, memory.best, ["standardize"], random.Random(3))
+        pair = meaning.arguments["save_name"].removeprefix("run_").removesuffix(".py")
         assert is_held_out(pair) == (split == "held_out")
 
 
@@ -257,7 +257,7 @@ def test_rewording_keeps_action_arguments_and_recipes() -> None:
     changed = total = 0
     for *_, steps in EPISODES[:100]:
         for response, action, _ in steps:
-            again = parse_response(reword(response.wording, rng))
+            again = parse_response(reword_response(response.wording, rng))
             assert isinstance(again, Action)
             assert again.name == action.name
             old, new = dict(action.arguments), dict(again.arguments)
@@ -265,10 +265,10 @@ def test_rewording_keeps_action_arguments_and_recipes() -> None:
                 assert recognise(old.pop("edit_instruction")) == recognise(new.pop("edit_instruction"))
             assert old == new
             total += 1
-            changed += reword(response.wording, rng) != response.text
+            changed += reword_response(response.wording, rng) != response.text
     assert changed > 0.9 * total
     with pytest.raises(ValueError, match="not the meaning"):
-        reword('{"situation": "start"}', rng)
+        reword_response('{"situation": "start"}', rng)
 
 
 def test_the_language_is_lean() -> None:
@@ -281,35 +281,6 @@ def test_ideas_are_read_back_from_the_problem() -> None:
     ideas = ["Use (a) random forest.", "Tune it; by 2.5 times.", "Standardize."]
     assert parse_ideas(problem_text(instance(), ideas)) == ideas
     assert parse_ideas(problem_text(instance())) == []
-
-
-def test_the_random_actor_draws_every_recipe_of_the_kind_equally_and_edits_the_best() -> None:
-    where = instance("text-classification")
-    state = State(problem_text(where)).then("anything", "Edited.\nBest so far: opal.py 3.0000")
-    counts: Counter[str] = Counter()
-    num = 3000
-    for seed in range(num):
-        action = parsed(act(RandomRecipeActor(), where, state, seed))
-        assert action.name == grammar.EDIT
-        assert action.arguments["script_name"] == "opal.py"
-        counts.update(recognise(action.arguments["edit_instruction"]))
-    fitting = {recipe.name for recipe in recipes_for("text-classification")}
-    assert set(counts) == fitting
-    expected = num / len(fitting)
-    assert all(0.5 * expected < count < 1.6 * expected for count in counts.values())
-
-
-def test_the_endpoint_expert_asks_with_the_whole_history() -> None:
-    class Canned:
-        async def complete(self, messages: list, *, seed: int, temperature: float) -> str:
-            return f"{len(messages)} messages, seed {seed}, ideas {'(1) Standardize' in messages[1]['content']}"
-
-    where = instance()
-    state = State(problem_text(where, ["Standardize."])).then("a", "b")
-    expert = EndpointExpert(Canned())  # type: ignore[arg-type]
-    response = asyncio.run(expert.act(where, state, 7))
-    assert response is not None
-    assert response.text == "4 messages, seed 7, ideas True"
 
 
 def test_the_description_of_a_table_says_which_recipes_are_likely() -> None:

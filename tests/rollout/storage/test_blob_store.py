@@ -1,4 +1,4 @@
-"""The store of workspace files: what goes in comes out, once, whole, whoever else writes."""
+"""The blob store: content is read back unchanged and stored once, whatever other processes write."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def test_equal_content_is_stored_once(tmp_path):
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-def test_a_changed_blob_is_found_out_and_a_cut_one_is_written_again(tmp_path):
+def test_a_changed_blob_is_detected_and_a_truncated_one_is_written_again(tmp_path):
     store = BlobStore(tmp_path)
     digest = store.put(b"content")
     store.path(digest).write_bytes(b"CONTENT")
@@ -85,7 +85,7 @@ TREE = {"a.png": b"1", "b.png": b"2", "cats/black/c.png": b"1", "cats.png": b"",
 
 
 def tree(folder: Path, **changed: bytes) -> Path:
-    """Returns a folder that was made, with some files in it."""
+    """Make a folder with some files and return it."""
     for name, content in {**TREE, **changed}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_linked_is_copied(tmp_path, monkeypatch, why):
     assert file.stat().st_mode & 0o777 == (0o600 if why == "closed to others" else 0o644)
 
 
-def test_a_file_larger_than_the_memory_goes_in_and_is_checked(tmp_path):
+def test_a_file_larger_than_memory_is_stored_and_checked(tmp_path):
     program = f"""
 import resource, sys
 from pathlib import Path
@@ -175,7 +175,7 @@ def test_every_user_may_read_a_folder_whatever_the_umask(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["link", "link to a folder", "pipe", "the folder"])
-def test_a_folder_has_files_and_folders_alone(tmp_path, what):
+def test_a_folder_holds_only_files_and_folders(tmp_path, what):
     data = tree(tmp_path / "data")
     if what == "pipe":
         os.mkfifo(data / "cats/pipe")
@@ -192,7 +192,7 @@ def test_a_folder_has_files_and_folders_alone(tmp_path, what):
 @pytest.mark.parametrize("when", ["before it is made", "after it was made"])
 @pytest.mark.parametrize("how", ["changed", "cut", "missing"])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_damaged_file_of_a_folder_is_found_out(tmp_path, when, how, again):
+def test_a_damaged_file_of_a_folder_is_detected(tmp_path, when, how, again):
     store = BlobStore(tmp_path / "blobs")
     digest = store.put_folder(tree(tmp_path / "data"))
     folder = store.checked_folder(digest) if when == "after it was made" else tmp_path
@@ -207,7 +207,7 @@ def test_a_damaged_file_of_a_folder_is_found_out(tmp_path, when, how, again):
 
 
 @pytest.mark.parametrize("change", ["file added", "file removed", "file replaced", "link added"])
-def test_a_folder_that_was_changed_is_found_out(tmp_path, change):
+def test_a_changed_folder_is_detected(tmp_path, change):
     store = BlobStore(tmp_path / "blobs")
     digest = store.put_folder(tree(tmp_path / "data"))
     folder = store.checked_folder(digest)
@@ -226,7 +226,7 @@ def test_a_folder_that_was_changed_is_found_out(tmp_path, change):
     assert contents(store.checked_folder(digest)) == TREE
 
 
-def test_a_file_that_has_as_many_links_as_it_can_is_copied(tmp_path, monkeypatch):
+def test_a_file_with_the_most_links_possible_is_copied(tmp_path, monkeypatch):
     link, left = os.link, [7]
 
     def refuse(source: object, target: object) -> None:

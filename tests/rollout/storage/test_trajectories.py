@@ -1,4 +1,4 @@
-"""Trajectories on disk, and the journal they are first written to."""
+"""Trajectories on disk, and the journals that they are first written to."""
 
 import json
 from dataclasses import asdict, replace
@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from rollout.errors import CorruptRecord
 from rollout.storage import trajectories as storage
 from rollout.storage.journal import Journal
-from rollout.storage.trajectories import SCHEMA, from_record, read_trajectories, to_record, write_trajectories
+from rollout.storage.trajectories import (
+    SCHEMA,
+    from_record,
+    read_trajectories,
+    to_journal,
+    to_record,
+    write_trajectories,
+)
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
@@ -43,8 +50,8 @@ STEPS = st.builds(
 )
 
 
-def in_a_row(steps: list[Step]) -> tuple[Step, ...]:
-    """Returns steps that go on from one another."""
+def chained(steps: list[Step]) -> tuple[Step, ...]:
+    """Return the steps with each one starting where the last one ended."""
     befores = [*(step.before for step in steps[:1]), *(step.after for step in steps)]
     return tuple(replace(step, before=before) for step, before in zip(steps, befores, strict=False))
 
@@ -57,7 +64,7 @@ TRAJECTORIES = st.builds(
     names=st.builds(Names, project=TEXT, train_file=TEXT, test_file=TEXT, script=TEXT),
     problem=TEXT,
     ideas=st.lists(TEXT, max_size=3).map(tuple),
-    steps=st.lists(STEPS, max_size=3).map(in_a_row),
+    steps=st.lists(STEPS, max_size=3).map(chained),
     end=TEXT,
 )
 SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, None, "a.py", 0.5)
@@ -92,7 +99,7 @@ def test_a_folder_is_read_in_the_order_of_its_files(tmp_path: Path):
     assert [one.trajectory_id for one in read_trajectories(tmp_path)] == ["0", "1"]
 
 
-def test_nothing_to_read_says_so(tmp_path: Path):
+def test_nothing_to_read_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="stage=collect"):
         read_trajectories(tmp_path)
     with pytest.raises(FileNotFoundError, match="missing.parquet"):
@@ -121,6 +128,14 @@ def test_another_schema_version_is_refused_with_both_versions(tmp_path: Path, me
         read_trajectories(path)
 
 
+@pytest.mark.parametrize(("version", "got"), [({}, "no version"), ({"version": 1}, "1")])
+def test_a_journal_of_another_version_is_refused_with_both_versions(tmp_path: Path, version: dict, got: str):
+    with Journal(tmp_path / "part-00000.jsonl") as journal:
+        journal.append(to_journal(EXAMPLE), {**to_record(EXAMPLE), **version})
+    with pytest.raises(CorruptRecord, match=f"part-00000.jsonl line 2 has another schema: got {got}, expected 2; "):
+        read_trajectories(tmp_path)
+
+
 def test_the_schema_holds_every_field_of_the_records():
     def names(kind: object) -> set[str]:
         return {kind.field(i).name for i in range(kind.num_fields)}  # type: ignore[attr-defined]
@@ -131,7 +146,7 @@ def test_the_schema_holds_every_field_of_the_records():
     assert names(SCHEMA.field("snapshots").type.value_type) == set(asdict(SNAPSHOT))
 
 
-def test_a_file_is_read_little_by_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage, "BATCH_SIZE", 4)
     write_trajectories(tmp_path / "part.parquet", [replace(EXAMPLE, trajectory_id=str(i)) for i in range(10)])
     made = 0
@@ -171,13 +186,13 @@ def test_a_journal_damaged_in_the_middle_is_named_with_its_line(tmp_path: Path):
         Journal(path)
 
 
-def test_what_is_still_collected_is_read_with_the_rest_each_once_and_left_as_it_is(tmp_path: Path):
+def test_an_unfinished_part_is_read_once_and_left_unchanged(tmp_path: Path):
     first, second, third, fourth = (replace(EXAMPLE, trajectory_id=name) for name in "abcd")
     write_trajectories(tmp_path / "part-00000.parquet", [first])
     write_trajectories(tmp_path / "part-00001.parquet", [second])
     with Journal(tmp_path / "part-00001.jsonl") as journal, Journal(tmp_path / "part-00002.jsonl") as last:
-        journal.append(to_record(second), to_record(third))  # begun again after the file was made
-        last.append(to_record(fourth))
+        journal.append(to_journal(second), to_journal(third))  # started again after the file was made
+        last.append(to_journal(fourth))
     torn = (tmp_path / "part-00002.jsonl").read_bytes() + b'{"trajectory_id": "e", "ta'
     (tmp_path / "part-00002.jsonl").write_bytes(torn)
     for name in ("exported.jsonl", "mine.jsonl"):  # not journals

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.task_tools.from_table.create import REFERENCES, reference_scripts
+from rollout.scripted.reference_scripts import REFERENCES, reference_scripts
 from rollout.task_tools.from_table.templates import SCORES, train_script
 from rollout.task_tools.from_table.user_table import read_user_table
 from tasks import __main__ as door

@@ -271,7 +271,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def search_bare(case: Case, root: Path, folder: Path) -> Found:
-    """What the search finds without a sandbox, in the files below `root` and by the task environment's loaders."""
+    """Return the result of a search without a sandbox, in the files below `root` and the task environment's loaders."""
     (folder / "search.json").write_text(json.dumps(search_request(case, roots=(str(root),))))
     for file in (SEARCH, case.task.public / "test.csv"):
         (folder / file.name).write_bytes(file.read_bytes())

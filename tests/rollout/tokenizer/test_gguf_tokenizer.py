@@ -37,14 +37,14 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 
 
 def byte_letters() -> dict[int, str]:
-    """Returns the letter that GPT-2 writes each byte as: itself if it prints, else one from 256 on."""
+    """Return GPT-2's character for each byte: the byte itself if printable, else a character from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def reference_ids(text: str, metadata: Mapping[str, Any]) -> list[int]:
-    """Returns the ids of plain text: split, then merge the pair of lowest rank until none is left."""
+    """Return the ids of plain text: split, then merge the pair of lowest rank until none is left."""
     vocabulary = {token: index for index, token in enumerate(metadata["tokenizer.ggml.tokens"])}
     ranks = {tuple(merge.split(" ")): rank for rank, merge in enumerate(metadata["tokenizer.ggml.merges"])}
     letters = byte_letters()

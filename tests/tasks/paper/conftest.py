@@ -13,7 +13,7 @@ from tasks.task import Task
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch, capsys) -> Callable[[Task], Task]:
-    """Returns a task with the scores of its initial script, as `prepare` measures them."""
+    """Return a task with the scores of its initial script, as measured by preparation."""
 
     def run(task: Task) -> Task:
         folder = tmp_path / "script"

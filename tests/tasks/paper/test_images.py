@@ -31,7 +31,7 @@ CLASSES = ["healthy", "multiple_diseases", "rust", "scab"]
 
 
 def make_twin(name: str, folder: Path) -> Path:
-    """Returns the folder with the raw files of a task's twin."""
+    """Return the folder with the raw files of a task's twin."""
     raw = folder / name
     raw.mkdir(parents=True)
     TWINS[name](raw, np.random.default_rng(0))
@@ -39,7 +39,7 @@ def make_twin(name: str, folder: Path) -> Path:
 
 
 def write(name: str, raw: Path, out: Path) -> Task:
-    """Returns the task with data made from raw files; its initial script has not run."""
+    """Return the task with data made from raw files; its initial script has not run."""
     out.mkdir(exist_ok=True)
     return task_of(find(name), write_data(find(name), raw, out))
 
@@ -59,13 +59,13 @@ def tasks(raw, tmp_path_factory) -> dict[str, Task]:
 
 
 def unpack(archive: Path) -> dict[str, bytes]:
-    """Returns the files in a zip archive."""
+    """Return the files in a zip archive."""
     with zipfile.ZipFile(archive) as file:
         return {name: file.read(name) for name in file.namelist() if not name.endswith("/")}
 
 
 def gold(task: Task) -> pd.DataFrame:
-    """Returns the submission that is made of the answers."""
+    """Return the submission made from the answers."""
     answers = pd.read_csv(task.private / task.answers)
     if task.name != CIFAR:
         return answers
@@ -203,7 +203,7 @@ def test_the_same_raw_files_make_the_same_data_packed_or_not(raw, tasks, tmp_pat
 
 
 def drop(name: str) -> Callable[[Path], None]:
-    """Returns what removes a raw file, or one of an archive."""
+    """Return a function that removes a raw file, or one in an archive."""
 
     def spoil(raw: Path) -> None:
         archive, _, member = name.partition(":")
@@ -217,7 +217,7 @@ def drop(name: str) -> Callable[[Path], None]:
 
 
 def cut(name: str) -> Callable[[Path], None]:
-    """Returns what keeps but the first half of a raw file."""
+    """Return a function that truncates a raw file to its first half."""
     return lambda raw: (raw / name).write_bytes((raw / name).read_bytes()[: (raw / name).stat().st_size // 2])
 
 
@@ -252,7 +252,7 @@ LAST_LEAF = f"{PLANT}.zip:images/Train_159.jpg"
     [
         (CIFAR, drop("cifar-10-python.tar.gz"), "task cifar-10: there is no .*cifar-10-python.tar.gz"),
         (CIFAR, cut("cifar-10-python.tar.gz"), "cifar-10-python.tar.gz cannot be read .*; download it again"),
-        (CIFAR, run_a_command, "cifar-10-python.tar.gz cannot be read .it wants shutil.rmtree.; download it again"),
+        (CIFAR, run_a_command, "cifar-10-python.tar.gz cannot be read .it needs shutil.rmtree.; download it again"),
         (
             CACTUS,
             drop("train.csv"),
@@ -292,7 +292,7 @@ def test_the_initial_script_learns_and_does_so_on_mle_benchs_folders_too(raw, tm
 
 
 def load_from_mle_bench(task: Task, folder: Path) -> Task:
-    """Returns the task prepared from a folder laid out as MLE-bench lays it out."""
+    """Return the task prepared from a folder with MLE-bench's layout."""
     prepared = folder / "mle-bench" / task.name / "prepared"
     shutil.copytree(task.public, prepared / "public")
     shutil.copytree(task.private, prepared / "private")

@@ -43,7 +43,7 @@ CHANCE = {PAGES: 0.5, LEAVES: math.log(99), PAPERS: 0.1, RADAR: math.log(2), WHA
 
 
 def module_beside(name: str):
-    """Returns the module of the twins, which stands beside this file and in no package."""
+    """Return the module of the twins, which is next to this file and in no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -179,7 +179,7 @@ def test_whales_are_split_as_mle_bench_splits_them(tasks, raw):
 
 
 def rows_of_whales_for_the_test(names: np.ndarray) -> list[int]:
-    """What pandas' sample and scikit-learn's train_test_split draw there with a seed of 0, by NumPy alone."""
+    """Return the draws of pandas' sample and scikit-learn's train_test_split with the seed 0, using only NumPy."""
     rng, test, rest = np.random.default_rng(0), [], []
     for name in pd.unique(names):
         rows = np.flatnonzero(names == name)
@@ -244,7 +244,7 @@ def test_what_mle_bench_has_prepared_is_taken_over(tasks, tmp_path, name):
     prepared = tmp_path / "raw" / name / "prepared"
     shutil.copytree(tasks[name].public, prepared / "public")
     shutil.copytree(tasks[name].private, prepared / "private")
-    if name == RADAR:  # which MLE-bench packs anew
+    if name == RADAR:  # MLE-bench packs it again
         for file in list((prepared / "public").iterdir()):
             with SevenZipFile(prepared / "public" / f"{file.name}.7z", "w", filters=twins.QUICK) as archive:
                 archive.write(file, file.name)

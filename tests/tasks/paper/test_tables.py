@@ -34,7 +34,7 @@ MLE_BENCH = [SHIP, NOMAD, COVER]
 
 
 def make_twin(name: str, folder: Path) -> Path:
-    """Returns the folder with the raw files of a task's twin."""
+    """Return the folder with the raw files of a task's twin."""
     raw = folder / name
     raw.mkdir(parents=True)
     TWINS[name](raw, np.random.default_rng(0))
@@ -65,12 +65,12 @@ def task(request, data) -> Task:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Returns the content of every file in a folder."""
+    """Return the content of every file in a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def gold(task: Task) -> pd.DataFrame:
-    """Returns a submission that is right everywhere."""
+    """Return a submission without errors."""
     answers = pd.read_csv(task.private / task.answers)
     return answers[[task.submission.id, *TARGETS[task.name]]]
 
@@ -238,7 +238,11 @@ def fewer_geometries(raw: Path) -> None:
     ("name", "spoil", "reason"),
     [
         *(
-            (name, take_away, f"task {name}: there is no train.csv in .*{name}, nor in an archive there; put there")
+            (
+                name,
+                take_away,
+                f"task {name}: there is no train.csv in .*{name}, nor in an archive there; put the competition",
+            )
             for name in TWINS
         ),
         (HOUSE, rename_target, "train.csv has no column SalePrice, only Id, .*; expected Id, OverallQual"),

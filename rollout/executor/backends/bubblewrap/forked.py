@@ -1,4 +1,4 @@
-"""Sandboxes for scripts that are forks of a preloaded interpreter, which has a sandbox of its own around it."""
+"""Sandboxes for forks of a preloaded interpreter, which itself runs in a sandbox."""
 
 import array
 import asyncio
@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from rollout.errors import ExecutorError
-from rollout.executor.backends.bubblewrap.command import Way, zygote_command
-from rollout.executor.inside import zygote
-from rollout.executor.output import BoundedOutput
-from rollout.executor.process import Sandbox, readable
-from rollout.executor.scheduling.slot import Place
-from rollout.executor.script_env import resource_limits, script_environment
-from rollout.executor.seccomp import filter_program
+from rollout.executor import inside
+from rollout.executor.backends.bubblewrap.command import Tier, zygote_command
+from rollout.executor.backends.local.output import BoundedOutput
+from rollout.executor.backends.local.process import Sandbox, readable
+from rollout.executor.backends.local.seccomp import filter_program
+from rollout.executor.backends.local.slots import Slot
+from rollout.executor.script_env import resource_limits, script_env
+from rollout.runtime import syscalls
 from tasks.task import Limits
+from tasks.units import MIB
 
-START_SECONDS = 120  # to import what is preloaded, on a machine that does much else
-NUM_FORKS = 2000  # of one zygote; then another takes its place
-MESSAGE = 8192
-NUM_TOLD = 5  # descriptors: process 1, /workspace, /tmp, /dev/shm, /proc
-# What scripts import most; a module that the task environment lacks is left out.
+PROGRAMS = (Path(inside.__file__).parent / "zygote.py", Path(syscalls.__file__))
+START_SECONDS = 120  # to import the preloaded modules on a busy machine
+NUM_FORKS = 2000  # of one zygote, after which another one replaces it
+MESSAGE_BYTES = 8192
+NUM_DESCRIPTORS = 5  # process 1, /workspace, /tmp, /dev/shm, /proc
+# The modules that scripts import most. One that the task environment lacks is left out.
 PRELOADED = (
     "numpy", "pandas", "scipy.sparse", "scipy.stats", "joblib", "sklearn.compose", "sklearn.ensemble",
     "sklearn.feature_extraction.text", "sklearn.impute", "sklearn.linear_model", "sklearn.metrics",
@@ -37,60 +40,67 @@ PRELOADED = (
 
 
 @dataclass(frozen=True)
-class WarmScript:
-    """A script that a fork of the zygote becomes; implements `rollout.executor.process.Script`.
+class ForkedScript:
+    """A script that a fork of the zygote becomes; implements `rollout.executor.backends.local.process.Script`.
 
     Attributes:
-        answers: to process 1 of the sandbox, which no script can reach.
+        channel: The socket to process 1 of the sandbox, which no script can reach.
     """
 
-    answers: socket.socket
+    channel: socket.socket
 
     def begin(self) -> None:
-        """As `Script.begin`."""
-        self.answers.send(b"g")
+        """Open the gate, as `Script.begin`."""
+        self.channel.send(b"g")
 
     async def ended(self) -> None:
-        """As `Script.ended`."""
-        await readable(self.answers.fileno())
+        """Return when the script has ended, as `Script.ended`."""
+        await readable(self.channel.fileno())
 
     def code(self) -> int | None:
-        """As `Script.code`."""
+        """Return the exit code, as `Script.code`."""
         with contextlib.suppress(ConnectionResetError):
-            told = self.answers.recv(MESSAGE)
-            return struct.unpack("=i", told[1:])[0] if told[:1] == b"2" else None
+            message = self.channel.recv(MESSAGE_BYTES)
+            return struct.unpack("=i", message[1:])[0] if message[:1] == b"2" else None
         return None
 
     def kill(self) -> None:
-        """As `Script.kill`: process 1 takes all with it."""
+        """Do nothing, as process 1 takes everything with it."""
 
     def close(self) -> None:
-        """As `Script.close`."""
-        self.answers.close()
+        """Release what is held, as `Script.close`."""
+        self.channel.close()
 
 
 class Zygote:
-    """Makes sandboxes from one preloaded interpreter, started when it is first needed and again when it is gone.
+    """Forks one preloaded interpreter, started when it is first needed and again when it is gone.
 
-    All calls are awaited on one thread, which outlives the sandboxes.
+    Implements `ForkServer`. All calls are awaited on one thread, which outlives the sandboxes.
     """
 
-    def __init__(self, bwrap: Path, way: Way, view: list[str], blobs: Path) -> None:
-        """Take what the sandbox around it shows, and the folder of what forks mount."""
-        self._bwrap, self._way, self._view, self._blobs = bwrap, way, view, blobs
+    def __init__(self, bwrap: Path, tier: Tier, view: list[str], blobs: Path) -> None:
+        """Describe the sandbox around the interpreter.
+
+        Args:
+            bwrap: The program.
+            tier: The tier.
+            view: The result of `view_arguments`.
+            blobs: The folder of the blob store, from which forks mount files.
+        """
+        self._bwrap, self._tier, self._view, self._blobs = bwrap, tier, view, blobs
         self._filter = filter_program().hex()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._num_forks = 0
-        self._retired: list[subprocess.Popen[bytes]] = []  # end with their last script
+        self._retired: list[subprocess.Popen[bytes]] = []  # they end with their last script
         self._starting = asyncio.Lock()
 
     def takes(self, limits: Limits) -> bool:
-        """As `ForkServer.takes`: libraries that are loaded keep their one thread, and must not be forked with a GPU."""
+        """Return whether scripts may be forks: loaded libraries keep one thread, and must not be forked with a GPU."""
         return limits.num_threads == 1 and limits.num_gpus == 0
 
-    async def make(self, script: str, limits: Limits, place: Place, mounted: Mapping[str, Path]) -> Sandbox:
-        """As `Maker.make`; what is mounted must be in the folder of blobs."""
+    async def make(self, script: str, limits: Limits, slot: Slot, read_only: Mapping[str, Path]) -> Sandbox:
+        """Return a sandbox whose script waits to begin; read-only files must be in the folder of the blob store."""
         self._retired = [process for process in self._retired if process.poll() is None]
         async with self._starting:
             if self._num_forks >= NUM_FORKS:
@@ -100,10 +110,10 @@ class Zygote:
                 await self._start()
         request = {
             "script": script,
-            "uid": place.uid,
-            "cores": place.cores,
-            "mounted": {name: str(path.relative_to(self._blobs)) for name, path in mounted.items()},
-            "workspace_bytes": limits.workspace_mb * 2**20,
+            "uid": slot.uid,
+            "cores": slot.cores,
+            "read_only": {name: str(path.relative_to(self._blobs)) for name, path in read_only.items()},
+            "workspace_bytes": limits.workspace_mb * MIB,
             "rlimits": dict(resource_limits(limits)),
             "filter": self._filter,
         }
@@ -112,13 +122,11 @@ class Zygote:
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = zygote_command(
-            self._bwrap, self._way, self._view, self._blobs, Path(zygote.__file__), theirs.fileno()
-        )
+        command = zygote_command(self._bwrap, self._tier, self._view, self._blobs, PROGRAMS, theirs.fileno())
         with theirs:
             self._process = subprocess.Popen(
                 [*command, *PRELOADED],
-                env=dict(script_environment()),
+                env=dict(script_env()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -126,28 +134,28 @@ class Zygote:
                 start_new_session=True,
             )
         self._channel, self._num_forks = ours, 0
-        said = b""
+        answer = b""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 await readable(ours.fileno())
-                said = ours.recv(MESSAGE)
-        if said != b"ready":
+                answer = ours.recv(MESSAGE_BYTES)
+        if answer != b"ready":
             self._end()
-            raise ExecutorError(f"the preloaded interpreter did not start: {said.decode() or 'it said nothing'}")
+            raise ExecutorError(f"the preloaded interpreter did not start: {answer.decode() or 'it sent nothing'}")
 
     async def _fork(self, request: Mapping[str, Any], output_bytes: int) -> Sandbox:
         assert self._channel is not None, "started"
-        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read, write = os.pipe()
-        sandbox = Sandbox(WarmScript(answers), os.fdopen(read, "rb", buffering=0), BoundedOutput(output_bytes))
+        sandbox = Sandbox(ForkedScript(channel), os.fdopen(read, "rb", buffering=0), BoundedOutput(output_bytes))
         try:
             try:
                 socket.send_fds(self._channel, [json.dumps(request).encode()], [theirs.fileno(), write])
             finally:
                 theirs.close()
                 os.close(write)
-            sandbox.init, *sandbox.disks, sandbox.processes = await _standing(answers)
-            sandbox.workspace = sandbox.disks[0]
+            sandbox.init_fd, *sandbox.disk_fds, sandbox.proc_fd = await _receive_descriptors(channel)
+            sandbox.workspace_fd = sandbox.disk_fds[0]
         except BaseException as error:
             sandbox.close()
             if isinstance(error, OSError):
@@ -156,14 +164,14 @@ class Zygote:
         return sandbox
 
     def _retire(self) -> None:
-        """Let the interpreter end as soon as its last script has."""
+        """Make the interpreter end with its last script."""
         if self._process is not None and self._channel is not None:
             self._channel.close()
             self._retired.append(self._process)
         self._process, self._channel, self._num_forks = None, None, 0
 
     def close(self) -> None:
-        """End the interpreters and every script that is a fork of one."""
+        """End the interpreters and all their forks."""
         for process in self._retired:
             process.kill()
             process.wait()
@@ -179,15 +187,20 @@ class Zygote:
         self._process = self._channel = None
 
 
-async def _standing(answers: socket.socket) -> list[int]:
-    """Return what a sandbox that stands tells of itself: process 1 and its folders, or raises ExecutorError."""
-    await readable(answers.fileno())
-    message, control, _, _ = answers.recvmsg(MESSAGE, socket.CMSG_SPACE(NUM_TOLD * 4), socket.MSG_CMSG_CLOEXEC)
-    found = array.array("i")
-    for _, _, data in control:
-        found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    if message == b"1" and len(found) == NUM_TOLD:
-        return list(found)
-    for descriptor in found:
+async def _receive_descriptors(channel: socket.socket) -> list[int]:
+    """Return the descriptors of process 1 and the folders of a sandbox that is ready.
+
+    Raises:
+        ExecutorError: If it could not be made.
+    """
+    await readable(channel.fileno())
+    ancillary_bytes = socket.CMSG_SPACE(NUM_DESCRIPTORS * 4)
+    message, ancillary, _, _ = channel.recvmsg(MESSAGE_BYTES, ancillary_bytes, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for _, _, data in ancillary:
+        descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    if message == b"1" and len(descriptors) == NUM_DESCRIPTORS:
+        return list(descriptors)
+    for descriptor in descriptors:
         os.close(descriptor)
-    raise ExecutorError(f"no sandbox was made: {message[1:].decode(errors='replace') or 'its maker said nothing'}")
+    raise ExecutorError(f"no sandbox was made: {message[1:].decode(errors='replace') or 'its maker sent nothing'}")

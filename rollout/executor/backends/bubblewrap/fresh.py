@@ -1,4 +1,4 @@
-"""A sandbox for one script: bubblewrap launched up to its gate."""
+"""A sandbox with a fresh interpreter: launch bubblewrap and wait at its gate."""
 
 import json
 import os
@@ -11,36 +11,36 @@ from typing import IO
 
 from rollout.errors import ExecutorError
 from rollout.executor.backends.bubblewrap.command import READY, SCRATCH, WORKSPACE
-from rollout.executor.output import BoundedOutput
-from rollout.executor.process import CHUNK, Sandbox, read_chunk, readable
-from rollout.executor.scheduling.slot import Place
-from rollout.executor.script_env import script_environment
+from rollout.executor.backends.local.output import BoundedOutput
+from rollout.executor.backends.local.process import CHUNK, Sandbox, read_chunk, readable
+from rollout.executor.backends.local.slots import Slot
+from rollout.executor.script_env import script_env
 from tasks.task import Limits
 
-TELL_SECONDS = 2  # bwrap tells the number of its process 1 within a few ms, or never
+REPORT_SECONDS = 2  # bwrap reports the id of its process 1 within a few ms, or never
 MARKER = f"{READY}\n".encode()
 
 
 @dataclass(frozen=True)
-class ColdScript:
-    """A script behind bwrap, whose end is the script's; implements `rollout.executor.process.Script`.
+class FreshScript:
+    """A script that ends when its bwrap process does; implements `rollout.executor.backends.local.process.Script`.
 
     Attributes:
-        monitor: the bwrap process that was launched.
-        gate: what the sandbox waits for a line from, before the script begins.
+        monitor: The bwrap process that was launched.
+        gate: The pipe from which the sandbox reads a line before the script begins.
     """
 
     monitor: subprocess.Popen[bytes]
     gate: IO[bytes]
 
     def begin(self) -> None:
-        """As `Script.begin`."""
+        """Open the gate, as `Script.begin`."""
         if self.monitor.poll() is not None:
             raise BrokenPipeError
         self.gate.write(b"\n")
 
     async def ended(self) -> None:
-        """As `Script.ended`."""
+        """Return when the script has ended, as `Script.ended`."""
         end = os.pidfd_open(self.monitor.pid)
         try:
             await readable(end)
@@ -48,39 +48,48 @@ class ColdScript:
             os.close(end)
 
     def code(self) -> int | None:
-        """As `Script.code`; the script cannot reach the process that tells."""
+        """Return the exit code, as `Script.code`; the script cannot reach the process that reports it."""
         code = self.monitor.wait()
         return None if code < 0 else code
 
     def kill(self) -> None:
-        """As `Script.kill`."""
+        """End bwrap, as `Script.kill`."""
         self.monitor.kill()
 
     def close(self) -> None:
-        """As `Script.close`."""
+        """Release what is held, as `Script.close`."""
         self.monitor.wait()
         self.gate.close()
 
 
-async def launch(command: list[str], limits: Limits, place: Place, info: int, seccomp: int) -> Sandbox:
-    """Return a sandbox that stands and waits at its gate. Raises ExecutorError when it cannot be made.
+async def launch(command: list[str], limits: Limits, slot: Slot, info: int, seccomp: int) -> Sandbox:
+    """Return a sandbox that waits at its gate.
 
-    `command` is what `sandbox_command` gives; `info` and `seccomp` are the descriptors that it names, taken over and
-    closed here. `info` must be a file: a pipe whose reader dies at the wrong moment would take bwrap's monitor with it
-    before that lets its child go on, and the child would wait for ever. Must be awaited on a thread that outlives the
-    sandbox: its death signal is tied to the thread that launches.
+    This must be awaited on a thread that outlives the sandbox, because its death signal is tied to the thread that
+    launches it. `info` must be a file: if it were a pipe whose reader dies at the wrong moment, bwrap's monitor would
+    die before it releases its child, and the child would wait forever.
+
+    Args:
+        command: The result of `sandbox_command` and the command of the script.
+        limits: The limits of the run.
+        slot: The user, cores and GPUs of the run.
+        info: The descriptor `info_fd` of the command, closed here.
+        seccomp: The descriptor `seccomp_fd` of the command, closed here.
+
+    Raises:
+        ExecutorError: If the sandbox cannot be made.
     """
     try:
-        with pinned(place.cores):
+        with pinned(slot.cores):
             monitor = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=dict(script_environment(limits.num_threads, place.gpus)),
+                env=dict(script_env(limits.num_threads, slot.gpus)),
                 pass_fds=(info, seccomp),
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is for the launcher, which then ends its sandboxes in good order
+                start_new_session=True,  # Ctrl-C goes to the launcher, which then ends its sandboxes in order
             )
     except OSError as error:
         os.close(info)
@@ -88,18 +97,18 @@ async def launch(command: list[str], limits: Limits, place: Place, info: int, se
     finally:
         os.close(seccomp)
     assert monitor.stdin is not None and monitor.stdout is not None
-    sandbox = Sandbox(ColdScript(monitor, monitor.stdin), monitor.stdout, BoundedOutput(limits.output_kb * 1024))
+    sandbox = Sandbox(FreshScript(monitor, monitor.stdin), monitor.stdout, BoundedOutput(limits.output_kb * 1024))
     try:
         sandbox.output.add(await _wait_for_gate(sandbox.stream))
-        process, sandbox.init = _process_1(info)
+        process, sandbox.init_fd = _process_1(info)
         root, flags = f"/proc/{process}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         for folder in (WORKSPACE, *SCRATCH):
-            sandbox.disks.append(os.open(root + folder, flags))
-        sandbox.workspace = sandbox.disks[0]
-        sandbox.processes = os.open(root + "/proc", flags)
+            sandbox.disk_fds.append(os.open(root + folder, flags))
+        sandbox.workspace_fd = sandbox.disk_fds[0]
+        sandbox.proc_fd = os.open(root + "/proc", flags)
     except BaseException as error:
-        if sandbox.init < 0:
-            sandbox.init = _process_1_begun(monitor, info)
+        if sandbox.init_fd < 0:
+            sandbox.init_fd = _process_1_of_abandoned(monitor, info)
         sandbox.close()
         if isinstance(error, (OSError, ValueError)):
             raise ExecutorError(f"cannot reach into the sandbox that bwrap made: {error}") from error
@@ -111,7 +120,7 @@ async def launch(command: list[str], limits: Limits, place: Place, info: int, se
 
 @contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Keep the thread on some cores for the block, and for good what it starts there."""
+    """Keep this thread on some cores during the block, and what it starts there permanently."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -121,20 +130,23 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
 
 
 def _process_1(info: int) -> tuple[int, int]:
-    """Return the process id and a pidfd of process 1 inside, as bwrap tells in the file `info`.
+    """Return the id and a pidfd of process 1 inside, from what bwrap wrote to the file `info`.
 
-    Raises ValueError while it has not told, OSError when that process is gone.
+    Raises:
+        ValueError: If bwrap has not written yet.
+        OSError: If the process is gone.
     """
     process = int(json.loads(os.pread(info, CHUNK, 0))["child-pid"])
     return process, os.pidfd_open(process)
 
 
-def _process_1_begun(monitor: subprocess.Popen[bytes], info: int) -> int:
-    """Return a pidfd of process 1 of a sandbox that was given up while it was being made, -1 if there is none.
+def _process_1_of_abandoned(monitor: subprocess.Popen[bytes], info: int) -> int:
+    """Return a pidfd of process 1 of a sandbox that was abandoned while it was made, -1 if there is none.
 
-    Waits, without the loop, the moment until bwrap has told: the child of a monitor killed before would wait for ever.
+    This blocks until bwrap has reported the process, because the child of a monitor that is killed before would wait
+    forever.
     """
-    deadline = time.monotonic() + TELL_SECONDS
+    deadline = time.monotonic() + REPORT_SECONDS
     while time.monotonic() < deadline:
         ended = monitor.poll() is not None
         try:
@@ -149,12 +161,16 @@ def _process_1_begun(monitor: subprocess.Popen[bytes], info: int) -> int:
 
 
 async def _wait_for_gate(stream: IO[bytes]) -> bytes:
-    """Return what follows the gate's line in the output. Raises ExecutorError when bwrap gives up instead."""
-    said = b""
-    while MARKER not in said:
+    """Return the output after the gate's line.
+
+    Raises:
+        ExecutorError: If bwrap gives up instead.
+    """
+    output = b""
+    while MARKER not in output:
         chunk = await read_chunk(stream)
         if not chunk:
-            reason = " ".join(said.decode(errors="replace").split()) or "it said nothing"
+            reason = " ".join(output.decode(errors="replace").split()) or "it printed nothing"
             raise ExecutorError(f"bwrap made no sandbox: {reason}")
-        said += chunk
-    return said.partition(MARKER)[2]
+        output += chunk
+    return output.partition(MARKER)[2]

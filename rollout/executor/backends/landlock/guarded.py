@@ -1,4 +1,4 @@
-"""A sandbox for one script without namespaces: a guard launched, with the script at its gate."""
+"""A sandbox without namespaces: launch a guard, with the script at its gate."""
 
 import contextlib
 import os
@@ -10,93 +10,100 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.errors import ExecutorError
-from rollout.executor.output import BoundedOutput
-from rollout.executor.process import DEATH_SECONDS, Sandbox, readable
-from rollout.executor.script_env import script_environment
+from rollout.executor import inside
+from rollout.executor.backends.local.output import BoundedOutput
+from rollout.executor.backends.local.process import DEATH_SECONDS, Sandbox, readable
+from rollout.executor.script_env import script_env
 
-GUARD = Path(__file__).parents[2] / "inside" / "guard.py"
-MESSAGE = 8192
+GUARD = Path(inside.__file__).parent / "guard.py"
+MESSAGE_BYTES = 8192
 
 
 @dataclass(frozen=True)
 class GuardedScript:
-    """A script under a guard, who tells how it ended; implements `rollout.executor.process.Script`.
+    """A script under a guard that reports its end; implements `rollout.executor.backends.local.process.Script`.
 
     Attributes:
-        guard: the process that was launched.
-        answers: to the guard, whom no script can reach.
+        guard: The process that was launched.
+        channel: The socket to the guard, which no script can reach.
     """
 
     guard: subprocess.Popen[bytes]
-    answers: socket.socket
+    channel: socket.socket
 
     def begin(self) -> None:
-        """As `Script.begin`."""
-        self.answers.send(b"g")
+        """Open the gate, as `Script.begin`."""
+        self.channel.send(b"g")
 
     async def ended(self) -> None:
-        """As `Script.ended`; then no process of the script is left."""
-        await readable(self.answers.fileno())
+        """Return when no process of the script is left, as `Script.ended`."""
+        await readable(self.channel.fileno())
 
     def code(self) -> int | str | None:
-        """As `Script.code`."""
+        """Return how the script ended, as `Script.code`."""
         with contextlib.suppress(ConnectionResetError):
-            told = self.answers.recv(MESSAGE)
-            match told[:1]:
+            message = self.channel.recv(MESSAGE_BYTES)
+            match message[:1]:
                 case b"2":
-                    return struct.unpack("=i", told[1:])[0]
+                    return struct.unpack("=i", message[1:])[0]
                 case b"3":
-                    return told[1:].decode()
+                    return message[1:].decode()
                 case b"!":
-                    raise ExecutorError(f"the script could not be begun: {told[1:].decode(errors='replace')}")
+                    raise ExecutorError(f"the script could not begin: {message[1:].decode(errors='replace')}")
         return None
 
     def kill(self) -> None:
-        """As `Script.kill`."""
+        """Ask the guard to end the script, as `Script.kill`."""
         with contextlib.suppress(OSError):
-            self.answers.send(b"k")
+            self.channel.send(b"k")
 
     def close(self) -> None:
-        """As `Script.close`; the guard removes the folder and exits."""
-        self.answers.close()
+        """Release what is held, as `Script.close`; the guard then removes the folder and exits."""
+        self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.guard.wait(DEATH_SECONDS)
 
 
 async def launch(python: Path, request: bytes, output_bytes: int) -> Sandbox:
-    """Return a sandbox that stands and waits at its gate. Raises ExecutorError when it cannot be made.
+    """Return a sandbox that waits at its gate.
 
-    `request` is what the guard reads, JSON; `python` runs it.
+    Args:
+        python: The interpreter that runs the guard.
+        request: What the guard reads, as JSON.
+        output_bytes: The size of the output that is kept.
+
+    Raises:
+        ExecutorError: If the sandbox cannot be made.
     """
-    answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, tempfile.TemporaryFile() as asked:
-        asked.write(request)
-        asked.seek(0)
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, tempfile.TemporaryFile() as stdin:
+        stdin.write(request)
+        stdin.seek(0)
         try:
             guard = subprocess.Popen(
                 [str(python), "-I", "-S", str(GUARD), str(theirs.fileno())],
-                stdin=asked,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=dict(script_environment()),
+                env=dict(script_env()),
                 pass_fds=(theirs.fileno(),),
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C is for the launcher
             )
         except OSError as error:
-            answers.close()
+            channel.close()
             raise ExecutorError(f"cannot start {python}: {error}") from error
     assert guard.stdout is not None
-    sandbox = Sandbox(GuardedScript(guard, answers), guard.stdout, BoundedOutput(output_bytes))
+    sandbox = Sandbox(GuardedScript(guard, channel), guard.stdout, BoundedOutput(output_bytes))
     try:
-        sandbox.names = lambda _: descendants(guard.pid)
-        sandbox.processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        await readable(answers.fileno())
-        message, found, _, _ = socket.recv_fds(answers, MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
+        sandbox.list_processes = lambda _: descendants(guard.pid)
+        sandbox.proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        await readable(channel.fileno())
+        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         if message != b"1":
-            reason = message[1:] or _said(guard)
+            reason = message[1:] or _last_line(guard)
             raise ExecutorError(f"no sandbox was made: {reason.decode(errors='replace') or 'its guard is gone'}")
-        (sandbox.workspace,) = found
+        (sandbox.workspace_fd,) = descriptors
     except BaseException:
         sandbox.close()
         raise
@@ -104,8 +111,8 @@ async def launch(python: Path, request: bytes, output_bytes: int) -> Sandbox:
 
 
 def descendants(process: int) -> list[str]:
-    """Return the processes that some process and those after it have started, by name, as far as they still run."""
-    found: list[str] = []
+    """Return the running descendants of a process, by name."""
+    names: list[str] = []
     pending = [str(process)]
     while pending:
         folder = f"/proc/{pending.pop()}/task"
@@ -113,15 +120,15 @@ def descendants(process: int) -> list[str]:
             for thread in os.listdir(folder):
                 with open(f"{folder}/{thread}/children") as file:
                     children = file.read().split()
-                found += children
+                names += children
                 pending += children
-    return found
+    return names
 
 
-def _said(guard: subprocess.Popen[bytes]) -> bytes:
-    """Return the last line of what a guard has printed that gave up."""
+def _last_line(guard: subprocess.Popen[bytes]) -> bytes:
+    """Return the last line that a guard printed before it gave up."""
     assert guard.stdout is not None
     os.set_blocking(guard.stdout.fileno(), False)
     with contextlib.suppress(BlockingIOError):
-        return guard.stdout.read(MESSAGE).strip().rpartition(b"\n")[2]
+        return guard.stdout.read(MESSAGE_BYTES).strip().rpartition(b"\n")[2]
     return b""

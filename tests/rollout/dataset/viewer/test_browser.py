@@ -251,7 +251,7 @@ def test_edits_are_coloured(opened: Callable[..., ExecutorHandle]) -> None:
     assert removed.all_inner_texts() == ["-correct = 5", "-validation = 0.5"]
     colours = {each.first.evaluate(background) for each in (added, removed, site.page.locator(".feedback .told"))}
     assert len(colours) == 3
-    site.page.click("text=The whole edit")
+    site.page.click("text=Whole diff")
     whole = site.page.locator("pre.diff")
     assert ' train = "birch_train.csv"' in whole.inner_text() and whole.locator(".hunk").count() == 1
     assert whole.locator(".added").all_inner_texts() == ["+correct = 6", "+validation = 0.6"]

@@ -23,7 +23,7 @@ def run_dir(collection: Any, tmp_path: Path) -> Path:
     write_trajectories(root / "trajectories" / "part-00001.parquet", expert[10:])
     for name in ("ppo", "initial"):
         write_trajectories(root / "evaluate" / name / "part-00000.parquet", collection.groups["ppo"])
-    (root / "evaluate" / "tried.json").write_text("{}")
+    (root / "evaluate" / "edits.json").write_text("{}")
     return root
 
 

@@ -88,7 +88,7 @@ def test_rewards_are_those_of_the_rules(
             assert shown["reward"] == pytest.approx(expected) and shown["case"]
             seen.add(shown["outcome"])
     assert seen == set(Outcome) - {Outcome.INFRASTRUCTURE}
-    assert ("given before" in found[-1]["steps"][2]["case"]) == (not rules.repeats)
+    assert ("repeated instruction" in found[-1]["steps"][2]["case"]) == (not rules.repeats)
 
 
 def test_unknown_task_has_no_gain_and_no_reward(collection: Any, decode: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""The commands `select`, `export` and `import` of `python -m rollout.dataset`."""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+from rollout.dataset.selection import choose, write_selection
+from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
+from rollout.options import FilterName, Select
+from rollout.storage.shards import PART_SIZE
+from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
+from tasks.registry import entries
+
+DEFAULT = Select()
+
+
+def add_parser(commands: Any) -> None:
+    """Add the commands to the subparsers of the program."""
+    text = "show which trajectories of a collection the section `select` would keep"
+    select = commands.add_parser("select", help=text, description=text)
+    select.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
+    select.add_argument("--filters", default=",".join(DEFAULT.filters), help="comma-separated names: %(default)s")
+    select.add_argument("--max-characters", type=int)
+    select.add_argument("--max-similarity", type=float, default=DEFAULT.max_similarity)
+    select.add_argument("--max-trajectories", type=int)
+    select.add_argument("--validation-share", type=float, default=DEFAULT.validation_share)
+    select.add_argument("--seed", type=int, default=0)
+    select.add_argument("--path", type=Path, action="append", default=[], help="folder with your own tasks")
+    select.add_argument("--out", type=Path, help="file to write the manifest to")
+    select.set_defaults(run=run_select)
+    text = "write a collection as ShareGPT conversations, one JSON object per line"
+    export = commands.add_parser("export", help=text, description=text)
+    export.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
+    export.add_argument("--out", type=Path, required=True, help="file to write, such as data.jsonl")
+    export.set_defaults(run=run_export)
+    text = "turn ShareGPT conversations into trajectories, for collect.source=FOLDER"
+    imported = commands.add_parser("import", help=text, description=text)
+    imported.add_argument("file", type=Path, help="JSON list of conversations, or one conversation per line")
+    imported.add_argument("--out", type=Path, required=True, help="folder to create")
+    imported.set_defaults(run=run_import)
+
+
+def run_select(options: argparse.Namespace) -> None:
+    """Print what every filter drops and what is left of each task. Raises ValueError for an unknown filter."""
+    names = tuple(name for name in options.filters.split(",") if name)
+    for name in names:
+        if name not in get_args(FilterName):
+            raise ValueError(f"no filter {name!r}; there are {', '.join(get_args(FilterName))}")
+    rules = Select(
+        filters=names,
+        max_characters=options.max_characters,
+        max_similarity=options.max_similarity,
+        max_trajectories=options.max_trajectories,
+        validation_share=options.validation_share,
+    )
+    directions = {name: entry.direction for name, entry in entries(options.path).items()}
+    selection = choose(trajectories_of(options.folder), rules, directions, options.seed)
+    for each in selection.report:
+        first = f" ({', '.join(each['first'])}, ...)" if each["first"] else ""
+        print(f"{each['filter']}: {each['dropped']} dropped{first}")
+    for task, outcomes in selection.balance.items():
+        print(f"{task}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
+    print(f"{len(selection.train)} to train on, {len(selection.validation)} held out, {selection.identity}")
+    if options.out is not None:
+        write_selection(options.out, selection, rules, options.seed)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Write the conversations and print their number."""
+    print(f"{write_sharegpt(options.out, iterate_trajectories(trajectories_of(options.folder)))} conversations")
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """Write all trajectories or none, and print their number. Raises ValueError if the folder is not empty."""
+    if options.out.exists() and any(options.out.iterdir()):
+        raise ValueError(f"{options.out} is not empty; name another --out")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    count, trajectories = 0, read_sharegpt(options.file)
+    with TemporaryDirectory(prefix=f".{options.out.name}.", dir=options.out.parent) as folder:
+        unfinished = Path(folder, "whole")
+        unfinished.mkdir()
+        while part := list(islice(trajectories, PART_SIZE)):
+            write_trajectories(unfinished / f"part-{count // PART_SIZE:05d}.parquet", part)
+            count += len(part)
+        unfinished.replace(options.out)
+    print(f"{count} trajectories in {options.out}; train on them with collect.source={options.out}")

@@ -1,0 +1,1 @@
+"""Sandboxes that are processes on this machine, which bubblewrap and Landlock share."""
