@@ -4,7 +4,7 @@
     python -m benchmarks.gpu_sft --tiny       a rehearsal on any machine
 
 Steps in bf16 with fp32 weights on packed rows of 8192 tokens, all predicted, from random weights. Needs JAX, Flax,
-optax, jaxtyping and this repository. docs/explanation/benchmark-methods.md describes the method. Prints one line of JSON
+optax, jaxtyping and this repository. docs/explanation/benchmark-methods.md describes the method. Prints a line of JSON
 for each shape, and one with all of them at the end. The exit status is 1 if a shape failed.
 """
 

@@ -80,9 +80,7 @@ class EventLoopThread:
     def _check_usable(self, coro: Coroutine[Any, Any, Any]) -> None:
         if self._loop.is_closed() or threading.current_thread() is self._thread:
             coro.close()  # otherwise Python warns that it was never awaited
-            raise AssertionError(
-                "EventLoopThread is closed, or was called from inside its own loop; use `await` there"
-            )
+            raise AssertionError("EventLoopThread is closed, or was called from inside its own loop; use `await` there")
 
     def __enter__(self) -> Self:
         return self
