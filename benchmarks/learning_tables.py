@@ -64,7 +64,7 @@ def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
     shares = [count / recipes.total() for count in recipes.values()]
     return {
         **reward_figures(experiences),
-        "context": grounding_shares(experience.context for experience in experiences),
+        "context": grounding_shares(experience.grounding for experience in experiences),
         "effective_recipes": math.exp(-sum(share * math.log(share) for share in shares)),
         "recipes": dict(recipes.most_common()),
         "num_actions": len(experiences),

@@ -33,7 +33,7 @@ from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.platform import cpu
-from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_experiences
+from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
@@ -78,7 +78,7 @@ def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
                     action="",
                     instruction="",
                     repeated=False,
-                    context={},
+                    grounding={},
                 )
             )
     return found
@@ -101,7 +101,7 @@ class Side:
             num_minibatches=1,
             critic_warmup_updates=0,
         )
-        self.packed = pack_experiences(experiences, batch_shape_for(self.config))
+        self.packed = pack_samples(experiences, batch_shape_for(self.config))
         mesh = make_mesh(1, 1, 1, 1)
         policy, trunk = (Transformer(network, nnx.Rngs(0), mesh=mesh) for _ in range(2))
         critic = Critic(trunk)
@@ -113,7 +113,7 @@ class Side:
     def update(self) -> None:
         """Do one update and record its time; of the first, which compiles, record the numbers."""
         began = time.perf_counter()
-        scored = self.learner.score(self.experiences, 0)
+        scored = self.learner.score(self.experiences)
         figures = self.learner.update(scored, 0, 0)
         if self.found:
             self.seconds.append(time.perf_counter() - began)

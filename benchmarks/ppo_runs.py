@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from benchmarks.ppo_runs_picture import picture, to_markdown
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.platform import cpu
-from mlagent_jax.ppo.loop import Rollouts, begin_accounts, look_ahead, make_learner, make_sync, one_update, push
+from mlagent_jax.ppo.loop import one_update
+from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import RunContext, open_run_context
@@ -35,11 +37,14 @@ from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.evaluate import run_episodes, serve_policy
 from mlagent_jax.stages.ppo import make_pool
+from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_worker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
+from mlagent_jax.weight_sync import WeightSync
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
+from rollout.sampling.state_pool import StatePool
 from rollout.tokenizer.chat import ChatTokenizer
 
 WAYS = {
@@ -70,7 +75,7 @@ def measure(
         pool = make_pool(config, run_dir, context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(server, context.event_loop, *sampling) as client:
-            updates, marks = learn(config, run_dir, Rollouts(context, client, tokenizer, pool), minutes, num_marks)
+            updates, marks = learn(config, run_dir, context, client, pool, minutes, num_marks)
             if before is None:
                 before = {"minutes": 0.0, "updates": 0}
                 before |= evaluate(config, run_dir, context, client, run_dir.sft_policy, 0)
@@ -81,19 +86,29 @@ def measure(
 
 
 def learn(
-    config: Config, run_dir: RunDir, rollouts: Rollouts, minutes: float, num_marks: int
+    config: Config,
+    run_dir: RunDir,
+    context: RunContext,
+    client: PolicyClient,
+    pool: StatePool,
+    minutes: float,
+    num_marks: int,
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """Return the figures of updates that took `minutes` together, and the saved policies."""
-    learner, sync = make_learner(config, run_dir), make_sync(config, run_dir, rollouts)
-    push(sync, learner, rollouts, 0)
+    """Return the figures of updates that took `minutes` together, and where the policies of the marks are."""
+    learner = make_learner(config, run_dir)
+    worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer), pool)
     updates: list[dict[str, float]] = []
     marks: list[dict[str, Any]] = []
     seconds = 0.0
-    with look_ahead(config, rollouts, run_dir) as ahead:
-        watch, _ = begin_accounts(rollouts)
+    with closing(
+        RolloutPrefetcher(context.event_loop, worker, config.ppo.max_staleness, config.ppo.num_updates)
+    ) as prefetcher:
+        sync = WeightSync(client, run_dir.temporary / "weights", pool.states[0].prompt_ids, config.server.dtype)
+        leader = make_leader(config, run_dir, context, client, prefetcher, sync)
+        leader.begin(0, learner)
         while len(marks) < num_marks:
             began = time.monotonic()
-            figures = one_update(config, learner, sync, rollouts, ahead, watch, len(updates))
+            figures = one_update(learner, leader, len(updates), config.seed)
             assert figures is not None, "nothing interrupts it"
             seconds += time.monotonic() - began
             updates.append(figures)
