@@ -17,7 +17,7 @@ python=$("$python" -c 'import sys; print(sys._base_executable)') # not that of a
 
 exec 9<"$lists/install.sh" && flock 9 # one installation at a time: a second `make` waits here
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-wanted=$(cat "$lists"/*.txt "$lists/install.sh" <(echo "$version $here") | sha256sum | cut -c 1-16)
+wanted=$(cat "$lists"/*.txt "$lists/install.sh" pyproject.toml <(echo "$version $here") | sha256sum | cut -c 1-16)
 [[ -e .venv/.installed-$wanted ]] && exit 0
 
 # Begin anew for another Python, and after an interruption, which can leave half a package that looks whole.
