@@ -1,8 +1,8 @@
 """Classify an edit of a training script by the differences between the two syntax trees.
 
-The statements that stand in only one of the two scripts are compared: the calls that were added or removed, the
-arguments of calls that stayed, the variables that are assigned, and the classes and functions around them. Nothing is
-run or imported, and no coder's vocabulary is needed.
+Compares the statements that only one of the two scripts has: the calls that were added or removed, the arguments of
+calls that stayed, the variables that are assigned, and the classes and functions around them. Runs and imports nothing,
+and needs no vocabulary of a coder.
 """
 
 import ast
@@ -47,8 +47,9 @@ class Statement:
 def edit_categories(before: str, after: str) -> tuple[Category, ...]:
     """Return the categories of an edit, the primary one first.
 
-    An edit may have several categories. `no change`, `cosmetic` and `unparsable` stand alone; `other` stands alone for
-    an edit that no rule knows. A script that did not parse before the edit is compared as an empty one.
+    An edit may have several categories, except that `no change`, `cosmetic` and `unparsable` are always the only one,
+    as is `other`, for an edit that no rule matches. A script that did not parse before the edit is compared as an empty
+    one.
     """
     if before == after:
         return ("no change",)

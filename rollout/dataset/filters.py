@@ -72,7 +72,7 @@ def distinct(max_similarity: float) -> Keep:
     """Return the filter that drops trajectories too similar to an earlier one of the same task.
 
     The similarity of two trajectories is the Jaccard index of their runs of three words, taken from the actions with
-    their arguments but without file names. If the task is unknown, the problem text stands for it. The filter remembers
+    their arguments but without file names. If the task is unknown, its problem text identifies it. The filter remembers
     what it has kept, so use it for one pass only.
     """
     kept: defaultdict[str, list[frozenset[str]]] = defaultdict(list)

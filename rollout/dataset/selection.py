@@ -4,10 +4,12 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from rollout.dataset import filters
 from rollout.dataset.filters import Keep
@@ -113,7 +115,7 @@ def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int
         train={name: digests[name] for name in chosen if name not in validation},
         validation={name: digests[name] for name in chosen if name in validation},
         report=[{"filter": name, "dropped": len(names), "first": names[:5]} for name, names in dropped.items()],
-        balance=balance,
+        balance={task: dict(outcomes) for task, outcomes in balance.items()},
     )
 
 

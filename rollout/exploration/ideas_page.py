@@ -51,8 +51,8 @@ def render(maps: Sequence[AxisMap], used: str) -> str:
     )
     template = environment.from_string(Path(__file__).with_name("ideas_page.html").read_text())
     tasks: dict[str, list[dict[str, Any]]] = {}
-    for one in maps:
-        tasks.setdefault(one.task, []).append(_axis(one))
+    for each in maps:
+        tasks.setdefault(each.task, []).append(_axis(each))
     means = {rule: {name: _mean(maps, rule, name) for name in FIGURES} for rule in RULES}
     return template.render(
         tasks=tasks,
@@ -63,8 +63,8 @@ def render(maps: Sequence[AxisMap], used: str) -> str:
         means=means,
         best=_best(means),
         num_pools=len(maps),
-        num_candidates=sum(len(one.ideas) for one in maps),
-        num_duplicates=sum(one.num_duplicates for one in maps),
+        num_candidates=sum(len(each.ideas) for each in maps),
+        num_duplicates=sum(each.num_duplicates for each in maps),
         width=WIDTH,
         height=HEIGHT,
     )
@@ -85,34 +85,34 @@ def project(points: np.ndarray) -> tuple[np.ndarray, float]:
     return flat * np.where(signs == 0, 1, signs), float(np.sum(scales[:2] ** 2)) / total if total > 0 else 1.0
 
 
-def _axis(one: AxisMap) -> dict[str, Any]:
+def _axis(axis_map: AxisMap) -> dict[str, Any]:
     """Return the values of the template for one axis of a task."""
-    flat, share = project(one.points)
-    places, distances = _positions(flat), pairwise_distances(one.points)
-    figures = {rule: vars(one.spreads[rule]) for rule in RULES}
+    flat, share = project(axis_map.points)
+    positions, distances = _positions(flat), pairwise_distances(axis_map.points)
+    figures = {rule: vars(axis_map.spreads[rule]) for rule in RULES}
     return {
-        "name": one.axis,
-        "num_candidates": len(one.ideas),
-        "num_duplicates": one.num_duplicates,
-        "all_kept": all(len(rows) == len(one.ideas) for rows in one.kept.values()),
+        "name": axis_map.axis,
+        "num_candidates": len(axis_map.ideas),
+        "num_duplicates": axis_map.num_duplicates,
+        "all_kept": all(len(rows) == len(axis_map.ideas) for rows in axis_map.kept.values()),
         "share": share,
-        "ideas": one.ideas,
-        "places": places,
+        "ideas": axis_map.ideas,
+        "positions": positions,
         "figures": figures,
         "best": _best(figures),
-        "drawings": {rule: _drawing(list(one.kept[rule]), distances) for rule in RULES},
+        "drawings": {rule: _drawing(list(axis_map.kept[rule]), distances) for rule in RULES},
     }
 
 
 def _drawing(kept: list[int], distances: np.ndarray) -> dict[str, Any]:
-    """Return the content of one map: the kept rows, and the nearest kept row of each other one.
+    """Return the content of one map: the kept rows, and the nearest kept row of every other candidate.
 
     `ties` are pairs (candidate, nearest kept row), `farthest` is the longest of them, and `closest` is the closest pair
     kept, all by the true distances rather than those on the map.
     """
     others = [row for row in range(len(distances)) if row not in kept]
     ties = [(row, kept[int(distances[row, kept].argmin())]) for row in others]
-    pairs = [(a, b) for place, a in enumerate(kept) for b in kept[place + 1 :]]
+    pairs = [(a, b) for position, a in enumerate(kept) for b in kept[position + 1 :]]
     return {
         "kept": kept,
         "others": others,
@@ -127,12 +127,12 @@ def _positions(flat: np.ndarray) -> list[tuple[float, float]]:
     middle = (flat.max(axis=0) + flat.min(axis=0)) / 2
     extent = np.maximum(flat.max(axis=0) - flat.min(axis=0), 1e-9)
     scale = min((WIDTH - 2 * MARGIN) / extent[0], (HEIGHT - 2 * MARGIN) / extent[1])
-    places = (flat - middle) * scale * [1, -1] + [WIDTH / 2, HEIGHT / 2]
-    return [(round(float(x), 1), round(float(y), 1)) for x, y in places]
+    positions = (flat - middle) * scale * [1, -1] + [WIDTH / 2, HEIGHT / 2]
+    return [(round(float(x), 1), round(float(y), 1)) for x, y in positions]
 
 
 def _mean(maps: Sequence[AxisMap], rule: str, name: str) -> float:
-    values = [getattr(one.spreads[rule], name) for one in maps]
+    values = [getattr(each.spreads[rule], name) for each in maps]
     return sum(values) / len(values) if values else 0.0
 
 

@@ -37,11 +37,11 @@ def _missing_flags(script: Script) -> None:
     if "SimpleImputer" not in names:
         script.add_step("sklearn.impute", MEDIANS, 0)
     steps = script.steps
-    place = script.step_names().index("SimpleImputer")
-    new = with_keyword(steps[place], "add_indicator", True)
-    if code_of(new) == code_of(steps[place]):
+    position = script.step_names().index("SimpleImputer")
+    new = with_keyword(steps[position], "add_indicator", True)
+    if code_of(new) == code_of(steps[position]):
         raise Cannot("the missing values are already flagged")
-    script.set_steps([*steps[:place], new, *steps[place + 1 :]])
+    script.set_steps([*steps[:position], new, *steps[position + 1 :]])
     unfilled(script)
 
 

@@ -20,7 +20,7 @@ TARGET = re.compile(r"y(_\w+)?")  # names of the target, or a part of its rows
 LOGARITHM = m.Name("log") | m.Name("log1p") | m.Name("log2") | m.Name("log10")
 
 
-def place_after(script: Script, names: frozenset[str]) -> int:
+def position_after(script: Script, names: frozenset[str]) -> int:
     """Return the index after the last step called one of `names`, and after the vectorizer of texts."""
     start = int(script.is_text)
     return max((i + 1 for i, name in enumerate(script.step_names()[:-1]) if name in names), default=start)
@@ -34,7 +34,7 @@ def scale(script: Script, code: str) -> None:
     steps, names = script.steps, script.step_names()
     old = next((i for i, name in enumerate(names[:-1]) if name in SCALERS), None)
     if old is None:
-        script.add_step("sklearn.preprocessing", code_of(call), place_after(script, IMPUTERS | VECTORIZERS))
+        script.add_step("sklearn.preprocessing", code_of(call), position_after(script, IMPUTERS | VECTORIZERS))
         return
     if names[old] == call_name(call):
         raise Cannot(f"{names[old]} is already in the pipeline")
@@ -113,14 +113,14 @@ def _takes_logarithms(script: Script) -> bool:
 
 def _splines(script: Script) -> None:
     require_numeric(script)
-    place = place_after(script, IMPUTERS | SCALERS)
-    script.add_step("sklearn.preprocessing", "SplineTransformer(n_knots=4)", place)
+    position = position_after(script, IMPUTERS | SCALERS)
+    script.add_step("sklearn.preprocessing", "SplineTransformer(n_knots=4)", position)
 
 
 def _products(script: Script) -> None:
     require_numeric(script)
-    place = place_after(script, IMPUTERS | SCALERS)
-    script.add_step("sklearn.preprocessing", "PolynomialFeatures()", place)
+    position = position_after(script, IMPUTERS | SCALERS)
+    script.add_step("sklearn.preprocessing", "PolynomialFeatures()", position)
 
 
 def _components(script: Script) -> None:

@@ -3,7 +3,7 @@
 import libcst as cst
 import libcst.matchers as m
 
-from rollout.scripted.recipes.data import IMPUTERS, SCALERS, place_after
+from rollout.scripted.recipes.data import IMPUTERS, SCALERS, position_after
 from rollout.scripted.recipes.frame import fill_code, require_follows, require_numeric, table_code
 from rollout.scripted.recipes.nodes import Cannot, code_of
 from rollout.scripted.recipes.recipe import IMAGES, TEXT, Recipe
@@ -14,15 +14,15 @@ FIT = m.Call(func=m.Attribute(m.Name("model"), m.Name("fit")), args=[m.Arg(m.Nam
 
 
 def _unit_rows(script: Script) -> None:
-    place = place_after(script, IMPUTERS | SCALERS | VECTORIZERS | UNIONS)
-    script.add_step("sklearn.preprocessing", "Normalizer()", place)
+    position = position_after(script, IMPUTERS | SCALERS | VECTORIZERS | UNIONS)
+    script.add_step("sklearn.preprocessing", "Normalizer()", position)
 
 
 def _edges(script: Script) -> None:
     require_numeric(script)
     script.require_numpy()
     script.require("sklearn.preprocessing", "FunctionTransformer")
-    script.add_step("sklearn.pipeline", DIFFERENCES, place_after(script, IMPUTERS | SCALERS))
+    script.add_step("sklearn.pipeline", DIFFERENCES, position_after(script, IMPUTERS | SCALERS))
 
 
 def _shifted(script: Script) -> None:

@@ -107,32 +107,34 @@ class Script:
                 found.append((index, first))
         return found
 
-    def _first_place(self) -> int:
+    def _first_position(self) -> int:
         """Return the index after the docstring and imports from `__future__`."""
-        place = int(bool(self._body) and self.module.get_docstring(clean=False) is not None)
+        position = int(bool(self._body) and self.module.get_docstring(clean=False) is not None)
         futures = [index for index, line in self._imports() if _module_name(line) == "__future__"]
-        return max([place, *(index + 1 for index in futures)])
+        return max([position, *(index + 1 for index in futures)])
 
     def require(self, module: str, name: str) -> None:
         """Add `from module import name` in alphabetical order, unless it is imported."""
-        place = self._first_place()
+        position = self._first_position()
         for index, line in self._imports():
             found = _module_name(line)
             if isinstance(line, cst.Import) or (found and found < module):
-                place = max(place, index + 1)
+                position = max(position, index + 1)
             if found == module and not isinstance(line, cst.Import):
                 old = self._body[index]
                 assert isinstance(old, cst.SimpleStatementLine)
                 self._body[index] = old.with_changes(body=[_with_import(line, name), *old.body[1:]])
                 return
-        self._body.insert(place, cst.parse_statement(f"from {module} import {name}"))
+        self._body.insert(position, cst.parse_statement(f"from {module} import {name}"))
 
     def require_numpy(self) -> None:
         """Add `import numpy as np`, unless it is imported."""
         if not self.imports("numpy", "np"):
             plain = [index for index, line in self._imports() if isinstance(line, cst.Import)]
-            place = min([index for index in plain if index >= self._first_place()], default=self._first_place())
-            self._body.insert(place, cst.parse_statement("import numpy as np"))
+            position = min(
+                [index for index in plain if index >= self._first_position()], default=self._first_position()
+            )
+            self._body.insert(position, cst.parse_statement("import numpy as np"))
 
     def imports(self, module: str, name: str) -> bool:
         """Return whether a line imports `module` as `name`."""
@@ -264,12 +266,12 @@ def _with_import(line: cst.ImportFrom, name: str) -> cst.ImportFrom:
     names = [alias.evaluated_name for alias in line.names]
     if any(alias.evaluated_name == name and alias.asname is None for alias in line.names):
         return line
-    place = sum(other < name for other in names) if names == sorted(names) else len(names)
+    position = sum(other < name for other in names) if names == sorted(names) else len(names)
     new = cst.ImportAlias(cst.Name(name), comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
     if line.lpar is not None:  # never the last, so that closing lines and comments stay
-        place = min(place, len(names) - 1)
-        return line.with_changes(names=[*line.names[:place], new, *line.names[place:]])
-    aliases = [a.with_changes(comma=new.comma) for a in (*line.names[:place], new, *line.names[place:])]
+        position = min(position, len(names) - 1)
+        return line.with_changes(names=[*line.names[:position], new, *line.names[position:]])
+    aliases = [a.with_changes(comma=new.comma) for a in (*line.names[:position], new, *line.names[position:])]
     return line.with_changes(names=[*aliases[:-1], aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)])
 
 
