@@ -84,6 +84,7 @@ def _lead(context: StageContext, names: Sequence[str]) -> None:
             records.require_earlier(due[0].name)
         for stage in due:
             stage.check(config)
+        context.open_tracker().close()  # raises if the package of a tracker is missing
         write_text(run_dir.config, f"# commit {commit()}\n{to_yaml(config)}")
         began = time.monotonic()  # the first stage's time includes the time to open what it needs
         if any(stage.acts for stage in due):

@@ -1,4 +1,4 @@
-"""What agents need to act: prepared tasks, an environment, and the event loop that their actions run on."""
+"""The context in which agents act: prepared tasks, an environment, and the event loop that actions run on."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The interface of a stage, and what the pipeline gives to it."""
+"""The interface of a stage, and the parts of a run that the pipeline gives to it."""
 
 import os
 from collections.abc import Mapping
@@ -17,13 +17,15 @@ from mlagent_jax.tracking.tensorboard import TensorBoardTracker
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage may use.
+    """The parts of a run that a stage may use.
 
     Attributes:
         config: The configuration of the run.
         run_dir: The directory of the run.
         reporter: Notes and progress bars.
         is_leader: Whether this is process 0, which acts and reports figures.
+        open_context: The run context, None if no stage that is due acts, or this is not process 0.
+        open_server: The policy server, None if this is not process 0.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""Whole runs of the same small shapes share what JAX has compiled: each would otherwise compile it anew."""
+"""Share JAX's compilation cache between the runs, whose shapes are the same."""
 
 import pytest
 

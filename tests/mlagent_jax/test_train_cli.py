@@ -178,6 +178,16 @@ def test_server_that_does_not_answer_is_found_out_first(tmp_path: Path, capsys: 
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 
+def test_missing_package_of_a_tracker_is_found_out_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert main([f"run_dir={tmp_path}", "stage=collect", "trackers=[tensorboard]"]) == 2
+    said = capsys.readouterr().err
+    assert "needs the package tensorboardX; install mlagent-jax[tensorboard], or set trackers=[]" in said
+    assert said.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
 def test_port_in_use_is_found_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Where a process is one of several, and that a process alone pays nothing for the question."""
+"""The environment says whether a process is one of several; a single process imports no JAX for it."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ GIVEN = {"coordinator_address": "a:1", "num_processes": 2, "process_id": 1, "clu
         ({"OMPI_COMM_WORLD_SIZE": "4"}, {"cluster_detection_method": "ompi"}),
     ],
 )
-def test_surroundings_say_how_a_process_was_started(
+def test_environment_says_how_a_process_was_started(
     environment: dict[str, str], expected: dict | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -46,7 +46,7 @@ def test_surroundings_say_how_a_process_was_started(
 @pytest.mark.parametrize(
     "wrong", [{"JAX_PROCESS_ID": "2"}, {"JAX_NUM_PROCESSES": "two"}, {"JAX_COORDINATOR_ADDRESS": None}]
 )
-def test_half_a_description_is_refused(wrong: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_description_is_refused(wrong: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**EXPLICIT, **wrong}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
@@ -54,7 +54,7 @@ def test_half_a_description_is_refused(wrong: dict[str, str | None], monkeypatch
         launched()
 
 
-def test_a_process_alone_leads_waits_for_nobody_and_imports_no_jax() -> None:
+def test_a_single_process_leads_without_waiting_and_imports_no_jax() -> None:
     program = """
 import sys
 from mlagent_jax.multihost import distributed

@@ -1,4 +1,4 @@
-"""What a run finds out about its tasks before anything else begins."""
+"""A run checks its tasks before anything else starts."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The copy of a run directory in a bucket: always a whole one, of one machine at a time."""
+"""The copy of a run directory in a bucket is always complete, and written by one machine at a time."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fine-tuning goes on after an interruption as if there had been none, and keeps what was best on held-out data."""
+"""An interrupted fine-tuning resumes to the same bits, and keeps the parameters with the best validation loss."""
 
 import io
 import shutil
@@ -70,7 +70,7 @@ class _StoppingBar(Bar):
 
 @dataclass
 class Ended:
-    """What a run left: its figures, its policy, its newest checkpoint's files, its metrics without the clock."""
+    """The results of a training: its figures, its policy and its metrics without times."""
 
     figures: dict[str, Any]
     parameters: PyTree
@@ -229,7 +229,7 @@ def test_another_machine_goes_on_from_the_mirror_as_if_nothing_had_happened(
     assert resumed.metrics == whole.metrics and resumed.figures == whole.figures
 
 
-def test_training_ends_when_held_out_data_get_worse_and_the_best_is_kept(
+def test_training_ends_when_validation_gets_worse_and_the_best_is_kept(
     make_model: Callable[..., Transformer], tmp_path: Path
 ) -> None:
     config = config_of(eval_every=1, patience=2)

@@ -1,4 +1,4 @@
-"""Packing is the plain rule, made fast."""
+"""Packing gives the same rows as a simple implementation of first fit."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,12 +34,12 @@ def test_rows_are_those_of_the_plain_rule(num_tokens: list[int], rng) -> None:
 @given(
     places=st.lists(st.integers(1, 60), max_size=8, unique=True).map(sorted), rest=st.integers(0, 5), length=st.just(30)
 )
-def test_size_is_that_of_the_cut_telling(places: list[int], rest: int, length: int) -> None:
+def test_size_is_that_of_the_cut_sequence(places: list[int], rest: int, length: int) -> None:
     spans = list(zip(places[::2], places[1::2], strict=False))
-    telling = Rendering(list(range((places or [0])[-1] + rest)), spans)
-    found, size = cut(telling, length), size_of(telling, length)
+    sequence = Rendering(list(range((places or [0])[-1] + rest)), spans)
+    found, size = cut(sequence, length), size_of(sequence, length)
     assert found.spans == [span for span in spans if span[1] <= length] == spans[: len(found.spans)]
-    assert found.token_ids == telling.token_ids[: len(found.token_ids)]
+    assert found.token_ids == sequence.token_ids[: len(found.token_ids)]
     assert len(found.token_ids) == (found.spans[-1][1] if found.spans else 0) == size.num_tokens <= length
     assert size.num_predictions == sum(end - start for start, end in found.spans)
     assert size.is_cut == (len(found.spans) < len(spans))

@@ -1,4 +1,4 @@
-"""The expert's trajectories with ideas and without: what it is told, and how many things it tries."""
+"""The stage collect, with ideas and without: the expert's prompts, and the variety of its edits."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What TensorBoard reads of a run: each figure at its step, and nothing after a checkpoint that was resumed from."""
+"""TensorBoard shows each figure at its step, and nothing after the checkpoint that was resumed from."""
 
 from pathlib import Path
 from typing import Any
