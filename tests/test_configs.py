@@ -55,7 +55,7 @@ ABLATIONS = {
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of nested mappings by dotted name."""
+    """Return the values of nested mappings by dotted name."""
     found = {}
     for key, value in tree.items():
         found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

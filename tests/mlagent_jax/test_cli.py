@@ -20,14 +20,14 @@ NESTED = [
 
 
 def mlagent(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Returns the outcome of the real command, on a terminal of 100 columns."""
+    """Return the outcome of the real command, on a terminal of 100 columns."""
     command = (sys.executable, *python, "-m", "mlagent_jax.cli", *arguments)
     environment = {**os.environ, "COLUMNS": str(COLUMNS)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def height(text: str) -> int:
-    """Returns the number of lines that a terminal shows the text in."""
+    """Return the number of lines that a terminal shows the text in."""
     return sum(max(1, math.ceil(len(line) / COLUMNS)) for line in text.splitlines())
 
 

@@ -19,7 +19,7 @@ from rollout.tokenizer.chat import train_tokenizer
 
 @pytest.fixture
 def run_dir(tmp_path: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> RunDir:
-    """A run directory whose fine-tuning has ended."""
+    """Make a run directory whose fine-tuning has ended."""
     run_dir = RunDir(tmp_path / "run")
     run_dir.root.mkdir()
     tokenizer = train_tokenizer(["a text"], run_dir.tokenizer, 300)

@@ -12,7 +12,7 @@ from mlagent_jax.configuration.schema import Config, ConfigError
 
 
 def complaint(*overrides: str) -> str:
-    """Returns what is said about the overrides."""
+    """Return what is said about the overrides."""
     with pytest.raises(ConfigError) as error:
         load_config(None, overrides)
     assert "\n" not in str(error.value)
