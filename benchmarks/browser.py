@@ -1,4 +1,4 @@
-"""A browser of the machine, for the tests of pages and for what they take."""
+"""Find and open a browser, for the tests of pages and the benchmark of the viewer."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# Nothing of its own that goes to the network, and no sandbox, which root has none of: it opens our own pages only.
+# No traffic of its own, and no sandbox, which root cannot have: it opens our own pages only.
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -18,13 +18,13 @@ OPTIONS = (
 
 
 def find_browser() -> str | None:
-    """Return where the machine's Chromium is, None where it has none."""
+    """Return the path of Chromium on this machine, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Give a browser without windows that ends with the block. Raises FileNotFoundError where there is none."""
+    """Open a headless browser that closes with the block. Raises FileNotFoundError if there is none."""
     path = find_browser()
     if path is None:
         raise FileNotFoundError("there is no Chromium on this machine; `make browser` installs Debian's")

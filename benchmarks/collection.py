@@ -1,11 +1,11 @@
-"""A large collection by the scripted expert, killed in the middle and gone on with: its pace, variety and memory.
+"""Measure a large collection by the scripted expert that is killed half-way and resumed: rate, variety and memory.
 
     python -m benchmarks.collection [--trajectories 2000] [--steps 15] [--out runs/collection]
                                     [--results benchmarks/results/collection] [--config configs/full_suite.yaml]
 
-Runs `stage=collect` in a process of its own, ends it by SIGKILL once half of the trajectories are recorded, runs the
-same command again, and compares: every trajectory is there once, and those recorded before the kill are the same to
-the byte. Writes collection.json and .md; the last line is the figures as JSON.
+Runs `stage=collect` in its own process, kills it with SIGKILL once half of the trajectories are recorded, runs the
+same command again, and compares: every trajectory exists once, and those recorded before the kill are identical to the
+byte. Writes collection.json and .md. The last line is the figures as JSON.
 """
 
 import argparse
@@ -50,7 +50,7 @@ NAMES = {
 
 
 def recorded(folder: Path) -> dict[str, str]:
-    """Return the hash of every trajectory on disk by id, in Parquet or in a journal; a torn last line is none."""
+    """Return the hash of every trajectory on disk by id, from Parquet and journals; a torn last line is skipped."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("part-*")):
         if path.suffix == ".parquet":
@@ -62,14 +62,14 @@ def recorded(folder: Path) -> dict[str, str]:
 
 
 def count(folder: Path) -> int:
-    """Return about how many trajectories are recorded, without reading them."""
+    """Return the approximate number of recorded trajectories, without reading them."""
     files = sorted(folder.glob("part-*"))
     journals = sum(path.read_bytes().count(b"\n") for path in files if path.suffix == ".jsonl")
     return PART_SIZE * sum(path.suffix == ".parquet" for path in files) + journals
 
 
 def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, float]:
-    """Return seconds and peak MiB of a process; it is killed once `kill_at` trajectories are recorded."""
+    """Return the seconds and peak MiB of a process, which is killed once `kill_at` trajectories are recorded."""
     began = time.monotonic()
     process, was_to_die = subprocess.Popen(command), kill_at is not None
     ended, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -87,14 +87,14 @@ def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, f
 
 
 def ran_script(step: Step) -> bool:
-    """Return whether a step had a script run, or a recorded result stand for that."""
+    """Return whether a step ran a script or used a cached result."""
     if step.action == EDIT:
         return step.after.files != step.before.files
     return step.action == EXECUTE and step.feedback.outcome is not Outcome.ERROR
 
 
 def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[float]) -> dict[str, Any]:
-    """Return what the benchmark reports of a finished collection."""
+    """Return the figures of a finished collection."""
     folder = run_dir / "trajectories"
     ids: Counter[str] = Counter()
     num_steps = num_asked = 0
@@ -124,7 +124,7 @@ def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[f
 
 
 def main() -> None:
-    """Run the benchmark from the command line; ends with 1 where a trajectory was lost, changed or repeated."""
+    """Run the benchmark from the command line; return 1 if a trajectory was lost, changed or repeated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=15)

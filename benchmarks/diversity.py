@@ -1,13 +1,13 @@
-"""How diverse the edits of a collection are with idea prompts and without, at equal numbers of edits, with intervals.
+"""Compare the diversity of edits with and without idea prompts, at equal numbers of edits, with intervals.
 
     nice -n 15 python -m benchmarks.diversity [--out runs/diversity] [--results benchmarks/results/diversity]
                                               [--trajectories 300] [--config configs/full_suite.yaml]
                                               [key.sub=value ...]
 
 The scripted expert collects on the same tasks with the same seeds, in the real environment, three times: with idea
-prompts; without, as `ideas.source=none` has it, where by assumption it keeps to a few favourites; and without prompts
-but with the habits that it has with them, which is what the prompts alone are measured against. Writes
-diversity.json, diversity.md and diversity.svg.
+prompts; without them, as `ideas.source=none` has it, where by assumption it keeps to a few favorites; and without
+prompts but with its habits from the first arm, which isolates the effect of the prompts. Writes diversity.json,
+diversity.md and diversity.svg.
 """
 
 import argparse
@@ -38,13 +38,13 @@ from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.atomic_write import write_json
 
-# Arm -> what it is called where it is shown. The first is what the others are compared to.
+# Arm -> its name in tables and pictures. The others are compared with the first.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
-NUM_VERBS = 10  # drawn; the rest is one wedge
+NUM_VERBS = 10  # drawn; the others share one wedge
 
 
 def collect_arms(config: Config, run_dir: RunDir) -> None:
-    """Collect the trajectories of every arm into a folder of its name; what is there already stays."""
+    """Collect the trajectories of every arm into a folder of its name; existing ones stay."""
     opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, Reporter())
     with run_dir.lock(), opening as context:
         tasks = context.of_split("held_in")
@@ -66,12 +66,12 @@ def collect_arms(config: Config, run_dir: RunDir) -> None:
 
 
 def picture(whole: Mapping[str, Any], path: Path) -> None:
-    """Draw for each set its root verbs and their nouns as two rings, by their shares of all edits."""
+    """Draw the root verbs and nouns of each set as two rings, by their shares of all edits."""
     with matplotlib.rc_context({**STYLE, "font.size": 6.5, "svg.hashsalt": "diversity"}):
         figure = Figure(figsize=(4.0 * len(whole), 4.4), layout="constrained")
         verbs = [found["verb"] for measured in whole.values() for found in measured["verb_nouns"][:NUM_VERBS]]
         palette = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-        # A verb has one color in all rings; strong ones first, each of which is followed by its pale twin.
+        # A verb has one color in all rings. In tab20 a strong color is followed by its pale twin.
         colors = dict(zip(dict.fromkeys(verbs), (*palette[::2], *palette[1::2]), strict=False))
         for axes, (name, measured) in zip(figure.subplots(1, len(whole), squeeze=False)[0], whole.items(), strict=True):
             _rings(axes, measured["verb_nouns"][:NUM_VERBS], colors)
@@ -111,7 +111,7 @@ def _rings(axes: Axes, verbs: Sequence[Mapping[str, Any]], colors: Mapping[str, 
         )
 
 
-def words(result: Mapping[str, Any]) -> str:
+def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the comparison as Markdown."""
     titles = ", ".join(f"`{name}`: {title}" for name, title in ARMS.items())
     return "\n\n".join([f"`{result['command']}`", f"{titles}.", table(result["collections"])])
@@ -140,9 +140,9 @@ def main() -> None:
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.diversity", *sys.argv[1:]]), "seed": seed}
     result |= {"collections": diversity(units, seed)}
-    write_results(arguments.results, "diversity", result, words(result))
+    write_results(arguments.results, "diversity", result, to_markdown(result))
     picture(result["collections"]["whole"], arguments.results / "diversity.svg")
-    print(words(result))
+    print(to_markdown(result))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.executor_soak [--runs 5000] [--slots 2] [--results benchmarks/results/executor]
 
 A seeded mix of good, crashing, hanging, forking, flooding and memory-eating scripts, of scripts that leave daemons and
-of cancelled ones runs on the executor as training opens it. Processes (descendants, and those with the scripts' name),
+of canceled ones runs on the executor as training opens it. Processes (descendants, and those with the scripts' name),
 their namespaces, mounts, temporary files and open files are counted before and after, both times with the preloaded
 interpreter running. The memory of supervisor and interpreter is measured throughout. The exit status is 1 if an outcome
 is wrong or something is left.
@@ -45,7 +45,7 @@ class Kind:
     Attributes:
         weight: Its relative frequency.
         source: The script; `{n}` is the number of the run.
-        exit: How it must end, None if it is cancelled.
+        exit: How it must end, None if it is canceled.
         output: What it must print, None if that is not known exactly.
         limits: Its limits.
     """
@@ -87,7 +87,7 @@ KINDS = {
     "filling disk": Kind(5, "open('x', 'wb').write(bytes(9 << 20))", Exit.OUT_OF_DISK, None, LONG),
     "leaving a daemon": Kind(5, DAEMON, Exit.OK, "{n}\n", LONG),
     "flooding": Kind(5, "for _ in range(200): print('x' * 9999)\nprint({n})", Exit.OK, None, LONG),
-    "cancelled": Kind(5, "while True: pass", None, None, LONG),
+    "canceled": Kind(5, "while True: pass", None, None, LONG),
 }
 
 
@@ -102,7 +102,7 @@ async def run_one(handle: ExecutorHandle, store: BlobStore, number: int, draw: r
         await asyncio.sleep(draw.random() * 0.2)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
-        return name, "" if run.cancelled() else f"run {number} was not cancelled"
+        return name, "" if run.cancelled() else f"run {number} was not canceled"
     done = await run
     expected = None if kind.output is None else kind.output.replace("{n}", str(number))
     submission = f"id,target\n{number},1\n".encode() if name == "good" else None
@@ -126,7 +126,7 @@ def descendants() -> list[int]:
 
 
 def is_script(process: str) -> bool:
-    """Return whether a process has the scripts' name, whoever its parent is now."""
+    """Return whether a process has the scripts' name, whatever its parent is now."""
     try:
         return Path("/proc", process, "comm").read_text().strip() == SCRIPT
     except OSError:

@@ -1,13 +1,13 @@
-"""What PPO gains from fine-tuning on an expert that was given ideas, against one that was not, over seeds.
+"""Compare what PPO gains after fine-tuning on an expert with idea prompts and on one without, over seeds.
 
     python -m benchmarks.exploration [--seeds 2] [--steps 400] [--out runs/exploration]
                                      [--results benchmarks/results/exploration] [--config configs/quickstart.yaml]
                                      [key.sub=value ...]
 
-For each seed the configuration is run whole, as it is and with `ideas.source=none`; both take `--steps` steps of
-fine-tuning, and so as many tokens. The arm without ideas collects twice as many trajectories, since its expert ends
-them sooner: neither arm has to repeat what it was shown. Gains are those of whole trajectories in the evaluation, where
-both arms go through the same episodes; how diverse the edits there are is compared at equal numbers. Rewards over
+For each seed the whole configuration runs as it is and with `ideas.source=none`. Both arms take `--steps` steps of
+fine-tuning and therefore equally many tokens. The arm without ideas collects twice as many trajectories, because its
+expert ends them sooner; so neither arm repeats its data. Gains are those of whole trajectories in the evaluation, where
+both arms go through the same episodes. The diversity of the edits there is compared at equal numbers. Rewards over
 updates are each arm's on states of its own collection. Writes exploration.json, .md and the picture rewards.svg.
 """
 
@@ -22,7 +22,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, gains_by_task, words
+from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, gains_by_task, to_markdown
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
 from mlagent_jax.configuration.loading import load_config
@@ -39,7 +39,7 @@ REWARDS = {"reward/mean": "all actions", "reward/edit_mean": "edits that ran"}
 
 
 def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Bring a run up to date as far as its evaluation; returns its figures, rewards by update, and evaluation."""
+    """Run one arm up to its evaluation and return its figures, rewards by update, and evaluation."""
     train(config_path, [*overrides, f"run_dir={run_dir}"], STAGES)
     summary = json.loads((run_dir / "summary.json").read_text())
     updates = [line for line in read_metrics(run_dir / "metrics.jsonl") if "ppo/update" in line]
@@ -53,7 +53,7 @@ def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[
 
 
 def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Return how diverse the evaluated policies' edits are, those of all seeds together, from run directories."""
+    """Return the diversity of the evaluated policies' edits, all seeds together, from run directories."""
     return diversity(
         {
             f"{arm} {policy}": [
@@ -74,7 +74,7 @@ def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
         for axes, (name, title) in zip(panels, REWARDS.items(), strict=True):
             axes.axhline(0, color=MUTED, linewidth=0.8)
             for arm, label in ARMS.items():
-                curves = np.array([run["rewards"][name] for run in runs[arm]], dtype=float)  # [S U], nan: no such edit
+                curves = np.array([run["rewards"][name] for run in runs[arm]], dtype=float)  # [S U], nan without edits
                 updates = np.arange(1, curves.shape[1] + 1)
                 axes.plot(updates, curves.T, color=COLORS[arm], alpha=0.3, linewidth=0.9)
                 known = ~np.isnan(curves).all(axis=0)
@@ -91,14 +91,14 @@ def main() -> None:
     """Run the benchmark from the command line; finished stages of an earlier call stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=400, help="of fine-tuning, in both arms")
+    parser.add_argument("--steps", type=int, default=400, help="fine-tuning steps of both arms")
     parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/exploration"))
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     twice = 2 * load_config(arguments.config, arguments.settings).collect.num_trajectories
-    # `patience` larger than the number of readings: no arm ends sooner than the other.
+    # With a `patience` larger than the number of readings, no arm stops early.
     common = [*arguments.settings, f"sft.max_steps={arguments.steps}", f"sft.patience={arguments.steps}"]
     own = {"ideas": [], "none": ["ideas.source=none", f"collect.num_trajectories={twice}"]}
     folders = {arm: [arguments.out / f"{arm}_{seed}" for seed in range(arguments.seeds)] for arm in ARMS}
@@ -120,9 +120,9 @@ def main() -> None:
     result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": " ".join(["python -m benchmarks.exploration", *sys.argv[1:]]), "gains": gains, "runs": runs}
     result |= {"diversity": diversity_of_policies(folders)}
-    write_results(arguments.results, "exploration", result, words(result))
+    write_results(arguments.results, "exploration", result, to_markdown(result))
     picture(runs, arguments.results / "rewards.svg")
-    print(words(result))
+    print(to_markdown(result))
 
 
 if __name__ == "__main__":

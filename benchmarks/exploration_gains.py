@@ -1,4 +1,4 @@
-"""What the exploration benchmark says: gains of both arms after each stage, their differences, and the intervals."""
+"""Compute the results of the exploration benchmark: gains after each stage, their differences, and intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.figures import interval_words, table
+from benchmarks.figures import format_interval, table
 from rollout.dataset.diversity import table as diversity_table
 from rollout.sampling.evaluation import INTERVAL, NUM_RESAMPLES
 
 ARMS = {"ideas": "with ideas", "none": "without ideas"}
 POLICIES = {"sft": "after SFT", "ppo": "after PPO"}
-SPLITS = {"held_in": "training tasks", "held_out": "held-out tasks"}
+SPLITS = {"held_in": "held-in tasks", "held_out": "held-out tasks"}
 
-Gains = Sequence[Mapping[str, Sequence[float]]]  # by seed and task, one of each trajectory
+Gains = Sequence[Mapping[str, Sequence[float]]]  # by seed and task, one gain per trajectory
 
 
 def gains_by_task(evaluation: Mapping[str, Any], split: str) -> dict[str, list[float]]:
@@ -27,9 +27,9 @@ def gains_by_task(evaluation: Mapping[str, Any], split: str) -> dict[str, list[f
 
 
 def resampled_means(groups: Mapping[str, Gains], seed: int) -> dict[str, Float[np.ndarray, " draws"]]:
-    """Return the resampled means of every group over seeds, tasks and trajectories.
+    """Return bootstrap means of every group over seeds, tasks and trajectories.
 
-    A draw has the same seeds and the same tasks in all groups, for they were the same, and trajectories of its own.
+    A draw has the same seeds and tasks in all groups, because the groups share them, and its own trajectories for each.
     """
     rng = np.random.default_rng(seed)
     first = next(iter(groups.values()))
@@ -52,7 +52,8 @@ def mean_gain(gains: Gains) -> float:
 def compare(gains: Mapping[str, Mapping[str, Gains]], seed: int) -> dict[str, Any]:
     """Return means and differences with 95 % intervals, from gains by arm and policy.
 
-    `gain.<arm>.<policy>`, `ideas_less_none.<policy>`, `ppo_less_sft.<arm>`, and `ppo_by_seed.<arm>`, means alone.
+    The keys are `gain.<arm>.<policy>`, `ideas_less_none.<policy>`, `ppo_less_sft.<arm>`, and `ppo_by_seed.<arm>`, which
+    has means only.
     """
     groups = {f"{arm} {policy}": gains[arm][policy] for arm in ARMS for policy in POLICIES}
     draws = resampled_means(groups, seed)
@@ -71,7 +72,7 @@ def compare(gains: Mapping[str, Mapping[str, Gains]], seed: int) -> dict[str, An
     }
 
 
-def words(result: Mapping[str, Any]) -> str:
+def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the comparison as Markdown."""
     parts = [f"Commit {result['commit']}, {result['machine']['cores']} cores; `{result['command']}`."]
     parts.append("Gain is (m - m_init) / (m_best - m_init) of whole trajectories, with its 95 % interval.")
@@ -79,9 +80,9 @@ def words(result: Mapping[str, Any]) -> str:
     for split, title in SPLITS.items():
         found = result["gains"][split]
         for policy, when in POLICIES.items():
-            cells = [interval_words(found["gain"][arm][policy]) for arm in ARMS]
-            rows.append((f"{title}, {when}", *cells, interval_words(found["ideas_less_none"][policy])))
-        rows.append((f"{title}, PPO less SFT", *(interval_words(found["ppo_less_sft"][arm]) for arm in ARMS), ""))
+            cells = [format_interval(found["gain"][arm][policy]) for arm in ARMS]
+            rows.append((f"{title}, {when}", *cells, format_interval(found["ideas_less_none"][policy])))
+        rows.append((f"{title}, PPO less SFT", *(format_interval(found["ppo_less_sft"][arm]) for arm in ARMS), ""))
         by_seed = (", ".join(f"{each:+.3f}" for each in found["ppo_by_seed"][arm]) for arm in ARMS)
         rows.append((f"{title}, after PPO, by seed", *by_seed, ""))
     parts.append(table(rows))

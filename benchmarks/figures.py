@@ -1,4 +1,4 @@
-"""What a comparison comes to: medians, their ratio, and how far it swung."""
+"""Summarize comparisons: medians, their ratio, and its range."""
 
 import json
 import os
@@ -12,7 +12,10 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Return how many times as fast we are, from paired seconds: ratio of medians, lowest and highest of all pairs."""
+    """Return how many times as fast our side is, from paired seconds.
+
+    `ratio` is of the medians; `ratio_low` and `ratio_high` are the lowest and highest ratio of all pairs.
+    """
     each = [their / our for our, their in zip(ours, theirs, strict=True)]
     return {
         "ratio": round(statistics.median(theirs) / statistics.median(ours), 4),
@@ -22,7 +25,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the run took place on."""
+    """Return a description of this machine."""
     info = Path("/proc/cpuinfo")
     lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
     fields = {key.strip(): value.strip() for key, value in lines.items()}
@@ -34,18 +37,18 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table; the first row is the heading."""
+    """Return a Markdown table whose heading is the first row."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
 
 
-def interval_words(interval: Mapping[str, float]) -> str:
-    """Return a mean with its interval, in words."""
+def format_interval(interval: Mapping[str, float]) -> str:
+    """Return a mean with its interval as text."""
     return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
-def write_results(folder: Path, name: str, result: dict[str, Any], words: str) -> None:
+def write_results(folder: Path, name: str, result: dict[str, Any], text: str) -> None:
     """Write `name`.json and `name`.md into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    (folder / f"{name}.md").write_text(words + "\n")
+    (folder / f"{name}.md").write_text(text + "\n")

@@ -1,10 +1,10 @@
-"""Measures the grader on as many rows as the largest task has: the 5.8 million pixels of denoising-dirty-documents.
+"""Measure the grader on as many rows as the largest task has: the 5.8 million pixels of denoising-dirty-documents.
 
     python -m benchmarks.grading [--rows 6000000]
 
-Prints processor seconds (it is one thread) and the peak memory of the process so far, after each: the submission read
-by Python's csv module into lists, in a process of its own; then graded with the answers not yet read, in the order of
-the answers, and shuffled.
+Prints processor seconds (of one thread) and the peak memory of the process so far after each step: reading the
+submission into lists with Python's csv module, in its own process; grading with answers not yet read; grading in the
+order of the answers; and grading shuffled rows.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from tasks.grading import score
 from tasks.task import Submission
 
 FORM = Submission("id", ("value",))
-WIDTH, HEIGHT = 460, 100  # of an image, for ids as the task has them
+WIDTH, HEIGHT = 460, 100  # of an image, for ids like the task's
 
 
 def submission(order: np.ndarray) -> bytes:
-    """Return a number in [0, 1] for each pixel, its rows in `order`."""
+    """Return a number in [0, 1] for each pixel, with rows in `order`."""
     image, rest = np.divmod(order, WIDTH * HEIGHT)
     row, column = np.divmod(rest, WIDTH)
     value = np.random.default_rng(0).random(len(order))[order]
@@ -36,7 +36,7 @@ def submission(order: np.ndarray) -> bytes:
 
 
 def timed(what: str, work: Callable[[], object]) -> None:
-    """Run `work` and prints what it took."""
+    """Run `work` and print its time and memory."""
     start = time.process_time()
     work()
     seconds, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -44,12 +44,12 @@ def timed(what: str, work: Callable[[], object]) -> None:
 
 
 def by_csv_module(data: bytes) -> None:
-    """Read `data` as Python would."""
+    """Read `data` with Python's csv module."""
     timed("csv module, into lists", lambda: list(csv.reader(io.StringIO(data.decode(), newline=""))))
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.grading", description=__doc__)
     parser.add_argument("--rows", type=int, default=6_000_000, help="(default: %(default)s)")
     num_rows = parser.parse_args().rows

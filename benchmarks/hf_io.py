@@ -1,10 +1,10 @@
-"""How long reading and writing a checkpoint takes, and how much memory, beside transformers.
+"""Measure time and memory of reading and writing a checkpoint, beside transformers.
 
     python -m benchmarks.hf_io [--shape qwen2.5-0.5b] [--rounds 5] [--results benchmarks/results/hf_io]
 
-A checkpoint of random weights is made, in bf16 and in fp32, cut into several files. Each read or write is a process of
-its own; the sides take turns, the files are in the page cache before each, and what is written is left to the system
-to put on the disk. docs/performance.md says what is measured. Writes hf_io.json and hf_io.md.
+Makes a checkpoint of random weights in bf16 and in fp32, split into several files. Each read or write is a process of
+its own. The sides take turns, the files are in the page cache before each read, and the system decides when written
+data reaches the disk. docs/explanation/benchmark-methods.md describes the method. Writes hf_io.json and hf_io.md.
 """
 
 import argparse
@@ -26,19 +26,19 @@ from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
 
-FILE_SHARE = 5  # files that a checkpoint is cut into, about
+FILE_SHARE = 5  # approximate number of files of a checkpoint
 
 
 @dataclass
 class Case:
-    """One side's way of reading or writing one checkpoint, and what each round of it took.
+    """One side's way of reading or writing one checkpoint, and its measurements.
 
     Attributes:
         action: `load` or `save`.
-        stored: dtype of the files.
+        stored: The dtype of the files.
         side: `ours` or `peer`.
-        held: dtype of the parameters in memory.
-        option: what is switched on beside the defaults.
+        held: The dtype of the parameters in memory.
+        option: What is switched on beside the defaults.
     """
 
     action: str
@@ -52,7 +52,7 @@ class Case:
 
 
 def cases(action: str, stored: str) -> list[Case]:
-    """Return ours first, then the peer's ways to the same result and its fastest to another one."""
+    """Return our case first, then the peer's ways to the same result and its fastest to another one."""
     found = [Case(action, stored, "ours", "float32")]
     if action == "load":
         for held, option in product(dict.fromkeys(["float32", stored]), OPTIONS):
@@ -82,7 +82,7 @@ def measure(case: Case, folder: Path, log: Path, max_file_bytes: int) -> None:
 
 
 def warm(folder: Path) -> None:
-    """Read every file of a checkpoint, so that it is in the page cache."""
+    """Read every file of a checkpoint into the page cache."""
     for path in folder.iterdir():
         with open(path, "rb") as file:
             while file.read(1 << 24):
@@ -90,7 +90,7 @@ def warm(folder: Path) -> None:
 
 
 def run(shape: str, num_rounds: int) -> list[Case]:
-    """Return every case with `num_rounds` measurements of it, or its error."""
+    """Return every case with `num_rounds` measurements or its error."""
     with tempfile.TemporaryDirectory(prefix="hf-io-") as name:
         root = Path(name)
         log = root / "log"
@@ -112,7 +112,7 @@ def run(shape: str, num_rounds: int) -> list[Case]:
 
 
 def line(case: Case) -> str:
-    """Return one case in words."""
+    """Return one case as text."""
     name = f"{case.action} {case.stored}, {case.side}, held in {case.held} {case.option}".rstrip()
     if case.error or not case.seconds:
         return f"{name}: {case.error}"
@@ -120,9 +120,9 @@ def line(case: Case) -> str:
 
 
 def ratios(found: Sequence[Case]) -> dict[str, Any]:
-    """Return, for each action and dtype of the files, how we do beside the peer's fastest way.
+    """Return our speed relative to the peer's fastest way, for each action and dtype of the files.
 
-    `ratio` is against the fastest of all, `ratio_same_result` against the fastest that ends in the dtype ours does.
+    `ratio` is against the fastest of all, `ratio_same_result` against the fastest that ends in the dtype that ours has.
     """
     result: dict[str, Any] = {}
     for action, stored in dict.fromkeys((case.action, case.stored) for case in found):
@@ -145,7 +145,7 @@ def ratios(found: Sequence[Case]) -> dict[str, Any]:
     return result
 
 
-def words(found: Sequence[Case], summary: Mapping[str, Mapping[str, Any]]) -> str:
+def to_markdown(found: Sequence[Case], summary: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the figures as Markdown."""
     rows: list[Sequence[object]] = [["files", "side", "held in", "option", "seconds", "peak memory / model"]]
     for case in found:
@@ -187,8 +187,8 @@ def main() -> None:
         **summary,
         "cases": [vars(case) for case in found],
     }
-    write_results(arguments.results, "hf_io", result, words(found, summary))
-    print(words(found, summary))
+    write_results(arguments.results, "hf_io", result, to_markdown(found, summary))
+    print(to_markdown(found, summary))
     print(json.dumps({"ratio": min(each["ratio"] for each in summary.values()), **summary}))
 
 

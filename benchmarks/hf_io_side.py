@@ -1,4 +1,4 @@
-"""One side of the checkpoint benchmark, a worker that reads or writes once: `python -m benchmarks.hf_io_side SIDE`."""
+"""Read or write one checkpoint as a worker: `python -m benchmarks.hf_io_side SIDE`."""
 
 import sys
 import time
@@ -9,17 +9,17 @@ from typing import Any
 from benchmarks.worker import serve
 
 STATUS = Path("/proc/self/status")
-# of from_pretrained: by default files are mapped into memory
+# of from_pretrained, which maps files into memory by default
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "": {},
     "device_map": {"device_map": "cpu"},
     "disable_mmap": {"disable_mmap": True},
 }
-RESET_PEAK = "5"  # to /proc/self/clear_refs: the greatest memory so far is what is held now
+RESET_PEAK = "5"  # to /proc/self/clear_refs: resets the peak memory to the present one
 
 
 def measured(action: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Return the action's value, its seconds, and how much more memory the process had at most than before it."""
+    """Return the action's value, its seconds, and the increase of the process's peak memory."""
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     before = memory("VmRSS")
     began = time.perf_counter()
@@ -35,7 +35,7 @@ def memory(name: str) -> int:
 
 
 def ours() -> dict[str, Callable[..., Any]]:
-    """Return our side's requests."""
+    """Return the requests of our side."""
     import jax
     from flax import nnx
 
@@ -55,7 +55,7 @@ def ours() -> dict[str, Callable[..., Any]]:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(parameters_of(model)))
 
     def load(folder: str, held: str, option: str) -> dict[str, float]:
-        jax.devices()  # the backend's own start is no part of it
+        jax.devices()  # starting the backend does not count
         model, figures = measured(lambda: jax.block_until_ready(load_hf(folder)))
         return figures | {"parameter_bytes": parameter_bytes(model)}
 
@@ -68,7 +68,7 @@ def ours() -> dict[str, Callable[..., Any]]:
 
 
 def peer() -> dict[str, Callable[..., Any]]:
-    """Return the peer's requests."""
+    """Return the requests of the peer's side."""
     import torch
     from transformers import Qwen2ForCausalLM
 
@@ -79,7 +79,7 @@ def peer() -> dict[str, Callable[..., Any]]:
         return sum(parameter.nbytes for parameter in model.parameters())
 
     def touched(model: Any) -> Any:
-        for parameter in model.parameters():  # what is only mapped has not been read: one number of every page
+        for parameter in model.parameters():  # mapped memory has not been read yet: touch every page
             parameter.detach().view(-1)[:: 4096 // parameter.element_size()].sum()
         return model
 

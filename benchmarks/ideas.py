@@ -1,13 +1,13 @@
-"""What the selection rules keep of the candidate ideas: how far apart, and how well it stands for all of them.
+"""Compare the ideas that the selection rules keep: their distances and how well they cover all candidates.
 
     python -m benchmarks.ideas [--candidates FILE] [--encoder MODEL] [--sizes 3 5 10] [--seeds 200]
                                [--results benchmarks/results/ideas]
 
-Pools are those of all bundled training tasks on every axis, out of the library, or those of a file {task: {axis:
-[idea, ...]}}, such as a run's idea_candidates.json. For each number K of ideas kept and each rule: the minimum and the
-mean distance of the ideas kept and their coverage (`rollout.exploration.idea_selection.PoolSpread`), over all pools.
-Farthest points begin at a random one and the random rule is random all through, so both are drawn with many seeds:
-given are the mean over seeds and the range that holds 95 % of them. Writes ideas.json and ideas.md.
+The pools are those of all bundled held-in tasks on every axis, from the library, or those of a file {task: {axis:
+[idea, ...]}}, such as a run's idea_candidates.json. For each number K of ideas kept and each rule, reports the minimum
+and mean distance of the ideas kept and their coverage (`rollout.exploration.idea_selection.PoolSpread`), averaged over
+pools. Farthest-point sampling starts at a random idea and the random rule is random throughout, so both are repeated
+with many seeds: given are the mean over seeds and the range of 95 % of them. Writes ideas.json and ideas.md.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from tasks.registry import find, names
 
 FIGURES = ("min_distance", "mean_distance", "coverage")
 TITLES = {"fps": "farthest points (v2)", "mean": "largest mean distance (v1)", "random": "random"}
-INTERVAL = (2.5, 97.5)  # per cent of seeds
+INTERVAL = (2.5, 97.5)  # percent of seeds
 
 
 def bundled_candidates() -> Candidates:
-    """Return the library's ideas for every bundled training task."""
+    """Return the library's ideas for every bundled held-in task."""
     kinds = {name: find(name).kind for name in names("held_in")}
     return {
         name: {axis: [idea.text for idea in candidates_for(kind) if idea.axis == axis] for axis in AXES}
@@ -50,9 +50,9 @@ def compare(pools: Mapping[str, np.ndarray], size: int, num_seeds: int) -> dict[
     """Return rule -> figure -> mean, low and high over seeds, of averages over pools with more than `size` ideas.
 
     Args:
-        pools: name to embeddings `[M, D]`.
-        size: ideas kept of each.
-        num_seeds: draws of each rule.
+        pools: Embeddings `[M, D]` by name.
+        size: Ideas kept of each pool.
+        num_seeds: Draws of each rule.
     """
     larger = {name: points for name, points in pools.items() if len(points) > size}
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -73,8 +73,8 @@ def measure(candidates: Candidates, encoder: str | None, sizes: Sequence[int], n
     """Return the figures of the benchmark.
 
     Raises:
-        InfrastructureError: when the encoder failed.
-        ValueError: when the encoder cannot be loaded, or no pool is larger than the smallest size.
+        InfrastructureError: If the encoder failed.
+        ValueError: If the encoder cannot be loaded, or no pool is larger than the smallest size.
     """
     ideas = {
         f"{task}/{axis}": distinct_ideas(texts)
@@ -108,7 +108,7 @@ def measure(candidates: Candidates, encoder: str | None, sizes: Sequence[int], n
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Return the figures in words and a table."""
+    """Return the figures as text and a table."""
     candidates, whole = result["candidates"], result["all_candidates"]
     rows: list[list[object]] = [["ideas kept", "rule", "minimum distance ↑", "mean distance ↑", "covering radius ↓"]]
     left_out = []
@@ -164,8 +164,8 @@ def read_candidates(path: Path) -> Candidates:
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=Path, help="JSON file of candidates (default: the library's)")
-    parser.add_argument("--encoder", help="folder or name of a sentence-transformers model (default: the packaged one)")
+    parser.add_argument("--candidates", type=Path, help="JSON file of candidates; default: the library's")
+    parser.add_argument("--encoder", help="folder or name of a sentence-transformers model; default: the packaged one")
     parser.add_argument("--sizes", type=int, nargs="+", default=[3, 5, 10], help="ideas kept")
     parser.add_argument("--seeds", type=int, default=200, help="draws of each rule")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ideas"))

@@ -1,13 +1,13 @@
-"""Whether step-wise PPO improves the fine-tuned policy, on states that neither was trained on, over seeds.
+"""Measure whether step-wise PPO improves the fine-tuned policy on states that neither was trained on, over seeds.
 
     python -m benchmarks.learning [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
                                      [--config configs/quickstart.yaml] [key.sub=value ...]
 
-For each seed the configuration is run up to PPO. Then the scripted expert walks new episodes, on the training tasks and
-on the held-out ones, and from one fixed sample of their states every policy acts several times: what is reported is the
-mean reward of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 %
-interval (seeds are resampled, then the episodes that the states are cut from), beside never editing, a uniformly
-random recipe and the scripted expert itself. Writes learning.json and learning.md.
+For each seed the configuration runs up to PPO. Then the scripted expert walks new episodes on the held-in and the
+held-out tasks, and every policy acts several times from one fixed sample of their states. Reported are the mean reward
+of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 % interval (seeds
+are resampled, then the episodes of the states), beside never editing, a uniformly random recipe and the scripted expert
+itself. Writes learning.json and learning.md.
 """
 
 import argparse
@@ -16,7 +16,9 @@ import platform
 import random
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +33,31 @@ from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.evaluate import serve_policy
 from mlagent_jax.tracking.progress import Reporter
+from rollout.environment.environment import Environment
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.draws import draw_ideas
+from rollout.runtime.event_loop import gather
 from rollout.sampling.collection import collect, plan_collection
-from rollout.sampling.single_step import act_once, roll_out
-from rollout.sampling.state_pool import PoolState, StatePool
+from rollout.sampling.episode import draw_seed
+from rollout.sampling.experience import Experience
+from rollout.sampling.rewarded_step import rewarded_step
+from rollout.sampling.rollouts import RolloutSpec, roll_out
+from rollout.sampling.state_pool import PoolState, StatePool, interleave, shuffled
 from rollout.scripted.expert import ScriptedExpert
 from rollout.storage.atomic_write import write_json, write_text
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Actor
+from tasks.reward import PAPER
 
 NUM_STATES = {"held_in": 100, "held_out": 60}
 NUM_EPISODES = {"held_in": 50, "held_out": 30}
 NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
-STATES_SEED = 1_000_000  # of the episodes that nothing was trained on
+STATES_SEED = 1_000_000  # of episodes that nothing was trained on
 
 
 def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = ("collect", "sft", "ppo")) -> None:
-    """Bring the run of one seed up to date as far as PPO."""
+    """Run one seed up to PPO, skipping finished stages."""
     for stage in stages:
         command = [
             sys.executable,
@@ -65,7 +74,7 @@ def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = (
 def fresh_states(
     config: Config, run_dir: RunDir, context: RunContext, split: str, runs: Sequence[RunDir]
 ) -> list[PoolState]:
-    """Return a fixed sample of states of new expert episodes on the tasks of one split, short enough for every run."""
+    """Return a fixed sample of states of new expert episodes on one split, short enough for every run."""
     tasks = context.of_split(split)
     pools = library_candidates(tasks)
     plans = plan_collection(
@@ -84,18 +93,44 @@ def fresh_states(
     )
     tokenizers = [ChatTokenizer(run.tokenizer) for run in runs]
     room = config.server.max_model_len - config.ppo.max_response_tokens
-    pool = StatePool.cut(iterate_trajectories(run_dir.path(split)), context.tasks, config.collect.max_steps)
+    trajectories = iterate_trajectories(run_dir.path(split))
+    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizers[0])
     pool = pool.where(lambda state: all(len(tokenizer.prompt_ids(state.state)) <= room for tokenizer in tokenizers))
-    return pool.sample(min(NUM_STATES[split], len(pool)), random.Random(f"{STATES_SEED}/learning/{split}"))
+    return sample(pool.states, NUM_STATES[split], random.Random(f"{STATES_SEED}/learning/{split}"))
+
+
+def sample(states: Sequence[PoolState], num_states: int, rng: random.Random) -> list[PoolState]:
+    """Return distinct states, at most `num_states`, as evenly over tasks and depths as possible."""
+    cells: dict[str, dict[int, list[PoolState]]] = defaultdict(lambda: defaultdict(list))
+    for state in states:
+        cells[state.instance.task.name][state.depth].append(state)
+    by_task = [
+        interleave([rng.sample(cell, len(cell)) for cell in shuffled(depths.values(), rng)])
+        for depths in shuffled(cells.values(), rng)
+    ]
+    return interleave(by_task)[:num_states]
+
+
+async def act_once(
+    environment: Environment, actor: Actor, states: Sequence[PoolState], num_samples: int, seed: int
+) -> list[Experience]:
+    """Return the outcomes of `num_samples` responses of a baseline in each state; they have no tokens."""
+
+    async def act(index: int, number: int) -> Experience:
+        state = states[index]
+        response = await actor.act(state.instance, state.state, draw_seed(seed, "action", index, number))
+        return replace(await rewarded_step(environment, state, response.text if response else "", PAPER), sample=number)
+
+    return await gather(act(index, number) for index in range(len(states)) for number in range(num_samples))
 
 
 def act_baselines(config: Config, context: RunContext, states: Mapping[str, Sequence[PoolState]]) -> dict[str, Acted]:
-    """Return the actions of the baselines from the fresh states, by split."""
+    """Return the actions of the baselines from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     for name, actor in (("random_recipe", RandomRecipeActor()), ("expert", ScriptedExpert(config.collect.max_steps))):
         for split in SPLITS:
             num_samples = NUM_SAMPLES[name]
-            acted = act_once(context.environment, actor, states[split], num_samples=num_samples, seed=STATES_SEED)
+            acted = act_once(context.environment, actor, states[split], num_samples, STATES_SEED)
             found[split][name] = context.event_loop.run(acted)
     return found
 
@@ -103,7 +138,7 @@ def act_baselines(config: Config, context: RunContext, states: Mapping[str, Sequ
 def act_policies(
     config: Config, run: RunDir, context: RunContext, states: Mapping[str, Sequence[PoolState]]
 ) -> dict[str, Acted]:
-    """Return the actions of one run's two policies from the fresh states, by split."""
+    """Return the actions of one run's two policies from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     tokenizer = ChatTokenizer(run.tokenizer)
     with PolicyServer(config.server, run.server_log) as server:
@@ -113,10 +148,9 @@ def act_policies(
             for name, folder in zip(POLICIES, (run.sft_policy, run.ppo_policy), strict=True):
                 serve_policy(client, context.event_loop, folder, config.server)
                 for split in SPLITS:
-                    num_samples = NUM_SAMPLES[name]
-                    acted = roll_out(
-                        context.environment, client, tokenizer, states[split], num_samples=num_samples, seed=config.seed
-                    )
+                    spec = RolloutSpec(NUM_SAMPLES[name], config.seed)
+                    ours = [replace(each, prompt=tokenizer.prompt_ids(each.state)) for each in states[split]]
+                    acted = roll_out(spec, context.environment, client, tokenizer, ours)
                     found[split][name] = context.event_loop.run(acted)
     return found
 
@@ -153,7 +187,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the run took place on."""
+    """Return a description of this machine."""
     return {"cores": os.cpu_count(), "processor": platform.machine()}
 
 

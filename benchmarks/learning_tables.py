@@ -1,4 +1,4 @@
-"""What the learning benchmark says: the paired difference with its interval, and the tables for the documentation."""
+"""Compute the results of the learning benchmark: paired differences with intervals, and tables."""
 
 import math
 from collections import Counter, defaultdict
@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.figures import interval_words
+from benchmarks.figures import format_interval
 from rollout.sampling.experience import Experience, reward_figures
 from rollout.sampling.grounding import grounding_shares
 from rollout.scripted.recipes import recognise
 from tasks.feedback import Outcome
 
 POLICIES = ("sft", "ppo")
-SPLITS = {"held_in": "Training tasks", "held_out": "Held-out tasks"}
+SPLITS = {"held_in": "Held-in tasks", "held_out": "Held-out tasks"}
 NAMES = {"random_recipe": "random recipe", "expert": "scripted expert", "sft": "SFT", "ppo": "PPO"}
 FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best script", "best_score": "its score"}
 NUM_RESAMPLES = 4000
-NUM_RECIPES = 12  # rows of the table of recipes
+NUM_RECIPES = 12  # rows in the table of recipes
 
 Acted = dict[str, list[Experience]]  # by actor
 
 
 def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple[float, int]]:
-    """Return the sum of rewards and their number, by episode that the states are cut from."""
+    """Return the sum of rewards and their number, by episode of the states."""
     table: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
     for experience in experiences:
         if experience.reward is None or (edits_only and experience.outcome is not Outcome.EDIT):
@@ -36,14 +36,14 @@ def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple
 
 
 def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
-    """Return mean reward after PPO less that before, averaged over seeds, with its 95 % bootstrap interval.
+    """Return the mean reward after PPO minus that before, averaged over seeds, with its 95 % bootstrap interval.
 
-    The states, and so the episodes, are the same in every run: seeds are resampled, and episodes with all their states.
+    The states, and so the episodes, are the same in every run. Seeds are resampled, and episodes with all their states.
     """
     rng = np.random.default_rng(0)
     episodes = sorted({experience.trajectory_id for run in runs for name in POLICIES for experience in run[name]})
     tables = [{name: sums(run[name], edits_only) for name in POLICIES} for run in runs]
-    # by seed, policy and episode: sum of rewards and their number, [S P E 2]
+    # sum of rewards and their number by seed, policy and episode: [S P E 2]
     arrays = np.array([[[t[name].get(e, (0.0, 0)) for e in episodes] for name in POLICIES] for t in tables])
     weights = rng.multinomial(len(episodes), np.full(len(episodes), 1 / len(episodes)), NUM_RESAMPLES)
     chosen = rng.integers(len(runs), size=(NUM_RESAMPLES, len(runs)))
@@ -59,12 +59,12 @@ def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
 
 
 def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
-    """Return rewards, outcome shares, context readings and the mix of recipes of one actor."""
+    """Return rewards, outcome shares, grounding and the mix of recipes of one actor."""
     recipes = Counter(name for experience in experiences for name in recognise(experience.instruction))
     shares = [count / recipes.total() for count in recipes.values()]
     return {
         **reward_figures(experiences),
-        "context": grounding_shares(experience.context for experience in experiences),
+        "context": grounding_shares(experience.grounding for experience in experiences),
         "effective_recipes": math.exp(-sum(share * math.log(share) for share in shares)),
         "recipes": dict(recipes.most_common()),
         "num_actions": len(experiences),
@@ -82,7 +82,7 @@ def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Return the result as the documentation shows it."""
+    """Return the result as Markdown."""
     machine, versions = result["machine"], result["versions"]
     where = f"{machine['cores']} {machine['processor']} cores, Python {versions['python']}, JAX {versions['jax']}"
     lines = [f"Commit {result['commit']}, {where}; `{result['command']}`.\n"]
@@ -108,7 +108,7 @@ def _differences(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for key, words in (("all", "all actions"), ("edits", "edits that ran")):
         each = ", ".join(f"{seed[key]['mean']:+.3f}" for seed in found["difference_by_seed"])
-        lines.append(f"- PPO less SFT, {words}: {interval_words(found['difference'][key])}; by seed {each}.")
+        lines.append(f"- PPO less SFT, {words}: {format_interval(found['difference'][key])}; by seed {each}.")
     return lines
 
 
@@ -122,7 +122,7 @@ def _readings(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 
 
 def _recipes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The mix of recipes asked for, and the number that would be asked for equally often at the same entropy."""
+    """Return the share of each requested recipe, and the number that would be equally frequent at the same entropy."""
     asked = {name: sum((Counter(row["recipes"]) for row in described), Counter()) for name, described in rows.items()}
     shares = {name: {r: n / max(count.total(), 1) for r, n in count.items()} for name, count in asked.items()}
     asked_for = dict.fromkeys(recipe for policy in POLICIES for recipe in shares[policy])

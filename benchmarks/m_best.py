@@ -1,13 +1,13 @@
-"""Measures `m_best` of every task: the best hidden score of a small search over good scikit-learn pipelines.
+"""Measure `m_best` of every task: the best hidden score of a small search over good scikit-learn pipelines.
 
-    python -m tasks prepare --out DIR && python benchmarks/m_best.py DIR [NAME ...]
+    python -m tasks prepare --out DIR && python -m benchmarks.m_best DIR [NAME ...]
 
-All features, one-hot categories, tuned models of several families, and averages of the best two, three and five.
-The winner is taken by its hidden score, which an agent never sees: a mark to come near, not one to beat easily.
-Prints the best six, and the two lines that stand in each `task.yaml`. Takes about ten minutes on two cores.
+All features, one-hot categories, tuned models of several families, and averages of the best two, three and five. The
+winner is chosen by its hidden score, which an agent never sees, so it is a score to approach, not one to beat easily.
+Prints the best six, and the two lines for each `task.yaml`. Takes about ten minutes on two cores.
 """
 
-# scikit-learn states no types, and those that pyright infers from it are too narrow
+# scikit-learn has no types, and those that pyright infers are too narrow
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import argparse
@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # two processes, not threads, before numpy reads them
+# Before numpy reads them: the search uses two processes, not threads.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ Candidates = dict[str, BaseEstimator]
 
 
 def columns(*, scaled: bool) -> BaseEstimator:
-    """Return a transformer of a table: numbers with medians for gaps, categories one-hot."""
+    """Return a transformer of a table: numbers with medians for missing values, categories one-hot."""
     numbers = make_pipeline(SimpleImputer(strategy="median"), *([StandardScaler()] if scaled else []))
     return make_column_transformer(
         (numbers, make_column_selector(dtype_include="number")),
@@ -90,7 +91,7 @@ def log_regressors() -> Candidates:
 
 
 def denoisers() -> Candidates:
-    """Return candidates for a pixel from those around it, which depends on them in a smooth way."""
+    """Return candidates that predict a pixel from its surroundings, on which it depends smoothly."""
     found = regressors()
     for c, gamma in product((0.3, 1.0, 3.0), (0.01, 0.03)):
         found[f"svr C {c:g} gamma {gamma:g}"] = make_pipeline(StandardScaler(), SVR(C=c, epsilon=0.03, gamma=gamma))
@@ -120,7 +121,7 @@ def classifiers() -> Candidates:
 
 
 def boosted_classifiers() -> Candidates:
-    """Return candidates that are too slow where there are many classes."""
+    """Return candidates that are too slow for many classes."""
     return {
         f"boosting depth {depth} rate {rate}": make_pipeline(
             columns(scaled=False),
@@ -133,7 +134,7 @@ def boosted_classifiers() -> Candidates:
 
 
 def networks() -> Candidates:
-    """Return candidates for classes of images: networks of one hidden layer."""
+    """Return candidates for classes of images: networks with one hidden layer."""
     found: Candidates = {}
     for units, alpha in product((100, 300), (0.1, 1.0)):
         model = MLPClassifier(hidden_layer_sizes=(units,), alpha=alpha, max_iter=100, random_state=0)
@@ -142,7 +143,7 @@ def networks() -> Candidates:
 
 
 def balanced_classifiers() -> Candidates:
-    """Return candidates that weigh the classes as if they were equally many, for unequal classes under F1."""
+    """Return candidates that weight the classes equally, for unequal classes under F1."""
     found: Candidates = {}
     for c in (0.03, 0.3, 3.0):
         model = LogisticRegression(C=c, max_iter=2000, class_weight="balanced")
@@ -154,7 +155,7 @@ def balanced_classifiers() -> Candidates:
 
 
 def thresholded(models: Candidates) -> Candidates:
-    """Return the fast ones of classifiers of two classes, with the threshold of the best F1 by cross-validation."""
+    """Return the fast classifiers of two classes, with the threshold of the best cross-validated F1."""
     return {
         f"{name}, threshold": TunedThresholdClassifierCV(model, scoring="f1", cv=5)
         for name, model in models.items()
@@ -267,10 +268,10 @@ def search(task: Task) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the search from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
-    parser.add_argument("names", nargs="*", help="tasks (default: all)")
+    parser.add_argument("names", nargs="*", help="tasks; default: all")
     options = parser.parse_args(argv)
     for name in options.names or names():
         search(load(name, options.data))

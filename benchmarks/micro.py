@@ -1,13 +1,13 @@
-"""How far micro versions of tasks rank scripts as the whole tasks do, and what they save.
+"""Measure how well micro versions of tasks rank scripts compared with the whole tasks, and how much time they save.
 
     python -m tasks prepare --out DATA
     python -m benchmarks.micro DATA [NAME ...] [--rows 50 150 400] [--work runs/micro] [--slots 1]
 
-Every recipe meant for the kind of task is applied to the initial script; these scripts and the initial one run on the
-whole task and on micro versions of it. What is compared is the ranking by the hidden score: Spearman's correlation over
-the scripts that leave a valid submission in both, and whether the best of the micro version is good on the whole task,
-as a share of the way from the initial script to the best script there. The time is that of all scripts together, in
-sandboxes forked from a preloaded interpreter, so without the imports that would be the same for both.
+Every recipe meant for the kind of task is applied to the initial script. These scripts and the initial one run on the
+whole task and on micro versions of it. Compared is the ranking by the hidden score: Spearman's correlation over the
+scripts with a valid submission in both, and how good the micro version's best script is on the whole task, as a share
+of the distance from the initial script to the best script there. The time is that of all scripts together, in sandboxes
+forked from a preloaded interpreter, so without imports, which take the same time in both.
 """
 
 import argparse
@@ -42,7 +42,7 @@ INITIAL = "initial script"
 
 
 def scripts_of(task: Task) -> dict[str, str]:
-    """Return the initial script and what each recipe makes of it, where it can."""
+    """Return the initial script and the edited script of each recipe that applies."""
     initial = Instance(task, EPISODE).script_source()
     found = {INITIAL: initial}
     for recipe in recipes_for(task.kind):
@@ -56,7 +56,7 @@ def scripts_of(task: Task) -> dict[str, str]:
 async def run_all(
     store: BlobStore, executor: Executor, task: Task, scripts: Mapping[str, str]
 ) -> tuple[dict[str, float | None], float]:
-    """Return the hidden score of each script, None where it leaves none, and the seconds of all together."""
+    """Return the hidden score of each script, None if it has none, and the seconds of all together."""
     instance = Instance(task, EPISODE)
     data = Environment(store, executor, ScriptedCoder()).start(instance).files
 
@@ -72,7 +72,7 @@ async def run_all(
 
 
 def score_of(task: Task, execution: Execution) -> float | None:
-    """Return the hidden score of what a script left, None if that is no valid submission."""
+    """Return the hidden score of a script's submission, None if it is not valid."""
     if execution.exit is not Exit.OK or execution.submission is None:
         return None
     try:
@@ -82,7 +82,7 @@ def score_of(task: Task, execution: Execution) -> float | None:
 
 
 def compare_scores(whole: Mapping[str, float | None], micro: Mapping[str, float | None]) -> tuple[float, int]:
-    """Return Spearman's correlation over the scripts that have both scores, and how many these are."""
+    """Return Spearman's correlation over the scripts that have both scores, and their number."""
     pairs = [(a, b) for name, a in whole.items() if a is not None and (b := micro[name]) is not None]
     return spearman(*map(list, zip(*pairs, strict=True))), len(pairs)
 
@@ -99,11 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
-    parser.add_argument("names", nargs="*", default=TASKS, metavar="NAME", help="tasks (default: %(default)s)")
+    parser.add_argument("names", nargs="*", default=TASKS, metavar="NAME", help="tasks; default: %(default)s")
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 150, 400], help="training rows")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/micro"), help="folder of the results")
-    parser.add_argument("--work", type=Path, default=Path("runs/micro"), help="folder of micro tasks and records")
-    parser.add_argument("--slots", type=int, default=1, help="scripts at one time")
+    parser.add_argument("--work", type=Path, default=Path("runs/micro"), help="folder of micro tasks and results")
+    parser.add_argument("--slots", type=int, default=1, help="scripts at a time")
     options = parser.parse_args(argv)
     figures: dict[str, list[dict[str, Any]]] = {}
     try:
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for rows in options.rows:
                     try:
                         small = load_micro(name, options.data, rows, options.work)
-                    except ValueError as error:  # so few rows that the initial script fails, or classes are lost
+                    except ValueError as error:  # with so few rows the initial script fails, or classes are lost
                         figures[name].append({"rows": rows, "failed": str(error)})
                         continue
                     found, took = background.run(run_all(store, opened.executor, small, scripts))
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(f"{name}: {line}", flush=True)
                 busy = round(os.getloadavg()[0], 1)
                 result = {"machine": machine(), "load_average": busy, "tasks": figures}
-                write_results(options.out, "micro", result, words(figures, busy))
+                write_results(options.out, "micro", result, to_markdown(figures, busy))
     except (ValueError, OSError) as error:
         print(f"benchmarks/micro.py: {error}", file=sys.stderr)
         return 2
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_micro(name: str, data: Path, rows: int, work: Path) -> Task:
-    """Return the micro version of a task, made and prepared where it is not there yet."""
+    """Return the micro version of a task, made and prepared if it does not exist."""
     out, prepared = work / f"tasks_{rows}", work / f"data_{rows}"
     if not (out / f"{name}_micro").is_dir():
         make_micro(find(name), data, rows, out)
@@ -153,7 +153,7 @@ def load_micro(name: str, data: Path, rows: int, work: Path) -> Task:
     return load(entry.name, prepared, [out])
 
 
-def words(figures: Mapping[str, Sequence[Mapping[str, Any]]], load_average: float) -> str:
+def to_markdown(figures: Mapping[str, Sequence[Mapping[str, Any]]], load_average: float) -> str:
     """Return the figures as Markdown."""
     rows: list[Sequence[object]] = [
         ("task", "training rows", "Spearman", "scripts", "best regained", "seconds", "time, whole / micro")

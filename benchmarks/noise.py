@@ -1,11 +1,11 @@
-"""Measures the seed noise of every task: how far the hidden score moves when only a script's random seed does.
+"""Measure the seed noise of every task: how far the hidden score moves when only a script's random seed does.
 
     python -m tasks prepare --out DATA
     python -m benchmarks.noise DATA [NAME ...] [--work runs/noise] [--seeds 8] [--slots 2]
 
-Every recipe is applied to the task's initial script; the scripts whose score depends on their seed run with as many
-seeds. The noise is the median of their standard deviations, 0 where no script's score moves. Prints a line a task, and
-the one that stands in its `task.yaml`; `reward.noise_floor` is in units of it.
+Every recipe is applied to the task's initial script. The scripts whose score depends on their seed run with that many
+seeds. The noise is the median of their standard deviations, 0 if no script's score moves. Prints one line per task, and
+the line for its `task.yaml`. `reward.noise_floor` is in units of it.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from rollout.task_tools.preparation.initial_score import SEED, with_seed
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 
-ROUNDING = 1e-9  # of a score; what is below is arithmetic in another order
+ROUNDING = 1e-9  # of a score; smaller differences come from another order of arithmetic
 
 
 def seeded_scripts(task: Task) -> dict[str, str]:
-    """Return the scripts that a recipe makes of the initial one and that draw at random, by the recipe's name."""
+    """Return the randomized scripts that recipes make of the initial script, by the recipe's name."""
     initial = Instance(task, EPISODE).script_source()
-    num_split = len(SEED.findall(initial))  # the split of the rows says nothing of the hidden score
+    num_split = len(SEED.findall(initial))  # the split of the rows does not affect the hidden score
     found = {"as it is": initial}
     for recipe in recipes_for(task.kind):
         try:
@@ -64,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
-    parser.add_argument("--work", type=Path, default=Path("runs/noise"), help="folder of recorded results")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tasks; default: all")
+    parser.add_argument("--work", type=Path, default=Path("runs/noise"), help="folder of cached results")
     parser.add_argument("--seeds", type=int, default=8, help="seeds of each script")
-    parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
+    parser.add_argument("--slots", type=int, default=2, help="scripts at a time")
     options = parser.parse_args(argv)
     try:
         tasks = [load(name, options.data) for name in options.names or names()]

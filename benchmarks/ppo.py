@@ -1,12 +1,13 @@
-"""What an update costs the trainer when responses share their history, and when each has one of its own.
+"""Measure an update's cost to the trainer with histories shared between responses, and with one history for each.
 
     python -m benchmarks.ppo [--shape quickstart|smollm2] [--states 2] [--rounds 5] [--results benchmarks/results/ppo]
 
-Prompts have 1,000 to 2,000 tokens, responses 16 to 128, 8 to a state. `states`: each state is of another trajectory.
-`tree`: the states are prefixes of one trajectory. Timed is all that an update does: log-probabilities of policy and
-reference, values, gradients and optimizer steps of both networks. Both sides are this trainer with packed rows, take
-the fastest of several row lengths, score tokens of responses alone, take turns, and must find the same numbers, or
-nothing is reported. Writes SHAPE.json and .md; the last line is JSON with `ratio`, of `states`, and `ratio_tree`.
+Prompts have 1,000 to 2,000 tokens, responses 16 to 128, with 8 responses per state. In the case `states`, each state is
+of another trajectory; in `tree`, the states are prefixes of one trajectory. The whole update is timed:
+log-probabilities of policy and reference, values, gradients and optimizer steps of both networks. Both sides are this
+trainer with packed rows, use the fastest of several row lengths, score tokens of responses alone, take turns, and must
+find the same numbers, or nothing is reported. Writes SHAPE.json and .md. The last line is JSON with `ratio`, of
+`states`, and `ratio_tree`.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.platform import cpu
-from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_experiences
+from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
@@ -43,15 +44,15 @@ PROMPT, RESPONSE, SAMPLES = (1000, 2000), (16, 128), 8
 LONGEST_ROW = 4096
 COLUMNS = ("old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
 FIGURES = ("ppo/value_loss", "ppo/entropy", "ppo/gradient_norm", "ppo/critic_gradient_norm")
-TOLERANCE = 1e-3  # of what is learnt from, absolutely; relative of losses and gradient norms
+TOLERANCE = 1e-3  # absolute for the inputs of learning; relative for losses and gradient norms
 
 
 class Unequal(RuntimeError):
-    """The two sides do not compute the same, so that their times cannot be compared."""
+    """The two sides do not compute the same, so their times cannot be compared."""
 
 
 def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
-    """Return `SAMPLES` responses to each state, of random tokens and rewards."""
+    """Return `SAMPLES` responses to each state, with random tokens and rewards."""
     rng = np.random.default_rng(0)
     history = rng.integers(0, vocab_size, PROMPT[1]).tolist()
     found = []
@@ -77,14 +78,14 @@ def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
                     action="",
                     instruction="",
                     repeated=False,
-                    context={},
+                    grounding={},
                 )
             )
     return found
 
 
 class Side:
-    """One way to do an update: a learner, and the experiences as it is given them."""
+    """One variant of an update: a learner and its experiences."""
 
     def __init__(self, name: str, network: Qwen2Config, experiences: Sequence[Experience], row_length: int) -> None:
         if name == "apart":
@@ -100,7 +101,7 @@ class Side:
             num_minibatches=1,
             critic_warmup_updates=0,
         )
-        self.packed = pack_experiences(experiences, batch_shape_for(self.config))
+        self.packed = pack_samples(experiences, batch_shape_for(self.config))
         mesh = make_mesh(1, 1, 1, 1)
         policy, trunk = (Transformer(network, nnx.Rngs(0), mesh=mesh) for _ in range(2))
         critic = Critic(trunk)
@@ -110,9 +111,9 @@ class Side:
         self.found: dict[str, np.ndarray] = {}
 
     def update(self) -> None:
-        """Do one update and notes its time; of the first, which compiles, what it found."""
+        """Do one update and record its time; of the first, which compiles, record the numbers."""
         began = time.perf_counter()
-        scored = self.learner.score(self.experiences, 0)
+        scored = self.learner.score(self.experiences)
         figures = self.learner.update(scored, 0, 0)
         if self.found:
             self.seconds.append(time.perf_counter() - began)
@@ -124,8 +125,8 @@ class Side:
         found = [np.asarray(getattr(batch, field)) for batch in scored.batches]
         return by_response(self.packed, found, self.config.max_response_tokens)
 
-    def words(self) -> dict[str, Any]:
-        """Return what the side was and did."""
+    def describe(self) -> dict[str, Any]:
+        """Return the side's variant and figures."""
         tokens = sum(len(row.tokens) for row in self.packed.rows)
         return {
             "side": self.name,
@@ -138,7 +139,7 @@ class Side:
 
 
 def row_lengths(name: str, experiences: Sequence[Experience]) -> list[int]:
-    """Return the row lengths to try: what the longest tree or response takes, and what takes as many as there are."""
+    """Return the row lengths to try: the length of the longest tree or response, and lengths that fit several."""
     prompt = max(len(each.prompt_ids) for each in experiences)
     responses = [len(each.response_ids) for each in experiences]
     if name == "apart":
@@ -152,7 +153,7 @@ def _rounded(length: int) -> int:
 
 
 def require_same(shared: Side, apart: Side) -> None:
-    """Raise Unequal where the first updates of two sides found different numbers."""
+    """Raise Unequal if the first updates of two sides found different numbers."""
     for name, ours in shared.found.items():
         theirs = apart.found[name]
         difference = float(np.abs(ours - theirs).max()) / (1.0 if name in COLUMNS else float(np.abs(theirs)))
@@ -170,7 +171,7 @@ def run(case: str, network: Qwen2Config, num_states: int, num_rounds: int) -> di
             side = Side(name, network, experiences, row_length)
             for _ in range(3):
                 side.update()
-            tried.append(side.words())
+            tried.append(side.describe())
             print(json.dumps({"case": case, **tried[-1]}), file=sys.stderr, flush=True)
             if name not in best or min(side.seconds) < min(best[name].seconds):
                 best[name] = side
@@ -183,14 +184,14 @@ def run(case: str, network: Qwen2Config, num_states: int, num_rounds: int) -> di
     return {
         "case": case,
         "responses": len(experiences),
-        "shared": best["shared"].words(),
-        "apart": best["apart"].words(),
+        "shared": best["shared"].describe(),
+        "apart": best["apart"].describe(),
         "tried": tried,
         **compare(best["shared"].seconds, best["apart"].seconds),
     }
 
 
-def words(result: dict[str, Any]) -> str:
+def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     rows: list[Sequence[object]] = [
         ("case", "histories", "row length", "rows", "filled", "tokens", "seconds of an update", "so many times as fast")
@@ -209,8 +210,8 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="quickstart")
-    parser.add_argument("--states", type=int, default=2, help="states of an update")
-    parser.add_argument("--rounds", type=int, default=5, help="updates of each side, in turns")
+    parser.add_argument("--states", type=int, default=2, help="states per update")
+    parser.add_argument("--rounds", type=int, default=5, help="updates of each side")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo"))
     arguments = parser.parse_args()
     cpu.prepare()
@@ -227,8 +228,8 @@ def main() -> None:
         "shape": arguments.shape,
         "cases": cases,
     }
-    write_results(arguments.results, arguments.shape, result, words(result))
-    print(words(result))
+    write_results(arguments.results, arguments.shape, result, to_markdown(result))
+    print(to_markdown(result))
     print(json.dumps({"ratio": cases[0]["ratio"], "ratio_tree": cases[1]["ratio"]}))
 
 

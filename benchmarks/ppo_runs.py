@@ -1,14 +1,14 @@
-"""PPO from one fine-tuned policy in several ways, for the same time each: seconds of an update, and gain against hours.
+"""Compare variants of PPO from one fine-tuned policy: seconds per update, and gain for the same training time.
 
     python -m benchmarks.ppo_runs [--ways step episode ...] [--minutes 8] [--marks 4] [--out runs/ppo_runs]
                                   [--results benchmarks/results/ppo_runs] [--config configs/quickstart.yaml]
                                   [key.sub=value ...]
 
-`step` is the configuration as it is; `episode` does whole episodes, as many as `step` does single actions;
-`few_episodes` about as many actions as `step`; `ahead` acts one update early; `evolving` adds states that the policy
-reached. Each begins from the same weights and the same recorded scripts. Time is that of updates alone; policies are
-kept at equally distant marks and then go through the same whole trajectories on every task. Writes ppo_runs.json, .md
-and the picture gain.svg; the last line is JSON with how many times as long as one of `step` an update takes.
+`step` is the configuration as it is. `episode` acts in whole episodes, as many as `step` has single actions;
+`few_episodes` in about as many actions as `step`. `ahead` acts one update early. `evolving` adds states that the policy
+reached. Each starts from the same weights and the same cached scripts. Only updates count as time. Policies are saved
+at equally spaced times and then evaluated on the same whole trajectories of every task. Writes ppo_runs.json, .md and
+the picture gain.svg. The last line is JSON with the duration of an update relative to `step`.
 """
 
 import argparse
@@ -18,16 +18,18 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
-from benchmarks.ppo_runs_picture import picture, words
+from benchmarks.ppo_runs_picture import picture, to_markdown
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.platform import cpu
-from mlagent_jax.ppo.loop import Rollouts, begin_accounts, look_ahead, make_learner, make_sync, one_update, push
+from mlagent_jax.ppo.loop import one_update
+from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
 from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import RunContext, open_run_context
@@ -35,11 +37,14 @@ from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.evaluate import run_episodes, serve_policy
 from mlagent_jax.stages.ppo import make_pool
+from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_worker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
+from mlagent_jax.weight_sync import WeightSync
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
+from rollout.sampling.state_pool import StatePool
 from rollout.tokenizer.chat import ChatTokenizer
 
 WAYS = {
@@ -49,14 +54,14 @@ WAYS = {
     "ahead": ["ppo.max_staleness=1"],
     "evolving": ["ppo.states=evolving"],
 }
-NUM_UPDATES = 10_000  # more than any budget of time allows
+NUM_UPDATES = 10_000  # more than any time allows
 KEPT = ("config.yaml", "data", "blobs", "cache", "ideas.json", "selection.json", "sft", "tokenizer", "trajectories")
 
 
 def measure(
     config: Config, base: RunDir, minutes: float, num_marks: int, before: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the updates and the gains of one way, from the fine-tuned policy of `base`, which earns `before`."""
+    """Return the updates and gains of one variant, from the fine-tuned policy of `base`, whose gains are `before`."""
     run_dir = RunDir(Path(config.run_dir))
     shutil.rmtree(run_dir.root, ignore_errors=True)
     for name in filter(lambda name: base.path(name).exists(), KEPT):
@@ -70,7 +75,7 @@ def measure(
         pool = make_pool(config, run_dir, context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(server, context.event_loop, *sampling) as client:
-            updates, marks = learn(config, run_dir, Rollouts(context, client, tokenizer, pool), minutes, num_marks)
+            updates, marks = learn(config, run_dir, context, client, pool, minutes, num_marks)
             if before is None:
                 before = {"minutes": 0.0, "updates": 0}
                 before |= evaluate(config, run_dir, context, client, run_dir.sft_policy, 0)
@@ -81,19 +86,29 @@ def measure(
 
 
 def learn(
-    config: Config, run_dir: RunDir, rollouts: Rollouts, minutes: float, num_marks: int
+    config: Config,
+    run_dir: RunDir,
+    context: RunContext,
+    client: PolicyClient,
+    pool: StatePool,
+    minutes: float,
+    num_marks: int,
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
     """Return the figures of updates that took `minutes` together, and where the policies of the marks are."""
-    learner, sync = make_learner(config, run_dir), make_sync(config, run_dir, rollouts)
-    push(sync, learner, rollouts, 0)
+    learner = make_learner(config, run_dir)
+    worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer), pool)
     updates: list[dict[str, float]] = []
     marks: list[dict[str, Any]] = []
     seconds = 0.0
-    with look_ahead(config, rollouts, run_dir) as ahead:
-        watch, _ = begin_accounts(rollouts)
+    with closing(
+        RolloutPrefetcher(context.event_loop, worker, config.ppo.max_staleness, config.ppo.num_updates)
+    ) as prefetcher:
+        sync = WeightSync(client, run_dir.temporary / "weights", pool.states[0].prompt_ids, config.server.dtype)
+        leader = make_leader(config, run_dir, context, client, prefetcher, sync)
+        leader.begin(0, learner)
         while len(marks) < num_marks:
             began = time.monotonic()
-            figures = one_update(config, learner, sync, rollouts, ahead, watch, len(updates))
+            figures = one_update(learner, leader, len(updates), config.seed)
             assert figures is not None, "nothing interrupts it"
             seconds += time.monotonic() - began
             updates.append(figures)
@@ -108,7 +123,7 @@ def learn(
 def evaluate(
     config: Config, run_dir: RunDir, context: RunContext, client: PolicyClient, policy: Path, number: int
 ) -> dict[str, Any]:
-    """Return the gains of a policy in whole trajectories on every task, the same ones for all."""
+    """Return the gains of a policy in whole trajectories on every task, with the same plans for all policies."""
     tasks = list(context.tasks.values())
     plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
     tokenizer = ChatTokenizer(run_dir.tokenizer)
@@ -122,9 +137,9 @@ def evaluate(
 
 
 def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:
-    """Return the seconds of the updates in which both networks learn, the first of them, which compiles, left out.
+    """Return the seconds of the updates in which both networks learn, without the first, which compiles.
 
-    Where there are too few the last one stands for them.
+    If there are too few, return those of the last one.
     """
     seconds = [each["time/total_seconds"] for each in way["updates"]]
     return seconds[config.ppo.critic_warmup_updates + 1 :] or seconds[-1:]
@@ -134,8 +149,8 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
-    parser.add_argument("--minutes", type=float, default=8.0, help="of updates, for each way")
-    parser.add_argument("--marks", type=int, default=4, help="times that a policy is kept and evaluated")
+    parser.add_argument("--minutes", type=float, default=8.0, help="minutes of updates for each variant")
+    parser.add_argument("--marks", type=int, default=4, help="policies to save and evaluate")
     parser.add_argument("--out", type=Path, default=Path("runs/ppo_runs"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo_runs"))
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
@@ -161,14 +176,14 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.ppo_runs", *sys.argv[1:]]),
         "ways": found,
     }
-    write_results(arguments.results, "ppo_runs", result, words(result))
+    write_results(arguments.results, "ppo_runs", result, to_markdown(result))
     picture(result, arguments.results / "gain.svg")
-    print(words(result))
+    print(to_markdown(result))
     print(json.dumps(last_line(found)))
 
 
 def last_line(ways: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many times as long as one of `step`, or of the first way without it, an update of another takes."""
+    """Return the duration of an update relative to `step`, or to the first variant if `step` was not run."""
     reference = "step" if "step" in ways else next(iter(ways))
     seconds = {name: way["update_seconds"]["median"] for name, way in ways.items()}
     return {f"ratio_{name}": round(seconds[name] / seconds[reference], 3) for name in ways if name != reference}

@@ -1,4 +1,4 @@
-"""How the ways of PPO compare: a table, and gain against minutes in one picture."""
+"""Show how the variants of PPO compare: a table, and a picture of gain against minutes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.figures import interval_words, table
+from benchmarks.figures import format_interval, table
 from mlagent_jax.reporting.figures import MUTED, STYLE
 
-SPLITS = {"held_in_gain": "training tasks", "held_out_gain": "held-out tasks"}
+SPLITS = {"held_in_gain": "held-in tasks", "held_out_gain": "held-out tasks"}
 LOOKS = {
     "step": ("step-wise", "#d1603d", "o"),
     "episode": ("episode-wise, as many episodes", "#4878a8", "s"),
@@ -20,11 +20,10 @@ LOOKS = {
 }
 
 
-def words(result: Mapping[str, Any]) -> str:
+def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the comparison as Markdown."""
-    rows: list[tuple[object, ...]] = [
-        ("way", "actions an update", "seconds an update", "of it acting", "updates", "minutes", *SPLITS.values())
-    ]
+    heading = ("variant", "actions per update", "seconds per update", "share of acting", "updates", "minutes")
+    rows: list[tuple[object, ...]] = [(*heading, *SPLITS.values())]
     for name, way in result["ways"].items():
         updates, last = way["updates"], way["marks"][-1]
         mean = {
@@ -33,16 +32,17 @@ def words(result: Mapping[str, Any]) -> str:
         }
         acting = f"{100 * mean['time/rollout_seconds'] / mean['time/total_seconds']:.0f} %"
         seconds = f"{way['update_seconds']['median']:.1f}"
-        gains = [interval_words(last[split]) for split in SPLITS if split in last]
+        gains = [format_interval(last[split]) for split in SPLITS if split in last]
         actions = f"{mean['reward/actions']:.0f}"
         rows.append((LOOKS[name][0], actions, seconds, acting, len(updates), f"{last['minutes']:.1f}", *gains))
     first = next(iter(result["ways"].values()))["marks"][0]
-    rows.append(("before PPO", "", "", "", 0, 0, *(interval_words(first[split]) for split in SPLITS if split in first)))
+    before = [format_interval(first[split]) for split in SPLITS if split in first]
+    rows.append(("before PPO", "", "", "", 0, 0, *before))
     return f"Gain is (m - m_init) / (m_best - m_init), with its 95 % interval.\n\n{table(rows)}"
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:
-    """Draw gain against minutes of training, a panel for training tasks and one for held-out ones."""
+    """Draw gain against minutes of training, one panel for held-in tasks and one for held-out tasks."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
         panels = figure.subplots(1, len(SPLITS), sharey=True)
@@ -51,7 +51,7 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
             for place, (name, way) in enumerate(result["ways"].items()):
                 label, color, marker = LOOKS[name]
                 marks = [mark for mark in way["marks"] if split in mark]
-                # beside one another, or their intervals would hide each other
+                # shifted, or their intervals would hide each other
                 x = [mark["minutes"] + 0.06 * place for mark in marks]
                 found = [mark[split] for mark in marks]
                 y = [each["mean"] for each in found]

@@ -1,14 +1,14 @@
-"""What every recipe does to every task's initial script and to an improved one, in the real environment.
+"""Measure the effect of every recipe on every task's initial script and on an improved one, in the real environment.
 
     python -m tasks prepare --out DATA
     python -m benchmarks.recipes DATA [NAME ...] [--out benchmarks/results/recipes] [--work runs/recipes] [--slots 2]
 
 Run it on an idle machine: limits are wall clock. Results are kept in the work folder, so a second run only does what
-is missing or was stopped by a limit. It writes recipes.json and recipes.md into OUT.
+is missing or was stopped by a limit. Writes recipes.json and recipes.md into OUT.
 
 An effect is the reward (version 2) of the edit: the change of the hidden score in units of m_best - m_init, -1 for an
-error, 0 for a limit. Their mean over the recipes meant for the kind of task is the reward of a uniformly random
-recipe: where it is far below 0, never editing is hard to beat, so it belongs beside every claim of learning.
+error, 0 for a limit. Its mean over the recipes meant for the kind of task is the reward of a uniformly random recipe.
+If that is far below 0, never editing is hard to beat, so it belongs next to every claim of learning.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from tasks.state import State
 from tasks.task import Instance
 
 EPISODE = Names(project="benchmark", train_file="train.csv", test_file="test.csv", script="train.py")
-# What turns an initial script into an improved one: each that fits, in this order.
+# The recipes that turn an initial script into an improved one: each that fits, in this order.
 IMPROVEMENTS = ("one_hot", "larger_vocabulary", "gradient_boosting")
 BASES = ("initial", "improved")
 MARKS = {Outcome.ERROR: "error", Outcome.CORNER: "limit"}
@@ -52,7 +52,7 @@ MARKS = {Outcome.ERROR: "error", Outcome.CORNER: "limit"}
 class Effect:
     """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds.
 
-    `refused` says of an error that the coder made no edit, so that nothing ran.
+    `refused` says that an error is a refused edit, so nothing ran.
     """
 
     outcome: Outcome
@@ -92,7 +92,7 @@ async def improve(environment: Environment, instance: Instance) -> Snapshot:
 
 
 async def run_script(environment: Environment, instance: Instance, source: str) -> StepResult:
-    """Return what comes of executing `source` in the place of the initial script."""
+    """Return the result of running `source` in place of the initial script."""
     start = environment.start(instance)
     files = {**start.files, EPISODE.script: environment.store.put(source.encode())}
     run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": EPISODE.script}))
@@ -118,10 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of prepared tasks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="folder of what comes out")
-    parser.add_argument("--work", type=Path, default=Path("runs/recipes"), help="folder of recorded results")
-    parser.add_argument("--slots", type=int, default=2, help="scripts at one time")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tasks; default: all")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="folder of the results")
+    parser.add_argument("--work", type=Path, default=Path("runs/recipes"), help="folder of cached results")
+    parser.add_argument("--slots", type=int, default=2, help="scripts at a time")
     options = parser.parse_args(argv)
     try:
         tasks = [load(name, options.data) for name in options.names or (*names("held_in"), *names("held_out"))]
@@ -146,15 +146,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks/recipes.py: {error}", file=sys.stderr)
         return 2
     kinds = by_kind(record)
-    write_results(options.out, "recipes", {"machine": machine(), "kinds": kinds, "tasks": record}, words(kinds, record))
+    write_results(
+        options.out, "recipes", {"machine": machine(), "kinds": kinds, "tasks": record}, to_markdown(kinds, record)
+    )
     return 0
 
 
 def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return what each recipe did to the initial scripts of each kind: recipe -> kind -> means over the tasks.
+    """Return the effect of each recipe on the initial scripts of each kind: recipe -> kind -> means over the tasks.
 
-    `gain` is the mean of the edits that ran, in units of m_best - m_init; `ran`, `refused`, `crashed` and `stopped` are
-    numbers of tasks. Without an edit that ran there is no `gain`.
+    `gain` is the mean of the edits that ran, in units of m_best - m_init. `ran`, `refused`, `crashed` and `stopped` are
+    numbers of tasks. If no edit ran, there is no `gain`.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name in RECIPES:
@@ -180,7 +182,7 @@ def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict
 
 
 def means(effects: Sequence[Effect]) -> dict[str, float]:
-    """Return what a uniformly random recipe gets: mean reward, mean over edits that ran, and shares of outcomes."""
+    """Return the figures of a uniformly random recipe: mean reward, mean over edits that ran, shares of outcomes."""
     edits = [effect.reward for effect in effects if effect.outcome is Outcome.EDIT]
     count = len(effects)
     return {
@@ -197,7 +199,7 @@ def means(effects: Sequence[Effect]) -> dict[str, float]:
     }
 
 
-def words(kinds: Mapping[str, Mapping[str, Mapping[str, float]]], record: Mapping[str, Mapping[str, Any]]) -> str:
+def to_markdown(kinds: Mapping[str, Mapping[str, Mapping[str, float]]], record: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the effects as Markdown: by recipe and kind of task, and by recipe and task."""
     columns = sorted({entry["kind"] for entry in record.values()})
     rows: list[list[object]] = [["recipe", "axis", "expected", *columns]]

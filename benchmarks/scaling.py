@@ -1,9 +1,11 @@
-"""What the steps of Qwen2.5-7B and 32B take of the chips of TPU slices, by the TPU compiler and without a TPU.
+"""Compute what the steps of Qwen2.5-7B and 32B need on TPU slices, with the TPU compiler and without a TPU.
 
-    python -m benchmarks.scaling [NAME ...] [--results benchmarks/results/scaling] [--docs docs/scaling.md]
+    python -m benchmarks.scaling [NAME ...] [--results benchmarks/results/scaling]
+                                 [--docs docs/explanation/scaling.md]
 
-Compiles each of `RUNS`, or those named, by `python -m mlagent_jax.compile`, keeps its figures as JSON, and writes the
-table of all that have figures. A run is a process of its own, which gives its memory back; `make tpu-compiler` first.
+Compiles each of `RUNS`, or those named, with `python -m mlagent_jax.compile`, keeps the figures as JSON, and writes the
+tables of all runs with figures between two marker lines of the page. The page's summary above them is written by hand:
+update it too. Each compilation is a process of its own, which frees its memory. Run `make tpu-compiler` first.
 """
 
 import argparse
@@ -43,16 +45,7 @@ RUNS = (
     Run("Qwen2.5-32B on 128 v5p", "configs/qwen2_5_32b_tpu.yaml", "v5p:4x4x8"),
 )
 
-INTRODUCTION = """\
-# Scaling
-
-What one chip does in each program of a training, told by the TPU compiler on a machine without a TPU
-(`python -m benchmarks.scaling`; nothing here has run on a TPU). Memory is the compiler's; *beside* are arrays of the
-run that are on the chip and no argument of the program, such as the critic while the policy learns. FLOPs and bytes
-between chips are counted in the compiled program, every loop as often as it runs. Time and utilisation are bounds from
-them, by the formula in `mlagent_jax/aot/roofline.py`: with all collectives hidden behind computation, and with none.
-Utilisation counts the FLOPs of the model alone, recomputation not.
-"""
+BEGIN, END = "<!-- begin: python -m benchmarks.scaling -->", "<!-- end -->"
 HEADER = (
     "program",
     "arguments GiB",
@@ -64,13 +57,13 @@ HEADER = (
     "between chips GB",
     "ms, hidden",
     "ms, not",
-    "utilisation, hidden",
+    "utilization, hidden",
     "not",
 )
 
 
 def compile_run(run: Run) -> dict[str, Any]:
-    """Return the figures of a run and how long the compiler took; ends the benchmark where the command fails."""
+    """Return the figures of a run and the compiler's time; end the benchmark if the command fails."""
     began = time.monotonic()
     command = [sys.executable, "-m", "mlagent_jax.compile", "--config", run.config, f"topology={run.topology}"]
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True)
@@ -111,12 +104,21 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def replaced(page: str, text: str) -> str:
+    """Return the page with `text` between its marker lines. Raises ValueError if they are missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page lacks the marker lines {BEGIN} and {END}; put them back")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
+
+
 def main() -> None:
-    """Compile what is asked for and writes figures and table."""
+    """Compile the runs and write figures and tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *(run.name for run in RUNS)])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/scaling"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/scaling.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/explanation/scaling.md"))
     parsed = parser.parse_args()
     parsed.results.mkdir(parents=True, exist_ok=True)
     for run in RUNS:
@@ -124,7 +126,7 @@ def main() -> None:
             write_json(parsed.results / run.file, compile_run(run))
     files = {run.name: parsed.results / run.file for run in RUNS}
     sections = [section(name, json.loads(path.read_text())) for name, path in files.items() if path.exists()]
-    write_text(parsed.docs, "\n".join([INTRODUCTION, *sections]))
+    write_text(parsed.docs, replaced(parsed.docs.read_text(encoding="utf-8"), "\n".join(sections)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our fine-tuning step beside transformers': the same losses first, then their time in turns."""
+"""Compare our fine-tuning step with transformers': first that losses agree, then time, in turns."""
 
 import statistics
 import tempfile
@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import compare, table
-from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilisation
+from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilization
 from benchmarks.worker import Worker, WorkerFailed
 
 # Largest relative difference of losses and gradient norms between two sides that compute the same.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 MATMUL_SIZES = [2048, 4096]
-TRIES = 3  # passes after which the fastest variants are chosen
+TRIES = 3  # trial passes that choose the fastest variants
 Numbers = Sequence[Mapping[str, float]]
 
 
 class Unequal(RuntimeError):
-    """The two sides do not compute the same, so that their times cannot be compared."""
+    """The two sides do not compute the same, so their times cannot be compared."""
 
 
 @dataclass
 class Variant:
-    """One way to run the step, and what came of trying it: an error, or the seconds of the fastest pass.
+    """One way to run the step, and its trial: an error, or the seconds of the fastest pass.
 
     Attributes:
         side: `ours` or `peer`.
-        name: in words.
-        settings: arguments of the worker's `start`.
+        name: The name in tables.
+        settings: Arguments of the worker's `start`.
     """
 
     side: str
@@ -49,16 +49,16 @@ class Bench:
         self.shape, self.folder, self.num_batches = shape, folder, num_batches
 
     def worker(self, side: str) -> Worker:
-        """Return a process of one side."""
+        """Start and return a process of one side."""
         log, count = self.folder / f"{side}.log", str(self.num_batches)
         if side == "peer":
             return Worker("benchmarks.sft_torch", str(self.folder), count, log=log)
-        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}  # of a GPU; the rest is the other side's
+        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}  # share of a GPU; the rest is the other side's
         return Worker("benchmarks.sft_ours", self.shape, str(self.folder), count, log=log, environment=share)
 
 
 def variants(dtype: str, peer: bool) -> list[Variant]:
-    """Return every way to run the step: ours, and where there is a `peer` all of its that could be the fastest."""
+    """Return every way to run the step: ours, and if there is a `peer`, all of its that could be the fastest."""
     found = [
         Variant("ours", f"remat={remat}", {"dtype": dtype, "remat": remat}) for remat in ("none", "matmuls", "layer")
     ]
@@ -71,11 +71,11 @@ def variants(dtype: str, peer: bool) -> list[Variant]:
 
 
 def require_equal(reference: Numbers, found: Numbers, tolerance: float, name: str) -> None:
-    """Raise Unequal if a loss or gradient norm of `found` is further from the reference's, relatively."""
+    """Raise Unequal if a loss or gradient norm of `found` differs too much from the reference's, relatively."""
     for i, (ours, theirs) in enumerate(zip(reference, found, strict=True)):
         for key in ("loss", "gradient_norm"):
             difference = abs(theirs[key] - ours[key]) / abs(ours[key])
-            if not difference <= tolerance:  # nan is not
+            if not difference <= tolerance:  # false for nan
                 raise Unequal(
                     f"{name}: {key} of step {i} is {theirs[key]:.6g}, ours in fp32 {ours[key]:.6g}, a difference of "
                     f"{difference:.1e}, expected at most {tolerance:.0e}; nothing is reported"
@@ -83,11 +83,11 @@ def require_equal(reference: Numbers, found: Numbers, tolerance: float, name: st
 
 
 def run(shape: str, dtype: str, num_batches: int, num_rounds: int, tried: list[Variant]) -> dict[str, Any]:
-    """Return the figures of one shape and dtype, from the variants to be tried.
+    """Return the figures of one shape and dtype, from the variants to try.
 
     Raises:
-        Unequal: if any variant does not compute what the others do.
-        WorkerFailed: if our own step fails, or the peer's in every variant.
+        Unequal: If any variant does not compute what the others do.
+        WorkerFailed: If our own step fails, or the peer's in every variant.
     """
     peer = any(variant.side == "peer" for variant in tried)
     with tempfile.TemporaryDirectory(prefix="sft-") as name:
@@ -117,10 +117,10 @@ def run(shape: str, dtype: str, num_batches: int, num_rounds: int, tried: list[V
 
 
 def try_all(bench: Bench, tried: Sequence[Variant], dtype: str, peer: bool) -> None:
-    """Find out of each variant whether it runs, that it computes what the others do, and its fastest of a few passes.
+    """Find out whether each variant runs and computes what the others do, and its fastest of a few passes.
 
     Raises:
-        Unequal: if one computes something else.
+        Unequal: If one computes something else.
     """
     workers: dict[str, Worker] = {}
     with ExitStack() as stack:
@@ -131,7 +131,7 @@ def try_all(bench: Bench, tried: Sequence[Variant], dtype: str, peer: bool) -> N
             return workers[side].ask("start", **settings)
 
         reference = started("ours", dtype="float32", remat="layer")
-        if peer and dtype != "float32":  # the narrow dtype allows for more, so the sides are compared in fp32 as well
+        if peer and dtype != "float32":  # bf16 has a wider tolerance, so the sides are compared in fp32 as well
             found = started("peer", dtype="float32", weights="float32", attention="mask", compiled=False)
             require_equal(reference, found, TOLERANCE["float32"], "peer in fp32")
         for variant in tried:
@@ -159,7 +159,7 @@ def finalists(tried: Sequence[Variant]) -> dict[str, Variant]:
 
 
 def take_turns(bench: Bench, chosen: Mapping[str, Variant], num_rounds: int) -> None:
-    """Time a pass of every finalist, round after round; the first round is not counted."""
+    """Time a pass of every finalist, round after round; the first round does not count."""
     with ExitStack() as stack:
         workers = []
         for variant in {id(variant): variant for variant in chosen.values()}.values():
@@ -174,7 +174,7 @@ def take_turns(bench: Bench, chosen: Mapping[str, Variant], num_rounds: int) -> 
 
 
 def summarize(shape: str, load: Load, chosen: Mapping[str, Variant], peak: float) -> dict[str, Any]:
-    """Return tokens a second and utilisation of every finalist, and how many times as fast as each peer we are."""
+    """Return tokens per second and utilization of every finalist, and our speed relative to each peer."""
     network = SHAPES[shape].network
     found: dict[str, Any] = {
         "load": vars(load),
@@ -189,21 +189,21 @@ def summarize(shape: str, load: Load, chosen: Mapping[str, Variant], peak: float
             "tokens_per_second": round(load.tokens / median, 1),
             "lowest": round(load.tokens / max(variant.seconds), 1),
             "highest": round(load.tokens / min(variant.seconds), 1),
-            "utilisation": round(utilisation(network, load, median, peak), 4),
+            "utilization": round(utilization(network, load, median, peak), 4),
         }
         if name != "ours":
             found["finalists"][name] |= compare(chosen["ours"].seconds, variant.seconds)
     return found
 
 
-def words(result: Mapping[str, Any]) -> str:
+def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
-    heading = ["", "variant", "tokens/s", "lowest to highest", "utilisation", "ours is so many times as fast"]
+    heading = ["", "variant", "tokens/s", "lowest to highest", "utilization", "ours is so many times as fast"]
     rows: list[Sequence[object]] = [heading]
     for name, each in result["finalists"].items():
         spread = f"{each['lowest']:,} to {each['highest']:,}"
         ratio = f"{each['ratio']} ({each['ratio_low']} to {each['ratio_high']})" if "ratio" in each else ""
-        share = f"{100 * each['utilisation']:.1f} %"
+        share = f"{100 * each['utilization']:.1f} %"
         rows.append([name.replace("_", " "), each["variant"], f"{each['tokens_per_second']:,}", spread, share, ratio])
     tried: list[Sequence[object]] = [["side", "variant", "seconds of the fastest pass, or why it does not run"]]
     for each in result["variants"]:
@@ -212,7 +212,7 @@ def words(result: Mapping[str, Any]) -> str:
     load = result["load"]
     lines = [
         f"{result['shape']}, {result['dtype']}, on {result['device']}; a pass is {load['tokens']:,} tokens, of which "
-        f"{load['targets']:,} are targets. Largest matrix product: {peaks}; utilisation is of "
+        f"{load['targets']:,} are targets. Largest matrix product: {peaks}; utilization is of "
         f"{result['peak'] / 1e9:,.0f} GFLOP/s.",
         table(rows),
         table(tried),
@@ -221,7 +221,7 @@ def words(result: Mapping[str, Any]) -> str:
 
 
 def last_line(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is printed as the last line: the ratio, None where there was no peer, and what it is of."""
+    """Return the last line to print: the ratio, None if there was no peer, and what it is of."""
     sides = result["finalists"]
     found = {"ratio": None} | {
         key: sides["peer"][key] for key in ("ratio", "ratio_low", "ratio_high") if "peer" in sides
@@ -230,5 +230,5 @@ def last_line(result: Mapping[str, Any]) -> dict[str, Any]:
         found["ratio_fp32_weights"] = sides["peer_fp32_weights"]["ratio"]
     for name in ("ours", "peer"):
         if name in sides:
-            found |= {f"{name}_{key}": sides[name][key] for key in ("tokens_per_second", "utilisation")}
+            found |= {f"{name}_{key}": sides[name][key] for key in ("tokens_per_second", "utilization")}
     return {"shape": result["shape"], "dtype": result["dtype"], "device": result["device"], **found}

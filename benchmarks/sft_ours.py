@@ -1,8 +1,8 @@
-"""Our side of the fine-tuning benchmark, a worker: the trainer's real step, and nothing but JAX, Flax and optax.
+"""Run our side of the fine-tuning benchmark as a worker: the trainer's real step with only JAX, Flax and optax.
 
     python -m benchmarks.sft_ours SHAPE DIR NUM_BATCHES
 
-Weights are drawn from a fixed seed and left in DIR for the other side, the batches as well.
+Draws weights from a fixed seed and leaves them, and the batches, in DIR for the other side.
 """
 
 import sys
@@ -40,14 +40,14 @@ class Ours:
         self.mesh = make_mesh(1, 1, 1, 1)
 
     def model(self, dtype: str = "float32", remat: Remat = "none") -> Transformer:
-        """Return the network with the weights that both sides begin with."""
+        """Return the network with the weights that both sides start with."""
         return Transformer(self.shape.network, nnx.Rngs(0), jnp.dtype(dtype), remat, self.mesh)
 
     def make(self, peer: bool) -> dict[str, Any]:
-        """Leave the batches and, where there is a `peer`, the weights; returns what the batches hold."""
+        """Write the batches and, if there is a `peer`, the weights; return the load of the batches."""
         load = load_of(self.batches)
         if peer:
-            from mlagent_jax.model.hf import save_hf  # brings safetensors, which transformers needs too
+            from mlagent_jax.model.hf import save_hf  # imports safetensors, which transformers needs too
 
             save_hf(self.model(), self.folder / "weights")
         for i, rows in enumerate(self.batches):
@@ -64,8 +64,8 @@ class Ours:
         return {"tokens": load.tokens, "targets": load.targets, "pairs": load.pairs}
 
     def start(self, dtype: str, remat: Remat) -> list[dict[str, float]]:
-        """Compile the step and returns loss and gradient norm of the first pass over the batches."""
-        # in fp32 a GPU would else round the factors of every product to 10 bits
+        """Compile the step and return loss and gradient norm of the first pass over the batches."""
+        # otherwise a GPU rounds the factors of fp32 products to 10 bits
         jax.config.update("jax_default_matmul_precision", "highest" if dtype == "float32" else None)
         optimizer = make_optimizer("adamw", LEARNING_RATE, CLIP_NORM)
         model = self.model(dtype, remat)
@@ -84,7 +84,7 @@ class Ours:
         return seconds
 
     def peak(self, dtype: str, sizes: list[int]) -> dict[str, Any]:
-        """Return the device and the most FLOP/s that a square matrix product ran at."""
+        """Return the device and the highest FLOP/s of a square matrix product."""
         best = 0.0
         product = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.dtype(dtype)))
         for n in sizes:

@@ -1,4 +1,4 @@
-"""Rows of made-up conversations, packed as those of the fine-tuning stage are."""
+"""Make rows of random conversations, packed like those of the fine-tuning stage."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from benchmarks.sft_shapes import Load, Shape
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 
 PROMPT = 0.27  # share of a conversation before the agent's first turn
-RESPONSE, OBSERVATION = 89, 59  # tokens of a turn of the agent's, and of what it sees then: the quickstart's means
+RESPONSE, OBSERVATION = 89, 59  # mean tokens of an agent's turn and of its feedback in the quickstart
 
 
 def make_batches(shape: Shape, count: int) -> list[PackedBatch]:
@@ -24,7 +24,7 @@ def make_batches(shape: Shape, count: int) -> list[PackedBatch]:
 
 
 def load_of(batches: Sequence[PackedBatch]) -> Load:
-    """Return what one pass over the batches holds; sequences in a row do not see one another."""
+    """Return the load of one pass over the batches; sequences in a row do not see each other."""
     real = [segments_of(rows) > 0 for rows in batches]
     return Load(
         tokens=int(sum(mask.sum() for mask in real)),
@@ -34,7 +34,7 @@ def load_of(batches: Sequence[PackedBatch]) -> Load:
 
 
 def segments_of(rows: PackedBatch) -> Int[np.ndarray, "B T"]:
-    """Return the sequence of each token, from 1; 0 is padding. No sequence may have one token only."""
+    """Return the sequence of each token, from 1; 0 is padding. Every sequence has at least two tokens."""
     ends, positions = np.asarray(rows.layout.ends), np.asarray(rows.positions)
     real = (ends > np.arange(1, ends.shape[1] + 1)) | (positions > 0)
     return np.cumsum(real & (positions == 0), axis=1) * real

@@ -1,25 +1,25 @@
-"""The networks and batches that fine-tuning is timed on, and how much arithmetic a step of them needs."""
+"""Define the networks and batches of the fine-tuning benchmarks, and the arithmetic that a step needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 
-# Dense bf16 FLOP/s by the vendor's datasheets, by a part of the device's name.
+# Dense bf16 FLOP/s from the vendor's datasheets, by a part of the device's name.
 KNOWN_PEAKS: Mapping[str, float] = {"H100": 989e12, "H200": 989e12}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A network and the batches it is given.
+    """A network and its batches.
 
     Attributes:
-        network: sizes of the network.
+        network: Sizes of the network.
         batch_size: B, rows of a batch.
         length: T, tokens of a row.
-        num_segments: sequences that stand in a row side by side.
-        fill: least and greatest share of a row that is no padding.
-        turns: whether only the agent's turns are predicted, about three tokens in seven; else every token is.
+        num_segments: Sequences in a row.
+        fill: Lowest and highest share of a row that is not padding.
+        turns: Whether only the agent's turns are predicted, about three tokens in seven; otherwise every token is.
     """
 
     network: Qwen2Config
@@ -32,12 +32,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Load:
-    """What the batches of one pass hold, padding left out.
+    """The content of the batches of one pass, without padding.
 
     Attributes:
-        tokens: tokens.
-        targets: predictions.
-        pairs: (query, key) pairs that attention is over.
+        tokens: Number of tokens.
+        targets: Number of predictions.
+        pairs: Number of (query, key) pairs that attention covers.
     """
 
     tokens: int
@@ -46,11 +46,11 @@ class Load:
 
 
 def qwen2_5(hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int) -> Qwen2Config:
-    """Return the shape of one of the small Qwen2.5 checkpoints, whose heads are tied and whose groups are two."""
+    """Return the shape of one of the small Qwen2.5 checkpoints, with a tied head and two key/value heads."""
     return Qwen2Config(151_936, hidden_size, intermediate_size, num_layers, num_heads, 2, hidden_size // num_heads)
 
 
-# quickstart: configs/quickstart.yaml, its rows filled as those of its run are. smollm2: SmolLM2-135M.
+# quickstart: configs/quickstart.yaml, with rows filled as in its run. smollm2: SmolLM2-135M.
 SHAPES: Mapping[str, Shape] = {
     "quickstart": Shape(Qwen2Config(2304, 256, 768, 2, 4, 2, 64), 3, 1152, 1, (0.76, 1.0), True),
     "smollm2": Shape(Qwen2Config(49_152, 576, 1536, 30, 9, 3, 64, 100_000.0, 1e-5), 2, 512, 2, (0.9, 1.0), True),
@@ -63,10 +63,10 @@ SHAPES: Mapping[str, Shape] = {
 def training_flops(network: Qwen2Config, load: Load) -> float:
     """Return the floating-point operations that forward and backward passes over `load` need.
 
-    6 (P tokens + V D targets) + 12 L N H pairs: two operations a parameter and token, a third of them forward, where P
-    are the parameters of the layers' matrices and the head counts where something is predicted; attention's two
-    products take 4 N H a pair and layer forward. One causal sequence of T tokens has T/2 pairs a token, which makes
-    the last term the usual 6 L T N H a token. Nothing that is computed twice counts twice.
+    6 (P tokens + V D targets) + 12 L N H pairs: two operations per parameter and token, a third of them forward. P are
+    the parameters of the layers' matrices, and the head counts at predictions. Attention's two products take 4 N H per
+    pair and layer forward. One causal sequence of T tokens has T/2 pairs per token, which makes the last term the usual
+    6 L T N H per token. Recomputation does not count.
     """
     d, h = network.hidden_size, network.head_dim
     attention = d * h * (2 * network.num_heads + 2 * network.num_kv_heads)
@@ -75,12 +75,12 @@ def training_flops(network: Qwen2Config, load: Load) -> float:
     return 6.0 * products + 12.0 * network.num_layers * network.num_heads * h * load.pairs
 
 
-def utilisation(network: Qwen2Config, load: Load, seconds: float, peak: float) -> float:
-    """Return the share of `peak` FLOP/s that going through `load` in so many seconds makes use of."""
+def utilization(network: Qwen2Config, load: Load, seconds: float, peak: float) -> float:
+    """Return the share of `peak` FLOP/s that processing `load` in this many seconds uses."""
     return training_flops(network, load) / seconds / peak
 
 
 def known_peak(device: str, dtype: str) -> float | None:
-    """Return the dense FLOP/s of a device by its datasheet, None where it is to be measured."""
+    """Return the dense FLOP/s of a device by its datasheet, None if it must be measured."""
     found = [peak for name, peak in KNOWN_PEAKS.items() if name in device and dtype == "bfloat16"]
     return found[0] if found else None

@@ -1,11 +1,11 @@
-"""How fast our fine-tuning step is beside transformers' on this machine's CPU.
+"""Measure our fine-tuning step beside transformers' on this machine's CPU.
 
     python -m benchmarks.sft_throughput [--shape quickstart|smollm2] [--dtype float32|bfloat16] [--batches 3]
                                         [--rounds 10] [--results benchmarks/results/sft_throughput]
 
-Both sides begin with the same weights and packed rows, and must find the same losses and gradient norms, or nothing is
-reported. Each side is a process of its own, with all cores; they take turns and never run together. The peer is the
-fastest of its variants. docs/performance.md says what is measured. Writes SHAPE-DTYPE.json and .md.
+Both sides start with the same weights and packed rows, and must find the same losses and gradient norms, or nothing is
+reported. Each side is a process of its own with all cores; they take turns and never run together. The peer is the
+fastest of its variants. docs/explanation/benchmark-methods.md describes the method. Writes SHAPE-DTYPE.json and .md.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.figures import machine, write_results
-from benchmarks.sft_compare import TOLERANCE, Unequal, last_line, run, variants, words
+from benchmarks.sft_compare import TOLERANCE, Unequal, last_line, run, to_markdown, variants
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
 from mlagent_jax.reporting.summary import commit
@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="quickstart")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
-    parser.add_argument("--batches", type=int, default=3, help="batches of a pass, one step each")
-    parser.add_argument("--rounds", type=int, default=10, help="passes of each side, in turns")
+    parser.add_argument("--batches", type=int, default=3, help="batches per pass, one step each")
+    parser.add_argument("--rounds", type=int, default=10, help="passes of each side")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sft_throughput"))
     arguments = parser.parse_args()
     tried = variants(arguments.dtype, peer=True)
@@ -42,8 +42,8 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.sft_throughput", *sys.argv[1:]]),
         **found,
     }
-    write_results(arguments.results, f"{arguments.shape}-{arguments.dtype}", result, words(result))
-    print(words(result))
+    write_results(arguments.results, f"{arguments.shape}-{arguments.dtype}", result, to_markdown(result))
+    print(to_markdown(result))
     print(json.dumps(last_line(result)))
 
 

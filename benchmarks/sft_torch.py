@@ -1,9 +1,9 @@
-"""The peer's side of the fine-tuning benchmark, a worker: transformers' Qwen2ForCausalLM under torch.
+"""Run the peer's side of the fine-tuning benchmark as a worker: transformers' Qwen2ForCausalLM under torch.
 
     python -m benchmarks.sft_torch DIR NUM_BATCHES
 
-It begins with the weights and batches that our side left in DIR. Its masks are made before the clock runs, and its
-logits exist only where there is a target.
+It starts with the weights and batches that our side left in DIR. Its masks are made before the clock starts, and its
+logits exist only at targets.
 """
 
 import gc
@@ -23,20 +23,20 @@ from benchmarks.worker import serve
 from mlagent_jax.platform.cpu import keep_freed_memory
 
 LEARNING_RATE, BETAS, CLIP_NORM = 1e-4, (0.9, 0.95), 1.0
-# `mask` and `causal` are SDPA, with an explicit mask and without. Without is for rows of one sequence, as no target
+# `mask` and `causal` are SDPA with and without an explicit mask. Without is for rows of one sequence, because no target
 # sees the padding behind it.
 ATTENTION = {"mask": "sdpa", "causal": "sdpa", "flex": "flex_attention"}
 
 
 class Step:
-    """One variant of the training step, from fresh weights.
+    """One variant of the training step, from new weights.
 
     Args:
-        folder: holds the weights.
-        dtype: what products are computed in.
-        weights: what weights and moments are kept in; where `dtype` is narrower, autocast rounds them.
-        attention: a key of `ATTENTION`.
-        compiled: whether torch.compile makes it.
+        folder: The folder of the weights.
+        dtype: The dtype of products.
+        weights: The dtype of weights and moments; if `dtype` is narrower, autocast rounds them.
+        attention: A key of `ATTENTION`.
+        compiled: Whether torch.compile compiles it.
     """
 
     def __init__(self, folder: Path, device: str, dtype: str, weights: str, attention: str, compiled: bool) -> None:
@@ -84,7 +84,7 @@ class Peer:
         self.folder, self.num_batches = folder, num_batches
 
     def start(self, dtype: str, weights: str, attention: str, compiled: bool) -> list[dict[str, float]]:
-        """Make the step and returns loss and gradient norm of the first pass over the batches."""
+        """Make the step and return loss and gradient norm of the first pass over the batches."""
         self.step = None  # an earlier variant's memory
         torch.compiler.reset()
         gc.collect()
@@ -104,7 +104,7 @@ class Peer:
         return seconds
 
     def peak(self, dtype: str, sizes: list[int]) -> dict[str, Any]:
-        """Return the number of threads and the most FLOP/s that a square matrix product ran at."""
+        """Return the number of threads and the highest FLOP/s of a square matrix product."""
         best = 0.0
         for n in sizes:
             a, b = (torch.randn(n, n, device=self.device, dtype=getattr(torch, dtype)) for _ in range(2))

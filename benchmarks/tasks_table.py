@@ -1,9 +1,9 @@
-"""Writes the tables of the bundled tasks into docs/tasks.md, from what their folders state and what `prepare` measured.
+"""Write the tables of the bundled tasks into the documentation, from their folders and what `prepare` measured.
 
     python -m tasks prepare --out DATA
     python -m benchmarks.tasks_table DATA
 
-Prints what it writes. The tables stand between the lines BEGIN and END; all else in the file is left alone.
+Prints the tables. They go between the marker lines of docs/reference/tasks.md; the rest of the page stays.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from tasks.entry import Entry
 from tasks.registry import find, load, names
 from tasks.task import Task
 
-DOCUMENT = Path(__file__).parents[1] / "docs/tasks.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/reference/tasks.md"
 BEGIN, END = "<!-- begin: python -m benchmarks.tasks_table DATA -->", "<!-- end -->"
-STANDS_IN, BY_SEARCH = "; stands in for ", "benchmarks/m_best.py: "  # what the texts of a task.yaml say it with
+STANDS_IN, BY_SEARCH = "; stands in for ", "benchmarks/m_best.py: "  # phrases in the texts of a task.yaml
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def data_table(entries: Sequence[Entry]) -> str:
-    """Return what the tasks are made of, as Markdown."""
+    """Return the data of the tasks, as Markdown."""
     rows = ["| task | split | kind | data and terms | stands in for |", "|---|---|---|---|---|"]
     for entry in entries:
         data, _, stands_in = entry.data.partition(STANDS_IN)
@@ -48,7 +48,7 @@ def data_table(entries: Sequence[Entry]) -> str:
 def score_table(tasks: Sequence[Task]) -> str:
     """Return the sizes and scores of prepared tasks, as Markdown.
 
-    The headroom is |m_best - m_init| in units of the noise: how many chance steps lie between the two.
+    The headroom is |m_best - m_init| in units of the noise.
     """
     rows = [
         "| task | rows, train / test | metric | m_init | m_best | what reached m_best | noise | headroom |",
@@ -70,11 +70,11 @@ def num_rows(file: Path) -> int:
 
 
 def replaced(document: str, text: str) -> str:
-    """Return the document with `text` between its two lines. Raises ValueError where they are not there."""
+    """Return the page with `text` between its marker lines. Raises ValueError if they are missing."""
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{DOCUMENT} lacks the lines {BEGIN} and {END}, between which the tables go; put them back")
+        raise ValueError(f"{DOCUMENT} lacks the marker lines {BEGIN} and {END}; put them back")
     return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 

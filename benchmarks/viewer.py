@@ -1,13 +1,13 @@
-"""What a page of ten thousand trajectories takes: to write, on the disk, to open and to use in a browser.
+"""Measure a page of ten thousand trajectories: writing it, its size, and opening and using it in a browser.
 
     python -m benchmarks.viewer RUN [--number 10000] [--steps 15] [--rounds 5] [--results benchmarks/results/viewer]
 
-RUN is the directory of a run that has collected. Its trajectories are multiplied: each is given as many steps as asked,
-those of others of its task after its own, and an id of its own. The page is written by a process of its own, whose peak
-memory is told, with the whole edits. Then a browser opens it from its file, each time a new one: until the list is
-there; a filter by task, and one by words; a trajectory from an address, whose chunk was not opened before; and a search
-of all texts. Medians of the rounds, each by the clock and by the CPU time of the page's main thread, which does not
-depend on what else the machine is doing.
+RUN is the directory of a run that has collected. Its trajectories are multiplied: each gets as many steps as requested,
+those of other trajectories of its task after its own, and a new id. A process of its own writes the page with whole
+edits, and its peak memory is reported. Then a browser opens the file, a new one each time, and waits for the list; a
+filter by task, and one by words; a trajectory from an address, whose chunk was not opened before; and a search of all
+texts. Reports medians of the rounds, by the clock and by the CPU time of the page's main thread, which does not depend
+on other load of the machine.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories, to_record
 from rollout.types import Trajectory
 
-NUM_OPENED = 8  # trajectories of one round, far from one another
-# Does something and gives the milliseconds until an element has changed and was drawn.
+NUM_OPENED = 8  # trajectories of one round, far apart
+# Do something and return the milliseconds until an element has changed and was drawn.
 UNTIL_CHANGED = """([selector, act, enough]) => new Promise((done) => {
     const element = document.querySelector(selector), start = performance.now();
     const observer = new MutationObserver(() => {
@@ -57,7 +57,7 @@ UNTIL_CHANGED = """([selector, act, enough]) => new Promise((done) => {
 
 
 def multiplied(sample: Sequence[Trajectory], number: int, steps: int) -> Iterator[Trajectory]:
-    """Yield `number` trajectories of `steps` steps each, made of those of the sample."""
+    """Yield `number` trajectories of `steps` steps each, made from the sample."""
     of_task: dict[str, list[Trajectory]] = defaultdict(list)
     for one in sample:
         of_task[one.task].append(one)
@@ -67,13 +67,13 @@ def multiplied(sample: Sequence[Trajectory], number: int, steps: int) -> Iterato
         place = others.index(first)
         joined = list(first.steps)
         while len(joined) < steps:
-            place += 1 + index // len(sample)  # other neighbours in each copy
+            place += 1 + index // len(sample)  # other steps in each copy
             joined += others[place % len(others)].steps
         yield replace(first, trajectory_id=f"{first.trajectory_id}-{index:06d}", steps=tuple(joined[:steps]))
 
 
 def write(run_dir: Path, page: Path, number: int, steps: int) -> dict[str, Any]:
-    """Return what writing the page took: seconds, also of CPU, peak memory and what was in memory before, in MB."""
+    """Return the cost of writing the page: seconds, CPU seconds, peak memory, and memory before, in MB."""
     collection = find_collection(run_dir)
     tasks, _ = load_tasks(run_dir / "data", collection.task_paths)
     sample = read_trajectories(collection.groups["expert"])
@@ -91,7 +91,7 @@ def write(run_dir: Path, page: Path, number: int, steps: int) -> dict[str, Any]:
 
 
 def use(browser: Browser, page_path: Path, number: int, seed: int) -> dict[str, float]:
-    """Return milliseconds of one opening of the page and of what is done with it; `<name>_cpu_ms` are of CPU time."""
+    """Return milliseconds of opening and using the page once; `<name>_cpu_ms` are of CPU time."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
@@ -160,7 +160,7 @@ def measure(run_dir: Path, number: int, steps: int, rounds: int) -> dict[str, An
     }
 
 
-def words(results: Sequence[dict[str, Any]]) -> str:
+def to_markdown(results: Sequence[dict[str, Any]]) -> str:
     """Return the figures as a table."""
     rows: list[list[object]] = [["", *(f"{one['number']:,} trajectories" for one in results)]]
 
@@ -193,14 +193,14 @@ def _clock_and_cpu(figures: Mapping[str, float], name: str) -> str:
 
 
 def main() -> None:
-    """Measure a small page and the large one, and writes what they took."""
+    """Measure a small page and the large one, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/viewer"))
-    parser.add_argument("--write", type=Path, help="write the page there and no more")
+    parser.add_argument("--write", type=Path, help="only write the page to this path")
     options = parser.parse_args()
     if options.write:
         print(json.dumps(write(options.run, options.write, options.number, options.steps)))
@@ -215,7 +215,7 @@ def main() -> None:
         heading += f" The machine was busy: {load:.0f} processes wanted its {cores} cores, so the clock says more than "
         heading += "it takes alone; the CPU time is that of the page's main thread."
     result = {"commit": commit(), "machine": machine(), "load": load, "pages": results}
-    write_results(options.results, "viewer", result, f"{heading}\n\n{words(results)}")
+    write_results(options.results, "viewer", result, f"{heading}\n\n{to_markdown(results)}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""How long new weights take to reach the policy server, and what of it is copying, checksums, loading and the proof.
+"""Measure how long new weights take to reach the policy server, and the parts: writing, checksums, loading, canary.
 
     python -m benchmarks.weight_transfer [--shapes quickstart smollm2 qwen2.5-0.5b] [--rounds 5]
                                          [--restart] [--results benchmarks/results/weight_transfer]
 
-A real vLLM serves a checkpoint of random weights in fp32, and takes others by the verb that PPO uses after an update.
-Parts are timed one by one: writing the files, the trainer's SHA-256 of every tensor, the server's update without
-checksums (pause, read, load, pack, empty the cache, resume), what comparing checksums adds to it, and the canary, its
-log-probabilities by the trainer included. Medians. Writes weight_transfer.json and .md.
+A real vLLM serves a checkpoint of random weights in fp32 and loads others in the way that PPO uses after an update.
+Parts are timed separately: writing the files, the trainer's SHA-256 of every tensor, the server's update without
+checksums (pause, read, load, pack, empty the cache, resume), the extra time of comparing checksums, and the canary,
+including its log-probabilities by the trainer. Reports medians. Writes weight_transfer.json and .md.
 
 With --restart the server is stopped and started on the new weights instead, and only the whole is timed, from the first
-file written to the canary's proof; into weight_restart.json and .md.
+file written to the canary's answer. Writes weight_restart.json and .md.
 """
 
 import argparse
@@ -48,14 +48,14 @@ PARTS = ("writing", "checksums", "loading", "comparing", "canary")
 
 
 async def measure_whole(sync: WeightSync, model: Transformer, version: int) -> dict:
-    """Return the seconds of giving new weights, done once."""
+    """Return the seconds of one weight update."""
     began = time.perf_counter()
     await sync.push(model, version)
     return {"whole": time.perf_counter() - began}
 
 
 async def measure_round(client: PolicyClient, sync: WeightSync, model: Transformer, folder: Path, version: int) -> dict:
-    """Return the seconds of the whole verb and of its parts, each done once."""
+    """Return the seconds of one weight update and of its parts, each done once."""
     found = await measure_whole(sync, model, version)
     began = time.perf_counter()
     save_hf(model, folder)
@@ -105,7 +105,7 @@ def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str,
     return {"shape": shape, "bytes": num_bytes, "seconds": medians, "rounds": found}
 
 
-def words(result: dict[str, Any]) -> str:
+def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     in_parts = PARTS[0] in result["shapes"][0]["seconds"]
     rows: list[Sequence[object]] = [("shape", "MB", "seconds", *(("MB/s", *PARTS) if in_parts else ()))]
@@ -138,9 +138,9 @@ def main() -> None:
         "shapes": shapes,
     }
     write_results(
-        arguments.results, "weight_restart" if arguments.restart else "weight_transfer", result, words(result)
+        arguments.results, "weight_restart" if arguments.restart else "weight_transfer", result, to_markdown(result)
     )
-    print(words(result))
+    print(to_markdown(result))
     print(json.dumps({each["shape"]: each["seconds"]["whole"] for each in shapes}))
 
 

@@ -1,4 +1,4 @@
-"""Child processes that do as they are told, one request at a time: two sides of a comparison never run together."""
+"""Run child processes that answer one request at a time, so that two sides of a comparison never run together."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class WorkerFailed(RuntimeError):
-    """A worker could not do what it was asked; the message is one line."""
+    """A worker could not answer a request; the message is one line."""
 
 
 class Worker:
-    """A process of `python -m module arguments...`; what it writes to stderr goes to `log`."""
+    """A process of `python -m module arguments...`; its stderr goes to `log`."""
 
     def __init__(self, module: str, *arguments: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self._log = open(log, "a")
@@ -37,7 +37,7 @@ class Worker:
         self.close()
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """Return the worker's answer. Raises WorkerFailed with its error, or when it has ended."""
+        """Return the worker's answer. Raises WorkerFailed with its error, or if it has ended."""
         assert self._process.stdin and self._process.stdout
         try:
             print(json.dumps([request, arguments]), file=self._process.stdin, flush=True)
@@ -53,7 +53,7 @@ class Worker:
         return answer["value"]
 
     def alive(self) -> bool:
-        """Return whether the process is there to be asked."""
+        """Return whether the process can answer."""
         return self._process.poll() is None
 
     def close(self) -> None:
@@ -66,14 +66,14 @@ class Worker:
 
 
 def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
-    """Answer requests from stdin until there are no more; whatever else prints to stdout goes to stderr."""
+    """Answer requests from stdin until there are no more; other output to stdout goes to stderr."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
         request, arguments = json.loads(line)
         try:
             answer = {"value": handlers[request](**arguments)}
-        except Exception as error:  # a variant that does not run here is a finding, not the end of the benchmark
+        except Exception as error:  # a variant that does not run here is a result, not the end of the benchmark
             words = " ".join(str(error).split())
             answer = {"error": f"{type(error).__name__}: {words[:200]}"}
         print(json.dumps(answer), file=replies, flush=True)

@@ -3,11 +3,12 @@
 Each also runs as a module, such as `python -m mlagent_jax.train`. Only the module of the given command is imported.
 """
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+
+from tasks.nearest import closest
 
 USER_ERROR = 2
 
@@ -55,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(help_text())
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        near = closest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(COMMANDS)}"
         print(f"error: unknown command {name}; {hint}", file=sys.stderr)
         return USER_ERROR
     return import_module(COMMANDS[name].module).main(rest, prog=f"mlagent {name}")

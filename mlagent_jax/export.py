@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
+from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.stages.export import export_policy
 
 
 def export(run: Path, out: Path) -> Path:
@@ -18,10 +20,8 @@ def export(run: Path, out: Path) -> Path:
         ConfigError: If it has no policy yet, or `out` exists.
         ValueError: If the policy's weights do not fit its config, or it has no tokenizer.
     """
-    from mlagent_jax.run.run_dir import RunDir
-    from mlagent_jax.stages.export import export_policy  # imports JAX, which --help does not need
-
-    config, run_dir = load_config(run / "config.yaml"), RunDir(run)
+    run_dir = RunDir(run)
+    config = load_config(run_dir.config)
     policy = next((path for path in (run_dir.ppo_policy, run_dir.sft_policy) if path.is_dir()), None)
     if policy is None:
         raise ConfigError(f"{run} has no policy yet; run its stage sft first")
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         policy = export(parsed.run, parsed.out)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"error: {text}", file=sys.stderr)
         return 2
     print(f"{parsed.out}: exported from {policy}")
     return 0

@@ -58,7 +58,7 @@ def _follow(config: Config, run_dir: RunDir) -> None:
     context = StageContext(config, run_dir, Reporter(console), is_leader=False)
     stages = {stage.name: stage for stage in load_stages()}
     run_dir.root.mkdir(parents=True, exist_ok=True)
-    with logging_to(run_dir.path(f"log.{distributed.process_index()}.txt"), console):
+    with logging_to(run_dir.follower_log(distributed.process_index()), console):
         while (name := distributed.next_stage()) is not None:
             context.reporter.note(name)
             stages[name].follow(context)

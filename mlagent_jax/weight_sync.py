@@ -1,5 +1,6 @@
-"""New weights to the policy server, by whichever way it takes them, and the proof that it uses them."""
+"""Send new weights to the policy server and verify that it uses them."""
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,19 +10,22 @@ from pathlib import Path
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.training.saved_policy import canary_logprobs
-from rollout.inference.canary import Canary
+from rollout.errors import ServerError
+from rollout.inference.canary import Canary, verify_weights
 from rollout.inference.canary_file import tolerance_for
 from rollout.inference.client import PolicyClient
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SavedWeights:
-    """Weights on the disk, and what proves that a server has them.
+    """Weights on disk, and the evidence that a server has them.
 
     Attributes:
-        folder: a Hugging Face directory.
-        digests: SHA-256 of each tensor as it left the trainer.
-        logprobs: what a server that has them gives to the canary.
+        folder: A Hugging Face directory.
+        digests: The SHA-256 of each tensor as it left the trainer.
+        logprobs: The log-probabilities that the weights give to the canary, in nats.
     """
 
     folder: Path
@@ -29,48 +33,65 @@ class SavedWeights:
     logprobs: Sequence[float]
 
 
-class WeightSync:
-    """Pushes the policy into the server and checks it on a canary prompt.
+class WeightWriter:
+    """Write the weights of a model for the policy server.
 
-    `push` does it from one process. Where several hold the weights all `write`, and process 0 alone does `give`. The
-    weights that serve stay on the disk, for an update that fails goes back to them.
+    If several processes share the weights, all of them write; only process 0 has a `WeightSync`, which also sends them.
     """
 
-    def __init__(self, client: PolicyClient | None, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
-        """Take a folder to write weights to, and the token ids that the check scores.
+    def __init__(self, folder: Path, canary: Sequence[int]) -> None:
+        """Prepare the canary.
 
         Args:
-            client: None on the processes that do not lead.
-            server_dtype: what the server computes in; sets how near its log-probabilities must be.
+            folder: The folder that weights are written to; the process id is appended to its name.
+            canary: The token ids of the prompt that the server is verified by.
         """
-        self.client = client
         self.folder = folder.with_name(f"{folder.name}.{os.getpid()}")
         self.canary = list(canary)
-        self.tolerance = tolerance_for(server_dtype)
         self._serving: Path | None = None
 
-    async def push(self, model: Transformer, version: int) -> None:
-        """Make `model` what the server samples from, as policy version `version`.
-
-        Raises:
-            ServerError: if the server refused the weights, or its log-probabilities are not those of the new weights.
-        """
-        await self.give(self.write(model), version)
-
     def write(self, model: Transformer) -> SavedWeights:
-        """Write the weights beside those that serve."""
+        """Write the weights next to those that the server has."""
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
         return SavedWeights(folder, digests, self.logprobs(model))
 
     def logprobs(self, model: Transformer) -> list[float]:
-        """Return what a server that has the model gives to each token of the canary but the first."""
+        """Return the log-probability that the model gives to each token of the canary but the first, in nats."""
         return canary_logprobs(model, self.canary)
 
+
+class WeightSync(WeightWriter):
+    """Send weights to the server and verify them on a canary prompt.
+
+    A single process calls `push`. If several processes share the weights, all of them `write`, and process 0 calls
+    `give`. The weights that the server has stay on disk, because a failed update restores them.
+    """
+
+    def __init__(self, client: PolicyClient, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
+        """Prepare the canary.
+
+        Args:
+            client: The client of the server.
+            folder: The folder that weights are written to; the process id is appended to its name.
+            canary: The token ids of the prompt that the server is verified by.
+            server_dtype: The type that the server computes in, which sets the tolerance of its log-probabilities.
+        """
+        super().__init__(folder, canary)
+        self.client = client
+        self.tolerance = tolerance_for(server_dtype)
+
+    async def push(self, model: Transformer, version: int) -> None:
+        """Make the server sample from `model`, as policy version `version`.
+
+        Raises:
+            ServerError: If the server refuses the weights, or its log-probabilities are not those of the new weights.
+        """
+        await self.give(self.write(model), version)
+
     async def give(self, written: SavedWeights, version: int) -> None:
-        """Make the weights that were written last what the server samples from; raises as `push` does."""
-        assert self.client is not None, "process 0 talks to the server"
+        """Make the server sample from the weights that were written last; raises as `push` does."""
         canary = Canary(self.canary, written.logprobs, self.tolerance)
         try:
             await self.client.update_weights(written.folder, version, written.digests, canary)
@@ -80,3 +101,20 @@ class WeightSync:
         if self._serving is not None:
             shutil.rmtree(self._serving, ignore_errors=True)
         self._serving = written.folder
+
+    async def is_serving(self, folder: Path, version: int, canary: Canary) -> bool:
+        """Return whether the server was started on a directory and gives the log-probabilities of its weights.
+
+        Args:
+            folder: A Hugging Face directory.
+            version: The version that the weights in it have.
+            canary: The log-probabilities that the weights in it give to a prompt.
+        """
+        if not self.client.serves(folder, version):
+            return False
+        try:
+            await verify_weights(self.client, [(canary.token_ids, canary.logprobs)], canary.tolerance)
+        except ServerError as error:
+            log.warning("sending weights to a server that was started on %s: %s", folder, error)
+            return False
+        return True

@@ -1,37 +1,37 @@
-"""Failures of our own infrastructure, named by the boundary they happened at; never the agent's doing."""
+"""The errors of this project, named by the boundary at which they happen."""
 
 
 class InfrastructureError(Exception):
-    """Something of ours failed; the action is retried or dropped and counted, never rewarded."""
+    """The infrastructure failed, not the agent; the action is retried or dropped and counted, never rewarded."""
 
 
 class ServerError(InfrastructureError):
-    """The policy server did not start, answer, or take new weights."""
+    """The policy server did not start, did not answer, or did not load new weights."""
 
 
 class ExecutorError(InfrastructureError):
-    """The sandbox could not be made or was lost; nothing is known about the script."""
+    """The sandbox could not be created or was lost, so nothing is known about the script."""
 
 
 class CoderError(InfrastructureError):
-    """The coder's endpoint did not give an answer."""
+    """The endpoint of the coder did not answer."""
 
 
 class ExpertError(InfrastructureError):
-    """The expert's endpoint did not give an answer."""
+    """The endpoint of the expert did not answer."""
 
 
 class CorruptRecord(ValueError):
-    """A stored trajectory, journal or blob does not read as what it should be."""
+    """A stored trajectory, journal or blob is damaged or has another schema."""
 
 
 class BudgetSpent(ValueError):
-    """The next request may cost more than the configuration allows; no failure, so nothing is tried again."""
+    """The next request could exceed the configured budget; it is not a failure, so it is not retried."""
 
 
 class EndpointRefused(ValueError):
-    """An endpoint will not answer until its user puts something right: a key, an address, an account."""
+    """An endpoint refuses to answer until the user corrects a key, an address or an account."""
 
 
 class PromptTooLong(ValueError):
-    """A prompt and the answer asked for do not fit the context of the model behind an endpoint."""
+    """A prompt and the requested answer do not fit the context of the model behind an endpoint."""

@@ -1,4 +1,4 @@
-"""The records that cross the seams of a rollout, and the Protocols behind which its parts stand."""
+"""The records that the parts of a rollout exchange, and the protocols that the parts implement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from tasks.task import Instance, Limits
 
 
 def is_folder(name: str) -> bool:
-    """Return whether a name of a workspace, such as `train/`, stands for a folder; its digest is a manifest's then."""
+    """Return whether a name in a workspace, such as `train/`, is a folder; its digest is then that of a manifest."""
     return name.endswith("/")
 
 
@@ -21,10 +21,10 @@ class Completion:
     """One sampled response, as tokens; text never crosses the wire to the learner.
 
     Attributes:
-        token_ids: the response, its end-of-turn token included when the model ended it.
-        logprobs: the sampler's log-probability of each token, natural log, at the sampling temperature.
-        policy_version: the version of the weights that wrote it.
-        finish_reason: `stop` (the model ended it) or `length` (cut at the token limit).
+        token_ids: The response, with its end-of-turn token if the model ended it.
+        logprobs: The sampler's log-probability of each token at the sampling temperature, in nats.
+        policy_version: The version of the weights that wrote it.
+        finish_reason: `stop` if the model ended it, `length` if it was cut at the token limit.
     """
 
     token_ids: tuple[int, ...]
@@ -35,23 +35,23 @@ class Completion:
 
 @runtime_checkable
 class Policy(Protocol):
-    """Something that continues token prefixes: the policy server's client, or a fake."""
+    """A sampler of continuations of token prefixes, such as the client of the policy server."""
 
     async def sample(self, prompt_ids: Sequence[int], *, num_samples: int, seed: int) -> list[Completion]:
-        """Return `num_samples` responses to one prompt. Raises ServerError."""
+        """Return `num_samples` responses to one prompt, or raise ServerError."""
         ...
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything the environment needs to go on from a state; immutable, so any state can be restored.
+    """Everything that the environment needs to continue from a state; immutable, so that any state can be restored.
 
     Attributes:
-        files: the workspace, file name to content hash in the `BlobStore`; a name that ends in a slash is a folder's.
-        metric: m_t, the hidden score of the last edit that ran in this trajectory, else m_init.
-        last_submission: the hidden score of the last valid submission, None before there is one.
-        best_script: best script so far by its own validation score, as the agent was told.
-        best_score: that validation score.
+        files: The workspace, from file name to content hash in the `BlobStore`; a folder's name ends with a slash.
+        metric: m_t, the hidden score of the last edit that ran in this trajectory, or m_init before the first.
+        last_submission: The hidden score of the last valid submission, or None before the first.
+        best_script: The best script so far by its own validation score, as the feedback reports it.
+        best_score: The validation score of the best script.
     """
 
     files: Mapping[str, str]
@@ -63,17 +63,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Step:
-    """One action of a trajectory and what came of it.
+    """One action of a trajectory and its result.
 
     Attributes:
-        response: the agent's whole response text.
-        action: the action's name, `` if the response was invalid.
-        arguments: its arguments.
-        feedback: the environment's answer.
-        before: the snapshot the action was done in.
-        after: the snapshot it left.
-        seconds: wall clock of the action in the environment, 0 for a recorded result.
-        wording: what the offline expert meant, as JSON, from which the response can be worded anew; `` otherwise.
+        response: The whole text of the agent's response.
+        action: The action's name, or an empty string if the response was invalid.
+        arguments: The action's arguments.
+        feedback: The environment's answer.
+        before: The snapshot before the action.
+        after: The snapshot after the action.
+        seconds: Wall-clock time of the action in the environment; 0 for a cached result.
+        wording: The scripted expert's intent as JSON, from which its response can be reworded; empty for other actors.
     """
 
     response: str
@@ -88,17 +88,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One episode: the instance, the ideas it was to try, its steps and how it ended.
+    """One finished episode.
 
     Attributes:
-        trajectory_id: unique in a collection.
-        task: the task's name.
-        seed: the seed every draw of this episode came from.
-        names: the episode's surface names.
-        problem: s_0 as the learner reads it (without ideas).
-        ideas: what the expert was asked to try; empty for a policy's trajectory.
-        steps: oldest first.
-        end: `final_answer`, `step_limit`, `time_limit` or `context_limit`.
+        trajectory_id: An id that is unique in a collection.
+        task: The name of the task.
+        seed: The seed of every draw of the episode.
+        names: The names of the project, files and script in the episode.
+        problem: s_0 as the learner reads it, without ideas.
+        ideas: The ideas that the expert was asked to try; empty for a policy's trajectory.
+        steps: The steps, oldest first.
+        end: The reason for the end: `final_answer`, `step_limit`, `time_limit` or `context_limit`.
     """
 
     trajectory_id: str
@@ -111,25 +111,25 @@ class Trajectory:
     end: str
 
     def state(self, num_turns: int | None = None) -> State:
-        """Return the state after the first `num_turns` steps (all of them by default)."""
+        """Return the state after the first `num_turns` steps, by default after all."""
         turns = (Turn(step.response, step.feedback.text) for step in self.steps[:num_turns])
         return State(self.problem, tuple(turns))
 
     def score(self, m_init: float) -> float:
-        """Return the trajectory's score: its last valid submission, `m_init` if there is none."""
+        """Return the trajectory's score: that of its last valid submission, or `m_init` if there is none."""
         last = self.steps[-1].after.last_submission if self.steps else None
         return m_init if last is None else last
 
 
 class Exit(StrEnum):
-    """How one script run ended."""
+    """The ways in which a script run can end."""
 
     OK = "ok"
     CRASHED = "crashed"  # the script exited non-zero
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     OUT_OF_DISK = "out_of_disk"
-    KILLED = "killed"  # died of a signal that no limit of ours explains
+    KILLED = "killed"  # by a signal that none of the limits explains
     INFRASTRUCTURE = "infrastructure"
 
 
@@ -138,12 +138,12 @@ class Job:
     """One script to run.
 
     Attributes:
-        script: the name of the script in `files`.
-        files: the workspace, file name to content hash; a name that ends in a slash is a folder's.
-        limits: what the run may use.
-        deterministic: whether a recorded result of the same job may stand for a run.
-        read_only: names among `files` that the script may read only: they are mounted, not copied. Folders always are.
-        task: whose script it is; scripts that wait take turns by it.
+        script: The name of the script in `files`.
+        files: The workspace, from file name to content hash; a folder's name ends with a slash.
+        limits: The resources that the run may use.
+        deterministic: Whether a cached result of the same job may replace the run.
+        read_only: The names in `files` that are mounted read-only instead of copied; must include every folder.
+        task: The name of the task, by which waiting scripts are scheduled fairly.
     """
 
     script: str
@@ -155,20 +155,20 @@ class Job:
 
     def __post_init__(self) -> None:
         copied = [name for name in self.files if is_folder(name) and name not in self.read_only]
-        assert not copied, f"folders {copied} of a job are to be copied, expected all in read_only"
+        assert not copied, f"folders {copied} of a job are not read-only; add them to read_only"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What one script run did.
+    """The result of one script run.
 
     Attributes:
-        exit: how it ended.
-        output: standard output and error together, middle cut out where too long.
-        submission: content of `submission.csv`, None if the run left none (or no regular file).
-        seconds: wall clock of the run, whole.
-        tier: the isolation it ran under (`bubblewrap-root`, `bubblewrap-user`, `landlock`).
-        cached: whether this is a recorded result.
+        exit: The way in which it ended.
+        output: Standard output and standard error together, without the middle if it is too long.
+        submission: The content of `submission.csv`, or None if the run left none or no regular file.
+        seconds: Wall-clock time of the whole run.
+        tier: The isolation of the run: `bubblewrap-root`, `bubblewrap-user` or `landlock`.
+        cached: Whether the result comes from the result cache.
     """
 
     exit: Exit
@@ -181,16 +181,21 @@ class Execution:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Something that runs scripts in isolation: the sandbox pool, or a fake."""
+    """A runner of scripts in isolation, such as a pool of sandboxes."""
 
     async def run(self, job: Job) -> Execution:
-        """Return what the script did. Raises ExecutorError when nothing is known about it."""
+        """Return the result of the script, or raise ExecutorError if nothing is known about it."""
         ...
 
 
 @dataclass(frozen=True)
 class CoderReply:
-    """The coder's answer to an edit: the new source, or why there is none."""
+    """The coder's answer to an edit.
+
+    Attributes:
+        source: The edited source, or None if the coder cannot make the edit.
+        reason: The reason why there is no source.
+    """
 
     source: str | None
     reason: str = ""
@@ -198,20 +203,26 @@ class CoderReply:
 
 @runtime_checkable
 class Coder(Protocol):
-    """Something that writes code for Edit Script and text for Understand File."""
+    """A writer of code for Edit Script and of descriptions for Understand File."""
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
-        """Return the edited script, or that it cannot. Raises CoderError."""
+        """Return the edited script or the reason why there is none, or raise CoderError."""
         ...
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
-        """Return a short description of a file. Raises CoderError."""
+        """Return a short description of a file, or raise CoderError."""
         ...
 
 
 @dataclass(frozen=True)
 class Response:
-    """An actor's next response; `completion` when a policy sampled it."""
+    """The next response of an actor.
+
+    Attributes:
+        text: The whole text.
+        wording: The scripted expert's intent as JSON; empty for other actors.
+        completion: The tokens, if a policy sampled the response.
+    """
 
     text: str
     wording: str = ""
@@ -220,8 +231,8 @@ class Response:
 
 @runtime_checkable
 class Actor(Protocol):
-    """Whoever acts in an episode: the expert, or a policy behind its tokenizer."""
+    """The source of responses in an episode: an expert, or a policy with its tokenizer."""
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return the next response, or None where the state no longer fits the context."""
+        """Return the next response, or None if the state no longer fits the context."""
         ...

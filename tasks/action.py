@@ -154,7 +154,11 @@ def split_fields(response: str) -> dict[str, str] | Invalid:
 
 def parse_response(response: str) -> Action | Invalid:
     """Return the action that a response carries, or the reason why it carries none."""
-    values = split_fields(response)
+    return parse_fields(split_fields(response))
+
+
+def parse_fields(values: Mapping[str, str] | Invalid) -> Action | Invalid:
+    """Return the action that the fields of a response carry, or the reason why they carry none."""
     if isinstance(values, Invalid):
         return values
     name = values[ACTION]

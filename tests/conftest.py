@@ -168,7 +168,7 @@ def _make_experience(
         action="Edit Script",
         instruction="",
         repeated=False,
-        context={},
+        grounding={},
     )
 
 

@@ -1,9 +1,9 @@
 #!/bin/bash
 # A TPU slice without Kubernetes: deploy/tpu/queued_resource.sh create | status | each COMMAND | train SETTING... | delete
 #
-# NAME, PROJECT, ZONE, ACCELERATOR and RUNTIME come from the environment. `each` runs a command on every host: mount the
-# shared folder and install the trainer with it as README.md says. `train` starts the trainer on all of them; JAX asks
-# the machines' metadata who the others are. Exit code 75: preempted with all work saved, the same command goes on.
+# NAME, PROJECT, ZONE, ACCELERATOR and RUNTIME come from the environment. `each` runs a command on every host: use it to
+# mount the shared folder and to install the trainer (README.md). `train` starts the trainer on all hosts; JAX finds the
+# others in the machines' metadata. Exit code 75: preempted with all work saved; the same command resumes.
 set -euo pipefail
 : "${PROJECT:?the Google Cloud project}" "${ZONE:?such as us-east5-a}"
 NAME=${NAME:-mlagent}

@@ -18,7 +18,7 @@ from mlagent_jax.model.placement import abstract_batch
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import Packed, PPOBatch, batch_shape_for, stack_packed
-from mlagent_jax.ppo.learner import LearnerState, has_own_critic, learnt_policy, make_networks, ppo_optimizers
+from mlagent_jax.ppo.learner import LearnerState, has_own_critic, make_networks, ppo_optimizers, trained_network
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.packing import Size
 from mlagent_jax.sft.step import configured_step, sft_optimizer
@@ -87,7 +87,7 @@ def ppo_programs(model: Transformer, ppo: PPO, optimizer_state: OptimizerState, 
     def abstract_state_of(network: nnx.Module, optimizer: optax.GradientTransformation) -> Any:
         return abstract_state(network, optimizer, mesh, optimizer_state.offload)
 
-    policy = abstract(lambda model: learnt_policy(ppo, model))
+    policy = abstract(lambda model: trained_network(ppo, model))
     critic = abstract(Critic) if has_own_critic(ppo) else None
     policy_optimizer, critic_optimizer = ppo_optimizers(ppo, optimizer_state)
     policy_state = abstract_state_of(policy, policy_optimizer)

@@ -362,6 +362,9 @@ class Config:
     mirror: str | None = None
     """URL that run_dir is copied to as it grows, such as gs://bucket/run, so that another machine can resume the run;
     null: no copy."""
+    trackers: tuple[Literal["tensorboard"], ...] = ()
+    """Where figures go beside metrics.jsonl; tensorboard: to the folder tensorboard/ of run_dir, which needs the extra
+    tensorboard."""
     tasks: Tasks = Tasks()
     executor: ExecutorOptions = ExecutorOptions()
     expert: EndpointModel = PAPER_EXPERT

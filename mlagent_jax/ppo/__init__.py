@@ -1,1 +1,1 @@
-"""Step-wise PPO: one action from states cut out of expert trajectories."""
+"""Step-wise and episode-wise PPO: batches, advantages, losses, the learner and the training loop."""

@@ -1,4 +1,4 @@
-"""Advantages of single responses, one equation a function."""
+"""Advantages of the tokens of responses, one equation per function."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ def token_rewards(
     """Return r_t = -penalty_t, plus the reward on the last token; 0 on padding.
 
     Args:
-        mask: 1 on the tokens of a response, which stand at its start; 0 on padding.
-        penalties: such as the coefficient times an estimate of the KL, inside the reward as in InstructGPT
-            (arXiv 2203.02155).
+        reward: The reward of each response.
+        mask: 1 on the tokens of a response, which are at the start of its row; 0 on padding.
+        penalties: The penalty of each token, such as the coefficient times an estimate of the KL, which is part of the
+            reward as in InstructGPT (arXiv 2203.02155).
     """
     length = jnp.sum(mask, axis=1, keepdims=True)
     last = jnp.arange(mask.shape[1])[None] == length - 1
@@ -21,7 +22,7 @@ def token_rewards(
 
 
 def returns_to_go(rewards: Float[Array, "R T"]) -> Float[Array, "R T"]:
-    """Return G_t = r_t + r_{t+1} + ..., without a discount."""
+    """Return the undiscounted G_t = r_t + r_{t+1} + ... of each token."""
     return jnp.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
 
 
@@ -30,8 +31,8 @@ def generalized_advantages(
 ) -> Float[Array, "R T"]:
     """Return A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (GAE, arXiv 1506.02438).
 
-    `values[t]` is V of the state in which token t is chosen; the value after the last token of a row is 0: rows are
-    whole episodes, which step by step are of one action. On padding the advantage is 0.
+    `values[t]` is the value of the state in which token t is chosen. The value after the last token of a row is 0,
+    because a row is a whole episode, which has one action in step-wise training. The advantage is 0 on padding.
     """
     values = jnp.where(mask > 0, values, 0.0)
     following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)
@@ -50,10 +51,13 @@ def group_advantages(
 ) -> Float[Array, "R T"]:
     """Return A_{r,t} = G_{r,t} - mean of G_{.,0} over the responses to the same state (arXiv 2503.20783).
 
-    A response is in its own baseline, so with n of them the mean gradient is (n - 1) / n of the policy's.
+    A response is part of its own baseline, so with n responses the expected gradient is (n - 1) / n of the policy
+    gradient.
 
     Args:
-        groups: 1 at (s, r) where response r answers state s.
+        rewards: The reward of each token.
+        mask: 1 on tokens; 0 on padding.
+        groups: 1 at (s, r) if response r answers state s, else 0.
     """
     to_go = returns_to_go(rewards)
     mean = groups @ to_go[:, 0] / jnp.sum(groups, axis=1)
@@ -65,8 +69,8 @@ def normalized_group_advantages(
 ) -> Float[Array, "R T"]:
     """Return `group_advantages` over the standard deviation of G_{.,0} within the group (GRPO, arXiv 2402.03300).
 
-    States whose responses earn nearly the same then count as much as others: the gradient is biased towards them. Where
-    all earn the same, or there is only one response, it is 0.
+    States whose responses have nearly the same reward count as much as others, so the gradient is biased toward them.
+    The advantage is 0 if all rewards are the same, or if there is only one response.
     """
     total = returns_to_go(rewards)[:, 0]
     size = jnp.sum(groups, axis=1)
@@ -81,7 +85,7 @@ def leave_one_out_advantages(
 ) -> Float[Array, "R T"]:
     """Return A_{r,t} = G_{r,t} - mean of G_{.,0} over the other responses to the same state (RLOO, arXiv 2402.14740).
 
-    A response that is the only one to its state has nothing to be compared with: its advantage is 0.
+    The advantage of the only response to a state is 0.
     """
     to_go = returns_to_go(rewards)
     total = to_go[:, 0]
@@ -91,7 +95,7 @@ def leave_one_out_advantages(
 
 
 def whiten(values: Float[Array, "*b"], mask: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Return values with mean 0 and standard deviation 1 over the masked entries, 0 elsewhere."""
+    """Return the values scaled to mean 0 and standard deviation 1 over the entries with mask 1; 0 elsewhere."""
     count = jnp.maximum(jnp.sum(mask), 1.0)
     mean = jnp.sum(values * mask) / count
     variance = jnp.sum(jnp.square(values - mean) * mask) / count

@@ -1,4 +1,4 @@
-"""From the reward of a response to what each of its tokens is told: advantages, and returns for the critic."""
+"""Turn the rewards of responses into advantages of their tokens, and into returns for the critic."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from mlagent_jax.ppo.advantage import (
 )
 from mlagent_jax.ppo.episode_concat import EpisodeConcat, episodes_of
 from mlagent_jax.ppo.kl import kl_estimate
-from rollout.sampling.experience import EPISODE, Experience
+from rollout.sampling.experience import TrainingSample
 
 CRITIC_FREE = {
     "group": group_advantages,
@@ -28,11 +28,11 @@ CRITIC_FREE = {
 
 
 class Credit(NamedTuple):
-    """What each token of R responses is told; 0 on padding.
+    """The training signal of each token of R responses; 0 on padding.
 
     Attributes:
-        advantages: how much better the token was than expected.
-        returns: what the critic is to predict before the token; 0 where there is no critic.
+        advantages: Estimates of how much better each token was than expected.
+        returns: The critic's targets before each token; 0 if there is no critic.
     """
 
     advantages: Float[np.ndarray, "R T"]
@@ -41,45 +41,52 @@ class Credit(NamedTuple):
 
 def assign_credit(
     config: PPO,
-    experiences: Sequence[Experience],
+    samples: Sequence[TrainingSample],
     old_logprobs: Float[np.ndarray, "R T"],
     reference_logprobs: Float[np.ndarray, "R T"],
     values: Float[np.ndarray, "R T"],
     mask: Float[np.ndarray, "R T"],
 ) -> Credit:
-    """Return advantages and returns by the settings `ppo.advantage`, `kl_*`, `reward_clip`, `whiten` and `episodes`.
+    """Return advantages and returns, by the settings `ppo.advantage`, `kl_*`, `reward_clip`, `whiten` and `episodes`.
 
     Args:
-        values: the critic's before each token; not looked at where `ppo.advantage` asks for none.
-        mask: 1 on the tokens of each response.
+        config: The PPO section of the configuration.
+        samples: The responses, in the order of the rows of the tables; none has its reward masked.
+        old_logprobs: Log-probabilities by the policy before the update, in nats.
+        reference_logprobs: Log-probabilities by the fine-tuned policy, in nats.
+        values: The critic's values before each token; not used if `ppo.advantage` needs no critic.
+        mask: 1 on the tokens of each response; 0 on padding.
     """
     old, reference, present = map(jnp.asarray, (old_logprobs, reference_logprobs, mask))
-    reward = jnp.array([experience.reward for experience in experiences], jnp.float32)
+    reward = jnp.array([sample.reward for sample in samples], jnp.float32)
     if config.reward_clip is not None:
         reward = jnp.clip(reward, -config.reward_clip, config.reward_clip)
     penalties = jnp.zeros_like(old)
     if config.kl_in == "reward":
         penalties = config.kl_coefficient * kl_estimate(old, reference, config.kl_estimator)
-    episodes = episodes_of(experiences) if config.episodes else [[index] for index in range(len(experiences))]
-    chains = EpisodeConcat(episodes, mask)
-    rewards, joined = chains.join(token_rewards(reward, present, penalties)), chains.join(mask)
+    episodes = episodes_of(samples) if config.episodes else [[index] for index in range(len(samples))]
+    concat = EpisodeConcat(episodes, mask)
+    rewards, joined = concat.join(token_rewards(reward, present, penalties)), concat.join(mask)
     if config.advantage == "gae":
-        found = generalized_advantages(rewards, chains.join(values), joined, config.gamma, config.lam)
-        advantages = chains.split(found)
+        by_episode = generalized_advantages(rewards, concat.join(values), joined, config.gamma, config.lam)
+        advantages = concat.split(by_episode)
         returns = advantages + jnp.asarray(values) * present
     else:
-        groups = jnp.asarray(state_groups([experiences[episode[0]] for episode in episodes]))
-        advantages = chains.split(CRITIC_FREE[config.advantage](rewards, joined, groups))
+        groups = jnp.asarray(state_groups([samples[episode[0]] for episode in episodes]))
+        advantages = concat.split(CRITIC_FREE[config.advantage](rewards, joined, groups))
         returns = jnp.zeros_like(old)
     if config.whiten:
         advantages = whiten(advantages, present)
     return Credit(np.asarray(advantages), np.asarray(returns))
 
 
-def state_groups(experiences: Sequence[Experience]) -> Float[np.ndarray, "S R"]:
-    """Return 1 at (s, r) where experience r answers the s-th distinct state; episodes of one start answer the same."""
-    keys = [(experience.trajectory_id.partition(EPISODE)[0], experience.depth) for experience in experiences]
-    place = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-    groups = np.zeros((len(place), len(keys)), np.float32)
-    groups[[place[key] for key in keys], range(len(keys))] = 1.0
+def state_groups(samples: Sequence[TrainingSample]) -> Float[np.ndarray, "S R"]:
+    """Return 1 at (s, r) if response r answers the s-th distinct state, else 0.
+
+    The first actions of episodes from the same start answer the same state.
+    """
+    states = [(sample.trajectory_id, sample.depth) for sample in samples]
+    row = {state: index for index, state in enumerate(dict.fromkeys(states))}
+    groups = np.zeros((len(row), len(states)), np.float32)
+    groups[[row[state] for state in states], range(len(states))] = 1.0
     return groups

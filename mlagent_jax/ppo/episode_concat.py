@@ -1,4 +1,4 @@
-"""The responses of an episode, one after another: what each earns is credited to those before it too."""
+"""Concatenate the responses of an episode, so that a response is credited with the rewards of later ones."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,32 +7,37 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rollout.sampling.experience import Experience
+from rollout.sampling.experience import TrainingSample
 
 
-def episodes_of(experiences: Sequence[Experience]) -> list[list[int]]:
-    """Return the indices of the actions of each trajectory, first action first."""
-    found: dict[str, list[int]] = defaultdict(list)
-    for index, experience in enumerate(experiences):
-        found[experience.trajectory_id].append(index)
-    return [sorted(indices, key=lambda index: experiences[index].depth) for indices in found.values()]
+def episodes_of(samples: Sequence[TrainingSample]) -> list[list[int]]:
+    """Return the indices of the actions of each episode, first action first."""
+    by_episode: dict[tuple[str, int | None], list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        by_episode[sample.trajectory_id, sample.episode].append(index)
+    return [sorted(indices, key=lambda index: samples[index].depth) for indices in by_episode.values()]
 
 
 class EpisodeConcat:
-    """Tables of one row a response, as tables of one row an episode, and back.
+    """Convert tables with one row per response to tables with one row per episode, and back.
 
-    Where every response is an episode of its own both are the same.
+    If every response is an episode of its own, both tables are the same.
     """
 
-    def __init__(self, chains: Sequence[Sequence[int]], mask: Float[np.ndarray, "R T"]) -> None:
-        """Take the responses of each episode, and 1 on the tokens of each response, which stand at its start."""
+    def __init__(self, episodes: Sequence[Sequence[int]], mask: Float[np.ndarray, "R T"]) -> None:
+        """Plan the conversion.
+
+        Args:
+            episodes: The indices of the responses of each episode, in order.
+            mask: 1 on the tokens of each response, which are at the start of its row; 0 on padding.
+        """
         self._shape = mask.shape
         num_tokens = mask.sum(axis=1).astype(int)
         width = self._shape[1]
-        places = [np.concatenate([i * width + np.arange(num_tokens[i]) for i in chain]) for chain in chains]
+        places = [np.concatenate([i * width + np.arange(num_tokens[i]) for i in episode]) for episode in episodes]
         longest = max(map(len, places))
-        padding = mask.size  # a place past the end, which holds 0
-        self._places = np.full((len(chains), -(-longest // width) * width), padding)
+        padding = mask.size  # an index past the end, which holds 0
+        self._places = np.full((len(episodes), -(-longest // width) * width), padding)
         for row, place in zip(self._places, places, strict=True):
             row[: len(place)] = place
 
@@ -41,6 +46,6 @@ class EpisodeConcat:
         return jnp.append(table, 0.0)[self._places]
 
     def split(self, joined: Float[Array, "E L"]) -> Float[Array, "R T"]:
-        """Return the inverse of `join`, 0 where no token is."""
+        """Return the inverse of `join`, with 0 on padding."""
         num_responses, width = self._shape
         return jnp.zeros(num_responses * width + 1).at[self._places].set(joined)[:-1].reshape(self._shape)

@@ -1,4 +1,4 @@
-"""How far the policy is from the fine-tuned one, estimated from its own samples."""
+"""Estimate the KL of the policy to the fine-tuned policy from the policy's own samples."""
 
 from typing import Literal
 
@@ -13,10 +13,11 @@ def kl_estimate(
 ) -> Float[Array, "*b"]:
     """Return k1 = d, k2 = d^2 / 2 or k3 = exp(-d) - 1 + d, with d = log pi - log pi_ref (Schulman, 2020).
 
-    Over samples of pi, k1 and k3 have the mean KL(pi || pi_ref), k3 with less variance and never below 0; k2 is near it
-    where the two are near. Two uses have the gradient of KL(pi || pi_ref) on average: k1 inside the reward, and k2 as a
-    term of the loss, where a token answers for its own KL and not for that of later ones (arXiv 2510.01555). As a term
-    of the loss k1's gradient is 0 on average, k3's that of KL(pi_ref || pi).
+    Over samples of pi, the mean of k1 and k3 is KL(pi || pi_ref); k3 has less variance and is never negative. The mean
+    of k2 is close to it if the policies are close. Two uses have the gradient of KL(pi || pi_ref) in expectation: k1
+    inside the reward, and k2 as a term of the loss, where a token is penalized for its own KL and not for that of later
+    tokens (arXiv 2510.01555). As a term of the loss, k1 has gradient 0 in expectation, and k3 that of
+    KL(pi_ref || pi).
     """
     difference = logprobs - reference_logprobs
     if kind == "k1":

@@ -1,4 +1,4 @@
-"""The learner: from a batch of experiences to new parameters of policy and critic."""
+"""The learner: turn a batch of training samples into new parameters of the policy and the critic."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from mlagent_jax.ppo.batch import (
     batch_shape_for,
     by_prediction,
     by_response,
-    pack_experiences,
+    pack_samples,
     padded,
     stack_packed,
 )
@@ -35,15 +35,15 @@ from mlagent_jax.ppo.train_inference_mismatch import mismatch_figures, require_s
 from mlagent_jax.ppo.trust_region import within
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import TrainState, make_state
-from rollout.sampling.experience import Experience
+from rollout.sampling.experience import TrainingSample
 
 
 class LearnerState(NamedTuple):
-    """All that learning changes; what a checkpoint holds.
+    """Everything that learning changes and a checkpoint stores as arrays.
 
     Attributes:
-        policy: the policy, with the critic's head where the critic is shared.
-        critic: None where it is no network of its own.
+        policy: The policy, with the critic's head if the critic is shared.
+        critic: The critic, or None if it is not a network of its own.
     """
 
     policy: TrainState
@@ -52,11 +52,11 @@ class LearnerState(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """A batch with all that the losses need, and what it says about the update.
+    """The batch of an update with the inputs of the losses.
 
     Attributes:
-        batches: micro-batches of one shape.
-        figures: means over responses or tokens, flat names.
+        batches: Micro-batches of one shape.
+        figures: Metrics of the batch, means over responses or tokens.
     """
 
     batches: tuple[PPOBatch, ...]
@@ -64,12 +64,12 @@ class PreparedBatch:
 
 
 class PolicyScores(NamedTuple):
-    """What the networks say of R responses before an update; 0 on padding.
+    """The outputs of the networks for R responses before an update; 0 on padding.
 
     Attributes:
-        old: log-probabilities by the policy.
-        reference: log-probabilities by the fine-tuned policy.
-        values: of the critic; 0 where there is none.
+        old: Log-probabilities by the policy, in nats.
+        reference: Log-probabilities by the fine-tuned policy, in nats.
+        values: The critic's values; 0 if there is no critic.
         mask: 1 on the tokens of each response.
     """
 
@@ -80,7 +80,13 @@ class PolicyScores(NamedTuple):
 
 
 class Learner:
-    """Step-wise PPO on one mesh: policy, critic, and the frozen fine-tuned policy that the KL is taken to."""
+    """PPO on one mesh: the policy, the critic, and the fine-tuned policy, which is frozen, as the reference of the KL.
+
+    Attributes:
+        state: The networks and their optimizers.
+        version: The version of the policy's weights, 0 for the fine-tuned policy. It increases with every update that
+            changes them, so not while only the critic learns.
+    """
 
     def __init__(
         self,
@@ -88,86 +94,93 @@ class Learner:
         critic: Critic | None,
         config: PPO,
         mesh: Mesh,
-        kept: OptimizerState,
+        optimizer_state: OptimizerState,
         max_logprob_mismatch: float = float("inf"),
     ) -> None:
-        """Take the fine-tuned policy, which is also the reference, and a critic that starts from it.
+        """Start from the fine-tuned policy, which is also the reference.
 
         Args:
-            critic: None where `config` asks for none or for one that shares the policy's trunk.
-            max_logprob_mismatch: mean difference from the server's log-probabilities, in nats, above which it stops.
+            policy: The fine-tuned policy.
+            critic: A critic that starts from the same weights; None if `config` asks for no critic or for a shared one.
+            config: The PPO section of the configuration.
+            mesh: The mesh of devices.
+            optimizer_state: The type and the place of the optimizers' state.
+            max_logprob_mismatch: The largest mean difference from the server's log-probabilities that is allowed, in
+                nats per token.
         """
         self.config, self.mesh, self.max_logprob_mismatch = config, mesh, max_logprob_mismatch
-        learnt = learnt_policy(config, policy)
-        self.graph = nnx.split(learnt)[0]
-        reference = parameters_of(learnt)
+        trained = trained_network(config, policy)
+        self.graph = nnx.split(trained)[0]
+        reference = parameters_of(trained)
         self.reference = jax.device_put(reference, parameter_shardings(reference, mesh))
-        policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
+        policy_optimizer, critic_optimizer = ppo_optimizers(config, optimizer_state)
         copy = jax.tree.map(jnp.copy, self.reference)  # the steps donate their state; the reference must stay
         self.state = LearnerState(
-            make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, kept.offload),
-            make_state(critic, critic_optimizer, mesh, kept.offload) if critic else None,
+            make_state(nnx.merge(self.graph, copy), policy_optimizer, mesh, optimizer_state.offload),
+            make_state(critic, critic_optimizer, mesh, optimizer_state.offload) if critic else None,
         )
         critic_graph = nnx.split(critic)[0] if critic else None
-        self.policy, self.critic = make_networks(config, kept, self.graph, critic_graph, self.state)
+        self.policy, self.critic = make_networks(config, optimizer_state, self.graph, critic_graph, self.state)
+        self.version = 0
 
     def model(self) -> Transformer:
-        """Return the policy as it is now."""
-        learnt = nnx.merge(self.graph, self.state.policy.parameters)
-        return learnt.trunk if isinstance(learnt, Critic) else learnt
+        """Return the current policy."""
+        trained = nnx.merge(self.graph, self.state.policy.parameters)
+        return trained.trunk if isinstance(trained, Critic) else trained
 
-    def score(self, experiences: Sequence[Experience], version: int) -> PreparedBatch:
+    def score(self, samples: Sequence[TrainingSample]) -> PreparedBatch:
         """Return the batch of an update: old log-probabilities, values, advantages and returns.
 
-        Experiences whose reward is masked must have been left out.
-
         Args:
-            version: of the weights that the policy has now, as the server was told it.
+            samples: The responses to learn from; none has its reward masked.
 
         Raises:
-            TrainInferenceMismatch: if the server's log-probabilities under those weights are not the policy's.
+            TrainInferenceMismatch: If the server's log-probabilities under the current weights are not the policy's.
         """
         config = self.config
-        bucket = batch_shape_for(config)
-        packed = pack_experiences(experiences, bucket)
-        rows = stack_packed(packed, bucket, config.rows_per_micro_batch)
+        shape = batch_shape_for(config)
+        packed = pack_samples(samples, shape)
+        rows = stack_packed(packed, shape, config.rows_per_micro_batch)
         placed = [place_batch(micro, self.mesh) for micro in rows]
-        scoring = self._scoring(experiences, packed, placed)
-        sampler = padded((experience.logprobs for experience in experiences), config.max_response_tokens)
-        require_same_policy(experiences, scoring.old - sampler, scoring.mask, version, self.max_logprob_mismatch)
-        credit = assign_credit(config, experiences, *scoring)
-        importance = np.ones_like(scoring.old)
+        scores = self._scores(samples, packed, placed)
+        sampler = padded((sample.logprobs for sample in samples), config.max_response_tokens)
+        require_same_policy(samples, scores.old - sampler, scores.mask, self.version, self.max_logprob_mismatch)
+        credit = assign_credit(config, samples, *scores)
+        importance = np.ones_like(scores.old)
         if config.importance_limit is not None:
-            weights = importance_weights(jnp.asarray(scoring.old), jnp.asarray(sampler), config.importance_limit)
+            weights = importance_weights(jnp.asarray(scores.old), jnp.asarray(sampler), config.importance_limit)
             importance = np.asarray(weights)
-        tables = (scoring.old, scoring.reference, importance, scoring.values, credit.advantages, credit.returns)
+        tables = (scores.old, scores.reference, importance, scores.values, credit.advantages, credit.returns)
         columns = [by_prediction(packed, table, rows) for table in tables]
         batches = [PPOBatch(*parts) for parts in zip(placed, *columns, strict=True)]
         figures = {
-            **mismatch_figures(scoring.old - sampler, scoring.mask),
-            **_importance_figures(importance, scoring.mask, config.importance_limit),
-            **_figures(scoring, credit),
-            "sampler/staleness_mean": float(np.mean([version - e.policy_version for e in experiences])),
+            **mismatch_figures(scores.old - sampler, scores.mask),
+            **_importance_figures(importance, scores.mask, config.importance_limit),
+            **_figures(scores, credit),
+            "sampler/staleness_mean": float(np.mean([self.version - sample.policy_version for sample in samples])),
             "learner/rows": float(len(packed.rows)),
         }
         return PreparedBatch(tuple(place_batch(batch, self.mesh) for batch in batches), figures)
 
-    def update(self, scored: PreparedBatch, num_update: int, seed: int, begun_share: float = 1.0) -> dict[str, float]:
-        """Do all epochs and minibatches of one update; returns their mean figures.
+    def update(self, prepared: PreparedBatch, update: int, seed: int, begun_share: float = 1.0) -> dict[str, float]:
+        """Run all epochs and minibatches of one update and return the means of their figures.
 
         Args:
-            begun_share: of the actions that were to be done; gradients are means over those, as if the others had
-                taught nothing (see `rollout.sampling.deadline`).
+            prepared: The batch of the update.
+            update: The number of the update, from 0.
+            seed: The seed of the order of minibatches.
+            begun_share: The share of the planned rollouts that were begun. Gradients are means over the planned ones,
+                as if the others had zero advantage (see `rollout.sampling.deadline`).
         """
-        found: list[dict[str, float]] = []
+        all_figures: list[dict[str, float]] = []
         policy, critic = self.state
-        learns = self.critic is None or num_update >= self.config.critic_warmup_updates
+        learns = self.critic is None or update >= self.config.critic_warmup_updates
         limit = self.config.max_update_kl if learns else None
         before = None if limit is None else jax.tree.map(jnp.copy, policy.parameters)  # the steps donate theirs
         for epoch in range(self.config.num_epochs):
-            order = np.random.default_rng([seed, num_update, epoch]).permutation(len(scored.batches))
+            order = np.random.default_rng([seed, update, epoch]).permutation(len(prepared.batches))
             for chosen in np.array_split(order, min(self.config.num_minibatches, len(order))):
-                minibatch = [scored.batches[i] for i in chosen]
+                minibatch = [prepared.batches[i] for i in chosen]
                 num_tokens = float(sum(np.sum(batch.rows.weights) for batch in minibatch)) / begun_share
                 figures: dict[str, float] = {}
                 if self.critic is not None and critic is not None:
@@ -176,17 +189,19 @@ class Learner:
                 if learns:
                     policy, more = accumulate(self.policy, policy, minibatch, num_tokens)
                     figures |= more
-                found.append(figures)
+                all_figures.append(figures)
         if limit is not None:
-            mean_tokens = scored.figures["ppo/response_tokens"]
-            parameters, step = within(limit, self.policy, before, policy.parameters, scored.batches, mean_tokens)
+            mean_tokens = prepared.figures["ppo/response_tokens"]
+            parameters, step = within(limit, self.policy, before, policy.parameters, prepared.batches, mean_tokens)
             policy = policy._replace(parameters=parameters)
-            found.append(step)
+            all_figures.append(step)
+            learns = step["step_share"] > 0
         self.state = LearnerState(policy, critic)
-        names = {name for figures in found for name in figures}
-        return {f"ppo/{name}": float(np.mean([f[name] for f in found if name in f])) for name in sorted(names)}
+        self.version += learns
+        names = {name for figures in all_figures for name in figures}
+        return {f"ppo/{name}": float(np.mean([f[name] for f in all_figures if name in f])) for name in sorted(names)}
 
-    def _scoring(self, experiences: Sequence[Experience], packed: Packed, rows: Sequence[PackedBatch]) -> PolicyScores:
+    def _scores(self, samples: Sequence[TrainingSample], packed: Packed, rows: Sequence[PackedBatch]) -> PolicyScores:
         def table(micro_batches: Sequence[Array | None]) -> Float[np.ndarray, "R T"]:
             return by_response(packed, [whole(each) for each in micro_batches], self.config.max_response_tokens)
 
@@ -197,29 +212,29 @@ class Learner:
             valued = [self.critic.score(self.state.critic.parameters, micro) for micro in rows]
         old = table([scores.logprobs for scores in ours])
         values = np.zeros_like(old) if valued[0].values is None else table([scores.values for scores in valued])
-        mask = padded(([1.0] * len(experience.response_ids) for experience in experiences), old.shape[1])
+        mask = padded(([1.0] * len(sample.response_ids) for sample in samples), old.shape[1])
         return PolicyScores(old, table([scores.logprobs for scores in reference]), values, mask)
 
 
 def has_own_critic(config: PPO) -> bool:
-    """Return whether there is a critic that is a network of its own."""
+    """Return whether the critic is a network of its own."""
     return config.advantage == "gae" and config.critic == "separate"
 
 
-def learnt_policy(config: PPO, policy: Transformer) -> Transformer | Critic:
-    """Return what the policy's optimizer moves: the policy, with the critic's head on it where that is shared."""
+def trained_network(config: PPO, policy: Transformer) -> Transformer | Critic:
+    """Return the network that the policy's optimizer trains: the policy, with the critic's head if it is shared."""
     return Critic(policy) if config.critic == "shared" else policy
 
 
 def ppo_optimizers(
-    config: PPO, kept: OptimizerState
+    config: PPO, optimizer_state: OptimizerState
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Return the optimizers of policy and critic; a shared critic's head has the critic's learning rate."""
-    policy = make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=kept.dtype)
+    """Return the optimizers of policy and critic; the head of a shared critic has the critic's learning rate."""
+    policy = make_optimizer("adamw", config.learning_rate, config.clip_norm, moments=optimizer_state.dtype)
     if config.critic == "shared":
         faster = optax.scale(config.critic_learning_rate / config.learning_rate)
         policy = optax.chain(policy, optax.masked(faster, _is_critics_head))
-    return policy, make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=kept.dtype)
+    return policy, make_optimizer("adamw", config.critic_learning_rate, config.clip_norm, moments=optimizer_state.dtype)
 
 
 def _is_critics_head(parameters: PyTree) -> PyTree:
@@ -228,10 +243,10 @@ def _is_critics_head(parameters: PyTree) -> PyTree:
 
 
 def make_networks(
-    config: PPO, kept: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef | None, state: LearnerState
+    config: PPO, optimizer_state: OptimizerState, policy: nnx.GraphDef, critic: nnx.GraphDef | None, state: LearnerState
 ) -> tuple[Network, Network | None]:
-    """Return the compiled functions of policy and critic that the configuration asks for; `state` may be abstract."""
-    policy_optimizer, critic_optimizer = ppo_optimizers(config, kept)
+    """Return the compiled functions of the policy and the critic; `state` may be abstract."""
+    policy_optimizer, critic_optimizer = ppo_optimizers(config, optimizer_state)
     make = make_policy_with_critic if config.critic == "shared" else make_policy
     ours = make(policy, policy_optimizer, state.policy, config)
     if critic is None or state.critic is None:
@@ -251,12 +266,12 @@ def _importance_figures(
     }
 
 
-def _figures(scoring: PolicyScores, credit: Credit) -> dict[str, float]:
-    real = scoring.mask > 0
+def _figures(scores: PolicyScores, credit: Credit) -> dict[str, float]:
+    real = scores.mask > 0
     variance = float(np.var(credit.returns[real]))
-    error = float(np.var((credit.returns - scoring.values)[real]))
+    error = float(np.var((credit.returns - scores.values)[real]))
     return {
-        "ppo/kl_to_sft": float(((scoring.old - scoring.reference) * scoring.mask).sum() / len(real)),
+        "ppo/kl_to_sft": float(((scores.old - scores.reference) * scores.mask).sum() / len(real)),
         "ppo/explained_variance": 1.0 - error / variance if variance > 1e-6 else 0.0,
-        "ppo/response_tokens": float(scoring.mask.sum() / len(real)),
+        "ppo/response_tokens": float(scores.mask.sum() / len(real)),
     }

@@ -1,4 +1,4 @@
-"""The clipped losses of PPO (arXiv 1707.06347), token by token."""
+"""The clipped losses of PPO (arXiv 1707.06347), per token."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,9 +23,9 @@ def clipped_value_loss(
 def importance_weights(
     logprobs: Float[Array, "*b"], sampler_logprobs: Float[Array, "*b"], limit: float
 ) -> Float[Array, "*b"]:
-    """Return min(pi / mu, limit), with pi the trainer's policy before the update and mu what sampled the tokens.
+    """Return min(pi / mu, limit), with pi the trainer's policy before the update and mu the sampler's.
 
-    They differ where the server computes with less precision and where its weights are older. Truncation bounds the
-    variance, at the price of a bias where pi / mu is above the limit (arXiv 1802.01561).
+    They differ if the server computes with less precision or has older weights. Truncation bounds the variance and
+    adds a bias if pi / mu is above the limit (arXiv 1802.01561).
     """
     return jnp.minimum(jnp.exp(logprobs - sampler_logprobs), limit)

@@ -1,4 +1,4 @@
-"""The compiled parts of an update: scoring, gradients of the losses, optimizer steps."""
+"""The compiled functions of an update: scores, gradients of the losses, and optimizer steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ Mean = Callable[[Float[Array, "B M"]], Float[Array, ""]]
 
 
 class Scores(NamedTuple):
-    """What a network says of the predictions of a micro-batch; None where it has no such head.
+    """The outputs of a network at the predictions of a micro-batch; None if it has no such head.
 
     Attributes:
-        logprobs: of the targets, at the temperature of sampling.
-        values: the return expected before each target is chosen.
+        logprobs: Log-probabilities of the targets at the sampling temperature, in nats.
+        values: The expected return before each target is chosen.
     """
 
     logprobs: Float[Array, "B M"] | None = None
@@ -37,15 +37,15 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Network:
-    """One network's compiled functions.
+    """The compiled functions of one network.
 
     Attributes:
-        score: what it says of a micro-batch.
-        zeros: gradients of nothing.
-        add_gradients: gradients, which are used up, with those of the loss on a micro-batch added; and figures. Both
-            are already divided by the number of tokens of the minibatch.
-        apply: one optimizer step.
-        between: the parameters that a share of the way from one to others leads to.
+        score: Return the scores of a micro-batch.
+        zeros: Return zero gradients.
+        add_gradients: Return the given gradients, which are donated, plus those of the loss on a micro-batch, and its
+            figures. Both are divided by the number of tokens of the minibatch.
+        apply: Apply one optimizer step.
+        between: Interpolate between two sets of parameters, at a share of the way from the first to the second.
     """
 
     score: Callable[[PyTree, PackedBatch], Scores]
@@ -58,7 +58,7 @@ class Network:
 def make_policy(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Return the compiled functions of the policy; the states to come will lie as `state` does."""
+    """Return the compiled functions of the policy; later states are sharded like `state`."""
 
     def score(parameters: PyTree, rows: PackedBatch) -> Scores:
         return Scores(logprobs=token_logprobs(nnx.merge(graph, parameters), rows, config.temperature)[0])
@@ -73,7 +73,7 @@ def make_policy(
 def make_critic(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Return the compiled functions of a critic of its own; the states to come will lie as `state` does."""
+    """Return the compiled functions of a separate critic; later states are sharded like `state`."""
 
     def score(parameters: PyTree, rows: PackedBatch) -> Scores:
         return Scores(values=nnx.merge(graph, parameters).values(rows))
@@ -89,7 +89,7 @@ def make_critic(
 def make_policy_with_critic(
     graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, config: PPO
 ) -> Network:
-    """Return the compiled functions of a critic whose trunk is the policy; both are learnt from one pass."""
+    """Return the compiled functions of a critic whose trunk is the policy; one pass trains both."""
 
     def heads(
         parameters: PyTree, rows: PackedBatch
@@ -116,10 +116,14 @@ def make_policy_with_critic(
 def policy_objective(
     config: PPO, logprobs: Float[Array, "B M"], entropy: Float[Array, "B M"], batch: PPOBatch, mean: Mean
 ) -> tuple[Float[Array, ""], Figures]:
-    """Return what the policy is to make small, and figures: -(clipped objective + entropy) + KL, by the settings.
+    """Return the policy's loss and its figures: -(clipped objective + entropy) + KL, by the settings.
 
     Args:
-        mean: from values at the predictions to one number.
+        config: The PPO section of the configuration.
+        logprobs: Log-probabilities by the current policy, in nats.
+        entropy: The entropy of the next token at each prediction, in nats.
+        batch: The micro-batch.
+        mean: Reduce values at the predictions to their mean over the minibatch.
     """
     mask = batch.rows.weights > 0
     change = jnp.where(mask, logprobs - batch.old_logprobs, 0.0)
@@ -145,14 +149,16 @@ def _value_objective(config: PPO, values: Float[Array, "B M"], batch: PPOBatch, 
 def accumulate(
     network: Network, state: TrainState, batches: Sequence[PPOBatch], num_tokens: float
 ) -> tuple[TrainState, dict[str, float]]:
-    """Return the state after one optimizer step on a minibatch that comes in micro-batches, and its figures."""
+    """Return the state after one optimizer step on a minibatch, given as micro-batches, and its figures."""
     assert batches, "a minibatch has at least one micro-batch"
-    gradients, found = network.zeros(), []
+    gradients, all_figures = network.zeros(), []
     for batch in batches:
         gradients, figures = network.add_gradients(gradients, state.parameters, batch, jnp.float32(num_tokens))
-        found.append(figures)
+        all_figures.append(figures)
     state, norm = network.apply(state, gradients)
-    return state, {name: sum(float(f[name]) for f in found) for name in found[0]} | {"gradient_norm": float(norm)}
+    return state, {name: sum(float(f[name]) for f in all_figures) for name in all_figures[0]} | {
+        "gradient_norm": float(norm)
+    }
 
 
 def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransformation, state: TrainState) -> Network:
@@ -179,5 +185,5 @@ def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransform
 
 
 def _mean_of(batch: PPOBatch, num_tokens: Float[Array, ""]) -> Mean:
-    """Return the sum over the batch's tokens over `num_tokens`: summed over micro-batches, the minibatch's mean."""
+    """Return a function that sums over the tokens of a micro-batch and divides by `num_tokens` of the minibatch."""
     return lambda values: jnp.sum(jnp.where(batch.rows.weights > 0, values, 0.0)) / num_tokens

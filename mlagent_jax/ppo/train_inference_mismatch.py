@@ -1,32 +1,29 @@
-"""The sampler beside the trainer: how far apart they are, and a stop where they are not the same policy."""
+"""Measure how far the sampler's log-probabilities are from the trainer's, and stop if the policies differ."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from mlagent_jax.configuration.schema import Config
 from rollout.errors import InfrastructureError
-from rollout.sampling.experience import Experience
+from rollout.sampling.experience import TrainingSample
 
-# Mean difference of log-probabilities, in nats a token, that rounding explains where both compute in that type.
+# Mean difference of log-probabilities, in nats per token, that rounding explains if both compute in that type.
 LIMITS = {"float32": 2e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
 class TrainInferenceMismatch(InfrastructureError):
-    """The server samples from another distribution than the one that learns."""
+    """The server samples from another distribution than the trainer's policy."""
 
 
-def allowed_mismatch(config: Config) -> float:
-    """Return the largest mean gap that is accepted: `ppo.max_logprob_mismatch`, or what the types explain."""
-    if config.ppo.max_logprob_mismatch is not None:
-        return config.ppo.max_logprob_mismatch
-    return max(LIMITS.get(dtype, LIMITS["bfloat16"]) for dtype in (config.model.dtype, config.server.dtype))
+def explained_mismatch(*dtypes: str) -> float:
+    """Return the largest mean mismatch that rounding in any of the types explains, in nats per token."""
+    return max(LIMITS.get(dtype, LIMITS["bfloat16"]) for dtype in dtypes)
 
 
-def mismatch_figures(gap: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"]) -> dict[str, float]:
-    """Return mean, 95th percentile and maximum of the absolute gap over all tokens."""
-    size = np.abs(gap)[mask > 0]
+def mismatch_figures(mismatch: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"]) -> dict[str, float]:
+    """Return the mean, the 95th percentile and the maximum of the absolute mismatch over all tokens."""
+    size = np.abs(mismatch)[mask > 0]
     return {
         "sampler/logprob_gap_mean": float(size.mean()),
         "sampler/logprob_gap_p95": float(np.percentile(size, 95)),
@@ -35,29 +32,36 @@ def mismatch_figures(gap: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T
 
 
 def require_same_policy(
-    experiences: Sequence[Experience],
-    gap: Float[np.ndarray, "R T"],
+    samples: Sequence[TrainingSample],
+    mismatch: Float[np.ndarray, "R T"],
     mask: Float[np.ndarray, "R T"],
     version: int,
     limit: float,
 ) -> None:
-    """Check the responses that the server says were sampled from the weights of `version`, the trainer's.
+    """Check the responses that the server sampled from the trainer's weights.
+
+    Args:
+        samples: The responses, in the order of the rows of the tables.
+        mismatch: The trainer's log-probabilities minus the sampler's, in nats.
+        mask: 1 on the tokens of each response; 0 on padding.
+        version: The version of the trainer's weights. Responses of other versions are not checked.
+        limit: The largest mean mismatch that is allowed, in nats per token.
 
     Raises:
-        TrainInferenceMismatch: if their mean gap is above `limit` or NaN; names the response that is furthest off.
+        TrainInferenceMismatch: If the mean mismatch is above `limit` or NaN; names the response with the largest one.
     """
-    current = np.array([experience.policy_version == version for experience in experiences])
+    current = np.array([sample.policy_version == version for sample in samples])
     if not current.any():
         return
-    size = np.where(mask > 0, np.abs(gap), 0.0) * current[:, None]
+    size = np.where(mask > 0, np.abs(mismatch), 0.0) * current[:, None]
     mean = float(size.sum() / mask[current].sum())
     if mean <= limit:
         return
     worst = int(np.argmax(size.sum(axis=1) / np.maximum(mask.sum(axis=1), 1.0)))
-    found, token = experiences[worst], int(np.argmax(size[worst]))
+    sample, token = samples[worst], int(np.argmax(size[worst]))
     raise TrainInferenceMismatch(
         f"log-probabilities of server and trainer, both of version {version}, differ by {mean:.3g} nats a token, "
-        f"expected at most {limit:g} (ppo.max_logprob_mismatch); worst in sample {found.sample} at depth {found.depth} "
-        f"of trajectory {found.trajectory_id}, by {size[worst, token]:.3g} at its token {token}: compare temperature, "
-        "types and weights"
+        f"expected at most {limit:g} (ppo.max_logprob_mismatch); worst in sample {sample.sample} at depth "
+        f"{sample.depth} of trajectory {sample.trajectory_id}, by {size[worst, token]:.3g} at its token {token}: "
+        "compare temperature, types and weights"
     )

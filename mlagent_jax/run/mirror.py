@@ -25,15 +25,16 @@ import tenacity
 from mlagent_jax.configuration.schema import ConfigError
 from rollout.errors import InfrastructureError
 from rollout.storage.atomic_write import write_atomically
+from rollout.storage.run_layout import BLOBS, RESULT_CACHE, TEMPORARY
 
 T = TypeVar("T")
 
 MANIFEST, REMEMBERED = "manifest.json", ".mirror.json"
-IGNORED = (".*", "*.part", "log.*.txt", "tmp")  # files of one process or not yet complete; the last one is a folder
+IGNORED = (".*", "*.part", "log.*.txt", TEMPORARY)  # files of one process or not yet complete
 ATTEMPTS = 4
 EMPTY: dict[str, Any] = {"generation": 0, "snapshot": "", "files": {}}
 FETCHED_FROM = "fetched_from"  # key of the remembered manifest while a copy is fetched: its URL
-SCANNED_LAST = ("blobs", "cache")  # files that journals refer to are written before the journals
+SCANNED_LAST = (BLOBS, RESULT_CACHE)  # files that journals refer to are written before the journals
 
 # By path in the run directory: size, time of change in ns, and, in a manifest, the snapshot that holds the file.
 Files = Mapping[str, list[Any]]

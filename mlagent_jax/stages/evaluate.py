@@ -80,8 +80,9 @@ class Evaluate(Stage):
         write_json(run_dir.edit_stats, stats)
         result = evaluation(found, tasks, config.seed)
         with context.open_tracker() as tracker:
-            tracker.rewind("evaluate/initial/held_in_gain", float("-inf"))  # drop the figures of an earlier evaluation
-            tracker.log(with_prefix("evaluate", mean_gains(result)))
+            tracker.rewind("evaluate/num_trajectories", -1)  # drop the figures of an earlier evaluation
+            num_trajectories = sum(map(len, found.values()))
+            tracker.log(with_prefix("evaluate", {"num_trajectories": num_trajectories, **mean_gains(result)}))
         return {"evaluation": result}
 
 

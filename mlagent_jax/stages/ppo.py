@@ -1,4 +1,4 @@
-"""The stage `ppo`: step-wise PPO on states of the selected trajectories."""
+"""The stage `ppo`: PPO on rollouts from the states of the selected trajectories."""
 
 from typing import Any
 
@@ -13,7 +13,6 @@ from rollout.sampling.state_pool import StatePool
 from rollout.storage.run_layout import PPO as OUTPUT
 from rollout.storage.run_layout import RunLayout
 from rollout.tokenizer.chat import ChatTokenizer
-from tasks.state import State
 
 
 class PPO(Stage):
@@ -39,60 +38,47 @@ class PPO(Stage):
         check_server(config.server)
 
     def run(self, context: StageContext) -> dict[str, Any]:
-        """Write `ppo/`; return the figures of the training.
+        """Write `ppo/` and return the figures of the training.
 
         Raises:
-            ValueError: if a trajectory file is damaged, or the pool has too few states.
-            InfrastructureError: if the server failed.
+            ValueError: If a trajectory file is damaged, or the pool has too few states.
+            InfrastructureError: If the server failed.
         """
-        from mlagent_jax.ppo import loop
+        from mlagent_jax.stages import ppo_training
 
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
         keep_compiled_programs(run_dir)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
         pool = make_pool(config, run_dir, run_context, tokenizer)
-        with (
-            connect(
-                context.server,
-                run_context.event_loop,
-                config.ppo.temperature,
-                config.ppo.max_response_tokens,
-                [tokenizer.eos_id],
-            ) as client,
-            context.open_tracker() as tracker,
-        ):
+        sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
+        with connect(context.server, run_context.event_loop, *sampling) as client:
             # Not before the server answers: from now on the other processes wait only for one another.
             distributed.announce_stage(self.name)
-            rollouts = loop.Rollouts(run_context, client, tokenizer, pool)
-            figures = loop.run(config, run_dir, context.reporter, tracker, rollouts)
+            figures = ppo_training.lead(context, client, tokenizer, pool)
         return {"pool_states": len(pool), **figures}
 
     def follow(self, context: StageContext) -> None:
-        """Learn from the experiences of process 0."""
-        from mlagent_jax.ppo import loop
+        """Learn from the samples of process 0."""
+        from mlagent_jax.stages import ppo_training
 
         keep_compiled_programs(context.run_dir)
-        with context.open_tracker() as tracker:
-            loop.run(context.config, context.run_dir, context.reporter, tracker, None)
+        ppo_training.follow(context)
 
 
 STAGE = PPO()
 
 
-def make_pool(
-    config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer
-) -> StatePool | EvolvingPool:
+def make_pool(config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer) -> StatePool:
     """Return the states of the selected trajectories whose prompt leaves room for a response.
 
     If `ppo.episodes` is set, these are only the states at which trajectories begin.
     """
     trajectories = read_selection(layout.selection).read(layout.trajectories)
-    longest = config.server.max_model_len - config.ppo.max_response_tokens
-
-    def fits(state: State) -> bool:
-        return len(tokenizer.prompt_ids(state)) <= longest
-
-    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps).where(lambda each: fits(each.state))
+    max_prompt_tokens = config.server.max_model_len - config.ppo.max_response_tokens
+    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizer)
+    pool = pool.where(lambda state: len(state.prompt) <= max_prompt_tokens)
     if config.ppo.episodes:
-        pool = pool.where(lambda each: each.depth == 0)
-    return EvolvingPool(pool, config.collect.max_steps, fits) if config.ppo.states == "evolving" else pool
+        pool = pool.where(lambda state: state.depth == 0)
+    if config.ppo.states == "evolving":
+        return EvolvingPool(pool, config.collect.max_steps, max_prompt_tokens, tokenizer)
+    return pool

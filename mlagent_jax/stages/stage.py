@@ -9,9 +9,10 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import PolicyServer
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.tracking.base import NoTracker, Tracker
+from mlagent_jax.tracking.base import NoTracker, Tracker, Trackers
 from mlagent_jax.tracking.jsonl import JsonlTracker
 from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.tracking.tensorboard import TensorBoardTracker
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,12 @@ class StageContext:
 
     def open_tracker(self) -> Tracker:
         """Return the tracker that the stage reports its figures to; a context manager."""
-        return JsonlTracker(self.run_dir.metrics) if self.is_leader else NoTracker()
+        if not self.is_leader:
+            return NoTracker()
+        trackers: list[Tracker] = [JsonlTracker(self.run_dir.metrics)]
+        if "tensorboard" in self.config.trackers:
+            trackers.append(TensorBoardTracker(self.run_dir.tensorboard))
+        return Trackers(*trackers)
 
 
 @runtime_checkable

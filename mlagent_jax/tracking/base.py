@@ -1,5 +1,10 @@
-"""The interface through which stages report their figures."""
+"""The interface through which stages report their figures.
 
+A new tracker is a `Tracker` in a file of this folder, a value of the key `trackers`, and a line in
+`mlagent_jax.stages.stage.StageContext.open_tracker`.
+"""
+
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
@@ -9,10 +14,10 @@ Metrics = Mapping[str, SupportsFloat | None]
 
 
 class Tracker(ABC):
-    """A sink for the figures of a run; a context manager that closes itself.
+    """A sink for the figures of a stage; a context manager that closes itself.
 
-    A new tracker implements this class in a file of this folder and is opened in
-    `mlagent_jax.stages.stage.StageContext.open_tracker`. Only process 0 reports; the others use `NoTracker`.
+    A stage first calls `rewind` with the name of its step counter. Only process 0 reports figures; the other processes
+    use `NoTracker`.
     """
 
     @abstractmethod
@@ -27,7 +32,12 @@ class Tracker(ABC):
 
     @abstractmethod
     def rewind(self, key: str, last: float) -> None:
-        """Drop what was logged with `key` above `last`, which is what came after the checkpoint resumed from."""
+        """Drop what was logged at a step above `last`, which is what came after the checkpoint that is resumed from.
+
+        Args:
+            key: The name of the figure that counts steps, such as `sft/step`.
+            last: The last step to keep.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -53,6 +63,38 @@ class NoTracker(Tracker):
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class Trackers(Tracker):
+    """Several trackers that get the same figures."""
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self.trackers = trackers
+
+    def log(self, metrics: Metrics) -> None:
+        """Log to each tracker."""
+        for tracker in self.trackers:
+            tracker.log(metrics)
+
+    def rewind(self, key: str, last: float) -> None:
+        """Rewind each tracker."""
+        for tracker in self.trackers:
+            tracker.rewind(key, last)
+
+    def close(self) -> None:
+        """Close each tracker."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+def finite_values(metrics: Metrics) -> dict[str, float]:
+    """Return the metrics as floats, without those that are None or nan; raises ValueError for an infinite one."""
+    values = {name: float(value) for name, value in metrics.items() if value is not None}
+    values = {name: value for name, value in values.items() if not math.isnan(value)}
+    infinite = [name for name, value in values.items() if math.isinf(value)]
+    if infinite:
+        raise ValueError(f"metric {infinite[0]} is infinite in {values}")
+    return values
 
 
 def with_prefix(prefix: str, metrics: Metrics) -> dict[str, SupportsFloat | None]:

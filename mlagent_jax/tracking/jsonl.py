@@ -1,11 +1,10 @@
 """metrics.jsonl: one line for each step, flat names, finite floats."""
 
 import json
-import math
 import time
 from pathlib import Path
 
-from mlagent_jax.tracking.base import Metrics, Tracker
+from mlagent_jax.tracking.base import Metrics, Tracker, finite_values
 from rollout.storage.atomic_write import write_text
 
 
@@ -24,12 +23,7 @@ class JsonlTracker(Tracker):
 
     def log(self, metrics: Metrics) -> None:
         """Append one line, with the run's seconds so far as `time/run_seconds`; raises as `Tracker.log` does."""
-        line = {name: float(value) for name, value in metrics.items() if value is not None}
-        line = {name: value for name, value in line.items() if not math.isnan(value)}
-        line["time/run_seconds"] = round(time.monotonic() - self._began, 3)
-        infinite = [name for name, value in line.items() if math.isinf(value)]
-        if infinite:
-            raise ValueError(f"metric {infinite[0]} is infinite in {line}")
+        line = {**finite_values(metrics), "time/run_seconds": round(time.monotonic() - self._began, 3)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 

@@ -4,10 +4,12 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from rollout.dataset import filters
 from rollout.dataset.filters import Keep

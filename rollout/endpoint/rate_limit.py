@@ -1,4 +1,4 @@
-"""Rate limits: at most so many requests and tokens in any minute, and none during a pause that the server requests."""
+"""Rate limits: limit the requests and tokens in any minute, and hold all requests during a pause set by the server."""
 
 import asyncio
 import contextlib
@@ -64,7 +64,7 @@ class Gate:
     """A gate that requests pass in the order of their arrival, each as soon as all limits allow it."""
 
     def __init__(self, requests: int | None, tokens: int | None, seconds: float = 60.0) -> None:
-        """Allow so many requests and tokens in any `seconds`; None allows any number."""
+        """Allow `requests` requests and `tokens` tokens in any `seconds`; None allows any number."""
         self._requests, self._tokens = RateLimit(requests, seconds), RateLimit(tokens, seconds)
         self._paused_until = 0.0
         self._first_in_line = asyncio.Lock()
@@ -75,7 +75,7 @@ class Gate:
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     async def enter(self, tokens: int) -> Share:
-        """Wait until a request of so many tokens may be sent, and return the share of its tokens."""
+        """Wait until a request of `tokens` tokens may be sent, and return the share of its tokens."""
         async with self._first_in_line:
             while (pause := self._pause(tokens)) > 0:
                 self._corrected.clear()

@@ -1,4 +1,4 @@
-"""The budget of all requests of an endpoint, and what they have spent."""
+"""The budget of an endpoint's requests, and its enforcement."""
 
 import asyncio
 from collections.abc import AsyncIterator

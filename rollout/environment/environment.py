@@ -12,11 +12,30 @@ from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Executor, Snapshot
-from tasks.action import Invalid, parse_response
+from tasks.action import Action, Invalid, parse_fields, split_fields
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
 from tasks.task import Instance, Task
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ParsedResponse:
+    """A response taken apart, so that it is parsed only once.
+
+    Attributes:
+        fields: Text of each of the six fields, or why the response does not have them.
+        action: The action, or why there is none.
+    """
+
+    fields: Mapping[str, str] | Invalid
+    action: Action | Invalid
+
+    @classmethod
+    def parse(cls, response: str) -> "ParsedResponse":
+        """Return the fields and the action of a response."""
+        fields = split_fields(response)
+        return cls(fields, parse_fields(fields))
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,11 @@ class Environment:
         return self._data[path]
 
     async def step(self, instance: Instance, snapshot: Snapshot, response: str) -> StepResult:
-        """Return the result of `response` in the state with the given snapshot.
+        """Return the result of `response` in the state with the given snapshot; see `apply`."""
+        return await self.apply(instance, snapshot, ParsedResponse.parse(response))
+
+    async def apply(self, instance: Instance, snapshot: Snapshot, response: ParsedResponse) -> StepResult:
+        """Return the result of a parsed response in the state with the given snapshot.
 
         The agent's mistakes become feedback.
 
@@ -71,7 +94,7 @@ class Environment:
             InfrastructureError: If the coder or the executor failed twice. The result is then unknown, and nothing may
                 be rewarded.
         """
-        action = parse_response(response)
+        action = response.action
         if isinstance(action, Invalid):
             text = f"{invalid_text(action.reason)}\n{status_line(snapshot.best_script, snapshot.best_score)}"
             return StepResult(Feedback(Outcome.INVALID, replace_unstorable(text)), snapshot, "", {}, 0.0)

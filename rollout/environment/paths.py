@@ -48,7 +48,7 @@ def existing(files: Mapping[str, str], path: str) -> str:
 
 
 def writable(instance: Instance, files: Mapping[str, str], path: str) -> str:
-    """Return the name of a file to write directly in the workspace. Raises Refused for data and what lies in it."""
+    """Return the name of a file to write directly in the workspace. Raises Refused for data and files inside it."""
     folder = path.strip().removeprefix("./").partition("/")[0]
     if f"{folder}/" in files:
         raise Refused(f"{folder}/ is read-only")

@@ -199,6 +199,10 @@ class PolicyClient:
             self._rejected.discard(str(version))
             self.version, self._folder = version, folder
 
+    def serves(self, folder: Path, version: int) -> bool:
+        """Return whether the server is known to have the weights of a checkpoint directory, as `version`."""
+        return self.version == version and self._folder is not None and self._folder.resolve() == folder.resolve()
+
     async def _restore(self) -> str:
         """Restore the previous weights after a failed update, and return a description of the server's state."""
         if self._folder is not None:

@@ -1,1 +1,1 @@
-"""The event loop, parent-death signal and timeline of a process that acts."""
+"""The event loop, the parent-death signal and the timeline of a process that runs rollouts."""

@@ -1,7 +1,7 @@
-"""The one event loop of a process, in one long-lived thread, and the bridge by which blocking code calls it.
+"""Run the event loop of a process in one long-lived thread, and call it from blocking code.
 
-Sandboxes are launched from this thread and die with it (`bwrap --die-with-parent` is tied to the thread, not the
-process), so it must outlive every script it starts.
+Sandboxes are launched from this thread and die with it (`bwrap --die-with-parent` is tied to the thread, not to the
+process), so the thread must outlive every script that it starts.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-SETTLE_SECONDS = 10.0  # how long cancelled work may take to clean up after itself
+SETTLE_SECONDS = 10.0  # time for canceled work to clean up
 
 
 class EventLoopThread:
-    """An event loop in a thread of its own; a context manager that leaves no task behind."""
+    """An event loop in its own thread; a context manager that leaves no task running."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -32,19 +32,19 @@ class EventLoopThread:
         self._loop.run_forever()
 
     def submit(self, coro: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Return a future of the coroutine's result; cancelling the future cancels the coroutine."""
+        """Return a future of the coroutine's result; canceling the future cancels the coroutine."""
         self._check_usable(coro)
         return asyncio.run_coroutine_threadsafe(coro, self._loop)
 
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Return the coroutine's result, blocking the caller until it is there; raises as `wait` does."""
+        """Run a coroutine and return its result, blocking the caller; raises as `wait` does."""
         return self.wait(self.submit(coro))
 
     def wait(self, future: "Future[T]") -> T:
-        """Return the result of a future that `submit` gave, blocking the caller until it is there.
+        """Return the result of a future that `submit` returned, blocking the caller until it is available.
 
-        An interrupt of the caller (KeyboardInterrupt above all) cancels the coroutine and waits for it to clean up, so
-        that no sandbox outlives the call, and is then raised on.
+        An interrupt of the caller, such as KeyboardInterrupt, cancels the coroutine, waits for it to clean up, so that
+        no sandbox outlives the call, and is then re-raised.
         """
         try:
             return future.result()
@@ -53,18 +53,18 @@ class EventLoopThread:
             raise
 
     def cancel(self, future: "Future[Any]") -> None:
-        """Cancel a coroutine that is not done, and waits for it to clean up."""
+        """Cancel a coroutine that is not done, and wait for it to clean up."""
         if not future.done():
             future.cancel()
             self._settle()
 
     def close(self) -> None:
-        """Cancel everything still running, waits for it to clean up and ends the thread; safe to call twice."""
+        """Cancel all running tasks, wait for them to clean up, and end the thread; safe to call twice."""
         if self._loop.is_closed():
             return
         try:
             asyncio.run_coroutine_threadsafe(_wind_down(), self._loop).result(SETTLE_SECONDS + 1)
-            # What a thread does cannot be cancelled, and must not hide why this ends.
+            # work in a worker thread cannot be canceled, and must not hide the reason for closing
             waiting = threading.Thread(target=self._threads.shutdown, daemon=True)
             waiting.start()
             waiting.join(SETTLE_SECONDS)
@@ -79,9 +79,9 @@ class EventLoopThread:
 
     def _check_usable(self, coro: Coroutine[Any, Any, Any]) -> None:
         if self._loop.is_closed() or threading.current_thread() is self._thread:
-            coro.close()  # or Python would warn that it was never awaited
+            coro.close()  # otherwise Python warns that it was never awaited
             raise AssertionError(
-                "EventLoopThread is closed, or called from inside its own loop, where `await` is the way"
+                "EventLoopThread is closed, or was called from inside its own loop; use `await` there"
             )
 
     def __enter__(self) -> Self:
@@ -94,14 +94,14 @@ class EventLoopThread:
 
 
 async def _await_cancelled() -> None:
-    """Wait for the tasks that were asked to stop."""
+    """Wait for the tasks that are being canceled."""
     cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
     if cancelled:
         await asyncio.wait(cancelled, timeout=SETTLE_SECONDS)
 
 
 async def _wind_down() -> None:
-    """Cancel every task but this one and waits for it to clean up."""
+    """Cancel all other tasks and wait for them to clean up."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
@@ -111,10 +111,10 @@ async def _wind_down() -> None:
 
 
 async def gather(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return the results of coroutines run at the same time, in their order.
+    """Run coroutines concurrently and return their results in order.
 
-    When one fails, or the caller is cancelled, the others are cancelled and have cleaned up before this raises; the
-    exception is the failing one's own, not a group.
+    If one fails or the caller is canceled, the others are canceled and have cleaned up before this raises. The
+    exception is that of the coroutine that failed, not a group.
     """
     tasks = [asyncio.ensure_future(coro) for coro in coros]
     try:

@@ -1,7 +1,7 @@
-"""When each resource was at work: written for Perfetto (ui.perfetto.dev), and summed up for the records.
+"""Record when each resource works, as a trace for Perfetto (ui.perfetto.dev) and as sums for the metrics.
 
-A file in the Trace Event Format, one event a line, so that a run that was killed leaves a file that still opens. What
-goes on at the same time on one resource stands in lanes beside one another.
+The file is in the Trace Event Format, with one event per line, so that a killed run leaves a file that still opens.
+Concurrent work of one resource is shown in separate lanes.
 """
 
 import json
@@ -22,20 +22,20 @@ RESOURCES = (GENERATION, SCRIPTS, TRAINING, TRANSFER)
 
 
 class Timeline:
-    """Spans of work by resource, appended to a file by any thread."""
+    """Spans of work per resource, appended to a file; any thread may add them."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", buffering=1)  # whole lines, as who is killed writes nothing out
+        self._file = path.open("a", buffering=1)  # by line: a killed process does not flush
         if not self._file.tell():
             self._file.write("[\n")
         self._guard = threading.Lock()
-        self._free_at: dict[str, list[float]] = defaultdict(list)  # by resource: when each of its lanes is free
+        self._free_at: dict[str, list[float]] = defaultdict(list)  # by resource, the end of each lane
         self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)  # since the last `take`
 
     @contextmanager
     def span(self, resource: str, name: str) -> Iterator[None]:
-        """Note how long the block takes, failed or not."""
+        """Record the time that the block takes, even if it raises."""
         start = time.time()
         try:
             yield
@@ -43,17 +43,17 @@ class Timeline:
             self.add(resource, name, start, time.time())
 
     def add(self, resource: str, name: str, start: float, end: float) -> None:
-        """Note work from `start` to `end`, in seconds since the epoch."""
+        """Record work from `start` to `end`, in seconds since the epoch."""
         with self._guard:
             self._spans[resource].append((start, end))
             lane = self._lane(resource, start, end)
             self._write({"name": name, "cat": resource, "ph": "X", "ts": start * 1e6, "dur": (end - start) * 1e6}, lane)
 
     def take(self) -> dict[str, list[tuple[float, float]]]:
-        """Return the spans of every resource since the last call."""
+        """Return the spans of each resource since the last call."""
         with self._guard:
-            found, self._spans = dict(self._spans), defaultdict(list)
-        return found
+            spans, self._spans = dict(self._spans), defaultdict(list)
+        return spans
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +79,7 @@ class Timeline:
 
 
 def busy_seconds(spans: Sequence[tuple[float, float]], start: float, end: float) -> float:
-    """Return for how long between `start` and `end` at least one of the spans was under way."""
+    """Return the number of seconds between `start` and `end` that at least one of the spans covers."""
     total, until = 0.0, start
     for first, last in sorted(spans):
         first, last = max(first, until), min(last, end)
@@ -89,25 +89,25 @@ def busy_seconds(spans: Sequence[tuple[float, float]], start: float, end: float)
 
 
 class TimedPolicy:
-    """A policy whose requests stand in the timeline."""
+    """A policy whose requests are recorded in a timeline."""
 
     def __init__(self, policy: Policy, timeline: Timeline) -> None:
         self._policy, self._timeline = policy, timeline
 
     async def sample(self, prompt_ids: Sequence[int], *, num_samples: int, seed: int) -> list[Completion]:
-        """Return what the policy does; raises what it raises."""
+        """Return what the wrapped policy returns, or raise what it raises."""
         with self._timeline.span(GENERATION, f"{num_samples} samples"):
             return await self._policy.sample(prompt_ids, num_samples=num_samples, seed=seed)
 
 
 class TimedExecutor:
-    """An executor whose runs stand in the timeline, without the time they waited for a slot."""
+    """An executor whose runs are recorded in a timeline, without the time that they wait for a slot."""
 
     def __init__(self, executor: Executor, timeline: Timeline) -> None:
         self._executor, self._timeline = executor, timeline
 
     async def run(self, job: Job) -> Execution:
-        """Return what the executor does; raises what it raises."""
+        """Return what the wrapped executor returns, or raise what it raises."""
         execution = await self._executor.run(job)
         if not execution.cached:
             end = time.time()

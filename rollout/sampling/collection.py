@@ -1,4 +1,4 @@
-"""Collects trajectories: seeded, balanced over tasks, concurrent, and resumable after any interruption."""
+"""Collect trajectories: seeded, balanced over tasks, concurrent, and resumable after any interruption."""
 
 import asyncio
 import logging
@@ -21,10 +21,10 @@ from tasks.prompt import problem_text
 from tasks.task import Instance, Task
 
 EPISODE_ATTEMPTS = 2
-MAX_LOST_SHARE = 0.1  # more than this, and the infrastructure, not chance, is at fault
-OTHER_REMEDY = "use another run directory, or remove the folder to collect anew"
+MAX_LOST_SHARE = 0.1  # a larger share of lost episodes means that the infrastructure is broken
+OTHER_REMEDY = "use another run directory, or remove the folder to collect again"
 
-# Called with the number done, the number to do, and the figures so far.
+# Called with the number of finished trajectories, the number of all, and the figures so far.
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EpisodePlan:
-    """What one trajectory of a collection is, before it is run.
+    """The plan of one trajectory of a collection.
 
     Attributes:
-        trajectory_id: unique in the collection.
-        instance: the task under this episode's names.
-        seed: where the actor's draws come from.
-        ideas: what the actor is asked to try.
+        trajectory_id: An id that is unique in the collection.
+        instance: The task under the names of this episode.
+        seed: The seed of the actor's draws.
+        ideas: The ideas that the actor is asked to try.
     """
 
     trajectory_id: str
@@ -49,7 +49,7 @@ class EpisodePlan:
 
 @dataclass
 class Tally:
-    """Running figures of a collection, so that progress costs the same for every trajectory."""
+    """Running figures of a collection, so that reporting progress takes constant time per trajectory."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     num_trajectories: int = 0
@@ -59,14 +59,14 @@ class Tally:
     num_lost: int = 0
 
     def add(self, trajectory: Trajectory, task: Task | None) -> None:
-        """Count one finished trajectory; where its task is not known it has no gain."""
+        """Count one finished trajectory, with gain 0 if its task is None."""
         self.outcomes.update(step.feedback.outcome.value for step in trajectory.steps)
         self.num_trajectories += 1
         self.num_submitted += bool(trajectory.steps) and trajectory.steps[-1].after.last_submission is not None
         self.gain += task.gain(trajectory.score(task.m_init)) if task else 0.0
 
     def figures(self) -> dict[str, float]:
-        """Return shares of outcomes among steps, and per trajectory steps, share with a valid submission and gain."""
+        """Return the shares of outcomes among steps, and the means of steps, valid submissions and gain."""
         steps, trajectories = max(self.outcomes.total(), 1), max(self.num_trajectories, 1)
         outcomes = (outcome.value for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE)
         return {
@@ -86,15 +86,15 @@ def plan_collection(
     seed: int,
     draw_ideas: Callable[[Task, random.Random], Sequence[str]],
 ) -> list[EpisodePlan]:
-    """Return the plans of a collection; plan i is a function of the seed and i alone.
+    """Return the plans of a collection; plan i depends only on the seed and on i.
 
-    Every block of `len(tasks)` plans has each task once, in an order of its own.
+    Every block of `len(tasks)` plans has each task once, in its own random order.
     """
     plans = []
     for index in range(num_trajectories):
-        block, place = divmod(index, len(tasks))
+        block, position = divmod(index, len(tasks))
         order = random.Random(f"{seed}/tasks/{block}").sample(range(len(tasks)), len(tasks))
-        task = tasks[order[place]]
+        task = tasks[order[position]]
         names = draw_names(random.Random(f"{seed}/names/{index}"), held_out=task.split == "held_out")
         ideas = tuple(draw_ideas(task, random.Random(f"{seed}/ideas/{index}")))
         episode_seed = draw_seed(seed, "episode", index)
@@ -113,21 +113,23 @@ async def collect(
     num_concurrent: int,
     progress: Progress = lambda done, total, figures: None,
 ) -> dict[str, float]:
-    """Return the figures of a collection, whose trajectories are then in `folder`, in the order of `plans`.
+    """Write the trajectories of a collection to `folder`, in the order of `plans`, and return its figures.
 
-    Each finished one is appended to a journal first, so a second call does only what is missing; a part of the
-    collection becomes Parquet as soon as it is whole, and no more than the parts under way are in memory. An episode
-    whose infrastructure fails is begun once more, then given up and counted.
+    Each finished trajectory is appended to a journal first, so a second call runs only the missing ones. A part of the
+    collection is written as Parquet when it is complete, and only unfinished parts are in memory. An episode whose
+    infrastructure fails is run once more, then dropped and counted.
 
     Args:
-        max_steps: the most actions of an episode.
-        max_seconds: no action of an episode starts later than this after it began, in seconds.
-        num_concurrent: episodes under way at one time.
-        progress: called after each episode.
+        folder: The folder of the collection.
+        plans: The plan of each trajectory.
+        max_steps: The maximum number of actions of an episode.
+        max_seconds: The time after the beginning of an episode when its last action may start, in seconds.
+        num_concurrent: The number of concurrent episodes.
+        progress: Called after each episode.
 
     Raises:
-        CorruptRecord: where the folder's records are damaged, or of another collection.
-        InfrastructureError: where more than a tenth of the trajectories were lost.
+        CorruptRecord: If the records in the folder are damaged or belong to another collection.
+        InfrastructureError: If more than a tenth of the trajectories were lost.
     """
     tally = Tally()
     blocks = [plans[first : first + PART_SIZE] for first in range(0, len(plans), PART_SIZE)]
@@ -149,14 +151,10 @@ async def collect(
                 if trajectory is not None:
                     parts[number].add(trajectory)
                     tally.add(trajectory, plan.instance.task)
-                elif tally.num_lost > max(1, MAX_LOST_SHARE * len(plans)):
-                    raise InfrastructureError(
-                        f"{tally.num_lost} of {len(plans)} episodes were lost to failures of the infrastructure, more "
-                        f"than {MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
-                    )
+                _check_lost(tally, len(plans))
                 num_left[number] -= 1
-                # Neither in the loop, whose requests would time out meanwhile, nor both at a time: `progress` may copy
-                # the folder elsewhere.
+                # In a thread, because requests of the event loop could time out. One at a time, because `progress` may
+                # copy the folder.
                 async with reporting:
                     if not num_left[number]:
                         await asyncio.to_thread(parts[number].store)
@@ -166,10 +164,19 @@ async def collect(
     return tally.figures()
 
 
+def _check_lost(tally: Tally, num_planned: int) -> None:
+    """Raise InfrastructureError if too many episodes were lost."""
+    if tally.num_lost > max(1, MAX_LOST_SHARE * num_planned):
+        raise InfrastructureError(
+            f"{tally.num_lost} of {num_planned} episodes were lost to failures of the infrastructure, more than "
+            f"{MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
+        )
+
+
 async def _attempt(
     plan: EpisodePlan, environment: Environment, actor: Actor, tally: Tally, max_steps: int, max_seconds: float
 ) -> Trajectory | None:
-    """Return the episode of a plan, None when it was lost twice."""
+    """Return the episode of a plan, or None if it was lost twice."""
     for attempt in range(1, EPISODE_ATTEMPTS + 1):
         try:
             return await run_episode(
@@ -195,15 +202,15 @@ def _part(folder: Path, number: int, plans: Sequence[EpisodePlan]) -> Part:
 
 
 def _refuse_others(folder: Path, parts: Sequence[Part]) -> None:
-    """Raise CorruptRecord where a folder has more parts than its collection."""
+    """Raise CorruptRecord if a folder has more parts than its collection."""
     known = {path for part in parts for path in (part.path, part.journal_path)}
     for path in sorted(folder.glob("part-*")):
         if path not in known:
-            raise CorruptRecord(f"{path} is of another collection, a larger one; {OTHER_REMEDY}")
+            raise CorruptRecord(f"{path} belongs to another, larger collection; {OTHER_REMEDY}")
 
 
 def _missing(part: Part, plans: Sequence[EpisodePlan], tally: Tally) -> list[EpisodePlan]:
-    """Return the plans that a part has no trajectory of; the others are counted, and must be of this collection."""
+    """Return the plans without a trajectory in a part; the others are counted and must belong to this collection."""
     planned = {plan.trajectory_id: plan for plan in plans}
     for trajectory in part.recorded():
         plan = planned.pop(trajectory.trajectory_id, None)

@@ -1,4 +1,4 @@
-"""Wall-clock for the actions of one update: no more begin once it is spent, and those that have begun are finished."""
+"""A limit on the wall-clock time in which the rollouts of one update may begin."""
 
 import asyncio
 import logging
@@ -9,45 +9,50 @@ from rollout.sampling.experience import Experience, begun_share
 
 log = logging.getLogger(__name__)
 
-NUM_NAMED = 3  # of the actions that took longest, where some were left out
+NUM_NAMED = 3  # slowest actions that a warning names
 
 
-class Budget:
-    """Turns to act, given in the order they are asked for, until the time since the first of them is up.
+class Deadline:
+    """Admit rollouts in the order in which they ask, until a time after the first of them.
 
-    What has a turn is finished, so how long it takes has no say in whether it counts, as it would if what had ended in
-    time were kept: that would teach to be fast (as asynchronous training does, arXiv 2509.01684). The sum over what
-    counts is that of so many actions drawn without regard to their length, by Wald's identity where their order is
-    random. Divided by their number it would lean towards slow ones, which leave room for fewer: the learner divides by
-    the number that there would have been.
+    A rollout that was admitted is always finished, so whether it counts does not depend on how long it takes. If only
+    those that ended in time counted, the policy would learn to be fast, as in asynchronous training (arXiv 2509.01684).
+    By Wald's identity, the sum over the admitted rollouts has the expectation of the same number of rollouts drawn
+    regardless of their length, provided that their order is random. Dividing it by the number of admitted rollouts
+    would favor slow ones, which leave time for fewer: the learner divides by the number of planned ones.
     """
 
-    def __init__(self, seconds: float, places: asyncio.Semaphore) -> None:
-        """Take the places at one time, which budgets of several updates may share."""
-        self._seconds, self._places = seconds, places
-        self._ends: float | None = None
+    def __init__(self, seconds: float, concurrency: asyncio.Semaphore) -> None:
+        """Start with no rollout admitted.
+
+        Args:
+            seconds: Time from the first admission to the last.
+            concurrency: The rollouts that may run at one time; deadlines of several updates may share it.
+        """
+        self._seconds, self._concurrency = seconds, concurrency
+        self._ends_at: float | None = None
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[bool]:
-        """Wait for a turn; yields whether there is time left to begin."""
+    async def admit(self) -> AsyncIterator[bool]:
+        """Wait until one more rollout may run, and yield whether there is still time to begin it."""
         now = asyncio.get_running_loop().time
-        async with self._places:
-            self._ends = self._ends or now() + self._seconds
-            yield now() < self._ends
+        async with self._concurrency:
+            self._ends_at = self._ends_at or now() + self._seconds
+            yield now() < self._ends_at
 
 
 @asynccontextmanager
-async def turn(budget: Budget | None) -> AsyncIterator[bool]:
-    """Yield whether to begin: at once where there is no budget."""
-    if budget is None:
+async def admit(deadline: Deadline | None) -> AsyncIterator[bool]:
+    """Yield whether to begin a rollout: always and at once if there is no deadline."""
+    if deadline is None:
         yield True
         return
-    async with budget.turn() as begins:
-        yield begins
+    async with deadline.admit() as in_time:
+        yield in_time
 
 
 def warn_of_cut(update: int, experiences: Sequence[Experience]) -> None:
-    """Log which share was left out, and which of the other actions took longest."""
+    """Log the share of rollouts that were not begun, and the slowest actions of the others."""
     slowest = sorted(experiences, key=lambda each: -each.seconds)[:NUM_NAMED]
     named = ", ".join(f"{each.trajectory_id} at depth {each.depth} ({each.seconds:.0f} s)" for each in slowest)
     log.warning(

@@ -1,14 +1,14 @@
-"""A whole episode: an actor and the environment taking turns until one of the limits."""
+"""Run a whole episode: an actor and the environment alternate until a limit is reached."""
 
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollout.environment.environment import Environment
+from rollout.environment.environment import Environment, StepResult
 from rollout.storage.utf8 import replace_unstorable
 from rollout.tokenizer.chat import ChatTokenizer
-from rollout.types import Actor, Policy, Response, Step, Trajectory
+from rollout.types import Actor, Policy, Response, Snapshot, Step, Trajectory
 from tasks.action import ends_trajectory
 from tasks.prompt import problem_text
 from tasks.state import State
@@ -17,13 +17,13 @@ from tasks.task import Instance
 
 @dataclass(frozen=True)
 class PolicyActor:
-    """A policy that acts in episodes: renders the state, samples one response, decodes it.
+    """A policy as an actor: render the state, sample one response, and decode it.
 
     Attributes:
-        policy: what continues the tokens.
-        tokenizer: the policy's own.
-        context_limit: tokens of a prompt and its response together.
-        max_response_tokens: the most that a response takes; a state that leaves less room does not fit.
+        policy: The policy to sample from.
+        tokenizer: The policy's tokenizer.
+        context_limit: The maximum number of tokens of a prompt and its response together.
+        max_response_tokens: The maximum number of tokens of a response; a state that leaves less room does not fit.
     """
 
     policy: Policy
@@ -32,8 +32,8 @@ class PolicyActor:
     max_response_tokens: int
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return one sampled response, None where the context has no room for it. Raises ServerError."""
-        del instance  # a policy sees the state and nothing else
+        """Return one sampled response, or None if it does not fit the context; raise ServerError as the policy does."""
+        del instance  # a policy sees only the state
         prompt_ids = self.tokenizer.prompt_ids(state)
         if len(prompt_ids) + self.max_response_tokens > self.context_limit:
             return None
@@ -42,7 +42,7 @@ class PolicyActor:
 
 
 def draw_seed(*parts: object) -> int:
-    """Return a 31-bit seed that is a function of `parts`, such as a run's seed, a purpose and an index."""
+    """Return a 31-bit seed that depends only on `parts`, such as the seed of a run, a purpose and an index."""
     return random.Random("/".join(map(str, parts))).getrandbits(31)
 
 
@@ -57,17 +57,20 @@ async def run_episode(
     max_seconds: float,
     ideas: Sequence[str] = (),
 ) -> Trajectory:
-    """Return one finished episode of `actor` in `instance`.
+    """Return one finished episode.
 
     Args:
-        trajectory_id: what the episode is called in its collection.
-        seed: where each of the actor's draws comes from.
-        max_steps: the most actions.
-        max_seconds: no action starts later than this after the episode began, in seconds.
-        ideas: shown to the actor in the problem; the record's own problem text goes without them.
+        environment: The environment that executes actions.
+        actor: The source of responses.
+        instance: The task under the names of the episode.
+        trajectory_id: The id of the episode in its collection.
+        seed: The seed of all of the actor's draws.
+        max_steps: The maximum number of actions.
+        max_seconds: The time after the beginning of the episode when the last action may start, in seconds.
+        ideas: Ideas that the actor reads in the problem; the recorded problem is without them.
 
     Raises:
-        InfrastructureError: when a part of ours failed; the episode is lost and can be run again.
+        InfrastructureError: If the infrastructure failed; the episode is lost and can be run again.
     """
     began = time.monotonic()
     state = State(problem_text(instance, ideas))
@@ -84,18 +87,7 @@ async def run_episode(
             break
         text = replace_unstorable(response.text)
         result = await environment.step(instance, snapshot, text)
-        steps.append(
-            Step(
-                response=text,
-                action=result.action,
-                arguments=result.arguments,
-                feedback=result.feedback,
-                before=snapshot,
-                after=result.after,
-                seconds=result.seconds,
-                wording=response.wording,
-            )
-        )
+        steps.append(_step(text, response.wording, snapshot, result))
         state = state.then(text, result.feedback.text)
         snapshot = result.after
         if ends_trajectory(result.action):
@@ -110,4 +102,17 @@ async def run_episode(
         ideas=tuple(ideas),
         steps=tuple(steps),
         end=end,
+    )
+
+
+def _step(text: str, wording: str, before: Snapshot, result: StepResult) -> Step:
+    return Step(
+        response=text,
+        action=result.action,
+        arguments=result.arguments,
+        feedback=result.feedback,
+        before=before,
+        after=result.after,
+        seconds=result.seconds,
+        wording=wording,
     )

@@ -1,4 +1,4 @@
-"""Evaluates an actor: whole episodes on every task, their scores, and gains with bootstrap intervals."""
+"""Evaluate an actor by whole episodes on every task: their scores, and gains with bootstrap intervals."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rollout.environment.environment import ParsedResponse
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.episode import draw_seed
 from rollout.sampling.grounding import grounding_shares, read_grounding
@@ -25,10 +26,10 @@ SPLITS = ("held_in", "held_out")
 
 @dataclass(frozen=True)
 class InitialScriptActor:
-    """The baseline that improves nothing: runs the initial script once and answers."""
+    """The baseline that improves nothing: it runs the initial script once and answers."""
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response:
-        """Return the run of the initial script, then the final answer."""
+        """Return the response that runs the initial script, and after it the final answer."""
         del seed
         script = instance.names.script
         status = f"{status_line(script, instance.task.validation_init)}."
@@ -46,9 +47,9 @@ class InitialScriptActor:
 
 
 def plan_evaluation(tasks: Sequence[Task], num_trajectories: int, seed: int) -> list[EpisodePlan]:
-    """Return `num_trajectories` plans for each task; equal for every actor, so that actors compare in pairs.
+    """Return `num_trajectories` plans for each task, the same for every actor, so that actors are compared in pairs.
 
-    Held-out tasks go by names that no training episode has.
+    Held-out tasks have names that no training episode has.
     """
     plans = []
     for task in tasks:
@@ -64,10 +65,9 @@ def summarize(trajectories: Sequence[Trajectory], tasks: Sequence[Task], seed: i
     """Return the result of an evaluation as JSON values.
 
     `held_in_gain` and `held_out_gain` are (m - m_init) / (m_best - m_init), `held_in_relative_gain` and
-    `held_out_relative_gain` are the paper's beta (m - m_init) / |m_init|; each is `{mean, low, high, n}`: the mean over
+    `held_out_relative_gain` are the paper's beta (m - m_init) / |m_init|. Each is `{mean, low, high, n}`: the mean over
     tasks of the mean over trajectories, a 95 % bootstrap interval, and the number of trajectories. A split without
-    tasks has none.
-    `tasks` has the figures of each task, `held_in` and `held_out` how the actor behaved.
+    tasks has no gains. `tasks` has the figures of each task, `held_in` and `held_out` the behavior of the actor.
     """
     by_task = {task.name: [one for one in trajectories if one.task == task.name] for task in tasks}
     result: dict[str, Any] = {}
@@ -77,23 +77,23 @@ def summarize(trajectories: Sequence[Trajectory], tasks: Sequence[Task], seed: i
             continue
         scores = {task.name: [one.score(task.m_init) for one in by_task[task.name]] for task in members}
         relative = [[task.relative_gain(score) for score in scores[task.name]] for task in members]
-        span = [[task.gain(score) for score in scores[task.name]] for task in members]
+        gains = [[task.gain(score) for score in scores[task.name]] for task in members]
         result[f"{split}_relative_gain"] = bootstrap(relative, seed)
-        result[f"{split}_gain"] = bootstrap(span, seed)
+        result[f"{split}_gain"] = bootstrap(gains, seed)
         result[split] = behavior([one for task in members for one in by_task[task.name]])
     result["tasks"] = {task.name: task_figures(task, by_task[task.name]) for task in tasks if by_task[task.name]}
     return result
 
 
 def bootstrap(values: Sequence[Sequence[float]], seed: int, num_resamples: int = NUM_RESAMPLES) -> dict[str, float]:
-    """Return the mean over tasks of the mean over trajectories and its 95 % percentile bootstrap interval.
+    """Return the mean over tasks of the mean over trajectories, and its 95 % percentile bootstrap interval.
 
-    Each resample draws tasks with replacement, then for every drawn task trajectories with replacement.
+    Each resample draws tasks with replacement, then trajectories of each drawn task with replacement.
 
     Args:
-        values: for each task, one value a trajectory.
-        seed: of the resampling.
-        num_resamples: how many.
+        values: For each task, one value per trajectory.
+        seed: The seed of the resampling.
+        num_resamples: The number of resamples.
     """
     rng = np.random.default_rng(seed)
     arrays = [np.asarray(task_values, dtype=np.float64) for task_values in values]
@@ -107,7 +107,7 @@ def bootstrap(values: Sequence[Sequence[float]], seed: int, num_resamples: int =
 
 
 def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Return avg@K and best@K (K = number of trajectories), their gains, and the share with a valid submission."""
+    """Return avg@K and best@K, for K trajectories, their gains, and the behavior of the actor."""
     scores = [trajectory.score(task.m_init) for trajectory in trajectories]
     average = sum(scores) / len(scores)
     best = max(scores) if task.direction == "maximize" else min(scores)
@@ -131,7 +131,7 @@ def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, An
 
 
 def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Return what an actor did: outcome shares, submissions, ends, and how well it repeats its context."""
+    """Return the shares of outcomes and submissions, the ends of the trajectories, and the grounding of responses."""
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     submitted = [one for one in trajectories if one.steps and one.steps[-1].after.last_submission is not None]
     outcomes = [outcome for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE]
@@ -144,16 +144,16 @@ def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
             for outcome in outcomes
         },
         "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
-        "context": grounding_shares(read_grounding(step.response, step.before) for step in steps),
+        "context": grounding_shares(read_grounding(ParsedResponse.parse(step.response), step.before) for step in steps),
     }
 
 
 def gain_difference(
     after: Sequence[Trajectory], before: Sequence[Trajectory], tasks: Sequence[Task], seed: int
 ) -> Mapping[str, dict[str, float]]:
-    """Return by split the paired difference of span gains, `after` minus `before`, with its bootstrap interval.
+    """Return by split the paired difference of gains, `after` minus `before`, with its bootstrap interval.
 
-    Both were evaluated by the same plan; trajectories are paired by id, and those lost in either are left out.
+    Both evaluations have the same plans. Trajectories are paired by id; one that is lost in either is left out.
     """
     earlier = {trajectory.trajectory_id: trajectory for trajectory in before}
     result: dict[str, dict[str, float]] = {}

@@ -1,44 +1,53 @@
-"""States to learn from that follow the policy: those it reached join the expert's, and most are drawn where it learns.
+"""A pool of states that follows the policy: it adds states that the policy reached, and prefers informative ones.
 
-As AceGRPO argues (arXiv 2602.07906), actions of one state teach by how much their rewards differ: where all earn the
-same, by failing or by having nothing left to win, there is nothing to tell them apart by.
+The rewards of the actions in one state teach the policy only if they differ (AceGRPO, arXiv 2602.07906). If all actions
+fail, or nothing is left to gain, their advantages are zero.
 """
 
 import random
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rollout.sampling.experience import Experience
 from rollout.sampling.state_pool import PoolState, StatePool, first_of_each, shuffled
+from rollout.tokenizer.chat import ChatTokenizer
 from tasks.action import ends_trajectory
 from tasks.feedback import Outcome
 from tasks.state import State
 
-OWN = "~"  # in the name of a trajectory whose last state the policy reached, after the expert's
-FLOOR = 0.1  # of the weight of a state not tried yet: no state is given up for good
-MEMORY = 0.5  # of what was known of a state, when it is tried again
+MIN_WEIGHT = 0.1  # relative to a state not tried yet, so that no state is given up for good
+MEMORY = 0.5  # weight of the earlier estimate when a state is tried again
 
 
-class EvolvingPool:
-    """The expert's trajectories, and for each state tried the best action of it as a trajectory of its own.
+class EvolvingPool(StatePool):
+    """The expert's trajectories, and one trajectory for the best action of each state that was tried.
 
-    Of what the policy reached as many trajectories are kept as the expert has; the oldest leave. All follows from the
-    experiences that `learn` is told, in order: an interrupted run tells them again.
+    The pool keeps at most as many policy trajectories as there are expert trajectories, and drops the oldest first. Its
+    content is a function of the calls of `learn`, in order: an interrupted run repeats them.
     """
 
-    def __init__(self, expert: StatePool, max_steps: int, fits: Callable[[State], bool]) -> None:
-        """Start from the expert's states; new ones have fewer than `max_steps` turns and a prompt that `fits`."""
-        self.states = expert.states
-        self._max_steps, self._fits = max_steps, fits
+    evolves = True
+
+    def __init__(self, expert: StatePool, max_steps: int, max_prompt_tokens: int, tokenizer: ChatTokenizer) -> None:
+        """Start from the expert's states.
+
+        Args:
+            expert: The expert's states.
+            max_steps: The number of turns that states stay below.
+            max_prompt_tokens: The longest prompt of a new state, in tokens.
+            tokenizer: The policy's tokenizer.
+        """
+        super().__init__(expert.states)
+        self._max_steps, self._max_prompt_tokens, self._tokenizer = max_steps, max_prompt_tokens, tokenizer
         self._trajectories: dict[str, list[PoolState]] = defaultdict(list)
         for state in expert.states:
             self._trajectories[state.trajectory_id].append(state)
         self._capacity = len(self._trajectories)
-        self._reached: deque[str] = deque()
+        self._policy_ids: deque[str] = deque()
         self._spread: dict[State, float] = {}
-        self._new = 1.0  # weight of a state that was not tried
+        self._untried_weight = 1.0
 
     def __len__(self) -> int:
         return sum(map(len, self._trajectories.values()))
@@ -46,11 +55,11 @@ class EvolvingPool:
     def sample_groups(self, num_trajectories: int, num_depths: int, rng: random.Random) -> list[PoolState]:
         """Return `num_depths` states of each of `num_trajectories` trajectories, spread evenly over tasks.
 
-        Within a task trajectories are drawn by the mean weight of their states, states by their own, without repeats.
-        Those of one trajectory stand together, shallowest first.
+        Within a task, trajectories are drawn without replacement by the mean weight of their states, and the states of
+        a trajectory by their own weight. The states of one trajectory are adjacent, shallowest first.
 
         Raises:
-            ValueError: where the pool has too few trajectories with that many states.
+            ValueError: If the pool has too few trajectories with that many states.
         """
         by_task: dict[str, list[list[PoolState]]] = defaultdict(list)
         for states in self._trajectories.values():
@@ -65,44 +74,45 @@ class EvolvingPool:
         return [state for group in chosen for state in sorted(group, key=lambda state: state.depth)]
 
     def weight(self, state: PoolState) -> float:
-        """Return how much a state is worth drawing: the spread of its rewards, or the mean of all where it is new."""
-        return max(self._spread.get(state.state, self._new), FLOOR * self._new, 1e-6)
+        """Return the sampling weight of a state: the spread of its rewards, or the mean of all spreads if untried."""
+        spread = self._spread.get(state.state, self._untried_weight)
+        return max(spread, MIN_WEIGHT * self._untried_weight, 1e-6)
 
     def learn(self, update: int, states: Sequence[PoolState], experiences: Sequence[Experience]) -> None:
-        """Note the spread of rewards in each state, and adds the state that its best action led to.
-
-        Args:
-            states: those of the update, in order.
-            experiences: the same number for each state, in the order of states.
-        """
+        """Record the spread of rewards in each state, and add the state that its best action led to."""
         size = len(experiences) // len(states)
         for index, state in enumerate(states):
             known = [each for each in experiences[index * size : (index + 1) * size] if each.reward is not None]
             if len(known) > 1:
-                found = statistics.pstdev(each.reward or 0.0 for each in known)
-                before = self._spread.get(state.state, found)
-                self._spread[state.state] = MEMORY * before + (1 - MEMORY) * found
+                spread = statistics.pstdev(each.reward or 0.0 for each in known)
+                before = self._spread.get(state.state, spread)
+                self._spread[state.state] = MEMORY * before + (1 - MEMORY) * spread
             if known:
-                self._add(f"{state.trajectory_id.partition(OWN)[0]}{OWN}{update}.{index}", state, known)
+                self._add(f"policy-{update}-{index}", state, known)
         if self._spread:
-            self._new = statistics.fmean(self._spread.values())
+            self._untried_weight = statistics.fmean(self._spread.values())
 
-    def _add(self, name: str, state: PoolState, known: Sequence[Experience]) -> None:
+    def _add(self, trajectory_id: str, state: PoolState, known: Sequence[Experience]) -> None:
+        """Add the trajectory that goes on from `state` with the best of its known actions, if it can go on."""
         best = max(known, key=lambda each: each.reward or 0.0)
         if best.reached is None or ends_trajectory(best.action) or best.outcome is Outcome.INVALID:
             return
-        reached = state.then(best.reached.response, best.reached.feedback, best.reached.after)
-        if reached.depth >= self._max_steps or not self._fits(reached.state):
+        if state.depth + 1 >= self._max_steps:
+            return
+        reached = state.then(best.reached, self._tokenizer)
+        if len(reached.prompt) > self._max_prompt_tokens:
             return
         history = [each for each in self._trajectories.get(state.trajectory_id, []) if each.depth <= state.depth]
-        self._trajectories[name] = [replace(each, trajectory_id=name) for each in (*history, reached)]
-        self._reached.append(name)
-        if len(self._reached) > self._capacity:
-            del self._trajectories[self._reached.popleft()]
+        self._trajectories[trajectory_id] = [
+            replace(each, trajectory_id=trajectory_id, origin="policy") for each in (*history, reached)
+        ]
+        self._policy_ids.append(trajectory_id)
+        if len(self._policy_ids) > self._capacity:
+            del self._trajectories[self._policy_ids.popleft()]
 
 
 def _draw(items: Sequence, weights: Sequence[float], rng: random.Random) -> list:
-    """Return the items in the order in which drawing by weight, without putting back, takes them out."""
-    # exponential clocks: the one that rings first is each item with the probability of its weight (Efraimidis, 2006)
+    """Return the items in the order of weighted sampling without replacement (Efraimidis, 2006)."""
+    # exponential clocks: each item rings first with a probability proportional to its weight
     rings = [rng.expovariate(weight) for weight in weights]
     return [items[index] for index in sorted(range(len(items)), key=lambda index: rings[index])]

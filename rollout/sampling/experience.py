@@ -1,91 +1,112 @@
-"""What an action in a state came to: the record of a rollout that the learner learns from."""
+"""The records of a rollout: one action, its outcome, and the part of it that the learner uses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from rollout.types import Snapshot
 from tasks.feedback import Outcome
 
-EPISODE = "#"  # in the name of an episode, between the trajectory that it begins like and its number
+Origin = Literal["expert", "policy"]
 
 
 @dataclass(frozen=True)
 class Transition:
-    """Where an action led.
+    """The step that an action made.
 
     Attributes:
-        response: the action's whole text.
-        feedback: the environment's answer to it.
-        after: what the environment goes on from.
+        response: The whole text of the response.
+        feedback: The environment's answer.
+        after: The snapshot that the environment continues from.
+        plain_instruction: The plain instruction of an edit (`tasks.action.plain_instruction`), None for other actions.
     """
 
     response: str
     feedback: str
     after: Snapshot
+    plain_instruction: str | None = None
 
 
-@dataclass(frozen=True)
-class Experience:
-    """One action from one state and what it earned.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSample:
+    """One response to one state, with everything that the learner uses and nothing else.
 
     Attributes:
-        trajectory_id: the trajectory whose prefix the state is.
-        depth: turns of the state.
-        task: the task's name.
-        sample: which of the state's responses this is.
-        prompt_ids: the state as tokens.
-        response_ids: the response as sampled, its end token included if it has one.
-        logprobs: the sampler's, one per response token.
-        policy_version: the weights that wrote it.
-        finish_reason: `stop` or `length`.
-        outcome: what became of it; `infrastructure` where nothing is known.
-        metric: hidden score of the submission its run left.
-        reward: None where it is masked because nothing is known.
-        seconds: wall clock in coder and script, 0 for a recorded result.
-        action: the action's name, `` if invalid.
-        instruction: the edit instruction, `` for other actions.
-        repeated: whether the state's turns hold the same edit instruction already.
-        context: which facts of the state the response repeats rightly (`rollout.sampling.grounding`).
-        reached: where it led; None where nothing is known.
-        cut: whether it was left out, unsampled, because the time for its update was up.
+        trajectory_id: The trajectory of which the state is a prefix; for an episode, the one that it starts from.
+        episode: The number of the episode among those from the same start; None for a single action.
+        depth: The number of turns of the state.
+        sample: The number of the response among those to the same state.
+        prompt_ids: The state as tokens.
+        response_ids: The response as sampled, with its end token if it has one.
+        logprobs: The sampler's log-probability of each response token, in nats.
+        policy_version: The version of the weights that wrote the response.
+        reward: The reward, or None if it is masked because nothing is known.
     """
 
     trajectory_id: str
+    episode: int | None = None
     depth: int
-    task: str
     sample: int
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     policy_version: int
+    reward: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience(TrainingSample):
+    """One action in one state, and what came of it.
+
+    Attributes:
+        origin: Whether the expert or the policy made the trajectory of which the state is a prefix.
+        task: The name of the task.
+        finish_reason: `stop` or `length`.
+        outcome: The class of what happened; `infrastructure` if nothing is known.
+        metric: The hidden score of the submission that the run left.
+        seconds: Wall-clock time in the coder and the script; 0 for a cached result.
+        action: The name of the action, or an empty string if the response was invalid.
+        instruction: The edit instruction, or an empty string for other actions.
+        repeated: Whether an earlier turn of the state has the same edit instruction.
+        grounding: The facts of the state that the response repeats correctly (`rollout.sampling.grounding`).
+        reached: The step that the action made; None if nothing is known.
+        cut: Whether the action was left out, unsampled, because the time for its update was up.
+    """
+
+    origin: Origin = "expert"
+    task: str
     finish_reason: str
     outcome: Outcome
     metric: float | None
-    reward: float | None
     seconds: float
     action: str
     instruction: str
     repeated: bool
-    context: Mapping[str, bool | None]
+    grounding: Mapping[str, bool | None]
     reached: Transition | None = None
     cut: bool = False
 
+    def training_sample(self) -> TrainingSample:
+        """Return the part that the learner uses."""
+        return TrainingSample(**{field.name: getattr(self, field.name) for field in fields(TrainingSample)})
+
 
 def begun_share(experiences: Sequence[Experience]) -> float:
-    """Return the share of what had a turn to act, actions or whole episodes, that the time for the update allowed."""
-    turns = {
-        each.trajectory_id if EPISODE in each.trajectory_id else (each.trajectory_id, each.depth, each.sample): each.cut
+    """Return the share of rollouts, single actions or whole episodes, that were begun before the deadline."""
+    cut = {
+        (each.trajectory_id, each.episode)
+        if each.episode is not None
+        else (each.trajectory_id, each.depth, each.sample): each.cut
         for each in experiences
     }
-    return 1.0 - sum(turns.values()) / max(len(turns), 1)
+    return 1.0 - sum(cut.values()) / max(len(cut), 1)
 
 
 def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
-    """Return the mean reward, that of edits that ran, the share of each outcome, and of masked and of cut actions.
+    """Return the mean reward, the mean of edits that ran, and the shares of outcomes, masked and cut actions.
 
-    Means and shares are over the actions that are neither; `cut_share` is over actions or whole episodes, whichever
-    had turns. `edit_mean` is missing where no edit ran.
+    Means and shares of outcomes are over the actions that are neither masked nor cut. `cut_share` is the share of
+    rollouts, single actions or whole episodes, that were not begun. `edit_mean` is missing if no edit ran.
     """
     begun = [experience for experience in experiences if not experience.cut]
     known = [experience for experience in begun if experience.reward is not None]
@@ -106,14 +127,14 @@ def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
 
 
 def to_record(experience: Experience) -> dict[str, Any]:
-    """Return the experience as JSON values without its prompt, which the state gives again."""
+    """Return the experience as JSON values, without its prompt, which the state has."""
     record = asdict(experience)
     del record["prompt_ids"]
     return record
 
 
 def from_record(record: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Experience:
-    """Return the experience of a record that `to_record` made; `prompt_ids` are its state's."""
+    """Return the experience of a record that `to_record` made, given the prompt of its state."""
     reached = record["reached"]
     return Experience(
         **{

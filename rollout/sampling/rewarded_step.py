@@ -1,39 +1,40 @@
-"""One response in one state: done, and rewarded."""
+"""Apply one response to one state and reward it."""
 
 import logging
 from dataclasses import replace
 
-from rollout.environment.environment import Environment
+from rollout.environment.environment import Environment, ParsedResponse
 from rollout.errors import InfrastructureError
 from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.grounding import read_grounding
 from rollout.sampling.state_pool import PoolState
 from rollout.types import Completion
-from tasks.action import Action, is_edit, parse_response, plain_instruction
+from tasks.action import is_edit, plain_instruction
 from tasks.feedback import Outcome
 from tasks.reward import Rules, reward
-from tasks.state import State
 
 log = logging.getLogger(__name__)
 
 
-async def rewarded_step(
-    environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, rules: Rules
-) -> Experience:
-    """Return what the response `text` earns in `state`, its completion still to be filled in."""
-    unsampled = replace(unknown(state, prompt_ids), context=read_grounding(text, state.snapshot))
+async def rewarded_step(environment: Environment, state: PoolState, text: str, rules: Rules) -> Experience:
+    """Return the outcome of the response `text` in `state`, without its tokens (see `with_completion`).
+
+    If the infrastructure failed, the reward is None and the outcome `infrastructure`.
+    """
+    response = ParsedResponse.parse(text)
+    masked = replace(unknown(state), grounding=read_grounding(response, state.snapshot))
     try:
-        result = await environment.step(state.instance, state.snapshot, text)
+        result = await environment.apply(state.instance, state.snapshot, response)
     except InfrastructureError as error:
         log.warning(
             "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
         )
-        return unsampled
+        return masked
     instruction = result.arguments["edit_instruction"] if is_edit(result.action) else ""
-    plain = plain_instruction(result.action, result.arguments)
-    repeated = bool(instruction) and plain in _instructions_before(state.state)
+    plain = plain_instruction(result.action, result.arguments) if is_edit(result.action) else None
+    repeated = bool(instruction) and plain in state.plain_instructions
     return replace(
-        unsampled,
+        masked,
         outcome=result.feedback.outcome,
         metric=result.feedback.metric,
         reward=reward(state.instance.task, result.feedback, state.snapshot.metric, rules, repeated),
@@ -41,18 +42,19 @@ async def rewarded_step(
         action=result.action,
         instruction=instruction,
         repeated=repeated,
-        reached=Transition(text, result.feedback.text, result.after),
+        reached=Transition(text, result.feedback.text, result.after, plain),
     )
 
 
-def unknown(state: PoolState, prompt_ids: tuple[int, ...]) -> Experience:
-    """Return an action in `state` of which nothing is known."""
+def unknown(state: PoolState) -> Experience:
+    """Return an action in `state` about which nothing is known."""
     return Experience(
         trajectory_id=state.trajectory_id,
+        origin=state.origin,
         depth=state.depth,
         task=state.instance.task.name,
         sample=0,
-        prompt_ids=prompt_ids,
+        prompt_ids=state.prompt_ids,
         response_ids=(),
         logprobs=(),
         policy_version=0,
@@ -64,24 +66,16 @@ def unknown(state: PoolState, prompt_ids: tuple[int, ...]) -> Experience:
         action="",
         instruction="",
         repeated=False,
-        context={},
+        grounding={},
     )
 
 
-def with_completion(outcome: Experience, sample: int, completion: Completion) -> Experience:
+def with_completion(experience: Experience, completion: Completion) -> Experience:
     """Return the action with the tokens that the policy sampled for it."""
     return replace(
-        outcome,
-        sample=sample,
+        experience,
         response_ids=completion.token_ids,
         logprobs=completion.logprobs,
         policy_version=completion.policy_version,
         finish_reason=completion.finish_reason,
     )
-
-
-def _instructions_before(state: State) -> set[str]:
-    """Return the edit instructions that the state's turns hold, in plain letters."""
-    actions = (parse_response(turn.response) for turn in state.turns)
-    edits = [action for action in actions if isinstance(action, Action) and action.spec.is_edit]
-    return {plain_instruction(action.name, action.arguments) for action in edits}

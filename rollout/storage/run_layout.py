@@ -6,6 +6,10 @@ declared by the names below.
 
 from pathlib import Path
 
+BLOBS = "blobs"
+DATA = "data"
+RESULT_CACHE = "cache"
+TEMPORARY = "tmp"
 IDEAS = "ideas.json"
 TRAJECTORIES = "trajectories"
 SELECTION = "selection.json"
@@ -57,6 +61,11 @@ class RunLayout:
         return self.path("metrics.jsonl")
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files, one subfolder for each stage."""
+        return self.path("tensorboard")
+
+    @property
     def timeline(self) -> Path:
         """The spans of work, in the Trace Event Format."""
         return self.path("timeline.json")
@@ -66,6 +75,10 @@ class RunLayout:
         """The log of the leading process."""
         return self.path("log.txt")
 
+    def follower_log(self, process: int) -> Path:
+        """Return the log of a process other than 0, by its number."""
+        return self.path(f"log.{process}.txt")
+
     @property
     def server_log(self) -> Path:
         """The output of the policy server."""
@@ -74,7 +87,7 @@ class RunLayout:
     @property
     def temporary(self) -> Path:
         """The folder of temporary files, removed at the end."""
-        return self.path("tmp")
+        return self.path(TEMPORARY)
 
     @property
     def stages(self) -> Path:
@@ -89,17 +102,17 @@ class RunLayout:
     @property
     def data(self) -> Path:
         """The folder of the prepared tasks."""
-        return self.path("data")
+        return self.path(DATA)
 
     @property
     def blobs(self) -> Path:
         """The content-addressed store of workspaces."""
-        return self.path("blobs")
+        return self.path(BLOBS)
 
     @property
     def result_cache(self) -> Path:
         """The cache of script results."""
-        return self.path("cache")
+        return self.path(RESULT_CACHE)
 
     @property
     def compiled_programs(self) -> Path:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from rollout.errors import CorruptRecord
 from rollout.storage.atomic_write import replacing, sync_to_disk
 from rollout.storage.journal import read_journal
+from rollout.storage.run_layout import TRAJECTORIES
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
@@ -156,7 +157,7 @@ def read_trajectories(path: Path) -> list[Trajectory]:
 
 def trajectories_of(path: Path) -> Path:
     """Return the folder of the expert's trajectories in a run directory; any other path is returned unchanged."""
-    inside = path / "trajectories"
+    inside = path / TRAJECTORIES
     return inside if inside.is_dir() else path
 
 

@@ -101,6 +101,12 @@ class ChatTokenizer:
         """Return the tokens of the prompt that the response to `state` continues."""
         return self.render(state).token_ids + self._generation_prompt
 
+    def prompts(self, state: State) -> tuple[list[int], list[int]]:
+        """Return `prompt_ids(state)`, and the length of the prompt after each number of turns, from 0 on."""
+        rendering = self.render(state)
+        token_ids = rendering.token_ids + self._generation_prompt
+        return token_ids, [*(start for start, _ in rendering.spans), len(token_ids)]
+
     def response_ids(self, text: str) -> list[int]:
         """Return the tokens of a response as the continuation of a prompt, end token included."""
         return [*self.encode(text), self.eos_id]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.exploration import picture
-from benchmarks.exploration_gains import ARMS, POLICIES, compare, gains_by_task, words
+from benchmarks.exploration_gains import ARMS, POLICIES, compare, gains_by_task, to_markdown
 
 MEANS = {("ideas", "sft"): 0.2, ("ideas", "ppo"): 0.5, ("none", "sft"): 0.1, ("none", "ppo"): 0.2}
 
@@ -67,7 +67,7 @@ def test_table_and_picture_show_both_arms(tmp_path: Path) -> None:
     runs = {arm: [{**run, "rewards": {"reward/mean": [0.0, 0.1, 0.2], "reward/edit_mean": rewards}}] for arm in ARMS}
     gains = compare(made_up(MEANS, num_seeds=1), seed=0)
     head = {"commit": "c", "machine": {"cores": 2}, "command": "python", "diversity": {"whole": {}, "equal": None}}
-    said = words({**head, "gains": {"held_in": gains, "held_out": gains}, "runs": runs})
+    said = to_markdown({**head, "gains": {"held_in": gains, "held_out": gains}, "runs": runs})
     assert said.count("| with ideas | without ideas | difference |") == 1
     assert (
         said.count("PPO less SFT | +0.3") == 2 and "| without ideas, seed 0 | 240 | 400 | 1,200,000 | 1.400 |" in said

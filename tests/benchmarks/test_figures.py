@@ -11,7 +11,7 @@ from benchmarks.figures import compare
 from benchmarks.hf_io import Case, cases, ratios
 from benchmarks.sft_compare import Unequal, Variant, finalists, last_line, require_equal, summarize, variants
 from benchmarks.sft_rows import load_of, make_batches
-from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilisation
+from benchmarks.sft_shapes import SHAPES, Load, known_peak, training_flops, utilization
 from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.model.families.qwen2 import Qwen2Config
@@ -25,7 +25,7 @@ def test_arithmetic_of_a_step_by_hand() -> None:
     # q, k, v and o are 2 x 2 each, the feed-forward three times 2 x 3: 34 parameters; the head is 5 x 2
     load = Load(tokens=10, targets=4, pairs=55)
     assert training_flops(SMALL, load) == 6 * (34 * 10 + 10 * 4) + 12 * 2 * 55 == 3600
-    assert utilisation(SMALL, load, seconds=2.0, peak=3600.0) == 0.5
+    assert utilization(SMALL, load, seconds=2.0, peak=3600.0) == 0.5
 
 
 @pytest.mark.parametrize("shape", ["quickstart", "smollm2", "qwen2.5-0.5b"])
@@ -103,7 +103,7 @@ def test_figures_of_a_comparison_by_hand() -> None:
     peak = 10 * training_flops(network, load)
     figures = summarize("tiny", load, {"ours": ours, "peer": peer, "peer_fp32_weights": peer}, peak)
     assert figures["finalists"]["ours"]["tokens_per_second"] == 200.0
-    assert figures["finalists"]["ours"]["utilisation"] == pytest.approx(0.2)
+    assert figures["finalists"]["ours"]["utilization"] == pytest.approx(0.2)
     line = last_line({"shape": "tiny", "dtype": "float32", "device": "cpu"} | figures)
     assert (line["ratio"], line["ratio_low"], line["ratio_high"]) == (2.0, 1.0, 3.0)
     assert line["peer_tokens_per_second"] == 100.0

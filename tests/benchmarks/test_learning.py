@@ -25,7 +25,7 @@ def acted(make_experience: Callable[..., Experience]) -> Callable[..., list[Expe
                 outcome=Outcome.EDIT if sample else Outcome.NON_EDIT,
                 reward=rng.gauss(mean, 0.3) if sample else 0.0,
                 instruction="Use a random forest.",
-                context={"file_exists": True, "best_script": True, "best_score": sample > 0},
+                grounding={"file_exists": True, "best_script": True, "best_score": sample > 0},
             )
             for episode in range(40)
             for depth in range(2)

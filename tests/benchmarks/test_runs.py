@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.hf_io import Case, measure, ratios
-from benchmarks.sft_compare import Bench, Unequal, last_line, require_equal, run, variants, words
+from benchmarks.sft_compare import Bench, Unequal, last_line, require_equal, run, to_markdown, variants
 from benchmarks.worker import Worker
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_rehearsal_of_the_gpu_benchmark_runs_without_more(tmp_path: Path) -> Non
     line = json.loads(done.stdout.splitlines()[-1])
     assert (line["peer"], line["ratio"]) == (False, None)
     assert line["shapes"]["tiny"]["ours_tokens_per_second"] > 0
-    assert json.loads((tmp_path / "all.json").read_text())["results"]["tiny"]["finalists"]["ours"]["utilisation"] > 0
+    assert json.loads((tmp_path / "all.json").read_text())["results"]["tiny"]["finalists"]["ours"]["utilization"] > 0
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_comparison_runs_from_end_to_end() -> None:
     errors = {variant["name"]: variant["error"] for variant in found["variants"]}
     assert errors["remat=none"] is errors["eager, mask, float32 weights"] is None
     assert "would mix them" in errors["eager, causal, float32 weights"]
-    assert "eager, mask, float32 weights" in words(found)
+    assert "eager, mask, float32 weights" in to_markdown(found)
 
 
 @pytest.mark.slow

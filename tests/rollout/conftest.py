@@ -119,6 +119,11 @@ class CharacterTokenizer:
     def prompt_ids(self, state: State) -> list[int]:
         return [ord(c) for c in state.problem + "".join(turn.response + turn.feedback for turn in state.turns)]
 
+    def prompts(self, state: State) -> tuple[list[int], list[int]]:
+        token_ids = self.prompt_ids(state)
+        prefixes = (State(state.problem, state.turns[:depth]) for depth in range(len(state.turns) + 1))
+        return token_ids, [len(self.prompt_ids(prefix)) for prefix in prefixes]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))
 

@@ -16,5 +16,5 @@ def whole_diff(step: Step, store: BlobStore) -> str | None:
     if scripts is None:
         return None
     before, after = (text.splitlines() for text in scripts)
-    source, saved = (step.arguments[key].strip().removeprefix("./") for key in ("script_name", "save_name"))
-    return shorten("\n".join(difflib.unified_diff(before, after, source, saved, lineterm="")), MAX_DIFF)
+    script, saved = (step.arguments[key].strip().removeprefix("./") for key in ("script_name", "save_name"))
+    return shorten("\n".join(difflib.unified_diff(before, after, script, saved, lineterm="")), MAX_DIFF)

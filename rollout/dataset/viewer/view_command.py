@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from rollout.dataset.viewer.collection_page import find_collection, load_tasks, write_collection_page
+from rollout.storage.run_layout import RunLayout
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,8 +22,8 @@ def run(options: argparse.Namespace) -> None:
     """Write the page and print its path. Raises ValueError, and CorruptRecord for a damaged file."""
     collection = find_collection(options.folder)
     data = options.data
-    if data is None and collection.root is not None and (collection.root / "data").is_dir():
-        data = collection.root / "data"
+    if data is None and collection.root is not None and RunLayout(collection.root).data.is_dir():
+        data = RunLayout(collection.root).data
     tasks, faults = ({}, []) if data is None else load_tasks(data, collection.task_paths)
     for fault in faults:
         print(f"without gains and rewards: {fault}", file=sys.stderr)

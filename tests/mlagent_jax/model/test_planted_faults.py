@@ -77,7 +77,7 @@ def sampled(policy_server, make_experience: Callable[..., Experience]) -> Callab
 def test_without_a_fault_server_and_trainer_agree_and_first_ratios_are_one(
     learner: Learner, sampled: Callable[..., list[Experience]]
 ) -> None:
-    scored = learner.score(sampled(), 0)
+    scored = learner.score(sampled())
     assert scored.figures["sampler/logprob_gap_max"] < 1e-3  # at a temperature that is not 1
     (batch, *_) = scored.batches
     _, figures = learner.policy.add_gradients(
@@ -88,7 +88,7 @@ def test_without_a_fault_server_and_trainer_agree_and_first_ratios_are_one(
 
 def test_wrong_temperature_is_caught(learner: Learner, sampled: Callable[..., list[Experience]]) -> None:
     with pytest.raises(TrainInferenceMismatch, match="compare temperature"):
-        learner.score(sampled(temperature=1.0), 0)
+        learner.score(sampled(temperature=1.0))
 
 
 def test_tokens_that_are_not_those_sampled_are_caught(
@@ -102,7 +102,7 @@ def test_tokens_that_are_not_those_sampled_are_caught(
 
     experiences = [again(each, number) for number, each in enumerate(sampled())]
     with pytest.raises(TrainInferenceMismatch, match="furthest in sample 3 at depth 300 of trajectory 0"):
-        learner.score(experiences, 0)
+        learner.score(experiences)
 
 
 @pytest.mark.parametrize("fault", ["padding attended", "sibling attended"])
@@ -120,7 +120,7 @@ def test_attention_to_what_is_not_there_is_caught(
     else:
         monkeypatch.setattr(RowBuilder, "ends", lambda row: [len(row.tokens)] * len(row.tokens))
     with pytest.raises(TrainInferenceMismatch):
-        learner.score(experiences, 0)
+        learner.score(experiences)
 
 
 def test_prefix_cache_that_is_not_emptied_is_caught(
@@ -150,9 +150,10 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
             patch.setattr(client.connection, "post", without)
             await update(client)
 
-    newer.score(sampled(before=update), 1)
+    newer.version = 1
+    newer.score(sampled(before=update))
     with pytest.raises(TrainInferenceMismatch, match="both of version 1"):
-        newer.score(sampled(before=update_without), 1)
+        newer.score(sampled(before=update_without))
 
 
 def test_weights_that_are_not_sent_are_caught(
@@ -175,7 +176,7 @@ def test_weights_that_are_not_sent_are_caught(
 
 
 def test_a_run_that_does_not_learn_keeps_its_difference(
-    learner: Learner, sampled: Callable[..., list[Experience]], policy_server, tmp_path
+    learner: Learner, sampled: Callable[..., list[Experience]], policy_server, tmp_path, monkeypatch
 ) -> None:
     """At learning rate 0, with weights sent after every update, the rounding difference does not grow."""
     gaps = []
@@ -184,5 +185,6 @@ def test_a_run_that_does_not_learn_keeps_its_difference(
         async def push(client: PolicyClient, version: int = version) -> None:
             await WeightSync(client, tmp_path / str(version), PROMPTS[0][:40], "float32").push(learner.model(), version)
 
-        gaps.append(learner.score(sampled(before=push), version).figures["sampler/logprob_gap_mean"])
+        monkeypatch.setattr(learner, "version", version)
+        gaps.append(learner.score(sampled(before=push)).figures["sampler/logprob_gap_mean"])
     assert max(gaps) < 1e-4 and max(gaps) < 2 * min(gaps)

@@ -241,7 +241,7 @@ def test_ppo_update_changes_policy_and_critic_and_the_export_is_loadable(
     critic.value_head[...] = critic.value_head[...] + 0.1  # at 0 the trunk has no gradient
     learner = Learner(load_hf(folder, mesh=mesh), critic, config, mesh, OptimizerState())
     before = [jax.tree.map(np.array, state.parameters) for state in learner.state]
-    figures = learner.update(learner.score(experiences, 0), 0, seed=0)
+    figures = learner.update(learner.score(experiences), 0, seed=0)
     assert all(np.isfinite(value) for value in figures.values())
     for old, state in zip(before, learner.state, strict=True):
         names = changed(old, state.parameters)

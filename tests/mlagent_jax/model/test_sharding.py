@@ -133,7 +133,7 @@ def ppo(
         critic = Critic(make_model(seed=1, mesh=mesh))
         critic.value_head[...] = critic.value_head[...] + 0.1
         learner = Learner(make_model(mesh=mesh), critic, CONFIG, mesh, OptimizerState())
-        scored = learner.score(experiences, 0)
+        scored = learner.score(experiences)
         (batch,) = scored.batches
         num_tokens = batch.rows.weights.sum()
         gradients = [

@@ -28,15 +28,15 @@ def test_phases_and_resources_of_an_update_by_hand(
     with Timeline(tmp_path / "timeline.json") as timeline:
         timeline.add(SCRIPTS, "of the update before", 90.0, 95.0)
         watch = Stopwatch(timeline, num_slots=2)
-        with watch("rollout"):
+        with watch.phase("rollout"):
             timeline.add(GENERATION, "samples", 100.0, 102.0)
             timeline.add(SCRIPTS, "begun before", 40.0, 100.0)
             timeline.add(SCRIPTS, "a.py", 101.0, 104.0)
             timeline.add(SCRIPTS, "b.py", 103.0, 105.0)
             clock[0] = 105.0
-        with watch("update", TRAINING):
+        with watch.phase("update", TRAINING):
             clock[0] = 108.0
-        with watch("sync", TRANSFER):
+        with watch.phase("sync", TRANSFER):
             clock[0] = 110.0
         found = watch.lap([make_experience([1] * 30, [2] * 5), make_experience([1] * 12, [2] * 3)])
     assert found == {
@@ -63,27 +63,18 @@ def test_what_ends_between_two_updates_is_in_the_second(
 ) -> None:
     with Timeline(tmp_path / "timeline.json") as timeline:
         watch = Stopwatch(timeline)
-        with watch("rollout"):
+        with watch.phase("rollout"):
             clock[0] = 104.0
         first = watch.lap([make_experience([1] * 4, [2] * 4)])
         clock[0] = 107.0  # the checkpoint of the first, while actions of the second are done
         timeline.add(SCRIPTS, "begun in the first", 103.0, 105.0)
         timeline.add(SCRIPTS, "between the two", 105.0, 107.0)
-        with watch("rollout"):
+        with watch.phase("rollout"):
             clock[0] = 108.0
         second = watch.lap([make_experience([1] * 4, [2] * 4)])
     assert (first["time/total_seconds"], second["time/total_seconds"]) == (4.0, 4.0)
     assert (first["time/busy_scripts_seconds"], second["time/busy_scripts_seconds"]) == (0.0, 3.0)
     assert (first["time/rollout_seconds"], second["time/rollout_seconds"]) == (4.0, 1.0)
-
-
-def test_process_that_does_not_lead_has_phases_alone(clock: list[float]) -> None:
-    watch = Stopwatch(None)
-    with watch("update", TRAINING):
-        clock[0] = 104.0
-    found = watch.lap([])
-    assert found["time/update_seconds"] == found["time/total_seconds"] == 4.0
-    assert not any("busy" in name for name in found)
 
 
 def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
@@ -104,7 +95,6 @@ def test_cache_share_of_each_update_is_of_its_own_prompts() -> None:
     assert math.isnan(idle["time/prefix_cache_hit_share"])
     assert count.lap() == {"time/prompt_tokens": 500, "time/prefix_cache_hit_share": 0.0}
     assert count.lap() == {"time/prompt_tokens": 400, "time/prefix_cache_hit_share": 0.25}
-    assert PrefixCacheMeter(None).lap() == {}
 
 
 def test_a_server_that_tells_no_counters_gives_no_figures() -> None:

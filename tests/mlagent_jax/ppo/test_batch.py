@@ -13,7 +13,7 @@ from mlagent_jax.ppo.batch import (
     Packed,
     by_prediction,
     by_response,
-    pack_experiences,
+    pack_samples,
     stack_packed,
 )
 from rollout.sampling.experience import Experience
@@ -56,7 +56,7 @@ def assert_sees_its_own_past(packed: Packed, experiences: Sequence[Experience], 
 
 
 def test_every_response_sees_its_own_state_and_itself(experiences: list[Experience]) -> None:
-    packed = pack_experiences(experiences, BatchShape(64, 32))
+    packed = pack_samples(experiences, BatchShape(64, 32))
     assert len(packed.rows) == 2  # two of the three trajectories have room in one row
     for row in packed.rows:  # a history stands once, whatever the number of states and responses
         found = [e for e, place in zip(experiences, packed.places, strict=True) if packed.rows[place.row] is row]
@@ -66,7 +66,7 @@ def test_every_response_sees_its_own_state_and_itself(experiences: list[Experien
 
 
 def test_what_does_not_fit_a_row_goes_into_another_with_its_history(experiences: list[Experience]) -> None:
-    packed = pack_experiences(experiences, BatchShape(20, 10))
+    packed = pack_samples(experiences, BatchShape(20, 10))
     assert len(packed.rows) > 3
     assert all(len(row.tokens) <= 20 and len(row.targets) <= 10 for row in packed.rows)
     assert_sees_its_own_past(packed, experiences, 20)
@@ -74,11 +74,11 @@ def test_what_does_not_fit_a_row_goes_into_another_with_its_history(experiences:
 
 def test_state_and_response_longer_than_a_row_are_refused(make_experience: Callable[..., Experience]) -> None:
     with pytest.raises(ValueError, match="a state of 30 tokens and its response of 3 do not fit a row of 32 with 32"):
-        pack_experiences([make_experience([1] * 30, [2, 3, 4])], BatchShape(LENGTH, LENGTH))
+        pack_samples([make_experience([1] * 30, [2, 3, 4])], BatchShape(LENGTH, LENGTH))
 
 
 def test_values_by_response_and_by_prediction_are_inverse(experiences: list[Experience]) -> None:
-    packed = pack_experiences(experiences, BatchShape(20, 10))
+    packed = pack_samples(experiences, BatchShape(20, 10))
     rows = stack_packed(packed, BatchShape(20, 10), 2)
     rng = np.random.default_rng(0)
     values = np.zeros((len(experiences), 4), np.float32)
@@ -94,7 +94,7 @@ def test_values_by_response_and_by_prediction_are_inverse(experiences: list[Expe
 
 
 def test_last_micro_batch_is_filled_up_with_empty_rows(experiences: list[Experience]) -> None:
-    packed = pack_experiences(experiences, BatchShape(64, 32))
+    packed = pack_samples(experiences, BatchShape(64, 32))
     rows = stack_packed(packed, BatchShape(64, 32), 3)
     assert [micro.tokens.shape for micro in rows] == [(3, 64)]
     assert rows[0].weights[1].any() and not rows[0].tokens[2].any() and not rows[0].weights[2].any()

@@ -167,12 +167,12 @@ def test_actions_of_an_episode_are_credited_with_what_comes_after_them(
     chosen, weights = in_pairs()
     places, experiences = [], []
     for episode, index in enumerate(chosen):
-        start, response = f"{episode // 2}#{episode % 2}", RESPONSES[index]
+        start, response = str(episode // 2), RESPONSES[index]
         earned = [at_once[response[0]], REWARDS[index] - at_once[response[0]]]
         for depth, token in enumerate(response):
             places.append((index, depth, weights[episode]))
             made = make_experience([5], [token], float(earned[depth]), trajectory_id=start)
-            experiences.append(replace(made, depth=depth))
+            experiences.append(replace(made, episode=episode % 2, depth=depth))
     order = np.random.default_rng(0).permutation(len(places))  # as they come, in any order
     index, depth, weight = (np.array([places[i][k] for i in order]) for k in range(3))
     mask = np.ones((len(order), 1), np.float32)

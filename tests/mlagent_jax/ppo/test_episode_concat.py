@@ -69,6 +69,9 @@ def test_advantages_of_joined_rows_are_those_of_one_long_response(
 
 
 def test_actions_of_an_episode_stand_in_order(make_experience: Callable[..., Experience]) -> None:
-    actions = [("b", 1), ("a", 0), ("b", 0), ("a", 2), ("a", 1)]
-    experiences = [replace(make_experience([1], [2], trajectory_id=name), depth=depth) for name, depth in actions]
-    assert episodes_of(experiences) == [[2, 0], [1, 4, 3]]
+    actions = [("b", 0, 1), ("a", 0, 0), ("b", 0, 0), ("a", 0, 2), ("a", 1, 1), ("a", 0, 1), ("a", 1, 0)]
+    experiences = [
+        replace(make_experience([1], [2], trajectory_id=name), episode=episode, depth=depth)
+        for name, episode, depth in actions
+    ]
+    assert episodes_of(experiences) == [[2, 0], [1, 5, 3], [6, 4]]

@@ -13,7 +13,7 @@ from mlagent_jax.configuration.schema import OptimizerState
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
-from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_experiences
+from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
 
@@ -54,7 +54,7 @@ def random_tree(make_experience: Callable[..., Experience], seed: int) -> list[E
 
 def table(scored: PreparedBatch, experiences: Sequence[Experience], field: str) -> np.ndarray:
     """Returns a column of the batch as one row a response."""
-    packed = pack_experiences(experiences, batch_shape_for(CONFIG))
+    packed = pack_samples(experiences, batch_shape_for(CONFIG))
     return by_response(packed, [np.asarray(getattr(batch, field)) for batch in scored.batches], 6)
 
 
@@ -76,9 +76,9 @@ def gradients(learner: Learner, scored: PreparedBatch) -> PyTree:
 def test_sharing_changes_no_number(learner: Learner, make_experience: Callable[..., Experience], seed: int) -> None:
     tree = random_tree(make_experience, seed)
     apart = [replace(experience, trajectory_id=str(number)) for number, experience in enumerate(tree)]
-    shared, unshared = learner.score(tree, 0), learner.score(apart, 0)
+    shared, unshared = learner.score(tree), learner.score(apart)
     num_tokens = [
-        sum(len(row.tokens) for row in pack_experiences(experiences, batch_shape_for(CONFIG)).rows)
+        sum(len(row.tokens) for row in pack_samples(experiences, batch_shape_for(CONFIG)).rows)
         for experiences in (tree, apart)
     ]
     assert num_tokens[0] < num_tokens[1]  # something was shared

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from mlagent_jax.stages.stage import StageContext
 from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
-from rollout.executor import SandboxPool
+from rollout.executor import SandboxBackend, SandboxPool
 from rollout.executor.backends.base import Capabilities
 from rollout.executor.resources import Resources
 from rollout.exploration.candidates import library_candidates
@@ -93,7 +94,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             build_pools(run_dir.path("ideas.json"), candidates, 10, 0, embed=embed)
         store = BlobStore(tmp_path / "blobs")
         with Timeline(run_dir.timeline) as timeline, EventLoopThread() as event_loop:
-            pool = SandboxPool(Guessing(store))
+            pool = SandboxPool(cast(SandboxBackend, Guessing(store)))
             environment = Environment(store, pool, ScriptedCoder())
             context = RunContext(
                 *({"churn": task}, environment, event_loop, 4, 2, timeline, pool.scheduler),

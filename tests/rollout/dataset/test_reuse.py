@@ -42,7 +42,7 @@ def test_trajectories_come_with_the_files_of_their_workspaces(toys, source: Path
         take_over(source / inside, tmp_path / "here" / "trajectories", store)
         found = read_trajectories(tmp_path / "here" / "trajectories")
         assert found == read_trajectories(source / "trajectories")
-    pool = StatePool.cut(found, {"a": toys.make_task("a")}, max_steps=3)
+    pool = StatePool.cut(found, {"a": toys.make_task("a")}, 3, toys.tokenizer)
     assert len(pool) == 6
     for state in pool.states:
         for digest in state.snapshot.files.values():

@@ -89,7 +89,7 @@ def test_an_instruction_nobody_understands_is_an_error(real: Real, toys):
     assert act(real, toys, grammar.EDIT, **arguments).feedback.outcome is Outcome.ERROR
 
 
-def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real: Real, tmp_path: Path):
+def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real: Real, toys, tmp_path: Path):
     plans = plan_collection([real.task], 2, 0, lambda task, rng: [])
     real.background.run(
         collect(
@@ -107,7 +107,7 @@ def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real:
     outcomes = [step.feedback.outcome for trajectory in trajectories for step in trajectory.steps]
     assert Outcome.INVALID not in outcomes
     assert Outcome.EDIT in outcomes
-    pool = StatePool.cut(trajectories, {real.task.name: real.task}, max_steps=4)
+    pool = StatePool.cut(trajectories, {real.task.name: real.task}, 4, toys.tokenizer)
     assert {state.depth for state in pool.states} >= {0, 1}
     for trajectory in trajectories:
         for state in wordings(trajectory, 3, 0, reword_response):

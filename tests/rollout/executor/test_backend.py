@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -39,7 +40,7 @@ class ContainerService:
         self.is_closed, self.num_runs, self.most_at_once, self._now = False, 0, 0, 0
 
     @classmethod
-    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> "ContainerService":
+    def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
         return cls(store, options.slots)
 
     def machines(self) -> Mapping[str, Resources]:

@@ -28,6 +28,7 @@ from rollout.executor.backends.ray import RayBackend, sending
 from rollout.executor.backends.ray import nodes as ray_nodes
 from rollout.executor.backends.ray.nodes import Node, RayNodes
 from rollout.executor.backends.registry import open_backend
+from rollout.executor.resources import Resources
 from rollout.executor.scheduling import pool as scheduling
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore, digest_of
@@ -115,7 +116,11 @@ def executor(head: Cluster, store: BlobStore) -> Iterator[RayPool]:
     sent: list[str] = []
     lost: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_nodes, "Node", lambda *arguments: Node(*arguments, Noted(sent)))
+
+        def node(address: str, total: Resources, actor: Any, tier: str) -> Node:
+            return Node(address, total, actor, tier, Noted(sent))
+
+        patch.setattr(ray_nodes, "Node", node)
         lose = RayNodes._lose
 
         def noted(self: RayNodes, node: Node, reason: str) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.errors import ExecutorError
-from rollout.executor.backends.base import Capabilities
+from rollout.executor.backends.base import Capabilities, SandboxBackend
 from rollout.executor.resources import Resources, machine_memory_mb
 from rollout.executor.scheduling import scheduler as module
 from rollout.executor.scheduling.pool import SandboxPool
@@ -63,6 +64,10 @@ def on_loop(body: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(body())
 
 
+def pool_over(backend: Running) -> SandboxPool:
+    return SandboxPool(cast(SandboxBackend, backend))
+
+
 def start(pool: SandboxPool, *jobs: Job) -> list[asyncio.Task[Execution]]:
     return [asyncio.create_task(pool.run(each)) for each in jobs]
 
@@ -70,7 +75,7 @@ def start(pool: SandboxPool, *jobs: Job) -> list[asyncio.Task[Execution]]:
 def test_tasks_share_evenly_however_many_jobs_one_of_them_has() -> None:
     async def body() -> None:
         inner = Running(Resources(1, 10**6))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         start(pool, *(job(f"a{n}", "a") for n in range(6)))
         await settle()
         start(pool, *(job(f"b{n}", "b") for n in range(2)), *(job(f"c{n}", "c") for n in range(2)))
@@ -89,7 +94,7 @@ def test_tasks_share_evenly_however_many_jobs_one_of_them_has() -> None:
 def test_a_task_without_waiting_jobs_earns_no_credit() -> None:
     async def body() -> None:
         inner = Running(Resources(1, 10**6))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         start(pool, *(job(f"a{n}", "a") for n in range(12)))
         await settle()
         for _ in range(5):
@@ -109,7 +114,7 @@ def test_a_task_without_waiting_jobs_earns_no_credit() -> None:
 def test_the_longest_expected_goes_first() -> None:
     async def body() -> None:
         inner = Running(Resources(1, 10**6))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         # The same scripts under other names are recognized by their content.
         for script, seconds in (("short", 1.0), ("long", 9.0), ("middle", 4.0)):
             (run,) = start(pool, job(script, digest=f"source of {script}"))
@@ -131,7 +136,7 @@ def test_the_longest_expected_goes_first() -> None:
 def test_no_job_overtakes_the_first_one() -> None:
     async def body() -> None:
         inner = Running(Resources(4, 10**6))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         start(pool, job("first", "a"), job("wide", "b", num_threads=4, seconds=100.0), job("late", "b"))
         await settle()
         assert inner.began == ["first"], "the wide one waits for all cores, and the late one behind it"
@@ -152,7 +157,7 @@ def test_cores_and_memory_are_never_overcommitted_and_every_job_ends_once(seed: 
         draw = random.Random(seed)
         cores, memory = draw.randint(1, 4), draw.randint(200, 1000)
         inner = Running(Resources(cores, memory))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         runs: dict[str, asyncio.Task[Execution]] = {}
         for number in range(40):
             limits = Limits(num_threads=draw.randint(1, cores), memory_mb=draw.randint(1, 200))
@@ -193,7 +198,7 @@ def test_beyond_the_bound_jobs_wait_for_admission(monkeypatch: pytest.MonkeyPatc
 
     async def body() -> None:
         inner = Running(Resources(1, 10**6))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         runs = start(pool, *(job(f"s{n}") for n in range(9)))
         await settle()
         assert (len(inner.now), len(pool.scheduler._queue)) == (1, 3)
@@ -207,7 +212,7 @@ def test_beyond_the_bound_jobs_wait_for_admission(monkeypatch: pytest.MonkeyPatc
 
 def test_a_job_that_could_never_begin_is_refused_at_once() -> None:
     async def body() -> None:
-        pool = SandboxPool(Running(Resources(2, 1000)))
+        pool = pool_over(Running(Resources(2, 1000)))
         for limits in (Limits(memory_mb=2000), Limits(num_threads=3, memory_mb=10), Limits(num_gpus=1, memory_mb=10)):
             with pytest.raises(ValueError, match="a script of house_price asks for .* there are 2 cores, 1000 MiB"):
                 await pool.run(Job("s", {"s": "x"}, limits, task="house_price"))
@@ -218,7 +223,7 @@ def test_a_job_that_could_never_begin_is_refused_at_once() -> None:
 def test_a_failure_frees_its_resources_and_is_counted() -> None:
     async def body() -> None:
         inner = Running(Resources(1, 10**6))
-        pool = SandboxPool(inner)
+        pool = pool_over(inner)
         first, second = start(pool, job("a"), job("b"))
         await settle()
         inner.ends["a"].set_exception(ExecutorError("lost"))

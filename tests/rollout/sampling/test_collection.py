@@ -148,7 +148,7 @@ def test_a_folder_of_another_collection_is_refused_and_left_alone(toys, tmp_path
             run(toys, tmp_path, other, lines_of(toys))
     assert (tmp_path / "part-00000.parquet").read_bytes() == before
     (tmp_path / "part-00001.jsonl").write_text("")
-    with pytest.raises(CorruptRecord, match="part-00001.jsonl is of another collection, a larger one"):
+    with pytest.raises(CorruptRecord, match="part-00001.jsonl belongs to another, larger collection"):
         run(toys, tmp_path, plans_of(toys), lines_of(toys))
 
 

@@ -1,4 +1,4 @@
-"""The wall-clock budget of an update: what it leaves out, and that it prefers nothing for being fast."""
+"""The deadline of an update: what it leaves out, and that it does not prefer fast actions."""
 
 import asyncio
 import logging
@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 
-from rollout.sampling.deadline import Budget
+from rollout.sampling.deadline import Deadline
 from rollout.sampling.experience import Experience, begun_share, reward_figures
-from rollout.sampling.single_step import roll_out
+from rollout.sampling.rollouts import EpisodeLimits, RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState
-from rollout.sampling.whole_episodes import EpisodeLimits, roll_out_episodes
 from rollout.storage.journal import Journal
 from tasks.prompt import problem_text
 from tasks.state import State
 
 SLOW, FAST = 10.0, 1.0  # seconds
-NUM_ACTIONS, PLACES, SECONDS = 24, 4, 20.0
+NUM_ACTIONS, CONCURRENCY, SECONDS = 24, 4, 20.0
 
 
 class ClockworkLoop(asyncio.SelectorEventLoop):
@@ -51,10 +50,10 @@ def run(body: Any) -> Any:
 
 async def batch(rng: random.Random) -> tuple[list[float], list[float]]:
     """Returns the durations of the actions that count, and of those that had ended when the time was up."""
-    budget, begun, ended = Budget(SECONDS, asyncio.Semaphore(PLACES)), [], []
+    deadline, begun, ended = Deadline(SECONDS, asyncio.Semaphore(CONCURRENCY)), [], []
 
     async def act() -> None:
-        async with budget.turn() as begins:
+        async with deadline.admit() as begins:
             if not begins:
                 return
             seconds = rng.choice((SLOW, FAST))
@@ -71,7 +70,7 @@ def test_slow_actions_count_as_often_as_they_are_chosen() -> None:
     rng = random.Random(0)
     batches = [run(batch(rng)) for _ in range(600)]
     begun, ended = ([[seconds == SLOW for seconds in each[index]] for each in batches] for index in (0, 1))
-    assert sum(map(len, begun)) < 0.7 * len(batches) * NUM_ACTIONS, "the budget cuts"
+    assert sum(map(len, begun)) < 0.7 * len(batches) * NUM_ACTIONS, "the deadline cuts"
 
     def lean(slow: Sequence[Sequence[bool]], number: Callable[[Sequence[bool]], int]) -> tuple[float, float]:
         """Returns the mean of what slow actions and, negatively, fast ones add up to, over `number`, and its error."""
@@ -86,17 +85,17 @@ def test_slow_actions_count_as_often_as_they_are_chosen() -> None:
     assert mean < -10 * error  # what had ended in time: towards fast ones
 
 
-def test_time_begins_with_the_first_turn_and_places_are_shared() -> None:
+def test_time_begins_with_the_first_admission_and_concurrency_is_shared() -> None:
     async def body() -> list[tuple[str, float]]:
         places, began = asyncio.Semaphore(1), []
 
-        async def act(name: str, budget: Budget) -> None:
-            async with budget.turn() as begins:
+        async def act(name: str, deadline: Deadline) -> None:
+            async with deadline.admit() as begins:
                 if begins:
                     began.append((name, asyncio.get_running_loop().time()))
                     await asyncio.sleep(1.0)
 
-        first, second = (Budget(1.5, places) for _ in range(2))
+        first, second = (Deadline(1.5, places) for _ in range(2))
         await asyncio.sleep(5.0)
         await asyncio.gather(*(act("first", first) for _ in range(3)), *(act("second", second) for _ in range(3)))
         return began
@@ -107,7 +106,7 @@ def test_time_begins_with_the_first_turn_and_places_are_shared() -> None:
 @pytest.fixture
 def states(toys) -> list[PoolState]:
     snapshot, state = toys.environment.start(toys.instance), State(problem_text(toys.instance))
-    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance) for i in range(6)]
+    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance, toys.tokenizer.prompt_ids(state)) for i in range(6)]
 
 
 def cut_short(toys, states: list[PoolState], path: Path, episodes: bool, seconds: float) -> list[Experience]:
@@ -122,12 +121,11 @@ def cut_short(toys, states: list[PoolState], path: Path, episodes: bool, seconds
     async def body() -> list[Experience]:
         toys.executor.run = slowly
         with Journal(path) as journal:
-            budget = Budget(seconds, asyncio.Semaphore(1))
-            common: dict[str, Any] = {"num_samples": 2, "seed": 5, "update": 7, "journal": journal, "budget": budget}
-            if not episodes:
-                return await roll_out(toys.environment, policy, toys.tokenizer, states, **common)
-            length = EpisodeLimits(2, 100_000, 10)
-            return await roll_out_episodes(toys.environment, policy, toys.tokenizer, states, length=length, **common)
+            deadline = Deadline(seconds, asyncio.Semaphore(1))
+            spec = RolloutSpec(num_samples=2, seed=5, episodes=EpisodeLimits(2, 100_000, 10) if episodes else None)
+            return await roll_out(
+                spec, toys.environment, policy, toys.tokenizer, states, update=7, journal=journal, deadline=deadline
+            )
 
     try:
         return run(body())
@@ -136,14 +134,14 @@ def cut_short(toys, states: list[PoolState], path: Path, episodes: bool, seconds
 
 
 @pytest.mark.parametrize("episodes", [False, True])
-def test_what_had_no_turn_is_cut_and_counted_and_stays_so(toys, states, tmp_path, caplog, episodes: bool) -> None:
+def test_what_was_not_admitted_is_cut_and_counted_and_stays_so(toys, states, tmp_path, caplog, episodes: bool) -> None:
     path = tmp_path / "actions.jsonl"
     with caplog.at_level(logging.WARNING, "rollout.sampling.deadline"):
         found = cut_short(toys, states, path, episodes, seconds=2.5)
     begun = [each for each in found if not each.cut]
-    names = {each.trajectory_id for each in begun}
+    names = {(each.trajectory_id, each.episode) for each in begun}
     # a state's two scripts run side by side, an episode's one after the other
-    assert names == ({"t0#0", "t0#1"} if episodes else {"t0", "t1", "t2"})
+    assert names == ({("t0", 0), ("t0", 1)} if episodes else {("t0", None), ("t1", None), ("t2", None)})
     assert all(each.reward is not None for each in begun)
     assert begun_share(found) == pytest.approx(2 / 12 if episodes else 6 / 12)
     assert reward_figures(found)["cut_share"] == pytest.approx(10 / 12 if episodes else 6 / 12)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.sampling.evolving_pool import OWN, EvolvingPool
+from rollout.sampling.evolving_pool import EvolvingPool
 from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.types import Snapshot
@@ -19,7 +19,7 @@ from tasks.task import Instance
 AFTER = Snapshot({"new.py": "abc"}, 0.9, 0.9, "new.py", 0.8)
 MAX_STEPS = 4
 Make = Callable[[PoolState, int, float | None], Experience]
-Tell = Callable[[EvolvingPool, Sequence[PoolState], Callable[[PoolState], Sequence]], None]
+Learn = Callable[[EvolvingPool, Sequence[PoolState], Callable[[PoolState], Sequence]], None]
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def expert(toys) -> StatePool:
             state = State(f"problem {task}{number}")
             for depth in range(3):
                 snapshot = Snapshot({"cedar.py": "00"}, float(depth), None, "cedar.py", 0.5)
-                states.append(PoolState(f"{task}{number}", depth, state, snapshot, instance))
+                prompt = toys.tokenizer.prompt_ids(state)
+                states.append(PoolState(f"{task}{number}", depth, state, snapshot, instance, prompt))
                 state = state.then(f"r{depth}", f"f{depth}")
     return StatePool(states)
 
@@ -50,25 +51,28 @@ def experience(make_experience: Callable[..., Experience]) -> Make:
 
 
 @pytest.fixture
-def told(experience: Make) -> Tell:
-    """Returns what tells a pool of the rewards in some states."""
+def learn(experience: Make) -> Learn:
+    """Returns a function by which a pool learns the rewards in some states."""
 
-    def tell(pool: EvolvingPool, states: Sequence[PoolState], rewards: Callable[[PoolState], Sequence]) -> None:
+    def learn(pool: EvolvingPool, states: Sequence[PoolState], rewards: Callable[[PoolState], Sequence]) -> None:
         pool.learn(0, states, [experience(s, i, reward) for s in states for i, reward in enumerate(rewards(s))])
 
-    return tell
+    return learn
 
 
-def fresh(expert: StatePool, fits: Callable[[State], bool] = lambda state: True) -> EvolvingPool:
-    return EvolvingPool(expert, MAX_STEPS, fits)
+@pytest.fixture
+def make_pool(toys, expert: StatePool) -> Callable[..., EvolvingPool]:
+    return lambda max_prompt_tokens=100_000: EvolvingPool(expert, MAX_STEPS, max_prompt_tokens, toys.tokenizer)
 
 
-def own(pool: EvolvingPool) -> list[list[PoolState]]:
-    return [states for name, states in pool._trajectories.items() if OWN in name]
+def of_policy(pool: EvolvingPool) -> list[list[PoolState]]:
+    return [states for states in pool._trajectories.values() if states[0].origin == "policy"]
 
 
-def test_groups_are_prefixes_of_one_trajectory_each_and_even_over_tasks(expert: StatePool):
-    pool = fresh(expert)
+def test_groups_are_prefixes_of_one_trajectory_each_and_even_over_tasks(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool
+):
+    pool = make_pool()
     drawn = pool.sample_groups(6, 2, random.Random("x"))
     assert drawn == pool.sample_groups(6, 2, random.Random("x")) != pool.sample_groups(6, 2, random.Random("y"))
     groups = [drawn[i : i + 2] for i in range(0, 12, 2)]
@@ -81,34 +85,40 @@ def test_groups_are_prefixes_of_one_trajectory_each_and_even_over_tasks(expert: 
         pool.sample_groups(17, 3, random.Random("x"))
 
 
-def test_states_whose_rewards_differ_are_drawn_most_and_none_is_given_up(expert: StatePool, told: Tell):
-    pool = fresh(expert, fits=lambda state: False)
-    told(pool, expert.states, lambda s: [0.0, 1.0] if s.trajectory_id in ("a0", "b0") else [0.5, 0.5])
+def test_states_whose_rewards_differ_are_drawn_most_and_none_is_given_up(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, learn: Learn
+):
+    pool = make_pool(max_prompt_tokens=0)
+    learn(pool, expert.states, lambda s: [0.0, 1.0] if s.trajectory_id in ("a0", "b0") else [0.5, 0.5])
     rng = random.Random(0)
     drawn = Counter(state.trajectory_id for _ in range(400) for state in pool.sample_groups(2, 1, rng))
     assert drawn["a0"] > 10 * drawn["a1"] and drawn["b0"] > 10 * drawn["b1"]
     assert all(drawn[f"{task}{number}"] for task in "ab" for number in range(8))
 
 
-def test_state_not_tried_yet_counts_as_the_mean_of_those_that_were(expert: StatePool, told: Tell):
-    pool = fresh(expert, fits=lambda state: False)
+def test_state_not_tried_yet_counts_as_the_mean_of_those_that_were(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, learn: Learn
+):
+    pool = make_pool(max_prompt_tokens=0)
     assert {pool.weight(state) for state in expert.states} == {1.0}
-    told(pool, expert.states[:2], lambda s: [0.0, 1.0] if s.depth == 0 else [0.0, 0.2])
+    learn(pool, expert.states[:2], lambda s: [0.0, 1.0] if s.depth == 0 else [0.0, 0.2])
     assert [pool.weight(state) for state in expert.states[:3]] == pytest.approx([0.5, 0.1, 0.3])
-    told(pool, expert.states[:1], lambda s: [0.4, 0.4])
+    learn(pool, expert.states[:1], lambda s: [0.4, 0.4])
     assert pool.weight(expert.states[0]) == pytest.approx(0.25)  # half of what was known
 
 
-def test_best_action_of_a_state_is_where_its_trajectory_goes_on(expert: StatePool, told: Tell, experience: Make):
-    pool, start = fresh(expert), expert.states[1]
-    told(pool, [start], lambda s: [0.1, 0.7, None, 0.3])
-    ((first, second, reached),) = own(pool)
+def test_best_action_of_a_state_is_where_its_trajectory_goes_on(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, learn: Learn, experience: Make
+):
+    pool, start = make_pool(), expert.states[1]
+    learn(pool, [start], lambda s: [0.1, 0.7, None, 0.3])
+    ((first, second, reached),) = of_policy(pool)
     assert (first.state, second.state) == (expert.states[0].state, start.state)
     assert reached.state == start.state.then("did 1", "got 1")
     assert (reached.depth, reached.snapshot, reached.instance) == (2, AFTER, start.instance)
     pool.learn(1, [reached], [experience(reached, 0, 0.2)])  # and on from there
-    names = {states[-1].trajectory_id: states[-1].depth for states in own(pool)}
-    assert names == {f"a0{OWN}0.0": 2, f"a0{OWN}1.0": 3}
+    depths = {states[-1].trajectory_id: states[-1].depth for states in of_policy(pool)}
+    assert depths == {"policy-0-0": 2, "policy-1-0": 3}
 
 
 @pytest.mark.parametrize(
@@ -117,35 +127,41 @@ def test_best_action_of_a_state_is_where_its_trajectory_goes_on(expert: StatePoo
     ids=["answered", "no action", "masked"],
 )
 def test_nothing_goes_on_from_what_ended_or_is_not_known(
-    expert: StatePool, changes: dict[str, object], experience: Make
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, changes: dict[str, object], experience: Make
 ):
-    pool, start = fresh(expert), expert.states[0]
+    pool, start = make_pool(), expert.states[0]
     pool.learn(0, [start], [replace(experience(start, 0, 0.5), **changes)])  # pyright: ignore[reportArgumentType]
-    assert own(pool) == []
+    assert of_policy(pool) == []
 
 
-def test_states_too_deep_or_too_long_are_left_out(expert: StatePool, told: Tell):
-    pool = fresh(expert)
+def test_states_too_deep_or_too_long_are_left_out(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, learn: Learn
+):
+    pool = make_pool()
     deep = replace(expert.states[2], depth=MAX_STEPS - 1)
-    told(pool, [deep], lambda s: [0.5])
-    assert own(pool) == []
-    pool = fresh(expert, fits=lambda state: len(state.turns) < 2)
-    told(pool, expert.states[:2], lambda s: [0.5])
-    assert [states[-1].depth for states in own(pool)] == [1]
+    learn(pool, [deep], lambda s: [0.5])
+    assert of_policy(pool) == []
+    pool = make_pool(max_prompt_tokens=len(expert.states[0].prompt) + len("did 0got 0"))
+    learn(pool, expert.states[:2], lambda s: [0.5])
+    assert [states[-1].depth for states in of_policy(pool)] == [1]
 
 
-def test_as_much_is_kept_of_the_policys_as_of_the_experts_and_the_oldest_leaves(expert: StatePool, experience: Make):
-    pool = fresh(expert)
+def test_as_much_is_kept_of_the_policys_as_of_the_experts_and_the_oldest_leaves(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, experience: Make
+):
+    pool = make_pool()
     for update in range(3):
         pool.learn(update, expert.states[:10], [experience(state, 0, 0.5) for state in expert.states[:10]])
-    names = [states[-1].trajectory_id for states in own(pool)]
-    assert len(names) == 16 and not any(f"{OWN}0." in name for name in names)
-    assert len([name for name in names if f"{OWN}2." in name]) == 10
+    names = [states[-1].trajectory_id for states in of_policy(pool)]
+    assert len(names) == 16 and not any(name.startswith("policy-0-") for name in names)
+    assert len([name for name in names if name.startswith("policy-2-")]) == 10
 
 
-def test_pool_told_the_same_again_draws_the_same(expert: StatePool, experience: Make):
+def test_pool_that_learns_the_same_again_draws_the_same(
+    make_pool: Callable[..., EvolvingPool], expert: StatePool, experience: Make
+):
     def drawn(num_updates: int) -> list[list[PoolState]]:
-        pool, found = fresh(expert), []
+        pool, found = make_pool(), []
         for update in range(num_updates):
             states = pool.sample_groups(4, 2, random.Random(update))
             found.append(states)
@@ -155,4 +171,4 @@ def test_pool_told_the_same_again_draws_the_same(expert: StatePool, experience: 
 
     whole = drawn(6)
     assert drawn(6) == whole and drawn(3) == whole[:3]
-    assert any(OWN in state.trajectory_id for states in whole for state in states)
+    assert any(state.origin == "policy" for states in whole for state in states)

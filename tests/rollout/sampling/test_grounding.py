@@ -2,6 +2,7 @@
 
 import pytest
 
+from rollout.environment.environment import ParsedResponse
 from rollout.sampling.grounding import grounding_shares, read_grounding
 from rollout.types import Snapshot
 from tasks import action as grammar
@@ -14,6 +15,10 @@ def response(toys, status: str, **arguments: str) -> str:
     return said.replace("Research Plan and Status: Fine.", f"Research Plan and Status: {status}")
 
 
+def read(text: str, snapshot: Snapshot) -> dict[str, bool | None]:
+    return read_grounding(ParsedResponse.parse(text), snapshot)
+
+
 @pytest.mark.parametrize(
     ("status", "best_script", "best_score"),
     [
@@ -24,7 +29,7 @@ def response(toys, status: str, **arguments: str) -> str:
     ],
 )
 def test_the_status_field_is_held_against_the_snapshot(toys, status: str, best_script: bool, best_score: bool):
-    assert read_grounding(response(toys, status, file_name="fir_train.csv"), SNAPSHOT) == {
+    assert read(response(toys, status, file_name="fir_train.csv"), SNAPSHOT) == {
         "file_exists": True,
         "best_script": best_script,
         "best_score": best_score,
@@ -32,14 +37,14 @@ def test_the_status_field_is_held_against_the_snapshot(toys, status: str, best_s
 
 
 def test_a_file_that_is_not_there_is_misread(toys):
-    assert read_grounding(response(toys, "x", file_name="fir_test.csv"), SNAPSHOT)["file_exists"] is False
-    assert read_grounding(response(toys, "x", file_name="./oak.py"), SNAPSHOT)["file_exists"] is True
+    assert read(response(toys, "x", file_name="fir_test.csv"), SNAPSHOT)["file_exists"] is False
+    assert read(response(toys, "x", file_name="./oak.py"), SNAPSHOT)["file_exists"] is True
 
 
 def test_of_a_file_in_a_folder_nothing_is_known(toys):
     snapshot = Snapshot({"oak.py": "0", "train/": "1"}, 0.5, None, "oak.py", 0.71234)
     found = {
-        name: read_grounding(response(toys, "x", file_name=name), snapshot)["file_exists"]
+        name: read(response(toys, "x", file_name=name), snapshot)["file_exists"]
         for name in ("train/cats/1.txt", "test/1.txt", "train", "oak.py")
     }
     assert found == {"train/cats/1.txt": None, "test/1.txt": False, "train": False, "oak.py": True}
@@ -47,10 +52,10 @@ def test_of_a_file_in_a_folder_nothing_is_known(toys):
 
 def test_an_action_without_a_file_and_a_response_without_fields_have_nothing_to_repeat(toys):
     listed = toys.respond(grammar.LIST_FILES, dir_path=".")
-    assert read_grounding(listed, SNAPSHOT)["file_exists"] is None
-    assert set(read_grounding("hello", SNAPSHOT).values()) == {None}
+    assert read(listed, SNAPSHOT)["file_exists"] is None
+    assert set(read("hello", SNAPSHOT).values()) == {None}
     broken = response(toys, "Best so far: oak.py 0.7123.", file_name="oak.py").replace("{", "")
-    assert read_grounding(broken, SNAPSHOT) == {"file_exists": None, "best_script": True, "best_score": True}
+    assert read(broken, SNAPSHOT) == {"file_exists": None, "best_script": True, "best_score": True}
 
 
 def test_shares_are_of_those_who_had_something_to_repeat():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.sampling.state_pool import PoolState, StatePool, states_of
+from rollout.sampling.state_pool import StatePool, states_of
 from rollout.types import Snapshot, Step, Trajectory
 from tasks import action as grammar
 from tasks.feedback import Feedback, Outcome
@@ -35,47 +35,38 @@ def pool(toys, tasks: dict[str, Task]) -> StatePool:
     """Thirty trajectories of task a and six of task b, of one to six steps."""
     trajectories = [trajectory(toys, f"a{i}", "a", 1 + i % 6, answered=True) for i in range(30)]
     trajectories += [trajectory(toys, f"b{i}", "b", 1 + i % 6, answered=False) for i in range(6)]
-    return StatePool.cut(trajectories, tasks, max_steps=6)
+    return StatePool.cut(trajectories, tasks, 6, toys.tokenizer)
 
 
 def test_every_prefix_is_a_state_but_not_what_follows_the_final_answer(toys, tasks: dict[str, Task]):
     answered = trajectory(toys, "t", "a", 3, answered=True)
-    states = states_of(answered, tasks["a"], max_steps=6)
+    states = states_of(answered, tasks["a"], 6, toys.tokenizer)
     assert [(one.depth, one.snapshot.metric, len(one.state.turns)) for one in states] == [
         (0, 0.0, 0),
         (1, 1.0, 1),
         (2, 2.0, 2),
     ]
     assert states[2].state.turns[:1] == states[1].state.turns
-    assert [one.depth for one in states_of(trajectory(toys, "t", "a", 3, False), tasks["a"], 6)] == [0, 1, 2, 3]
-    assert [one.depth for one in states_of(trajectory(toys, "t", "a", 3, False), tasks["a"], 2)] == [0, 1]
-    assert len(StatePool.cut([trajectory(toys, "t", "a", 0, False)], tasks, 2)) == 0
-    told = trajectory(toys, "t", "a", 3, False)
-    imported = tuple(replace(step, before=replace(step.before, files={})) for step in told.steps)
-    assert len(StatePool.cut([replace(told, task="", steps=imported)], tasks, 2)) == 0
+    assert [state.prompt_ids for state in states] == [tuple(toys.tokenizer.prompt_ids(one.state)) for one in states]
+    assert [one.depth for one in states_of(trajectory(toys, "t", "a", 3, False), tasks["a"], 6, toys.tokenizer)] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert [one.depth for one in states_of(trajectory(toys, "t", "a", 3, False), tasks["a"], 2, toys.tokenizer)] == [
+        0,
+        1,
+    ]
+    assert len(StatePool.cut([trajectory(toys, "t", "a", 0, False)], tasks, 2, toys.tokenizer)) == 0
+    whole = trajectory(toys, "t", "a", 3, False)
+    imported = tuple(replace(step, before=replace(step.before, files={})) for step in whole.steps)
+    assert len(StatePool.cut([replace(whole, task="", steps=imported)], tasks, 2, toys.tokenizer)) == 0
 
 
 def test_a_trajectory_of_an_unknown_task_is_named(toys, tasks: dict[str, Task]):
-    with pytest.raises(ValueError, match="trajectory t is of task 'c', expected one of a, b"):
-        StatePool.cut([trajectory(toys, "t", "c", 2, True)], tasks, max_steps=6)
-
-
-def key(state: PoolState) -> tuple[str, int]:
-    return state.trajectory_id, state.depth
-
-
-def test_a_sample_is_distinct_seeded_and_even_over_tasks_and_depths(pool: StatePool):
-    drawn = pool.sample(24, random.Random("x"))
-    assert drawn == pool.sample(24, random.Random("x"))
-    assert drawn != pool.sample(24, random.Random("y"))
-    assert len(set(map(key, drawn))) == 24
-    assert Counter(state.instance.task.name for state in drawn) == {"a": 12, "b": 12}
-    depths = Counter(state.depth for state in drawn if state.instance.task.name == "a")
-    assert depths == {0: 2, 1: 2, 2: 2, 3: 2, 4: 2, 5: 2}
-    everything = pool.sample(len(pool), random.Random("x"))
-    assert sorted(map(key, everything)) == sorted(map(key, pool.states))
-    with pytest.raises(ValueError, match="pool of"):
-        pool.sample(len(pool) + 1, random.Random("x"))
+    with pytest.raises(ValueError, match="trajectory t has task 'c', expected one of a, b"):
+        StatePool.cut([trajectory(toys, "t", "c", 2, True)], tasks, 6, toys.tokenizer)
 
 
 def test_groups_are_prefixes_of_one_trajectory_each(pool: StatePool):
@@ -91,15 +82,21 @@ def test_groups_are_prefixes_of_one_trajectory_each(pool: StatePool):
         pool.sample_groups(500, 3, random.Random("x"))
 
 
-def test_no_trajectory_is_both_trained_on_and_held_back(pool: StatePool):
-    train, held_back = pool.split(0.2, seed=3)
-    ids = [{state.trajectory_id for state in part.states} for part in (train, held_back)]
-    assert not ids[0] & ids[1]
-    assert len(train) + len(held_back) == len(pool)
-    assert Counter(name[0] for name in ids[1]) == {"a": 6, "b": 1}
-    assert pool.split(0.2, seed=3)[1].states == held_back.states
-    assert pool.split(0.2, seed=4)[1].states != held_back.states
-
-
 def test_states_that_do_not_fit_are_left_out(pool: StatePool):
     assert {state.depth for state in pool.where(lambda state: state.depth < 2).states} == {0, 1}
+
+
+def test_a_state_has_the_instructions_of_its_own_turns(toys, tasks: dict[str, Task]):
+    whole = trajectory(toys, "t", "a", 3, answered=False)
+    edits = [
+        replace(step, action=grammar.EDIT, arguments={"edit_instruction": f"Add  {i}"})
+        for i, step in enumerate(whole.steps)
+    ]
+    states = states_of(replace(whole, steps=(edits[0], whole.steps[1], edits[2])), tasks["a"], 6, toys.tokenizer)
+    assert [sorted(state.plain_instructions) for state in states] == [[], ["add 0"], ["add 0"], ["add 0", "add 2"]]
+
+
+def test_a_fixed_pool_learns_nothing(pool: StatePool):
+    before = pool.states
+    pool.learn(0, before[:2], [])
+    assert not pool.evolves and pool.states == before

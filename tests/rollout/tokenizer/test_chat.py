@@ -57,6 +57,14 @@ def test_the_exported_chat_template_renders_the_same_ids(tokenizer, transformers
 
 
 @given(state=states)
+def test_prompts_of_all_prefixes_come_from_one_rendering(tokenizer, state):
+    token_ids, lengths = tokenizer.prompts(state)
+    assert [token_ids[:length] for length in lengths] == [
+        tokenizer.prompt_ids(State(state.problem, state.turns[:k])) for k in range(len(state.turns) + 1)
+    ]
+
+
+@given(state=states)
 def test_every_earlier_prompt_is_a_prefix_of_the_rendering(tokenizer, state):
     rendering = tokenizer.render(state)
     assert len(rendering.spans) == len(state.turns)

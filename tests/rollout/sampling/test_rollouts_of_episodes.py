@@ -10,26 +10,28 @@ import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError
 from rollout.sampling.experience import Experience
+from rollout.sampling.rollouts import EpisodeLimits, RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState
-from rollout.sampling.whole_episodes import EpisodeLimits, roll_out_episodes
 from rollout.storage.journal import Journal
 from tasks import action as grammar
 from tasks.feedback import Outcome
 from tasks.prompt import problem_text
 from tasks.state import State
 
-LENGTH = EpisodeLimits(max_steps=3, context_limit=100_000, max_response_tokens=10)
+LIMITS = EpisodeLimits(max_steps=3, context_limit=100_000, max_response_tokens=10)
 
 
 @pytest.fixture
 def starts(toys) -> list[PoolState]:
     snapshot, state = toys.environment.start(toys.instance), State(problem_text(toys.instance))
-    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance) for i in range(2)]
+    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance, toys.tokenizer.prompt_ids(state)) for i in range(2)]
 
 
-def run(toys, policy: Any, starts: list[PoolState], **options: Any) -> list[Experience]:
-    settings: dict[str, Any] = {"num_samples": 2, "seed": 5, "length": LENGTH} | options
-    return asyncio.run(roll_out_episodes(toys.environment, policy, toys.tokenizer, starts, **settings))
+def run(
+    toys, policy: Any, starts: list[PoolState], limits: EpisodeLimits = LIMITS, num_samples: int = 2, **options: Any
+) -> list[Experience]:
+    spec = RolloutSpec(num_samples, seed=5, episodes=limits)
+    return asyncio.run(roll_out(spec, toys.environment, policy, toys.tokenizer, starts, **options))
 
 
 def edits(toys) -> list[str]:
@@ -42,8 +44,10 @@ def timeless(experiences: list[Experience]) -> list[Experience]:
 
 def test_each_action_follows_from_the_one_before(toys, starts: list[PoolState]) -> None:
     found = run(toys, toys.policy(edits(toys)), starts)
-    names = [f"t{i}#{j}" for i in range(2) for j in range(2)]
-    assert [(each.trajectory_id, each.depth) for each in found] == [(name, d) for name in names for d in range(3)]
+    episodes = [(f"t{i}", j) for i in range(2) for j in range(2)]
+    assert [(each.trajectory_id, each.episode, each.depth) for each in found] == [
+        (*episode, depth) for episode in episodes for depth in range(3)
+    ]
     for first, second in itertools.pairwise(found):
         if second.depth == 0:
             assert second.prompt_ids == tuple(toys.tokenizer.prompt_ids(starts[0].state))
@@ -52,7 +56,10 @@ def test_each_action_follows_from_the_one_before(toys, starts: list[PoolState]) 
         said = tuple(map(ord, first.reached.response + first.reached.feedback))
         assert second.prompt_ids == first.prompt_ids + said
         assert second.reward == pytest.approx(2 * (second.metric - first.metric))  # of the half that was left to win
-    draws = {tuple(each.response_ids for each in found if each.trajectory_id == name) for name in names}
+    draws = {
+        tuple(each.response_ids for each in found if (each.trajectory_id, each.episode) == episode)
+        for episode in episodes
+    }
     assert len(draws) > 1
 
 
@@ -60,8 +67,8 @@ def test_an_episode_ends_with_its_answer_or_its_context(toys, starts: list[PoolS
     answer = toys.respond(grammar.FINAL_ANSWER, final_answer="done")
     assert [each.depth for each in run(toys, toys.policy([answer]), starts)] == [0] * 4
     start = len(toys.tokenizer.prompt_ids(starts[0].state))
-    longer = replace(LENGTH, context_limit=start + LENGTH.max_response_tokens)
-    assert [each.depth for each in run(toys, toys.policy(edits(toys)), starts, length=longer)] == [0] * 4
+    longer = replace(LIMITS, context_limit=start + LIMITS.max_response_tokens)
+    assert [each.depth for each in run(toys, toys.policy(edits(toys)), starts, limits=longer)] == [0] * 4
 
 
 def test_an_episode_that_lost_an_action_is_masked_as_a_whole(toys, starts: list[PoolState]) -> None:

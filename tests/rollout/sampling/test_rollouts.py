@@ -9,12 +9,12 @@ import pytest
 
 from rollout.errors import CorruptRecord, ExecutorError, ServerError
 from rollout.sampling.experience import Experience, reward_figures
-from rollout.sampling.single_step import act_once, roll_out
+from rollout.sampling.rollouts import RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState
 from rollout.storage.journal import Journal
 from tasks.feedback import Outcome
 from tasks.prompt import problem_text
-from tasks.reward import Rules
+from tasks.reward import PAPER, Rules
 from tasks.state import State
 
 
@@ -22,12 +22,12 @@ from tasks.state import State
 def states(toys) -> list[PoolState]:
     snapshot = toys.environment.start(toys.instance)
     state = State(problem_text(toys.instance))
-    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance) for i in range(3)]
+    return [PoolState(f"t{i}", 0, state, snapshot, toys.instance, toys.tokenizer.prompt_ids(state)) for i in range(3)]
 
 
-def run(toys, policy, states, **options: Any) -> list[Experience]:
-    settings: dict[str, Any] = {"num_samples": 4, "seed": 5} | options
-    return asyncio.run(roll_out(toys.environment, policy, toys.tokenizer, states, **settings))
+def run(toys, policy, states, rules: Rules = PAPER, **options: Any) -> list[Experience]:
+    spec = RolloutSpec(num_samples=4, seed=5, rules=rules)
+    return asyncio.run(roll_out(spec, toys.environment, policy, toys.tokenizer, states, **options))
 
 
 def timeless(experiences: list[Experience]) -> list[Experience]:
@@ -71,8 +71,9 @@ def test_equal_responses_in_one_state_are_done_once(toys, states: list[PoolState
 def test_an_instruction_that_stands_in_the_state_is_a_repeat(toys, states: list[PoolState]):
     again = toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)
     spaced = again.replace("correct", "CORRECT")
-    before = states[0].state.then(toys.edit("elm.py", "ash.py", correct=9, validation=0.8), "Fine.")
-    there = replace(states[0], state=before)
+    (edit, *_) = run(toys, toys.policy([toys.edit("cedar.py", "ash.py", correct=9, validation=0.8)]), states[:1])
+    assert edit.reached is not None
+    there = states[0].then(replace(edit.reached, after=states[0].snapshot), toys.tokenizer)
     for state, repeated, earned in ((states[0], False, 0.8), (there, True, 0.0)):
         (one, *_) = run(toys, toys.policy([again]), [state], rules=Rules(repeats=False))
         assert (one.repeated, one.reward) == (repeated, pytest.approx(earned))
@@ -131,10 +132,8 @@ def test_a_server_that_does_not_answer_is_not_hidden(toys, states: list[PoolStat
         run(toys, Silent(), states)
 
 
-def test_an_actor_that_is_no_policy_is_rewarded_the_same_way(toys, states: list[PoolState]):
-    actor = toys.actor([toys.edit("SCRIPT", "oak.py", correct=9, validation=0.8)])
-    experiences = asyncio.run(act_once(toys.environment, actor, states, num_samples=2, seed=5))
-    assert [(one.trajectory_id, one.sample, one.reward) for one in experiences] == [
-        (f"t{i}", j, 0.8) for i in range(3) for j in range(2)
-    ]
-    assert len({seed for _, _, seed in actor.calls}) == 6
+def test_a_journal_of_another_schema_is_refused(toys, states: list[PoolState], tmp_path: Path):
+    with Journal(tmp_path / "actions.jsonl") as journal:
+        journal.append({"state": 0, "experience": {"trajectory_id": "t0#1", "reward": 0.5, "sample": 0, "depth": 0}})
+        with pytest.raises(CorruptRecord, match=r"actions.jsonl has records of schema 1, expected 2: .*; remove it"):
+            run(toys, toys.policy(["nonsense"]), states, journal=journal)

@@ -1,0 +1,198 @@
+"""The two roles of a process in a PPO update: the leader acts, measures and serves weights; followers only receive."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, runtime_checkable
+
+from mlagent_jax.multihost import preemption
+from mlagent_jax.multihost.distributed import from_main
+from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
+from mlagent_jax.ppo.learner import Learner
+from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
+from mlagent_jax.weight_sync import WeightSync, WeightWriter
+from rollout.inference.canary import Canary
+from rollout.runtime.event_loop import EventLoopThread
+from rollout.sampling.experience import Experience, TrainingSample, begun_share, reward_figures
+from rollout.sampling.grounding import grounding_shares
+
+
+@dataclass(frozen=True)
+class UpdateSamples:
+    """What every process learns from in one update.
+
+    Attributes:
+        samples: The responses whose reward is known.
+        begun_share: The share of the planned rollouts that were begun.
+    """
+
+    samples: tuple[TrainingSample, ...]
+    begun_share: float
+
+
+@runtime_checkable
+class Role(Protocol):
+    """What the training loop needs from a process besides its learner."""
+
+    def begin(self, update: int, learner: Learner) -> None:
+        """Make the server sample from the learner's policy, and start measuring at `update`."""
+        ...
+
+    def take(self, update: int) -> UpdateSamples | None:
+        """Return the samples of an update, or None if a SIGTERM ended its actions, the finished ones journaled."""
+        ...
+
+    def serve(self, learner: Learner) -> None:
+        """Make the server sample from the learner's policy, unless it has this version already."""
+        ...
+
+    def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
+        """Time a phase of the update, and record it as work of `resource` if one is given."""
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """End the measurement of an update and return its figures, which only the leader has."""
+        ...
+
+
+class Leader:
+    """Process 0: roll the policy out, send the samples to the followers, serve weights, and measure."""
+
+    def __init__(
+        self,
+        event_loop: EventLoopThread,
+        prefetcher: RolloutPrefetcher,
+        sync: WeightSync,
+        started_on: tuple[Path, Canary],
+        stopwatch: Callable[[], Stopwatch],
+        prefix_cache: Callable[[], PrefixCacheMeter],
+        script_figures: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """Take the parts of the leader.
+
+        Args:
+            event_loop: The thread of the client and the rollouts.
+            prefetcher: The rollouts of all updates.
+            sync: The way of weights to the server.
+            started_on: The directory that a server of this run is started on, the fine-tuned policy, and its canary.
+            stopwatch: Start the measurement of times.
+            prefix_cache: Start the measurement of the server's prefix cache.
+            script_figures: Return the figures of the scripts that ended since its last call.
+        """
+        self._event_loop, self._prefetcher, self._sync = event_loop, prefetcher, sync
+        self._started_on = started_on
+        self._start = stopwatch, prefix_cache
+        self._script_figures = script_figures
+        self._version: int | None = None
+        self._experiences: list[Experience] = []
+
+    def begin(self, update: int, learner: Learner) -> None:
+        """As `Role.begin`. Verify a server that was started on the fine-tuned policy instead of sending it again."""
+        if update == 0:
+            folder, canary = self._started_on
+            is_serving = partial(self._sync.is_serving, folder, learner.version, canary)
+            if from_main(lambda: self._event_loop.run(is_serving())):
+                self._version = learner.version
+        self.serve(learner)
+        self._prefetcher.skip(update)
+        self._script_figures()
+        stopwatch, prefix_cache = self._start
+        self._stopwatch, self._prefix_cache = stopwatch(), prefix_cache()
+
+    def take(self, update: int) -> UpdateSamples | None:
+        """As `Role.take`."""
+        return from_main(partial(self._act, update), _encode, _decode)
+
+    def _act(self, update: int) -> UpdateSamples | None:
+        try:
+            with preemption.raise_on_sigterm():
+                self._experiences = self._prefetcher.take(update)
+        except preemption.Preempted:
+            return None
+        known = (each.training_sample() for each in self._experiences if each.reward is not None)
+        return UpdateSamples(tuple(known), begun_share(self._experiences))
+
+    def serve(self, learner: Learner) -> None:
+        """As `Role.serve`."""
+        if learner.version != self._version:
+            self._event_loop.run(self._sync.give(self._sync.write(learner.model()), learner.version))
+            self._version = learner.version
+
+    def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
+        """As `Role.phase`."""
+        return self._stopwatch.phase(name, resource)
+
+    def figures(self) -> dict[str, float]:
+        """As `Role.figures`."""
+        return {
+            **rollout_figures(self._experiences),
+            **self._stopwatch.lap(self._experiences),
+            **self._prefix_cache.lap(),
+            **self._script_figures(),
+        }
+
+
+class Follower:
+    """Every process but 0: receive samples, and write its part of the weights."""
+
+    def __init__(self, writer: WeightWriter) -> None:
+        """Take the writer of weights."""
+        self._writer = writer
+        self._version: int | None = None
+
+    def begin(self, update: int, learner: Learner) -> None:
+        """As `Role.begin`."""
+        if update == 0 and from_main(only_on_leader):
+            self._version = learner.version
+        self.serve(learner)
+
+    def take(self, update: int) -> UpdateSamples | None:
+        """As `Role.take`."""
+        del update
+        return from_main(only_on_leader, decode=_decode)
+
+    def serve(self, learner: Learner) -> None:
+        """As `Role.serve`."""
+        if learner.version != self._version:
+            self._writer.write(learner.model())
+            self._version = learner.version
+
+    def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
+        """As `Role.phase`; nothing is timed."""
+        del name, resource
+        return nullcontext()
+
+    def figures(self) -> dict[str, float]:
+        """As `Role.figures`; there are none."""
+        return {}
+
+
+def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:
+    """Return the rewards, outcomes and grounding of the actions of an update."""
+    figures = {f"reward/{name}": value for name, value in reward_figures(experiences).items()}
+    begun = [experience for experience in experiences if not experience.cut]
+    shares = grounding_shares(experience.grounding for experience in begun)
+    figures |= {f"context/{name}": value for name, value in shares.items()}
+    from_policy = sum(experience.origin == "policy" for experience in begun)
+    return figures | {"reward/actions": len(begun), "states/own_share": from_policy / len(begun)}
+
+
+def only_on_leader() -> NoReturn:
+    """Stand for work that only process 0 does, in a call of `from_main` on the others."""
+    raise AssertionError("process 0 does this")
+
+
+def _encode(update: UpdateSamples | None) -> dict[str, Any] | None:
+    return None if update is None else asdict(update)
+
+
+def _decode(update: Mapping[str, Any] | None) -> UpdateSamples | None:
+    if update is None:
+        return None
+    lists = ("prompt_ids", "response_ids", "logprobs")
+    samples = (
+        TrainingSample(**{**sample, **{name: tuple(sample[name]) for name in lists}}) for sample in update["samples"]
+    )
+    return UpdateSamples(tuple(samples), update["begun_share"])

@@ -1,0 +1,65 @@
+"""Draw the states of each update and roll the policy out from them."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.environment.environment import Environment
+from rollout.sampling.deadline import Deadline
+from rollout.sampling.experience import Experience
+from rollout.sampling.rollouts import RolloutSpec, roll_out
+from rollout.sampling.state_pool import PoolState, StatePool
+from rollout.storage.journal import Journal
+from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Policy
+
+
+@dataclass(frozen=True)
+class RolloutWorker:
+    """The rollouts of all updates of one run.
+
+    Attributes:
+        spec: The kind and number of the rollouts of an update.
+        environment: The environment that executes actions.
+        policy: The policy to sample from.
+        tokenizer: The policy's tokenizer.
+        pool: The states to draw from.
+        journals: The folder of the journals, one file per update.
+        num_trajectories: The number of trajectories whose states make up an update.
+        num_depths: The number of states drawn from each of them.
+        acting_seconds: The time in which the rollouts of an update may begin, in seconds; None for no limit.
+        concurrency: The rollouts under way at one time, of all updates together, if there is such a limit.
+    """
+
+    spec: RolloutSpec
+    environment: Environment
+    policy: Policy
+    tokenizer: ChatTokenizer
+    pool: StatePool
+    journals: Path
+    num_trajectories: int
+    num_depths: int
+    acting_seconds: float | None
+    concurrency: asyncio.Semaphore
+
+    def draw(self, update: int) -> list[PoolState]:
+        """Return the states of an update, drawn from the pool as it is now."""
+        rng = random.Random(f"{self.spec.seed}/ppo/states/{update}")
+        return self.pool.sample_groups(self.num_trajectories, self.num_depths, rng)
+
+    async def act(self, states: Sequence[PoolState], update: int) -> list[Experience]:
+        """Return the actions of an update, those of its journal included; raises as `roll_out` does."""
+        deadline = Deadline(self.acting_seconds, self.concurrency) if self.acting_seconds else None
+        with Journal(self.journals / f"{update:05d}.jsonl") as journal:
+            return await roll_out(
+                self.spec,
+                self.environment,
+                self.policy,
+                self.tokenizer,
+                states,
+                update=update,
+                journal=journal,
+                deadline=deadline,
+            )
