@@ -249,7 +249,7 @@ def test_edits_are_coloured(opened: Callable[..., ExecutorHandle]) -> None:
     added, removed = site.page.locator(".feedback .added"), site.page.locator(".feedback .removed")
     assert added.all_inner_texts() == ["+correct = 6", "+validation = 0.6"]
     assert removed.all_inner_texts() == ["-correct = 5", "-validation = 0.5"]
-    colours = {each.first.evaluate(background) for each in (added, removed, site.page.locator(".feedback .told"))}
+    colours = {each.first.evaluate(background) for each in (added, removed, site.page.locator(".feedback .status"))}
     assert len(colours) == 3
     site.page.click("text=Whole diff")
     whole = site.page.locator("pre.diff")
