@@ -53,7 +53,7 @@ class RunContext:
     timeline: Timeline
     scheduler: Scheduler
     endpoints: Endpoints
-    recognize: RecognizeRecipes | None
+    recognize: RecognizeRecipes | None = None
 
     def of_split(self, split: str) -> list[Task]:
         """Return the tasks of one split, `held_in` or `held_out`."""
