@@ -36,14 +36,14 @@ class Data:
 
 
 def make_tokenizer(
-    folder: Path, wordings: Sequence[Sequence[State]], vocab_size: int, checkpoint: Path | None
+    folder: Path, wordings: Sequence[Sequence[State]], vocab_size: int | None, checkpoint: Path | None
 ) -> ChatTokenizer:
     """Return the policy's tokenizer and write it to `folder`.
 
     Args:
         folder: The folder to write.
         wordings: The wordings of each trajectory, which a new tokenizer is trained on.
-        vocab_size: Maximum number of tokens of a new tokenizer.
+        vocab_size: Maximum number of tokens of a new tokenizer, None if the checkpoint's is copied.
         checkpoint: The Hugging Face directory whose tokenizer is copied, None to train a new one.
 
     Raises:
@@ -57,6 +57,7 @@ def make_tokenizer(
                 raise ValueError(f"{source}: no such file; model.path needs the tokenizer beside the weights")
             shutil.copyfile(source, folder / name)
     else:
+        assert vocab_size is not None, "checked with the configuration"
         texts = [message["content"] for states in wordings for state in states for message in messages(state)]
         texts += [vocabulary_text()] * NAME_COUNT
         train_tokenizer(texts, folder, vocab_size)

@@ -51,10 +51,8 @@ class StageContext:
         """Return the tracker that the stage reports its figures to; a context manager."""
         if not self.is_leader:
             return NoTracker()
-        trackers: list[Tracker] = [JsonlTracker(self.run_dir.metrics)]
-        if "tensorboard" in self.config.trackers:
-            trackers.append(TensorBoardTracker(self.run_dir.tensorboard))
-        return Trackers(*trackers)
+        others = [TensorBoardTracker(self.run_dir.tensorboard)] if "tensorboard" in self.config.trackers else []
+        return Trackers(JsonlTracker(self.run_dir.metrics), *others)
 
 
 @runtime_checkable

@@ -313,7 +313,7 @@ def trajectories() -> list[Trajectory]:
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5))
     wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
-    tokenizer = inputs.make_tokenizer(tmp_path, wordings, config.tokenizer.vocab_size, None)
+    tokenizer = inputs.make_tokenizer(tmp_path, wordings, 2304, None)
     data = inputs.load_data(config.sft, config.seed, tokenizer, wordings, [number in (3, 8) for number in range(10)])
 
     def words(dataset: Dataset) -> list[str]:
@@ -335,7 +335,7 @@ def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory
 def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=20, wordings=1))
     wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
-    tokenizer = inputs.make_tokenizer(tmp_path, wordings, config.tokenizer.vocab_size, None)
+    tokenizer = inputs.make_tokenizer(tmp_path, wordings, 2304, None)
     with pytest.raises(
         ValueError, match=r"no rows for training: 9 sequences, none with a turn within sft\.max_length=20"
     ):

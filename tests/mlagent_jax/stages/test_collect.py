@@ -99,6 +99,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             context = RunContext(
                 *({"churn": task}, environment, event_loop, 4, 2, timeline, pool.scheduler),
                 Endpoints(config.expert, config.coder, run_dir.exchanges, event_loop),
+                None,
             )
             figures = STAGE.run(StageContext(config, run_dir, Reporter(), open_context=context))
         (line,) = read_metrics(run_dir.metrics)
