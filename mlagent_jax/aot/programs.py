@@ -19,14 +19,14 @@ from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import Packed, PPOBatch, batch_shape_for, stack_packed
 from mlagent_jax.ppo.learner import LearnerState, has_own_critic, make_networks, ppo_optimizers, trained_network
+from mlagent_jax.sft.configured import configured_step, sft_optimizer
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.packing import Size
-from mlagent_jax.sft.step import configured_step, sft_optimizer
 from mlagent_jax.training.train_state import abstract_state
 from rollout.tokenizer.chat import Rendering
 
 FORWARD, TRAINING = 2, 6  # model FLOPs per parameter and token: a multiply-add, and two more in the backward pass
-NUM_STEPS = 1000  # of the learning-rate schedule; the cost of a program does not depend on it
+NUM_STEPS = 1000  # steps of the learning-rate schedule; the cost of a program does not depend on it
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def ppo_programs(model: Transformer, ppo: PPO, optimizer_state: OptimizerState, 
 
 
 def sft_batch(sft: SFT) -> PackedBatch:
-    """Return a batch of fine-tuning with the largest possible number of predictions; the data of a run have fewer."""
+    """Return a batch of fine-tuning with the largest possible number of predictions; the data of a run has fewer."""
     row = full_row(sft.max_length)
     dataset = Dataset(lambda index: Rendering([], []), (Size(sft.max_length, len(row.targets), False),), ((0,),))
     shape = batch_shape_of([dataset], sft.max_length)

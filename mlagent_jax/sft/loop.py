@@ -18,9 +18,10 @@ from mlagent_jax.configuration.schema import SFT, OptimizerState
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_rows, rows_here
 from mlagent_jax.multihost import preemption
+from mlagent_jax.sft.configured import configured_step, sft_optimizer
 from mlagent_jax.sft.data import Batches
 from mlagent_jax.sft.inputs import Data
-from mlagent_jax.sft.step import SFTEval, SFTStep, configured_step, make_sft_eval, sft_optimizer
+from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval
 from mlagent_jax.sft.stream import stream
 from mlagent_jax.tracking.base import Tracker, with_prefix
 from mlagent_jax.tracking.progress import Reporter
@@ -30,12 +31,12 @@ from mlagent_jax.training.train_state import TrainState, make_state
 
 @dataclass
 class Progress:
-    """The state of a training, all of which goes into its checkpoints.
+    """The state of a training run, which its checkpoints store completely.
 
     Attributes:
         state: Parameters, optimizer state and number of steps.
         best: The parameters with the lowest validation loss so far.
-        best_loss: Their validation loss in nats a token.
+        best_loss: Their validation loss, in nats per token.
         since_best: Evaluations since then.
         tokens: Tokens that were trained on, without padding.
         seconds: Time spent in steps.
@@ -71,7 +72,7 @@ class Progress:
         checkpoints.save(step, {"state": self.state, "best": self.best}, notes)
 
     def advance(self, step: SFTStep, take_batch: Callable[[], PackedBatch]) -> float:
-        """Take one optimizer step and return its loss in nats a token."""
+        """Take one optimizer step and return its loss, in nats per token."""
         began = time.monotonic()
         self.state, figures = step(self.state, take_batch())
         loss = float(figures["loss"])
@@ -112,8 +113,8 @@ def fine_tune(
     after `patience` evaluations in a row without a lower one.
 
     Raises:
-        Saved: after a SIGTERM, when the current step is done and saved.
-        FloatingPointError: if the loss is not finite.
+        Saved: After a SIGTERM, when the current step is done and saved.
+        FloatingPointError: If the loss is not finite.
     """
     batches = Batches(data.train, data.batch_shape, sft.batch_size, rows_here(mesh, sft.batch_size))
     num_steps = min(len(batches), sft.max_steps or len(batches))

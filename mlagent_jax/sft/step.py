@@ -9,10 +9,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from mlagent_jax.configuration.schema import SFT, OptimizerState
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch
-from mlagent_jax.training.optimizer import cosine_schedule, make_optimizer
 from mlagent_jax.training.train_state import TrainState, add_trees, make_apply, shardings_of
 
 SFTStep = Callable[[TrainState, PackedBatch], tuple[TrainState, dict[str, Array]]]
@@ -71,16 +69,3 @@ def micro_batches(rows: PackedBatch, count: int) -> PackedBatch:
 def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:
     """Return the compiled evaluation, which gives the summed cross-entropy and the number of targets of a batch."""
     return jax.jit(partial(cross_entropy, graph))
-
-
-def sft_optimizer(sft: SFT, optimizer_state: OptimizerState, num_steps: int) -> optax.GradientTransformation:
-    """Return the optimizer of a training of `num_steps` steps."""
-    schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, optimizer_state.dtype)
-
-
-def configured_step(
-    sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
-) -> SFTStep:
-    """Return the step with the configured number of micro-batches; `state` may be abstract."""
-    return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))

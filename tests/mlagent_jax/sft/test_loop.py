@@ -26,9 +26,10 @@ from mlagent_jax.multihost.preemption import Saved
 from mlagent_jax.run.mirror import Mirror
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.sft import inputs, loop
+from mlagent_jax.sft.configured import sft_optimizer
 from mlagent_jax.sft.data import Dataset, batch_shape_of
 from mlagent_jax.sft.packing import size_of
-from mlagent_jax.sft.step import SFTStep, make_sft_eval, sft_optimizer
+from mlagent_jax.sft.step import SFTStep, make_sft_eval
 from mlagent_jax.tracking.jsonl import JsonlTracker, read_metrics
 from mlagent_jax.tracking.progress import Bar, Reporter
 from mlagent_jax.train import signals_as_interrupts
