@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# No traffic of its own, and no sandbox, which root cannot have: it opens our own pages only.
+# Disable background traffic, and the sandbox, which does not work for root. The browser opens only our own pages.
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",

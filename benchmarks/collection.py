@@ -1,4 +1,4 @@
-"""Measure a large collection by the scripted expert that is killed half-way and resumed: rate, variety and memory.
+"""Measure a large collection by the scripted expert, which is killed halfway and resumed: rate, variety and memory.
 
     python -m benchmarks.collection [--trajectories 2000] [--steps 15] [--out runs/collection]
                                     [--results benchmarks/results/collection] [--config configs/full_suite.yaml]

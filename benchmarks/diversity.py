@@ -5,7 +5,7 @@
                                               [key.sub=value ...]
 
 The scripted expert collects on the same tasks with the same seeds, in the real environment, three times: with idea
-prompts; without them, as `ideas.source=none` has it, where by assumption it keeps to a few favorites; and without
+prompts; without them (`ideas.source=none`), in which case it is assumed to prefer a few favorites; and without
 prompts but with its habits from the first arm, which isolates the effect of the prompts. Writes diversity.json,
 diversity.md and diversity.svg.
 """

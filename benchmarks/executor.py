@@ -1,4 +1,4 @@
-"""Measure what a sandbox costs and a preloaded interpreter saves, against a bare subprocess in the same run.
+"""Measure the cost of a sandbox and the savings of a preloaded interpreter, against a bare subprocess in the same run.
 
     python -m benchmarks.executor [--rounds 20] [--scripts 1000] [--slots 2] [--results benchmarks/results/executor]
 

@@ -1,4 +1,4 @@
-"""Run thousands of well-behaved and misbehaving scripts, and check that each ends as it must and leaves nothing.
+"""Run thousands of well-behaved and misbehaving scripts, and check that each ends as expected and leaves nothing.
 
     python -m benchmarks.executor_soak [--runs 5000] [--slots 2] [--results benchmarks/results/executor]
 
@@ -35,18 +35,18 @@ from tasks.task import Limits
 SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
 WINDOW = 250  # runs between two measurements of the memory
 SETTLE_SECONDS = 1  # the kernel ends namespaces after their last process
-GROWTH = 1.1  # of the median of the last quarter over that of the second, at most
+GROWTH = 1.1  # maximum ratio of the median of the last quarter to that of the second
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of script and how it must end.
+    """A kind of script and its expected end.
 
     Attributes:
         weight: Its relative frequency.
         source: The script; `{n}` is the number of the run.
-        exit: How it must end, None if it is canceled.
-        output: What it must print, None if that is not known exactly.
+        exit: The expected end, None if it is canceled.
+        output: The expected output, None if it is not known exactly.
         limits: Its limits.
     """
 
@@ -92,7 +92,7 @@ KINDS = {
 
 
 async def run_one(handle: ExecutorHandle, store: BlobStore, number: int, draw: random.Random) -> tuple[str, str]:
-    """Return the kind of a run and what was wrong with its outcome, `` if nothing was."""
+    """Return the kind of a run and the fault of its outcome, `` if there is none."""
     name = draw.choices(list(KINDS), [kind.weight for kind in KINDS.values()])[0]
     kind = KINDS[name]
     source = kind.source.replace("{n}", str(number))
@@ -126,7 +126,7 @@ def descendants() -> list[int]:
 
 
 def is_script(process: str) -> bool:
-    """Return whether a process has the scripts' name, whatever its parent is now."""
+    """Return whether a process has the scripts' name, regardless of its current parent."""
     try:
         return Path("/proc", process, "comm").read_text().strip() == SCRIPT
     except OSError:
@@ -134,7 +134,7 @@ def is_script(process: str) -> bool:
 
 
 def census(work: Path) -> dict[str, int]:
-    """Return the number of each kind of thing that a run could leave."""
+    """Return the number of each kind of resource that a run could leave."""
     processes = {*map(str, descendants()), *filter(is_script, filter(str.isdigit, os.listdir("/proc")))}
     spaces = set()
     for process in processes:

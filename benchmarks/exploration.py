@@ -1,4 +1,4 @@
-"""Compare what PPO gains after fine-tuning on an expert with idea prompts and on one without, over seeds.
+"""Compare the gains of PPO after fine-tuning on an expert with idea prompts and on one without, over seeds.
 
     python -m benchmarks.exploration [--seeds 2] [--steps 400] [--out runs/exploration]
                                      [--results benchmarks/results/exploration] [--config configs/quickstart.yaml]
@@ -6,9 +6,9 @@
 
 For each seed the whole configuration runs as it is and with `ideas.source=none`. Both arms take `--steps` steps of
 fine-tuning and therefore equally many tokens. The arm without ideas collects twice as many trajectories, because its
-expert ends them sooner; so neither arm repeats its data. Gains are those of whole trajectories in the evaluation, where
-both arms go through the same episodes. The diversity of the edits there is compared at equal numbers. Rewards over
-updates are each arm's on states of its own collection. Writes exploration.json, .md and the picture rewards.svg.
+expert ends them sooner; so neither arm repeats its data. Gains are those of whole trajectories in the evaluation, in
+which both arms run the same episodes. The diversity of the edits there is compared at equal numbers. Rewards over
+updates are measured on states of each arm's own collection. Writes exploration.json, .md and the picture rewards.svg.
 """
 
 import argparse

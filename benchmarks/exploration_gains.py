@@ -14,7 +14,7 @@ ARMS = {"ideas": "with ideas", "none": "without ideas"}
 POLICIES = {"sft": "after SFT", "ppo": "after PPO"}
 SPLITS = {"held_in": "held-in tasks", "held_out": "held-out tasks"}
 
-Gains = Sequence[Mapping[str, Sequence[float]]]  # by seed and task, one gain per trajectory
+Gains = Sequence[Mapping[str, Sequence[float]]]  # seed -> task -> the gain of each trajectory
 
 
 def gains_by_task(evaluation: Mapping[str, Any], split: str) -> dict[str, list[float]]:

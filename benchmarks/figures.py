@@ -12,9 +12,9 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Return how many times as fast our side is, from paired seconds.
+    """Return the speedup of our side, from paired seconds.
 
-    `ratio` is of the medians; `ratio_low` and `ratio_high` are the lowest and highest ratio of all pairs.
+    `ratio` is the ratio of the medians; `ratio_low` and `ratio_high` are the lowest and highest ratio of all pairs.
     """
     each = [their / our for our, their in zip(ours, theirs, strict=True)]
     return {

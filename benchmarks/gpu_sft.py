@@ -1,4 +1,4 @@
-"""Measure our fine-tuning step on a GPU, beside transformers' if torch and transformers are installed.
+"""Measure our fine-tuning step on a GPU, and transformers' for comparison if torch and transformers are installed.
 
     python -m benchmarks.gpu_sft [--shapes qwen2.5-0.5b qwen2.5-1.5b] [--batches 2] [--rounds 5] [--out FILE]
     python -m benchmarks.gpu_sft --tiny       a rehearsal on any machine

@@ -23,7 +23,7 @@ from tasks.grading import score
 from tasks.task import Submission
 
 FORM = Submission("id", ("value",))
-WIDTH, HEIGHT = 460, 100  # of an image, for ids like the task's
+WIDTH, HEIGHT = 460, 100  # size of an image, for ids like those of the task
 
 
 def submission(order: np.ndarray) -> bytes:

@@ -1,10 +1,10 @@
-"""Measure time and memory of reading and writing a checkpoint, beside transformers.
+"""Measure time and memory of reading and writing a checkpoint, compared with transformers.
 
     python -m benchmarks.hf_io [--shape qwen2.5-0.5b] [--rounds 5] [--results benchmarks/results/hf_io]
 
-Makes a checkpoint of random weights in bf16 and in fp32, split into several files. Each read or write is a process of
-its own. The sides take turns, the files are in the page cache before each read, and the system decides when written
-data reaches the disk. docs/explanation/benchmark-methods.md describes the method. Writes hf_io.json and hf_io.md.
+Makes a checkpoint of random weights in bf16 and in fp32, split into several files. Each read or write runs in its own
+process. The sides alternate, the files are in the page cache before each read, and the system decides when written data
+reaches the disk. docs/explanation/benchmark-methods.md describes the method. Writes hf_io.json and hf_io.md.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Case:
         stored: The dtype of the files.
         side: `ours` or `peer`.
         held: The dtype of the parameters in memory.
-        option: What is switched on beside the defaults.
+        option: The option that is enabled in addition to the defaults.
     """
 
     action: str
@@ -52,7 +52,7 @@ class Case:
 
 
 def cases(action: str, stored: str) -> list[Case]:
-    """Return our case first, then the peer's ways to the same result and its fastest to another one."""
+    """Return our case first, then the peer's ways to the same result, and its fastest way to another one."""
     found = [Case(action, stored, "ours", "float32")]
     if action == "load":
         for held, option in product(dict.fromkeys(["float32", stored]), OPTIONS):
@@ -122,7 +122,7 @@ def line(case: Case) -> str:
 def ratios(found: Sequence[Case]) -> dict[str, Any]:
     """Return our speed relative to the peer's fastest way, for each action and dtype of the files.
 
-    `ratio` is against the fastest of all, `ratio_same_result` against the fastest that ends in the dtype that ours has.
+    `ratio` is against the fastest of all, `ratio_same_result` against the fastest that produces the same dtype as ours.
     """
     result: dict[str, Any] = {}
     for action, stored in dict.fromkeys((case.action, case.stored) for case in found):

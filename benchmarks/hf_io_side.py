@@ -9,13 +9,13 @@ from typing import Any
 from benchmarks.worker import serve
 
 STATUS = Path("/proc/self/status")
-# of from_pretrained, which maps files into memory by default
+# options of from_pretrained, which maps files into memory by default
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "": {},
     "device_map": {"device_map": "cpu"},
     "disable_mmap": {"disable_mmap": True},
 }
-RESET_PEAK = "5"  # to /proc/self/clear_refs: resets the peak memory to the present one
+RESET_PEAK = "5"  # written to /proc/self/clear_refs to reset the peak memory to the current one
 
 
 def measured(action: Callable[[], Any]) -> tuple[Any, dict[str, float]]:

@@ -7,7 +7,7 @@ The pools are those of all bundled held-in tasks on every axis, from the library
 [idea, ...]}}, such as a run's idea_candidates.json. For each number K of ideas kept and each rule, reports the minimum
 and mean distance of the ideas kept and their coverage (`rollout.exploration.idea_selection.PoolSpread`), averaged over
 pools. Farthest-point sampling starts at a random idea and the random rule is random throughout, so both are repeated
-with many seeds: given are the mean over seeds and the range of 95 % of them. Writes ideas.json and ideas.md.
+with many seeds; the result is the mean over seeds and the range of 95 % of them. Writes ideas.json and ideas.md.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     python -m benchmarks.learning [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
                                      [--config configs/quickstart.yaml] [key.sub=value ...]
 
-For each seed the configuration runs up to PPO. Then the scripted expert walks new episodes on the held-in and the
-held-out tasks, and every policy acts several times from one fixed sample of their states. Reported are the mean reward
-of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 % interval (seeds
-are resampled, then the episodes of the states), beside never editing, a uniformly random recipe and the scripted expert
-itself. Writes learning.json and learning.md.
+For each seed the configuration runs up to PPO. Then the scripted expert runs new episodes on the held-in and the
+held-out tasks, and every policy acts several times from one fixed sample of their states. The report has the mean
+reward of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 % interval
+(seeds are resampled, then the episodes of the states), compared with never editing, a uniformly random recipe and the
+scripted expert itself. Writes learning.json and learning.md.
 """
 
 import argparse
@@ -53,7 +53,7 @@ from tasks.reward import PAPER
 NUM_STATES = {"held_in": 100, "held_out": 60}
 NUM_EPISODES = {"held_in": 50, "held_out": 30}
 NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
-STATES_SEED = 1_000_000  # of episodes that nothing was trained on
+STATES_SEED = 1_000_000  # seed of episodes that nothing was trained on
 
 
 def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = ("collect", "sft", "ppo")) -> None:

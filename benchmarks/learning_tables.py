@@ -21,7 +21,7 @@ FACT_NAMES = {"file_exists": "a file that exists", "best_script": "the best scri
 NUM_RESAMPLES = 4000
 NUM_RECIPES = 12  # rows in the table of recipes
 
-Acted = dict[str, list[Experience]]  # by actor
+Acted = dict[str, list[Experience]]  # actor -> experiences
 
 
 def sums(experiences: Sequence[Experience], edits_only: bool) -> dict[str, tuple[float, int]]:

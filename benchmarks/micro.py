@@ -4,8 +4,8 @@
     python -m benchmarks.micro DATA [NAME ...] [--rows 50 150 400] [--work runs/micro] [--slots 1]
 
 Every recipe meant for the kind of task is applied to the initial script. These scripts and the initial one run on the
-whole task and on micro versions of it. Compared is the ranking by the hidden score: Spearman's correlation over the
-scripts with a valid submission in both, and how good the micro version's best script is on the whole task, as a share
+whole task and on micro versions of it. The ranking by the hidden score is compared: Spearman's correlation over the
+scripts with a valid submission in both, and the score of the micro version's best script on the whole task, as a share
 of the distance from the initial script to the best script there. The time is that of all scripts together, in sandboxes
 forked from a preloaded interpreter, so without imports, which take the same time in both.
 """
@@ -88,7 +88,7 @@ def compare_scores(whole: Mapping[str, float | None], micro: Mapping[str, float 
 
 
 def regained(task: Task, whole: Mapping[str, float | None], micro: Mapping[str, float | None]) -> float:
-    """Return how good the micro version's best script is on the whole task, from 0 (initial) to 1 (its best)."""
+    """Return the score of the micro version's best script on the whole task, from 0 (initial) to 1 (its best)."""
     sign = 1.0 if task.direction == "maximize" else -1.0
     known = {name: sign * score for name, score in whole.items() if score is not None and micro[name] is not None}
     chosen = max(known, key=lambda name: sign * (micro[name] or 0.0))

@@ -1,4 +1,4 @@
-"""Measure the seed noise of every task: how far the hidden score moves when only a script's random seed does.
+"""Measure the seed noise of every task: how much the hidden score changes if only a script's random seed does.
 
     python -m tasks prepare --out DATA
     python -m benchmarks.noise DATA [NAME ...] [--work runs/noise] [--seeds 8] [--slots 2]
@@ -27,7 +27,7 @@ from rollout.task_tools.preparation.initial_score import SEED, with_seed
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 
-ROUNDING = 1e-9  # of a score; smaller differences come from another order of arithmetic
+ROUNDING = 1e-9  # score tolerance; smaller differences come from another order of arithmetic
 
 
 def seeded_scripts(task: Task) -> dict[str, str]:

@@ -1,12 +1,12 @@
-"""Measure an update's cost to the trainer with histories shared between responses, and with one history for each.
+"""Measure the cost of an update for the trainer, with histories shared between responses and with one history each.
 
     python -m benchmarks.ppo [--shape quickstart|smollm2] [--states 2] [--rounds 5] [--results benchmarks/results/ppo]
 
 Prompts have 1,000 to 2,000 tokens, responses 16 to 128, with 8 responses per state. In the case `states`, each state is
 of another trajectory; in `tree`, the states are prefixes of one trajectory. The whole update is timed:
 log-probabilities of policy and reference, values, gradients and optimizer steps of both networks. Both sides are this
-trainer with packed rows, use the fastest of several row lengths, score tokens of responses alone, take turns, and must
-find the same numbers, or nothing is reported. Writes SHAPE.json and .md. The last line is JSON with `ratio`, of
+trainer with packed rows, use the fastest of several row lengths, score only response tokens, alternate, and must
+compute the same numbers, or nothing is reported. Writes SHAPE.json and .md. The last line is JSON with `ratio`, of
 `states`, and `ratio_tree`.
 """
 
@@ -111,7 +111,7 @@ class Side:
         self.found: dict[str, np.ndarray] = {}
 
     def update(self) -> None:
-        """Do one update and record its time; of the first, which compiles, record the numbers."""
+        """Run one update and record its time; for the first one, which compiles, record the numbers instead."""
         began = time.perf_counter()
         scored = self.learner.score(self.experiences)
         figures = self.learner.update(scored, 0, 0)

@@ -6,9 +6,9 @@
 
 `step` is the configuration as it is. `episode` acts in whole episodes, as many as `step` has single actions;
 `few_episodes` in about as many actions as `step`. `ahead` acts one update early. `evolving` adds states that the policy
-reached. Each starts from the same weights and the same cached scripts. Only updates count as time. Policies are saved
-at equally spaced times and then evaluated on the same whole trajectories of every task. Writes ppo_runs.json, .md and
-the picture gain.svg. The last line is JSON with the duration of an update relative to `step`.
+reached. Each starts from the same weights and the same cached scripts. Only the time of updates counts. Policies are
+saved at equally spaced times and then evaluated on the same whole trajectories of every task. Writes ppo_runs.json, .md
+and the picture gain.svg. The last line is JSON with the duration of an update relative to `step`.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def learn(
     minutes: float,
     num_marks: int,
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """Return the figures of updates that took `minutes` together, and where the policies of the marks are."""
+    """Return the figures of the updates in `minutes` of training, and the policies that were saved at the marks."""
     learner = make_learner(config, run_dir)
     worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer), pool)
     updates: list[dict[str, float]] = []

@@ -8,7 +8,7 @@ is missing or was stopped by a limit. Writes recipes.json and recipes.md into OU
 
 An effect is the reward (version 2) of the edit: the change of the hidden score in units of m_best - m_init, -1 for an
 error, 0 for a limit. Its mean over the recipes meant for the kind of task is the reward of a uniformly random recipe.
-If that is far below 0, never editing is hard to beat, so it belongs next to every claim of learning.
+If that is far below 0, never editing is hard to beat, so every claim of learning must be compared with it.
 """
 
 import argparse
@@ -52,7 +52,7 @@ MARKS = {Outcome.ERROR: "error", Outcome.CORNER: "limit"}
 class Effect:
     """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds.
 
-    `refused` says that an error is a refused edit, so nothing ran.
+    `refused` marks an error that is a refused edit, so nothing ran.
     """
 
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""Compare what two run directories computed, bit for bit: fine-tuning losses and the first PPO update.
+"""Compare the computations of two run directories bit for bit: fine-tuning losses and the first PPO update.
 
     python -m benchmarks.same_computation BEFORE AFTER [--updates 1]
 
@@ -10,7 +10,7 @@ and one by the code after it:
 
 Compares every `sft/*` figure of every step, which depends on every byte of the collected trajectories, and every figure
 of the first PPO updates except times. Rollouts come from a batching server, whose log-probabilities depend on what else
-is in a batch, so figures of the server (`sampler/*`) are reported and do not decide. Exits with 1 if another differs.
+is in a batch, so figures of the server (`sampler/*`) are only reported. Exits with 1 if any other figure differs.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def same(before: float | None, after: float | None) -> bool:
 
 
 def main() -> int:
-    """Print what differs and return the exit code."""
+    """Print the differences and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

@@ -1,11 +1,11 @@
-"""Compute what the steps of Qwen2.5-7B and 32B need on TPU slices, with the TPU compiler and without a TPU.
+"""Compute the cost of the steps of Qwen2.5-7B and 32B on TPU slices, with the TPU compiler and without a TPU.
 
     python -m benchmarks.scaling [NAME ...] [--results benchmarks/results/scaling]
                                  [--docs docs/explanation/scaling.md]
 
 Compiles each of `RUNS`, or those named, with `python -m mlagent_jax.compile`, keeps the figures as JSON, and writes the
 tables of all runs with figures between two marker lines of the page. The page's summary above them is written by hand:
-update it too. Each compilation is a process of its own, which frees its memory. Run `make tpu-compiler` first.
+update it too. Each compilation runs in its own process, which frees its memory. Run `make tpu-compiler` first.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Compare our fine-tuning step with transformers': first that losses agree, then time, in turns."""
+"""Compare our fine-tuning step with transformers': first check that the losses agree, then measure time, in turns."""
 
 import statistics
 import tempfile
@@ -58,7 +58,7 @@ class Bench:
 
 
 def variants(dtype: str, peer: bool) -> list[Variant]:
-    """Return every way to run the step: ours, and if there is a `peer`, all of its that could be the fastest."""
+    """Return every way to run the step: ours, and if there is a `peer`, all of its ways that could be the fastest."""
     found = [
         Variant("ours", f"remat={remat}", {"dtype": dtype, "remat": remat}) for remat in ("none", "matmuls", "layer")
     ]
@@ -86,7 +86,7 @@ def run(shape: str, dtype: str, num_batches: int, num_rounds: int, tried: list[V
     """Return the figures of one shape and dtype, from the variants to try.
 
     Raises:
-        Unequal: If any variant does not compute what the others do.
+        Unequal: If any variant does not compute the same as the others.
         WorkerFailed: If our own step fails, or the peer's in every variant.
     """
     peer = any(variant.side == "peer" for variant in tried)
@@ -117,7 +117,7 @@ def run(shape: str, dtype: str, num_batches: int, num_rounds: int, tried: list[V
 
 
 def try_all(bench: Bench, tried: Sequence[Variant], dtype: str, peer: bool) -> None:
-    """Find out whether each variant runs and computes what the others do, and its fastest of a few passes.
+    """Determine whether each variant runs and computes the same as the others, and its fastest of a few passes.
 
     Raises:
         Unequal: If one computes something else.
@@ -221,7 +221,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 
 def last_line(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the last line to print: the ratio, None if there was no peer, and what it is of."""
+    """Return the last line to print: the ratio, None if there was no peer, and its meaning."""
     sides = result["finalists"]
     found = {"ratio": None} | {
         key: sides["peer"][key] for key in ("ratio", "ratio_low", "ratio_high") if "peer" in sides

@@ -1,10 +1,10 @@
-"""Measure our fine-tuning step beside transformers' on this machine's CPU.
+"""Measure our fine-tuning step on this machine's CPU, compared with transformers'.
 
     python -m benchmarks.sft_throughput [--shape quickstart|smollm2] [--dtype float32|bfloat16] [--batches 3]
                                         [--rounds 10] [--results benchmarks/results/sft_throughput]
 
 Both sides start with the same weights and packed rows, and must find the same losses and gradient norms, or nothing is
-reported. Each side is a process of its own with all cores; they take turns and never run together. The peer is the
+reported. Each side is a separate process with all cores; they alternate and never run together. The peer is the
 fastest of its variants. docs/explanation/benchmark-methods.md describes the method. Writes SHAPE-DTYPE.json and .md.
 """
 

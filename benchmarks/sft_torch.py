@@ -23,8 +23,8 @@ from benchmarks.worker import serve
 from mlagent_jax.platform.cpu import keep_freed_memory
 
 LEARNING_RATE, BETAS, CLIP_NORM = 1e-4, (0.9, 0.95), 1.0
-# `mask` and `causal` are SDPA with and without an explicit mask. Without is for rows of one sequence, because no target
-# sees the padding behind it.
+# `mask` and `causal` are SDPA with and without an explicit mask. `causal` is for rows of one sequence, because no
+# target sees the padding after it.
 ATTENTION = {"mask": "sdpa", "causal": "sdpa", "flex": "flex_attention"}
 
 

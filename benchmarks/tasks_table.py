@@ -1,4 +1,4 @@
-"""Write the tables of the bundled tasks into the documentation, from their folders and what `prepare` measured.
+"""Write the tables of the bundled tasks into the documentation, from their folders and the measurements of `prepare`.
 
     python -m tasks prepare --out DATA
     python -m benchmarks.tasks_table DATA

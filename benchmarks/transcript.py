@@ -3,7 +3,7 @@
     python -m benchmarks.transcript RUN [--policy ppo] [--split held_out] [--steps 5] [--id TRAJECTORY_ID]
 
 RUN is a run directory. `--policy` names an evaluated policy (`sft` or `ppo`), or `expert` for the collected
-trajectories. Without `--id`, the trajectory is the one in which the most edits improved the hidden score; of several,
+trajectories. Without `--id`, the trajectory is the one in which the most edits improved the hidden score; ties go to
 the one with the larger final gain. The last line says how many trajectories there were and their mean gain.
 """
 
@@ -18,8 +18,8 @@ from rollout.types import Step, Trajectory
 from tasks.registry import load
 from tasks.task import Task
 
-LINE_LENGTH = 96  # of a line of code in the transcript
-MAX_DIFF_LINES = 4  # of one step
+LINE_LENGTH = 96  # longest line of code in the transcript
+MAX_DIFF_LINES = 4  # per step
 EDIT = "Edit Script (AI)"
 
 
@@ -29,7 +29,7 @@ def gain(score: float, task: Task) -> float:
 
 
 def num_improvements(trajectory: Trajectory, task: Task) -> int:
-    """Return how many steps moved the hidden score towards m_best."""
+    """Return the number of steps that moved the hidden score toward m_best."""
     sign = math.copysign(1, task.m_best - task.m_init)
     return sum(sign * (step.after.metric - step.before.metric) > 0 for step in trajectory.steps)
 

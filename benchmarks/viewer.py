@@ -3,7 +3,7 @@
     python -m benchmarks.viewer RUN [--number 10000] [--steps 15] [--rounds 5] [--results benchmarks/results/viewer]
 
 RUN is the directory of a run that has collected. Its trajectories are multiplied: each gets as many steps as requested,
-those of other trajectories of its task after its own, and a new id. A process of its own writes the page with whole
+those of other trajectories of its task after its own, and a new id. A separate process writes the page with whole
 edits, and its peak memory is reported. Then a browser opens the file, a new one each time, and waits for the list; a
 filter by task, and one by words; a trajectory from an address, whose chunk was not opened before; and a search of all
 texts. Reports medians of the rounds, by the clock and by the CPU time of the page's main thread, which does not depend
@@ -37,7 +37,7 @@ from rollout.storage.trajectories import read_trajectories, to_record
 from rollout.types import Trajectory
 
 NUM_OPENED = 8  # trajectories of one round, far apart
-# Do something and return the milliseconds until an element has changed and was drawn.
+# Perform an action and return the milliseconds until an element has changed and was drawn.
 UNTIL_CHANGED = """([selector, act, enough]) => new Promise((done) => {
     const element = document.querySelector(selector), start = performance.now();
     const observer = new MutationObserver(() => {

@@ -1,4 +1,4 @@
-"""Measure how long new weights take to reach the policy server, and the parts: writing, checksums, loading, canary.
+"""Measure the time in which new weights reach the policy server, and its parts: writing, checksums, loading, canary.
 
     python -m benchmarks.weight_transfer [--shapes quickstart smollm2 qwen2.5-0.5b] [--rounds 5]
                                          [--restart] [--results benchmarks/results/weight_transfer]

@@ -1,4 +1,4 @@
-"""The command `compile`: what the training steps of a configuration need on a TPU slice, computed without one."""
+"""The command `compile`: compute the cost of the training steps of a configuration on a TPU slice, without a TPU."""
 
 import json
 import sys

@@ -32,11 +32,11 @@ from rollout.storage.atomic_write import write_json, write_text
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
     """Bring the named stages of the run up to date, and write `summary.json` and `report.html` again after each.
 
-    Of several processes process 0 does this, and the others join the stages that it announces.
+    If there are several processes, process 0 does this, and the others join the stages that it announces.
 
     Raises:
-        ValueError: if the run directory is in use, a stage needs another that is not done, or a setting does not work.
-        InfrastructureError: if the server, a sandbox or an endpoint failed for good.
+        ValueError: If the run directory is in use, a stage needs another that is not done, or a setting does not work.
+        InfrastructureError: If the server, a sandbox or an endpoint failed permanently.
     """
     root, is_leader = Path(config.run_dir), distributed.is_main()
     run_dir = RunDir(root, Mirror(config.mirror, root) if config.mirror and is_leader else None)
@@ -105,7 +105,7 @@ def _check_devices(mesh: Mesh) -> None:
 
 
 def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began: float) -> float:
-    """Run one stage, whose time counts from `began`, and return when it ended, both by the monotonic clock."""
+    """Run one stage, whose time counts from `began`, and return its end time, both by the monotonic clock."""
     run_dir, reporter = context.run_dir, context.reporter
     start = records.begin(stage.name)
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
@@ -121,7 +121,7 @@ def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began
 
 
 def _write_reports(stage: Stage, context: StageContext, records: StageRecords) -> None:
-    """Write the summary and the report, and after a stage that leaves trajectories their diversity and page."""
+    """Write the summary and the report; after a stage that leaves trajectories, also their diversity and page."""
     config, run_dir = context.config, context.run_dir
     if stage.leaves_trajectories:
         is_collected, is_evaluated = records.is_done("collect"), records.is_done("evaluate")
@@ -137,7 +137,7 @@ def _write_reports(stage: Stage, context: StageContext, records: StageRecords) -
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Make this process's temporary files go to `folder`, so that even a kill leaves none outside the run."""
+    """Write the temporary files of this process to `folder`, so that even a kill leaves none outside the run."""
     before = tempfile.tempdir
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -40,7 +40,7 @@ exit codes: 0 done; 2 invalid input; 3 infrastructure failure; 130 interrupted; 
 after training saved its state (run the same command again)
 """
 OUR_PACKAGES = ("mlagent_jax", "rollout", "tasks")
-# PREEMPTED is EX_TEMPFAIL, "try again", which a launcher can tell from 143, a process that SIGTERM killed.
+# PREEMPTED is EX_TEMPFAIL, "try again", which a launcher can distinguish from 143, a process that SIGTERM killed.
 USER_ERROR, INFRASTRUCTURE_ERROR, PREEMPTED, INTERRUPTED = 2, 3, 75, 130
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
     """Return the configuration and the names of the stages to run.
 
     Raises:
-        ConfigError: if the command line or the configuration is not valid.
-        OSError: if the configuration file cannot be read.
+        ConfigError: If the command line or the configuration is not valid.
+        OSError: If the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
@@ -162,7 +162,7 @@ def signals_as_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP, and ignore later ones.
 
     SIGTERM raises Preempted, and while training defers it, only a second signal raises. Later signals are ignored
-    because everything that was started is ended on the way out, which a second Ctrl-C must not cut short.
+    because everything that was started is ended on exit, which a second Ctrl-C must not interrupt.
     """
     is_raised = False
 

@@ -91,7 +91,7 @@ class WeightSync(WeightWriter):
         await self.give(self.write(model), version)
 
     async def give(self, written: SavedWeights, version: int) -> None:
-        """Make the server sample from the weights that were written last; raises as `push` does."""
+        """Make the server sample from the weights that were written last; raises like `push`."""
         canary = Canary(self.canary, written.logprobs, self.tolerance)
         try:
             await self.client.update_weights(written.folder, version, written.digests, canary)

@@ -12,7 +12,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 @dataclass(frozen=True, config=_STRICT)
 class ExecutorOptions:
-    """Where the agent's scripts run, and with which resources."""
+    """The sandbox backend and the resources of the agent's scripts."""
 
     slots: Annotated[int, Field(gt=0)] = 2
     """Number of single-threaded scripts that run at the same time, one per CPU core."""
@@ -35,7 +35,7 @@ class ExecutorOptions:
 
 @dataclass(frozen=True, config=_STRICT)
 class Select:
-    """Which of the expert's trajectories fine-tuning and PPO learn from."""
+    """The selection of the expert's trajectories for fine-tuning and PPO."""
 
     filters: tuple[FilterName, ...] = ("acted", "no_leak")
     """Conditions that a trajectory must meet. acted: it has an action; valid_format: every response is a valid action;

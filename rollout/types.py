@@ -129,7 +129,7 @@ class Exit(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     OUT_OF_DISK = "out_of_disk"
-    KILLED = "killed"  # by a signal that none of the limits explains
+    KILLED = "killed"  # ended by a signal that none of the limits explains
     INFRASTRUCTURE = "infrastructure"
 
 

@@ -1,4 +1,4 @@
-"""The grammar of responses: the table of actions, and the six labelled fields that carry one.
+"""The grammar of responses: the table of actions, and the six labeled fields that carry one.
 
 `ACTIONS` is the only place that states an action's name, arguments and kind; the system prompt is generated from it.
 Names and arguments are those of MLAgentBench. `rollout.environment.actions` maps each action to its handler.
@@ -135,7 +135,7 @@ class Invalid:
 
 
 def split_fields(response: str) -> dict[str, str] | Invalid:
-    """Return the text of each labelled field.
+    """Return the text of each labeled field.
 
     Each label must start a line, and the labels must appear in order; text before the first label is ignored.
     """

@@ -1,6 +1,6 @@
-"""Read columns of an untrusted CSV file as text, numbers, labels or rankings, or raise one reason why not.
+"""Read columns of an untrusted CSV file as text, numbers, labels or rankings, or raise an error with the reason.
 
-Arrow does the reading: six million rows, the pixels of one task's test images, take it one second; Python's csv module
+Arrow parses the file: six million rows, the pixels of one task's test images, take one second; Python's csv module
 takes nine seconds and 2 GB (`benchmarks/grading.py`).
 """
 

@@ -86,7 +86,7 @@ class Entry:
         answers: The private file that submissions are graded against.
         limits: The limits of one script run.
         deterministic: Whether a script always gives the same result, so that a cached result may replace a run.
-        noise: The standard deviation of the hidden score over random seeds; None lets `prepare` measure it.
+        noise: The standard deviation of the hidden score over random seeds; if None, `prepare` measures it.
         medals: The competition's medal scores.
         paper: The paper's scores.
     """
@@ -142,7 +142,7 @@ def _sha256(file: Path, modified: int, size: int) -> str:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The content of `task.json`, which is stored beside a task's data.
+    """The content of `task.json`, which is stored next to a task's data.
 
     Attributes:
         m_init: The measured hidden score of the initial script.

@@ -27,7 +27,7 @@ class Feedback:
     Attributes:
         outcome: The class of the result.
         text: The text that the agent reads. It never contains the hidden score.
-        metric: The hidden score of the submission that this step's run left; None without a valid one.
+        metric: The hidden score of the submission that this step's run left; None if it left no valid one.
         validation: The validation score that the script printed, None if it printed none.
     """
 

@@ -30,7 +30,7 @@ from tasks.task import Submission, Task
 # Limits on a submission's size: bytes per cell on average, plus a constant. Without them, 32 MiB of blank lines would
 # keep the trainer busy.
 CELL_BYTES, SLACK_BYTES = 64, 1 << 18
-SUM_TOLERANCE = 0.01  # of the sum of a row's probabilities: allows rounding, refuses unnormalized scores
+SUM_TOLERANCE = 0.01  # on the sum of a row's probabilities: accepts rounding, rejects unnormalized scores
 ID_AND_TARGET = Submission()
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from tasks.task_tables import TaskTables, labels, read_task_tables, read_text_ta
 
 FEW_VALUES = 20  # a target with at most this many distinct values is stratified, even if it is a number
 TESTS_PER_ROW = 5  # a score on few test rows is mostly noise, and predicting costs little
-NAMED_SHARE = 0.9  # of a column's cells that must be file names for the column to count as naming files
+NAMED_SHARE = 0.9  # share of a column's cells that must be file names for the column to count as naming files
 
 
 def shrink(
@@ -25,7 +25,7 @@ def shrink(
     """Write `rows` training rows, and at most five times as many test rows, of the task in `raw`.
 
     A fixed seed draws the rows. Class shares are preserved, every class is kept, and the rows stay in their order. In a
-    folder, the files that drawn rows name are kept, and those that no row names. All other files are copied.
+    folder, a file is kept if a drawn row names it or if no row names it. All other files are copied.
 
     Args:
         raw: The folder of the whole task's data, with `public` and `private` in it.

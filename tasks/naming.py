@@ -58,7 +58,7 @@ def is_held_out(pair: str) -> bool:
 def draw_pairs(rng: random.Random, count: int, held_out: bool = False, taken: Iterable[str] = ()) -> list[str]:
     """Return `count` pairs of words for the names of one episode.
 
-    No word occurs twice, nor in one of the names in `taken`.
+    No word occurs twice or in one of the names in `taken`.
     """
     pairs: list[str] = []
     used = set(re.findall(r"[a-z]+", " ".join(taken)))

@@ -11,9 +11,9 @@ from tasks.task import Task
 
 Version = Literal["v1", "v2"]
 
-PENALTY: dict[Version, float] = {"v1": 0.0, "v2": -1.0}  # of an invalid response and of an error
-NEUTRAL: dict[Version, float] = {"v1": 0.5, "v2": 0.0}  # of an action that neither fails nor changes a score
-STEEPNESS = 100.0  # of v1's sigmoid
+PENALTY: dict[Version, float] = {"v1": 0.0, "v2": -1.0}  # for an invalid response or an error
+NEUTRAL: dict[Version, float] = {"v1": 0.5, "v2": 0.0}  # for an action that neither fails nor changes a score
+STEEPNESS = 100.0  # alpha * (m_best - m_init) in the sigmoid of v1
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))

@@ -13,7 +13,7 @@ SUBMISSION = "submission.csv"  # the file with a script's predictions
 
 @dataclass(frozen=True)
 class Limits:
-    """The resource limits of one script run; each has an outcome of its own.
+    """The resource limits of one script run.
 
     Attributes:
         seconds: Wall-clock time of set-up, run and collection together.
@@ -57,7 +57,7 @@ class Task:
         name: The name of the folder that describes the task.
         kind: The family of problem, such as `tabular-regression`.
         split: `held_in` for tasks that are trained on, `held_out` for tasks that are only evaluated.
-        metric: A name in `tasks.metric.METRICS`, or any name with an own grader.
+        metric: A name in `tasks.metric.METRICS`, or any name if the task has its own grader.
         direction: `maximize` or `minimize`.
         m_init: The hidden score of the initial script, measured when the task was prepared.
         validation_init: The score that the initial script prints, on its own validation split.
@@ -70,7 +70,7 @@ class Task:
         private: The folder of the answers; never visible inside a sandbox.
         submission: The columns of a submission.
         answers: The file in `private` that submissions are graded against.
-        grader: A `grade.py` that replaces the metric library, None without one.
+        grader: A `grade.py` that replaces the metric library, None if there is none.
         limits: The limits of one script run.
         deterministic: Whether a cached result of a script may replace a run of it.
         noise: The standard deviation of the hidden score over a script's random seeds.

@@ -1,4 +1,4 @@
-"""Read a prepared task's tables with their cells as text, and tell training tables from test tables."""
+"""Read a prepared task's tables with their cells as text, and distinguish training tables from test tables."""
 
 # pandas' type stubs list every possible return type.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
@@ -68,7 +68,7 @@ def read_text_table(file: Path) -> pd.DataFrame:
 
 
 def labels(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
-    """Return the cells of `columns` in each row, joined to one text."""
+    """Return the cells of `columns` in each row, joined into one string."""
     return table[list(columns)].agg("\t".join, axis=1) if len(columns) > 1 else table[columns[0]]
 
 

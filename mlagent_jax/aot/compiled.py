@@ -47,7 +47,7 @@ class Report:
 
     Attributes:
         program: The name of the program.
-        memory: The memory that it needs; None if the compiler ran out of memory for it, which `verdict` then says.
+        memory: The memory that it needs; None if the compiler ran out of memory for it, which `verdict` then states.
         roofline: The bounds on its time; None in the same case.
         verdict: Whether it fits, in words.
         remedy: The setting to change so that it fits; None if it fits.
@@ -111,7 +111,7 @@ def shard_bytes(tree: PyTree) -> tuple[int, int]:
 
 
 def exhausted(message: str) -> str:
-    """Return the sizes in the compiler's error message that a program does not fit."""
+    """Return the sizes in the error message of the compiler for a program that does not fit."""
     sizes = re.findall(r"([\d.]+)\s?([KMGT])i?B?\b", message)
     if len(sizes) < 2:
         return f"does not fit: {message.strip().splitlines()[0][:200]}"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-HBM_SPACE = 0  # of arrays without S(n) in their layout; 1 is the vector memory of a TPU, 5 the host
+HBM_SPACE = 0  # for arrays without S(n) in their layout; 1 is the vector memory of a TPU, 5 the host
 ITEM_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # types whose name does not state their size
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
@@ -16,7 +16,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 @dataclass(frozen=True)
 class Shape:
-    """An array on one device: its dims, its size in bytes without padding, whether it is floating, its memory space."""
+    """An array on one device: dims, size in bytes without padding, whether it is floating-point, and memory space."""
 
     dims: tuple[int, ...]
     num_bytes: int
@@ -72,7 +72,7 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands]
 
     def parameter(self, index: int) -> Instruction:
-        """Return the parameter of a number."""
+        """Return the parameter with the number `index`."""
         return next(i for i in self.instructions.values() if i.opcode == "parameter" and i.literal == str(index))
 
     def users(self, name: str) -> Iterator[Instruction]:
@@ -196,7 +196,7 @@ def _element(computation: Computation, state: Instruction, index: int) -> int | 
 
 
 def _step(module: Module, body: Computation, index: int) -> int | None:
-    """Return what the body of a loop adds to its counter; 2 if the compiler merged two iterations."""
+    """Return the increment of the counter in the body of a loop; 2 if the compiler merged two iterations."""
     root = body.instructions[body.root]
     if root.opcode != "tuple":
         return None

@@ -1,6 +1,6 @@
 """TPU slices that this machine does not have: their chips as JAX devices, described by the TPU compiler.
 
-The compiler is `libtpu.so` from PyPI. It is installed apart from the environment's packages, because vLLM takes an
+The compiler is `libtpu.so` from PyPI. It is installed apart from the environment's packages, because vLLM treats an
 importable libtpu as a sign of a TPU.
 """
 

@@ -2,9 +2,9 @@
 
 - HBM bytes of an instruction are the operands that it reads and the results that it writes in HBM, each once, without
   padding. If an array is only sliced, gathered from or updated in place, only the accessed part counts.
-- Collective bytes are what one device sends in a ring of n devices: for an all-gather, n - 1 times the operand; for a
-  reduce-scatter or all-to-all, (n - 1)/n times the operand; for an all-reduce, twice that; for a collective-permute,
-  the operand.
+- Collective bytes are the bytes that one device sends in a ring of n devices: for an all-gather, n - 1 times the
+  operand; for a reduce-scatter or all-to-all, (n - 1)/n times the operand; for an all-reduce, twice that; for a
+  collective-permute, the operand.
 """
 
 import math

@@ -85,7 +85,7 @@ def _check_endpoints(config: Config) -> None:
 
 
 def check_sizes(model: Model, mesh: Mesh) -> None:
-    """Raise ConfigError if the sizes of a network do not divide as its heads and the mesh need.
+    """Raise ConfigError if the sizes of a network are not divisible as its heads and the mesh require.
 
     Args:
         model: The section with the stated sizes, or those of the checkpoint; sizes that are None are not checked.
@@ -106,7 +106,7 @@ def check_sizes(model: Model, mesh: Mesh) -> None:
 
 
 def _check_scratch(model: Model, tokenizer: Tokenizer) -> None:
-    """Raise ConfigError unless a model without a checkpoint has all its sizes, and heads that vLLM serves."""
+    """Raise ConfigError unless a model without a checkpoint has all its sizes, and a head size that vLLM supports."""
     stated = {f"model.{key}": getattr(model, key) for key in SIZES} | {"tokenizer.vocab_size": tokenizer.vocab_size}
     missing = [key for key, value in stated.items() if value is None]
     if missing:

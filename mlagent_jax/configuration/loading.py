@@ -93,7 +93,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
 
 def read_layers(path: Path) -> list[dict[str, Any]]:
-    """Return what a file states, preceded by what its base states if it has one.
+    """Return the settings of a file, preceded by those of its base if it has one.
 
     Raises:
         ConfigError: If the file is not YAML with keys and values, or its base has a base.

@@ -1,8 +1,9 @@
 """The keys of a run's configuration: one frozen dataclass per section, with the paper's values as defaults.
 
-The paper is ML-Agent (arXiv 2505.23723). Where it is silent, a default is that of the trainer it used, and what depends
-on the machine suits one device. `mlagent_jax.configuration.loading` turns YAML and `key.sub=value` into a `Config`. The
-string under a key is its meaning: `--help-keys` prints it, and so does an error about the key's value.
+The paper is ML-Agent (arXiv 2505.23723). If it does not state a value, the default is that of the trainer it used.
+Defaults that depend on the machine suit one device. `mlagent_jax.configuration.loading` turns YAML and `key.sub=value`
+into a `Config`. The string under a key is its meaning: `--help-keys` prints it, and so does an error about the key's
+value.
 """
 
 from typing import Annotated, Literal
@@ -59,7 +60,7 @@ class Tasks:
     paths: tuple[str, ...] = ()
     """Folders of your own tasks, or folders that contain such folders; `mlagent tasks new` makes one."""
     raw: str | None = None
-    """Folder of raw data files, those of a task in a subfolder named after it; null: they are downloaded."""
+    """Folder of raw data files, with a subfolder named after each task; null: they are downloaded."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -114,7 +115,7 @@ class Ideas:
     pool_size: Count = 10
     """Number of ideas kept per axis and task."""
     rule: Literal["fps", "mean", "random"] = "fps"
-    """How they are selected. fps: farthest-point sampling; mean: largest mean distance, as in the paper's first
+    """Rule that selects them. fps: farthest-point sampling; mean: largest mean distance, as in the paper's first
     version; random."""
     encoder: str | None = None
     """Folder or name of the sentence-transformers model that embeds ideas; null: all-MiniLM-L6-v2 from its package."""
@@ -168,8 +169,8 @@ class Model:
     dtype: Dtype = "bfloat16"
     """Type that the network computes in; log-probabilities and losses are always float32."""
     remat: Literal["none", "matmuls", "layer"] = "layer"
-    """What the backward pass recomputes to save memory. none: nothing; matmuls: everything except matrix products and
-    attention; layer: whole layers."""
+    """Activations that the backward pass recomputes to save memory. none: none; matmuls: all except the results of
+    matrix products and attention; layer: those of whole layers."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -242,17 +243,17 @@ class Server:
     max_model_len: Count = 16384
     """Maximum tokens of a prompt and its response together."""
     kv_cache_mb: Count | None = None
-    """Size of the key/value cache, in MiB; null: the server's own choice, on a CPU most of the memory."""
+    """Size of the key/value cache, in MiB; null: the server chooses, which takes most of the memory on a CPU."""
     start_timeout_seconds: Positive = 1800.0
     """Time that the server may take to start, in seconds."""
     new_weights: Literal["load", "restart"] = "load"
-    """How the server gets new weights. load: the running server loads them; restart: it is restarted with them, for
-    servers that cannot load any."""
+    """Method of weight updates. load: the running server loads new weights; restart: the server is restarted on them,
+    for servers that cannot load any."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class PPO:
-    """Step-wise PPO: one action from each state, where states are cut out of the expert's trajectories."""
+    """Step-wise PPO: one action from each state; the states are prefixes of the expert's trajectories."""
 
     num_updates: Count = 39
     """Number of updates."""
@@ -261,7 +262,7 @@ class PPO:
     and states whose rewards differ most are drawn more often."""
     episodes: bool = False
     """false: step-wise PPO as in the paper, one action per state; true: episode-wise PPO, which the paper compares
-    with: episodes from the start of a trajectory, where an action is credited with all later rewards."""
+    with: episodes from the start of a trajectory, in which an action is credited with all later rewards."""
     trajectories_per_update: Count = 256
     """Number of trajectories whose states form the batch of an update."""
     states_per_trajectory: Count = 1
@@ -274,7 +275,7 @@ class PPO:
     """Time after which an update starts no more actions, in seconds; started actions are finished, so that fast ones
     are not favored. null: no limit."""
     max_staleness: CountOrZero = 0
-    """Number of updates that the weights which sample actions may be behind. 0: actions wait for each update, as in the
+    """Maximum number of updates by which the sampling weights lag behind. 0: actions wait for each update, as in the
     paper; 1: actions run while the learner trains."""
     row_length: Count = 16384
     """Tokens of a training row, which holds a shared history and the responses to its states."""
@@ -363,8 +364,8 @@ class Config:
     """URL that run_dir is copied to as it grows, such as gs://bucket/run, so that another machine can resume the run;
     null: no copy."""
     trackers: tuple[Literal["tensorboard"], ...] = ()
-    """Where figures go beside metrics.jsonl; tensorboard: to the folder tensorboard/ of run_dir, which needs the extra
-    tensorboard."""
+    """Trackers that record figures in addition to metrics.jsonl. tensorboard: event files in tensorboard/ of run_dir;
+    needs the extra tensorboard."""
     tasks: Tasks = Tasks()
     executor: ExecutorOptions = ExecutorOptions()
     expert: EndpointModel = PAPER_EXPERT

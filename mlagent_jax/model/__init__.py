@@ -1,1 +1,1 @@
-"""The transformer, its attention kernels, layouts and shardings, and Hugging Face directories in and out."""
+"""The transformer, its attention kernels, layouts and shardings, and loading and saving of Hugging Face directories."""

@@ -75,7 +75,7 @@ def build_model(model: Model, tokenizer: ChatTokenizer, mesh: Mesh, seed: int, m
         tokenizer.vocab_size,
         tokenizer.eos_id,
         max_length,
-        bos_token_id=tokenizer.pad_id,  # as in Qwen2.5, which has no token of its own to begin with
+        bos_token_id=tokenizer.pad_id,  # as in Qwen2.5, which has no beginning-of-text token
     )
     network = Transformer(config, nnx.Rngs(seed), dtype, model.remat, mesh)
     if model.induction_init:

@@ -1,6 +1,6 @@
-"""The sizes of a decoder-only transformer, and what a model family states about its checkpoints.
+"""The sizes of a decoder-only transformer, and the properties of the checkpoints of a model family.
 
-A family is a subclass of `TransformerConfig`, in a file of its own in `families/`. Nothing here imports JAX.
+A family is a subclass of `TransformerConfig`, in its own file in `families/`. Nothing here imports JAX.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ SIZES = (
 )
 
 # Stacked parameter -> its name inside a layer of the checkpoint, and the dims of that tensor in the letters of
-# `TransformerConfig`. Adjacent letters are one flattened dim. Our parameter has the dims in reverse order, with a dim
-# per letter: "NH,D" is our (D, N, H).
+# `TransformerConfig`. Adjacent letters are one flattened dim. Our parameter has the dims in reverse order, one dim per
+# letter: "NH,D" is our (D, N, H).
 LAYER_NAMES: Mapping[str, tuple[str, str]] = {
     "input_layernorm": ("input_layernorm.weight", "D"),
     "q_proj": ("self_attn.q_proj.weight", "NH,D"),
@@ -32,7 +32,7 @@ LAYER_NAMES: Mapping[str, tuple[str, str]] = {
     "up_proj": ("mlp.up_proj.weight", "F,D"),
     "down_proj": ("mlp.down_proj.weight", "D,F"),
 }
-ROPE_KEYS = {"rope_type", "type", "rope_theta"}  # of rope_parameters or rope_scaling, without scaled frequencies
+ROPE_KEYS = {"rope_type", "type", "rope_theta"}  # keys of rope_parameters or rope_scaling without scaled frequencies
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TransformerConfig:
         num_kv_heads: K, key/value heads.
         head_dim: H; D / N in some families, independent of it in others.
         rope_theta: The base of the rotary frequencies.
-        rms_norm_eps: Added to the mean square in every norm.
+        rms_norm_eps: The constant that every norm adds to the mean square.
         tie_word_embeddings: Whether the output head is the embedding, transposed.
         max_position_embeddings: The longest context, in tokens.
         initializer_range: The standard deviation of random initial weights.

@@ -19,7 +19,7 @@ MATCH_SCORE = 12.0  # the pre-softmax score of one matching token
 EMBEDDING_STD = 0.05
 COPY_STRENGTH = 3.0  # the scale of the copied embedding relative to that of the token itself
 STABLE_ROTATION = 3e-3  # radians per token; slower pairs keep their direction over about 500 tokens
-MIN_COORDINATES = 8  # of each code in a head; with fewer, random tokens match as well as equal ones
+MIN_COORDINATES = 8  # minimum size of each code in a head; with fewer, random tokens match as well as equal ones
 
 
 def write_induction_heads(model: Transformer, seed: int) -> None:
@@ -72,7 +72,7 @@ def _coordinates(config: TransformerConfig) -> int:
 
 
 def _look_back(layers: dict[str, np.ndarray], head_dim: int, theta: float, group: int) -> None:
-    """Make query heads 0 and 1 of layer 0 attend to the offsets 1 and 2, whatever the tokens are."""
+    """Make query heads 0 and 1 of layer 0 attend to the offsets 1 and 2, regardless of the tokens."""
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     layers["q_proj"][0, :, :group] = 0.0
     layers["k_proj"][0, :, 0] = 0.0

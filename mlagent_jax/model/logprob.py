@@ -43,7 +43,7 @@ def token_logprobs(
 def target_logprobs(
     model: Transformer, hidden: Float[Array, "B M D"], targets: Int[Array, "B M"], temperature: float = 1.0
 ) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
-    """Return what `token_logprobs` returns, given the hidden states from which the targets are predicted."""
+    """Return the same as `token_logprobs`, given the hidden states from which the targets are predicted."""
     b, m, d = hidden.shape
     head = constrain(model.head().astype(hidden.dtype), model.mesh, VOCABULARY)
     size = chunk_size(b, m, head.shape, model.mesh)

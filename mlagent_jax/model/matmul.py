@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-PRODUCT = "product"  # names the results that rematerialization may save: of matrix products and of attention
+PRODUCT = "product"  # name of the results that rematerialization may save: those of matrix products and of attention
 
 
 @jax.custom_vjp

@@ -54,8 +54,8 @@ class RowBuilder:
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
-    seen: list[tuple[int, ...]] = field(default_factory=list)  # by segment: the segments that it sees, itself included
-    lasts: list[int] = field(default_factory=list)  # by segment: the index of its last token
+    seen: list[tuple[int, ...]] = field(default_factory=list)  # segment -> the segments that it sees, itself included
+    lasts: list[int] = field(default_factory=list)  # segment -> the index of its last token
     sources: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)

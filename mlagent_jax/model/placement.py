@@ -10,7 +10,7 @@ from mlagent_jax.model.sharding import BATCH
 
 
 def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Return a batch that every process holds whole, with its rows sharded over the data and fsdp axes."""
+    """Return a batch, which every process must hold in full, with its rows sharded over the data and fsdp axes."""
     sharding = NamedSharding(mesh, BATCH)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -37,10 +37,10 @@ def rows_here(mesh: Mesh, batch_size: int) -> slice:
 
 
 def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Return a batch on the mesh, of which this process holds the rows `rows_here`.
+    """Return a batch on the mesh, given the rows of it that this process holds (`rows_here`).
 
-    If the devices of a process are not neighbors on the mesh, its rows are not either: the batch then holds the same
-    rows in another order.
+    If the devices of a process are not neighbors on the mesh, its rows are not neighbors either. The batch then holds
+    the same rows in another order.
     """
     sharding = NamedSharding(mesh, BATCH)
     if jax.process_count() == 1:
@@ -94,6 +94,6 @@ def whole(array: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def abstract_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Return the shapes, types and shardings of what `place_batch` returns."""
+    """Return the shapes, types and shardings of the result of `place_batch`."""
     sharding = NamedSharding(mesh, BATCH)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -50,7 +50,7 @@ RULES: Mapping[str, P] = _all_rules()
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Return the mesh of the first data * fsdp * tensor * context devices, by default of those of all processes.
+    """Return the mesh of the first data * fsdp * tensor * context devices, by default over all processes.
 
     Raises:
         ValueError: If there are fewer devices, or if there are several processes and the mesh leaves out a device.
@@ -105,7 +105,7 @@ def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:
 
 
 def optimizer_shardings(state: PyTree, mesh: Mesh) -> PyTree:
-    """Return the sharding of optimizer state: that of the parameter for a moment, replicated for all else."""
+    """Return the sharding of optimizer state: a moment has that of its parameter; the rest is replicated."""
     return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, _rule(path) or P()), state)
 
 

@@ -10,7 +10,7 @@ from mlagent_jax.model.families import read_config
 
 
 def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> TransformerConfig:
-    """Return the sizes of the checkpoint at `model.path`, which needs no more than its `config.json`.
+    """Return the sizes of the checkpoint at `model.path`, read from its `config.json` alone.
 
     Args:
         model: The section `model`; its path is set.
@@ -18,8 +18,8 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Trans
         mesh: The layout of the devices.
 
     Raises:
-        ConfigError: If the checkpoint is not supported, a stated size is not its own, or its sizes do not divide as the
-            mesh needs.
+        ConfigError: If the checkpoint is not supported, a stated size differs from the checkpoint's, or its sizes are
+            not divisible as the mesh requires.
         FileNotFoundError: If there is no `config.json`.
     """
     assert model.path is not None

@@ -27,7 +27,7 @@ SAVED = {
     "matmuls": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "layer": jax.checkpoint_policies.nothing_saveable,
 }
-UNROLLED = 4  # a network of at most so many layers is compiled without a loop over them, which avoids copies
+UNROLLED = 4  # a network of at most this many layers is compiled without a loop over them, which avoids copies
 
 
 class Block(nnx.Module):
@@ -101,8 +101,8 @@ class Transformer(nnx.Module):
             config: The sizes and constants.
             rngs: The source of the weights, `rngs.params`.
             dtype: The type of the activations.
-            remat: What the forward pass saves of each layer for the backward pass, which computes the rest again:
-                everything, the results of its matrix products and of attention, or its input only.
+            remat: The part of each layer that the forward pass saves for the backward pass, which recomputes the rest:
+                everything, the results of its matrix products and of attention, or only its input.
             mesh: The devices that compute it; None for one device.
         """
         self.config, self.dtype, self.remat, self.mesh = config, jnp.dtype(dtype), remat, mesh

@@ -3,7 +3,7 @@
 Process 0 leads: it owns the run directory and does everything that is done once. The others wait for it, and join the
 stages that train on all devices. The processes exchange messages through JAX's coordination service, whose calls can
 wait for hours; collective operations of devices, and with them `multihost_utils`, time out. A single process does none
-of this and imports no JAX for it.
+of this and does not import JAX for it.
 """
 
 import json
@@ -19,7 +19,7 @@ from mlagent_jax.multihost.peers import PeerFailed, PeerLost, Peers
 
 T = TypeVar("T")
 
-HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as dead, and JAX ends the others
+HEARTBEAT_SECONDS = 30  # a process that is silent for this long counts as dead, and JAX ends the others
 MESSAGES = "mlagent/messages"  # key prefix in the coordination service
 
 _peers: Peers | None = None
@@ -29,8 +29,8 @@ def initialize() -> None:
     """Connect to the other processes of this run, if there are any; call this before any device is used.
 
     Raises:
-        ConfigError: if the environment describes several processes incompletely.
-        PeerLost: if the others cannot be reached.
+        ConfigError: If the environment describes several processes incompletely.
+        PeerLost: If the others cannot be reached.
     """
     global _peers
     launch = launched()
@@ -83,8 +83,8 @@ def from_main(
 
     Args:
         work: A function that may take hours.
-        encode: Converts the result to a JSON value, which is sent to the others.
-        decode: Converts such a value to the result.
+        encode: A function that converts the result to a JSON value, which is sent to the others.
+        decode: A function that converts such a value to the result.
     """
     if _peers is None:
         return work()
@@ -154,7 +154,7 @@ def leave(code: int, message: str | None = None) -> None:
 
     Args:
         code: The exit code.
-        message: The error that the others exit with too, None if they exit by themselves.
+        message: The error that the other processes exit with too, None if they exit on their own.
     """
     if _peers is not None:
         _peers.leave(code, message)

@@ -1,4 +1,4 @@
-"""Read from the environment whether this process is one of several, and how they find one another."""
+"""Read from the environment whether this process is one of several, and the addresses by which they connect."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ def launched() -> dict[str, Any] | None:
     """Return the arguments of `jax.distributed.initialize` for this process, None if it is a single process.
 
     Raises:
-        ConfigError: if only some of the three environment variables of JAX are set, or they are not valid.
+        ConfigError: If only some of the three environment variables of JAX are set, or they are not valid.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, count, index = (os.environ.get(name) for name in names)

@@ -15,7 +15,7 @@ from typing import Any
 from rollout.errors import InfrastructureError
 
 POLL_MS = 500
-GRACE_SECONDS = 20.0  # for a process to clean up after another has failed, before it is ended
+GRACE_SECONDS = 20.0  # time for a process to clean up after another one has failed, before it is ended
 FAILURE, LEFT = "mlagent/failure", "mlagent/left"  # keys of the coordination service
 
 
@@ -75,7 +75,7 @@ class Peers:
             raise self.failure
 
     def leave(self, code: int, message: str | None) -> None:
-        """Exit with `code`; a process that fails tells the others first.
+        """Exit with `code`; a process that fails notifies the others first.
 
         Process 0 exits last because it runs the coordination service.
         """

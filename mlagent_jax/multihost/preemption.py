@@ -11,7 +11,7 @@ class Preempted(KeyboardInterrupt):
 
 
 class Saved(Preempted):
-    """The end of a training that has saved, on every process at the same step."""
+    """The end of a training run that has saved its state, on every process at the same step."""
 
 
 class _Notice:
@@ -25,7 +25,7 @@ _notice = _Notice()
 
 
 def give_notice() -> bool:
-    """Record a SIGTERM, and return whether the running work will stop by itself, as it does for the first one only."""
+    """Record a SIGTERM, and return whether the running work will stop on its own, as it does only for the first one."""
     if not _notice.is_deferred or _notice.is_given:
         return False
     _notice.is_given = True

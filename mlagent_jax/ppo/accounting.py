@@ -1,4 +1,4 @@
-"""Measure where the time of an update goes, and what the server's prefix cache saves."""
+"""Measure the time of each part of an update, and the hits of the server's prefix cache."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from rollout.sampling.experience import Experience
 class Stopwatch:
     """Measure updates, each of which begins when the one before ends, so that no time is lost between them.
 
-    The phases of an update follow one another. Resources work within phases and across them.
+    The phases of an update follow one another. The work of a resource may span several phases.
     """
 
     def __init__(self, timeline: Timeline, num_slots: int = 1) -> None:
@@ -70,7 +70,8 @@ class PrefixCacheMeter:
         """Begin the first update.
 
         Args:
-            read: Return the server's counters, or raise ServerError if it has none; there are no figures then.
+            read: A function that returns the server's counters, or raises ServerError if it has none; there are no
+                figures then.
         """
         self._read = read
         self._before: PrefixCacheStats | None = None

@@ -21,7 +21,7 @@ def episodes_of(samples: Sequence[TrainingSample]) -> list[list[int]]:
 class EpisodeConcat:
     """Convert tables with one row per response to tables with one row per episode, and back.
 
-    If every response is an episode of its own, both tables are the same.
+    If every response is its own episode, both tables are the same.
     """
 
     def __init__(self, episodes: Sequence[Sequence[int]], mask: Float[np.ndarray, "R T"]) -> None:

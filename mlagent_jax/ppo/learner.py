@@ -39,11 +39,11 @@ from rollout.sampling.experience import TrainingSample
 
 
 class LearnerState(NamedTuple):
-    """Everything that learning changes and a checkpoint stores as arrays.
+    """The state that learning changes and that a checkpoint stores as arrays.
 
     Attributes:
         policy: The policy, with the critic's head if the critic is shared.
-        critic: The critic, or None if it is not a network of its own.
+        critic: The critic, or None if it is not a separate network.
     """
 
     policy: TrainState
@@ -85,7 +85,7 @@ class Learner:
     Attributes:
         state: The networks and their optimizers.
         version: The version of the policy's weights, 0 for the fine-tuned policy. It increases with every update that
-            changes them, so not while only the critic learns.
+            changes them, but not while only the critic learns.
     """
 
     def __init__(
@@ -135,7 +135,8 @@ class Learner:
             samples: The responses to learn from; none has its reward masked.
 
         Raises:
-            TrainInferenceMismatch: If the server's log-probabilities under the current weights are not the policy's.
+            TrainInferenceMismatch: If the server's log-probabilities under the current weights differ from the
+                policy's.
         """
         config = self.config
         shape = batch_shape_for(config)
@@ -217,7 +218,7 @@ class Learner:
 
 
 def has_own_critic(config: PPO) -> bool:
-    """Return whether the critic is a network of its own."""
+    """Return whether the critic is a separate network."""
     return config.advantage == "gae" and config.critic == "separate"
 
 

@@ -37,7 +37,7 @@ def train(
         reporter: The reporter of progress.
 
     Raises:
-        ServerError: If the policy server fails for good, or does not serve the weights it was given.
+        ServerError: If the policy server fails permanently, or does not serve the weights that it was given.
         Saved: After a SIGTERM. A SIGTERM during the rollouts stops before the update, a later one after it.
     """
     began = time.monotonic()

@@ -28,11 +28,11 @@ class Worker(Protocol):
 
 
 class RolloutPrefetcher:
-    """The actions of each update, in order, begun up to `max_staleness` updates early.
+    """A source of the actions of each update, in order, which starts them up to `max_staleness` updates early.
 
     The actions of update u begin when the server has the weights of update u - max_staleness, so no action is sampled
     from older ones. The states that an evolving pool draws for update u depend only on the updates up to
-    u - 1 - max_staleness, whatever else has finished by then. An interrupted run therefore draws the same states.
+    u - 1 - max_staleness, even if later ones have finished by then. An interrupted run therefore draws the same states.
     """
 
     def __init__(self, event_loop: EventLoopThread, worker: Worker, max_staleness: int, num_updates: int) -> None:

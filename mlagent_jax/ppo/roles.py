@@ -21,7 +21,7 @@ from rollout.sampling.grounding import grounding_shares
 
 @dataclass(frozen=True)
 class UpdateSamples:
-    """What every process learns from in one update.
+    """The samples that every process learns from in one update.
 
     Attributes:
         samples: The responses whose reward is known.
@@ -34,14 +34,14 @@ class UpdateSamples:
 
 @runtime_checkable
 class Role(Protocol):
-    """What the training loop needs from a process besides its learner."""
+    """The interface that the training loop needs from a process, besides its learner."""
 
     def begin(self, update: int, learner: Learner) -> None:
         """Make the server sample from the learner's policy, and start measuring at `update`."""
         ...
 
     def take(self, update: int) -> UpdateSamples | None:
-        """Return the samples of an update, or None if a SIGTERM ended its actions, the finished ones journaled."""
+        """Return the samples of an update, or None if a SIGTERM ended its actions; finished ones are in the journal."""
         ...
 
     def serve(self, learner: Learner) -> None:
@@ -58,7 +58,7 @@ class Role(Protocol):
 
 
 class Leader:
-    """Process 0: roll the policy out, send the samples to the followers, serve weights, and measure."""
+    """Process 0: roll out the policy, send the samples to the followers, serve weights, and measure."""
 
     def __init__(
         self,
@@ -70,16 +70,16 @@ class Leader:
         prefix_cache: Callable[[], PrefixCacheMeter],
         script_figures: Callable[[], Mapping[str, float]],
     ) -> None:
-        """Take the parts of the leader.
+        """Store the parts of the leader.
 
         Args:
             event_loop: The thread of the client and the rollouts.
             prefetcher: The rollouts of all updates.
-            sync: The way of weights to the server.
+            sync: The sender of weights to the server.
             started_on: The directory that a server of this run is started on, the fine-tuned policy, and its canary.
-            stopwatch: Start the measurement of times.
-            prefix_cache: Start the measurement of the server's prefix cache.
-            script_figures: Return the figures of the scripts that ended since its last call.
+            stopwatch: A function that starts the measurement of times.
+            prefix_cache: A function that starts the measurement of the server's prefix cache.
+            script_figures: A function that returns the figures of the scripts that ended since its last call.
         """
         self._event_loop, self._prefetcher, self._sync = event_loop, prefetcher, sync
         self._started_on = started_on
@@ -89,7 +89,7 @@ class Leader:
         self._experiences: list[Experience] = []
 
     def begin(self, update: int, learner: Learner) -> None:
-        """As `Role.begin`. Verify a server that was started on the fine-tuned policy instead of sending it again."""
+        """See `Role.begin`. Verify a server that was started on the fine-tuned policy instead of sending it again."""
         if update == 0:
             folder, canary = self._started_on
             is_serving = partial(self._sync.is_serving, folder, learner.version, canary)
@@ -102,7 +102,7 @@ class Leader:
         self._stopwatch, self._prefix_cache = stopwatch(), prefix_cache()
 
     def take(self, update: int) -> UpdateSamples | None:
-        """As `Role.take`."""
+        """See `Role.take`."""
         return from_main(partial(self._act, update), _encode, _decode)
 
     def _act(self, update: int) -> UpdateSamples | None:
@@ -115,17 +115,17 @@ class Leader:
         return UpdateSamples(tuple(known), begun_share(self._experiences))
 
     def serve(self, learner: Learner) -> None:
-        """As `Role.serve`."""
+        """See `Role.serve`."""
         if learner.version != self._version:
             self._event_loop.run(self._sync.give(self._sync.write(learner.model()), learner.version))
             self._version = learner.version
 
     def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
-        """As `Role.phase`."""
+        """See `Role.phase`."""
         return self._stopwatch.phase(name, resource)
 
     def figures(self) -> dict[str, float]:
-        """As `Role.figures`."""
+        """See `Role.figures`."""
         return {
             **rollout_figures(self._experiences),
             **self._stopwatch.lap(self._experiences),
@@ -138,34 +138,34 @@ class Follower:
     """Every process but 0: receive samples, and write its part of the weights."""
 
     def __init__(self, writer: WeightWriter) -> None:
-        """Take the writer of weights."""
+        """Store the writer of weights."""
         self._writer = writer
         self._version: int | None = None
 
     def begin(self, update: int, learner: Learner) -> None:
-        """As `Role.begin`."""
+        """See `Role.begin`."""
         if update == 0 and from_main(only_on_leader):
             self._version = learner.version
         self.serve(learner)
 
     def take(self, update: int) -> UpdateSamples | None:
-        """As `Role.take`."""
+        """See `Role.take`."""
         del update
         return from_main(only_on_leader, decode=_decode)
 
     def serve(self, learner: Learner) -> None:
-        """As `Role.serve`."""
+        """See `Role.serve`."""
         if learner.version != self._version:
             self._writer.write(learner.model())
             self._version = learner.version
 
     def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
-        """As `Role.phase`; nothing is timed."""
+        """Time nothing; see `Role.phase`."""
         del name, resource
         return nullcontext()
 
     def figures(self) -> dict[str, float]:
-        """As `Role.figures`; there are none."""
+        """Return no figures; see `Role.figures`."""
         return {}
 
 
@@ -180,7 +180,7 @@ def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:
 
 
 def only_on_leader() -> NoReturn:
-    """Stand for work that only process 0 does, in a call of `from_main` on the others."""
+    """Raise AssertionError: a placeholder for the work of process 0 in calls of `from_main` on the others."""
     raise AssertionError("process 0 does this")
 
 

@@ -40,12 +40,13 @@ class Network:
     """The compiled functions of one network.
 
     Attributes:
-        score: Return the scores of a micro-batch.
-        zeros: Return zero gradients.
-        add_gradients: Return the given gradients, which are donated, plus those of the loss on a micro-batch, and its
-            figures. Both are divided by the number of tokens of the minibatch.
-        apply: Apply one optimizer step.
-        between: Interpolate between two sets of parameters, at a share of the way from the first to the second.
+        score: A function that returns the scores of a micro-batch.
+        zeros: A function that returns zero gradients.
+        add_gradients: A function that returns the given gradients, which are donated, plus those of the loss on a
+            micro-batch, and its figures. Both are divided by the number of tokens of the minibatch.
+        apply: A function that applies one optimizer step.
+        between: A function that interpolates between two sets of parameters, at a share of the way from the first to
+            the second.
     """
 
     score: Callable[[PyTree, PackedBatch], Scores]
@@ -123,7 +124,7 @@ def policy_objective(
         logprobs: Log-probabilities by the current policy, in nats.
         entropy: The entropy of the next token at each prediction, in nats.
         batch: The micro-batch.
-        mean: Reduce values at the predictions to their mean over the minibatch.
+        mean: A function that reduces values at the predictions to their mean over the minibatch.
     """
     mask = batch.rows.weights > 0
     change = jnp.where(mask, logprobs - batch.old_logprobs, 0.0)

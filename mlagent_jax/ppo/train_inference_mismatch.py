@@ -8,7 +8,7 @@ from jaxtyping import Float
 from rollout.errors import InfrastructureError
 from rollout.sampling.experience import TrainingSample
 
-# Mean difference of log-probabilities, in nats per token, that rounding explains if both compute in that type.
+# Mean difference of log-probabilities, in nats per token, that rounding explains if both compute in this type.
 LIMITS = {"float32": 2e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
@@ -48,7 +48,8 @@ def require_same_policy(
         limit: The largest mean mismatch that is allowed, in nats per token.
 
     Raises:
-        TrainInferenceMismatch: If the mean mismatch is above `limit` or NaN; names the response with the largest one.
+        TrainInferenceMismatch: If the mean mismatch is above `limit` or NaN; the message names the response with the
+            largest one.
     """
     current = np.array([sample.policy_version == version for sample in samples])
     if not current.any():

@@ -1,7 +1,7 @@
 """Limit the KL of an update: halve the step until the policy stays close enough.
 
-Clipping the ratio bounds what a token can gain, not how far the weights move. A step along gradients that are small for
-every token can still flip a token that all responses share, such as a bracket, and thereby change all responses.
+Clipping the ratio bounds the gain of a token, not the distance that the weights move. A step along gradients that are
+small for every token can still flip a token that all responses share, such as a bracket, and so change all responses.
 """
 
 from collections.abc import Sequence

@@ -26,10 +26,10 @@ def write_diversity(
     recognize: RecognizeRecipes | None = None,
     embed: Embed = embed_texts,
 ) -> None:
-    """Write what `rollout.dataset.diversity.diversity` measures; if that fails, remove the file and log a warning.
+    """Write the result of `rollout.dataset.diversity.diversity`; if that fails, remove the file and log a warning.
 
-    The sets are `sft` and `ppo`, the evaluated policies, and `expert`, the collection. The first is what the others are
-    compared to. Only trajectories of held-in tasks count, because the expert has no others.
+    The sets are `sft` and `ppo`, the evaluated policies, and `expert`, the collection. The others are compared to the
+    first. Only trajectories of held-in tasks count, because the expert has no others.
 
     Args:
         layout: The paths of the run directory.
@@ -37,8 +37,8 @@ def write_diversity(
         held_in: The held-in tasks.
         is_collected: Whether the collection is up to date.
         is_evaluated: Whether the evaluation is up to date.
-        recognize: Names the recipes that an instruction asks for, if a scripted coder carries it out.
-        embed: Returns the unit vectors of sentences.
+        recognize: A function that names the recipes that an instruction asks for, if a scripted coder carries it out.
+        embed: A function that returns the unit vectors of sentences.
     """
     folders = {name: layout.evaluated(name) for name in ("sft", "ppo")} if is_evaluated else {}
     if is_collected:

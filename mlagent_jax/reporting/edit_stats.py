@@ -33,7 +33,7 @@ def edit_stats(
         trajectories: The trajectories of one policy.
         tasks: Name -> task.
         store: The blobs of their scripts.
-        recognize: Names the recipes that an instruction asks for, if a scripted coder carried it out.
+        recognize: A function that names the recipes that an instruction asks for, if a scripted coder carried it out.
     """
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     actions = Counter(step.action or "not an action" for step in steps)

@@ -1,4 +1,4 @@
-"""report.html: one static page that shows what a run did so far."""
+"""report.html: one static page about the results of a run so far."""
 
 import json
 from collections.abc import Mapping

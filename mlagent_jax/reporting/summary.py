@@ -28,7 +28,7 @@ def build_summary(
     Args:
         stages: Figures of the finished stages by name, `seconds` among them.
         num_stages: Number of stages of a whole run.
-        diversity: What `mlagent_jax.reporting.diversity.read_diversity` returns.
+        diversity: The result of `mlagent_jax.reporting.diversity.read_diversity`.
         seed: The run's seed.
         settings: The configuration as nested dictionaries of plain values.
     """

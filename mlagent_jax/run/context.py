@@ -42,7 +42,8 @@ class RunContext:
         timeline: Record of when each resource was busy.
         scheduler: Scheduler of the scripts.
         endpoints: The models behind endpoints.
-        recognize: Names the recipes that an edit instruction asks for, None unless the coder is the scripted one.
+        recognize: A function that names the recipes that an edit instruction asks for, None unless the coder is the
+            scripted one.
     """
 
     tasks: Mapping[str, Task]
@@ -77,10 +78,11 @@ def open_run_context(
         executor: The section `executor`.
         expert: The section `expert`.
         coder: The section `coder`.
-        reporter: Gets a note for each task that was prepared.
+        reporter: The receiver of a note for each task that was prepared.
 
     Raises:
-        ValueError: if a sandbox cannot be made, a task cannot be prepared, or an endpoint has no key; has a remedy.
+        ValueError: If a sandbox cannot be made, a task cannot be prepared, or an endpoint has no key. The message has a
+            remedy.
     """
     store = BlobStore(layout.blobs)
     with (
@@ -106,10 +108,10 @@ def open_run_context(
 
 
 def count_episodes(num_slots: int, *models: EndpointModel) -> int:
-    """Return how many episodes to keep running at a time if `num_slots` scripts run at a time.
+    """Return the number of episodes to run concurrently if `num_slots` scripts run concurrently.
 
-    That is twice as many as scripts: while half of the episodes run theirs, the other half is answered. It is at least
-    the number of concurrent requests that any model behind an endpoint takes.
+    That is twice the number of scripts: while half of the episodes run theirs, the other half is answered. It is at
+    least the number of concurrent requests that any model behind an endpoint takes.
     """
     return max([2 * num_slots, *(model.max_concurrent for model in models if model.kind == "endpoint")])
 
@@ -120,7 +122,7 @@ def prepare(tasks: Tasks, data: Path, python: Path, reporter: Reporter) -> dict[
     Missing data is made in a separate process, because that imports the data packages.
 
     Raises:
-        ConfigError: if a task cannot be prepared, or its `m_best` is no better than its initial script.
+        ConfigError: If a task cannot be prepared, or its `m_best` is not better than its initial script.
     """
     names = (*tasks.held_in, *tasks.held_out)
     command = [sys.executable, "-m", "tasks", "prepare", *names, "--out", str(data), "--python", str(python)]

@@ -14,7 +14,7 @@ from rollout.runtime.event_loop import SETTLE_SECONDS, EventLoopThread
 
 
 class Endpoints:
-    """The endpoints of a run, opened when first used, because not every stage needs every key, and closed together."""
+    """The endpoints of a run, opened on first use, because not every stage needs every key, and closed together."""
 
     def __init__(
         self, expert: EndpointModel, coder: EndpointModel, exchanges: Path, event_loop: EventLoopThread
@@ -40,7 +40,7 @@ class Endpoints:
         return self._open("coder", CoderError)
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the run's exchanges by `expert` and `coder`, for those that were opened."""
+        """Return the figures of the run's exchanges under `expert` and `coder`, for the endpoints that were opened."""
         return {name: endpoint.figures() for name, endpoint in self._opened.items()}
 
     def _open(self, name: str, error: type[InfrastructureError]) -> ChatEndpoint:
@@ -79,7 +79,7 @@ class Endpoints:
 
 @contextmanager
 def add_progress_to_budget_error(bar: Bar) -> Iterator[None]:
-    """Add to the error of a spent budget how much of the work is done."""
+    """Add the progress of the work to the error that reports a spent budget."""
     try:
         yield
     except BudgetSpent as error:

@@ -1,10 +1,11 @@
 """A copy of the run directory in a bucket, from which another machine can resume the run.
 
-Files there are never overwritten. The files that changed since the last copy go to a folder of their own, a snapshot,
-and then `manifest.json` is replaced, which names the snapshot of every file. So the copy is always either the last one
-or the new one. The run directory remembers its manifest, so that two machines that work on one run detect each other.
+Files there are never overwritten. The files that changed since the last copy are written to a new folder, a snapshot,
+and then `manifest.json`, which names the snapshot of every file, is replaced. So the copy is always either the last one
+or the new one. The run directory stores its manifest, so that two machines that work on one run detect each other.
 
-While a copy is fetched, the run directory remembers from where; until it is complete, it cannot be used otherwise.
+While a copy is fetched, the run directory records its URL; it cannot be used for anything else until the copy is
+complete.
 
 This is not Orbax or `fsspec`'s rsync: Orbax copies checkpoints but no journals, and rsync overwrites in place, so a
 copy that is cut off mixes two states of a run.
@@ -41,7 +42,7 @@ Files = Mapping[str, list[Any]]
 
 
 class Mirror:
-    """The copy of `folder` at `url`, which may be of any kind that fsspec knows, such as gs://, s3:// or file://."""
+    """The copy of `folder` at `url`, which may be of any kind that fsspec supports, such as gs://, s3:// or file://."""
 
     def __init__(self, url: str, folder: Path) -> None:
         """Describe the copy; raises ConfigError if no installed package supports such a URL."""
@@ -55,8 +56,8 @@ class Mirror:
         """Update the folder to the copy, unless the folder is newer, and return how many files were fetched.
 
         Raises:
-            ConfigError: if the folder holds another run, or a newer one than the copy.
-            InfrastructureError: if the store fails for good.
+            ConfigError: If the folder holds another run, or a newer one than the copy.
+            InfrastructureError: If the store fails permanently.
         """
         require_complete(self.folder, self.url)
         remote, local, now = self._manifest(), _remembered(self.folder), self._scan()
@@ -87,8 +88,8 @@ class Mirror:
         """Update the copy to the folder.
 
         Raises:
-            ConfigError: if another machine has written to the copy meanwhile.
-            InfrastructureError: if the store fails for good.
+            ConfigError: If another machine has written to the copy meanwhile.
+            InfrastructureError: If the store fails permanently.
         """
         before, now = _remembered(self.folder) or EMPTY, self._scan()
         known = before["files"]
@@ -141,7 +142,7 @@ class Mirror:
         self._try(put)
 
     def _remove_unused(self, before: Files, after: Files, generation: int) -> None:
-        """Remove files that only the last copy had, and what interrupted pushes up to its generation left."""
+        """Remove files that only the last copy had, and the leftovers of interrupted pushes up to its generation."""
         used = {snapshot for *_, snapshot in after.values()}
         for name in self._snapshots():
             if name not in used and int(name.partition("-")[0]) <= generation:
@@ -168,7 +169,7 @@ class Mirror:
         return found
 
     def _remove_empty_folders(self) -> None:
-        """Remove the folders that fetching left empty, or an empty checkpoint would look like one of this machine."""
+        """Remove empty folders after fetching, because an empty checkpoint would look like one of this machine."""
         for parent, _, _ in os.walk(self.folder, topdown=False):
             if Path(parent) != self.folder and not os.listdir(parent):
                 os.rmdir(parent)

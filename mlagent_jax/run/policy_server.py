@@ -1,4 +1,4 @@
-"""The policy server of a run: launched as soon as there is a policy, and waited for when it is first needed."""
+"""The policy server of a run: launched as soon as there is a policy; the run waits for it on first use."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class PolicyServer:
     """A server started here, or the running one at `server.address`; leaving the block ends a server started here."""
 
     def __init__(self, settings: Server, log: Path) -> None:
-        """Describe the server by the section `server` and the file that its output goes to."""
+        """Describe the server by the section `server` and the file for its output."""
         self._settings, self._log = settings, log
         self._process: ServerProcess | None = None
 
@@ -25,7 +25,7 @@ class PolicyServer:
         """Start serving the directory `model` and return at once; a second call does nothing.
 
         Raises:
-            ValueError: for what a user can fix: no vLLM, or the port is in use.
+            ValueError: If vLLM is not installed or the port is in use.
         """
         if self._settings.address is not None or self._process is not None:
             return
@@ -43,7 +43,7 @@ class PolicyServer:
         """Return the server's address as soon as it answers.
 
         Raises:
-            ServerError: if it does not start, or nothing answers at `server.address`.
+            ServerError: If it does not start, or nothing answers at `server.address`.
         """
         if self._settings.address is not None:
             check_address(self._settings.address)
@@ -93,8 +93,8 @@ def check_server(server: Server) -> None:
     """Check, before any stage runs, that there is a policy server or that one can be started.
 
     Raises:
-        ServerError: if none answers at `server.address`.
-        ValueError: if none can be started here: no vLLM, or `server.port` is in use.
+        ServerError: If none answers at `server.address`.
+        ValueError: If none can be started here, because vLLM is not installed or `server.port` is in use.
     """
     if server.address is not None:
         check_address(server.address)

@@ -12,7 +12,7 @@ from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.mirror import Mirror
 from rollout.storage.run_layout import RunLayout
 
-SYNC_SECONDS = 300.0  # between two copies while there is no checkpoint to wait for
+SYNC_SECONDS = 300.0  # time between two copies if there is no checkpoint to wait for
 
 
 class RunDir(RunLayout):
@@ -26,11 +26,11 @@ class RunDir(RunLayout):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Make the run directory and hold it; the lock ends with the process, however that ends.
+        """Create the run directory and lock it; the lock ends with the process, even if the process is killed.
 
         Raises:
-            ConfigError: if another process holds it.
-            OSError: if the directory cannot be made or written.
+            ConfigError: If another process holds it.
+            OSError: If the directory cannot be made or written.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.path(".lock"), "a+") as file:
@@ -51,11 +51,11 @@ class RunDir(RunLayout):
         """Bring the remote copy up to date, if there is one and the last copy is at least `every_seconds` old.
 
         Raises:
-            InfrastructureError: if the remote store fails for good.
+            InfrastructureError: If the remote store fails permanently.
         """
         if self.mirror is None:
             return
-        with self._syncing:  # one copy at a time, whichever thread asks for it
+        with self._syncing:  # one copy at a time, over all threads
             if time.monotonic() - self._synced >= every_seconds:
                 self.mirror.push()
                 self._synced = time.monotonic()

@@ -1,4 +1,4 @@
-"""Records of which stages of a run are done, and what their outputs were made from.
+"""Records of the finished stages of a run and of the inputs of their outputs.
 
 The record `stages/<stage>.json` of a stage is written last and atomically, so it exists only if the output is complete.
 It holds a fingerprint of the stage's inputs: the settings it depends on and the outputs of the stages before it. While
@@ -58,7 +58,7 @@ class StageRecords:
             settings: The configuration as nested dictionaries of plain values.
 
         Raises:
-            ConfigError: if the records have another schema or are not JSON.
+            ConfigError: If the records have another schema or are not JSON.
         """
         self._layout, self._settings = layout, settings
         self._stages = {stage.name: stage for stage in stages}
@@ -103,7 +103,7 @@ class StageRecords:
         return all(self.is_done(earlier) for earlier in self._stages[name].after)
 
     def require_earlier(self, name: str) -> None:
-        """Raise ConfigError unless the stages whose output `name` reads are done with these settings."""
+        """Raise ConfigError unless the stages whose output `name` reads are done under these settings."""
         for earlier in self._stages[name].after:
             if self.is_done(earlier):
                 continue
@@ -120,7 +120,7 @@ class StageRecords:
         return sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
 
     def begin(self, name: str) -> str:
-        """Record that a stage is running, and return in words what it starts from, empty for nothing.
+        """Record that a stage is running, and return a description of the output that it resumes from, empty if none.
 
         Partial output of the same inputs stays, to resume from. Output of other inputs is moved to `replaced/` instead
         of deleted, because it may have been expensive.
@@ -157,7 +157,7 @@ class StageRecords:
         write_json(self._path(f"{name}.json"), record)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Return by stage the figures of those that have finished, with `seconds` and `up_to_date`."""
+        """Return the figures of each finished stage, with `seconds` and `up_to_date`."""
         found = {}
         for name in self._stages:
             record = self.record(name)

@@ -17,7 +17,7 @@ class Dataset:
     """A plan of rows; the tokens of a row are made when it is read, and are not kept.
 
     Attributes:
-        render: Returns the sequence of an index, cut to fit a row.
+        render: A function that returns the sequence of an index, cut to fit a row.
         sizes: The size of every sequence.
         rows: The sequences of every row, in a seeded order.
     """

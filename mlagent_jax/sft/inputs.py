@@ -16,7 +16,7 @@ from tasks.naming import vocabulary_text
 from tasks.prompt import messages
 from tasks.state import State
 
-NAME_COUNT = 40  # how often a new tokenizer sees every file name, so that each becomes few tokens
+NAME_COUNT = 40  # number of times that a new tokenizer sees every file name, so that each becomes few tokens
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -47,7 +47,7 @@ def make_tokenizer(
         checkpoint: The Hugging Face directory whose tokenizer is copied, None to train a new one.
 
     Raises:
-        ValueError: if the checkpoint has no tokenizer.
+        ValueError: If the checkpoint has no tokenizer.
     """
     if checkpoint is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def load_data(
         is_validation: Whether each trajectory is used for validation instead of training.
 
     Raises:
-        ValueError: if there are no rows of either.
+        ValueError: If there are no rows of either.
     """
     split = list(zip(wordings, is_validation, strict=True))
     validation = [state for states, held in split if held for state in states[:2]]

@@ -44,7 +44,7 @@ def _within(rendering: Rendering, length: int) -> list[tuple[int, int]]:
 def first_fit(order: Iterable[int], num_tokens: Sequence[int], length: int) -> list[tuple[int, ...]]:
     """Return the sequences of each row by first-fit packing; each sequence of `order` is in one row.
 
-    Each row takes, one after the other, all sequences that still fit among the next `LOOK_AHEAD` that no row has.
+    Each row takes, in order, every sequence that still fits among the next `LOOK_AHEAD` unpacked ones.
 
     Args:
         order: Indices of the sequences to pack, none longer than `length`.

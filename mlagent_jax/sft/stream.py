@@ -9,7 +9,7 @@ PREFETCHED = 2  # batches
 
 
 def stream(batches: Batches) -> grain.DatasetIterator[PackedBatch]:
-    """Return an iterator that makes the next batches on a thread of its own; the caller closes it.
+    """Return an iterator that makes the next batches in a background thread; the caller closes it.
 
     Its `get_state()` is a JSON value, the index of the next batch, which depends neither on prefetching nor on the rows
     that this process feeds. After `set_state`, also in another process, the same batches follow.

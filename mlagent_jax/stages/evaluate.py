@@ -47,7 +47,7 @@ class Evaluate(Stage):
         """Write `evaluate/<initial|sft|ppo>/` and the statistics of edits; return the evaluation as `evaluation`.
 
         Raises:
-            InfrastructureError: if the server failed, or does not sample from the weights that are evaluated.
+            InfrastructureError: If the server failed, or does not sample from the weights that are evaluated.
         """
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
         tasks = list(run_context.tasks.values())
@@ -93,7 +93,7 @@ def serve_policy(client: PolicyClient, event_loop: EventLoopThread, policy: Path
     """Make the server sample from a policy that the run has saved, as the next version.
 
     Raises:
-        ServerError: if the server refused the weights, or does not give the log-probabilities saved with them.
+        ServerError: If the server refused the weights, or does not give the log-probabilities saved with them.
     """
     canary, digests = read_canary(policy, server.dtype, max_length=server.max_model_len - 1)
     event_loop.run(client.update_weights(policy, client.version + 1, digests, canary))

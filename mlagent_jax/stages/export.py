@@ -27,8 +27,8 @@ class Export(Stage):
         """Write `export/`; return the bytes of all its files and the SHA-256 of those with weights.
 
         Raises:
-            FileNotFoundError: if there is no policy to export.
-            ValueError: if its weights do not fit its config, or it has no tokenizer.
+            FileNotFoundError: If there is no policy to export.
+            ValueError: If its weights do not fit its config, or it has no tokenizer.
         """
         run_dir = context.run_dir
         temporary = run_dir.temporary / "export"
@@ -49,7 +49,7 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     Args:
         policy: The saved policy.
         tokenizer: The folder of its tokenizer.
-        ppo: The section that says how actions are sampled.
+        ppo: The section with the sampling settings of actions.
         folder: The directory to write.
         temporary: A path on the same file system, where the directory is put together.
 

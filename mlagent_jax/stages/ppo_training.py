@@ -1,4 +1,4 @@
-"""Build the parts of the PPO training from the configuration, and train; imported when the stage begins."""
+"""Build the parts of PPO training from the configuration, and run it; imported when the stage begins."""
 
 import asyncio
 from contextlib import closing
@@ -86,7 +86,7 @@ def make_worker(
     tokenizer: ChatTokenizer,
     pool: StatePool,
 ) -> RolloutWorker:
-    """Return the worker that rolls the policy out from the states of the pool."""
+    """Return the worker that rolls out the policy from the states of the pool."""
     ppo = config.ppo
     limits = EpisodeLimits(config.collect.max_steps, config.server.max_model_len, ppo.max_response_tokens)
     return RolloutWorker(

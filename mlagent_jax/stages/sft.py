@@ -36,8 +36,8 @@ class FineTune(Stage):
         """Write `selection.json`, `tokenizer/` and `sft/model/`; return the figures of the training.
 
         Raises:
-            CorruptRecord: if a trajectory file is damaged.
-            ValueError: if too few trajectories are selected, or the model does not fit the configuration.
+            CorruptRecord: If a trajectory file is damaged.
+            ValueError: If too few trajectories are selected, or the model does not fit the configuration.
         """
         distributed.announce_stage(self.name)
         return train_policy(context)
@@ -107,8 +107,8 @@ def select(config: Config, layout: RunLayout) -> Selection:
     """Select the trajectories to train on, write `selection.json`, and return the selection.
 
     Raises:
-        CorruptRecord: if a trajectory file is damaged.
-        ValueError: if too few are left.
+        CorruptRecord: If a trajectory file is damaged.
+        ValueError: If too few are left.
     """
     directions = {name: entry.direction for name, entry in entries(config.tasks.paths).items()}
     selection = choose(layout.trajectories, config.select, directions, config.seed)

@@ -1,4 +1,4 @@
-"""The interface of a stage, and the parts of a run that the pipeline gives to it."""
+"""The interface of a stage, and the parts of a run that the pipeline passes to it."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class StageContext:
         run_dir: The directory of the run.
         reporter: Notes and progress bars.
         is_leader: Whether this is process 0, which acts and reports figures.
-        open_context: The run context, None if no stage that is due acts, or this is not process 0.
+        open_context: The run context, None if no pending stage acts, or this is not process 0.
         open_server: The policy server, None if this is not process 0.
     """
 
@@ -84,8 +84,8 @@ class Stage(Protocol):
         """Raise for a setting that would otherwise fail in the middle of the run.
 
         Raises:
-            ValueError: for what the user can fix.
-            InfrastructureError: if something that the stage needs does not answer.
+            ValueError: If the user can fix the cause.
+            InfrastructureError: If something that the stage needs does not answer.
         """
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
@@ -101,7 +101,7 @@ class Stage(Protocol):
 
 
 def endpoint_settings(section: str) -> tuple[str, ...]:
-    """Return the keys of an endpoint model that decide what it writes; the others decide where and how fast."""
+    """Return the keys of an endpoint model that affect its responses; the others affect only where and how fast."""
     return tuple(f"{section}.{key}" for key in ("kind", "model", "max_response_tokens"))
 
 

@@ -27,12 +27,12 @@ class Tracker(ABC):
         A value that is None or nan, the mean of nothing, is left out.
 
         Raises:
-            ValueError: for an infinite value.
+            ValueError: If a value is infinite.
         """
 
     @abstractmethod
     def rewind(self, key: str, last: float) -> None:
-        """Drop what was logged at a step above `last`, which is what came after the checkpoint that is resumed from.
+        """Drop the figures of steps above `last`, which were logged after the checkpoint that the run resumes from.
 
         Args:
             key: The name of the figure that counts steps, such as `sft/step`.
@@ -41,7 +41,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Flush what was logged and release the tracker's resources."""
+        """Flush the logged figures and release the tracker's resources."""
 
     def __enter__(self) -> "Tracker":
         return self

@@ -22,7 +22,7 @@ class JsonlTracker(Tracker):
         self._began = time.monotonic() - before
 
     def log(self, metrics: Metrics) -> None:
-        """Append one line, with the run's seconds so far as `time/run_seconds`; raises as `Tracker.log` does."""
+        """Append one line, with the run's seconds so far as `time/run_seconds`; raises like `Tracker.log`."""
         line = {**finite_values(metrics), "time/run_seconds": round(time.monotonic() - self._began, 3)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -45,7 +45,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """Return the lines of a metrics file, oldest first, without an incomplete last one; empty if there is no file.
 
     Raises:
-        ValueError: if any other line is not JSON.
+        ValueError: If any other line is not JSON.
     """
     if not path.exists():
         return []

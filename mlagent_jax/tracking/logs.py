@@ -1,4 +1,4 @@
-"""The log of a run: everything in log.txt, and what a reader needs on the console."""
+"""The log of a run: everything in log.txt, and the lines that a user needs on the console."""
 
 import logging
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class _ConsoleLog(logging.Handler):
 def logging_to(path: Path, console: Console) -> Iterator[None]:
     """Log our packages to `path` and their warnings to `console`, and log an error that ends the block.
 
-    A console that is no terminal, and so has no progress bars, also gets informational lines.
+    If the console is not a terminal, it has no progress bars and also gets informational lines.
     """
     to_file = _LogFile(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

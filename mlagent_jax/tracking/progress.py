@@ -46,7 +46,7 @@ class Bar:
             logger.info("%s %d/%d%s", self.label, done, self.total, f" · {text}" if text else "")
 
     def seconds_left(self) -> float | None:
-        """Return the seconds that the rest takes at the pace so far, None before there is a pace and at the end."""
+        """Return the estimated seconds for the remaining work, None before there is a rate and at the end."""
         paced = self.done - (self._first or 0)
         if paced <= 0 or self.done >= self.total:
             return None
@@ -70,7 +70,7 @@ class Reporter:
     def bar(self, label: str, total: int, done: int | None = 0) -> Iterator[Bar]:
         """Yield the progress of `total` items, `done` of which were finished before.
 
-        If `done` is None, the first update says how many.
+        If `done` is None, the first update gives this number.
         """
         if not self.console.is_terminal:
             yield Bar(label, total, done, None)

@@ -20,7 +20,7 @@ class TensorBoardTracker(Tracker):
         """Describe a tracker that writes to subfolders of `folder`.
 
         Raises:
-            ConfigError: if tensorboardX is not installed.
+            ConfigError: If tensorboardX is not installed.
         """
         self._folder, self._key = folder, ""
         self._writer: Any = None

@@ -18,7 +18,7 @@ class Checkpoints:
 
         Args:
             folder: The directory of the checkpoints.
-            saved: A function to call after each checkpoint is written.
+            saved: A function that is called after each checkpoint is written.
         """
         self._saved = saved
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)

@@ -1,4 +1,4 @@
-"""Save a trained policy with its tokenizer, and with what proves that a server has its weights."""
+"""Save a trained policy with its tokenizer and a canary, which proves that a server has its weights."""
 
 import shutil
 from collections.abc import Sequence

@@ -70,7 +70,7 @@ def wordings(
         trajectory: The recorded trajectory.
         num_wordings: The number of wordings.
         seed: The seed of names and sentences.
-        reword_response: Rewords a response from its recorded meaning; None only renames.
+        reword_response: A function that rewords a response from its recorded meaning; if None, texts are only renamed.
     """
     states = [trajectory.state()]
     for number in range(1, num_wordings if trajectory.names.script else 1):

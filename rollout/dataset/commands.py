@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_select(options: argparse.Namespace) -> None:
-    """Print what every filter drops and what is left of each task. Raises ValueError for an unknown filter."""
+    """Print the trajectories that each filter drops and each task keeps. Raises ValueError for an unknown filter."""
     names = tuple(name for name in options.filters.split(",") if name)
     for name in names:
         if name not in get_args(FilterName):

@@ -64,7 +64,7 @@ def diversity(sets: Mapping[str, TrajectoryEdits], seed: int, embed: Embed = emb
     Args:
         sets: Name -> the edits of each trajectory; sets without edits are left out.
         seed: The seed of the draws.
-        embed: Returns the unit vectors of sentences.
+        embed: A function that returns the unit vectors of sentences.
     """
     sets = {name: edits for name, edits in sets.items() if edits}
     distances = _distances(sets, embed)

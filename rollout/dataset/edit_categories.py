@@ -83,7 +83,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 
 def _with_plain_names(tree: ast.Module) -> str:
-    """Return the tree with the script's own names numbered, so that scripts that differ in them only are equal."""
+    """Return the tree with the script's own names numbered, so that scripts that differ only in them are equal."""
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     own |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -139,7 +139,7 @@ def _is_module(base: ast.expr) -> bool:
 
 
 def _categories_of_calls(removed: Sequence[Statement], added: Sequence[Statement]) -> set[Category]:
-    """Return what the added and removed calls say, and the changed arguments of calls that stayed."""
+    """Return the categories of added and removed calls, and of changed arguments of calls that stayed."""
     old, new = _calls(removed), _calls(added)
     found: set[Category | None] = set()
     for name, of_fit in {*old, *new}:
@@ -163,7 +163,7 @@ def _changed_arguments(before: Arguments, after: Arguments) -> set[str]:
 
 
 def _category_of_argument(key: str, name: str, of_call: Category | None) -> Category | None:
-    """Return what the changed argument `key` of a call of `name`, a call of the category `of_call`, says."""
+    """Return the category of a change to the argument `key` of a call of `name`, whose own category is `of_call`."""
     if LAYERS.fullmatch(name):
         return "model"
     if of_call == "loss" and key.isdigit():  # a metric of other predictions is the same metric
@@ -205,10 +205,10 @@ def _plain(node: ast.expr) -> str:
 
 
 def _categories_of_contexts(removed: Sequence[Statement], added: Sequence[Statement]) -> set[Category]:
-    """Return what the classes, functions and variables of changed statements say.
+    """Return the categories of the classes, functions and variables of changed statements.
 
-    The variable of a statement, or the function around a statement without one, counts only if no call that changed
-    in the statement does.
+    The variable of a statement, or the function around a statement without one, counts only if no changed call in the
+    statement has a category.
     """
     found: set[Category] = set()
     for statements, others in ((removed, added), (added, removed)):

@@ -1,4 +1,4 @@
-"""What the calls, keywords and variables of a training script say about the category of an edit.
+"""Rules that map the calls, keywords and variables of a training script to the category of an edit.
 
 Names are those of scikit-learn, pandas, PyTorch, torchvision and the common gradient-boosting libraries. A rule is a
 regular expression for a whole name; the first rule that matches decides.

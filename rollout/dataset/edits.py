@@ -58,7 +58,7 @@ def edits_by_trajectory(
     Args:
         trajectories: The trajectories of one collection.
         store: The blobs of their files. Without it, the categories, scripts and workspaces of edits are left out.
-        recognize: Names the recipes of an instruction; None leaves recipes out.
+        recognize: A function that names the recipes of an instruction; if None, recipes are left out.
 
     Raises:
         CorruptRecord: If a script is not in the store.
@@ -100,7 +100,7 @@ def categories_of(step: Step, store: BlobStore) -> tuple[str, ...]:
 def diff_of(feedback: str) -> str:
     """Return the diff in the feedback to an edit, without file names; empty if nothing was saved.
 
-    A diff that was cut ends with the line that says how much is missing.
+    A diff that was cut ends with a line that states how much is missing.
     """
     first, *lines = feedback.split("\n")
     if not first.startswith(SAVED):

@@ -1,4 +1,4 @@
-"""Filters of trajectories, each one predicate that says which trajectories to keep."""
+"""Filters of trajectories: predicates that are true for the trajectories to keep."""
 
 import re
 from collections import defaultdict
@@ -20,7 +20,7 @@ Keep = Callable[[Trajectory], bool]
 
 
 def acted(trajectory: Trajectory) -> bool:
-    """Return whether there is an action to learn from; a problem that fills the context leaves room for none."""
+    """Return whether there is an action to learn from; there is none if the problem fills the context."""
     return bool(trajectory.steps)
 
 
@@ -72,8 +72,8 @@ def distinct(max_similarity: float) -> Keep:
     """Return the filter that drops trajectories too similar to an earlier one of the same task.
 
     The similarity of two trajectories is the Jaccard index of their runs of three words, taken from the actions with
-    their arguments but without file names. If the task is unknown, its problem text identifies it. The filter remembers
-    what it has kept, so use it for one pass only.
+    their arguments but without file names. If the task is unknown, its problem text identifies it. The filter stores
+    the trajectories that it has kept, so use it for one pass only.
     """
     kept: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
 

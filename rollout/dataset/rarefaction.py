@@ -78,7 +78,8 @@ def measures(edits: Sequence[Edit], distances: InstructionDistances | None) -> d
     """Return the measures of a set of edits; measures of unknown fields are left out.
 
     `distinct_<field>` are counts, `effective_<field>` effective numbers, and `workspace_share` is the number of
-    distinct workspaces by that of edits. `mean_distance` and `nearest_distance` are Euclidean, between 0 and 2.
+    distinct workspaces divided by the number of edits. `mean_distance` and `nearest_distance` are Euclidean, between 0
+    and 2.
     """
     fields = {field for edit in edits for field in edit.labels}
     counts = {f: Counter(label for edit in edits for label in edit.labels.get(f, ())) for f in DISTINCT if f in fields}

@@ -23,7 +23,7 @@ def take_over(source: Path, folder: Path, store: BlobStore) -> None:
 
     Args:
         source: A run directory, or a folder of trajectories inside one that has their files in `blobs`.
-        folder: The target folder; what it has already stays.
+        folder: The target folder; its existing trajectories stay.
         store: The target store.
 
     Raises:

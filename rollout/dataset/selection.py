@@ -161,7 +161,7 @@ def _filters(rules: Select, directions: Mapping[str, str]) -> dict[str, Keep]:
 
 
 def _evenly(cells: Mapping[tuple[str, str], Sequence[str]], count: int, seed: int) -> list[str]:
-    """Return at most `count` names, from the tasks in turn, and within a task from its outcomes in turn."""
+    """Return at most `count` names, round-robin over the tasks and, within a task, over its outcomes."""
     by_task: defaultdict[str, list[list[str]]] = defaultdict(list)
     for (task, outcome), names in sorted(cells.items()):
         by_task[task].append(random.Random(f"{seed}/select/{task}/{outcome}").sample(list(names), len(names)))
@@ -182,7 +182,8 @@ def _validation_ids(cells: Mapping[tuple[str, str], Sequence[str]], share: float
         for task, names in by_task.items()
     }
     counts = {task: round(share * len(names)) for task, names in drawn.items()}
-    # With many small tasks, rounding may leave none: those rounded down most give one more, up to the total share.
+    # With many small tasks, rounding may leave none. The tasks that were rounded down most then give one more
+    # trajectory each, up to the total share.
     missing = max(1, round(share * sum(map(len, drawn.values())))) - sum(counts.values())
     for task in sorted(drawn, key=lambda task: counts[task] - share * len(drawn[task]))[: max(0, missing)]:
         counts[task] += 1

@@ -42,7 +42,7 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
         name: The trajectory id if the record has none.
 
     Raises:
-        ValueError: If human and agent do not take turns, the human first.
+        ValueError: If human and agent do not alternate, starting with the human.
     """
     said = record.get("conversations")
     if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):

@@ -2,11 +2,11 @@
 
 As in figure 7 of the paper and figure 2 of Self-Instruct (arXiv 2212.10560), but with a part-of-speech tagger and rules
 instead of a parser; only the first sentence is read. Most instructions are imperatives, whose verb a tagger trained on
-written prose takes for a noun (`Train on half of the rows`), so the sentence is tagged behind `You must`. The root is
-the first word if that makes it a verb, else the first verb of the sentence as it is. The noun is the last word of the
-first run of nouns behind the root, whether it is the direct object (`use a random forest`) or follows a preposition
+written prose mistakes for a noun (`Train on half of the rows`), so the sentence is tagged after `You must`. The root
+is the first word if that makes it a verb, else the first verb of the sentence as it is. The noun is the last word of
+the first run of nouns after the root, whether it is the direct object (`use a random forest`) or follows a preposition
 (`train with more trees`, which has no direct object and would drop out of the paper's figure). A gerund without a noun
-behind it is a noun itself (`use bagging`).
+after it is a noun itself (`use bagging`).
 """
 
 import re
@@ -17,7 +17,7 @@ from typing import Any
 from rollout.exploration.idea_text import normalize
 
 MODEL = "morphmodel_en.pgz"  # inside the package HanTa; tags are those of the British National Corpus
-MAX_LETTERS = 40  # of a word; the tagger's time grows with the square of the length
+MAX_LETTERS = 40  # longest word; the tagger's time grows with the square of the length
 FILE_NAME = re.compile(r"\S+\.(?:py|csv)\b")
 WORD = re.compile(r"[^\W\d_][\w'-]*|\d[\d.,]*|[^\w\s]")
 SENTENCE_END = re.compile(r"[.!?;:](?:\s|$)|\n")

@@ -76,7 +76,7 @@ class ChatEndpoint:
         base_url: The address, up to and including `/v1`.
         model: The model's name at the endpoint.
         error: The exception type for failures, which depends on the use of the endpoint.
-        api_key_variable: The environment variable that holds the key, `` for an endpoint without one.
+        api_key_variable: The environment variable that holds the key, `` if the endpoint needs none.
         timeout_seconds: The time limit of one attempt.
         num_attempts: The number of attempts before a transient failure is raised.
         max_wait_seconds: The longest pause between two attempts; pauses grow exponentially, with jitter. A pause that
@@ -129,7 +129,7 @@ class ChatEndpoint:
         """Return the model's answer to `messages`, from the journal if the same request was answered before.
 
         Rate limits (429), server errors, timeouts, lost connections and broken answers are retried. Equal concurrent
-        requests are sent once. If a caller is cancelled, its request continues, because it is paid for and must be
+        requests are sent once. If a caller is canceled, its request continues, because it is paid for and must be
         recorded.
 
         Args:
@@ -218,7 +218,7 @@ class ChatEndpoint:
     def _forget(self, key: str, task: asyncio.Task[Answer]) -> None:
         del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # retrieve it, because asyncio warns if all callers were cancelled
+            task.exception()  # retrieve it, because asyncio warns if all callers were canceled
 
     async def _request(self, key: str, body: dict[str, Any]) -> Answer:
         """Send a request, with retries, and return the answer."""
@@ -251,7 +251,7 @@ class ChatEndpoint:
         call.attempts += 1
         call.unrecorded += 1
         self._sending.add(call.key)
-        tokens = self._counter.estimate(call.prompt)  # unless an answer tells the true number
+        tokens = self._counter.estimate(call.prompt)  # unless an answer reports the true number
         try:
             reply = await self._transport.send(call.body)
             tokens = self._record(call, reply).tokens

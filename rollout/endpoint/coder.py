@@ -25,8 +25,8 @@ DESCRIBE_PROMPT = """\
 Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
 
 {content}"""
-DESCRIBE_CHARACTERS = 20_000  # of a file in the prompt
-DESCRIPTION_CHARACTERS = 1500  # of the model's description
+DESCRIBE_CHARACTERS = 20_000  # longest part of a file in the prompt
+DESCRIPTION_CHARACTERS = 1500  # longest description that is kept
 
 
 class EndpointCoder:
@@ -66,7 +66,8 @@ class EndpointCoder:
 
     async def _ask(self, prompt: str) -> Answer:
         prompt = replace_unstorable(prompt)  # an instruction may contain characters that UTF-8 cannot encode
-        # The same question gets the same seed, so that a repeated action gets the same answer if the endpoint can.
+        # The same question gets the same seed, so that a repeated action gets the same answer if the endpoint is
+        # deterministic.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)
         return await self.endpoint.ask([message], seed=seed, temperature=0.0)

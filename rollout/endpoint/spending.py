@@ -72,7 +72,7 @@ class Spending:
         If the budget does not cover it, this waits for requests in flight to cost less than their maximum.
 
         Raises:
-            BudgetSpent: If even then the budget does not cover it. All later calls raise too.
+            BudgetSpent: If the budget does not cover it even then. All later calls raise too.
         """
         await self._reserve(most)
         try:

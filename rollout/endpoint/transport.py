@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 300.0  # the longest pause that is respected; longer than the minute of a rate limit
 SHOWN = 200  # characters of a response that an error shows
-TRANSIENT = frozenset({408, 409, 425, 429})  # statuses that another attempt may cure, besides those from 500 on
+TRANSIENT = frozenset({408, 409, 425, 429})  # statuses worth a retry, besides those from 500 on
 BILLABLE = frozenset({504, 524})  # a proxy did not wait for the model, which may have continued
 FILTERED = "content_filter"  # the error code of a filtered prompt, with status 400
 # Also sent with status 429. The text "You exceeded your current quota" is no sign: some servers use it for rate limits.
@@ -37,11 +37,11 @@ UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.Wri
 
 
 class Transient(Exception):
-    """A failure that another attempt may cure.
+    """A failure after which a retry may succeed.
 
     Attributes:
         retry_after: The pause that the server requests, in seconds.
-        may_be_billed: Whether the server may have generated an answer nevertheless.
+        may_be_billed: Whether the server may have generated an answer anyway.
     """
 
     def __init__(self, reason: str, *, retry_after: float = 0.0, may_be_billed: bool = False) -> None:
@@ -213,7 +213,7 @@ def _is_address(url: str) -> bool:
 
 
 def refused_field(response: httpx.Response) -> tuple[str, str]:
-    """Return the field in `REFUSABLE` that an error is about, and the error's code; each `` without one."""
+    """Return the field in `REFUSABLE` that an error is about, and the error's code; each `` if there is none."""
     if response.status_code == 422 and UNKNOWN_FIELD in response.text:
         unknown = next((field for field in REFUSABLE if re.search(rf'"body",\s*"{field}"', response.text)), "")
         return unknown, "unsupported"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 FIRST_BYTES, FIRST_TOKENS = 3000, 1000  # the basis of estimates before a server has reported any counts
 MAX_BYTES_PER_TOKEN = 64  # average over a text; the longest tokens, of blanks, have 128 bytes
-TEMPLATE_TOKENS = 16  # that a chat template may add to a message
+TEMPLATE_TOKENS = 16  # tokens that a chat template may add to a message
 HIDDEN_INPUT = 8192  # tokens that a server may add with its template and system prompt
 HIDDEN_OUTPUT = 4  # multiple of the token limit that a model with hidden reasoning may write
 

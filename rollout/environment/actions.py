@@ -33,7 +33,7 @@ HANDLERS: dict[str, Handler] = {
 
 
 async def perform(tools: Tools, instance: Instance, files: Mapping[str, str], action: Action) -> Effect:
-    """Return the effect of `action` on the workspace `files`; a refused action is an error.
+    """Return the effect of `action` on the workspace `files`; a refused action has the outcome `Outcome.ERROR`.
 
     Raises InfrastructureError.
     """

@@ -18,7 +18,7 @@ class Effect:
         text: The feedback without its status line.
         files: The workspace after the action, file name to content hash.
         script: The script that ran, `` if none did.
-        metric: The hidden score of the submission that the run left, None without a valid one.
+        metric: The hidden score of the submission that the run left, None if it left no valid one.
         validation: The validation score that the script printed.
         seconds: Wall-clock time of coder and script; a cached result takes none.
     """
@@ -38,8 +38,8 @@ class Tools:
 
     Attributes:
         store: The contents of files.
-        executor: Runs scripts.
-        coder: Writes code and describes files.
+        executor: The runner of scripts.
+        coder: The writer of code and of file descriptions.
     """
 
     store: BlobStore

@@ -88,7 +88,7 @@ class Environment:
     async def apply(self, instance: Instance, snapshot: Snapshot, response: ParsedResponse) -> StepResult:
         """Return the result of a parsed response in the state with the given snapshot.
 
-        The agent's mistakes become feedback.
+        A mistake of the agent becomes feedback, not an exception.
 
         Raises:
             InfrastructureError: If the coder or the executor failed twice. The result is then unknown, and nothing may

@@ -68,7 +68,7 @@ def head_lines(lines: Sequence[str], limit: int) -> list[str]:
 
 
 def error_summary(output: str, script: str) -> str:
-    """Return the failing line of `script` and the exception's message, or the output's last lines without one."""
+    """Return the failing line of `script` and the exception's message, or the output's last lines if there is none."""
     exceptions = list(EXCEPTION_LINE.finditer(output))
     if not exceptions:
         return tail_lines(output, ERROR_LIMIT)

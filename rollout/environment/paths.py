@@ -13,7 +13,7 @@ from rollout.types import is_folder
 from tasks.feedback import shorten
 from tasks.task import Instance
 
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # no folder, and no program takes it for an option
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # no folder, and no program mistakes it for an option
 MAX_LISTED, LIST_LIMIT = 50, 1000  # names in the listing of a folder, and its characters
 HEAD_BYTES = 1 << 20  # the part of a file that can be shown; a longer file is cut after a whole line
 
@@ -59,7 +59,7 @@ def writable(instance: Instance, files: Mapping[str, str], path: str) -> str:
 
 
 def located(store: BlobStore, files: Mapping[str, str], path: str) -> tuple[str, str]:
-    """Return name and digest of a file in the workspace or in one of its folders. Raises Refused if there is none."""
+    """Return the name and digest of a file in the workspace or one of its folders. Raises Refused if there is none."""
     name = path.strip().removeprefix("./")
     folder, slash, inside = name.partition("/")
     if not slash or f"{folder}/" not in files:

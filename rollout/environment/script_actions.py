@@ -42,7 +42,7 @@ async def execute_script(
 async def edit_script(
     tools: Tools, instance: Instance, files: Mapping[str, str], arguments: Mapping[str, str]
 ) -> Effect:
-    """Let the coder edit a script, save the result, and run it."""
+    """Ask the coder to edit a script, save the result, and run it."""
     name = plain_name(script_path(arguments["script_name"]))
     saved = writable(instance, files, script_path(arguments["save_name"]))
     source, size = ("", 0)  # an edit of a missing script starts from an empty one

@@ -37,7 +37,7 @@ class ExecutorHandle:
     """An open executor.
 
     Attributes:
-        executor: Runs scripts, or answers from the result cache.
+        executor: The runner of scripts, which answers from the result cache if it can.
         scheduler: The queue of waiting scripts, with the figures of those that ran.
     """
 

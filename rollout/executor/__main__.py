@@ -113,11 +113,11 @@ def _verdict(isolation: str, python: Path) -> str:
 
 
 def run_script(script: Path, inputs: Path | None, limits: Limits, options: ExecutorOptions, fresh: bool) -> Execution:
-    """Run a script in a sandbox of its own and return what it did.
+    """Run a script in its own sandbox and return the result.
 
     Args:
         script: The script.
-        inputs: A folder whose files and folders the script can read beside it.
+        inputs: A folder whose files and folders the script can read next to it.
         limits: The limits of the run.
         options: The options of the executor.
         fresh: Whether the script starts an interpreter of its own.

@@ -10,7 +10,7 @@ from tasks.units import MIB
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine has for scripts, or a run needs.
+    """The resources that a machine has for scripts, or that a run needs.
 
     Attributes:
         cores: The number of CPU cores.
@@ -24,7 +24,7 @@ class Resources:
 
     @classmethod
     def of(cls, limits: Limits) -> "Resources":
-        """Return what a run with these limits needs."""
+        """Return the resources that a run with these limits needs."""
         return cls(limits.num_threads, limits.memory_mb, limits.num_gpus)
 
     def holds(self, need: "Resources") -> bool:

@@ -1,4 +1,4 @@
-"""Environment variables and kernel limits of every script, whatever the sandbox."""
+"""Environment variables and kernel limits of every script, the same in all sandboxes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from rollout.executor.interpreter import PREFIX
 from tasks.task import Limits
 from tasks.units import MIB
 
-# bwrap is started with these variables too: it is process 1 inside, and /proc/1/environ shows what it started with.
+# bwrap is started with these variables too: it is process 1 inside, and /proc/1/environ shows its initial environment.
 BASE_ENV: Mapping[str, str] = {
     "PATH": f"{PREFIX}/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -39,6 +39,6 @@ def resource_limits(limits: Limits) -> Mapping[str, int]:
         "FSIZE": limits.file_mb * MIB,
         "CORE": 0,
         "NOFILE": 256,
-        # A backstop: numerical libraries reserve far more than they use, and the watchdog counts what is used.
+        # A backstop: numerical libraries reserve far more than they use, and the watchdog counts the memory in use.
         "AS": (limits.memory_mb + 4096) * MIB,
     }

@@ -10,8 +10,8 @@ from tasks.naming import Names
 from tasks.prompt import Message
 from tasks.task import Instance, Task
 
-MIN_PROPOSED = 2  # different ideas that an endpoint must propose on an axis
-MAX_QUESTIONS = 3  # to an endpoint about one axis of a task
+MIN_PROPOSED = 2  # minimum number of different ideas that an endpoint must propose on an axis
+MAX_QUESTIONS = 3  # requests to an endpoint about one axis of a task
 PLAIN = Names("", "train.csv", "test.csv", "train.py")  # for a problem that no agent acts on
 
 Candidates = Mapping[str, Mapping[str, Sequence[str]]]  # task -> axis -> ideas as written
@@ -49,8 +49,8 @@ async def propose_candidates(
 ) -> dict[str, dict[str, list[str]]]:
     """Return up to `count` different ideas that a language model proposes for each task and axis.
 
-    A model that gives fewer is asked for the rest, up to `MAX_QUESTIONS` times. Duplicates among the lines are returned
-    too, so that they can be counted.
+    If the model gives fewer, it is asked for the rest, up to `MAX_QUESTIONS` times. Duplicates among the lines are
+    returned too, so that they can be counted.
 
     Args:
         endpoint: The language model.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tasks.task import Task
 
-MAX_IDEAS = 3  # of one trajectory, each on another axis
+MAX_IDEAS = 3  # per trajectory, each on a different axis
 
 
 def draw_axes(rng: random.Random, pool: Mapping[str, Sequence[str]]) -> list[str]:

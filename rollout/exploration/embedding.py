@@ -1,8 +1,8 @@
 """Embed sentences with a sentence-transformers model in a separate process.
 
-A subprocess because this process must not load torch; fastembed needs no torch but downloads its model from a hub.
-`python -m rollout.exploration.embedding OUTPUT.npy [MODEL]` reads one JSON string per line from standard input and
-writes float32 `[M, D]`.
+The model runs in a subprocess because this process must not load torch; fastembed needs no torch but downloads its
+model from a hub. `python -m rollout.exploration.embedding OUTPUT.npy [MODEL]` reads one JSON string per line from
+standard input and writes float32 `[M, D]`.
 """
 
 import json
@@ -79,7 +79,7 @@ def encode(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
     Raises:
         ValueError: If the model cannot be loaded.
     """
-    from sentence_transformers import SentenceTransformer  # importing this module must stay cheap
+    from sentence_transformers import SentenceTransformer  # importing this module must stay fast
 
     name = str(model_folder()) if encoder is None else encoder
     try:

@@ -46,7 +46,8 @@ def farthest_point_sampling(embeddings: np.ndarray, k: int, first: int) -> list[
 def largest_mean_distance(embeddings: np.ndarray, k: int) -> list[int]:
     """Return the `k` rows with the largest mean distance to all rows, largest first (ML-Agent v1).
 
-    Nothing keeps two of them apart, so near-duplicates in a far corner are all kept. Ties go to the lower index.
+    The rule does not keep rows apart from each other, so it may keep near-duplicates in a far corner. Ties go to the
+    lower index.
     """
     means = pairwise_distances(embeddings).mean(axis=1)
     return [int(row) for row in np.argsort(-means, kind="stable")[:k]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from rollout.exploration.idea_selection import RULES, PoolSpread, pairwise_distances
 
-WIDTH, HEIGHT, MARGIN = 340, 240, 16  # of a map, in SVG units
+WIDTH, HEIGHT, MARGIN = 340, 240, 16  # size of a map, in SVG units
 FIGURES = ("min_distance", "mean_distance", "coverage")
 LARGER_IS_BETTER = {"min_distance": True, "mean_distance": True, "coverage": False}
 RULE_TITLES = {"fps": "Farthest points", "mean": "Largest mean distance", "random": "Random"}

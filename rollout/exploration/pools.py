@@ -58,7 +58,7 @@ def build_pools(
 ) -> dict[str, IdeaPool]:
     """Select up to `k` ideas for each task and axis by `rule`, write them to `path`, and return them.
 
-    Also writes two files beside it: `ideas.html`, a page that shows the ideas, and `idea_candidates.json`, all
+    Also writes two files next to it: `ideas.html`, a page that shows the ideas, and `idea_candidates.json`, all
     candidates (task -> axis -> ideas). All rules are applied for comparison; see `PoolEntry`. An axis without
     candidates gets no pool.
 
@@ -68,7 +68,7 @@ def build_pools(
         k: The number of ideas to keep on an axis; all of them if there are fewer.
         seed: The seed of the rules' draws.
         rule: The rule to use, one of `rollout.exploration.idea_selection.RULES`.
-        embed: Returns the unit vectors of sentences.
+        embed: A function that returns the unit vectors of sentences.
 
     Raises:
         InfrastructureError: If the encoder failed.

@@ -179,7 +179,7 @@ class PolicyClient:
 
         Raises:
             ValueError: If tensors in `folder` are missing, unknown, or of another shape or type; nothing was sent.
-            ServerError: If the update failed. The message says which version the server has now. If the previous
+            ServerError: If the update failed. The message states the version that the server has now. If the previous
                 weights could not be restored, sampling raises until an update succeeds.
         """
         self.check_weights(folder)

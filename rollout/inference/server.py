@@ -36,7 +36,7 @@ class ServerOptions:
     Attributes:
         dtype: The type of the computation; float32 agrees with a float32 trainer to about 1e-6 in log-probability.
         max_model_len: The length limit of prompt and response together, in tokens.
-        kv_cache_mb: The memory for keys and values, in MiB; 0 lets vLLM choose, which takes almost all memory.
+        kv_cache_mb: The memory for keys and values, in MiB; 0 leaves the choice to vLLM, which takes almost all memory.
         gpu_memory_fraction: The share of a GPU's memory for weights and cache together; unused if kv_cache_mb is set.
         seed: vLLM's own seed; requests carry theirs.
         num_threads: The number of threads of a CPU server; 0 means one for each core.

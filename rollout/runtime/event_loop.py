@@ -37,7 +37,7 @@ class EventLoopThread:
         return asyncio.run_coroutine_threadsafe(coro, self._loop)
 
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result, blocking the caller; raises as `wait` does."""
+        """Run a coroutine and return its result, blocking the caller; raises like `wait`."""
         return self.wait(self.submit(coro))
 
     def wait(self, future: "Future[T]") -> T:

@@ -1,4 +1,4 @@
-"""End helper processes together with the process that started them, however that ends."""
+"""End helper processes when the process that started them ends, for any reason."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ VARIABLE = "MLAGENT_DIES_WITH"
 
 
 def dies_with_us() -> dict[str, str]:
-    """Return the environment variable with which a helper process ends together with this one."""
+    """Return the environment variable that makes a helper process end when this process ends."""
     return {VARIABLE: str(os.getpid())}
 
 

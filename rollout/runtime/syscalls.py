@@ -1,6 +1,6 @@
 """Linux system calls that Python's standard library lacks.
 
-The programs inside sandboxes import this file too, alone and under the name `syscalls`, so it uses nothing but the
+The programs inside sandboxes import this file too, by itself and under the name `syscalls`, so it uses only the
 standard library.
 """
 
@@ -38,13 +38,13 @@ def set_parent_death_signal(number: int) -> None:
 
 
 def set_limits(rlimits: Mapping[str, int]) -> None:
-    """Set limits of this process, by their names in `resource`, for good."""
+    """Set limits of this process permanently, by their names in `resource`."""
     for name, value in rlimits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 def drop_privileges(uid: int | None, filter_program: bytes) -> None:
-    """Give up every capability for good, and all system calls that a seccomp filter refuses.
+    """Give up every capability permanently, and all system calls that a seccomp filter refuses.
 
     Args:
         uid: The user and group to become, None to stay the same.

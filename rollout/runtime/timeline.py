@@ -26,11 +26,11 @@ class Timeline:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", buffering=1)  # by line: a killed process does not flush
+        self._file = path.open("a", buffering=1)  # line-buffered, because a killed process does not flush
         if not self._file.tell():
             self._file.write("[\n")
         self._guard = threading.Lock()
-        self._free_at: dict[str, list[float]] = defaultdict(list)  # by resource, the end of each lane
+        self._free_at: dict[str, list[float]] = defaultdict(list)  # resource -> the end of each lane
         self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)  # since the last `take`
 
     @contextmanager
@@ -95,7 +95,7 @@ class TimedPolicy:
         self._policy, self._timeline = policy, timeline
 
     async def sample(self, prompt_ids: Sequence[int], *, num_samples: int, seed: int) -> list[Completion]:
-        """Return what the wrapped policy returns, or raise what it raises."""
+        """Call the wrapped policy, and record the time of the request."""
         with self._timeline.span(GENERATION, f"{num_samples} samples"):
             return await self._policy.sample(prompt_ids, num_samples=num_samples, seed=seed)
 
@@ -107,7 +107,7 @@ class TimedExecutor:
         self._executor, self._timeline = executor, timeline
 
     async def run(self, job: Job) -> Execution:
-        """Return what the wrapped executor returns, or raise what it raises."""
+        """Call the wrapped executor, and record the time of the run unless it is cached."""
         execution = await self._executor.run(job)
         if not execution.cached:
             end = time.time()

@@ -9,11 +9,11 @@ from rollout.sampling.experience import Experience, begun_share
 
 log = logging.getLogger(__name__)
 
-NUM_NAMED = 3  # slowest actions that a warning names
+NUM_NAMED = 3  # number of slowest actions that a warning names
 
 
 class Deadline:
-    """Admit rollouts in the order in which they ask, until a time after the first of them.
+    """Admit rollouts in the order of their requests, until a fixed time after the first one.
 
     A rollout that was admitted is always finished, so whether it counts does not depend on how long it takes. If only
     those that ended in time counted, the policy would learn to be fast, as in asynchronous training (arXiv 2509.01684).
@@ -27,7 +27,7 @@ class Deadline:
 
         Args:
             seconds: Time from the first admission to the last.
-            concurrency: The rollouts that may run at one time; deadlines of several updates may share it.
+            concurrency: The semaphore that limits concurrent rollouts; deadlines of several updates may share it.
         """
         self._seconds, self._concurrency = seconds, concurrency
         self._ends_at: float | None = None

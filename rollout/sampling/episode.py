@@ -32,7 +32,7 @@ class PolicyActor:
     max_response_tokens: int
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
-        """Return one sampled response, or None if it does not fit the context; raise ServerError as the policy does."""
+        """Return one sampled response, or None if it does not fit the context; raises ServerError like the policy."""
         del instance  # a policy sees only the state
         prompt_ids = self.tokenizer.prompt_ids(state)
         if len(prompt_ids) + self.max_response_tokens > self.context_limit:

@@ -1,4 +1,4 @@
-"""Evaluate an actor by whole episodes on every task: their scores, and gains with bootstrap intervals."""
+"""Evaluate an actor on whole episodes of every task: scores, and gains with bootstrap intervals."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ SPLITS = ("held_in", "held_out")
 
 @dataclass(frozen=True)
 class InitialScriptActor:
-    """The baseline that improves nothing: it runs the initial script once and answers."""
+    """A baseline that improves nothing: it runs the initial script once and answers."""
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response:
         """Return the response that runs the initial script, and after it the final answer."""
@@ -151,7 +151,7 @@ def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
 def gain_difference(
     after: Sequence[Trajectory], before: Sequence[Trajectory], tasks: Sequence[Task], seed: int
 ) -> Mapping[str, dict[str, float]]:
-    """Return by split the paired difference of gains, `after` minus `before`, with its bootstrap interval.
+    """Return the paired difference of gains for each split, `after` minus `before`, with its bootstrap interval.
 
     Both evaluations have the same plans. Trajectories are paired by id; one that is lost in either is left out.
     """

@@ -17,7 +17,7 @@ from tasks.action import ends_trajectory
 from tasks.feedback import Outcome
 from tasks.state import State
 
-MIN_WEIGHT = 0.1  # relative to a state not tried yet, so that no state is given up for good
+MIN_WEIGHT = 0.1  # relative to an untried state, so that every state can be drawn again
 MEMORY = 0.5  # weight of the earlier estimate when a state is tried again
 
 
@@ -35,7 +35,7 @@ class EvolvingPool(StatePool):
 
         Args:
             expert: The expert's states.
-            max_steps: The number of turns that states stay below.
+            max_steps: The exclusive upper limit on the number of turns of a state.
             max_prompt_tokens: The longest prompt of a new state, in tokens.
             tokenizer: The policy's tokenizer.
         """
@@ -93,7 +93,7 @@ class EvolvingPool(StatePool):
             self._untried_weight = statistics.fmean(self._spread.values())
 
     def _add(self, trajectory_id: str, state: PoolState, known: Sequence[Experience]) -> None:
-        """Add the trajectory that goes on from `state` with the best of its known actions, if it can go on."""
+        """Add the trajectory that continues from `state` with the best of its known actions, if it can continue."""
         best = max(known, key=lambda each: each.reward or 0.0)
         if best.reached is None or ends_trajectory(best.action) or best.outcome is Outcome.INVALID:
             return

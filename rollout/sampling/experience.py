@@ -12,7 +12,7 @@ Origin = Literal["expert", "policy"]
 
 @dataclass(frozen=True)
 class Transition:
-    """The step that an action made.
+    """The transition that an action caused.
 
     Attributes:
         response: The whole text of the response.
@@ -56,20 +56,20 @@ class TrainingSample:
 
 @dataclass(frozen=True, kw_only=True)
 class Experience(TrainingSample):
-    """One action in one state, and what came of it.
+    """One action in one state, and its result.
 
     Attributes:
         origin: Whether the expert or the policy made the trajectory of which the state is a prefix.
         task: The name of the task.
         finish_reason: `stop` or `length`.
-        outcome: The class of what happened; `infrastructure` if nothing is known.
+        outcome: The class of the result; `infrastructure` if nothing is known.
         metric: The hidden score of the submission that the run left.
         seconds: Wall-clock time in the coder and the script; 0 for a cached result.
         action: The name of the action, or an empty string if the response was invalid.
         instruction: The edit instruction, or an empty string for other actions.
         repeated: Whether an earlier turn of the state has the same edit instruction.
         grounding: The facts of the state that the response repeats correctly (`rollout.sampling.grounding`).
-        reached: The step that the action made; None if nothing is known.
+        reached: The transition that the action caused; None if nothing is known.
         cut: Whether the action was left out, unsampled, because the time for its update was up.
     """
 

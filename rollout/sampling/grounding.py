@@ -12,7 +12,7 @@ FACTS = ("file_exists", "best_script", "best_score")
 
 
 def read_grounding(response: ParsedResponse, snapshot: Snapshot) -> dict[str, bool | None]:
-    """Return for each fact whether a response repeats it correctly, or None if it does not refer to the fact.
+    """Return whether a response repeats each fact correctly, or None for a fact that it does not refer to.
 
     `file_exists`: the file that the action works on is in the workspace. None for an action that needs no file, for a
     file in a folder (a snapshot does not list the files of folders), and for a response without an action.
@@ -36,7 +36,7 @@ def read_grounding(response: ParsedResponse, snapshot: Snapshot) -> dict[str, bo
 
 
 def grounding_shares(readings: Iterable[Mapping[str, bool | None]]) -> dict[str, float]:
-    """Return for each fact the share of responses that repeat it correctly, among those that refer to it.
+    """Return the share of responses that repeat each fact correctly, among those that refer to it.
 
     `num_<fact>` is the number of responses that refer to it.
     """

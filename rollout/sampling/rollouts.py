@@ -1,4 +1,4 @@
-"""Roll the policy out from a batch of states, for one action or for whole episodes, and reward each action."""
+"""Roll out the policy from a batch of states, for one action or for whole episodes, and reward each action."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -65,9 +65,9 @@ async def roll_out(
     """Return the actions of `spec.num_samples` rollouts from each state, in the order of states, samples and steps.
 
     The single actions in one state are sampled by one request, and equal responses are executed once. An action whose
-    infrastructure failed is masked: its reward is None. It ends its episode, all of whose actions are masked, because
-    the return is unknown. A rollout that is not begun before the deadline is left out: one action that is `cut` stands
-    for it. The single actions in one state begin together.
+    infrastructure failed is masked: its reward is None. It ends its episode, and all actions of the episode are masked,
+    because the return is unknown. A rollout that is not begun before the deadline is left out; one action that is
+    marked `cut` represents it. The single actions in one state begin together.
 
     Every finished action is appended to the journal first. Recorded actions are taken from the journal, unless all of
     them are masked; missing ones are sampled with the same seeds as before the interruption.

@@ -84,7 +84,7 @@ def states_of(trajectory: Trajectory, task: Task, max_steps: int, tokenizer: Cha
 class StatePool:
     """A fixed set of states, drawn evenly over tasks and depths."""
 
-    evolves = False  # whether `learn` changes what is drawn
+    evolves = False  # whether `learn` changes the states that are drawn
 
     def __init__(self, states: Iterable[PoolState]) -> None:
         self.states: tuple[PoolState, ...] = tuple(states)
@@ -157,7 +157,7 @@ def first_of_each(ranked: Sequence[list], num_trajectories: int, num_depths: int
     Args:
         ranked: For each task, its trajectories with at least `num_depths` states, best first.
         num_trajectories: The number to return.
-        num_depths: For the error message.
+        num_depths: The number of states per trajectory, for the error message.
 
     Raises:
         ValueError: If there are fewer than `num_trajectories` in all.

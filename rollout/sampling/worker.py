@@ -1,4 +1,4 @@
-"""Draw the states of each update and roll the policy out from them."""
+"""Draw the states of each update and roll out the policy from them."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class RolloutWorker:
         num_trajectories: The number of trajectories whose states make up an update.
         num_depths: The number of states drawn from each of them.
         acting_seconds: The time in which the rollouts of an update may begin, in seconds; None for no limit.
-        concurrency: The rollouts under way at one time, of all updates together, if there is such a limit.
+        concurrency: The limit on concurrent rollouts over all updates, if there is one.
     """
 
     spec: RolloutSpec
@@ -50,7 +50,7 @@ class RolloutWorker:
         return self.pool.sample_groups(self.num_trajectories, self.num_depths, rng)
 
     async def act(self, states: Sequence[PoolState], update: int) -> list[Experience]:
-        """Return the actions of an update, those of its journal included; raises as `roll_out` does."""
+        """Return the actions of an update, including those in its journal; raises the same errors as `roll_out`."""
         deadline = Deadline(self.acting_seconds, self.concurrency) if self.acting_seconds else None
         with Journal(self.journals / f"{update:05d}.jsonl") as journal:
             return await roll_out(

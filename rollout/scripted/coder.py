@@ -1,4 +1,4 @@
-"""The scripted coder, which carries out edit instructions by recipes and describes files."""
+"""The scripted coder, which applies recipes to carry out edit instructions, and describes files."""
 
 import csv
 import io

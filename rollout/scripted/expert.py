@@ -26,8 +26,8 @@ STOP_EARLY = 0.12  # after an edit, once all ideas are tried
 RUN_BEST = 0.7  # before the end, if the last submission is not of the best script
 FROM_LATEST, FROM_FIRST = 0.08, 0.07  # else from the best
 SLIP_SLOW, SLIP_CRASH, SLIP_KIND, SLIP_FAMILY = 0.005, 0.015, 0.015, 0.02
-# Without ideas left: the weight of a recipe by its expected effect, and the factor for a recipe that tunes the present
-# family of model.
+# If no ideas are left: the weight of a recipe by its expected effect, and the factor for a recipe that tunes the
+# present family of model.
 EFFECT_WEIGHTS = {"good": 3.0, "harmless": 1.0, "harmful": 0.5}
 TUNE_WEIGHT = 3.0
 # Property in the description of a table -> recipes for it, more likely if the table has it and less likely if not.
@@ -39,7 +39,7 @@ FAVOURITES = ("standardize", "tfidf", "random_forest", "gradient_boosting", "mor
 
 @dataclass
 class Memory:
-    """What the expert reads from the texts of a state, which any agent can read."""
+    """The facts that the expert reads from the texts of a state, which any agent can read."""
 
     first: str
     best: str
@@ -57,7 +57,7 @@ class Memory:
 
 
 def read_state(state: State) -> Memory:
-    """Return what the texts of a state say. Raises ValueError if the problem has no status line."""
+    """Return the facts in the texts of a state. Raises ValueError if the problem has no status line."""
     status = _last_status(state.problem)
     if status is None:
         raise ValueError("the problem text has no line 'Best so far: NAME SCORE'; build it with tasks.prompt")
@@ -82,7 +82,7 @@ def read_state(state: State) -> Memory:
 
 
 def _last_status(text: str) -> tuple[str, str] | None:
-    """Return script and score of the status line that ends a problem or a feedback, None without one."""
+    """Return script and score of the status line that ends a problem or a feedback, None if there is none."""
     return parse_status_line(text.rpartition("\n")[2])
 
 
@@ -135,7 +135,7 @@ class ScriptedExpert:
     the given ones. It makes the mistakes that agents make: edits that crash, run too long, or make no sense.
 
     Attributes:
-        max_steps: The most actions of an episode; the last one is the final answer.
+        max_steps: The maximum number of actions of an episode; the last one is the final answer.
         explores: Whether its own ideas are all recipes that fit. Otherwise they are a few favorites, repeated after all
             are tried, like those of an expert without idea prompts.
     """
@@ -216,7 +216,7 @@ def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random, explor
 
 
 def _suits(memory: Memory, recipe: Recipe) -> float:
-    """Return the factor of a recipe's weight by the description of the table, 1 without one."""
+    """Return the factor of a recipe's weight by the description of the table, 1 if there is none."""
     said = [memory.table[key] for key, names in SUITS.items() if recipe.name in names and key in memory.table]
     return 1.0 if not said else SUIT_WEIGHT if all(said) else 1 / SUIT_WEIGHT
 

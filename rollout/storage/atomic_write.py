@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename what the block writes there to `path` when the block ends.
+    """Yield a temporary path next to `path`, and rename the file written there to `path` when the block ends.
 
     A reader sees the earlier file or all of the new one, even if several processes write. If the block raises, the
     temporary file is removed and the earlier file stays.
@@ -65,5 +65,5 @@ def sync_to_disk(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a unique hidden path beside `path`, for content that must not be seen before it is complete."""
+    """Return a unique hidden path next to `path`, for content that must not be seen before it is complete."""
     return path.with_name(f".{path.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}")

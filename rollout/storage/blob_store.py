@@ -21,7 +21,7 @@ from rollout.storage.directory_manifest import (
 )
 from tasks.checksum import sha256_of
 
-Stamp = tuple[int, int, int]  # inode, size and modification time: it changes when the file does
+Stamp = tuple[int, int, int]  # inode, size and modification time, one of which changes if the file does
 
 
 def digest_of(content: bytes) -> str:
@@ -134,21 +134,21 @@ class BlobStore:
         Empty folders are left out.
 
         Raises:
-            OSError: As `put_file`.
-            ValueError: As `put_file`, and if an entry is neither a file nor a folder.
+            OSError: See `put_file`.
+            ValueError: See `put_file`; also if an entry is neither a file nor a folder.
         """
         files = files_below(path)
         return self.put(manifest_of({name: self._put_file(f"{path}/{name}", files[name]) for name in files}))
 
     def files_in(self, digest: str) -> dict[str, str]:
-        """Return the digests of a folder's files by relative path; raises as `get`."""
+        """Return the digests of a folder's files by relative path; raises the same errors as `get`."""
         return read_manifest(self.get(digest))
 
     def checked_path(self, digest: str) -> Path:
         """Return the path of a blob whose content was verified since its last change.
 
-        Every user may read the file, whatever this process's umask is, because scripts that read it where it is stored
-        run as users of their own.
+        Every user may read the file, regardless of the umask of this process, because scripts that read it in place run
+        under their own uids.
 
         Raises:
             CorruptRecord: If the blob is missing or its content does not match its name.
@@ -166,7 +166,7 @@ class BlobStore:
         """Return a read-only folder with all files of a manifest, made once from links to the blobs.
 
         Its content is verified and readable by every user, as with `checked_path`. A folder that was verified before
-        costs one `stat` a file. Several threads and processes may call this at once.
+        costs one `stat` per file. Several threads and processes may call this at once.
 
         Raises:
             CorruptRecord: If a file is missing or differs from the manifest.

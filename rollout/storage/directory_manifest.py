@@ -26,8 +26,8 @@ def entries_of(digests: Mapping[str, str], inside: str) -> list[str]:
 
     Args:
         digests: The manifest.
-        inside: The folder's relative path without a final slash, `` for the whole. A path that is not a folder has no
-            entries.
+        inside: The folder's relative path without a final slash, `` for the whole tree. A path that is not a folder has
+            no entries.
     """
     prefix = f"{inside}/" if inside else ""
     below = (path[len(prefix) :].partition("/") for path in digests if path.startswith(prefix))
@@ -62,7 +62,7 @@ def files_below(folder: Path) -> dict[str, os.stat_result]:
 def make_tree(folder: Path, files: Mapping[str, Path]) -> None:
     """Make `folder` from `files`, given by relative path, even if another process makes the same folder.
 
-    The folder appears complete or not at all. Every user may list it, whatever this process's umask is.
+    The folder appears complete or not at all. Every user may list it, regardless of the umask of this process.
 
     Raises:
         OSError: If it cannot be made.
@@ -88,7 +88,7 @@ def is_tree_of(statuses: Mapping[str, os.stat_result], folder: Path, files: Mapp
     """Return whether a folder holds exactly the given files.
 
     Args:
-        statuses: What `files_below` returned for the folder.
+        statuses: The result of `files_below` for the folder.
         folder: The folder.
         files: The expected files by relative path.
     """

@@ -1,7 +1,7 @@
 """The names of the files and folders in a run directory.
 
-`mlagent_jax.run.run_dir` locks and fills such a directory; `rollout.dataset.viewer` reads one. A stage's outputs are
-declared by the names below.
+`mlagent_jax.run.run_dir` locks and fills such a directory; `rollout.dataset.viewer` reads one. Stages declare their
+outputs with the names below.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The files of a collection, each a journal while its trajectories come in and then a Parquet file."""
+"""The files of a collection, each a journal while its trajectories arrive and then a Parquet file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ class Part:
     """Consecutive trajectories of a collection; a context manager that closes the journal.
 
     Attributes:
-        path: The Parquet file, which exists once every trajectory is done or given up.
+        path: The Parquet file, which exists once every trajectory is either done or lost.
         journal_path: The journal, which exists until then.
     """
 
     def __init__(self, folder: Path, number: int, ids: Sequence[str]) -> None:
-        """Describe a part.
+        """Set the paths and ids of a part, without opening a file.
 
         Args:
             folder: The folder of the collection.
@@ -33,7 +33,7 @@ class Part:
         self._journal: Journal | None = None
 
     def recorded(self) -> Iterator[Trajectory]:
-        """Yield each trajectory on disk once, in little memory.
+        """Yield each trajectory on disk once, using little memory.
 
         Raises:
             CorruptRecord: If a file is damaged or of another version. Names the line of a journal.

@@ -21,9 +21,9 @@ from tasks.naming import Names
 T = TypeVar("T")
 
 SCHEMA_NAME = b"mlagent_jax.trajectory"
-SCHEMA_VERSION = b"2"  # of Parquet files, and of the records in journals
+SCHEMA_VERSION = b"2"  # version of Parquet files and of the records in journals
 REMEDY = "remove it and run stage=collect again"
-BATCH_SIZE = 64  # trajectories that are Python objects at one time while a file is read
+BATCH_SIZE = 64  # number of trajectories held as Python objects while a file is read
 
 # Names and values as a list of pairs, because Hugging Face's `datasets` does not support maps.
 _TEXTS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))
@@ -162,7 +162,7 @@ def trajectories_of(path: Path) -> Path:
 
 
 def iterate_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Yield the trajectories of `read_trajectories` one by one, in little memory; raises as it does."""
+    """Yield the trajectories of `read_trajectories` one by one, using little memory; raises the same errors."""
     if not path.is_dir():
         yield from _read(path, from_record)
         return
@@ -188,7 +188,7 @@ def has_journal(folder: Path, name: str) -> bool:
 
 
 def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
-    """Yield each trajectory of a part once, even during its collection; raises as `read_trajectories`."""
+    """Yield each trajectory of a part once, even during its collection; raises like `read_trajectories`."""
     file, journal = folder / f"{name}.parquet", folder / f"{name}.jsonl"
     records = read_journal(journal) if has_journal(folder, name) else []  # before the file, which replaces it
     seen: set[str] = set()
@@ -211,7 +211,7 @@ def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
 
 
 def iterate_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of one Parquet file; raises as `read_trajectories`."""
+    """Yield the records of one Parquet file; raises the same errors as `read_trajectories`."""
     return _read(path, dict)
 
 

@@ -1,4 +1,4 @@
-"""Text that every UTF-8 file can hold."""
+"""Convert text so that UTF-8 can encode it."""
 
 
 def replace_unstorable(text: str) -> str:

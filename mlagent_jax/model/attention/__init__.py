@@ -1,6 +1,6 @@
 """Attention under a layout, with a kernel for each kind of device, on every mesh.
 
-TPUs use splash attention and kernels of our own (`splash.py`, `mosaic.py`), NVIDIA GPUs a flash attention lowered by
+TPUs use splash attention and our own kernels (`splash.py`, `mosaic.py`), NVIDIA GPUs a flash attention lowered by
 Triton (`triton.py`), and all other devices plain JAX, a block at a time (`blockwise.py`).
 """
 
@@ -16,8 +16,8 @@ from mlagent_jax.model.attention.layout import Layout, PackedLayout, SharedLayou
 
 __all__ = ["Layout", "PackedLayout", "SharedLayout", "attention", "padded_layout", "visible"]
 
-HEADS = P(("data", "fsdp"), "context", "tensor")  # of [B, T, N, H]
-ENDS = P(("data", "fsdp"))  # of [B, S]: each device has the whole length of its rows
+HEADS = P(("data", "fsdp"), "context", "tensor")  # for [B, T, N, H]
+ENDS = P(("data", "fsdp"))  # for [B, S]: each device has the whole length of its rows
 
 
 def attention(
@@ -59,7 +59,7 @@ def _attend(
     if sequence_shards > 1:
         offset = jax.lax.axis_index("context") * q.shape[1]
         k, v = (jax.lax.all_gather(x, "context", axis=1, tiled=True) for x in (k, v))
-    # Pallas takes half a second to import, so it is imported only where it is used.
+    # Pallas takes half a second to import, so it is imported only if it is used.
     if platform == "tpu":
         from mlagent_jax.model.attention.splash import splash_attention
 

@@ -13,7 +13,7 @@ from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.matmul import PRODUCT
 
 BLOCK = 128  # queries at a time
-UNROLLED = 32  # blocks; a row of at most so many is compiled block by block, each with the keys that it can see
+UNROLLED = 32  # a row of at most this many blocks is compiled block by block, each with the keys that it can see
 
 
 def blockwise_attention(

@@ -52,5 +52,5 @@ def visible(ends: Int[Array, "B S"], queries: Int[Array, " T"], keys: Int[Array,
 
 
 def sees(query: Int[Array, "..."], key: Int[Array, "..."], end: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Return whether the token of index `query` sees that of index `key`, whose end is `end`; all broadcast."""
+    """Return whether the token of index `query` sees that of index `key`, whose end is `end`; arguments broadcast."""
     return (key <= query) & (query < end)

@@ -40,7 +40,7 @@ def load_hf(
         folder: A directory with `config.json` and `model.safetensors`, or with shards and their index.
         dtype: The type of the activations.
         mesh: The devices over which the parameters are sharded; None for the first device.
-        remat: What the backward pass recomputes; see `Transformer`.
+        remat: The computation that the backward pass repeats; see `Transformer`.
 
     Raises:
         FileNotFoundError: If the directory, its config or a shard is missing.

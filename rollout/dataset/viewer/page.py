@@ -109,7 +109,7 @@ class Index:
 
 
 class Chunks:
-    """Elements of the page with some hundred lines each, compressed together to share what they have in common."""
+    """Elements of the page with a few hundred lines each, compressed together to share what they have in common."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

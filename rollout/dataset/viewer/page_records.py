@@ -33,7 +33,7 @@ NO_BETTER = "e"
 
 
 def text_record(trajectory: Trajectory, task: Task | None, rules: Rules, store: BlobStore | None) -> list[Any]:
-    """Return everything that the page shows of a trajectory as JSON values, in the order of `TRAJECTORY_COLUMNS`.
+    """Return everything that the page shows about a trajectory as JSON values, in the order of `TRAJECTORY_COLUMNS`.
 
     Args:
         trajectory: The trajectory.
@@ -87,7 +87,7 @@ def _step_record(step: Step, task: Task | None, rules: Rules, repeated: bool, st
 
 
 def index_record(trajectory: Trajectory, task: Task | None) -> dict[str, Any]:
-    """Return what the list shows of a trajectory and filters by; `gain` is None if the task is unknown."""
+    """Return the fields of a trajectory that the list shows or filters by; `gain` is None if the task is unknown."""
     m_init = trajectory.steps[0].before.metric if trajectory.steps else math.nan
     score = trajectory.score(m_init if task is None else task.m_init)
     return {
@@ -103,7 +103,7 @@ def index_record(trajectory: Trajectory, task: Task | None) -> dict[str, Any]:
 
 
 def task_record(name: str, task: Task | None) -> dict[str, Any]:
-    """Return what the page says about a task; only the name of an unknown one."""
+    """Return the fields of a task that the page shows; for an unknown task, only the name."""
     if task is None:
         return {"name": name}
     facts = ("kind", "split", "metric", "direction", "m_best_source")
@@ -125,7 +125,7 @@ def page_facts() -> Mapping[str, Any]:
 
 
 def number(value: float | None) -> float | str | None:
-    """Return a number as a JSON value: one that is not finite as the text `nan`, `inf` or `-inf`."""
+    """Return a number as a JSON value; a number that is not finite becomes the text `nan`, `inf` or `-inf`."""
     return value if value is None or math.isfinite(value) else str(float(value))
 
 

@@ -20,16 +20,16 @@ from tasks.task import SUBMISSION
 
 
 class SandboxUnavailable(ExecutorError, ValueError):
-    """No sandbox can be made here, and scripts do not run without one. The text names the remedy."""
+    """No sandbox can be made here, and scripts never run without a sandbox. The text names the remedy."""
 
 
 class MachineLost(Exception):
-    """A machine ended or does not answer, so nothing is known about the scripts that ran there."""
+    """A machine stopped or does not answer, so nothing is known about the scripts that ran there."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the scripts of a backend can have.
+    """The features that a backend offers to scripts.
 
     Attributes:
         gpus: Whether scripts can have GPUs.
@@ -46,14 +46,15 @@ class SandboxBackend(Protocol):
     """A service that runs scripts in isolation. All coroutines are awaited on one event loop.
 
     Attributes:
-        capabilities: What its scripts can have. A class attribute, which is read before the backend is opened.
+        capabilities: The features that it offers to scripts. A class attribute, which is read before the backend is
+            opened.
     """
 
     capabilities: Capabilities
 
     @classmethod
     def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
-        """Return a backend that `self_test` has still to check.
+        """Return a backend; call `self_test` before using it.
 
         Args:
             options: The section `executor` of the configuration.
@@ -61,7 +62,7 @@ class SandboxBackend(Protocol):
             fresh: Whether every script must start an interpreter of its own, even if the backend can fork one.
 
         Raises:
-            ValueError: If the options or the task interpreter do not fit. SandboxUnavailable is one.
+            ValueError: If the options or the task interpreter do not fit. SandboxUnavailable is a subclass.
         """
         ...
 
@@ -79,9 +80,9 @@ class SandboxBackend(Protocol):
         ...
 
     async def run(self, job: Job, machine: str) -> Execution:
-        """Run a job's script on one machine and return what it did.
+        """Run a job's script on one machine and return the result.
 
-        The caller ensures that the resources of concurrent runs fit the machine. If the call is cancelled, the script
+        The caller ensures that the resources of concurrent runs fit the machine. If the call is canceled, the script
         and all its processes are ended before it returns. An old submission among the job's files is left out.
 
         Raises:
@@ -136,7 +137,7 @@ async def workspace_files(job: Job, store: BlobStore) -> WorkspaceFiles:
     """
     names = job.files.keys() - {SUBMISSION}
     copied = {name: store.get(job.files[name]) for name in names - job.read_only}
-    # In a thread, because checking gigabytes for the first time takes seconds, and other scripts must go on.
+    # In a thread, because checking gigabytes for the first time takes seconds, and other scripts must not wait for it.
     read_only = await asyncio.to_thread(_checked, {name: job.files[name] for name in names & job.read_only}, store)
     return WorkspaceFiles(copied, read_only)
 

@@ -1,4 +1,4 @@
-"""The list of sandbox backends: a new one is one line here."""
+"""The list of sandbox backends; a new backend adds one line."""
 
 import importlib
 
@@ -24,7 +24,7 @@ def open_backend(options: ExecutorOptions, store: BlobStore, fresh: bool = False
 
     Raises:
         ValueError: If the options do not fit, or the backend or the task interpreter does not work. SandboxUnavailable
-            is one.
+            is a subclass.
     """
     check_options(options)
     backend = backend_class(_name(options)).from_options(options, store, fresh)

@@ -1,4 +1,4 @@
-"""The trusted process of a sandbox without namespaces: starts the script, bounds it, and outlives all its processes.
+"""The trusted process of a sandbox without namespaces: it starts and limits the script, and outlives all its processes.
 
 This file runs with the task interpreter and nothing but the standard library and files of this package. It talks to its
 launcher on the socket whose number is its first argument. It sends `1` with the workspace when the script is ready; `2`
@@ -7,8 +7,8 @@ receives `g` (begin) and `k` (kill). When the socket closes, it ends every proce
 exits.
 
 Every process of the sandbox is in the Landlock domain that the guard enters first, whose signals stay inside it. So one
-`kill(-1)` by the guard reaches all of them at once and no other process, however fast they fork. As their subreaper it
-then waits for them, whichever process started them.
+`kill(-1)` by the guard reaches all of them at once and no other process, even if they fork quickly. The guard is their
+subreaper, so it can then wait for all of them.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE,
 
 
 def main() -> None:
-    """Run one script, as the request on standard input says."""
+    """Run the script of the request on standard input."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     request = json.load(sys.stdin)
@@ -165,7 +165,7 @@ def become_script(request: dict, folder: str, rules: int, gate: socket.socket) -
             temporary = f"{folder}/{TEMPORARY}"
             env = {**request["env"], "HOME": temporary, "TMPDIR": temporary}
             os.execve(request["command"][0], request["command"], env)
-    except BaseException as error:  # no line of the script has run, whatever the error
+    except BaseException as error:  # no line of the script has run yet, so the script did not cause it
         gate.send(b"!" + str(error).encode()[:4000])
     finally:
         os._exit(125)

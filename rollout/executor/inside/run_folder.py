@@ -22,7 +22,7 @@ def make_folder(folder: str, request: dict) -> None:
 
 
 def exceeds_limits(request: dict, folder: str) -> bool:
-    """Return whether one of the writable folders holds more than is allowed, or hides what it holds."""
+    """Return whether one of the writable folders holds more than is allowed, or hides its content."""
     for name in (WORKSPACE, TEMPORARY):
         pending, seen, num_bytes = [f"{folder}/{name}"], set(), 0
         while pending:

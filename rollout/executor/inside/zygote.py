@@ -1,6 +1,6 @@
 """A preloaded interpreter inside a sandbox: every script is a fork of it, in namespaces of its own.
 
-This file runs with the task interpreter, the standard library, `syscalls.py` beside it and the modules that it
+This file runs with the task interpreter, the standard library, `syscalls.py` next to it and the modules that it
 preloads. It is the trusted part of the sandbox: it holds no data and no secret, and never runs a line of a script
 itself. It receives requests on the socket whose number is its first argument. For each one it makes a child in new
 namespaces (mounts, processes, network, IPC, host name), which gives up every right before the script begins.
@@ -99,7 +99,7 @@ def isolate(request: dict, channel: socket.socket, stdout: int) -> None:
         script = os.fork()
         if script == 0:
             prepare(request)
-    except BaseException as error:  # no line of the script has run, whatever the error
+    except BaseException as error:  # no line of the script has run yet, so the script did not cause it
         channel.send(b"!" + repr(error).encode()[:4000])
         os._exit(125)
     if script:

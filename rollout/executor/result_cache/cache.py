@@ -15,10 +15,10 @@ MIN_TIMEOUTS = 2
 
 
 class CachedExecutor:
-    """Answers deterministic jobs from the result cache and runs the rest; implements `rollout.types.Executor`.
+    """An executor that answers deterministic jobs from the result cache and runs the rest.
 
-    Identical jobs at the same time run once. Several processes may share the cache: at worst, a job runs twice. A job
-    whose cached result cannot be read runs again.
+    Implements `rollout.types.Executor`. Identical jobs at the same time run once. Several processes may share the
+    cache: at worst, a job runs twice. A job whose cached result cannot be read runs again.
 
     Attributes:
         hits: The number of jobs answered from the cache.
@@ -52,7 +52,7 @@ class CachedExecutor:
         self.misses = 0
 
     async def run(self, job: Job) -> Execution:
-        """Return what the job's script does, or did before; raises what the inner executor raises."""
+        """Return the result of the job's script, new or cached; raises the errors of the inner executor."""
         if not job.deterministic:
             self.misses += 1
             return await self._inner.run(job)

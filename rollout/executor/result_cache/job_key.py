@@ -1,4 +1,4 @@
-"""Cache keys: equal for jobs whose scripts must have the same result, whatever their files are called."""
+"""Cache keys: equal for jobs whose scripts must have the same result, even if their files have different names."""
 
 import ast
 import hashlib
@@ -77,7 +77,7 @@ def _string_literals(source: str) -> set[str] | None:
 
 
 def _is_seen(name: str, words: set[str] | frozenset[str]) -> bool:
-    """Return whether a file that the script does not name can change what the script does."""
+    """Return whether a file that the script does not name can change the result of the script."""
     return not name.endswith(".py") or name.removesuffix(".py") in words
 
 

@@ -11,8 +11,8 @@ from rollout.storage.atomic_write import write_atomically
 from rollout.storage.blob_store import digest_of
 from tasks.units import MIB
 
-TRIM_SHARE = 1 / 16  # of the bound that a process writes before it measures the folder again
-FILL_SHARE = 0.9  # of the bound that is left after results are removed
+TRIM_SHARE = 1 / 16  # share of the bound that a process writes before it measures the folder again
+FILL_SHARE = 0.9  # share of the bound that remains after results are removed
 
 
 class ResultStore:

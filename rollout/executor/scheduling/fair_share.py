@@ -5,11 +5,11 @@ from collections.abc import Collection
 
 from rollout.types import Job
 
-WEIGHT = 0.1  # of the newest run in the moving average of a task's run times
+WEIGHT = 0.1  # weight of the newest run in the moving average of a task's run times
 
 
 class FairShare:
-    """Ranks jobs by how many runs their tasks had, and then by how long they are expected to take."""
+    """A ranking of jobs by the number of runs of their tasks, and then by their expected duration."""
 
     def __init__(self) -> None:
         self._num_runs: Counter[str] = Counter()
@@ -17,7 +17,7 @@ class FairShare:
         self._task_seconds: dict[str, float] = {}
 
     def join(self, job: Job, waiting: Collection[Job]) -> None:
-        """Note that a job begins to wait beside others; a task earns no credit while it has no waiting jobs."""
+        """Record that a job starts to wait; a task earns no credit while it has no waiting jobs."""
         if not waiting:
             self._num_runs.clear()
         elif all(other.task != job.task for other in waiting):
@@ -29,11 +29,11 @@ class FairShare:
         return self._num_runs[job.task], -self.expected_seconds(job)
 
     def begin(self, job: Job) -> None:
-        """Note that a job begins to run."""
+        """Record that a job starts to run."""
         self._num_runs[job.task] += 1
 
     def end(self, job: Job, seconds: float) -> None:
-        """Note how long a job took."""
+        """Record how long a job took."""
         self._script_seconds[job.files[job.script]] = seconds
         average = self._task_seconds.get(job.task, seconds)
         self._task_seconds[job.task] = average + WEIGHT * (seconds - average)

@@ -1,4 +1,4 @@
-"""Run jobs on the machines of a sandbox backend, each when its turn comes."""
+"""Run jobs on the machines of a sandbox backend, in the order that the scheduler decides."""
 
 import asyncio
 import logging
@@ -10,9 +10,9 @@ from rollout.executor.scheduling.scheduler import Machine, QueuedJob, Scheduler
 from rollout.types import Execution, Job, is_folder
 
 log = logging.getLogger(__name__)
-TRIES = 3  # machines that one job may lose
-LOOK_SECONDS = 5.0  # between searches for new machines while a job waits
-WAIT_SECONDS = 120.0  # for a machine to join if none is left that could run a job
+TRIES = 3  # number of machines that may be lost under one job
+LOOK_SECONDS = 5.0  # time between searches for new machines while a job waits
+WAIT_SECONDS = 120.0  # time for a machine to join if none is left that could run a job
 
 
 class SandboxPool:
@@ -26,16 +26,16 @@ class SandboxPool:
 
     def __init__(self, backend: SandboxBackend) -> None:
         self._backend = backend
-        self._known: set[Resources] = set()  # of every machine there ever was
+        self._known: set[Resources] = set()  # of all past and present machines
         self._finding: asyncio.Task[None] | None = None
         self._last_look = 0.0  # on the loop's clock
         self.scheduler = Scheduler()
         self._update()
 
     async def run(self, job: Job) -> Execution:
-        """Run a job's script when its turn comes, and return what it did.
+        """Run a job's script when the scheduler assigns it a machine, and return the result.
 
-        If the call is cancelled, the job leaves the queue or its script is ended.
+        If the call is canceled, the job leaves the queue or its script is ended.
 
         Raises:
             ValueError: If the job asks for more than any machine has, or the backend does not support it.
@@ -63,7 +63,7 @@ class SandboxPool:
         raise ExecutorError(f"{TRIES} machines were lost while they ran {job.script}; the last one: {reason}")
 
     async def _wait_for_machine(self, job: Job) -> Machine:
-        """Return a machine on which resources are taken for the job; raises as `run`."""
+        """Return a machine on which resources are reserved for the job; raises the same errors as `run`."""
         await self._require_possible(job)
         queued = self.scheduler.enqueue(job)
         try:
@@ -118,7 +118,7 @@ class SandboxPool:
             log.warning("the search for new machines failed: %s", error)
 
     def _update(self) -> None:
-        """Bring the scheduler's machines in line with the backend's."""
+        """Update the scheduler's machines to match the backend's."""
         present, machines = self._backend.machines(), self.scheduler.machines
         if present.keys() == machines.keys():
             return

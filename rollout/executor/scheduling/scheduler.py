@@ -72,7 +72,7 @@ class Figures:
 
 
 class Scheduler:
-    """Assigns resources of machines to jobs, on one event loop.
+    """A scheduler that assigns the resources of machines to jobs, on one event loop.
 
     The task with the fewest runs goes first, counted since all waiting tasks had jobs. Among its jobs, the one that is
     expected to take longest goes first, since the last to begin decides when all are done. If that job fits on no
@@ -124,7 +124,7 @@ class Scheduler:
     def assign(self) -> None:
         """Assign free resources to waiting jobs."""
         reserved: set[Machine] = set()
-        # A cancelled entry leaves the queue by itself later.
+        # A canceled entry leaves the queue later.
         waiting = [queued for queued in self._queue if not queued.machine.cancelled()]
         while waiting and len(reserved) < len(self.machines):
             first = min(waiting, key=lambda queued: (*self._fair_share.rank(queued.job), queued.arrival))

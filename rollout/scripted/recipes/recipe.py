@@ -36,7 +36,7 @@ class Recipe:
         kinds: The kinds of task it is meant for. Whether it fits a script depends on the script alone.
         phrasings: Instructions that ask for it, each a sentence of at most 14 words.
         keywords: Regular expressions; an instruction that matches one of them asks for this recipe.
-        edit: Changes a script in place; raises Cannot if the recipe does not fit the script.
+        edit: A function that changes a script in place; raises Cannot if the recipe does not fit the script.
         needs: The families of model that it tunes, where `` is the initial model; empty for any.
         gives: The family of model that it puts into the script, `` if it keeps the model.
         undoes: The recipes that it takes back, empty for most.

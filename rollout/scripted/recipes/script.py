@@ -18,7 +18,7 @@ WRAPPERS = frozenset(
         "TunedThresholdClassifierCV",
     }
 )
-INNER = ("estimator", "regressor", "base_estimator")  # that argument as a keyword
+INNER = ("estimator", "regressor", "base_estimator")  # the keywords of that argument
 # Estimators whose names do not end in Classifier or Regressor.
 CLASSIFIERS = frozenset(
     {

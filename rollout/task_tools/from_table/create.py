@@ -39,10 +39,10 @@ class NewTaskSpec:
         target: The column to predict.
         metric: A name in `tasks.metric.METRICS`.
         out: The folder in which the task's folder is created.
-        id_column: A column that only numbers the rows, None without one.
+        id_column: A column that only numbers the rows, None if there is none.
         test_share: The share of the rows that are reserved for the hidden score.
         split: `held_in` to train on the task, `held_out` to only evaluate on it.
-        best: The score taken as the best achievable; None takes the best score of the reference scripts.
+        best: The score taken as the best achievable; if None, the best score of the reference scripts.
     """
 
     name: str
@@ -64,7 +64,7 @@ def make_task(
     Args:
         spec: The specification of the task.
         python: The interpreter of the task environment, which runs the scripts.
-        make_references: Yields the reference scripts, by which the best score is found if `spec.best` is None.
+        make_references: A function that yields the reference scripts; their best score is used if `spec.best` is None.
         say: Called with lines of text about the result.
 
     Raises:

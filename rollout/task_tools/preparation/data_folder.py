@@ -1,4 +1,4 @@
-"""A task's data folder: check its place, and write the public and private data to a partial folder beside it."""
+"""A task's data folder: check its place, and write the public and private data to a partial folder next to it."""
 
 import runpy
 import shutil
@@ -32,7 +32,7 @@ def require_place(entry: Entry, raw: Path, out: Path) -> None:
 def write_data(entry: Entry, raw: Path, out: Path) -> Path:
     """Return a partial folder in `out` with the `public` and `private` data made from the files in `raw`.
 
-    Raises ValueError if the raw files are not what the task's `prepare.py` expects.
+    Raises ValueError if the raw files are not those that the task's `prepare.py` expects.
     """
     partial = out / f".{entry.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted run

@@ -37,7 +37,7 @@ def must_fetch(entry: Entry, folder: Path) -> bool:
 
 
 def prepared_elsewhere(folder: Path) -> Path | None:
-    """Return the folder with the `public` and `private` data that MLE-bench prepared in `folder`, None without one."""
+    """Return the folder with the `public` and `private` data that MLE-bench prepared in `folder`, if any."""
     found = folder / "prepared"
     return found if (found / "public").is_dir() and (found / "private").is_dir() else None
 

@@ -1,11 +1,11 @@
-"""Check that the initial script scores in a sandbox what preparation measured outside of one."""
+"""Check that the initial script gets the same score in a sandbox as during preparation, which uses none."""
 
 from rollout.errors import InfrastructureError
 from rollout.task_tools.validation.case import Case, Failed
 
-NUM_DEVIATIONS = 3.0  # of the noise, by which a score may differ from m_init
+NUM_DEVIATIONS = 3.0  # maximum difference of a score from m_init, in units of the noise
 ROUNDING = 1e-9  # relative tolerance of equal scores
-MAX_SHARE = 0.5  # of limits.seconds, so that an edit may take twice as long
+MAX_SHARE = 0.5  # share of limits.seconds, so that an edit may take twice as long
 FRESH_SLACK = 3.0  # factor on limits.seconds, which does not account for starting an interpreter
 
 

@@ -14,9 +14,9 @@ from tasks.task import Limits
 
 SEARCH = Path(__file__).with_name("search.py")
 LIMITS = Limits(seconds=600.0, memory_mb=4096, workspace_mb=512)
-MAX_SHARE = 0.5  # of the test rows that a source may hold
+MAX_SHARE = 0.5  # maximum share of the test rows that a source may hold
 FOUND = re.compile(r"^found ([\d.]+) (.+)$", re.MULTILINE)
-NUM_FILES = 200  # of the task's own files, whose copies are searched for
+NUM_FILES = 200  # number of the task's own files whose copies are searched for
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def search_request(case: Case, roots: tuple[str, ...] = ("/",)) -> dict[str, obj
     try:
         tests = [name for name, table in case.tables.tests.items() if set(table) - {case.tables.id, *case.tables.truth}]
         id_ = case.tables.id
-    except ValueError:  # the answers of an own grader need not be a table
+    except ValueError:  # if the task has its own grader, the answers need not be a table
         tests, id_ = [], case.task.submission.id
     others = (path for path in sorted(public.rglob("*")) if path.is_file() and path.suffix != ".csv")
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in islice(others, NUM_FILES)]
@@ -80,7 +80,7 @@ def search(case: Case, planted: Mapping[str, bytes] | None = None) -> Found:
 
 def read_findings(output: str) -> Found:
     """Return the result in a search's output."""
-    # A source may be found by its texts and by its tables: sorting lets the larger share win.
+    # A source may be found by its texts and by its tables: after sorting, the larger share wins.
     found = sorted((float(share), source) for share, source in FOUND.findall(output))
     return Found(
         shares={source: share for share, source in found},

@@ -4,7 +4,7 @@ The input is `search.json` in the working directory: `tables` (files with the te
 column), `hashes` (SHA-256 of the task's other files), `own` (further files of the task in the workspace) and `roots`
 (the folders to search). The output is a line `found SHARE SOURCE` for each source that holds test rows, and then
 `searched N files, N loaders, N tables`. Nothing hidden enters the sandbox: the features are enough, because a source
-that has the rows has their labels too.
+that contains the rows contains their labels too.
 """
 
 # pandas' type stubs list every possible return type.
@@ -40,7 +40,7 @@ import pandas as pd
 NUM_ROWS = 50  # test rows to search for
 AGREEING = 0.9  # share of columns in which a row must agree
 MIN_SHARE = 0.2  # share of rows from which a source is reported
-MAX_CELLS = 20_000_000  # of a larger table, only the first rows are searched
+MAX_CELLS = 20_000_000  # a larger table is searched only in its first rows
 MAX_COLUMNS = 1000
 MAX_BYTES = 1 << 28  # of a file
 NEEDLE = re.compile(r"[A-Za-z ,]{24,60}")
@@ -89,7 +89,7 @@ class Wanted:
         return np.where(close, place + len(self.texts), -1)
 
     def share_in(self, table: pd.DataFrame) -> float:
-        """Return the share of the wanted rows that a table holds, whatever the names of its columns.
+        """Return the share of the wanted rows that a table holds, regardless of its column names.
 
         The share of decoys, rows of randomly combined cells, is subtracted, because those are found by chance.
         """

@@ -10,7 +10,7 @@ from tasks.metric import OPTIMUM
 
 ROUNDING = 1e-9
 NUM_SHUFFLES = 5
-MARGIN = 0.5  # of |m_best - m_init|, by which the answers must beat shuffled answers
+MARGIN = 0.5  # share of |m_best - m_init| by which the answers must beat shuffled answers
 NOT_CHECKED = "own grader: not checked"
 
 

@@ -1,4 +1,4 @@
-"""Sandboxes by bubblewrap, with a fresh interpreter for each script or forks of a preloaded one."""
+"""Bubblewrap sandboxes, with a fresh interpreter for each script or forks of a preloaded one."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ REMEDIES = {
 
 
 class BubblewrapMaker:
-    """Makes a sandbox with a fresh interpreter for each script; implements `SandboxMaker`."""
+    """A maker of sandboxes with a fresh interpreter for each script; implements `SandboxMaker`."""
 
     isolation = Isolation()
 
@@ -62,7 +62,7 @@ class BubblewrapMaker:
         self._filter = filter_program()
 
     async def make(self, script: str, limits: Limits, slot: Slot, read_only: Mapping[str, Path]) -> Sandbox:
-        """Return a sandbox whose script waits to begin, as `SandboxMaker.make`."""
+        """Return a sandbox whose script waits to begin (see `SandboxMaker.make`)."""
         info = os.memfd_create("sandbox-info")
         seccomp, write_end = os.pipe()
         os.write(write_end, self._filter)
@@ -74,7 +74,7 @@ class BubblewrapMaker:
 
 
 class BubblewrapBackend(LocalBackend):
-    """Runs scripts in sandboxes by bubblewrap; implements `SandboxBackend`.
+    """A backend that runs scripts in bubblewrap sandboxes; implements `SandboxBackend`.
 
     Sandboxes are closed in the same way for root and for an ordinary user.
     """
@@ -91,7 +91,7 @@ class BubblewrapBackend(LocalBackend):
         gpus: Sequence[int] = (),
         memory_mb: int | None = None,
     ) -> None:
-        """Make a backend; raises as `BubblewrapMaker`.
+        """Make a backend; raises the same errors as `BubblewrapMaker`.
 
         Args:
             store: The blob store that holds the content of jobs' files.
@@ -108,6 +108,6 @@ class BubblewrapBackend(LocalBackend):
 
     @classmethod
     def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
-        """Return a backend, as `SandboxBackend.from_options`."""
+        """Return a backend (see `SandboxBackend.from_options`)."""
         python, gpus, memory_mb = task_python(options.python), options.gpus, options.memory_mb
         return cls(store, python, options.slots, forked=not fresh, gpus=gpus, memory_mb=memory_mb)

@@ -59,7 +59,7 @@ def view_arguments(interpreter: TaskInterpreter, tier: Tier) -> list[str]:
     """Return the arguments that define the visible files, the same for every run.
 
     The root is an empty tmpfs with an allow-list of read-only binds. Parents of mount points are made explicitly,
-    because those that bwrap makes by itself are closed to everybody but the user who launched it.
+    because those that bwrap makes by itself are accessible only to the user who launched it.
     """
     arguments: list[str] = []
     folders: set[Path] = set()
@@ -97,7 +97,7 @@ def zygote_command(
 
     As root, the interpreter keeps the capabilities that its forks need to make namespaces of their own. As an ordinary
     user it needs none, because the forks make a user namespace first. The folders that scripts write to exist, but are
-    closed; the forks hide the blobs from scripts once they have mounted what they need.
+    not accessible; the forks hide the blobs from scripts once they have mounted the files that they need.
 
     Args:
         bwrap: The program.

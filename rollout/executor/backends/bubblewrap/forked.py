@@ -26,8 +26,8 @@ from tasks.task import Limits
 from tasks.units import MIB
 
 PROGRAMS = (Path(inside.__file__).parent / "zygote.py", Path(syscalls.__file__))
-START_SECONDS = 120  # to import the preloaded modules on a busy machine
-NUM_FORKS = 2000  # of one zygote, after which another one replaces it
+START_SECONDS = 120  # time limit for importing the preloaded modules, on a busy machine
+NUM_FORKS = 2000  # forks of one zygote, after which a new one replaces it
 MESSAGE_BYTES = 8192
 NUM_DESCRIPTORS = 5  # process 1, /workspace, /tmp, /dev/shm, /proc
 # The modules that scripts import most. One that the task environment lacks is left out.
@@ -41,7 +41,7 @@ PRELOADED = (
 
 @dataclass(frozen=True)
 class ForkedScript:
-    """A script that a fork of the zygote becomes; implements `rollout.executor.backends.local.process.Script`.
+    """A script that runs in a fork of the zygote; implements `rollout.executor.backends.local.process.Script`.
 
     Attributes:
         channel: The socket to process 1 of the sandbox, which no script can reach.
@@ -50,30 +50,30 @@ class ForkedScript:
     channel: socket.socket
 
     def begin(self) -> None:
-        """Open the gate, as `Script.begin`."""
+        """Open the gate (see `Script.begin`)."""
         self.channel.send(b"g")
 
     async def ended(self) -> None:
-        """Return when the script has ended, as `Script.ended`."""
+        """Return when the script has ended (see `Script.ended`)."""
         await readable(self.channel.fileno())
 
     def code(self) -> int | None:
-        """Return the exit code, as `Script.code`."""
+        """Return the exit code (see `Script.code`)."""
         with contextlib.suppress(ConnectionResetError):
             message = self.channel.recv(MESSAGE_BYTES)
             return struct.unpack("=i", message[1:])[0] if message[:1] == b"2" else None
         return None
 
     def kill(self) -> None:
-        """Do nothing, as process 1 takes everything with it."""
+        """Do nothing, because everything ends with process 1."""
 
     def close(self) -> None:
-        """Release what is held, as `Script.close`."""
+        """Release the resources of the script (see `Script.close`)."""
         self.channel.close()
 
 
 class Zygote:
-    """Forks one preloaded interpreter, started when it is first needed and again when it is gone.
+    """A fork server on one preloaded interpreter, which is started when first needed and restarted when it is gone.
 
     Implements `ForkServer`. All calls are awaited on one thread, which outlives the sandboxes.
     """

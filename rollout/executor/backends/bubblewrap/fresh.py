@@ -34,13 +34,13 @@ class FreshScript:
     gate: IO[bytes]
 
     def begin(self) -> None:
-        """Open the gate, as `Script.begin`."""
+        """Open the gate (see `Script.begin`)."""
         if self.monitor.poll() is not None:
             raise BrokenPipeError
         self.gate.write(b"\n")
 
     async def ended(self) -> None:
-        """Return when the script has ended, as `Script.ended`."""
+        """Return when the script has ended (see `Script.ended`)."""
         end = os.pidfd_open(self.monitor.pid)
         try:
             await readable(end)
@@ -48,16 +48,16 @@ class FreshScript:
             os.close(end)
 
     def code(self) -> int | None:
-        """Return the exit code, as `Script.code`; the script cannot reach the process that reports it."""
+        """Return the exit code (see `Script.code`); the script cannot reach the process that reports it."""
         code = self.monitor.wait()
         return None if code < 0 else code
 
     def kill(self) -> None:
-        """End bwrap, as `Script.kill`."""
+        """End bwrap (see `Script.kill`)."""
         self.monitor.kill()
 
     def close(self) -> None:
-        """Release what is held, as `Script.close`."""
+        """Release the resources of the script (see `Script.close`)."""
         self.monitor.wait()
         self.gate.close()
 
@@ -120,7 +120,7 @@ async def launch(command: list[str], limits: Limits, slot: Slot, info: int, secc
 
 @contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Keep this thread on some cores during the block, and what it starts there permanently."""
+    """Pin this thread to some cores during the block, and the processes that it starts permanently."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

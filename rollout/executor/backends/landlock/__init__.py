@@ -1,14 +1,14 @@
-"""Sandboxes by Landlock, for machines that allow no namespaces; weaker than bubblewrap's, and only used on request.
+"""Landlock sandboxes, for machines that allow no namespaces; weaker than bubblewrap's, and only used on request.
 
-A script reads what the task interpreter shows and writes to a folder of its own. It reaches no socket, no process
-outside, and none of the kernel interfaces that the seccomp filter knows. Compared with bubblewrap:
+A script reads the files that the task interpreter shows and writes to its own folder. It reaches no socket, no process
+outside, and none of the kernel interfaces that the seccomp filter covers. Compared with bubblewrap:
 
-- It sees the machine's processes with their command lines, the sizes and dates of files, and the names of files beside
+- It sees the machine's processes with their command lines, the sizes and dates of files, and the names of files next to
   those that it may read, including masked data.
 - There is no /tmp and no /dev/shm, so `multiprocessing` has no locks (joblib is set to work in one process), and there
   is no GPU. Modes, owners and dates of files cannot be changed; attempts report success.
-- The folder is on the machine's own disk. Its content is counted a few times a second, without files that were removed
-  but are still open.
+- The folder is on the machine's own disk. Its content is counted a few times per second, without files that were
+  removed but are still open.
 - Root without CAP_SYS_PTRACE counts pages that a script's processes share once for each process.
 """
 
@@ -51,7 +51,7 @@ OTHER_THREADS = 1024
 
 
 class LandlockMaker:
-    """Makes sandboxes of processes that give up their rights; implements `SandboxMaker`."""
+    """A maker of sandboxes from processes that give up their rights; implements `SandboxMaker`."""
 
     tier = "landlock"
 
@@ -63,7 +63,8 @@ class LandlockMaker:
 
         Raises:
             ValueError: If the task interpreter does not run.
-            SandboxUnavailable: If the kernel lacks what is needed, or a script's uid could not reach the interpreter.
+            SandboxUnavailable: If the kernel lacks a required feature, or a script's uid could not reach the
+                interpreter.
         """
         if landlock_abi() < ABI:
             raise SandboxUnavailable(f"Landlock has ABI {landlock_abi()} here, expected at least {ABI}; {NEEDED}")
@@ -86,7 +87,7 @@ class LandlockMaker:
         self._filter = filter_program(has_namespaces=False)
 
     async def make(self, script: str, limits: Limits, slot: Slot, read_only: Mapping[str, Path]) -> Sandbox:
-        """Return a sandbox whose script waits to begin, as `SandboxMaker.make`."""
+        """Return a sandbox whose script waits to begin (see `SandboxMaker.make`)."""
         paths = {name: os.path.realpath(path) for name, path in read_only.items()}
         if slot.uid is not None:
             for path in paths.values():
@@ -112,12 +113,12 @@ class LandlockMaker:
 
 
 class LandlockBackend(LocalBackend):
-    """Runs scripts in sandboxes by Landlock; implements `SandboxBackend`."""
+    """A backend that runs scripts in Landlock sandboxes; implements `SandboxBackend`."""
 
     capabilities = Capabilities()
 
     def __init__(self, store: BlobStore, python: Path, slots: int, memory_mb: int | None = None) -> None:
-        """Make a backend; raises as `LandlockMaker`.
+        """Make a backend; raises the same errors as `LandlockMaker`.
 
         Args:
             store: The blob store that holds the content of jobs' files.
@@ -129,7 +130,7 @@ class LandlockBackend(LocalBackend):
 
     @classmethod
     def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
-        """Return a backend, as `SandboxBackend.from_options`; interpreters are always fresh."""
+        """Return a backend (see `SandboxBackend.from_options`); interpreters are always fresh."""
         return cls(store, task_python(options.python), options.slots, options.memory_mb)
 
 

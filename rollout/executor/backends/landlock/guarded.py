@@ -32,15 +32,15 @@ class GuardedScript:
     channel: socket.socket
 
     def begin(self) -> None:
-        """Open the gate, as `Script.begin`."""
+        """Open the gate (see `Script.begin`)."""
         self.channel.send(b"g")
 
     async def ended(self) -> None:
-        """Return when no process of the script is left, as `Script.ended`."""
+        """Return when no process of the script is left (see `Script.ended`)."""
         await readable(self.channel.fileno())
 
     def code(self) -> int | str | None:
-        """Return how the script ended, as `Script.code`."""
+        """Return how the script ended (see `Script.code`)."""
         with contextlib.suppress(ConnectionResetError):
             message = self.channel.recv(MESSAGE_BYTES)
             match message[:1]:
@@ -53,12 +53,12 @@ class GuardedScript:
         return None
 
     def kill(self) -> None:
-        """Ask the guard to end the script, as `Script.kill`."""
+        """Ask the guard to end the script (see `Script.kill`)."""
         with contextlib.suppress(OSError):
             self.channel.send(b"k")
 
     def close(self) -> None:
-        """Release what is held, as `Script.close`; the guard then removes the folder and exits."""
+        """Release the resources of the script (see `Script.close`); the guard then removes the folder and exits."""
         self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.guard.wait(DEATH_SECONDS)
@@ -69,7 +69,7 @@ async def launch(python: Path, request: bytes, output_bytes: int) -> Sandbox:
 
     Args:
         python: The interpreter that runs the guard.
-        request: What the guard reads, as JSON.
+        request: The input of the guard, as JSON.
         output_bytes: The size of the output that is kept.
 
     Raises:

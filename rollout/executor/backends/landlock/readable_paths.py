@@ -1,4 +1,4 @@
-"""The paths of this machine that Landlock lets a script read; Landlock can allow paths but not hide any."""
+"""The paths of this machine that a script may read under Landlock, which can allow paths but not hide any."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,9 @@ DEVICES = ("null", "zero", "full", "random", "urandom")
 def readable_paths(interpreter: TaskInterpreter) -> dict[str, list[str]]:
     """Return the real paths that scripts may read: those that `interpreter` shows and does not mask.
 
-    A rule for a folder holds for everything below it, and no other rule takes anything back. So if something inside is
-    masked, its siblings are allowed one by one. The names of masked files can thereby be seen, their contents cannot.
+    A rule for a folder applies to everything below it, and no other rule can revoke it. So if something inside is
+    masked, its siblings are allowed one by one. Scripts can therefore see the names of masked files, but not their
+    contents.
 
     Returns:
         `trees`, folders to read with everything below; `files`; `listed`, folders whose entries can be listed, because

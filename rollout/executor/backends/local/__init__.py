@@ -1,1 +1,1 @@
-"""Sandboxes that are processes on this machine, which bubblewrap and Landlock share."""
+"""The code that the bubblewrap and Landlock backends share: sandboxes that are processes on this machine."""

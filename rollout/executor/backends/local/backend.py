@@ -1,4 +1,4 @@
-"""Run scripts in sandboxes that are processes on this machine, whichever program makes the sandboxes."""
+"""Run scripts in sandboxes that are processes on this machine, independent of the program that makes them."""
 
 import asyncio
 import logging
@@ -27,14 +27,14 @@ PROBE_WORKSPACE = WorkspaceFiles(PROBE_FILES, {})
 
 
 class SandboxMaker(Protocol):
-    """Makes sandboxes of one tier, each for one script.
+    """A maker of sandboxes of one tier, each for one script.
 
     Attributes:
         tier: The kind of isolation.
         can_choose_uid: Whether scripts run under uids of their own.
         interpreter: The interpreter of scripts.
-        remedy: What to do if no sandbox can be made.
-        isolation: What the self-test expects of a sandbox.
+        remedy: The advice to the user if no sandbox can be made.
+        isolation: The isolation that the self-test expects of a sandbox.
     """
 
     tier: str
@@ -60,14 +60,14 @@ class SandboxMaker(Protocol):
 
 
 class ForkServer(Protocol):
-    """Makes the same sandboxes faster, by forking a preloaded interpreter."""
+    """A faster maker of the same sandboxes, which forks a preloaded interpreter."""
 
     def takes(self, limits: Limits) -> bool:
         """Return whether scripts with these limits may be forks."""
         ...
 
     async def make(self, script: str, limits: Limits, slot: Slot, read_only: Mapping[str, Path]) -> Sandbox:
-        """Return a sandbox whose script waits to begin, as `SandboxMaker.make`."""
+        """Return a sandbox whose script waits to begin (see `SandboxMaker.make`)."""
         ...
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class ForkServer(Protocol):
 
 
 class LocalBackend:
-    """Runs scripts in sandboxes on this machine; the part of `SandboxBackend` that local backends share.
+    """The part of `SandboxBackend` that local backends share; it runs scripts in sandboxes on this machine.
 
     Attributes:
         interpreter: The interpreter of scripts.
@@ -95,9 +95,9 @@ class LocalBackend:
 
         Args:
             store: The blob store that holds the content of jobs' files.
-            maker: Makes the sandboxes.
+            maker: The maker of the sandboxes.
             slots: The number of scripts that run at one time.
-            fork_server: Makes the sandboxes of scripts that it takes, None for a fresh interpreter each time.
+            fork_server: The maker of sandboxes for the scripts that it takes, None for a fresh interpreter each time.
             gpus: The numbers of the GPUs for scripts.
             memory_mb: The memory for all scripts together in MiB, None for all of the machine's.
         """
@@ -121,7 +121,7 @@ class LocalBackend:
         return {MACHINE: self._resources}
 
     async def find_machines(self) -> None:
-        """Do nothing, since there is only this machine."""
+        """Do nothing, because there is only this machine."""
 
     def fingerprint(self) -> str:
         """Return a hash of the interpreter and packages that scripts run with."""
@@ -132,9 +132,9 @@ class LocalBackend:
         return self.interpreter.modules()
 
     async def run(self, job: Job, machine: str = MACHINE) -> Execution:
-        """Run a job's script as soon as a slot is free and return what it did.
+        """Run a job's script as soon as a slot is free and return the result.
 
-        If the call is cancelled, the sandbox and everything in it is ended.
+        If the call is canceled, the sandbox and everything in it are ended.
 
         Raises:
             ExecutorError: If the sandbox cannot be made or is killed from outside.
@@ -150,7 +150,7 @@ class LocalBackend:
             return await self._execute(self._maker, job.script, files, job.limits)
 
     async def _test_forks(self) -> None:
-        """Run the self-test once with the fork server, and do without it if it does not work.
+        """Run the self-test once with the fork server, and stop using the server if the test fails.
 
         This waits for the first script, because a sandbox ends with the thread that launches it.
         """

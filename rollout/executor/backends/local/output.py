@@ -1,11 +1,11 @@
-"""The standard output of a script, kept within a bound however much the script writes."""
+"""Capture the standard output of a script in a bounded amount of memory."""
 
 
 class BoundedOutput:
     """The head and the tail of a stream, with the number of bytes between them."""
 
     def __init__(self, limit: int) -> None:
-        """Keep about `limit` bytes at most: the first half and the last half."""
+        """Keep at most about `limit` bytes: half from the beginning and half from the end."""
         self._half = max(limit // 2, 1)
         self._head = bytearray()
         self._tail = bytearray()

@@ -45,11 +45,11 @@ class Script(Protocol):
         ...
 
     def kill(self) -> None:
-        """End what does not end with the sandbox's process 1."""
+        """End the processes that do not end with process 1 of the sandbox."""
         ...
 
     def close(self) -> None:
-        """Release what is held, once the sandbox is gone."""
+        """Release the resources of the script, once the sandbox is gone."""
         ...
 
 
@@ -76,7 +76,7 @@ class Sandbox:
         workspace_fd: The folder with the script.
         disk_fds: Its own writable file systems, the workspace first; empty if it has none.
         proc_fd: A /proc that shows the processes inside.
-        list_processes: Returns the names of the processes inside, given `proc_fd`.
+        list_processes: A function that returns the names of the processes inside, given `proc_fd`.
         stopped: The limit that ended it, None if none has.
     """
 
@@ -91,7 +91,7 @@ class Sandbox:
     stopped: str | None = None
 
     def __post_init__(self) -> None:
-        """Make reads return at once: the script may take back its output by opening the pipe's other end."""
+        """Make reads non-blocking, because the script could read its output first by opening the pipe's other end."""
         os.set_blocking(self.stream.fileno(), False)
 
     def kill(self, reason: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """The seccomp filter of sandboxed scripts, in the binary form that bwrap and the kernel read.
 
 The policy is a deny-list; every call that it does not name is allowed. Libraries of the task environment make calls
-that no list could foresee, and the namespaces or Landlock hold what the filter lets through.
+that no list could foresee, and the namespaces or Landlock contain what the filter allows.
 
 - Always EPERM: mounts and namespaces, other processes' memory, kernel interfaces, clock and host name, CPU affinity,
   clone with a namespace flag, and injecting terminal input.

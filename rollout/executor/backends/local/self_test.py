@@ -49,7 +49,7 @@ NO_CAPABILITIES = "0" * 16
 
 @dataclass(frozen=True)
 class Isolation:
-    """What distinguishes the isolation of a tier.
+    """The properties that distinguish the isolation of a tier.
 
     Attributes:
         has_namespaces: Whether a script sees only its own processes and network, in which sockets work. Otherwise it
@@ -72,7 +72,7 @@ def require_closed(execution: Execution, isolation: Isolation) -> None:
 
 
 def self_test_faults(findings: dict, isolation: Isolation) -> list[str]:
-    """Return what is wrong with a sandbox, from the findings of the probe; nothing if it is closed."""
+    """Return the faults of a sandbox according to the findings of the probe; empty if it is closed."""
     faults = []
     if findings["uid"] == 0:
         faults.append("scripts run as uid 0")

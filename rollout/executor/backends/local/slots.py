@@ -1,4 +1,4 @@
-"""Slots: what each concurrent run on this machine has for itself."""
+"""Slots: the user, cores and GPUs of each concurrent run on this machine."""
 
 import itertools
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tasks.task import Limits
 
-# The uids of concurrent runs: far above any account, and distinct for every process that runs scripts.
+# The uids of concurrent runs: far above those of any account, and distinct for every process that runs scripts.
 FIRST_UID, UIDS_PER_PROCESS = 1 << 30, 128
 _uid_numbers = itertools.count()
 

@@ -10,7 +10,7 @@ from tasks.task import Limits
 from tasks.units import MIB
 
 INTERVAL_SECONDS = 0.02
-# Counting shared pages takes milliseconds a process, so a tree that passed is checked less often.
+# Counting shared pages takes milliseconds per process, so a tree that passed is checked less often.
 RECHECK_SECONDS = 0.2
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # A tmpfs is limited in bytes, but does not count the KiB or so that an empty file costs the kernel.
@@ -20,7 +20,7 @@ _measurers = ThreadPoolExecutor(thread_name_prefix="memory")
 
 
 async def watch(sandbox: Sandbox, limits: Limits, deadline: float) -> None:
-    """Kill the sandbox when it exceeds a limit, then return; to be cancelled if the script ends first.
+    """Kill the sandbox when it exceeds a limit, then return; the caller cancels this if the script ends first.
 
     Args:
         sandbox: The sandbox.
@@ -53,9 +53,9 @@ async def watch(sandbox: Sandbox, limits: Limits, deadline: float) -> None:
 
 
 def measure_memory(names: Sequence[str], proc_fd: int) -> Future[int]:
-    """Return a future of `proportional_bytes` that does not need the sandbox to stay.
+    """Return a future of `proportional_bytes` that stays valid if the sandbox ends.
 
-    Walking the page tables of a tree takes seconds at worst, which must cost neither the loop nor the script. If there
+    Walking the page tables of a tree takes seconds at worst, which must delay neither the loop nor the script. If there
     are many processes, the thread may not even have begun when the run is over.
     """
     duplicate = os.dup(proc_fd)

@@ -71,13 +71,13 @@ def take_file(folder: int, name: str, max_bytes: int) -> bytes | None:
 def exit_of(code: int, stopped: str | None, output: str, disk_full: bool) -> Exit:
     """Return how a run ended.
 
-    If the script met a limit as an exception, the last line of its traceback shows it. A script can write such a line
-    itself, but gains nothing that it could not have by exceeding the limit.
+    If the script hit a limit as an exception, the last line of its traceback shows it. A script can write such a line
+    itself, but gains nothing that it could not gain by exceeding the limit.
 
     Args:
         code: The script's exit code, 128 + n for signal n.
         stopped: The limit for which the sandbox ended it, None if it ended by itself.
-        output: What it printed.
+        output: The output of the script.
         disk_full: Whether one of its file systems is full.
     """
     if stopped is not None:

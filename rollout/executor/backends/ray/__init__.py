@@ -21,11 +21,11 @@ from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
 from tasks.task import SUBMISSION
 
-CANCEL_SECONDS, CANCEL_TRIES = 1.0, 15  # for a node to end a cancelled run before it is asked again; how often
+CANCEL_SECONDS, CANCEL_TRIES = 1.0, 15  # per try for a node to end a canceled run; number of tries
 
 
 class RayBackend:
-    """Runs scripts on the nodes of a Ray cluster; implements `SandboxBackend`.
+    """A backend that runs scripts on the nodes of a Ray cluster; implements `SandboxBackend`.
 
     The virtual environment of this process and the task environment must be on all nodes, at the same paths. Every node
     that gave CPUs to Ray is used, and scripts get everything that it gave (`ray start --num-cpus --memory --num-gpus`).
@@ -62,7 +62,7 @@ class RayBackend:
 
     @classmethod
     def from_options(cls, options: ExecutorOptions, store: BlobStore, fresh: bool = False) -> Self:
-        """Return a backend, as `SandboxBackend.from_options`; nodes fork their interpreters in any case."""
+        """Return a backend (see `SandboxBackend.from_options`); nodes always fork their interpreters."""
         if options.ray_address is None:
             raise ValueError("executor.isolation=ray needs executor.ray_address; set it to the head's host:port")
         return cls(store, options.ray_address, task_python(options.python))
@@ -89,7 +89,7 @@ class RayBackend:
         return self._interpreter.modules()
 
     async def run(self, job: Job, machine: str) -> Execution:
-        """Run a job's script on a node and return what it did, as `SandboxBackend.run`."""
+        """Run a job's script on a node and return the result (see `SandboxBackend.run`)."""
         node = self.nodes.usable.get(machine)
         if node is None:
             raise MachineLost("it is gone")
@@ -112,14 +112,14 @@ class RayBackend:
                 await self._end(node, key, outcome)
                 raise
         except RayTaskError as error:
-            if isinstance(error.cause, RayError):  # the actor was ended under it
+            if isinstance(error.cause, RayError):  # the actor was ended during the run
                 raise MachineLost(one_line(error.cause)) from error
             raise error.cause from error
         except RayError as error:
             raise MachineLost(one_line(error)) from error
 
     async def _end(self, node: Node, key: str, outcome: asyncio.Future[Execution]) -> None:
-        """Return when a run has ended on its node, or the node was given up."""
+        """Return when a run has ended on its node, or the node was dropped."""
         for _ in range(CANCEL_TRIES):  # Ray does not keep calls in order, so this one may arrive before the run
             node.actor.cancel.remote(key)
             await asyncio.wait([outcome], timeout=CANCEL_SECONDS)

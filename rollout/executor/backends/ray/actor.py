@@ -69,7 +69,7 @@ class NodeActor:
         return self._store.root / f".{digest}"
 
     async def run(self, job: Job, key: str) -> Execution | None:
-        """Run a job whose files were sent, and return what it did; None if `cancel` ended it."""
+        """Run a job whose files were sent, and return the result; None if `cancel` ended it."""
         self._runs[key] = asyncio.create_task(self._backend.run(job))
         try:
             return await self._runs[key]

@@ -19,7 +19,7 @@ from rollout.executor.resources import Resources
 from tasks.units import MIB
 
 log = logging.getLogger(__name__)
-START_SECONDS = 120.0  # for a node to start its actor and run the self-test
+START_SECONDS = 120.0  # time for a node to start its actor and run the self-test
 CLOSE_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 
@@ -104,10 +104,10 @@ class RayNodes:
         for key in [key for key, other in self.usable.items() if other is node]:
             del self.usable[key]
             log.warning("node %s is lost: %s", node.address, reason)
-            ray.kill(node.actor)  # the node may only be unreachable, and its scripts must not go on
+            ray.kill(node.actor)  # the node may only be unreachable, and its scripts must not continue
 
     async def _open(self, key: str, node: Mapping[str, Any]) -> None:
-        """Make a node usable, or leave it out for good and log the reason."""
+        """Make a node usable, or leave it out permanently and log the reason."""
         address, given = node["NodeManagerAddress"], node["Resources"]
         total = Resources(int(given["CPU"]), int(given.get("memory", 0)) // MIB, int(given.get("GPU", 0)))
         remote: Any = ray.remote(NodeActor)

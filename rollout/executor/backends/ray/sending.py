@@ -1,4 +1,4 @@
-"""Send the files of jobs to the nodes of a cluster, each once to a node, in messages of bounded size."""
+"""Send the files of jobs to the nodes of a cluster, each file once per node, in messages of bounded size."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ MESSAGE_BYTES = 1 << 25  # small files of a folder are batched up to this size, 
 
 
 class Sender:
-    """Sends to nodes the files that they do not have yet, on one event loop."""
+    """A sender of files to the nodes that do not have them yet, on one event loop."""
 
     def __init__(self, store: BlobStore) -> None:
         """Take the blob store that holds the content of jobs' files."""
