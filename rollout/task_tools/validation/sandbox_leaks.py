@@ -12,7 +12,7 @@ from rollout.task_tools.validation.case import Case, Failed
 from rollout.types import Exit, Job
 from tasks.task import Limits
 
-SEARCH = Path(__file__).with_name("search.py")
+SEARCH = Path(__file__).with_name("sandbox_search.py")
 LIMITS = Limits(seconds=600.0, memory_mb=4096, workspace_mb=512)
 MAX_SHARE = 0.5  # maximum share of the test rows that a source may hold
 FOUND = re.compile(r"^found ([\d.]+) (.+)$", re.MULTILINE)
