@@ -16,9 +16,14 @@ class TrainInferenceMismatch(InfrastructureError):
     """The server samples from another distribution than the trainer's policy."""
 
 
-def explained_mismatch(*dtypes: str) -> float:
-    """Return the largest mean mismatch that rounding in any of the types explains, in nats per token."""
-    return max(LIMITS.get(dtype, LIMITS["bfloat16"]) for dtype in dtypes)
+def max_mismatch(stated: float | None, *dtypes: str) -> float:
+    """Return the largest mean mismatch that is accepted, in nats per token.
+
+    Args:
+        stated: The key `ppo.max_logprob_mismatch`; None for the mismatch that rounding in any of the types explains.
+        dtypes: The types that trainer and server compute in.
+    """
+    return max(LIMITS.get(dtype, LIMITS["bfloat16"]) for dtype in dtypes) if stated is None else stated
 
 
 def mismatch_figures(mismatch: Float[np.ndarray, "R T"], mask: Float[np.ndarray, "R T"]) -> dict[str, float]:

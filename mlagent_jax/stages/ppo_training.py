@@ -16,7 +16,7 @@ from mlagent_jax.ppo.learner import Learner, has_own_critic
 from mlagent_jax.ppo.loop import train
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.ppo.roles import Follower, Leader, Role, only_on_leader
-from mlagent_jax.ppo.train_inference_mismatch import explained_mismatch
+from mlagent_jax.ppo.train_inference_mismatch import max_mismatch
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.stage import StageContext
@@ -74,8 +74,8 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     policy = fine_tuned()
     critic = Critic(fine_tuned()) if has_own_critic(ppo) else None
     distributed.meet()
-    max_mismatch = ppo.max_logprob_mismatch or explained_mismatch(config.model.dtype, config.server.dtype)
-    return Learner(policy, critic, ppo, mesh, config.optimizer_state, max_mismatch)
+    limit = max_mismatch(ppo.max_logprob_mismatch, config.model.dtype, config.server.dtype)
+    return Learner(policy, critic, ppo, mesh, config.optimizer_state, limit)
 
 
 def make_worker(
