@@ -66,7 +66,7 @@ def require_same_policy(
     worst = int(np.argmax(size.sum(axis=1) / np.maximum(mask.sum(axis=1), 1.0)))
     sample, token = samples[worst], int(np.argmax(size[worst]))
     raise TrainInferenceMismatch(
-        f"log-probabilities of server and trainer, both of version {version}, differ by {mean:.3g} nats a token, "
+        f"log-probabilities of server and trainer, both of version {version}, differ by {mean:.3g} nats per token, "
         f"expected at most {limit:g} (ppo.max_logprob_mismatch); worst in sample {sample.sample} at depth "
         f"{sample.depth} of trajectory {sample.trajectory_id}, by {size[worst, token]:.3g} at its token {token}: "
         "compare temperature, types and weights"

@@ -178,7 +178,7 @@ def _validation_ids(cells: Mapping[tuple[str, str], Sequence[str]], share: float
     for (task, _), names in sorted(cells.items()):
         by_task[task] += names
     drawn: dict[str, list[str]] = {
-        task: random.Random(f"{seed}/select/validation/{task}").sample(sorted(names), len(names))
+        task: random.Random(f"{seed}/select/heldout/{task}").sample(sorted(names), len(names))  # the string is a seed
         for task, names in by_task.items()
     }
     counts = {task: round(share * len(names)) for task, names in drawn.items()}

@@ -101,7 +101,7 @@ def test_tokens_that_are_not_those_sampled_are_caught(
         return replace(each, response_ids=(*ids[:-1], (ids[-1] + 1) % 500)) if number == 3 else each
 
     experiences = [again(each, number) for number, each in enumerate(sampled())]
-    with pytest.raises(TrainInferenceMismatch, match="furthest in sample 3 at depth 300 of trajectory 0"):
+    with pytest.raises(TrainInferenceMismatch, match="worst in sample 3 at depth 300 of trajectory 0"):
         learner.score(experiences)
 
 
