@@ -28,6 +28,7 @@ THOUGHT = "Thought"
 ACTION = "Action"
 ACTION_INPUT = "Action Input"
 FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
+EDIT_ARGUMENTS = frozenset({"script_name", "edit_instruction", "save_name"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class ActionSpec:
     is_edit: bool = False
     runs_script: bool = False
     ends_trajectory: bool = False
+
+    def __post_init__(self) -> None:
+        missing = [] if not self.is_edit else sorted(EDIT_ARGUMENTS - self.arguments.keys())
+        assert not missing, f"the edit {self.name!r} lacks the arguments {missing}, which every edit has"
 
     @property
     def usage(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mlagent_jax.configuration.checks import SIZES, check_sizes
+from mlagent_jax.configuration.checks import HEAD_SIZES, SIZES, check_sizes
 from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.families import read_config
@@ -37,6 +37,11 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Trans
         raise ConfigError(
             f"{got} {verb} not fit the checkpoint at model.path={model.path}, which has {expected}; leave {pronoun} "
             f"out, or set {pronoun} to null"
+        )
+    if checkpoint.head_dim not in HEAD_SIZES:
+        raise ConfigError(
+            f"model.path={model.path} has heads of size {checkpoint.head_dim}, which vLLM does not serve everywhere, "
+            f"expected one of {', '.join(map(str, HEAD_SIZES))}; use another checkpoint"
         )
     check_sizes(replace(model, **{key: getattr(checkpoint, key) for key in SIZES}), mesh)
     return checkpoint

@@ -14,5 +14,11 @@ STAGE_NAMES = ("collect", "sft", "ppo", "evaluate", "export")  # in the order in
 
 
 def load_stages() -> "tuple[Stage, ...]":
-    """Import the stages, which takes seconds, and return them in order."""
-    return tuple(import_module(f"{__name__}.{name}").STAGE for name in STAGE_NAMES)
+    """Import the stages, which takes seconds, check their declarations, and return them in order."""
+    stages = tuple(import_module(f"{__name__}.{name}").STAGE for name in STAGE_NAMES)
+    for index, (name, stage) in enumerate(zip(STAGE_NAMES, stages, strict=True)):
+        assert stage.name == name, f"the stage of {name}.py is named {stage.name!r}, expected the name of the file"
+        assert set(stage.after) <= set(STAGE_NAMES[:index]), f"{name} reads {stage.after}, expected earlier stages"
+        assert stage.acts or not stage.leaves_trajectories, f"{name} leaves trajectories, so it has to act"
+        assert "sft" in stage.after or not stage.samples, f"{name} samples, so it has to come after sft"
+    return stages

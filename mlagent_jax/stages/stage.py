@@ -1,7 +1,7 @@
 """The interface of a stage, and the parts of a run that the pipeline passes to it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -13,6 +13,11 @@ from mlagent_jax.tracking.base import NoTracker, Tracker, Trackers
 from mlagent_jax.tracking.jsonl import JsonlTracker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.tracking.tensorboard import TensorBoardTracker
+
+# The trackers that `trackers` can name, besides `metrics.jsonl`, which every run has.
+TRACKERS: Mapping[str, Callable[[RunDir], Tracker]] = {
+    "tensorboard": lambda run_dir: TensorBoardTracker(run_dir.tensorboard)
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class StageContext:
         """Return the tracker that the stage reports its figures to; a context manager."""
         if not self.is_leader:
             return NoTracker()
-        others = [TensorBoardTracker(self.run_dir.tensorboard)] if "tensorboard" in self.config.trackers else []
+        others = (TRACKERS[name](self.run_dir) for name in self.config.trackers)
         return Trackers(JsonlTracker(self.run_dir.metrics), *others)
 
 

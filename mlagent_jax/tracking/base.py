@@ -1,7 +1,7 @@
 """The interface through which stages report their figures.
 
 A new tracker is a `Tracker` in a file of this folder, a value of the key `trackers`, and a line in
-`mlagent_jax.stages.stage.StageContext.open_tracker`.
+`mlagent_jax.stages.stage.TRACKERS`. It is opened once per stage, and once to check that it can be opened.
 """
 
 import math

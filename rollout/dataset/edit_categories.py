@@ -10,6 +10,7 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from rollout.dataset.edit_vocabulary import (
     CALLS,
@@ -43,16 +44,35 @@ class Statement:
     in_network: bool
     function: str
 
+    @cached_property
+    def calls(self) -> list[tuple[tuple[str, bool], Arguments]]:
+        """Its calls, each as (last part of the called name, whether it is an argument of `fit`) and arguments."""
+        return _calls_in(self.node)
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Its variables, or the function around it if it has none."""
+        return _variables(self.node) or frozenset({self.function})
+
+
+@lru_cache(maxsize=4096)  # the statistics of one evaluation ask for every edit more than once
 def edit_categories(before: str, after: str) -> tuple[Category, ...]:
     """Return the categories of an edit, the primary one first.
 
     An edit may have several categories, except that `no change`, `cosmetic` and `unparsable` are always the only one,
-    as is `other`, for an edit that no rule matches. A script that did not parse before the edit is compared as an empty
-    one.
+    as is `other`, for an edit that no rule matches or whose syntax trees are too deep to compare. A script that did not
+    parse before the edit is compared as an empty one.
     """
     if before == after:
         return ("no change",)
+    try:
+        return _compare(before, after)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # Deep chains of calls or operators and integers of thousands of digits parse, but cannot be written as source.
+        return ("other",)
+
+
+def _compare(before: str, after: str) -> tuple[Category, ...]:
     new = _parse(after)
     if new is None:
         return ("unparsable",)
@@ -181,13 +201,20 @@ def _calls(statements: Sequence[Statement]) -> defaultdict[tuple[str, bool], lis
     """Return the arguments of the calls by (last part of the called name, whether it is an argument of `fit`)."""
     found: defaultdict[tuple[str, bool], list[Arguments]] = defaultdict(list)
     for statement in statements:
-        calls = [node for node in ast.walk(statement.node) if isinstance(node, ast.Call)]
-        of_fit = {id(inner) for call in calls if _name(call) == "fit" for each in call.args for inner in ast.walk(each)}
-        for call in calls:
-            arguments = {str(index): _plain(value) for index, value in enumerate(call.args)}
-            arguments |= {f"{keyword.arg}": _plain(keyword.value) for keyword in call.keywords}
-            found[_name(call), id(call) in of_fit].append(arguments)
+        for key, arguments in statement.calls:
+            found[key].append(arguments)
     return found
+
+
+def _calls_in(node: ast.stmt) -> list[tuple[tuple[str, bool], Arguments]]:
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+    of_fit = {id(inner) for call in calls if _name(call) == "fit" for each in call.args for inner in ast.walk(each)}
+    return [((_name(call), id(call) in of_fit), _arguments(call)) for call in calls]
+
+
+def _arguments(call: ast.Call) -> Arguments:
+    arguments = {str(index): _plain(value) for index, value in enumerate(call.args)}
+    return arguments | {f"{keyword.arg}": _plain(keyword.value) for keyword in call.keywords}
 
 
 def _name(call: ast.Call) -> str:
@@ -201,7 +228,7 @@ class _WithoutCalls(ast.NodeTransformer):
 
 def _plain(node: ast.expr) -> str:
     """Return the source of an argument, each call inside it as `_`."""
-    return ast.unparse(_WithoutCalls().visit(ast.parse(ast.unparse(node), mode="eval")))
+    return ast.unparse(_WithoutCalls().visit(copy.deepcopy(node)))
 
 
 def _categories_of_contexts(removed: Sequence[Statement], added: Sequence[Statement]) -> set[Category]:
@@ -212,6 +239,10 @@ def _categories_of_contexts(removed: Sequence[Statement], added: Sequence[Statem
     """
     found: set[Category] = set()
     for statements, others in ((removed, added), (added, removed)):
+        by_name: defaultdict[str, list[Statement]] = defaultdict(list)
+        for other in others:
+            for name in other.names:
+                by_name[name].append(other)
         for statement in statements:
             node = statement.node
             if statement.in_network:
@@ -219,10 +250,9 @@ def _categories_of_contexts(removed: Sequence[Statement], added: Sequence[Statem
             elif isinstance(node, ast.FunctionDef) and (category := category_of(node.name, CALLS)) is not None:
                 found.add(category)
             elif not isinstance(node, ast.Import | ast.ImportFrom):
-                names = _variables(node) or {statement.function}
-                counterparts = [other for other in others if names & (_variables(other.node) or {other.function})]
-                if not _categories_of_calls([statement], counterparts):
-                    found |= {c for name in names if (c := category_of(name, VARIABLES)) is not None}
+                counterparts = {id(other): other for name in statement.names for other in by_name[name]}
+                if not _categories_of_calls([statement], list(counterparts.values())):
+                    found |= {c for name in statement.names if (c := category_of(name, VARIABLES)) is not None}
     return found
 
 

@@ -94,10 +94,11 @@ async def roll_out(
 
     async def run_if_admitted(start: int, samples: list[int]) -> list[Experience]:
         state = states[start]
-        if any(recorded.get(start, sample, state.depth) for sample in samples):
+        has_record = [recorded.get(start, sample, state.depth) is not None for sample in samples]
+        if all(has_record):
             return await rollouts.run(start, state, samples)
         async with admit(deadline) as in_time:
-            if in_time:
+            if in_time or any(has_record):  # what was begun before an interruption is finished
                 return await rollouts.run(start, state, samples)
         left_out = [replace(rollouts.unknown(state, sample), cut=True) for sample in samples]
         cut.extend((start, each) for each in left_out)

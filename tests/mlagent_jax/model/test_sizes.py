@@ -57,3 +57,11 @@ def test_planned_sizes_need_the_checkpoints_config_or_stated_sizes(model: Model,
         planned_config(elsewhere, None, Mesh(), 1024)
     found = planned_config(replace(NO_PATH, path=elsewhere.path), 2304, Mesh(), 1024)
     assert (found.num_layers, found.vocab_size, found.max_position_embeddings) == (2, 2304, 1024)
+
+
+def test_heads_that_vllm_does_not_serve_are_found_before_anything_runs(model: Model) -> None:
+    assert model.path is not None
+    path = Path(model.path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 192, "head_dim": 48}))
+    with pytest.raises(ConfigError, match="heads of size 48, which vLLM does not serve"):
+        checkpoint_config(model, None, Mesh())

@@ -1,6 +1,7 @@
 """Edits are classified by what they change, whoever wrote the script."""
 
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,26 @@ def test_categories_come_in_order_of_priority() -> None:
     other = "import numpy as np\nmodel = VotingRegressor([Ridge(), MLPRegressor()])\nX = np.fliplr(X)\nSEED = 1\n"
     found = edit_categories(TABLE, other)
     assert len(found) > 4 and list(found) == sorted(found, key=PRIORITY.index)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("print(*x)", "other"),
+        ("model.fit(*pair)", "other"),
+        ("model = SVC(**options)", "model"),
+        ("total = " + " + ".join(["x"] * 400), "other"),
+        ("frame" + ".go()" * 300, "other"),
+        ("x = 0x" + "f" * 6000, "other"),
+    ],
+    ids=["starred", "starred fit", "double-starred", "long sum", "long chain", "huge integer"],
+)
+def test_whatever_parses_has_a_category(statement: str, expected: str) -> None:
+    assert edit_categories("x = 1\n", f"x = 1\n{statement}\n")[0] == expected
+
+
+def test_a_rewritten_script_takes_no_quadratic_time() -> None:
+    before, after = ("".join(f"v{i} = f{i}({a}, g(x))\n" for i in range(800)) for a in (1, 2))
+    began = time.process_time()
+    edit_categories(before, after)
+    assert time.process_time() - began < 5.0
