@@ -8,6 +8,9 @@ and one by the code after it:
     mlagent train stage=collect run_dir=runs/after && mlagent train stage=sft run_dir=runs/after
     mlagent train stage=ppo run_dir=runs/after ppo.num_updates=3
 
+Scripts of the agent that draw random numbers without a seed score differently in every run. To compare the learning
+alone, let the second run take the trajectories of the first: `collect.source=runs/before`.
+
 Compares every `sft/*` figure of every step, which depends on every byte of the collected trajectories, and every figure
 of the first PPO updates except times. Rollouts come from a batching server, whose log-probabilities depend on what else
 is in a batch, so figures of the server (`sampler/*`) are only reported. Exits with 1 if any other figure differs.

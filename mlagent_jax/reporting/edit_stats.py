@@ -8,7 +8,7 @@ from rollout.dataset.edit_vocabulary import CATEGORY_TITLES
 from rollout.dataset.edits import RecognizeRecipes, categories_of
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from tasks.action import EDIT, THOUGHT, Invalid, split_fields
+from tasks.action import THOUGHT, Invalid, is_edit, split_fields
 from tasks.feedback import Outcome, shorten
 from tasks.reward import performance_reward
 from tasks.task import Task
@@ -66,7 +66,7 @@ def count_edits(
     changes: dict[str, list[float]] = defaultdict(list)
     for trajectory in trajectories:
         for step in trajectory.steps:
-            if step.action != EDIT:
+            if not is_edit(step.action):
                 continue
             for name in names_of(step):
                 counts[name] += 1

@@ -7,6 +7,7 @@ A new tracker is a `Tracker` in a file of this folder, a value of the key `track
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import SupportsFloat
 
@@ -82,9 +83,10 @@ class Trackers(Tracker):
             tracker.rewind(key, last)
 
     def close(self) -> None:
-        """Close each tracker."""
-        for tracker in self.trackers:
-            tracker.close()
+        """Close each tracker, also if closing another one fails."""
+        with ExitStack() as stack:
+            for tracker in self.trackers:
+                stack.callback(tracker.close)
 
 
 def finite_values(metrics: Metrics) -> dict[str, float]:
