@@ -56,7 +56,7 @@ class StageContext:
         """Return the tracker that the stage reports its figures to; a context manager."""
         if not self.is_leader:
             return NoTracker()
-        others = (TRACKERS[name](self.run_dir) for name in self.config.trackers)
+        others = [TRACKERS[name](self.run_dir) for name in self.config.trackers]  # first: a package may be missing
         return Trackers(JsonlTracker(self.run_dir.metrics), *others)
 
 
