@@ -12,8 +12,9 @@ Scripts of the agent that draw random numbers without a seed score differently i
 alone, let the second run take the trajectories of the first: `collect.source=runs/before`.
 
 Compares every `sft/*` figure of every step, which depends on every byte of the collected trajectories, and every figure
-of the first PPO updates except times. Rollouts come from a batching server, whose log-probabilities depend on what else
-is in a batch, so figures of the server (`sampler/*`) are only reported. Exits with 1 if any other figure differs.
+of the first PPO updates except times and numbers of script runs. Rollouts come from a batching server, whose
+log-probabilities depend on what else is in a batch, so figures of the server (`sampler/*`) are only reported. Exits
+with 1 if any other figure differs.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from mlagent_jax.tracking.jsonl import read_metrics
 
-TIMES = ("time/", "scripts/wait")
+NOT_COMPUTED = ("time/", "scripts/")  # times, and runs of scripts, which a result cache saves
 FROM_SERVER = ("sampler/",)
 RENAMED = {"sft/heldout_loss": "sft/validation_loss"}  # names in runs of earlier versions
 
@@ -31,7 +32,7 @@ RENAMED = {"sft/heldout_loss": "sft/validation_loss"}  # names in runs of earlie
 def lines_by(run: Path, key: str) -> dict[float, dict[str, float]]:
     """Return the figures of a run by the value of `key`, such as `sft/step`, without times."""
     return {
-        line[key]: {RENAMED.get(name, name): value for name, value in line.items() if not name.startswith(TIMES)}
+        line[key]: {RENAMED.get(name, name): value for name, value in line.items() if not name.startswith(NOT_COMPUTED)}
         for line in read_metrics(run / "metrics.jsonl")
         if key in line
     }
