@@ -53,7 +53,7 @@ def violations(package: str) -> list[str]:
     ]
 
 
-# Where the scripted stand-ins are constructed by the configuration or a command; nothing else knows them.
+# The only modules that construct the scripted stand-ins; no other module imports them.
 SCRIPTED_USERS = {
     "mlagent_jax/run/context.py",
     "mlagent_jax/stages/collect.py",

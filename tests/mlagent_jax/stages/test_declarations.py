@@ -1,4 +1,4 @@
-"""What stages and configuration values declare fits what the code has for them."""
+"""Declarations of stages, estimators, trackers and actions match the code behind them."""
 
 from typing import get_args, get_type_hints
 

@@ -1,4 +1,4 @@
-"""Edits are classified by what they change, whoever wrote the script."""
+"""Edits are classified by what they change, for the scripts of any coder."""
 
 import contextlib
 import time

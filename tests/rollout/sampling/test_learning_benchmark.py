@@ -1,4 +1,4 @@
-"""What the benchmark of learning does with states and actors of its own."""
+"""The states and actors of the learning benchmark."""
 
 import asyncio
 import random
