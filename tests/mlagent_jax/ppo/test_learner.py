@@ -18,7 +18,7 @@ from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.batch import PPOBatch, batch_shape_for, pack_samples
 from mlagent_jax.ppo.learner import Learner, LearnerState, PreparedBatch
-from mlagent_jax.ppo.train_inference_mismatch import TrainInferenceMismatch, max_mismatch
+from mlagent_jax.ppo.train_inference_mismatch import TrainInferenceMismatch
 from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import make_apply, shardings_of
@@ -301,21 +301,6 @@ def test_run_stops_where_the_server_samples_from_another_policy(
     broken = [replace(exact[0], logprobs=(float("nan"),) * len(exact[0].logprobs)), *exact[1:]]
     with pytest.raises(TrainInferenceMismatch, match="differ by nan"):
         learner.score(broken)
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ([], 2e-3),
-        (["server.dtype=bfloat16"], 0.05),
-        (["server.dtype=auto"], 0.05),
-        (["model.dtype=bfloat16"], 0.05),
-        (["server.dtype=bfloat16", "ppo.max_logprob_mismatch=0.3"], 0.3),
-    ],
-)
-def test_accepted_mismatch_is_what_rounding_explains_unless_it_is_stated(settings: list[str], expected: float) -> None:
-    config = load_config(None, settings)
-    assert max_mismatch(config.ppo.max_logprob_mismatch, config.model.dtype, config.server.dtype) == expected
 
 
 def test_stale_samples_weigh_as_their_likelihood_has_changed_but_no_more_than_the_limit(
