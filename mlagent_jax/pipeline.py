@@ -18,11 +18,12 @@ from mlagent_jax.reporting.report import write_report
 from mlagent_jax.reporting.summary import build_summary, commit
 from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.mirror import Mirror, require_complete
-from mlagent_jax.run.policy_server import PolicyServer
+from mlagent_jax.run.policy_server import PolicyServer, check_server
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.run.stage_records import StageRecords, fingerprint
 from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.stages.stage import Stage, StageContext
+from mlagent_jax.tracking.base import Trackers
 from mlagent_jax.tracking.logs import logging_to
 from mlagent_jax.tracking.progress import Reporter, duration_text
 from rollout.dataset.viewer import find_collection, write_collection_page
@@ -55,7 +56,7 @@ def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None
 def _follow(config: Config, run_dir: RunDir) -> None:
     """Join the stages that process 0 announces; the log goes to a file of this process."""
     console = Console(stderr=True, quiet=True)
-    context = StageContext(config, run_dir, Reporter(console), is_leader=False)
+    context = StageContext(config, run_dir, Reporter(console))
     stages = {stage.name: stage for stage in load_stages()}
     run_dir.root.mkdir(parents=True, exist_ok=True)
     with logging_to(run_dir.follower_log(distributed.process_index()), console):
@@ -84,7 +85,9 @@ def _lead(context: StageContext, names: Sequence[str]) -> None:
             records.require_earlier(due[0].name)
         for stage in due:
             stage.check(config)
-        context.open_tracker().close()  # raises if the package of a tracker is missing
+        if any(stage.samples for stage in due):
+            check_server(config.server)
+        Trackers(*context.extra_trackers()).close()  # raises if the package of a tracker is missing
         write_text(run_dir.config, f"# commit {commit()}\n{to_yaml(config)}")
         began = time.monotonic()  # the first stage's time includes the time to open what it needs
         if any(stage.acts for stage in due):

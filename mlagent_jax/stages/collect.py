@@ -10,7 +10,6 @@ from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import add_progress_to_budget_error
 from mlagent_jax.run.run_dir import SYNC_SECONDS
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings
-from mlagent_jax.tracking.base import with_prefix
 from rollout.dataset.reuse import take_over
 from rollout.endpoint.expert import EndpointExpert
 from rollout.exploration.candidates import library_candidates, propose_candidates
@@ -42,9 +41,7 @@ class Collect(Stage):
             figures = take_trajectories(Path(source), context.run_dir, run_context)
         else:
             figures = {**collect_trajectories(context), **run_context.scheduler.take().flat()}
-        with context.open_tracker() as tracker:
-            tracker.rewind("collect/num_trajectories", -1)  # drop the figures of an earlier collection
-            tracker.log(with_prefix("collect", figures))
+        context.log_result(self.name, figures)
         return {**figures, **run_context.endpoints.figures()}
 
 

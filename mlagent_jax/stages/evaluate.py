@@ -7,10 +7,9 @@ from typing import Any
 from mlagent_jax.configuration.schema import Config, Server
 from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.run.context import RunContext
-from mlagent_jax.run.policy_server import check_server, connect
+from mlagent_jax.run.policy_server import connect
 from mlagent_jax.run.run_dir import SYNC_SECONDS
 from mlagent_jax.stages.stage import Stage, StageContext
-from mlagent_jax.tracking.base import with_prefix
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
 from rollout.runtime.event_loop import EventLoopThread
@@ -38,10 +37,6 @@ class Evaluate(Stage):
     acts = True
     samples = True
     leaves_trajectories = True
-
-    def check(self, config: Config) -> None:
-        """Check that there is a policy server or that one can be started."""
-        check_server(config.server)
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `evaluate/<initial|sft|ppo>/` and the statistics of edits; return the evaluation as `evaluation`.
@@ -79,10 +74,8 @@ class Evaluate(Stage):
         stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in ("sft", "ppo")}
         write_json(run_dir.edit_stats, stats)
         result = evaluation(found, tasks, config.seed)
-        with context.open_tracker() as tracker:
-            tracker.rewind("evaluate/num_trajectories", -1)  # drop the figures of an earlier evaluation
-            num_trajectories = sum(map(len, found.values()))
-            tracker.log(with_prefix("evaluate", {"num_trajectories": num_trajectories, **mean_gains(result)}))
+        num_trajectories = sum(map(len, found.values()))
+        context.log_result(self.name, {"num_trajectories": num_trajectories, **mean_gains(result)})
         return {"evaluation": result}
 
 

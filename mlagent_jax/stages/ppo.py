@@ -5,7 +5,7 @@ from typing import Any
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.run.context import RunContext
-from mlagent_jax.run.policy_server import check_server, connect
+from mlagent_jax.run.policy_server import connect
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
 from rollout.dataset.selection import read_selection
 from rollout.sampling.evolving_pool import EvolvingPool
@@ -32,10 +32,6 @@ class PPO(Stage):
     outputs = (OUTPUT,)
     acts = True
     samples = True
-
-    def check(self, config: Config) -> None:
-        """Check that there is a policy server or that one can be started."""
-        check_server(config.server)
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `ppo/` and return the figures of the training.

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from mlagent_jax.configuration.schema import Config
+from mlagent_jax.multihost import distributed
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import PolicyServer
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.tracking.base import NoTracker, Tracker, Trackers
+from mlagent_jax.tracking.base import Metrics, NoTracker, Tracker, Trackers, with_prefix
 from mlagent_jax.tracking.jsonl import JsonlTracker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.tracking.tensorboard import TensorBoardTracker
@@ -28,7 +29,6 @@ class StageContext:
         config: The configuration of the run.
         run_dir: The directory of the run.
         reporter: Notes and progress bars.
-        is_leader: Whether this is process 0, which acts and reports figures.
         open_context: The run context, None if no pending stage acts, or this is not process 0.
         open_server: The policy server, None if this is not process 0.
     """
@@ -36,7 +36,6 @@ class StageContext:
     config: Config
     run_dir: RunDir
     reporter: Reporter
-    is_leader: bool = True
     open_context: RunContext | None = None
     open_server: PolicyServer | None = None
 
@@ -54,10 +53,25 @@ class StageContext:
 
     def open_tracker(self) -> Tracker:
         """Return the tracker that the stage reports its figures to; a context manager."""
-        if not self.is_leader:
+        if not distributed.is_main():
             return NoTracker()
-        others = [TRACKERS[name](self.run_dir) for name in self.config.trackers]  # first: a package may be missing
+        others = self.extra_trackers()  # first, because it may raise
         return Trackers(JsonlTracker(self.run_dir.metrics), *others)
+
+    def extra_trackers(self) -> list[Tracker]:
+        """Return the trackers that the key `trackers` names; raises ConfigError if the package of one is missing."""
+        return [TRACKERS[name](self.run_dir) for name in self.config.trackers]
+
+    def log_result(self, stage: str, figures: Metrics) -> None:
+        """Log the figures of a stage without steps, in place of those of an earlier run of it.
+
+        Args:
+            stage: The prefix of the figures, the stage's name.
+            figures: The figures, `num_trajectories` among them.
+        """
+        with self.open_tracker() as tracker:
+            tracker.rewind(f"{stage}/num_trajectories", -1)
+            tracker.log(with_prefix(stage, figures))
 
 
 @runtime_checkable
