@@ -119,7 +119,9 @@ async def act_once(
     async def act(index: int, number: int) -> Experience:
         state = states[index]
         response = await actor.act(state.instance, state.state, draw_seed(seed, "action", index, number))
-        return replace(await rewarded_step(environment, state, response.text if response else "", PAPER), sample=number)
+        return replace(
+            await rewarded_step(environment, state, (), response.text if response else "", PAPER), sample=number
+        )
 
     return await gather(act(index, number) for index in range(len(states)) for number in range(num_samples))
 

@@ -8,30 +8,24 @@ the one with the larger final gain. The last line says how many trajectories the
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rollout.storage.run_layout import RunLayout
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.types import Step, Trajectory
+from tasks.action import is_edit
 from tasks.registry import load
 from tasks.task import Task
 
 LINE_LENGTH = 96  # longest line of code in the transcript
 MAX_DIFF_LINES = 4  # per step
-EDIT = "Edit Script (AI)"
-
-
-def gain(score: float, task: Task) -> float:
-    """Return (score - m_init) / (m_best - m_init)."""
-    return (score - task.m_init) / (task.m_best - task.m_init)
 
 
 def num_improvements(trajectory: Trajectory, task: Task) -> int:
     """Return the number of steps that moved the hidden score toward m_best."""
-    sign = math.copysign(1, task.m_best - task.m_init)
-    return sum(sign * (step.after.metric - step.before.metric) > 0 for step in trajectory.steps)
+    return sum(task.is_better(step.after.metric, step.before.metric) for step in trajectory.steps)
 
 
 def shorten(text: str) -> str:
@@ -45,8 +39,8 @@ def shorten(text: str) -> str:
 def describe_step(number: int, step: Step, task: Task) -> list[str]:
     """Return the lines of one step: the action, its diff or output, and the scores after it."""
     arguments = dict(step.arguments)
-    if step.action == EDIT:
-        description = f'{EDIT} on {arguments["script_name"]}: "{arguments["edit_instruction"]}"'
+    if is_edit(step.action):
+        description = f'{step.action} on {arguments["script_name"]}: "{arguments["edit_instruction"]}"'
     else:
         description = f"{step.action or 'not an action'}: {', '.join(arguments.values())}"
     lines = [f"@@ {number} @@ {shorten(description)}"]
@@ -57,15 +51,15 @@ def describe_step(number: int, step: Step, task: Task) -> list[str]:
         lines.append(f"  ... {len(changed) - MAX_DIFF_LINES} more lines")
     if step.feedback.validation is not None and step.feedback.metric is not None:
         scores = f"validation {step.feedback.validation:.4g}, hidden {step.feedback.metric:.4g}"
-        lines.append(f"  {scores}, gain {gain(step.feedback.metric, task):+.2f}")
-    elif step.action == EDIT and body:
-        lines.append(f"  {shorten(body[-1])}")
+        lines.append(f"  {scores}, gain {task.gain(step.feedback.metric):+.2f}")
+    elif is_edit(step.action) and body:
+        lines.append(f"  {shorten(body[0])}")
     return lines
 
 
 def transcript(trajectory: Trajectory, task: Task, num_steps: int) -> str:
     """Return the Markdown of one trajectory: a sentence on the task, then a fenced diff."""
-    better = "higher" if task.m_best > task.m_init else "lower"
+    better = "higher" if task.direction == "maximize" else "lower"
     lines = [
         f"`{trajectory.task}` ({task.split.replace('_', '-')}): {task.metric}, {better} is better; the initial script "
         f"scores {task.m_init:.4g} on the hidden labels, the best known script {task.m_best:.4g}.",
@@ -86,10 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5, help="most steps to print")
     parser.add_argument("--id", help="trajectory to print")
     options = parser.parse_args(argv)
-    folder = options.run / ("trajectories" if options.policy == "expert" else f"evaluate/{options.policy}")
+    layout = RunLayout(options.run)
+    folder = layout.trajectories if options.policy == "expert" else layout.evaluated(options.policy)
     try:
         trajectories = list(iterate_trajectories(folder))
-        tasks = {name: load(name, options.run / "data") for name in {each.task for each in trajectories}}
+        tasks = {name: load(name, layout.data) for name in {each.task for each in trajectories}}
     except (ValueError, OSError) as error:
         print(f"benchmarks/transcript.py: {error}", file=sys.stderr)
         return 2
@@ -102,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not found:
         print(f"benchmarks/transcript.py: no such trajectory in {folder}; check --split and --id", file=sys.stderr)
         return 2
-    gains = {each.trajectory_id: gain(each.score(tasks[each.task].m_init), tasks[each.task]) for each in found}
+    gains = {each.trajectory_id: tasks[each.task].gain(each.score(tasks[each.task].m_init)) for each in found}
     best = max(found, key=lambda each: (num_improvements(each, tasks[each.task]), gains[each.trajectory_id]))
     print(transcript(best, tasks[best.task], options.steps))
     mean = sum(gains.values()) / len(gains)

@@ -1,6 +1,5 @@
 """The device mesh, and one strict table of the sharding of every parameter."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,12 +79,6 @@ def check_vocabulary(vocab_size: int, mesh: Mesh) -> None:
             f"the model's {vocab_size} embedding rows are not divisible by mesh.fsdp * mesh.tensor = {shards}; lower "
             "one of them, or raise mesh.data instead"
         )
-
-
-def local_mesh(vocab_size: int, hidden_size: int) -> Mesh:
-    """Return a mesh for scoring a policy: as many of this process's devices as divide the embedding."""
-    devices = jax.local_devices()
-    return make_mesh(1, math.gcd(len(devices), vocab_size, hidden_size), 1, 1, devices)
 
 
 def parameter_shardings(parameters: PyTree, mesh: Mesh) -> PyTree:

@@ -25,7 +25,7 @@ import tenacity
 
 from mlagent_jax.configuration.schema import ConfigError
 from rollout.errors import InfrastructureError
-from rollout.storage.atomic_write import write_atomically
+from rollout.storage.atomic_write import write_text
 from rollout.storage.run_layout import BLOBS, RESULT_CACHE, TEMPORARY
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ class Mirror:
         return self._try(read)
 
     def _remember(self, manifest: Mapping[str, Any]) -> None:
-        write_atomically(self.folder / REMEMBERED, json.dumps(manifest).encode())
+        write_text(self.folder / REMEMBERED, json.dumps(manifest))
 
     def _try(self, work: Callable[[], T]) -> T:
         """Return the result of `work`, retrying any error, because each store has its own error types."""

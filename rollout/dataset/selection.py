@@ -15,7 +15,7 @@ from rollout.dataset import filters
 from rollout.dataset.filters import Keep
 from rollout.errors import CorruptRecord
 from rollout.options import Select
-from rollout.storage.atomic_write import write_atomically
+from rollout.storage.atomic_write import write_text
 from rollout.storage.blob_store import digest_of
 from rollout.storage.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
@@ -127,7 +127,7 @@ def digest(trajectory: Trajectory) -> str:
 def write_selection(path: Path, selection: Selection, rules: Select, seed: int) -> None:
     """Write the manifest as JSON, atomically."""
     record = {"schema": SCHEMA, "identity": selection.identity, "seed": seed, "rules": asdict(rules)}
-    write_atomically(path, (json.dumps({**record, **asdict(selection)}, indent=1) + "\n").encode())
+    write_text(path, json.dumps({**record, **asdict(selection)}, indent=1) + "\n")
 
 
 def read_selection(path: Path) -> Selection:

@@ -3,7 +3,7 @@
 import json
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from rollout.exploration.candidates import Candidates
 from rollout.exploration.embedding import embed_texts
-from rollout.exploration.idea_selection import RULES, PoolSpread, select, spread
+from rollout.exploration.idea_selection import RULES, select, spread
 from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.ideas_page import AxisMap, render
-from rollout.storage.atomic_write import write_atomically
+from rollout.storage.atomic_write import write_json, write_text
 
 IdeaPool = dict[str, list[str]]  # axis -> ideas
 
@@ -89,13 +89,16 @@ def build_pools(
         spreads = {each: spread(points, rows) for each, rows in kept.items()}
         num_duplicates = len(candidates[task][axis]) - len(ideas)
         for each, rows in kept.items():
-            counts = (len(ideas), num_duplicates)
-            entries.append(_entry(task, axis, each, each == rule, counts, spreads[each], [ideas[row] for row in rows]))
+            figures = asdict(spreads[each])
+            chosen = [ideas[row] for row in rows]
+            entries.append(
+                PoolEntry(task, axis, each, each == rule, len(ideas), num_duplicates, **figures, ideas=chosen)
+            )
         maps.append(AxisMap(task, axis, tuple(ideas), num_duplicates, points, kept, spreads))
     log.info("ideas: %d candidates, %d duplicates dropped", *_counts(entries, rule))
-    write_atomically(path.with_name("idea_candidates.json"), _as_json(cleaned))
-    write_atomically(path.with_name("ideas.html"), render(maps, rule).encode())
-    write_atomically(path, _as_json([asdict(entry) for entry in entries]))
+    write_json(path.with_name("idea_candidates.json"), cleaned)
+    write_text(path.with_name("ideas.html"), render(maps, rule))
+    write_json(path, [asdict(entry) for entry in entries])
     return _pools(entries)
 
 
@@ -110,12 +113,6 @@ def read_pools(path: Path) -> dict[str, IdeaPool]:
         raise ValueError(f"{path} is not a file of idea pools ({error!r}); remove it to create it again") from error
 
 
-def _entry(
-    task: str, axis: str, rule: str, used: bool, counts: tuple[int, int], figures: PoolSpread, ideas: list[str]
-) -> PoolEntry:
-    return PoolEntry(task, axis, rule, used, *counts, **asdict(figures), ideas=ideas)
-
-
 def _counts(entries: Sequence[PoolEntry], rule: str) -> tuple[int, int]:
     used = [entry for entry in entries if entry.rule == rule]
     return sum(entry.num_candidates for entry in used), sum(entry.num_duplicates for entry in used)
@@ -127,7 +124,3 @@ def _pools(entries: Sequence[PoolEntry]) -> dict[str, IdeaPool]:
         if entry.used:
             pools.setdefault(entry.task, {})[entry.axis] = entry.ideas
     return pools
-
-
-def _as_json(value: Mapping | Sequence) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

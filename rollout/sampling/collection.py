@@ -148,10 +148,11 @@ async def collect(
         async def work() -> None:
             for number, plan in upcoming:
                 trajectory = await _attempt(plan, environment, actor, tally, max_steps, max_seconds)
-                if trajectory is not None:
+                if trajectory is None:
+                    _check_lost(tally, len(plans))
+                else:
                     parts[number].add(trajectory)
                     tally.add(trajectory, plan.instance.task)
-                _check_lost(tally, len(plans))
                 num_left[number] -= 1
                 # In a thread, because requests of the event loop could time out. One at a time, because `progress` may
                 # copy the folder.

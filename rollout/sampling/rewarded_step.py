@@ -16,13 +16,15 @@ from tasks.reward import Rules, reward
 log = logging.getLogger(__name__)
 
 
-async def rewarded_step(environment: Environment, state: PoolState, text: str, rules: Rules) -> Experience:
+async def rewarded_step(
+    environment: Environment, state: PoolState, prompt_ids: tuple[int, ...], text: str, rules: Rules
+) -> Experience:
     """Return the outcome of the response `text` in `state`, without its tokens (see `with_completion`).
 
     If the infrastructure failed, the reward is None and the outcome `infrastructure`.
     """
     response = ParsedResponse.parse(text)
-    masked = replace(unknown(state), grounding=read_grounding(response, state.snapshot))
+    masked = replace(unknown(state, prompt_ids), grounding=read_grounding(response, state.snapshot))
     try:
         result = await environment.apply(state.instance, state.snapshot, response)
     except InfrastructureError as error:
@@ -46,7 +48,7 @@ async def rewarded_step(environment: Environment, state: PoolState, text: str, r
     )
 
 
-def unknown(state: PoolState) -> Experience:
+def unknown(state: PoolState, prompt_ids: tuple[int, ...]) -> Experience:
     """Return an action in `state` about which nothing is known."""
     return Experience(
         trajectory_id=state.trajectory_id,
@@ -54,7 +56,7 @@ def unknown(state: PoolState) -> Experience:
         depth=state.depth,
         task=state.instance.task.name,
         sample=0,
-        prompt_ids=state.prompt_ids,
+        prompt_ids=prompt_ids,
         response_ids=(),
         logprobs=(),
         policy_version=0,

@@ -100,9 +100,10 @@ async def roll_out(
         async with admit(deadline) as in_time:
             if in_time or any(has_record):  # what was begun before an interruption is finished
                 return await rollouts.run(start, state, samples)
-        left_out = [replace(rollouts.unknown(state, sample), cut=True) for sample in samples]
-        cut.extend((start, each) for each in left_out)
-        return left_out
+        left_out = replace(unknown(state, state.prompt_ids), cut=True)
+        numbered = [rollouts.numbered(left_out, sample) for sample in samples]
+        cut.extend((start, each) for each in numbered)
+        return numbered
 
     batches = await gather(run_if_admitted(start, samples) for start in range(len(states)) for samples in groups)
     experiences = [experience for batch in batches for experience in batch]
@@ -130,14 +131,14 @@ class _Rollouts:
             return await self.act(start, state, samples)
         experiences: list[Experience] = []
         longest_prompt = limits.context_limit - limits.max_response_tokens
-        while len(experiences) < limits.max_steps and len(state.prompt) <= longest_prompt:
+        while len(state.prompt) <= longest_prompt:
             (experience,) = await self.act(start, state, samples)
             experiences.append(experience)
             if experience.cut:
                 break
             if experience.reached is None:
                 return [replace(each, reward=None) for each in experiences]
-            if ends_trajectory(experience.action):
+            if ends_trajectory(experience.action) or len(experiences) == limits.max_steps:
                 break
             state = state.then(experience.reached, self.tokenizer)
         return experiences
@@ -161,19 +162,16 @@ class _Rollouts:
                     missing[self.tokenizer.decode(completion.token_ids)].append(sample)
 
             async def execute(text: str, equal: list[int]) -> None:
-                experience = await rewarded_step(self.environment, state, text, self.spec.rules)
+                experience = await rewarded_step(self.environment, state, prompt_ids, text, self.spec.rules)
                 for sample in equal:
-                    done[sample] = with_completion(self._numbered(experience, sample), by_sample[sample])
+                    done[sample] = with_completion(self.numbered(experience, sample), by_sample[sample])
                     self.journal.add((start, done[sample]))
 
             await gather(execute(text, equal) for text, equal in missing.items())
         return [done[sample] for sample in samples]
 
-    def unknown(self, state: PoolState, sample: int) -> Experience:
-        """Return the action with this number in a state, about which nothing is known."""
-        return self._numbered(unknown(state), sample)
-
-    def _numbered(self, experience: Experience, sample: int) -> Experience:
+    def numbered(self, experience: Experience, sample: int) -> Experience:
+        """Return the action with the number of its sample, which is also that of its episode."""
         return replace(experience, sample=sample, episode=sample if self.spec.episodes else None)
 
     def _draw(self, start: int, depth: int, samples: Sequence[int]) -> int:

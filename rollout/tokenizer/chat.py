@@ -16,7 +16,7 @@ from tokenizers import (
     trainers,
 )
 
-from rollout.storage.atomic_write import write_atomically
+from rollout.storage.atomic_write import write_text
 from tasks.prompt import Message, messages
 from tasks.state import State
 
@@ -215,7 +215,6 @@ def write_tokenizer(
         "split_special_tokens": False,
         "unk_token": None,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-    write_atomically(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     return ChatTokenizer(folder)

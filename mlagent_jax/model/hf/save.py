@@ -25,7 +25,7 @@ from mlagent_jax.model.hf.layout import (
 from mlagent_jax.model.placement import whole
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
-from rollout.storage.atomic_write import replacing, write_atomically
+from rollout.storage.atomic_write import replacing, write_text
 
 MARKER = "COMPLETE"  # written last: a directory without it is incomplete
 MAX_FILE_BYTES = 5 * 10**9  # as transformers splits a checkpoint
@@ -119,4 +119,4 @@ def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -8,7 +8,7 @@ from rollout.dataset.viewer.rewards import rewarded
 from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from tasks.action import Invalid, parse_response, plain_instruction, split_fields
+from tasks.action import Invalid, parse_fields, plain_instruction, split_fields
 from tasks.feedback import Outcome
 from tasks.reward import Rules
 from tasks.task import Task
@@ -61,7 +61,8 @@ def text_record(trajectory: Trajectory, task: Task | None, rules: Rules, store: 
 
 
 def _step_record(step: Step, task: Task | None, rules: Rules, repeated: bool, store: BlobStore | None) -> list[Any]:
-    fields, action = split_fields(step.response), parse_response(step.response)
+    fields = split_fields(step.response)
+    action = parse_fields(fields)
     feedback, after = step.feedback, step.after
     earned, case = rewarded(task, step, rules, repeated)
     return [

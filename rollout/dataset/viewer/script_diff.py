@@ -3,6 +3,7 @@
 import difflib
 
 from rollout.dataset.edits import scripts_of
+from rollout.environment.paths import plain_name
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step
 from tasks.feedback import shorten
@@ -16,5 +17,5 @@ def whole_diff(step: Step, store: BlobStore) -> str | None:
     if scripts is None:
         return None
     before, after = (text.splitlines() for text in scripts)
-    script, saved = (step.arguments[key].strip().removeprefix("./") for key in ("script_name", "save_name"))
+    script, saved = (plain_name(step.arguments[key]) for key in ("script_name", "save_name"))
     return shorten("\n".join(difflib.unified_diff(before, after, script, saved, lineterm="")), MAX_DIFF)

@@ -21,7 +21,6 @@ from mlagent_jax.model.placement import place_batch, place_rows, row_groups, row
 from mlagent_jax.model.sharding import (
     RULES,
     check_vocabulary,
-    local_mesh,
     make_mesh,
     parameter_shardings,
     parameters_of,
@@ -190,18 +189,6 @@ def test_vocabulary_that_the_mesh_does_not_divide_is_refused() -> None:
     check_vocabulary(152_064, mesh_of((1, 4, 2, 1)))
     with pytest.raises(ValueError, match=r"the model's 2303 embedding rows are not divisible by .* = 4; lower one of"):
         check_vocabulary(2303, mesh_of(FAST))
-
-
-@pytest.mark.parametrize(("vocab_size", "hidden_size", "num_devices"), [(64, 32, 8), (36, 32, 4), (2303, 256, 1)])
-def test_mesh_for_scoring_takes_as_many_devices_as_divide_the_embedding(
-    vocab_size: int, hidden_size: int, num_devices: int
-) -> None:
-    assert dict(local_mesh(vocab_size, hidden_size).shape) == {
-        "data": 1,
-        "fsdp": num_devices,
-        "tensor": 1,
-        "context": 1,
-    }
 
 
 def test_mesh_larger_than_the_machine_is_refused() -> None:

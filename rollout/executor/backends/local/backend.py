@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ from rollout.executor.backends.local.watchdog import is_full, watch
 from rollout.executor.backends.local.workspace_io import exit_of, put_files, take_file
 from rollout.executor.interpreter import TaskInterpreter
 from rollout.executor.resources import Resources, machine_memory_mb
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
 from tasks.task import SUBMISSION, Limits
@@ -211,22 +211,9 @@ class LocalBackend:
         Raises:
             SandboxUnavailable: If no sandbox can be made, or the probe finds it open.
         """
-        outcome: list[Execution | Exception] = []
-
-        def probe() -> None:
-            try:
-                outcome.append(asyncio.run(self._execute(self._maker, PROBE, PROBE_WORKSPACE, PROBE_LIMITS)))
-            except Exception as error:
-                outcome.append(error)
-
-        # In a thread with a loop of its own, because the caller may or may not run on a loop.
-        thread = threading.Thread(target=probe, name="sandbox-self-test")
-        thread.start()
-        thread.join()
-        execution = outcome[0]
-        if isinstance(execution, ExecutorError):
-            reason = f"no sandbox can be made here: {execution}; {self._maker.remedy}"
-            raise SandboxUnavailable(reason) from execution
-        if isinstance(execution, Exception):
-            raise execution
+        try:
+            with EventLoopThread() as event_loop:  # because the caller may or may not run on a loop
+                execution = event_loop.run(self._execute(self._maker, PROBE, PROBE_WORKSPACE, PROBE_LIMITS))
+        except ExecutorError as error:
+            raise SandboxUnavailable(f"no sandbox can be made here: {error}; {self._maker.remedy}") from error
         require_closed(execution, self._maker.isolation)

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import secrets
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +16,7 @@ from rollout.executor.backends.ray.sending import Sender
 from rollout.executor.interpreter import inspect_interpreter, task_python
 from rollout.executor.resources import Resources
 from rollout.options import ExecutorOptions
+from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
 from tasks.task import SUBMISSION
@@ -53,9 +53,8 @@ class RayBackend:
         self.nodes = RayNodes(python, self._interpreter.fingerprint)
         connect(address)
         try:
-            # In a thread with a loop of its own, because the caller may or may not run on a loop.
-            with ThreadPoolExecutor(1) as thread:
-                thread.submit(asyncio.run, self.nodes.settled()).result()
+            with EventLoopThread() as event_loop:  # because the caller may or may not run on a loop
+                event_loop.run(self.nodes.settled())
         except BaseException:
             self.close()
             raise
