@@ -13,8 +13,8 @@ PYTHON ?=
 TORCH_INDEX ?=
 ARGS ?=
 export PYTHON TORCH_INDEX
-# Bytecode of .venv is written by the first import that needs it, also where the surroundings forbid it: without it
-# every start of the policy server would compile some thousand files anew.
+# The first import writes the bytecode of .venv, even if the environment forbids it: otherwise every start of the
+# policy server would compile some thousand files again.
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin

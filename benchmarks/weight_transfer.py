@@ -36,6 +36,7 @@ from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
+from mlagent_jax.training.saved_policy import canary_logprobs
 from mlagent_jax.weight_sync import WeightSync
 from rollout.inference.canary import verify_weights
 from rollout.inference.client import PolicyClient
@@ -50,7 +51,7 @@ PARTS = ("writing", "checksums", "loading", "comparing", "canary")
 async def measure_whole(sync: WeightSync, model: Transformer, version: int) -> dict:
     """Return the seconds of one weight update."""
     began = time.perf_counter()
-    await sync.push(model, version)
+    await sync.give(sync.write(model), version)
     return {"whole": time.perf_counter() - began}
 
 
@@ -72,7 +73,7 @@ async def measure_round(client: PolicyClient, sync: WeightSync, model: Transform
         found[name] = time.perf_counter() - began
     found["comparing"] = found.pop("with checksums") - found["loading"]
     began = time.perf_counter()
-    await verify_weights(client, [(CANARY, sync.logprobs(model))], sync.tolerance)
+    await verify_weights(client, [(CANARY, canary_logprobs(model, sync.canary))], sync.tolerance)
     found["canary"] = time.perf_counter() - began
     return found
 
@@ -93,7 +94,7 @@ def measure(shape: str, num_rounds: int, restart: bool, work: Path) -> dict[str,
         ) as client:
             sync = WeightSync(client, work / "weights", CANARY, "float32")
             if restart:
-                sync.logprobs(model)  # compiles
+                canary_logprobs(model, sync.canary)  # compiles
                 return [await measure_whole(sync, model, 1 + number) for number in range(num_rounds)]
             await measure_round(client, sync, model, folder, 1)  # compiles, and fills the page cache
             return [await measure_round(client, sync, model, folder, 2 + number) for number in range(num_rounds)]

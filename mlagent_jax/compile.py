@@ -10,7 +10,7 @@ from typing import Any
 from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
-from mlagent_jax.train import USER_ERROR, Parser
+from mlagent_jax.train import USER_ERROR, Parser, error_text
 
 USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
 DESCRIPTION = """\
@@ -97,11 +97,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         config, topology, as_json = parse_arguments(arguments)
         values = figures(config, topology)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return USER_ERROR
-    except ConfigError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ConfigError, OSError) as error:
+        print(f"error: {error_text(error)}", file=sys.stderr)
         return USER_ERROR
     if as_json:
         print(json.dumps(values, indent=1))

@@ -10,6 +10,7 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.export import export_policy
+from mlagent_jax.train import USER_ERROR, error_text
 
 
 def export(run: Path, out: Path) -> Path:
@@ -45,9 +46,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         policy = export(parsed.run, parsed.out)
     except (ValueError, OSError) as error:
-        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"error: {text}", file=sys.stderr)
-        return 2
+        print(f"error: {error_text(error)}", file=sys.stderr)
+        return USER_ERROR
     print(f"{parsed.out}: exported from {policy}")
     return 0
 

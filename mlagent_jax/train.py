@@ -122,6 +122,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     return 0
 
 
+def error_text(error: Exception) -> str:
+    """Return one line for an error that the user can fix."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
 def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
     """Return the message and the exit code of an error, None if it is a bug."""
     if isinstance(error, PeerFailed):
@@ -137,7 +144,7 @@ def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
             path = error.filename or run_dir
             return f"the disk is full ({path}); free some space and run the same command to go on", USER_ERROR
         if error.filename is not None:
-            return f"{error.filename}: {error.strerror}", USER_ERROR
+            return error_text(error), USER_ERROR
     if isinstance(error, (OSError, ValueError, FloatingPointError)) and _raised_by_us(error):
         return str(error), USER_ERROR
     return None

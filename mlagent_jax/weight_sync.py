@@ -55,18 +55,14 @@ class WeightWriter:
         names = [self.folder / name for name in ("a", "b")]
         (folder, *_) = [each for each in names if each != self._serving]
         digests = save_hf(model, folder, digest=True)
-        return SavedWeights(folder, digests, self.logprobs(model))
-
-    def logprobs(self, model: Transformer) -> list[float]:
-        """Return the log-probability that the model gives to each token of the canary but the first, in nats."""
-        return canary_logprobs(model, self.canary)
+        return SavedWeights(folder, digests, canary_logprobs(model, self.canary))
 
 
 class WeightSync(WeightWriter):
     """Send weights to the server and verify them on a canary prompt.
 
-    A single process calls `push`. If several processes share the weights, all of them `write`, and process 0 calls
-    `give`. The weights that the server has stay on disk, because a failed update restores them.
+    All processes that share the weights call `write`, and process 0 calls `give`. The weights that
+    the server has stay on disk, because a failed update restores them.
     """
 
     def __init__(self, client: PolicyClient, folder: Path, canary: Sequence[int], server_dtype: str) -> None:
@@ -82,16 +78,12 @@ class WeightSync(WeightWriter):
         self.client = client
         self.tolerance = tolerance_for(server_dtype)
 
-    async def push(self, model: Transformer, version: int) -> None:
-        """Make the server sample from `model`, as policy version `version`.
+    async def give(self, written: SavedWeights, version: int) -> None:
+        """Make the server sample from the weights that were written last, as policy version `version`.
 
         Raises:
             ServerError: If the server refuses the weights, or its log-probabilities are not those of the new weights.
         """
-        await self.give(self.write(model), version)
-
-    async def give(self, written: SavedWeights, version: int) -> None:
-        """Make the server sample from the weights that were written last; raises like `push`."""
         canary = Canary(self.canary, written.logprobs, self.tolerance)
         try:
             await self.client.update_weights(written.folder, version, written.digests, canary)

@@ -13,14 +13,15 @@ fail() { echo "make env: $*" >&2; exit 1; }
 python=${PYTHON:-$([[ -x $here/bin/python ]] && echo "$here/bin/python" || echo python3)}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "'$python' is not Python 3.11 or later; name one that is, as in: make env PYTHON=python3.12"
-python=$("$python" -c 'import sys; print(sys._base_executable)') # not that of a .venv which is made anew below
+python=$("$python" -c 'import sys; print(sys._base_executable)') # not that of a .venv that is replaced below
 
 exec 9<"$lists/install.sh" && flock 9 # one installation at a time: a second `make` waits here
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-wanted=$(cat "$lists"/*.txt "$lists/install.sh" pyproject.toml <(echo "$version $here") | sha256sum | cut -c 1-16)
+package=$(sed '/^\[tool\.pytest/,$d' pyproject.toml) # without the settings of test and lint tools, which install nothing
+wanted=$(cat "$lists"/{cpu,data,task_env}.txt "$lists/install.sh" <(echo "$package $version $here") | sha256sum | cut -c 1-16)
 [[ -e .venv/.installed-$wanted ]] && exit 0
 
-# Begin anew for another Python, and after an interruption, which can leave half a package that looks whole.
+# Start over for another Python, and after an interruption, which can leave half a package that looks complete.
 if [[ -e .venv/.unfinished || ! -d .venv/lib/python$version ]]; then
     rm -rf .venv
 fi

@@ -105,10 +105,15 @@ def check_sizes(model: Model, mesh: Mesh) -> None:
             )
 
 
+def missing_sizes(model: Model, vocab_size: int | None) -> list[str]:
+    """Return the keys of the sizes of a network that are null."""
+    stated = {f"model.{key}": getattr(model, key) for key in SIZES} | {"tokenizer.vocab_size": vocab_size}
+    return [key for key, value in stated.items() if value is None]
+
+
 def _check_scratch(model: Model, tokenizer: Tokenizer) -> None:
     """Raise ConfigError unless a model without a checkpoint has all its sizes, and a head size that vLLM supports."""
-    stated = {f"model.{key}": getattr(model, key) for key in SIZES} | {"tokenizer.vocab_size": tokenizer.vocab_size}
-    missing = [key for key, value in stated.items() if value is None]
+    missing = missing_sizes(model, tokenizer.vocab_size)
     if missing:
         raise ConfigError(
             f"{', '.join(missing)}: null, expected a value, since model.path=null starts from scratch; set "

@@ -19,7 +19,7 @@ from rollout.tokenizer.chat import ChatTokenizer
 
 
 def model_config(
-    model: Model, vocab_size: int, eos_token_id: int, max_length: int, bos_token_id: int = 0
+    model: Model, vocab_size: int | None, eos_token_id: int, max_length: int, bos_token_id: int = 0
 ) -> Qwen2Config:
     """Return the configuration of a network of the sizes in `model`; a policy from scratch is a Qwen2 network.
 
@@ -27,7 +27,7 @@ def model_config(
         ConfigError: If one of the sizes is null.
     """
     require_sizes(model, vocab_size)
-    assert model.num_layers and model.hidden_size and model.num_heads and model.num_kv_heads
+    assert vocab_size and model.num_layers and model.hidden_size and model.num_heads and model.num_kv_heads
     assert model.intermediate_size and model.rope_theta and model.tie_word_embeddings is not None
     return Qwen2Config(
         vocab_size=vocab_size,
@@ -97,8 +97,6 @@ def planned_config(model: Model, vocab_size: int | None, mesh: MeshShape, max_le
     """
     if model.path is not None and (Path(model.path) / "config.json").is_file():
         return checkpoint_config(model, vocab_size, mesh)
-    require_sizes(model, vocab_size)
-    assert vocab_size is not None
     return model_config(model, vocab_size, eos_token_id=0, max_length=max_length)
 
 

@@ -44,9 +44,9 @@ class TransformerConfig:
     Attributes:
         model_type: The family's name in `config.json`, and the name of its file in `families/`.
         architecture: The name of its class in transformers.
-        qkv_bias: Whether the projections to queries, keys and values have a bias.
-        qk_norm: Whether the queries and keys of each head pass through an RMSNorm over H, before the rotation.
-        layer_names: The checkpoint's tensors of one layer, as `LAYER_NAMES` lists those of every family.
+        layer_names: The checkpoint's tensors of one layer, as `LAYER_NAMES` lists those of every family. With `q_bias`
+            among them, queries, keys and values have a bias; with `q_norm`, the queries and keys of each head pass
+            through an RMSNorm over H before the rotation.
         sharding_rules: The mesh axis of each dim of the parameters that only some families have; L comes first.
         vocab_size: V, the rows of the embedding.
         hidden_size: D.
@@ -66,8 +66,6 @@ class TransformerConfig:
 
     model_type: ClassVar[str]
     architecture: ClassVar[str]
-    qkv_bias: ClassVar[bool] = False
-    qk_norm: ClassVar[bool] = False
     layer_names: ClassVar[Mapping[str, tuple[str, str]]] = LAYER_NAMES
     sharding_rules: ClassVar[Mapping[str, tuple[str | None, ...]]] = {}
 

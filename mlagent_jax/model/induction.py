@@ -33,7 +33,7 @@ def write_induction_heads(model: Transformer, seed: int) -> None:
     """
     config = model.config
     got = (config.num_layers, config.num_kv_heads, config.num_heads // config.num_kv_heads, _coordinates(config))
-    assert config.qkv_bias, "heads that attend by position do so by their biases"
+    assert "q_bias" in config.layer_names, "heads that attend by position do so by their biases"
     if min(got[:3]) < 2 or got[3] < MIN_COORDINATES:
         raise ValueError(
             f"an induction start needs 2 layers, 2 key/value heads, 2 query heads for each, and heads that hold "

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mlagent_jax.configuration.checks import HEAD_SIZES, SIZES, check_sizes
+from mlagent_jax.configuration.checks import HEAD_SIZES, SIZES, check_sizes, missing_sizes
 from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.families import read_config
@@ -49,8 +49,7 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Trans
 
 def require_sizes(model: Model, vocab_size: int | None) -> None:
     """Raise ConfigError if a size is null, for uses of the section `model` without a checkpoint."""
-    stated = {f"model.{key}": getattr(model, key) for key in SIZES} | {"tokenizer.vocab_size": vocab_size}
-    missing = [key for key, value in stated.items() if value is None]
+    missing = missing_sizes(model, vocab_size)
     if missing:
         raise ConfigError(
             f"{', '.join(missing)}: null, and there is no {model.path}/config.json to read a value from; put the "

@@ -41,10 +41,10 @@ class Block(nnx.Module):
             return nnx.Param(config.initializer_range * jax.random.normal(rngs.params(), (*stack, *shape)))
 
         def bias(num_heads: int) -> nnx.Param | None:
-            return nnx.Param(jnp.zeros((*stack, num_heads, h))) if config.qkv_bias else None
+            return nnx.Param(jnp.zeros((*stack, num_heads, h))) if "q_bias" in config.layer_names else None
 
         def norm() -> nnx.Param | None:
-            return nnx.Param(jnp.ones((*stack, h))) if config.qk_norm else None
+            return nnx.Param(jnp.ones((*stack, h))) if "q_norm" in config.layer_names else None
 
         self.eps = config.rms_norm_eps
         self.input_layernorm = nnx.Param(jnp.ones((*stack, d)))

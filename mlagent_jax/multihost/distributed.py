@@ -11,7 +11,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.multihost.launch import launched
@@ -100,6 +100,11 @@ def from_main(
     return decode(json.loads(zlib.decompress(found)))
 
 
+def only_on_leader() -> NoReturn:
+    """Raise AssertionError: a placeholder for the work of process 0 in calls of `from_main` on the others."""
+    raise AssertionError("process 0 does this")
+
+
 def announce_stage(name: str | None) -> None:
     """Make the processes that wait in `next_stage` join the stage `name`; None ends their run."""
     from_main(lambda: name)
@@ -107,7 +112,7 @@ def announce_stage(name: str | None) -> None:
 
 def next_stage() -> str | None:
     """Wait for process 0 to announce a stage, and return its name, None at the end of the run."""
-    return from_main(lambda: None)
+    return from_main(only_on_leader)
 
 
 def meet() -> None:

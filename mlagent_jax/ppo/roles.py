@@ -1,14 +1,15 @@
 """The two roles of a process in a PPO update: the leader acts, measures and serves weights; followers only receive."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from mlagent_jax.multihost import preemption
-from mlagent_jax.multihost.distributed import from_main
+from mlagent_jax.multihost.distributed import from_main, only_on_leader
 from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
@@ -57,7 +58,31 @@ class Role(Protocol):
         ...
 
 
-class Leader:
+class _WeightServing(ABC):
+    """Serve the learner's weights only if the server has another version; all processes decide alike."""
+
+    _version: int | None = None
+
+    def begin(self, update: int, learner: Learner) -> None:
+        """See `Role.begin`. Verify a server that was started on the fine-tuned policy instead of sending it again."""
+        if update == 0 and self._is_serving(learner.version):
+            self._version = learner.version
+        self.serve(learner)
+
+    def serve(self, learner: Learner) -> None:
+        """See `Role.serve`."""
+        if learner.version != self._version:
+            self._send(learner)
+            self._version = learner.version
+
+    @abstractmethod
+    def _is_serving(self, version: int) -> bool: ...
+
+    @abstractmethod
+    def _send(self, learner: Learner) -> None: ...
+
+
+class Leader(_WeightServing):
     """Process 0: roll out the policy, send the samples to the followers, serve weights, and measure."""
 
     def __init__(
@@ -85,17 +110,11 @@ class Leader:
         self._started_on = started_on
         self._start = stopwatch, prefix_cache
         self._script_figures = script_figures
-        self._version: int | None = None
         self._experiences: list[Experience] = []
 
     def begin(self, update: int, learner: Learner) -> None:
-        """See `Role.begin`. Verify a server that was started on the fine-tuned policy instead of sending it again."""
-        if update == 0:
-            folder, canary = self._started_on
-            is_serving = partial(self._sync.is_serving, folder, learner.version, canary)
-            if from_main(lambda: self._event_loop.run(is_serving())):
-                self._version = learner.version
-        self.serve(learner)
+        """See `Role.begin`."""
+        super().begin(update, learner)
         self._prefetcher.skip(update)
         self._script_figures()
         stopwatch, prefix_cache = self._start
@@ -114,11 +133,13 @@ class Leader:
         known = (each.training_sample() for each in self._experiences if each.reward is not None)
         return UpdateSamples(tuple(known), begun_share(self._experiences))
 
-    def serve(self, learner: Learner) -> None:
-        """See `Role.serve`."""
-        if learner.version != self._version:
-            self._event_loop.run(self._sync.give(self._sync.write(learner.model()), learner.version))
-            self._version = learner.version
+    def _is_serving(self, version: int) -> bool:
+        folder, canary = self._started_on
+        is_serving = partial(self._sync.is_serving, folder, version, canary)
+        return from_main(lambda: self._event_loop.run(is_serving()))
+
+    def _send(self, learner: Learner) -> None:
+        self._event_loop.run(self._sync.give(self._sync.write(learner.model()), learner.version))
 
     def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
         """See `Role.phase`."""
@@ -134,30 +155,24 @@ class Leader:
         }
 
 
-class Follower:
+class Follower(_WeightServing):
     """Every process but 0: receive samples, and write its part of the weights."""
 
     def __init__(self, writer: WeightWriter) -> None:
         """Store the writer of weights."""
         self._writer = writer
-        self._version: int | None = None
-
-    def begin(self, update: int, learner: Learner) -> None:
-        """See `Role.begin`."""
-        if update == 0 and from_main(only_on_leader):
-            self._version = learner.version
-        self.serve(learner)
 
     def take(self, update: int) -> UpdateSamples | None:
         """See `Role.take`."""
         del update
         return from_main(only_on_leader, decode=_decode)
 
-    def serve(self, learner: Learner) -> None:
-        """See `Role.serve`."""
-        if learner.version != self._version:
-            self._writer.write(learner.model())
-            self._version = learner.version
+    def _is_serving(self, version: int) -> bool:
+        del version
+        return from_main(only_on_leader)
+
+    def _send(self, learner: Learner) -> None:
+        self._writer.write(learner.model())
 
     def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
         """Time nothing; see `Role.phase`."""
@@ -177,11 +192,6 @@ def rollout_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     figures |= {f"context/{name}": value for name, value in shares.items()}
     from_policy = sum(experience.origin == "policy" for experience in begun)
     return figures | {"reward/actions": len(begun), "states/own_share": from_policy / len(begun)}
-
-
-def only_on_leader() -> NoReturn:
-    """Raise AssertionError: a placeholder for the work of process 0 in calls of `from_main` on the others."""
-    raise AssertionError("process 0 does this")
 
 
 def _encode(update: UpdateSamples | None) -> dict[str, Any] | None:

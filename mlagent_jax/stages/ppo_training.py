@@ -15,7 +15,7 @@ from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
 from mlagent_jax.ppo.learner import Learner, has_own_critic
 from mlagent_jax.ppo.loop import train
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
-from mlagent_jax.ppo.roles import Follower, Leader, Role, only_on_leader
+from mlagent_jax.ppo.roles import Follower, Leader, Role
 from mlagent_jax.ppo.train_inference_mismatch import max_mismatch
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.run_dir import RunDir
@@ -49,7 +49,7 @@ def lead(context: StageContext, client: PolicyClient, tokenizer: ChatTokenizer, 
 def follow(context: StageContext) -> None:
     """Train on a process other than 0."""
     learner = make_learner(context.config, context.run_dir)
-    canary = distributed.from_main(only_on_leader)
+    canary = distributed.from_main(distributed.only_on_leader)
     writer = WeightWriter(context.run_dir.temporary / "weights", canary)
     _train(context, learner, Follower(writer), canary)
 

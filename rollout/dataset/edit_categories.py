@@ -10,7 +10,7 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from rollout.dataset.edit_vocabulary import (
     CALLS,
@@ -55,7 +55,6 @@ class Statement:
         return _variables(self.node) or frozenset({self.function})
 
 
-@lru_cache(maxsize=4096)  # the statistics of one evaluation ask for every edit more than once
 def edit_categories(before: str, after: str) -> tuple[Category, ...]:
     """Return the categories of an edit, the primary one first.
 
@@ -77,7 +76,7 @@ def _compare(before: str, after: str) -> tuple[Category, ...]:
     if new is None:
         return ("unparsable",)
     old = _parse(before) or ast.Module(body=[], type_ignores=[])
-    if ast.dump(old) == ast.dump(new) or _with_plain_names(old) == _with_plain_names(new):
+    if ast.dump(old) == ast.dump(new) or _differ_in_names_only(old, new):
         return ("cosmetic",)
     removed, added = _changed_statements(old, new)
     if all(isinstance(statement.node, ast.Import | ast.ImportFrom) for statement in (*removed, *added)):
@@ -100,6 +99,12 @@ def _parse(source: str) -> ast.Module | None:
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _differ_in_names_only(old: ast.Module, new: ast.Module) -> bool:
+    # Counting nodes is cheap, and rules out nearly every edit.
+    has_equal_size = sum(1 for _ in ast.walk(old)) == sum(1 for _ in ast.walk(new))
+    return has_equal_size and _with_plain_names(old) == _with_plain_names(new)
 
 
 def _with_plain_names(tree: ast.Module) -> str:

@@ -30,6 +30,10 @@ RecognizeRecipes = Callable[[str], Sequence[str]]
 # Returns the identity of a script from the digest of its blob and the trajectory that names its data files.
 Identify = Callable[[str, Trajectory], str]
 
+# Categories by the blobs of the script before and after an edit: several statistics of a run ask for them, and
+# comparing two scripts takes milliseconds.
+_categories: dict[tuple[str | None, str], tuple[str, ...]] = {}
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -78,23 +82,40 @@ def scripts_of(step: Step, store: BlobStore) -> tuple[str, str] | None:
 
     A script that did not exist before the edit is empty; one that is too long to compare counts as not stored.
     """
-    if not is_edit(step.action):
+    digests = _digests_of(step)
+    if digests is None:
         return None
     try:
-        source = plain_name(script_path(step.arguments["script_name"]))
-        saved = plain_name(script_path(step.arguments["save_name"]))
-        if saved not in step.after.files or step.after.files[saved] == step.before.files.get(saved):
-            return None
-        before, after = _text(store, step.before.files.get(source)), _text(store, step.after.files[saved])
-    except (Refused, CorruptRecord, UnicodeDecodeError):
+        before, after = (_text(store, digest) for digest in digests)
+    except (CorruptRecord, UnicodeDecodeError):
         return None
     return None if before is None or after is None else (before, after)
 
 
 def categories_of(step: Step, store: BlobStore) -> tuple[str, ...]:
     """Return the categories of the edit of a step, none if nothing was saved or its scripts are not stored."""
-    scripts = scripts_of(step, store)
-    return () if scripts is None else edit_categories(*scripts)
+    digests = _digests_of(step)
+    if digests is None:
+        return ()
+    if digests not in _categories:
+        scripts = scripts_of(step, store)
+        if scripts is None:
+            return ()
+        _categories[digests] = edit_categories(*scripts)
+    return _categories[digests]
+
+
+def _digests_of(step: Step) -> tuple[str | None, str] | None:
+    """Return the blobs of the script before and after an edit, None if nothing was saved."""
+    if not is_edit(step.action):
+        return None
+    try:
+        source = plain_name(script_path(step.arguments["script_name"]))
+        saved = plain_name(script_path(step.arguments["save_name"]))
+    except Refused:
+        return None
+    after = step.after.files.get(saved)
+    return None if after is None or after == step.before.files.get(saved) else (step.before.files.get(source), after)
 
 
 def diff_of(feedback: str) -> str:

@@ -154,8 +154,7 @@ async def collect(
                     parts[number].add(trajectory)
                     tally.add(trajectory, plan.instance.task)
                 num_left[number] -= 1
-                # In a thread, because requests of the event loop could time out. One at a time, because `progress` may
-                # copy the folder.
+                # In a thread, or requests would time out; one at a time, because `progress` may copy the folder.
                 async with reporting:
                     if not num_left[number]:
                         await asyncio.to_thread(parts[number].store)

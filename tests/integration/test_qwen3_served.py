@@ -12,6 +12,7 @@ from mlagent_jax.model.families.qwen3 import Qwen3Config
 from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
+from mlagent_jax.training.saved_policy import canary_logprobs
 from mlagent_jax.weight_sync import WeightSync
 from rollout.errors import ServerError
 from rollout.inference.client import PolicyClient
@@ -51,11 +52,11 @@ def test_server_takes_weights_of_qwen3_and_gives_the_trainers_logprobs(
     async def push(address: str) -> None:
         async with PolicyClient(address, temperature=1.0, max_tokens=4, stop_ids=[1]) as client:
             sync = WeightSync(client, tmp_path / "weights", CANARY, "float32")
-            await sync.push(second, 1)  # raises ServerError unless the log-probabilities are the second's
+            await sync.give(sync.write(second), 1)  # raises ServerError unless the log-probabilities are the second's
             assert client.version == 1
             wrong = sync.write(first)
             with pytest.raises(ServerError):
-                await sync.give(replace(wrong, logprobs=sync.logprobs(second)), 2)
+                await sync.give(replace(wrong, logprobs=canary_logprobs(second, sync.canary)), 2)
 
     options = ServerOptions(max_model_len=1024, kv_cache_mb=64, num_threads=1)
     with ServerProcess(folder, tmp_path / "server.log", options) as process:

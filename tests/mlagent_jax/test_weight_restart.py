@@ -12,6 +12,7 @@ import pytest
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
+from mlagent_jax.training.saved_policy import canary_logprobs
 from mlagent_jax.weight_sync import WeightSync
 from rollout.errors import ServerError
 from rollout.inference.client import PolicyClient
@@ -74,7 +75,7 @@ def new(served: Transformer, models: Sequence[Transformer]) -> Transformer:
 
 
 def gap(logprobs: Sequence[float], sync: WeightSync, model: Transformer) -> float:
-    return max(abs(ours - theirs) for ours, theirs in zip(logprobs, sync.logprobs(model), strict=True))
+    return max(abs(ours - theirs) for ours, theirs in zip(logprobs, canary_logprobs(model, sync.canary), strict=True))
 
 
 def api_server(process: ServerProcess) -> list[str]:
@@ -193,14 +194,14 @@ def test_nothing_is_sampled_where_the_directory_before_is_gone_too(process, serv
     async def body(client: PolicyClient) -> None:
         sync = WeightSync(client, tmp_path / "weights", PROMPT, "float32")
         before = client.version
-        wrong = replace(sync.write(new), logprobs=sync.logprobs(served))
+        wrong = replace(sync.write(new), logprobs=canary_logprobs(served, sync.canary))
         shutil.rmtree(process.model)
         with pytest.raises(ServerError, match=f"version {before} could not be restored.*restart the server"):
             await sync.give(wrong, before + 1)
         assert process.process is None
         with pytest.raises(ServerError, match="got no answer"):
             await client.sample(PROMPT, num_samples=1, seed=1)
-        await sync.push(new, before + 2)
+        await sync.give(sync.write(new), before + 2)
         assert (await client.sample(PROMPT, num_samples=1, seed=1))[0].policy_version == before + 2
 
     run(process, body)

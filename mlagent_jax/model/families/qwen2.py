@@ -11,7 +11,6 @@ class Qwen2Config(TransformerConfig):
 
     model_type = "qwen2"
     architecture = "Qwen2ForCausalLM"
-    qkv_bias = True
     layer_names = {
         **LAYER_NAMES,
         "q_bias": ("self_attn.q_proj.bias", "NH"),

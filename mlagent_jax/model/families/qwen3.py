@@ -14,7 +14,6 @@ class Qwen3Config(TransformerConfig):
 
     model_type = "qwen3"
     architecture = "Qwen3ForCausalLM"
-    qk_norm = True
     layer_names = {
         **LAYER_NAMES,
         "q_norm": ("self_attn.q_norm.weight", "H"),

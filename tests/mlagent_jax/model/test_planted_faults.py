@@ -169,8 +169,8 @@ def test_weights_that_are_not_sent_are_caught(
         with monkeypatch.context() as patch:
             patch.setattr(client.connection, "post", unsent)
             with pytest.raises(ServerError, match="does not have the weights that it was given"):
-                await sync.push(model("other"), 1)
-        await sync.push(model("other"), 1)
+                await sync.give(sync.write(model("other")), 1)
+        await sync.give(sync.write(model("other")), 1)
 
     policy_server.run(body)
 
@@ -183,7 +183,8 @@ def test_a_run_that_does_not_learn_keeps_its_difference(
     for version in range(1, 4):
 
         async def push(client: PolicyClient, version: int = version) -> None:
-            await WeightSync(client, tmp_path / str(version), PROMPTS[0][:40], "float32").push(learner.model(), version)
+            sync = WeightSync(client, tmp_path / str(version), PROMPTS[0][:40], "float32")
+            await sync.give(sync.write(learner.model()), version)
 
         monkeypatch.setattr(learner, "version", version)
         gaps.append(learner.score(sampled(before=push)).figures["sampler/logprob_gap_mean"])
