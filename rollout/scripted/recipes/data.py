@@ -53,7 +53,7 @@ def _to_range(script: Script) -> None:
 
 def _quantiles(script: Script) -> None:
     require_numeric(script)
-    scale(script, 'QuantileTransformer(n_quantiles=100, output_distribution="normal")')
+    scale(script, 'QuantileTransformer(n_quantiles=100, output_distribution="normal", random_state=0)')
 
 
 def _one_hot(script: Script) -> None:
@@ -126,7 +126,7 @@ def _products(script: Script) -> None:
 def _components(script: Script) -> None:
     if call_name(script.core) == "MultinomialNB":
         raise Cannot("naive Bayes takes counts, not components")
-    code = "TruncatedSVD(n_components=2, random_state=0)" if script.is_text else "PCA(n_components=2)"
+    code = "TruncatedSVD(n_components=2, random_state=0)" if script.is_text else "PCA(n_components=2, random_state=0)"
     script.add_step("sklearn.decomposition", code, len(script.steps) - 1)
 
 

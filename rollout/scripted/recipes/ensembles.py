@@ -30,7 +30,7 @@ def _discriminant(script: Script) -> None:
 
 
 def _linear_svm(script: Script) -> None:
-    use(script, "sklearn.svm", "LinearSVC()", "LinearSVR(C=1.0)")
+    use(script, "sklearn.svm", "LinearSVC(random_state=0)", "LinearSVR(C=1.0, random_state=0)")
     if script.needs_probabilities:
         script.set_estimator(parse_call(with_probabilities(script, script.core)))
     of_one_unit(script)

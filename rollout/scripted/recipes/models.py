@@ -69,7 +69,7 @@ def _neighbours(script: Script) -> None:
 
 
 def _svm(script: Script) -> None:
-    use(script, "sklearn.svm", "SVC()", "SVR(C=100.0)")
+    use(script, "sklearn.svm", "SVC(random_state=0)", "SVR(C=100.0)")
     if script.needs_probabilities:
         script.set_estimator(parse_call(with_probabilities(script, script.core)))
 

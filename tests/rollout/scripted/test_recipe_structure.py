@@ -1,6 +1,7 @@
 """What an edit leaves alone: comments, layout, lines it has no business with; scripts that it does not understand."""
 
 import ast
+import inspect
 import io
 import random
 import tokenize
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.utils import all_estimators
 
 import tasks
 from rollout.scripted.recipes import RECIPES, Cannot, apply
@@ -257,3 +259,25 @@ def test_arguments_are_listed_as_the_call_lists_its_own() -> None:
     assert code_of(with_keyword(parse_call("f()"), "c", "x")) == 'f(c="x")'
     assert code_of(relist(call, [call.args[1]])) == "f(\n    b=2  # two\n)"
     assert code_of(relist(call, [cst.Arg(cst.Name("x")), *call.args])).startswith("f(\n    x,\n    a=1,  # one\n")
+
+
+# Estimators that take a `random_state` and do not use it with the arguments that scripts here give them.
+DETERMINISTIC = {"LogisticRegression", "Ridge", "RidgeClassifier", "Lasso", "ElasticNet", "DummyClassifier"}
+
+
+def takes_random_state() -> set[str]:
+    estimators = {name for name, kind in all_estimators() if "random_state" in inspect.signature(kind).parameters}
+    return estimators | {"train_test_split"}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_everything_random_in_an_edited_script_has_a_seed(name: str) -> None:
+    seeded = takes_random_state() - DETERMINISTIC
+    unseeded = {
+        (recipe, call.func.id)
+        for recipe, source in edits(BUNDLED[name][1], list(RECIPES))
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in seeded
+        if "random_state" not in {keyword.arg for keyword in call.keywords}
+    }
+    assert not unseeded

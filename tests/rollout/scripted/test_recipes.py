@@ -235,9 +235,9 @@ def test_parameters_are_tuned_inside_what_wraps_the_estimator() -> None:
 
 
 def test_probabilities_are_kept_where_the_script_asks_for_them() -> None:
-    assert "SVC()" in model_line(apply(NUMERIC, ["svm"]))
+    assert "SVC(random_state=0)" in model_line(apply(NUMERIC, ["svm"]))
     asking = NUMERIC.replace("model.predict(X_val)", "model.predict_proba(X_val)[:, 1]")
-    assert "CalibratedClassifierCV(SVC(), ensemble=False)" in model_line(apply(asking, ["svm"]))
+    assert "CalibratedClassifierCV(SVC(random_state=0), ensemble=False)" in model_line(apply(asking, ["svm"]))
 
 
 def test_imports_are_added_in_place_and_none_is_doubled() -> None:
