@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollout.task_tools.from_table.numbers import are_codes, is_formatted, is_infinite, is_marker, plain_number
+from rollout.task_tools.from_table.numbers import are_codes, is_formatted, is_infinite, is_marker, plain_number, unit_of
 from tasks.quoting import MAX_LISTED, quoted
 
 LARGE_SHARE = 0.5  # share of numbers from which a column of words is reported
@@ -95,9 +95,13 @@ def _code(numbers: Sequence[str]) -> str:
 
 
 def _mostly_numbers(name: str, cells: Sequence[str], others: Sequence[int], places: Sequence[str]) -> tuple[str, ...]:
-    """Return a line about a column of words most of whose cells are numbers."""
-    filled = sum(map(bool, cells))
-    if not others or len(others) > (1 - LARGE_SHARE) * filled:
+    """Return a line about a column of words whose cells are mostly numbers, or all numbers with the same unit."""
+    filled, units = sum(map(bool, cells)), {unit_of(cell) for cell in set(cells) if cell}
+    if len(units) == 1 and None not in units:
+        first = quoted(cells[others[0]])
+        return (f"column {quoted(name)} is read as words; for numbers, remove the unit from cells such as {first}",)
+    num_markers = sum(map(is_marker, cells))
+    if not others or filled - len(others) - num_markers < LARGE_SHARE * filled:
         return ()
     first = quoted(cells[others[0]])
     return (

@@ -96,9 +96,9 @@ def _codec(file: Path, data: bytes, encoding: str | None) -> str:
     if encoding is None:
         return marked or "utf-8"
     try:
-        b"".decode(encoding)
+        "a".encode(encoding)  # raises for codecs such as hex, which are not about text
         stated = codecs.lookup(encoding).name
-    except LookupError:
+    except (LookupError, ValueError):
         raise ValueError(f"--encoding is {quoted(encoding)}, which is no text encoding; expected {EXAMPLES}") from None
     if marked is not None and not stated.startswith(marked):
         raise ValueError(

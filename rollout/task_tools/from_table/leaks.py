@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from rollout.task_tools.from_table.numbers import plain_number
+import numpy as np
+
+from rollout.task_tools.from_table.numbers import is_number, plain_number
 from tasks.quoting import quoted
 
 MIN_SHARE = 0.5  # share of filled cells from which a column may be a copy
+ROUNDING = 1e-10  # tolerance on a correlation of 1
 
 
 def require_no_copy(features: Mapping[str, Sequence[str]], target: Sequence[str], name: str) -> None:
@@ -21,17 +24,30 @@ def require_no_copy(features: Mapping[str, Sequence[str]], target: Sequence[str]
             )
 
 
-def renamed_classes(features: Mapping[str, Sequence[str]], target: Sequence[str], name: str) -> list[str]:
-    """Return a line for each feature whose values correspond one to one to the classes of the target."""
-    lines = []
-    for feature, cells in features.items():
-        pairs = set(zip(cells, target, strict=True))
-        if len(pairs) == len(set(cells)) == len(set(target)):
-            lines.append(
-                f"column {quoted(feature)} has one value for each class of {quoted(name)} and so holds the answers; "
-                "remove it unless it is known when the prediction is made"
-            )
-    return lines
+def revealing_features(
+    features: Mapping[str, Sequence[str]], target: Sequence[str], name: str, are_classes: bool
+) -> list[str]:
+    """Return a line for each feature from which the target can be computed: other names for classes, another unit."""
+    reveals = _names_classes if are_classes else _is_linear
+    return [
+        f"column {quoted(feature)} alone determines {quoted(name)} in every row; remove it if it is not known when the "
+        "prediction is made"
+        for feature, cells in features.items()
+        if reveals(cells, target)
+    ]
+
+
+def _names_classes(cells: Sequence[str], classes: Sequence[str]) -> bool:
+    """Return whether each value stands for one class, and each class has one value."""
+    return len(set(zip(cells, classes, strict=True))) == len(set(cells)) == len(set(classes))
+
+
+def _is_linear(cells: Sequence[str], target: Sequence[str]) -> bool:
+    """Return whether the target is a linear function of a column of numbers without gaps."""
+    if not all(is_number(cell, ".") for cell in cells):
+        return False
+    x, y = np.array(list(map(float, cells))), np.array(list(map(float, target)))
+    return np.ptp(x) > 0 and abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING
 
 
 def _comparable(cell: str) -> float | str:

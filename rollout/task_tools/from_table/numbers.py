@@ -17,6 +17,7 @@ DIGITS = rf"(?:{GROUPS}|\d+(?:[.,]\d*)?|[.,]\d+)"
 FORMATTED = re.compile(
     rf"\(?\s*[+\-\u2212]?\s*{CURRENCY}?\s*[+\-\u2212]?\s*{DIGITS}\s*(?:[%‰]|{CURRENCY}|[kKM])?\s*\)?"
 )
+WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*(?P<unit>[^\W\d_][^\d]{0,9}\d?)")
 # Texts that stand for a missing value among numbers, in lower case.
 MARKERS = frozenset(
     "na n/a n.a. n.a #n/a #na <na> nan -nan null none nil ? ?? - -- --- . .. ... * \u2013 \u2014 missing".split()
@@ -49,6 +50,12 @@ def is_infinite(cell: str) -> bool:
 def is_formatted(cell: str) -> bool:
     """Return whether a cell is a number that is formatted for people, such as $1,234 or 16%."""
     return bool(FORMATTED.fullmatch(cell.strip()))
+
+
+def unit_of(cell: str) -> str | None:
+    """Return what follows the number in a cell such as 138 m2, None for any other cell."""
+    match = WITH_UNIT.fullmatch(cell.strip())
+    return match["unit"] if match else None
 
 
 def is_marker(cell: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rollout.task_tools.from_table.decoding import read_text
 from rollout.task_tools.from_table.numbers import is_number
 from rollout.task_tools.from_table.records import Record, parse_records
+from rollout.task_tools.from_table.swallowed_rows import find_swallowed_rows
 from tasks.quoting import quoted, quoted_list
 
 INVISIBLE = " \t\r\n\ufeff\u200b\xa0"  # what is trimmed from names
@@ -74,6 +75,12 @@ def read_raw_table(file: Path, form: TableFormat) -> RawTable:
         names, rows = names[1:], [Record(row.line, row.fields[1:]) for row in rows]
         notes = ("the first column has no name and only numbers the rows; it is left out",)
     _require_names(file, names)
+    if swallowed := find_swallowed_rows(rows, separator):
+        row, count = swallowed
+        raise ValueError(
+            f"{file}: a quoted cell of row {rows.index(row) + 1} (line {row.line}) has {count} lines that are rows of "
+            "the table; close the quote on its line"
+        )
     places = [f"row {number} (line {row.line})" for number, row in enumerate(rows, 1)]
     return RawTable(file, tuple(names), [row.fields for row in rows], places, separator, notes)
 

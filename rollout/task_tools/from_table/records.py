@@ -68,8 +68,8 @@ def parse_records(file: Path, text: str, separator: str | None) -> tuple[str, li
     first = next((line for line in text.splitlines() if line.strip()), "")
     expected = " or ".join(map(separator_name, candidates))
     raise ValueError(
-        f"{file}: the header {quoted(first)} is a single field; expected names separated by {expected}; state another "
-        "separator with --sep"
+        f"{file}: the header {quoted(first)} is a single field; expected names separated by {expected}; remove "
+        "lines before the header, or state another separator with --sep"
     )
 
 
@@ -131,7 +131,8 @@ def _long_fields(text: str):
 
 
 def _is_blank(row: Sequence[str]) -> bool:
-    return not row or (len(row) == 1 and not row[0].strip())
+    """Return whether a record is an empty line or one of white space; a lone `""` is a field."""
+    return not row or (len(row) == 1 and row[0].isspace())
 
 
 def _table(records: list[Record], separator: str) -> list[Record]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
-from rollout.task_tools.from_table.leaks import renamed_classes, require_no_copy
+from rollout.task_tools.from_table.leaks import require_no_copy, revealing_features
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
 from rollout.task_tools.from_table.target import CLASS_METRICS, known_target, target_values
@@ -60,7 +60,7 @@ def read_user_table(
     Raises ValueError, with a remedy, if the file is not a table, can be read in two ways, lacks a column, has a
     constant target or too few rows, or if the metric does not fit the target.
     """
-    form = form or TableFormat()
+    form, target = form or TableFormat(), target.strip()
     if form.decimal not in (None, *DECIMALS):
         raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
     raw = read_raw_table(file, form)
@@ -94,7 +94,7 @@ def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, 
     num_without = num_rows - len(given)
     notes = [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
-    notes += renamed_classes(contents, values.cells, target) if values.classes else []
+    notes += revealing_features(contents, values.cells, target, bool(values.classes))
     names = _free_names(list(features))
     numeric = [names[name] for name, column in features.items() if column.is_numeric]
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
