@@ -17,8 +17,9 @@ from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
-from tasks.split import shuffled, write_table
+from tasks.split import shuffled
 from tasks.task import Task
+from tasks.text_table import write_table
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MAX_SEEDS = 50

@@ -10,7 +10,7 @@ import pytest
 from rollout.task_tools.from_table import records, user_table
 from rollout.task_tools.from_table.records import Record
 from rollout.task_tools.from_table.user_table import read_user_table
-from tasks.split import write_table
+from tasks.text_table import read_text_table, write_table
 
 GENERATOR = Path(__file__).with_name("table_generator.py")
 spec = importlib.util.spec_from_file_location("table_generator", GENERATOR)
@@ -36,7 +36,9 @@ def outcome(seed: int, folder: Path) -> str:
         return "read otherwise"
     write_table(read.cells, folder / "data.csv")
     again = pd.read_csv(folder / "data.csv", dtype=str, keep_default_na=False)  # as the task's prepare.py reads it
-    return "exact" if [again[name].tolist() for name in again] == expected else "written otherwise"
+    checked = read_text_table(folder / "data.csv")  # as validation reads it
+    same = all([table[name].tolist() for name in table] == expected for table in (again, checked))
+    return "exact" if same else "written otherwise"
 
 
 def outcomes(seeds: range, folder: Path) -> Counter[str]:
