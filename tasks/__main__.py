@@ -151,7 +151,13 @@ def new(options: argparse.Namespace) -> None:
     from rollout.task_tools.from_table.create import NewTaskSpec, make_task
     from rollout.task_tools.from_table.raw_table import TableFormat
 
-    form = TableFormat(options.sep, options.decimal, options.encoding, frozenset(options.na), frozenset(options.words))
+    form = TableFormat(
+        options.sep,
+        options.decimal,
+        options.encoding,
+        frozenset(map(str.strip, options.na)),
+        frozenset(map(str.strip, options.words)),
+    )
     stated = {key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
     spec = NewTaskSpec(**stated, form=form)
     folder = make_task(spec, options.python, reference_scripts, say)

@@ -20,7 +20,8 @@ FORMATTED = re.compile(
 WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*(?P<unit>[^\W\d_][^\d]{0,9}\d?)")
 # Texts that stand for a missing value among numbers, in lower case.
 MARKERS = frozenset(
-    "na n/a n.a. n.a #n/a #na <na> nan -nan null none nil ? ?? - -- --- . .. ... * \u2013 \u2014 missing".split()
+    "na n/a n.a. n.a #n/a #na <na> nan -nan null none nil ? ?? - -- --- . .. ... * \u2013 \u2014 missing "
+    "nat 1.#ind -1.#ind 1.#qnan -1.#qnan #div/0! #value! #ref! #name? #num! #null!".split()
 )
 LARGEST_EXACT = 2**53  # up to here, every whole number is a floating-point number
 DECIMALS = (".", ",")

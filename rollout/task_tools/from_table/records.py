@@ -138,16 +138,13 @@ def _is_blank(row: Sequence[str]) -> bool:
 def _table(records: list[Record], separator: str) -> list[Record]:
     """Return the records with as many fields as the header. Raises Malformed.
 
-    An empty field at the end of all rows, or of the header alone, comes from a separator at the end of the line.
+    Columns without a name and a cell at the end come from separators at the ends of lines.
     """
     header, rows = records[0], records[1:]
-    width, widths = len(header.fields), {len(row.fields) for row in rows}
-    if widths == {width + 1} and not any(row.fields[-1].strip() for row in rows):
-        rows = [Record(row.line, row.fields[:-1]) for row in rows]
-    elif widths == {width - 1} and not header.fields[-1].strip():
-        header = Record(header.line, header.fields[:-1])
-    elif widths == {width} and not any(record.fields[-1].strip() for record in records):
-        header, *rows = [Record(record.line, record.fields[:-1]) for record in records]
+    width = max((number for number, name in enumerate(header.fields, 1) if name.strip()), default=len(header.fields))
+    widths = {len(row.fields) for row in rows}
+    if len(widths) == 1 and min(widths) >= width and not any("".join(row.fields[width:]).strip() for row in rows):
+        header, *rows = [Record(record.line, record.fields[:width]) for record in records]
     for number, record in enumerate((header, *rows)):
         _require_fields(number, record, len(header.fields), separator)
     return [header, *rows]

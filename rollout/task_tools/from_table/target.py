@@ -84,7 +84,19 @@ def target_values(name: str, cells: Sequence[str], places: Sequence[str], metric
         for label in sorted(set(labels))
         if is_marker(label)
     ]
-    return Target(labels, is_numeric, tuple(sorted(set(labels))), (*column.notes, *notes))
+    classes = tuple(sorted(set(labels)))
+    return Target(labels, is_numeric, classes, (*column.notes, *notes, *_alike(classes, name)))
+
+
+def _alike(classes: Sequence[str], name: str) -> list[str]:
+    """Return a line for each class that differs from the one before only in case or white space."""
+    folded: dict[str, str] = {}
+    lines = []
+    for label in classes:
+        other = folded.setdefault("".join(label.split()).casefold(), label)
+        if other != label:
+            lines.append(f"{quoted(other)} and {quoted(label)} in column {quoted(name)} count as two classes")
+    return lines
 
 
 def _numbers(name: str, cells: Sequence[str], places: Sequence[str], metric: str, decimal: str) -> list[str]:

@@ -60,7 +60,7 @@ def read_user_table(
     Raises ValueError, with a remedy, if the file is not a table, can be read in two ways, lacks a column, has a
     constant target or too few rows, or if the metric does not fit the target.
     """
-    form, target = form or TableFormat(), target.strip()
+    form, target, id_column = form or TableFormat(), target.strip(), id_column and id_column.strip()
     if form.decimal not in (None, *DECIMALS):
         raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
     raw = read_raw_table(file, form)

@@ -150,7 +150,7 @@ def copied(rng: random.Random, rows: list[list[str]]) -> None:
 
 def spoiled(rng: random.Random, rows: list[list[str]]) -> None:
     """Put something that is no number into the target."""
-    rng.choice(rows[1:])[-1] = rng.choice(["inf", "-Infinity", "1e999", "$198", "16%", "1e5x", "12 34", "x"])
+    rng.choice(rows[1:])[-1] = rng.choice(["inf", "-Infinity", "1e999", "$198", "16%", "1e5x", "1,234,567", "x"])
 
 
 FAULTS: dict[str, Callable[[random.Random, list[list[str]]], None]] = {

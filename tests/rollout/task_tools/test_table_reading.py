@@ -131,6 +131,8 @@ FORMS = {
     "blank lines": (EUROPEAN.replace("\n", "\n\n"), {}),
     "Excel's first line": ("sep=;\n" + EUROPEAN, {}),
     "separators at the ends of lines": (EUROPEAN.replace("\n", ";\n"), {}),
+    "several separators at the ends of lines": (EUROPEAN.replace("\n", ";;;\n"), {}),
+    "separators at the ends of the rows alone": (EUROPEAN.replace("\n", ";\n").replace(";\n", "\n", 1), {}),
     "an index without a name": (lines(";area;rooms;price", lambda n, a, r, p: f"{n};{a},5;{r};{p},25"), {}),
 }
 
@@ -263,6 +265,13 @@ def test_a_class_that_looks_like_a_missing_value_is_said(tmp_path: Path) -> None
     table = read(tmp_path, content, target="label", metric="accuracy")
     assert table.classes == ("?", "no", "yes")
     assert table.notes == ("'?' in column 'label' counts as a class; pass --na '?' if it means missing",)
+
+
+def test_classes_that_differ_only_in_case_are_said(tmp_path: Path) -> None:
+    content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{['yes', 'Yes', 'no '][n % 3]}")
+    table = read(tmp_path, content, target="label", metric="accuracy")
+    assert table.classes == ("Yes", "no", "yes")
+    assert table.notes == ("'Yes' and 'yes' in column 'label' count as two classes",)
 
 
 def test_duplicate_rows_are_left_out_and_counted(tmp_path: Path) -> None:
