@@ -152,6 +152,8 @@ def _require_classes(column: str, labels: Sequence[str], metric: str) -> None:
             f"class {quoted(rarest)} of column {name} has {counts[rarest]} rows, expected at least {MIN_OF_CLASS}; "
             "leave its rows out, or merge it with another class"
         )
+    if broken := next((label for label in counts if len(label.splitlines()) > 1), None):
+        raise ValueError(f"class {quoted(broken)} of column {name} has a line break; write it on one line")
     if metric == "log_loss" and "id" in counts:
         raise ValueError(f"class 'id' of column {name} has the same name as the id column; rename the class")
     if metric == "auc" and len(counts) != 2:

@@ -267,6 +267,13 @@ def test_a_class_that_looks_like_a_missing_value_is_said(tmp_path: Path) -> None
     assert table.notes == ("'?' in column 'label' counts as a class; pass --na '?' if it means missing",)
 
 
+def test_a_class_with_a_line_break_is_refused(tmp_path: Path) -> None:
+    labels = ("yes", '"not\ryet"')
+    content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{labels[n % 2]}")
+    said = refusal(tmp_path, content, target="label", metric="accuracy")
+    assert r"class 'not\ryet' of column 'label' has a line break; write it on one line" in said
+
+
 def test_classes_that_differ_only_in_case_are_said(tmp_path: Path) -> None:
     content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{['yes', 'Yes', 'no '][n % 3]}")
     table = read(tmp_path, content, target="label", metric="accuracy")
