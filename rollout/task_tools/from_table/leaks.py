@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rollout.task_tools.from_table.numbers import is_number, plain_number
+from rollout.task_tools.from_table.numbers import plain_number
 from tasks.quoting import quoted
 
 MIN_SHARE = 0.5  # share of filled cells from which a column may be a copy
@@ -15,39 +15,32 @@ def require_no_copy(features: Mapping[str, Sequence[str]], target: Sequence[str]
     """Raise ValueError if the cells of a feature are the target's wherever both are known; equal numbers are equal."""
     truth = list(map(_comparable, target))
     for feature, cells in features.items():
-        known = [(cell, answer) for cell, answer in zip(cells, truth, strict=True) if cell.strip()]
-        is_copy = len(known) >= MIN_SHARE * len(cells) and all(_comparable(cell) == answer for cell, answer in known)
-        if is_copy and len({answer for _, answer in known}) > 1:
+        known = [(cell, answer) for cell, answer in zip(cells, truth, strict=True) if cell]
+        if len(known) < MIN_SHARE * len(cells) or len({answer for _, answer in known}) < 2:
+            continue
+        if all(_comparable(cell) == answer for cell, answer in known):
             raise ValueError(
                 f"column {quoted(feature)} equals the target, {quoted(name)}, in every row, so it holds the answers; "
                 "remove it"
             )
 
 
-def revealing_features(
-    features: Mapping[str, Sequence[str]], target: Sequence[str], name: str, are_classes: bool
-) -> list[str]:
-    """Return a line for each feature from which the target can be computed: other names for classes, another unit."""
-    reveals = _names_classes if are_classes else _is_linear
-    return [
-        f"column {quoted(feature)} alone determines {quoted(name)} in every row; remove it if it is not known when the "
-        "prediction is made"
-        for feature, cells in features.items()
-        if reveals(cells, target)
-    ]
+def renamed_classes(features: Mapping[str, Sequence[str]], classes: Sequence[str]) -> list[str]:
+    """Return the features whose values stand for one class each, each class having one value."""
+    num_classes = len(set(classes))
+    found = [name for name, cells in features.items() if len(set(cells)) == num_classes]
+    return [name for name in found if len(set(zip(features[name], classes, strict=True))) == num_classes]
 
 
-def _names_classes(cells: Sequence[str], classes: Sequence[str]) -> bool:
-    """Return whether each value stands for one class, and each class has one value."""
-    return len(set(zip(cells, classes, strict=True))) == len(set(cells)) == len(set(classes))
-
-
-def _is_linear(cells: Sequence[str], target: Sequence[str]) -> bool:
-    """Return whether the target is a linear function of a column of numbers without gaps."""
-    if not all(is_number(cell, ".") for cell in cells):
-        return False
-    x, y = np.array(list(map(float, cells))), np.array(list(map(float, target)))
-    return np.ptp(x) > 0 and abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING
+def rescaled(features: Mapping[str, Sequence[str]], target: Sequence[str]) -> list[str]:
+    """Return the features of which the target is a linear function; all are numbers without gaps."""
+    y = np.array(list(map(float, target)))
+    found = []
+    for name, cells in features.items():
+        x = np.array(list(map(float, cells)))
+        if np.ptp(x) > 0 and abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING:
+            found.append(name)
+    return found
 
 
 def _comparable(cell: str) -> float | str:

@@ -83,13 +83,10 @@ def decimal_mark(columns: Mapping[str, Sequence[str]], places: Sequence[str], se
     Raises:
         ValueError: If marks differ between columns, or a mark may as well separate thousands. The message names a cell.
     """
-    marked: dict[str, list[tuple[str, int, str]]] = {mark: [] for mark in DECIMALS}
-    for name, cells in columns.items():
-        for mark in DECIMALS:
-            marked[mark] += [(name, row, cells[row]) for row in _with_mark(cells, mark)]
-    points, commas = marked["."], marked[","]
+    commas = _marked_cells(columns, ",")
+    points = _marked_cells(columns, ".") if commas or separator == ";" else []
     only_groups = all(GROUPED.fullmatch(cell.strip()) for *_, cell in commas or points)
-    if not commas and not (points and only_groups and separator == ";"):
+    if not commas and not (points and only_groups):
         return "."
     name, row, cell = (commas or points)[0]
     held = f"column {quoted(name)} holds {quoted(cell)} in {places[row]}"
@@ -109,9 +106,16 @@ def decimal_mark(columns: Mapping[str, Sequence[str]], places: Sequence[str], se
     return ","
 
 
-def _with_mark(cells: Sequence[str], mark: str) -> list[int]:
-    """Return the rows with this decimal mark; none if fewer than half of the cells are numbers written with it."""
-    kinds = {cell: is_number(cell, mark) for cell in set(cells)}
-    numbers = [row for row, cell in enumerate(cells) if kinds[cell]]
-    filled = sum(bool(cell.strip()) and not is_marker(cell) for cell in cells)
-    return [row for row in numbers if mark in cells[row]] if 2 * len(numbers) >= filled else []
+def _marked_cells(columns: Mapping[str, Sequence[str]], mark: str) -> list[tuple[str, int, str]]:
+    """Return the column, row and text of each cell that is a number with this decimal mark.
+
+    Columns are ignored if fewer than half of their cells are numbers written with it.
+    """
+    found = []
+    for name, cells in columns.items():
+        if any(mark in cell for cell in cells):
+            kinds = {cell: is_number(cell, mark) for cell in set(cells)}
+            filled = sum(bool(cell) and not is_marker(cell) for cell in cells)
+            if 2 * sum(kinds[cell] for cell in cells) >= filled:
+                found += [(name, row, cell) for row, cell in enumerate(cells) if mark in cell and kinds[cell]]
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
-from rollout.task_tools.from_table.leaks import require_no_copy, revealing_features
+from rollout.task_tools.from_table.leaks import renamed_classes, require_no_copy, rescaled
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
 from rollout.task_tools.from_table.target import CLASS_METRICS, known_target, target_values
@@ -94,7 +94,13 @@ def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, 
     num_without = num_rows - len(given)
     notes = [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
-    notes += revealing_features(contents, values.cells, target, bool(values.classes))
+    numbers = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
+    told = renamed_classes(contents, values.cells) if values.classes else rescaled(numbers, values.cells)
+    notes += [
+        f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when the "
+        "prediction is made"
+        for name in told
+    ]
     names = _free_names(list(features))
     numeric = [names[name] for name, column in features.items() if column.is_numeric]
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
