@@ -1,4 +1,4 @@
-"""Read columns of an untrusted CSV file as text, numbers, labels or rankings, or raise an error with the reason.
+"""Read columns of an untrusted CSV file as text or numbers, or raise an error with the reason.
 
 Arrow parses the file: six million rows, the pixels of one task's test images, take one second; Python's csv module
 takes nine seconds and 2 GB (`benchmarks/grading.py`).
@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 BLOCK_BYTES = 2**31 - 1  # the largest block that Arrow accepts
-MAX_RANKED = 5  # labels in a ranking
 NUM_LISTED = 5  # names that a reason lists
 WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")  # the row number counts the header
 HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # skips a byte order mark
@@ -95,37 +94,6 @@ def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
     if not np.isfinite(numbers).all():
         raise InvalidSubmission("a prediction is NaN or infinite")
     return numbers
-
-
-def to_labels(cells: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
-    """Return the labels in a comparable form, `[B]`. Raises InvalidSubmission.
-
-    They become numbers if all `classes` are numbers, so that 3.0 equals 3, and stay text otherwise. True and False may
-    be written in any case, or as 1 and 0.
-    """
-    try:
-        to_numbers([pa.chunked_array([classes])])
-    except InvalidSubmission:
-        if cells.index("").as_py() >= 0:
-            raise InvalidSubmission("a prediction is missing") from None
-        if {name.lower() for name in classes} <= {"false", "true"}:
-            cells = pc.call_function("utf8_lower", [cells])
-            for number, word in (("0", "false"), ("1", "true")):
-                pattern = pc.ReplaceSubstringOptions(rf"^{number}(\.0*)?$", word)
-                cells = pc.call_function("replace_substring_regex", [cells], pattern)
-        return cells.to_numpy()
-    return to_numbers([cells])[:, 0]
-
-
-def to_rankings(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return the ranked labels of each row, `[B, 5]`, padded with empty text. Raises InvalidSubmission."""
-    rows = [cell.split() for cell in cells.to_pylist()]
-    if not all(rows):
-        raise InvalidSubmission("a prediction is missing")
-    longest = max(map(len, rows))
-    if longest > MAX_RANKED:
-        raise InvalidSubmission(f"a row ranks {longest} labels; at most {MAX_RANKED} are allowed")
-    return np.array([row + [""] * (MAX_RANKED - len(row)) for row in rows], dtype=object)
 
 
 def listed(names: Sequence[str]) -> str:
