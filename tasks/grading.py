@@ -20,6 +20,7 @@ from tasks.csv_columns import (
     match_ids,
     read_columns,
     read_header,
+    require_columns,
     to_numbers,
 )
 from tasks.labels import to_labels, to_rankings
@@ -103,8 +104,7 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
     if len(submission) > most:
         raise InvalidSubmission(f"it has {len(submission)} bytes; {num_rows} rows of its columns take at most {most}")
     header = read_header(submission)
-    if len(header) != len(expected) or set(header) != set(expected):
-        raise InvalidSubmission(f"its columns are {listed(header)}; expected {listed(expected)}")
+    require_columns(header, expected)
     ids, *cells = read_columns(submission, header, expected)
     rows = match_ids(ids, known.ids)
     with np.errstate(over="ignore", invalid="ignore"):
