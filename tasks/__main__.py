@@ -98,6 +98,15 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the table")
     command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
     command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
+    command.add_argument("--sep", metavar="CHAR", help="separator of the columns, or tab (default: found)")
+    command.add_argument("--decimal", metavar="MARK", help="decimal mark, . or , (default: found)")
+    command.add_argument("--encoding", metavar="NAME", help="encoding, such as cp1252 (default: UTF-8, or its mark)")
+    command.add_argument(
+        "--na", action="append", default=[], metavar="TEXT", help="a cell that means a missing value; repeatable"
+    )
+    command.add_argument(
+        "--words", action="append", default=[], metavar="COLUMN", help="a column of words or codes; repeatable"
+    )
     command.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that only numbers the rows")
     command.add_argument("--test-share", type=float, default=0.3, help="share of hidden rows (default: %(default)s)")
     command.add_argument(
@@ -140,10 +149,11 @@ def new(options: argparse.Namespace) -> None:
     # Imported here because it needs pandas, which most commands do not.
     from rollout.scripted.reference_scripts import reference_scripts
     from rollout.task_tools.from_table.create import NewTaskSpec, make_task
+    from rollout.task_tools.from_table.raw_table import TableFormat
 
-    spec = NewTaskSpec(
-        **{key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
-    )
+    form = TableFormat(options.sep, options.decimal, options.encoding, frozenset(options.na), frozenset(options.words))
+    stated = {key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
+    spec = NewTaskSpec(**stated, form=form)
     folder = make_task(spec, options.python, reference_scripts, say)
     print(f"made {folder}, whose files you may edit; to train on it: tasks.paths=[{options.out}] ", end="")
     print(f"tasks.{options.split}=[{options.name}]")

@@ -1,5 +1,6 @@
 """Split one table into public training data, public test data and private answers, for prepare scripts."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,22 @@ def write_split(
     rows = table.iloc[shuffled(len(table), seed)[: num_train + num_test]].reset_index(drop=True)
     rows.insert(0, "id", rows.index)
     train, test = rows[:num_train], rows[num_train:]
-    train.to_csv(public / "train.csv", index=False, float_format=floats)
-    test.drop(columns="target").to_csv(public / "test.csv", index=False, float_format=floats)
-    test[["id", "target"]].to_csv(private / "answers.csv", index=False, float_format=floats)
+    write_table(train, public / "train.csv", floats)
+    write_table(test.drop(columns="target"), public / "test.csv", floats)
+    write_table(test[["id", "target"]], private / "answers.csv", floats)
+
+
+def write_table(table: pd.DataFrame, file: Path, floats: str | None = None) -> None:
+    """Write a CSV file from which every text is read back as it is.
+
+    Cells are quoted if they have to be. Python's csv module does not quote a carriage return, which readers take for
+    the end of a row; a table with one is quoted everywhere.
+    """
+    texts = [table[name] for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    has_return = any(text.map(lambda cell: isinstance(cell, str) and "\r" in cell).any() for text in texts)
+    has_return |= any("\r" in str(name) for name in table)
+    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+    table.to_csv(file, index=False, float_format=floats, quoting=quoting)
 
 
 def shuffled(num_rows: int, seed: int) -> np.ndarray:

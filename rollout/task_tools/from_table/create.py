@@ -4,11 +4,12 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from rollout.task_tools.from_table.raw_table import TableFormat
 from rollout.task_tools.from_table.templates import PREPARE, problem_text, train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from rollout.task_tools.preparation import prepare_all
@@ -16,7 +17,7 @@ from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
-from tasks.split import shuffled
+from tasks.split import shuffled, write_table
 from tasks.task import Task
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -43,6 +44,7 @@ class NewTaskSpec:
         test_share: The share of the rows that are reserved for the hidden score.
         split: `held_in` to train on the task, `held_out` to only evaluate on it.
         best: The score taken as the best achievable; if None, the best score of the reference scripts.
+        form: What the user states about the file.
     """
 
     name: str
@@ -54,6 +56,7 @@ class NewTaskSpec:
     test_share: float = 0.3
     split: str = "held_in"
     best: float | None = None
+    form: TableFormat = field(default_factory=TableFormat)
 
 
 def make_task(
@@ -77,7 +80,9 @@ def make_task(
         raise ValueError(f"there is a task {spec.name} already; choose another name, or remove {folder}")
     if not 0 < spec.test_share < 1:
         raise ValueError(f"test_share={spec.test_share}, expected a share between 0 and 1, such as 0.3")
-    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column)
+    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column, spec.form)
+    for note in table.notes:
+        say(note)
     spec.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
         made = Path(temporary) / spec.name
@@ -95,19 +100,17 @@ def make_task(
         require_better(task, best)
         write_entry(spec, table, made, best, source, prepared.script_seconds)
         made.rename(folder)
-    if table.num_without_target:
-        say(f"{table.num_without_target} rows without a {spec.target} are left out")
-    say(f"{spec.name}: {table.kind}, {len(table.rows)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
+    say(f"{spec.name}: {table.kind}, {len(table.cells)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
     return folder
 
 
 def write_folder(spec: NewTaskSpec, table: UserTable, folder: Path) -> None:
     """Write the task's files, with a placeholder for the best score."""
-    rows = table.rows.drop_duplicates()
+    rows = table.cells
     num_test = max(1, round(len(rows) * spec.test_share))
     (folder / "raw").mkdir(parents=True)
-    rows.to_csv(folder / "raw/data.csv", index=False)
-    seed = seed_of_split(rows["target"].astype(str).tolist(), len(rows) - num_test, bool(table.classes))
+    write_table(rows, folder / "raw/data.csv")
+    seed = seed_of_split(rows["target"].tolist(), len(rows) - num_test, bool(table.classes))
     prepare = PREPARE.format(num_train=len(rows) - num_test, num_test=num_test, seed=seed)
     (folder / "prepare.py").write_text(prepare, encoding="utf-8")
     (folder / "train.py").write_text(train_script(table, spec.metric), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 
+from rollout.task_tools.from_table.reading_options import reading_options
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
@@ -33,7 +34,7 @@ from tasks.split import write_split
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
     """Write {num_train} training rows and {num_test} test rows."""
-    table = pd.read_csv(raw / "data.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(raw / "data.csv", dtype=str, keep_default_na=False)  # the cells as they are written
     write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None)
 '''
 
@@ -70,13 +71,14 @@ def train_script(table: UserTable, metric: str) -> str:
         "from sklearn.pipeline import make_pipeline",
         "" if table.text else "from sklearn.preprocessing import StandardScaler",
     ]
+    options = reading_options(table)
     first = "CountVectorizer(max_features=500)" if table.text else "StandardScaler()"
     return "\n".join(
         [
             *filter(None, imports),
             "",
-            'train = pd.read_csv("train.csv")',
-            'test = pd.read_csv("test.csv")',
+            f'train = pd.read_csv("train.csv"{options})',
+            f'test = pd.read_csv("test.csv"{options})',
             'y = train["target"]',
             *_features(table),
             "",
