@@ -31,6 +31,7 @@ class UserTable:
         kind: The family of problem.
         text: The column of texts, `` if the features are tabular.
         classes: The labels, sorted; empty if the target is a number.
+        group: The column whose rows with the same value stay on one side of the split, `` if there is none.
         notes: Lines for the user about what was left out or read as something else than what is written.
     """
 
@@ -40,6 +41,7 @@ class UserTable:
     text: str
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    group: str = ""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -53,7 +55,12 @@ class UserTable:
 
 
 def read_user_table(
-    file: Path, target: str, metric: str, id_column: str | None, form: TableFormat | None = None
+    file: Path,
+    target: str,
+    metric: str,
+    id_column: str | None,
+    form: TableFormat | None = None,
+    group: str | None = None,
 ) -> UserTable:
     """Return a user's table with its target in the column `target` and without its id column.
 
@@ -64,14 +71,21 @@ def read_user_table(
     if form.decimal not in (None, *DECIMALS):
         raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
     raw = read_raw_table(file, form)
-    _require_columns(raw, target, id_column, form.words)
+    _require_columns(raw, target, id_column, form.words | ({group} if group else set()))
+    if group and group in (target, id_column):
+        other = "target" if group == target else "id"
+        raise ValueError(
+            f"column {quoted(group)} is the {other} and cannot be the group too; leave --{other} or --group out"
+        )
     try:
-        return _user_table(raw, target, metric, id_column, form)
+        return _user_table(raw, target, metric, id_column, form, group)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
 
-def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat) -> UserTable:
+def _user_table(
+    raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat, group: str | None
+) -> UserTable:
     used = [name for name in raw.names if name != id_column]
     num_rows = len(raw.rows)
     decimal = form.decimal or decimal_mark(_number_columns(raw, used, form), raw.places, raw.separator)
@@ -104,7 +118,7 @@ def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, 
     text = _text_column({names[name]: column.cells for name, column in features.items() if not column.is_numeric})
     kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
     numeric += ["target"] if values.is_numeric else []
-    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes))
+    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), names.get(group or "", ""))
 
 
 def _require_columns(raw: RawTable, target: str, id_column: str | None, words: frozenset[str]) -> None:
