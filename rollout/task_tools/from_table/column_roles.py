@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rollout.task_tools.from_table.user_table import UserTable
-from tasks.quoting import quoted_list
+from tasks.quoting import quoted, quoted_list
 
 NEARLY_ALL = 0.9  # share of different values among the filled cells from which words only name the rows
 MIN_VALUES = 20  # with fewer different values, no column names the rows
@@ -36,9 +36,7 @@ class ColumnRoles:
                 f"{_named(self.identifiers)} a different value in nearly every row; train.py leaves {them} out"
             )
         if self.many_valued:
-            lines.append(
-                f"{_named(self.many_valued)} many values; train.py keeps the {self.num_kept} most frequent of each"
-            )
+            lines.append(f"{_named(self.many_valued)} many values; train.py keeps the {self.num_kept} most frequent")
         return lines
 
 
@@ -52,7 +50,8 @@ def column_roles(table: UserTable) -> ColumnRoles:
     features = [name for name in table.cells if name not in ("target", table.group)]
     words = [name for name in features if name not in table.numeric]
     counts = {name: len(set(table.cells[name]) - {""}) for name in words}
-    identifiers = tuple(name for name in words if _names_rows(counts[name], int((table.cells[name] != "").sum())))
+    filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
+    identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))
     left = [name for name in features if name not in identifiers]
     if identifiers and all(
         name in table.numeric and table.rows[name].is_monotonic_increasing and table.rows[name].is_unique
@@ -64,15 +63,11 @@ def column_roles(table: UserTable) -> ColumnRoles:
         )
     if not left:
         raise ValueError(
-            f"it has no column but the target and the group {table.group!r}; there is nothing to learn from"
+            f"it has no column but the target and the group, {quoted(table.group)}; there is nothing to learn from"
         )
     kept = {name: counts[name] for name in words if name not in identifiers}
     num_kept = _num_kept(kept, MAX_CELLS // len(table.cells))
     return ColumnRoles(identifiers, tuple(name for name, count in kept.items() if count > num_kept), num_kept)
-
-
-def _names_rows(num_values: int, num_cells: int) -> bool:
-    return num_values >= max(MIN_VALUES, NEARLY_ALL * num_cells)
 
 
 def _num_kept(counts: Mapping[str, int], most: int) -> int:

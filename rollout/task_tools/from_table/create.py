@@ -198,12 +198,11 @@ def reference(task: Task, python: Path, scripts: Iterable[str]) -> tuple[float, 
 
 def require_better(task: Task, best: float, leaks: Leaks) -> None:
     """Raise ValueError unless the best score is better than the initial one."""
-    if leaks.is_best_possible(task, task.m_init):
-        raise ValueError(
-            f"the initial script scores {task.m_init:.4f}, the best possible {task.metric}, so there is nothing to "
-            f"improve: {leaks.suspicion}"
-        )
     if not task.is_better(best, task.m_init) or abs(best - task.m_init) < 1e-6 * abs(task.m_init):
+        if leaks.is_best_possible(task, task.m_init):
+            raise ValueError(
+                f"the initial script scores {task.m_init:.4f}, the best possible {task.metric}: {leaks.suspicion}"
+            )
         raise ValueError(
             f"the best score, {best:.4f}, is no better than the initial script's {task.m_init:.4f} "
             f"({task.metric}, {task.direction}); pass a better achievable score with --best"
