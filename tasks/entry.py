@@ -86,6 +86,7 @@ class Entry:
         downloads: The files that the data comes from.
         submission: The columns of a submission.
         answers: The private file that submissions are graded against.
+        group: The column whose rows with the same value are all training rows or all test rows, `` if there is none.
         limits: The limits of one script run.
         deterministic: Whether a script always gives the same result, so that a cached result may replace a run.
         noise: The standard deviation of the hidden score over random seeds; if None, `prepare` measures it.
@@ -110,6 +111,7 @@ class Entry:
     downloads: tuple[Download, ...] = ()
     submission: Submission = field(default_factory=Submission)
     answers: str = "answers.csv"
+    group: str = ""
     limits: Limits = field(default_factory=Limits)
     deterministic: bool = True
     noise: Annotated[float, Field(ge=0)] | None = None

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.task_tools.from_table.decoding import read_text
@@ -58,12 +58,6 @@ class RawTable:
         """Return the cells of a column."""
         index = self.names.index(name)
         return [row[index] for row in self.rows]
-
-    def only(self, kept: Sequence[bool]) -> "RawTable":
-        """Return the table with the kept rows."""
-        chosen = [number for number, keep in enumerate(kept) if keep]
-        rows, places = [self.rows[number] for number in chosen], [self.places[number] for number in chosen]
-        return replace(self, rows=rows, places=places)
 
 
 def read_raw_table(file: Path, form: TableFormat) -> RawTable:

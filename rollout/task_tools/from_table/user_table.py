@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,7 @@ class UserTable:
         kind: The family of problem.
         text: The column of texts, `` if the features are tabular.
         classes: The labels, sorted; empty if the target is a number.
+        group: The column whose rows with the same value stay on one side of the split, `` if there is none.
         notes: Lines for the user about what was left out or read as something else than what is written.
     """
 
@@ -40,6 +42,7 @@ class UserTable:
     text: str
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    group: str = ""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -53,7 +56,12 @@ class UserTable:
 
 
 def read_user_table(
-    file: Path, target: str, metric: str, id_column: str | None, form: TableFormat | None = None
+    file: Path,
+    target: str,
+    metric: str,
+    id_column: str | None,
+    form: TableFormat | None = None,
+    group: str | None = None,
 ) -> UserTable:
     """Return a user's table with its target in the column `target` and without its id column.
 
@@ -61,32 +69,41 @@ def read_user_table(
     constant target or too few rows, or if the metric does not fit the target.
     """
     form, target, id_column = form or TableFormat(), target.strip(), id_column and id_column.strip()
+    group = group and group.strip()
     if form.decimal not in (None, *DECIMALS):
         raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
     raw = read_raw_table(file, form)
-    _require_columns(raw, target, id_column, form.words)
+    _require_columns(raw, target, id_column, form.words | ({group} if group else set()))
+    if group and group in (target, id_column):
+        other = "target" if group == target else "id"
+        raise ValueError(
+            f"column {quoted(group)} is the {other} and cannot be the group too; leave --{other} or --group out"
+        )
     try:
-        return _user_table(raw, target, metric, id_column, form)
+        return _user_table(raw, target, metric, id_column, form, group)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
 
-def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat) -> UserTable:
+def _user_table(
+    raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat, group: str | None
+) -> UserTable:
     used = [name for name in raw.names if name != id_column]
     num_rows = len(raw.rows)
-    decimal = form.decimal or decimal_mark(_number_columns(raw, used, form), raw.places, raw.separator)
-    given = without_missing(raw.column(target), form.missing)
-    is_known = known_target(given, metric, decimal)
-    raw, given = raw.only(is_known), [cell for cell, known in zip(given, is_known, strict=True) if known]
+    columns = {name: without_missing(raw.column(name), form.missing) for name in used}
+    numbers = {name: cells for name, cells in columns.items() if name not in form.words}
+    decimal = form.decimal or decimal_mark(numbers, raw.places, raw.separator)
+    is_known = known_target(columns[target], metric, decimal)
+    places = list(compress(raw.places, is_known))
+    columns = {name: list(compress(cells, is_known)) for name, cells in columns.items()}
+    given = columns.pop(target)
     if len(given) < MIN_ROWS:
         raise ValueError(f"it has {len(given)} rows with a {quoted(target)}; a task needs at least {MIN_ROWS}")
-    values = target_values(target, given, raw.places, metric, decimal)
-    features: dict[str, TypedColumn] = {}
-    for name in used:
-        if name != target:
-            cells = without_missing(raw.column(name), form.missing)
-            is_stated = name in form.words
-            features[name] = TypedColumn(cells, False) if is_stated else typed_feature(name, cells, raw.places, decimal)
+    values = target_values(target, given, places, metric, decimal)
+    features = {
+        name: TypedColumn(cells, False) if name in form.words else typed_feature(name, cells, places, decimal)
+        for name, cells in columns.items()
+    }
     if not features:
         raise ValueError(f"it has no column but {quoted(target)}; there is nothing to learn from")
     contents = {name: column.cells for name, column in features.items()}
@@ -94,8 +111,8 @@ def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, 
     num_without = num_rows - len(given)
     notes = [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
-    numbers = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
-    told = renamed_classes(contents, values.cells) if values.classes else rescaled(numbers, values.cells)
+    whole = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
+    told = renamed_classes(contents, values.cells) if values.classes else rescaled(whole, values.cells)
     notes += [
         f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when the "
         "prediction is made"
@@ -110,7 +127,7 @@ def _user_table(raw: RawTable, target: str, metric: str, id_column: str | None, 
     text = _text_column({names[name]: column.cells for name, column in features.items() if not column.is_numeric})
     kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
     numeric += ["target"] if values.is_numeric else []
-    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes))
+    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), names.get(group or "", ""))
 
 
 def _require_columns(raw: RawTable, target: str, id_column: str | None, words: frozenset[str]) -> None:
@@ -122,11 +139,6 @@ def _require_columns(raw: RawTable, target: str, id_column: str | None, words: f
             known = f"{nearest(column, raw.names)}; it has {quoted_list(raw.names)}"
             raise ValueError(f"{raw.file} has no column {quoted(column)}{known}")
     require_one_target(raw.file, raw.names, target)
-
-
-def _number_columns(raw: RawTable, names: list[str], form: TableFormat) -> dict[str, list[str]]:
-    """Return the cells of the columns that may hold numbers."""
-    return {name: without_missing(raw.column(name), form.missing) for name in names if name not in form.words}
 
 
 def _free_names(names: list[str]) -> dict[str, str]:

@@ -47,8 +47,8 @@ def text_rows(file: Path) -> list[dict[str, str]]:
 
 
 ODD = {
-    "account": lambda n: str(2**53 + n),
-    "zip": lambda n: f"{n:05d}",
+    "account": lambda n: str(2**53 + n % 40),
+    "zip": lambda n: f"{n % 40:05d}",
     "count": lambda n: "" if n % 7 == 0 else str(n),
     "exact": lambda n: f"0.1234567890123456789{n}",
     "spelled": lambda n: f"+{n}.50",
