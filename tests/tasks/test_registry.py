@@ -132,8 +132,8 @@ def test_what_an_interrupted_run_left_is_no_obstacle(toy, tmp_path):
         (
             "raise MemoryError('Unable to allocate 6.0 GiB for an array with shape (20000, 40000)')",
             "train.py ran out of memory on test.csv (0.0 MB), train.csv (0.0 MB) (MemoryError: Unable to allocate 6.0 "
-            "GiB for an array with shape (20000, 40000)); let it use fewer rows or columns, such as the frequent values "
-            "of a column of words only",
+            "GiB for an array with shape (20000, 40000)); let it use fewer rows or columns, such as the frequent "
+            "values of a column of words only",
         ),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
