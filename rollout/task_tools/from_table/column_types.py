@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from rollout.task_tools.from_table.numbers import are_codes, is_formatted, is_infinite, is_marker, plain_number, unit_of
 from tasks.quoting import MAX_LISTED, quoted
 
-LARGE_SHARE = 0.5  # share of numbers from which a column of words is reported
-
 
 @dataclass(frozen=True)
 class TypedColumn:
@@ -51,19 +49,16 @@ def typed_feature(name: str, cells: Sequence[str], places: Sequence[str], decima
     if column.is_numeric or column.notes:
         return column
     others = odd_cells(cells, decimal)
-    for row in others:
-        cell = cells[row]
+    if others and all(is_infinite(cell) or is_formatted(cell) for cell in {cells[row] for row in others}):
+        cell, place = cells[others[0]], places[others[0]]
         if is_infinite(cell):
             what, remedy = "is not finite", f"write a number, or pass --na {quoted(cell.strip())} if it means missing"
-        elif is_formatted(cell):
-            what, remedy = "is not a plain number", "write plain numbers such as 1234.5, without signs or separators"
         else:
-            continue
-        if all(is_infinite(cells[other]) or is_formatted(cells[other]) for other in others):
-            raise ValueError(
-                f"column {quoted(name)} holds {quoted(cell)} in {places[row]}, which {what}; {remedy}, or read the "
-                f"column as words with --words {quoted(name)}"
-            )
+            what, remedy = "is not a plain number", "write plain numbers such as 1234.5, without signs or separators"
+        raise ValueError(
+            f"column {quoted(name)} holds {quoted(cell)} in {place}, which {what}; {remedy}, or read the column as "
+            f"words with --words {quoted(name)}"
+        )
     return TypedColumn(column.cells, False, _mostly_numbers(name, cells, others, places))
 
 
@@ -96,15 +91,16 @@ def _code(numbers: Sequence[str]) -> str:
 
 def _mostly_numbers(name: str, cells: Sequence[str], others: Sequence[int], places: Sequence[str]) -> tuple[str, ...]:
     """Return a line about a column of words whose cells are mostly numbers, or all numbers with the same unit."""
-    filled, units = sum(map(bool, cells)), {unit_of(cell) for cell in set(cells) if cell}
-    if len(units) == 1 and None not in units:
-        first = quoted(cells[others[0]])
-        return (f"column {quoted(name)} is read as words; for numbers, remove the unit from cells such as {first}",)
-    num_markers = sum(map(is_marker, cells))
-    if not others or filled - len(others) - num_markers < LARGE_SHARE * filled:
+    if not others:
         return ()
-    first = quoted(cells[others[0]])
+    first, filled = cells[others[0]], sum(map(bool, cells))
+    unit = unit_of(first)
+    if unit is not None and all(unit_of(cell) == unit for cell in set(cells) if cell):
+        remedy = f"for numbers, remove the unit from cells such as {quoted(first)}"
+        return (f"column {quoted(name)} is read as words; {remedy}",)
+    if 2 * len(others) > filled or 2 * (filled - len(others) - sum(map(is_marker, cells))) < filled:
+        return ()
     return (
         f"column {quoted(name)} is read as words, because {len(others)} of {filled} cells are not numbers, the first "
-        f"{first} in {places[others[0]]}; pass --na {first} if it means missing",
+        f"{quoted(first)} in {places[others[0]]}; pass --na {quoted(first)} if it means missing",
     )
