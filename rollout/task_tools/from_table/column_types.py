@@ -64,7 +64,7 @@ def typed_feature(name: str, cells: Sequence[str], places: Sequence[str], decima
 
 def typed(name: str, cells: Sequence[str], decimal: str) -> TypedColumn:
     """Return a column with its type; anything but numbers and markers of missing values makes it words."""
-    numbers = {cell: plain_number(cell, decimal) for cell in set(cells)}
+    numbers = {cell: plain_number(cell, decimal) for cell in dict.fromkeys(cells)}
     found = [number for number in numbers.values() if number is not None]
     markers = Counter(cell.strip() for cell in cells if cell and numbers[cell] is None)
     if not all(map(is_marker, markers)) or (markers and not found):
