@@ -79,9 +79,10 @@ def test_identifiers_are_left_out_of_the_script(read: Read, tmp_path: Path, monk
 
 @pytest.mark.parametrize("num_columns", [1, 300])
 def test_only_frequent_values_are_encoded(read: Read, num_columns: int) -> None:
-    rng, num_rows = np.random.default_rng(1), 20_000
+    rng, num_rows = np.random.default_rng(1), 20_000 if num_columns == 1 else 1000
     columns = {
-        f"w{number}": [f"v{value}" for value in rng.integers(0, 5000, num_rows)] for number in range(num_columns)
+        f"w{number}": [f"v{value}" for value in rng.integers(0, num_rows // 4, num_rows)]
+        for number in range(num_columns)
     }
     table = read(num_rows, **columns, plan=rng.choice(["a", "b"], num_rows))
     roles = column_roles(table)
