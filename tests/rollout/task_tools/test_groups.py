@@ -1,5 +1,7 @@
 """Groups of rows that a random split puts on both sides: found if they have one target, and only then."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.task_tools.groups import TARGET, SharedGroups, agreement, shared_groups
+from rollout.task_tools.validation.public_tables import copies
+from tasks.task_tables import TaskTables
 
 
 def halves(**columns: object) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -58,3 +62,14 @@ def test_missing_values_are_no_group() -> None:
     train, test = halves(patient=patients, target=[int(name or -1) % 7 for name in patients])
     (found,) = shared_groups(train, test)
     assert found == SharedGroups("patient", pytest.approx(0.5, abs=0.1))
+
+
+def test_account_numbers_with_the_same_first_digits_are_no_copies() -> None:
+    accounts = [10**17 + row for row in range(40)]
+    train = pd.DataFrame({"id": range(20), "account": accounts[:20], "target": 1}).astype(str)
+    test = pd.DataFrame({"id": range(20, 40), "account": accounts[20:]}).astype(str)
+    answers = pd.DataFrame({"id": range(20, 40), "target": 1}).astype(str)
+    tables = TaskTables("id", answers, ("target",), {"test.csv": test}, {"train.csv": train}, "train.csv", ("target",))
+    assert copies(tables) == (0.0, 0.0)
+    same = test.assign(account=[f"{account}.0" for account in accounts[:20]])
+    assert copies(replace(tables, tests={"test.csv": same})) == (1.0, 0.0)
