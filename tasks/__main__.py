@@ -98,7 +98,19 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the table")
     command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
     command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
+    command.add_argument("--sep", metavar="CHAR", help="separator of the columns, or tab (default: found)")
+    command.add_argument("--decimal", metavar="MARK", help="decimal mark, . or , (default: found)")
+    command.add_argument("--encoding", metavar="NAME", help="encoding, such as cp1252 (default: UTF-8, or its mark)")
+    command.add_argument(
+        "--na", action="append", default=[], metavar="TEXT", help="a cell that means a missing value; repeatable"
+    )
+    command.add_argument(
+        "--words", action="append", default=[], metavar="COLUMN", help="a column of words or codes; repeatable"
+    )
     command.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that only numbers the rows")
+    command.add_argument(
+        "--group", metavar="COLUMN", help="a column, such as a patient, whose rows must stay on one side of the split"
+    )
     command.add_argument("--test-share", type=float, default=0.3, help="share of hidden rows (default: %(default)s)")
     command.add_argument(
         "--split", choices=("held_in", "held_out"), default="held_in", help="train on the task, or only evaluate on it"
@@ -117,6 +129,13 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument("--all", action="store_true", help="check the catalog's tasks and those of --path")
     command.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+    )
+    command.add_argument(
+        "--max-known",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="share of test rows of which a copy, or the group, may be in the training data (default: %(default)s)",
     )
     command.add_argument("--json", action="store_true", help="print a JSON list instead of the table")
     add_raw(command)
@@ -140,10 +159,17 @@ def new(options: argparse.Namespace) -> None:
     # Imported here because it needs pandas, which most commands do not.
     from rollout.scripted.reference_scripts import reference_scripts
     from rollout.task_tools.from_table.create import NewTaskSpec, make_task
+    from rollout.task_tools.from_table.raw_table import TableFormat
 
-    spec = NewTaskSpec(
-        **{key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
+    form = TableFormat(
+        options.sep,
+        options.decimal,
+        options.encoding,
+        frozenset(map(str.strip, options.na)),
+        frozenset(map(str.strip, options.words)),
     )
+    stated = {key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
+    spec = NewTaskSpec(**stated, form=form)
     folder = make_task(spec, options.python, reference_scripts, say)
     print(f"made {folder}, whose files you may edit; to train on it: tasks.paths=[{options.out}] ", end="")
     print(f"tasks.{options.split}=[{options.name}]")
@@ -189,7 +215,11 @@ def validate_all(options: argparse.Namespace) -> int:
     chosen = [find(name, options.path) for name in options.names]
     if options.all:
         chosen = [entry for entry in known.values() if entry.folder.parent != PAPER]
-    verdicts = validate(chosen, options.data, options.python, options.raw, lambda line: print(line, file=sys.stderr))
+    if not 0 <= options.max_known <= 1:
+        raise ValueError(f"--max-known is {options.max_known}; expected a share between 0 and 1")
+    verdicts = validate(
+        chosen, options.data, options.python, options.raw, lambda line: print(line, file=sys.stderr), options.max_known
+    )
     print(as_json(verdicts) if options.json else table(verdicts))
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 

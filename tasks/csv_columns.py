@@ -1,4 +1,4 @@
-"""Read columns of an untrusted CSV file as text, numbers, labels or rankings, or raise an error with the reason.
+"""Read columns of an untrusted CSV file as text or numbers, or raise an error with the reason.
 
 Arrow parses the file: six million rows, the pixels of one task's test images, take one second; Python's csv module
 takes nine seconds and 2 GB (`benchmarks/grading.py`).
@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
+from tasks.quoting import quoted
+
 BLOCK_BYTES = 2**31 - 1  # the largest block that Arrow accepts
-MAX_RANKED = 5  # labels in a ranking
-NUM_LISTED = 5  # names that a reason lists
-WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")  # the row number counts the header
-HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([^\r\n]*)")  # skips a byte order mark
+NUM_LISTED, MAX_PLAIN = 5, 30  # names that a reason lists, and characters of one without quotes
+WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+HEADER = re.compile(rb"(?:\xef\xbb\xbf)?((?:[^\"\r\n]|\"[^\"]*\")*)")  # skips a byte order mark
+INDEX = re.compile(r"Unnamed: \d+")  # the name that pandas gives to a column without one
+PLAIN_NAME = re.compile(r"[^\s'\",;|]+(?: [^\s'\",;|]+)*")  # any other name is shown in quotes
 
 
 class InvalidSubmission(ValueError):
@@ -28,12 +31,14 @@ def read_header(data: bytes) -> list[str]:
     """Return the names of the columns. Raises InvalidSubmission."""
     line = HEADER.match(data)
     assert line is not None, "the pattern matches any bytes"
+    if data[line.end() : line.end() + 1] == b'"':
+        raise InvalidSubmission("it is not CSV: a quote in its header is never closed")
     try:
         return [name.strip() for name in next(csv.reader([line[1].decode()]), [])]
     except UnicodeDecodeError:
         raise InvalidSubmission("it is not UTF-8 text") from None
-    except csv.Error as error:
-        raise InvalidSubmission(f"it is not CSV ({error})") from None
+    except csv.Error:
+        raise InvalidSubmission(f"a name in its header has more than {csv.field_size_limit()} characters") from None
 
 
 def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> list[pa.ChunkedArray]:
@@ -46,12 +51,14 @@ def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> li
         header: The names of all columns.
         names: The names of the columns to read.
     """
-    data += b"\n"  # Arrow needs a line after the header, even if there are no rows
+    line = HEADER.match(data)
+    assert line is not None, "the pattern matches any bytes"
+    data = data[line.end() :] + b"\n"  # Arrow needs a line, even if there are no rows
     block = min(len(data), BLOCK_BYTES)  # usually a single block: Arrow refuses a row that reaches into a third one
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(data),
-            arrow_csv.ReadOptions(use_threads=False, block_size=block, skip_rows=1, column_names=header),
+            arrow_csv.ReadOptions(use_threads=False, block_size=block, column_names=header),
             arrow_csv.ParseOptions(newlines_in_values=True),
             arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names),
         )
@@ -63,8 +70,8 @@ def read_columns(data: bytes, header: Sequence[str], names: Sequence[str]) -> li
 def _fault(message: str) -> str:
     """Return the reason for one of Arrow's error messages."""
     if row := WRONG_ROW.search(message):
-        return f"row {int(row[1]) - 1} has {row[3]} columns, not {row[2]}"
-    return "it is not UTF-8 text" if "UTF8" in message else f"it is not CSV ({message[:100]})"
+        return f"row {int(row[1])} has {row[3]} columns, not {row[2]}"
+    return "it is not UTF-8 text" if "UTF8" in message else "it is not CSV: a quote in it is never closed"
 
 
 def match_ids(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
@@ -77,10 +84,10 @@ def match_ids(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
     places = pc.call_function("index_in", [ids], pc.SetLookupOptions(value_set=known))
     if places.null_count:
         row = places.is_null().index(True).as_py()
-        raise InvalidSubmission(f"row {row + 1} has the id {ids[row].as_py()[:20]!r}, which is not in the test data")
+        raise InvalidSubmission(f"row {row + 1} has the id {quoted(ids[row].as_py())}, which is not in the test data")
     counts = np.bincount(places.to_numpy(), minlength=len(known))
     if counts.max() > 1:
-        raise InvalidSubmission(f"the id {known[int(counts.argmax())]} occurs {counts.max()} times")
+        raise InvalidSubmission(f"the id {shown(known[int(counts.argmax())].as_py())} occurs {counts.max()} times")
     if counts.min() < 1:
         raise InvalidSubmission(f"{len(known) - len(ids)} of {len(known)} test ids are missing")
     return np.argsort(places.to_numpy())
@@ -97,38 +104,28 @@ def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
     return numbers
 
 
-def to_labels(cells: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
-    """Return the labels in a comparable form, `[B]`. Raises InvalidSubmission.
-
-    They become numbers if all `classes` are numbers, so that 3.0 equals 3, and stay text otherwise. True and False may
-    be written in any case, or as 1 and 0.
-    """
-    try:
-        to_numbers([pa.chunked_array([classes])])
-    except InvalidSubmission:
-        if cells.index("").as_py() >= 0:
-            raise InvalidSubmission("a prediction is missing") from None
-        if {name.lower() for name in classes} <= {"false", "true"}:
-            cells = pc.call_function("utf8_lower", [cells])
-            for number, word in (("0", "false"), ("1", "true")):
-                pattern = pc.ReplaceSubstringOptions(rf"^{number}(\.0*)?$", word)
-                cells = pc.call_function("replace_substring_regex", [cells], pattern)
-        return cells.to_numpy()
-    return to_numbers([cells])[:, 0]
-
-
-def to_rankings(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return the ranked labels of each row, `[B, 5]`, padded with empty text. Raises InvalidSubmission."""
-    rows = [cell.split() for cell in cells.to_pylist()]
-    if not all(rows):
-        raise InvalidSubmission("a prediction is missing")
-    longest = max(map(len, rows))
-    if longest > MAX_RANKED:
-        raise InvalidSubmission(f"a row ranks {longest} labels; at most {MAX_RANKED} are allowed")
-    return np.array([row + [""] * (MAX_RANKED - len(row)) for row in rows], dtype=object)
+def require_columns(header: Sequence[str], expected: Sequence[str], told: str = "") -> None:
+    """Raise InvalidSubmission unless the header has exactly the expected names, in any order; `told` describes them."""
+    if sorted(header) == sorted(expected):
+        return
+    reason = f"its columns are {listed(header)}; expected {told or listed(expected)}"
+    missing = set(expected) - set(header)
+    unnamed = len(header) > 1 and (header[0] == "" or INDEX.fullmatch(header[0]) is not None)
+    if unnamed and len(missing) == 1 and sorted(header[1:]) == sorted(set(expected) - missing):
+        reason += f"; the first column has no name, name it {shown(*missing)}"
+    elif unnamed:
+        reason += "; the first column has no name, it is the index of the table: write it with index=False"
+    elif len(header) == 1 < len(expected) and re.search(r"[;|\t]", header[0]):
+        reason += "; separate the columns with commas"
+    raise InvalidSubmission(reason)
 
 
 def listed(names: Sequence[str]) -> str:
     """Return the first few names and, if there are more, their number."""
     rest = [f"... ({len(names)} columns)"] if len(names) > NUM_LISTED else []
-    return ", ".join([*(name[:30] for name in names[:NUM_LISTED]), *rest]) or "none"
+    return ", ".join([*map(shown, names[:NUM_LISTED]), *rest]) or "none"
+
+
+def shown(name: str) -> str:
+    """Return a name on one line: in quotes if it is empty, long, or has characters that could be misread."""
+    return name if len(name) <= MAX_PLAIN and name.isprintable() and PLAIN_NAME.fullmatch(name) else quoted(name)

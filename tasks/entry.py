@@ -15,7 +15,9 @@ from tasks.metric import METRICS
 from tasks.nearest import nearest
 from tasks.task import Limits, Submission
 
-SHARED = tuple(Path(__file__).parent / name for name in ("raw.py", "split.py"))  # code that prepare scripts import
+SHARED = tuple(
+    Path(__file__).parent / name for name in ("raw.py", "split.py", "text_table.py")
+)  # code that prepare scripts import
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Entry:
         downloads: The files that the data comes from.
         submission: The columns of a submission.
         answers: The private file that submissions are graded against.
+        group: The column whose rows with the same value are all training rows or all test rows, `` if there is none.
         limits: The limits of one script run.
         deterministic: Whether a script always gives the same result, so that a cached result may replace a run.
         noise: The standard deviation of the hidden score over random seeds; if None, `prepare` measures it.
@@ -108,6 +111,7 @@ class Entry:
     downloads: tuple[Download, ...] = ()
     submission: Submission = field(default_factory=Submission)
     answers: str = "answers.csv"
+    group: str = ""
     limits: Limits = field(default_factory=Limits)
     deterministic: bool = True
     noise: Annotated[float, Field(ge=0)] | None = None

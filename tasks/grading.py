@@ -20,10 +20,10 @@ from tasks.csv_columns import (
     match_ids,
     read_columns,
     read_header,
-    to_labels,
+    require_columns,
     to_numbers,
-    to_rankings,
 )
+from tasks.labels import to_labels, to_rankings
 from tasks.metric import METRICS, Undefined
 from tasks.task import Submission, Task
 
@@ -43,8 +43,8 @@ class Answers:
     Attributes:
         ids: The ids, `[B]`, as text.
         columns: A submission's columns besides the ids.
-        classes: The labels, sorted; empty for numbers.
-        truth: Labels or class indices `[B]`, or numbers `[B, C]`.
+        classes: The labels, sorted; empty for numbers and ratings.
+        truth: The numbers of labels (`tasks.labels.to_labels`), class indices or ratings `[B]`, or numbers `[B, C]`.
     """
 
     ids: pa.ChunkedArray
@@ -98,14 +98,13 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
         OSError: If the answers file is missing.
     """
     rule = METRICS[metric]
-    known = _answers(answers, answers.stat().st_mtime_ns, rule.form, form)
+    known = _answers(answers, answers.stat().st_mtime_ns, rule.form, rule.rates, form)
     num_rows, expected = len(known.ids), (form.id, *known.columns)
     most = SLACK_BYTES + (num_rows + 1) * len(expected) * CELL_BYTES
     if len(submission) > most:
         raise InvalidSubmission(f"it has {len(submission)} bytes; {num_rows} rows of its columns take at most {most}")
     header = read_header(submission)
-    if len(header) != len(expected) or set(header) != set(expected):
-        raise InvalidSubmission(f"its columns are {listed(header)}; expected {listed(expected)}")
+    require_columns(header, expected)
     ids, *cells = read_columns(submission, header, expected)
     rows = match_ids(ids, known.ids)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -120,11 +119,11 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
 
 
 def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[str]) -> np.ndarray:
-    """Return the metric's input: labels `[B]`, rankings `[B, 5]`, or numbers or probabilities `[B, C]`."""
+    """Return the metric's input: labels or ratings `[B]`, rankings `[B, 5]`, or numbers or probabilities `[B, C]`."""
     if kind == "label":
-        return to_labels(cells[0], classes)
+        return to_labels(cells[0], classes) if classes else to_numbers(cells)[:, 0]
     if kind == "ranking":
-        return to_rankings(cells[0])
+        return to_rankings(cells[0], classes)
     return to_numbers(cells) if kind == "number" else _distributions(to_numbers(cells))
 
 
@@ -141,15 +140,15 @@ def _distributions(numbers: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _answers(path: Path, modified: int, kind: str, form: Submission) -> Answers:
+def _answers(path: Path, modified: int, kind: str, rates: bool, form: Submission) -> Answers:
     """Return the answers in `path`; `modified` invalidates the cache when the file changes."""
     try:
-        return _read_answers(path.read_bytes(), kind, form)
+        return _read_answers(path.read_bytes(), kind, rates, form)
     except ValueError as error:
         raise ValueError(f"answers {path}, read as a submission: {error}") from None
 
 
-def _read_answers(data: bytes, kind: str, form: Submission) -> Answers:
+def _read_answers(data: bytes, kind: str, rates: bool, form: Submission) -> Answers:
     header = read_header(data)
     columns = form.columns or ("target",)
     others = tuple(name for name in header if name != form.id)
@@ -167,8 +166,10 @@ def _read_answers(data: bytes, kind: str, form: Submission) -> Answers:
         return Answers(ids, form.columns or classes, classes, truth)
     if len(columns) > 1:
         raise ValueError(f"it has {len(columns)} columns of {kind}s; expected one")
+    if rates:
+        return Answers(ids, columns, (), to_numbers(cells)[:, 0])
     classes = tuple(sorted(cells[0].unique().to_pylist()))
-    return Answers(ids, columns, classes, cells[0].to_numpy() if kind == "ranking" else to_labels(cells[0], classes))
+    return Answers(ids, columns, classes, to_labels(cells[0], classes))
 
 
 def _true_classes(cells: Sequence[pa.ChunkedArray], columns: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+LARGEST_RATING = 2**53  # beyond it, different whole numbers are equal floating-point numbers
+
 
 class Undefined(ValueError):
     """Raised if the metric is undefined for these predictions; the message is the reason."""
@@ -54,6 +56,8 @@ def qwk(truth: np.ndarray, prediction: np.ndarray) -> float:
     """
     if np.ptp(truth) == 0:
         raise ValueError("qwk is undefined: all answers are the same")
+    if (truth != np.round(truth)).any() or (np.abs(truth) > LARGEST_RATING).any():
+        raise ValueError("qwk is undefined: an answer is not a whole number, or is beyond 2^53")
     if (prediction != np.round(prediction)).any():
         raise Undefined("a prediction is not a whole number")
     chance = truth.var() + prediction.var() + (truth.mean() - prediction.mean()) ** 2
@@ -164,11 +168,13 @@ class Metric:
         form: The content of a submission besides its ids. `label`: a column of labels. `number`: one or more columns
             of numbers. `distribution`: a column for each class, or one column with the probability of class 1.
             `ranking`: a column of at most five labels, separated by spaces, the likeliest first.
+        rates: Whether labels are ratings, whole numbers whose distances count; other labels are only equal or not.
     """
 
     function: Callable[[np.ndarray, np.ndarray], float]
     direction: Literal["maximize", "minimize"]
     form: Literal["label", "number", "distribution", "ranking"]
+    rates: bool = False
 
 
 OPTIMUM = {"maximize": 1.0, "minimize": 0.0}  # the best value of every metric here, by direction
@@ -181,7 +187,7 @@ METRICS: Mapping[str, Metric] = {
     "map_at_5": Metric(map_at_5, "maximize", "ranking"),
     "mcrmse": Metric(rmse, "minimize", "number"),
     "pearson": Metric(pearson, "maximize", "number"),
-    "qwk": Metric(qwk, "maximize", "label"),
+    "qwk": Metric(qwk, "maximize", "label", rates=True),
     "rmse": Metric(rmse, "minimize", "number"),
     "rmsle": Metric(rmsle, "minimize", "number"),
 }

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.task import Submission
-from tasks.task_tables import TaskTables, labels, read_task_tables, read_text_table
+from tasks.task_tables import TaskTables, labels, read_task_tables
+from tasks.text_table import read_text_table, write_table
 
 FEW_VALUES = 20  # a target with at most this many distinct values is stratified, even if it is a number
 TESTS_PER_ROW = 5  # a score on few test rows is mostly noise, and predicting costs little
@@ -55,7 +56,7 @@ def shrink(
         if path.is_dir():
             copy_named(path, public / path.name, tables, {**kept, answers: kept_answers})
         elif path.name in kept:
-            kept[path.name].to_csv(public / path.name, index=False)
+            write_table(kept[path.name], public / path.name)
         else:
             shutil.copy(path, public)
     _write_private(raw / "private", private, tables, ids)
@@ -127,7 +128,7 @@ def _write_private(source: Path, target: Path, tables: TaskTables, ids: set[str]
     for path in sorted(source.iterdir()):
         table = read_text_table(path) if path.suffix == ".csv" else pd.DataFrame()
         if tables.id in table and ids <= set(table[tables.id]):
-            table[table[tables.id].isin(ids)].to_csv(target / path.name, index=False)
+            write_table(table[table[tables.id].isin(ids)], target / path.name)
         elif path.is_dir():
             shutil.copytree(path, target / path.name)
         else:

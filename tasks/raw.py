@@ -1,6 +1,8 @@
 """Access for prepare scripts to a competition's raw files, plain or in the archives in which they are delivered."""
 
+import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ARCHIVES = (".zip", ".7z")
+WRONG_ROW = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 NUM_LISTED = 5  # names that an error message lists
 
 
@@ -75,11 +78,17 @@ class Raw:
         """
         import pandas as pd  # here, because `unpack` is used without pandas
 
+        from tasks.text_table import read_names
+
         file, shown = self.path(name), self.source / name
         try:
-            table = pd.read_csv(file, dtype=dtype, keep_default_na=False)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{shown} is not the expected CSV file ({_brief(error)}); download it again") from None
+            with warnings.catch_warnings():
+                # Without `index_col`, a surplus field in every row makes the first column an index and shifts the rest.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table = pd.read_csv(file, dtype=dtype, keep_default_na=False, index_col=False)
+            read_names(file)
+        except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
+            raise ValueError(f"{shown} is not the expected CSV file: {_fault(error)}; download it again") from None
         missing = [column for column in columns if column not in table]
         if missing:
             raise ValueError(
@@ -147,6 +156,19 @@ def write_zip(target: Path, files: Mapping[str, Path]) -> None:
 def _listed(names: Sequence[str]) -> str:
     rest = [f"... ({len(names)} in all)"] if len(names) > NUM_LISTED else []
     return ", ".join([*(name[:40] for name in names[:NUM_LISTED]), *rest])
+
+
+def _fault(error: Exception) -> str:
+    """Return what is wrong with a table that pandas or `read_names` cannot read."""
+    kind, said = type(error).__name__, str(error)
+    if row := WRONG_ROW.search(said):
+        return f"line {row[2]} has {row[3]} fields, but the lines before it have {row[1]}"
+    known = {
+        "EmptyDataError": "it is empty",
+        "ParserWarning": "its rows have more fields than its header",
+        "UnicodeDecodeError": "it is not UTF-8 text",
+    }
+    return known.get(kind, said.partition("is not a CSV table: ")[2] or f"a cell is not of its column's type ({kind})")
 
 
 def _brief(error: Exception) -> str:

@@ -97,6 +97,7 @@ def task_of(entry: Entry, folder: Path, prepared: Prepared | None = None) -> Tas
         submission=entry.submission,
         answers=entry.answers,
         grader=grader if grader.is_file() else None,
+        group=entry.group,
         limits=entry.limits,
         deterministic=entry.deterministic,
         noise=entry.noise if entry.noise is not None else prepared.noise if prepared else 0.0,

@@ -1,11 +1,16 @@
 """Split one table into public training data, public test data and private answers, for prepare scripts."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from tasks.text_table import write_table
+
 FLOATS = "%.8g"  # enough digits for every table, in half the bytes of repr
+MIN_GROUPS = 5
 
 
 def write_split(
@@ -17,6 +22,7 @@ def write_split(
     num_test: int | None = None,
     seed: int = 0,
     floats: str | None = FLOATS,
+    group: str = "",
 ) -> None:
     """Write `train.csv` and `test.csv` to `public` and `answers.csv` to `private`.
 
@@ -31,6 +37,8 @@ def write_split(
         num_test: The number of test rows; all remaining rows by default.
         seed: The seed of the shuffle.
         floats: The format of numbers; None writes all digits.
+        group: A column whose rows with the same value all become training rows or all become test rows, which makes
+            `num_train` and `num_test` approximate. A row without a value is a group of its own.
 
     Raises:
         ValueError: If the table has too few rows.
@@ -41,12 +49,37 @@ def write_split(
         raise ValueError(
             f"{num_train} training and {num_test} test rows were requested from a table of {len(table)}; request fewer"
         )
-    rows = table.iloc[shuffled(len(table), seed)[: num_train + num_test]].reset_index(drop=True)
+    order = shuffled(len(table), seed)[: num_train + num_test]
+    if group:
+        order, num_train = by_group(table[group].astype(str).tolist(), order, num_train)
+    rows = table.iloc[order].reset_index(drop=True)
     rows.insert(0, "id", rows.index)
     train, test = rows[:num_train], rows[num_train:]
-    train.to_csv(public / "train.csv", index=False, float_format=floats)
-    test.drop(columns="target").to_csv(public / "test.csv", index=False, float_format=floats)
-    test[["id", "target"]].to_csv(private / "answers.csv", index=False, float_format=floats)
+    write_table(train, public / "train.csv", floats)
+    write_table(test.drop(columns="target"), public / "test.csv", floats)
+    write_table(test[["id", "target"]], private / "answers.csv", floats)
+
+
+def by_group(groups: Sequence[str], order: np.ndarray, num_train: int) -> tuple[np.ndarray, int]:
+    """Return an order of rows that divides no group, training rows first, and the number of training rows.
+
+    Args:
+        groups: The group of each row of the table; `` and `nan` are no group.
+        order: The shuffled row numbers, `[B]`. Groups are taken in the order of their first rows.
+        num_train: The number of training rows that is wanted. It is exceeded or missed by less than the largest group.
+
+    Raises:
+        ValueError: If there are too few groups.
+    """
+    keys = [f"{number}, a row of no group" if groups[number] in ("", "nan") else groups[number] for number in order]
+    sizes = Counter(keys)
+    if len(sizes) < MIN_GROUPS:
+        raise ValueError(f"the rows have {len(sizes)} groups; a split by groups needs at least {MIN_GROUPS}")
+    ends = np.cumsum(list(sizes.values()))
+    num_groups = int(np.abs(ends[:-1] - num_train).argmin()) + 1
+    in_train = set(list(sizes)[:num_groups])
+    is_train = np.array([key in in_train for key in keys])
+    return np.concatenate([order[is_train], order[~is_train]]), int(ends[num_groups - 1])
 
 
 def shuffled(num_rows: int, seed: int) -> np.ndarray:

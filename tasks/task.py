@@ -71,6 +71,7 @@ class Task:
         submission: The columns of a submission.
         answers: The file in `private` that submissions are graded against.
         grader: A `grade.py` that replaces the metric library, None if there is none.
+        group: The column whose rows with the same value are all training rows or all test rows, `` if there is none.
         limits: The limits of one script run.
         deterministic: Whether a cached result of a script may replace a run of it.
         noise: The standard deviation of the hidden score over a script's random seeds.
@@ -92,6 +93,7 @@ class Task:
     submission: Submission = field(default_factory=Submission)
     answers: str = "answers.csv"
     grader: Path | None = None
+    group: str = ""
     limits: Limits = field(default_factory=Limits)
     deterministic: bool = True
     noise: float = 0.0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from tasks.task import Submission
+from tasks.text_table import read_text_table
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,6 @@ def read_task_tables(public: Path, private: Path, submission: Submission, answer
         columns = [name for name in others[train] if name in truth]
         target = tuple(columns or [name for name in others[train] if name not in seen])
     return TaskTables(id_, known, truth, tests, others, train, target)
-
-
-def read_text_table(file: Path) -> pd.DataFrame:
-    """Return a CSV file with every cell as text, empty ones included."""
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
 def labels(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:

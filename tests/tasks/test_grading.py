@@ -188,7 +188,7 @@ def test_a_ranking_has_up_to_five_labels(named_answers):
         (b"id,t\xe4rget\n10,1\n", "it is not UTF-8 text"),
         (b"id,target\n10,1,\xff\n", "row 1 has 3 columns, not 2"),
         (b"id,target\n10," + b"1" * 200_000 + b"\n", "3 of 4 test ids are missing"),
-        (b"id," + b"t" * 200_000 + b"\n", "it is not CSV (field larger than field limit (131072))"),
+        (b"id," + b"t" * 200_000 + b"\n", "a name in its header has more than 131072 characters"),
         (b'id,target\n"10,1\n11,1\n12,1\n13,1\n', "row 1 has 1 columns, not 2"),
         (b'id,target\n10,1\n11,"1\n12,1\n13,1\n', "2 of 4 test ids are missing"),
         (b"\x80\x04\x95(cposix\nsystem\n", "it is not UTF-8 text"),  # a pickle is bytes like any other
@@ -242,6 +242,58 @@ def test_a_named_label_may_not_be_missing(named_answers, metric):
 def test_what_a_metric_has_no_value_for_is_invalid(answers, metric, value, expected):
     rows: list[tuple[object, ...]] = [(10 + i, value) for i in range(4)]
     assert reason(csv_bytes(["id", "target"], rows), answers, metric) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            ",id,target",
+            "'', id, target; expected id, target; the first column has no name, it is the index of the table: write it "
+            "with index=False",
+        ),
+        (
+            "Unnamed: 0,id,target",
+            "Unnamed: 0, id, target; expected id, target; the first column has no name, it is the index of the table: "
+            "write it with index=False",
+        ),
+        (",target", "'', target; expected id, target; the first column has no name, name it id"),
+        (
+            ",0",
+            "'', 0; expected id, target; the first column has no name, it is the index of the table: write it with "
+            "index=False",
+        ),
+        ("id;target", "'id;target'; expected id, target; separate the columns with commas"),
+        ("id\ttarget", "'id\\ttarget'; expected id, target; separate the columns with commas"),
+        ('id,"tar\nget"', "id, 'tar\\nget'; expected id, target"),
+        ('id,"a, b"', "id, 'a, b'; expected id, target"),
+        ("id,target,", "id, target, ''; expected id, target"),
+        ("id,target,target", "id, target, target; expected id, target"),
+        ("id,\u202etarget", "id, '\\u202etarget'; expected id, target"),
+        ("id," + "a" * 90, f"id, '{'a' * 29}...{'a' * 19}'; expected id, target"),
+    ],
+)
+def test_wrong_columns_are_named_with_what_to_do(answers, header, told):
+    assert reason(f"{header}\n0,10,3\n".encode(), answers, "mae") == f"its columns are {told}"
+
+
+def test_a_quote_that_is_never_closed_is_said(answers):
+    assert reason(b'id,"target\n10,1\n', answers, "mae") == "it is not CSV: a quote in its header is never closed"
+
+
+def test_an_id_is_shown_on_one_line(answers_file):
+    answers = answers_file('id,target\n"a\nb",1\n"c,d",2\n')
+    twice = b'id,target\n"a\nb",1\n"a\nb",2\n'
+    assert reason(twice, answers, "mae") == "the id 'a\\nb' occurs 2 times"
+    unknown = b'id,target\n"a\nb",1\n"c\n d",2\n'
+    assert reason(unknown, answers, "mae") == "row 2 has the id 'c\\n d', which is not in the test data"
+
+
+def test_names_of_columns_may_hold_line_breaks_and_quotes(answers_file):
+    answers = answers_file('id,target\n1,"a\nb"\n2,"say ""c, d"""\n')
+    submission = b'id,"a\nb","say ""c, d"""\n1,0.5,0.5\n\n2,0.75,0.25\n'
+    assert score(submission, answers, "log_loss") == pytest.approx(-np.log([0.5, 0.25]).mean())
+    assert reason(submission + b"3\n", answers, "log_loss") == "row 3 has 1 columns, not 3"
 
 
 # Answers

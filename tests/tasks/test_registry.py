@@ -129,6 +129,22 @@ def test_what_an_interrupted_run_left_is_no_obstacle(toy, tmp_path):
     ("script", "reason"),
     [
         ("raise SystemExit('no luck')", "train.py ended with status 1: no luck"),
+        (
+            "raise MemoryError('Unable to allocate 6.0 GiB for an array with shape (20000, 40000)')",
+            "train.py ran out of memory on test.csv (0.0 MB), train.csv (0.0 MB) (MemoryError: Unable to allocate 6.0 "
+            "GiB for an array with shape (20000, 40000)); let it use fewer rows or columns, such as the frequent "
+            "values of a column of words only",
+        ),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "train.py ran out of memory on test.csv (0.0 MB), train.csv (0.0 MB) (no output); let it use fewer rows or "
+            "columns, such as the frequent values of a column of words only",
+        ),
+        (
+            "import no_such_module",
+            "train.py imports no_such_module, which the task environment lacks; install it there, and name it in "
+            "task.yaml: needs",
+        ),
         ("print('done')", "train.py printed no line 'validation mae: SCORE'"),
         ("print('validation mae: 1.0')", "train.py left no submission.csv"),
         (

@@ -3,12 +3,15 @@
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from rollout.task_tools.from_table.column_roles import column_roles
+from rollout.task_tools.from_table.leak_warnings import Leaks, find_leaks
+from rollout.task_tools.from_table.raw_table import TableFormat
 from rollout.task_tools.from_table.templates import PREPARE, problem_text, train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from rollout.task_tools.preparation import prepare_all
@@ -16,8 +19,9 @@ from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
-from tasks.split import shuffled
+from tasks.split import by_group, shuffled
 from tasks.task import Task
+from tasks.text_table import write_table
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MAX_SEEDS = 50
@@ -43,6 +47,8 @@ class NewTaskSpec:
         test_share: The share of the rows that are reserved for the hidden score.
         split: `held_in` to train on the task, `held_out` to only evaluate on it.
         best: The score taken as the best achievable; if None, the best score of the reference scripts.
+        group: A column whose rows with the same value stay on one side of the split, None if there is none.
+        form: What the user states about the file.
     """
 
     name: str
@@ -54,6 +60,8 @@ class NewTaskSpec:
     test_share: float = 0.3
     split: str = "held_in"
     best: float | None = None
+    group: str | None = None
+    form: TableFormat = field(default_factory=TableFormat)
 
 
 def make_task(
@@ -77,7 +85,13 @@ def make_task(
         raise ValueError(f"there is a task {spec.name} already; choose another name, or remove {folder}")
     if not 0 < spec.test_share < 1:
         raise ValueError(f"test_share={spec.test_share}, expected a share between 0 and 1, such as 0.3")
-    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column)
+    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column, spec.form, spec.group)
+    try:
+        roles = column_roles(table)
+    except ValueError as error:
+        raise ValueError(f"{spec.csv}: {error}") from None
+    for note in (*table.notes, *roles.notes):
+        say(note)
     spec.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
         made = Path(temporary) / spec.name
@@ -86,52 +100,62 @@ def make_task(
         entry = read_entry(made / "task.yaml")
         prepare_all([entry], data, python, say=lambda _: None)
         task = load_entry(entry, data)
+        leaks = find_leaks(task, roles)
+        for warning in leaks.warnings:
+            say(warning)
         prepared = read_prepared(data / spec.name)
         assert prepared is not None, "prepare_all wrote it"
         if spec.best is not None:
-            best, source = spec.best, "stated by the user"
+            best, source, scripted = spec.best, "stated by the user", False
         else:
-            best, source = reference(task, python, make_references(task.script))
-        require_better(task, best)
+            best, source, scripted = reference(task, python, make_references(task.script))
+        require_better(task, best, leaks)
+        if scripted and leaks.is_best_possible(task, best):
+            say(f"warning: a reference script scores {best:.4f}, the best possible {spec.metric}: {leaks.suspicion}")
         write_entry(spec, table, made, best, source, prepared.script_seconds)
         made.rename(folder)
-    if table.num_without_target:
-        say(f"{table.num_without_target} rows without a {spec.target} are left out")
-    say(f"{spec.name}: {table.kind}, {len(table.rows)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
+    say(f"{spec.name}: {table.kind}, {len(table.cells)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
     return folder
 
 
 def write_folder(spec: NewTaskSpec, table: UserTable, folder: Path) -> None:
     """Write the task's files, with a placeholder for the best score."""
-    rows = table.rows.drop_duplicates()
+    rows = table.cells
     num_test = max(1, round(len(rows) * spec.test_share))
     (folder / "raw").mkdir(parents=True)
-    rows.to_csv(folder / "raw/data.csv", index=False)
-    seed = seed_of_split(rows["target"].astype(str).tolist(), len(rows) - num_test, bool(table.classes))
-    prepare = PREPARE.format(num_train=len(rows) - num_test, num_test=num_test, seed=seed)
+    write_table(rows, folder / "raw/data.csv")
+    num_train = len(rows) - num_test
+    groups = rows[table.group].tolist() if table.group else []
+    seed = seed_of_split(rows["target"].tolist(), num_train, bool(table.classes), groups)
+    group = f", group={table.group!r}" if table.group else ""
+    prepare = PREPARE.format(num_train=num_train, num_test=num_test, seed=seed, group=group)
     (folder / "prepare.py").write_text(prepare, encoding="utf-8")
     (folder / "train.py").write_text(train_script(table, spec.metric), encoding="utf-8")
     (folder / "problem.md").write_text(problem_text(table, spec.target, spec.metric), encoding="utf-8")
     write_entry(spec, table, folder, 0.0, "", MIN_SECONDS / TIME_FACTOR)
 
 
-def seed_of_split(labels: list[str], num_train: int, must_have_all: bool) -> int:
+def seed_of_split(labels: list[str], num_train: int, must_have_all: bool, groups: Sequence[str] = ()) -> int:
     """Return the first seed of `tasks.split.write_split` that puts every class into training and test data.
 
     Args:
         labels: The label of each row.
         num_train: The number of training rows.
         must_have_all: Whether the labels are classes; otherwise the first seed is returned.
+        groups: The group of each row, which no split divides; empty if there are no groups.
 
     Raises:
         ValueError: If no seed does.
     """
     for seed in range(MAX_SEEDS):
-        order = shuffled(len(labels), seed)
-        train, test = ({labels[i] for i in part} for part in (order[:num_train], order[num_train:]))
+        order, first_test = shuffled(len(labels), seed), num_train
+        if groups:
+            order, first_test = by_group(groups, order, num_train)
+        train, test = ({labels[i] for i in part} for part in (order[:first_test], order[first_test:]))
         if train == test or not must_have_all:
             return seed
-    raise ValueError("the rarest class is too rare for both training and test data; leave its rows out")
+    where = "in too few groups to be on both sides" if groups else "too rare for both training and test data"
+    raise ValueError(f"the rarest class is {where}; leave its rows out")
 
 
 def write_entry(spec: NewTaskSpec, table: UserTable, folder: Path, best: float, source: str, seconds: float) -> None:
@@ -146,12 +170,13 @@ def write_entry(spec: NewTaskSpec, table: UserTable, folder: Path, best: float, 
         "m_best_source": source,
         "data": f"{spec.csv.name}, made by python -m tasks new",
         "limits": {"seconds": max(MIN_SECONDS, math.ceil(TIME_FACTOR * seconds))},
+        **({"group": table.group} if table.group else {}),
     }
     (folder / "task.yaml").write_text(yaml.safe_dump(stated, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def reference(task: Task, python: Path, scripts: Iterable[str]) -> tuple[float, str]:
-    """Return the best hidden score of the reference scripts and a description of its origin.
+def reference(task: Task, python: Path, scripts: Iterable[str]) -> tuple[float, str, bool]:
+    """Return the best hidden score of the reference scripts, a description of its origin, and whether a script has it.
 
     If no script beats the initial one, the score is the metric's optimum.
     """
@@ -164,13 +189,21 @@ def reference(task: Task, python: Path, scripts: Iterable[str]) -> tuple[float, 
         count += 1
         best = score if task.is_better(score, best) else best
     if best == task.m_init:
-        return OPTIMUM[task.direction], f"the metric's optimum; none of {count} reference scripts beat the first one"
-    return best, f"best hidden score of {count} reference scripts"
+        return (
+            OPTIMUM[task.direction],
+            f"the metric's optimum; none of {count} reference scripts beat the first one",
+            False,
+        )
+    return best, f"best hidden score of {count} reference scripts", True
 
 
-def require_better(task: Task, best: float) -> None:
+def require_better(task: Task, best: float, leaks: Leaks) -> None:
     """Raise ValueError unless the best score is better than the initial one."""
     if not task.is_better(best, task.m_init) or abs(best - task.m_init) < 1e-6 * abs(task.m_init):
+        if leaks.is_best_possible(task, task.m_init):
+            raise ValueError(
+                f"the initial script scores {task.m_init:.4f}, the best possible {task.metric}: {leaks.suspicion}"
+            )
         raise ValueError(
             f"the best score, {best:.4f}, is no better than the initial script's {task.m_init:.4f} "
             f"({task.metric}, {task.direction}); pass a better achievable score with --best"

@@ -2,6 +2,8 @@
 
 import json
 
+from rollout.task_tools.from_table.column_roles import ColumnRoles, column_roles
+from rollout.task_tools.from_table.reading_options import reading_options
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
@@ -21,6 +23,12 @@ SCORES = {
 }
 PREDICTIONS = {"auc": "model.predict_proba(X_test)[:, 1]", "rmsle": "model.predict(X_test).clip(min=0)"}
 
+SPLIT = ("X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)",)
+GROUP_SPLIT = (
+    "fit, val = next(GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups))",
+    "X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",
+)
+
 PREPARE = '''\
 """Split the user's table, `raw/data.csv`, into training and test data."""
 
@@ -33,8 +41,8 @@ from tasks.split import write_split
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
     """Write {num_train} training rows and {num_test} test rows."""
-    table = pd.read_csv(raw / "data.csv", keep_default_na=False, na_values=[""])
-    write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None)
+    table = pd.read_csv(raw / "data.csv", dtype=str, keep_default_na=False)  # the cells as they are written
+    write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None{group})
 '''
 
 
@@ -50,6 +58,10 @@ def problem_text(table: UserTable, target: str, metric: str) -> str:
         f"{table.kind.replace('-', ' ').capitalize()}: predict {target} (column target) from {features}.\n"
         f"Train on {{train_file}}, predict {{test_file}}, start from {{script}}. "
         f"submission.csv has the column id and {submission}. Metric: {metric}, {better} is better.\n"
+        + (
+            f"All rows with the same {table.group} are either in the training data or in the test data.\n"
+            * bool(table.group)
+        )
     )
 
 
@@ -66,7 +78,7 @@ def train_script(table: UserTable, metric: str) -> str:
         "from sklearn.feature_extraction.text import CountVectorizer" if table.text else "",
         f"from sklearn.linear_model import {module}",
         f"from sklearn.metrics import {function}" if function else "",
-        "from sklearn.model_selection import train_test_split",
+        f"from sklearn.model_selection import {'GroupShuffleSplit' if table.group else 'train_test_split'}",
         "from sklearn.pipeline import make_pipeline",
         "" if table.text else "from sklearn.preprocessing import StandardScaler",
     ]
@@ -75,12 +87,11 @@ def train_script(table: UserTable, metric: str) -> str:
         [
             *filter(None, imports),
             "",
-            'train = pd.read_csv("train.csv")',
-            'test = pd.read_csv("test.csv")',
+            *_tables(table, column_roles(table)),
             'y = train["target"]',
             *_features(table),
             "",
-            "X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)",
+            *(GROUP_SPLIT if table.group else SPLIT),
             f"model = make_pipeline({first}, {model})",
             "model.fit(X_fit, y_fit)",
             f"score = {score}",
@@ -93,11 +104,34 @@ def train_script(table: UserTable, metric: str) -> str:
     )
 
 
+def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
+    options = reading_options(table)
+    group = [table.group] if table.group else []
+    from_train, from_test = (
+        f".drop(columns={json.dumps(names)})" if names else ""
+        for names in ([*roles.identifiers], [*roles.identifiers, *group])
+    )
+    lines = [
+        f'train = pd.read_csv("train.csv"{options}){from_train}',
+        f'test = pd.read_csv("test.csv"{options}){from_test}',
+    ]
+    if group:
+        lines.append(f"groups = train.pop({json.dumps(table.group)})")
+    if roles.many_valued:
+        lines += [
+            f"for name in {json.dumps(roles.many_valued)}:",
+            f"    frequent = train[name].value_counts().index[:{roles.num_kept}]",
+            '    train[name] = train[name].where(train[name].isin(frequent), "other")',
+            '    test[name] = test[name].where(test[name].isin(frequent), "other")',
+        ]
+    return lines
+
+
 def _features(table: UserTable) -> list[str]:
     if table.text:
         column = json.dumps(table.text)
         return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']
-    if table.rows.drop(columns="target").select_dtypes("number").shape[1]:
+    if table.numeric - {"target", table.group}:
         return [
             'X = train.drop(columns=["id", "target"]).select_dtypes("number").fillna(0)',
             "X_test = test[X.columns].fillna(0)",

@@ -1,20 +1,24 @@
 """Read and check a user's table: its columns, its target, and the kind of problem."""
 
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_string_dtype
 
-from tasks.metric import METRICS
+from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
+from rollout.task_tools.from_table.leaks import renamed_classes, require_no_copy, rescaled
+from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
+from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
+from rollout.task_tools.from_table.target import CLASS_METRICS, known_target, target_values
 from tasks.nearest import nearest
+from tasks.quoting import quoted, quoted_list
 
 MIN_ROWS = 50
-MIN_OF_CLASS = 5
-MAX_CLASSES = 200
 TEXT_CHARACTERS = 40  # average length from which a column counts as text
-CLASS_METRICS = ("accuracy", "auc", "f1", "log_loss")
-NUMBER_METRICS = ("mae", "rmse", "rmsle", "pearson")
 
 
 @dataclass(frozen=True)
@@ -22,115 +26,138 @@ class UserTable:
     """A table from which a task can be made.
 
     Attributes:
-        rows: The features and the column `target`, without the rows that have no target.
-        num_without_target: The number of rows without a target.
+        cells: The features and the column `target`, without duplicate rows and those that have no target. Every cell is
+            the text that the task's files hold, empty if a value is missing.
+        numeric: The columns that hold numbers.
         kind: The family of problem.
         text: The column of texts, `` if the features are tabular.
         classes: The labels, sorted; empty if the target is a number.
+        group: The column whose rows with the same value stay on one side of the split, `` if there is none.
+        notes: Lines for the user about what was left out or read as something else than what is written.
     """
 
-    rows: pd.DataFrame
-    num_without_target: int
+    cells: pd.DataFrame
+    numeric: frozenset[str]
     kind: str
     text: str
     classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    group: str = ""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The cells with the types that the initial script reads them with: numbers, words, or None if missing."""
+        return pd.DataFrame(
+            {
+                name: pd.to_numeric(self.cells[name]) if name in self.numeric else self.cells[name].replace("", None)
+                for name in self.cells
+            }
+        )
 
 
-def read_user_table(file: Path, target: str, metric: str, id_column: str | None) -> UserTable:
+def read_user_table(
+    file: Path,
+    target: str,
+    metric: str,
+    id_column: str | None,
+    form: TableFormat | None = None,
+    group: str | None = None,
+) -> UserTable:
     """Return a user's table with its target in the column `target` and without its id column.
 
-    Raises ValueError, with a remedy, if the file is not a table, lacks a column, has a constant target or too few rows,
-    or if the metric does not fit the target.
+    Raises ValueError, with a remedy, if the file is not a table, can be read in two ways, lacks a column, has a
+    constant target or too few rows, or if the metric does not fit the target.
     """
-    rows = _read(file)
-    if target == id_column:
-        raise ValueError(f"column {target} is the target and cannot be the id too; leave --id out")
-    for column in filter(None, (target, id_column)):
-        if column not in rows.columns:
-            raise ValueError(
-                f"{file} has no column {column!r}{nearest(column, rows.columns)}; it has {', '.join(rows.columns)}"
-            )
-    rows = rows.drop(columns=[id_column] if id_column else [])
-    taken = {name: f"{name}_column" for name in ("id", "target") if name in rows.columns and name != target}
-    rows = rows.rename(columns={**taken, target: "target"})
-    num_rows = len(rows)
-    rows = rows.dropna(subset="target").reset_index(drop=True)
-    if len(rows) < MIN_ROWS:
-        raise ValueError(f"{file} has {len(rows)} rows with a {target}; a task needs at least {MIN_ROWS}")
-    values = _plain(pd.Series(rows["target"]))
-    if values.nunique() == 1:
-        raise ValueError(f"column {target} of {file} is {values.tolist()[0]!r} in every row; there is nothing to learn")
-    rows = rows.assign(target=_values(values, metric, target))
-    features = rows.drop(columns="target")
-    if features.shape[1] == 0:
-        raise ValueError(f"{file} has no column but {target}; there is nothing to learn from")
-    text = _text_column(features)
-    has_classes = metric in CLASS_METRICS or metric == "qwk"
-    kind = f"{'text' if text else 'tabular'}-{'classification' if has_classes else 'regression'}"
-    classes = tuple(sorted(set(rows["target"].astype(str)))) if has_classes else ()
-    return UserTable(rows, num_rows - len(rows), kind, text, classes)
-
-
-def _read(file: Path) -> pd.DataFrame:
+    form, target, id_column = form or TableFormat(), target.strip(), id_column and id_column.strip()
+    group = group and group.strip()
+    if form.decimal not in (None, *DECIMALS):
+        raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
+    raw = read_raw_table(file, form)
+    _require_columns(raw, target, id_column, form.words | ({group} if group else set()))
+    if group and group in (target, id_column):
+        other = "target" if group == target else "id"
+        raise ValueError(
+            f"column {quoted(group)} is the {other} and cannot be the group too; leave --{other} or --group out"
+        )
     try:
-        # Only an empty cell is a missing value; None, NA and null may be meant as words.
-        return pd.read_csv(file, index_col=False, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {file}") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read as a CSV table: {str(error).strip().splitlines()[-1]}") from None
+        return _user_table(raw, target, metric, id_column, form, group)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
-def _plain(target: pd.Series) -> pd.Series:
-    """Return the target with the type that it would have without missing values, and words stripped of white space."""
-    if is_bool_dtype(target.infer_objects()):
-        return target.astype(bool)
-    if is_numeric_dtype(target):
-        return target.astype(int) if bool((target % 1 == 0).all()) and target.abs().max() < 2**53 else target
-    return target.astype(str).str.strip()
+def _user_table(
+    raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat, group: str | None
+) -> UserTable:
+    used = [name for name in raw.names if name != id_column]
+    num_rows = len(raw.rows)
+    columns = {name: without_missing(raw.column(name), form.missing) for name in used}
+    numbers = {name: cells for name, cells in columns.items() if name not in form.words}
+    decimal = form.decimal or decimal_mark(numbers, raw.places, raw.separator)
+    is_known = known_target(columns[target], metric, decimal)
+    places = list(compress(raw.places, is_known))
+    columns = {name: list(compress(cells, is_known)) for name, cells in columns.items()}
+    given = columns.pop(target)
+    if len(given) < MIN_ROWS:
+        raise ValueError(f"it has {len(given)} rows with a {quoted(target)}; a task needs at least {MIN_ROWS}")
+    values = target_values(target, given, places, metric, decimal)
+    features = {
+        name: TypedColumn(cells, False) if name in form.words else typed_feature(name, cells, places, decimal)
+        for name, cells in columns.items()
+    }
+    if not features:
+        raise ValueError(f"it has no column but {quoted(target)}; there is nothing to learn from")
+    contents = {name: column.cells for name, column in features.items()}
+    require_no_copy(contents, values.cells, target)
+    num_without = num_rows - len(given)
+    notes = [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
+    notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
+    whole = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
+    told = renamed_classes(contents, values.cells) if values.classes else rescaled(whole, values.cells)
+    notes += [
+        f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when the "
+        "prediction is made"
+        for name in told
+    ]
+    names = _free_names(list(features))
+    numeric = [names[name] for name, column in features.items() if column.is_numeric]
+    cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
+    distinct = cells.drop_duplicates(ignore_index=True)
+    if num_duplicates := len(cells) - len(distinct):
+        notes.append(f"{num_duplicates} duplicates of other rows are left out")
+    text = _text_column({names[name]: column.cells for name, column in features.items() if not column.is_numeric})
+    kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
+    numeric += ["target"] if values.is_numeric else []
+    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), names.get(group or "", ""))
 
 
-def _values(target: pd.Series, metric: str, name: str) -> pd.Series:
-    """Return the target in the form that the metric takes. Raises ValueError if the metric does not fit the target."""
-    if metric not in (*CLASS_METRICS, *NUMBER_METRICS, "qwk"):
-        known = [*CLASS_METRICS, *NUMBER_METRICS, "qwk"]
-        known_elsewhere = "; to use it, write the task's folder yourself" if metric in METRICS else ""
-        raise ValueError(f"metric {metric!r}{nearest(metric, known)}: expected {', '.join(known)}{known_elsewhere}")
-    if metric in NUMBER_METRICS:
-        if not is_numeric_dtype(target) or is_bool_dtype(target):
-            raise ValueError(
-                f"{metric} needs numbers, but column {name} holds {target.iloc[0]!r}; use {', '.join(CLASS_METRICS)}"
-            )
-        if metric == "rmsle" and (target < 0).any():
-            raise ValueError(f"rmsle needs numbers from 0 on, but column {name} goes down to {target.min()}; use rmse")
-        return target.astype(float)
-    counts = target.value_counts()
-    if len(counts) > MAX_CLASSES:
-        raise ValueError(
-            f"{metric} needs classes, but column {name} has {len(counts)} values; use {', '.join(NUMBER_METRICS)}"
-        )
-    if counts.min() < MIN_OF_CLASS:
-        raise ValueError(
-            f"class {counts.idxmin()!r} of column {name} has {counts.min()} rows, expected at least {MIN_OF_CLASS}; "
-            "leave its rows out, or merge it with another class"
-        )
-    if metric == "log_loss" and "id" in set(target.astype(str)):
-        raise ValueError(f"class 'id' of column {name} has the same name as the id column; rename the class")
-    if metric == "qwk" and not (is_numeric_dtype(target) and bool((target % 1 == 0).all())):
-        raise ValueError(f"qwk needs whole numbers, but column {name} holds {target.iloc[0]!r}; use accuracy")
-    if metric == "auc":
-        if len(counts) != 2:
-            raise ValueError(f"auc needs two classes, but column {name} has {len(counts)}; use log_loss or accuracy")
-        return (target == max(counts.index)).astype(int)
-    return target.astype(int) if metric == "qwk" or is_bool_dtype(target) else target
+def _require_columns(raw: RawTable, target: str, id_column: str | None, words: frozenset[str]) -> None:
+    """Raise ValueError unless the table has the columns that the user names, and one target."""
+    if target == id_column:
+        raise ValueError(f"column {quoted(target)} is the target and cannot be the id too; leave --id out")
+    for column in filter(None, (target, id_column, *sorted(words))):
+        if column not in raw.names:
+            known = f"{nearest(column, raw.names)}; it has {quoted_list(raw.names)}"
+            raise ValueError(f"{raw.file} has no column {quoted(column)}{known}")
+    require_one_target(raw.file, raw.names, target)
 
 
-def _text_column(features: pd.DataFrame) -> str:
-    """Return the column of texts, `` if there is none."""
+def _free_names(names: list[str]) -> dict[str, str]:
+    """Return the name of each feature in the task's files, which have columns `id` and `target` of their own."""
+    free: dict[str, str] = {}
+    for name in names:
+        new = name
+        while new in ("id", "target") or (new != name and new in names):
+            new += "_column"
+        free[name] = new
+    return free
+
+
+def _text_column(words: Mapping[str, Sequence[str]]) -> str:
+    """Return the column of texts among columns of words, `` if there is none."""
     lengths = {
-        str(name): features[name].dropna().astype(str).str.len().mean()
-        for name in features.columns
-        if is_string_dtype(features[name]) and len(features[name].unique()) > len(features) / 2
+        name: statistics.mean(map(len, filter(None, cells)))
+        for name, cells in words.items()
+        if len(set(cells)) > len(cells) / 2
     }
     longest = max(lengths, key=lambda name: lengths[name], default="")
     return longest if longest and lengths[longest] >= TEXT_CHARACTERS else ""

@@ -2,6 +2,7 @@
 
 import math
 import re
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -19,6 +20,9 @@ SEED = re.compile(
     re.MULTILINE,
 )
 SEEDS = (1001, 1002, 1003)  # in addition to the script's own
+OUT_OF_MEMORY = re.compile(r"MemoryError|[Uu]nable to allocate|[Cc]annot allocate memory|std::bad_alloc|out of memory")
+NO_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'")
+MAX_FILES = 3  # that a message names
 SLACK = 3.0  # factor on the time limit, which is meant for a sandbox on an idle machine
 
 
@@ -37,6 +41,33 @@ class InitialScore:
     validation: float
     noise: float
     seconds: float
+
+
+def failure_text(task: Task, status: int, errors: str) -> str:
+    """Return why a script failed, with what helps if the cause is known.
+
+    Args:
+        task: The task.
+        status: The exit status, negative for a signal.
+        errors: The standard error of the script.
+    """
+    last = (errors.strip().splitlines() or ["no output"])[-1]
+    if status == -signal.SIGKILL or OUT_OF_MEMORY.search(last):
+        return (
+            f"ran out of memory on {size_text(task)} ({last[:200]}); let it use fewer rows or columns, such as the "
+            "frequent values of a column of words only"
+        )
+    if missing := NO_MODULE.search(last):
+        return (
+            f"imports {missing[1]}, which the task environment lacks; install it there, and name it in task.yaml: needs"
+        )
+    return f"ended with status {status}: {last}"
+
+
+def size_text(task: Task) -> str:
+    """Return the names and sizes of the task's public files."""
+    files = [path for path in sorted(task.public.iterdir()) if path.is_file()]
+    return ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files[:MAX_FILES]) or "its data"
 
 
 def measure(task: Task, noise: float | None, python: Path) -> InitialScore:
@@ -85,13 +116,12 @@ def run(task: Task, source: str, python: Path) -> tuple[float, float, float]:
             )
         except subprocess.TimeoutExpired:
             raise ValueError(
-                f"task {task.name}: train.py ran for more than {limit:.0f} s, {SLACK:g} times limits.seconds; "
-                "make it faster, or raise the limit"
+                f"task {task.name}: train.py ran for more than {limit:.0f} s, {SLACK:g} times limits.seconds, on "
+                f"{size_text(task)}; let it use fewer rows or columns, or raise limits: seconds in task.yaml"
             ) from None
         seconds = time.monotonic() - start
         if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise ValueError(f"task {task.name}: train.py ended with status {done.returncode}: {last}")
+            raise ValueError(f"task {task.name}: train.py {failure_text(task, done.returncode, done.stderr)}")
         validation = validation_score(done.stdout)
         if validation is None or not math.isfinite(validation):
             raise ValueError(f"task {task.name}: train.py printed no line 'validation {task.metric}: SCORE'")

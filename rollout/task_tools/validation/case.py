@@ -13,6 +13,7 @@ from rollout.executor import SandboxPool, open_backend, open_executor
 from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
+from rollout.task_tools.groups import MAX_SHARE
 from rollout.types import CoderReply, Executor
 from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.metric import METRICS
@@ -83,10 +84,17 @@ def open_sandboxes(python: Path) -> Iterator[Sandboxes]:
 
 @dataclass(frozen=True)
 class Case:
-    """A prepared task and the sandboxes for its scripts."""
+    """A prepared task and the sandboxes for its scripts.
+
+    Attributes:
+        task: The task.
+        sandboxes: The sandboxes.
+        max_known: The share of the test rows of which a copy, or the group, may be in the training data.
+    """
 
     task: Task
     sandboxes: Sandboxes
+    max_known: float = MAX_SHARE
 
     @cached_property
     def tables(self) -> TaskTables:

@@ -17,7 +17,7 @@ def gold(case: Case) -> pd.DataFrame:
     tables, columns = case.tables, case.task.submission.columns
     truth = tables.answers[[tables.id, *tables.truth]]
     if case.form == "distribution" and len(tables.truth) == 1:
-        label = truth[tables.truth[0]]
+        label = truth[tables.truth[0]].str.strip()  # as the grader reads it
         if len(columns) == 1:  # the probability of class 1
             return pd.DataFrame({tables.id: truth[tables.id], columns[0]: (label == "1").astype(int)})
         classes = columns or sorted(set(label))

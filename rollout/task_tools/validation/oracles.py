@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rollout.errors import InfrastructureError
+from rollout.task_tools.groups import MAX_SHARE
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation.case import Case, Failed, open_sandboxes
 from rollout.task_tools.validation.initial_script import initial_script
@@ -48,7 +49,12 @@ class Verdict:
 
 
 def validate(
-    entries: Sequence[Entry], data: Path, python: Path, raw: Path | None, say: Callable[[str], None]
+    entries: Sequence[Entry],
+    data: Path,
+    python: Path,
+    raw: Path | None,
+    say: Callable[[str], None],
+    max_known: float = MAX_SHARE,
 ) -> list[Verdict]:
     """Return the verdict of every oracle on every task.
 
@@ -58,6 +64,7 @@ def validate(
         python: The interpreter of the task environment.
         raw: The folder of raw files that the user already has.
         say: Called with a line of text for each task.
+        max_known: The share of the test rows of which a copy, or the group, may be in the training data.
 
     Raises:
         ValueError: If a task cannot be prepared, or no sandbox can be started on this machine.
@@ -67,7 +74,7 @@ def validate(
     verdicts: list[Verdict] = []
     with open_sandboxes(python) as sandboxes:
         for entry in entries:
-            case = Case(load_entry(entry, data), sandboxes)
+            case = Case(load_entry(entry, data), sandboxes, max_known)
             of_task = [ask(oracle, case) for oracle in ORACLES]
             num_failed = sum(not verdict.passed for verdict in of_task)
             say(f"{entry.name}: {f'{num_failed} of {len(of_task)} oracles failed' if num_failed else 'passed'}")

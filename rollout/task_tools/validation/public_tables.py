@@ -9,11 +9,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from rollout.task_tools.groups import both_sides, known_share, shared_groups
 from rollout.task_tools.validation.case import Case, Failed
+from tasks.labels import exact_values
+from tasks.quoting import quoted
 from tasks.task_tables import TaskTables, labels
 
-COPIES = 0.05  # allowed share of test rows among the training rows, beyond the share of duplicated training rows
+MAX_NATURAL = (
+    0.2  # with more copies of test rows, a score says little about new rows, however many duplicates there are
+)
+LONG = 1e9  # whole numbers from here on compare exactly: rounded to 9 digits, identifiers would be equal
 SAME = 0.95  # share of rows from which a column counts as the answer
 FEW_ROWS = 500  # minimum for the check of the order; with fewer rows, it correlates with the target by chance
 CORRELATION, DEVIATIONS = 0.1, 3.3  # bounds on Spearman's rho, whose deviation without a relation is 1 / sqrt(rows)
@@ -33,11 +40,14 @@ def answers_are_not_public(case: Case) -> str:
             if len(rows) > SAME * len(answers):
                 _require_no_answers(file, rows, answers.loc[rows.index, list(tables.truth)])
     share, natural = copies(tables)
-    if share > natural + COPIES:
+    allowed = min(natural, MAX_NATURAL) + case.max_known
+    if share > allowed:
         raise Failed(
-            f"{share:.0%} of the test rows occur in {tables.train} with their labels, expected about the share of "
-            f"duplicated training rows ({natural:.0%}); drop duplicates before the split"
+            f"{share:.0%} of the test rows occur in {tables.train} with their labels, expected at most {allowed:.0%} "
+            f"(of the training rows, {natural:.0%} are duplicates); drop duplicates before the split, or allow them "
+            "with --max-known"
         )
+    _require_groups_apart(tables, case.task.group, case.max_known)
     return f"{share:.1%} copies"
 
 
@@ -60,23 +70,40 @@ def copies(tables: TaskTables) -> tuple[float, float]:
 
     Rows are equal if all features and the label are. Both shares are 0 if the tables have no features.
     """
-    if tables.train is None or len(tables.target) != 1 or len(tables.truth) != 1:
+    sides = both_sides(tables)
+    if sides is None:
         return 0.0, 0.0
-    train = tables.others[tables.train]
-    test = next((table for table in tables.tests.values() if tables.target[0] not in table), None)
-    features = [] if test is None else [name for name in test if name != tables.id and name in train]
-    if test is None or not features:
-        return 0.0, 0.0
-    truth = tables.answers.drop_duplicates(tables.id).set_index(tables.id)[tables.truth[0]]
-    of_train = _keys(train[features], train[tables.target[0]])
-    of_test = _keys(test[features], test[tables.id].map(truth))
+    of_train, of_test = map(_keys, sides)
     return float(of_test.isin(set(of_train)).mean()), float(of_train.duplicated(keep=False).mean())
 
 
-def _keys(features: pd.DataFrame, target: pd.Series) -> pd.Series:
-    """Return a hash of each row without its id."""
-    columns = {str(number): _canonical(features[name]) for number, name in enumerate(features)}
-    return pd.util.hash_pandas_object(pd.DataFrame({**columns, "target": _canonical(target)}), index=False)
+def _keys(rows: pd.DataFrame) -> pd.Series:
+    """Return a hash of each row."""
+    columns = {str(number): _canonical(rows[name]) for number, name in enumerate(rows)}
+    return pd.util.hash_pandas_object(pd.DataFrame(columns), index=False)
+
+
+def _require_groups_apart(tables: TaskTables, group: str, max_known: float) -> None:
+    """Raise Failed if groups of rows with the same target, or those that the task states, are on both sides."""
+    sides = both_sides(tables)
+    if group and (sides is None or group not in sides[0]):
+        raise Failed(
+            f"task.yaml states the group {quoted(group)}, which is no column of both the training and the test table; "
+            "expected one; write it into both, or leave group out"
+        )
+    if sides is None:
+        return
+    if group and (share := known_share(*sides, group)):
+        raise Failed(
+            f"{share:.1%} of the test rows have a {quoted(group)} that occurs in {tables.train}, expected none because "
+            "task.yaml states it as the group; split with write_split(..., group=...)"
+        )
+    for found in shared_groups(*sides, max_known):
+        raise Failed(
+            f"rows with the same {quoted(found.column)} have the same target, and {found.share:.0%} of the test rows "
+            f"have one that occurs in {tables.train}, expected at most {max_known:.0%}; split with write_split(..., "
+            "group=...), or allow it with --max-known"
+        )
 
 
 def order_says_nothing(case: Case) -> str:
@@ -124,9 +151,11 @@ def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
 
 
 def _canonical(cells: pd.Series) -> pd.Series:
-    """Return cells as comparable text: 3.0 becomes 3."""
-    numbers = pd.to_numeric(cells, errors="coerce")
-    return numbers.map("{:.9g}".format).where(numbers.notna(), cells)
+    """Return cells as comparable text: numbers to 9 digits, so that 3.0 becomes 3, but long whole numbers exactly."""
+    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+    exact = pd.Series(exact_values(pa.array(cells, pa.string())).to_pylist(), index=cells.index, dtype=object)
+    is_long = (numbers.abs() >= LONG) & exact.notna() & ~exact.fillna("").str.contains("e-", regex=False)
+    return numbers.map("{:.9g}".format).where(numbers.notna(), cells).where(~is_long, exact)
 
 
 def _numbers(cells: pd.Series) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
+from tasks.csv_columns import match_ids, read_columns, read_header, require_columns, to_numbers
 
 COLUMNS = ["id", *map(str, range(10))]
 
@@ -13,8 +13,7 @@ def grade(submission: bytes, private: Path) -> float:
     As in MLAgentBench, the probabilities may be any numbers. Raises InvalidSubmission.
     """
     header = read_header(submission)
-    if sorted(header) != sorted(COLUMNS):
-        raise InvalidSubmission(f"its columns are {listed(header)}; expected id and the classes 0 to 9")
+    require_columns(header, COLUMNS, "id and the classes 0 to 9")
     ids, *cells = read_columns(submission, header, COLUMNS)
     known, labels = read_columns((private / "answers.csv").read_bytes(), ["id", "label"], ["id", "label"])
     probabilities = to_numbers(cells)[match_ids(ids, known)]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.csv_columns import InvalidSubmission, listed, read_columns, read_header, to_numbers
+from tasks.csv_columns import InvalidSubmission, read_columns, read_header, require_columns
+from tasks.labels import to_labels
 from tasks.metric import accuracy
 
 COLUMNS = ("Insult", "Date", "Comment")
@@ -19,8 +20,7 @@ def grade(submission: bytes, private: Path) -> float:
     """
     known, truth = read_labels((private / "test.csv").read_bytes())
     header = read_header(submission)
-    if sorted(header) != sorted(COLUMNS):
-        raise InvalidSubmission(f"its columns are {listed(header)}; expected {listed(COLUMNS)}")
+    require_columns(header, COLUMNS)
     names, labels = read_labels(submission)
     row = {name: index for index, name in enumerate(names)}
     if unknown := row.keys() - set(known):
@@ -28,7 +28,7 @@ def grade(submission: bytes, private: Path) -> float:
         raise InvalidSubmission(f"row {first + 1} has a Date and Comment that no (further) row of the test data has")
     if len(names) < len(known):
         raise InvalidSubmission(f"{len(known) - len(names)} of {len(known)} test rows are missing")
-    if not np.isin(labels, (0, 1)).all():
+    if labels.max() > 1:
         raise InvalidSubmission("a prediction is neither 0 nor 1")
     return accuracy(truth, labels[[row[name] for name in known]])
 
@@ -44,4 +44,4 @@ def read_labels(data: bytes) -> tuple[list[tuple[str, str, int]], np.ndarray]:
     for date, comment in zip(dates.to_pylist(), comments.to_pylist(), strict=True):
         names.append((date, comment, seen[date, comment]))
         seen[date, comment] += 1
-    return names, to_numbers([label])[:, 0]
+    return names, to_labels(label, ("0", "1"))

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from tasks.raw import open_raw
+from tasks.text_table import write_table
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
@@ -13,5 +14,5 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
         test = files.table("test_with_solutions.csv", ["Insult", "Date", "Comment", "Usage"])
         shutil.copyfile(files.path("train.csv"), public / "train.csv")
         shutil.copyfile(files.path("test_with_solutions.csv"), private / "test.csv")
-    test[["Date", "Comment"]].to_csv(public / "test.csv", index=False)
-    test[["Insult", "Date", "Comment"]].assign(Insult=0).to_csv(public / "sample_submission_null.csv", index=False)
+    write_table(test[["Date", "Comment"]], public / "test.csv")
+    write_table(test[["Insult", "Date", "Comment"]].assign(Insult=0), public / "sample_submission_null.csv")

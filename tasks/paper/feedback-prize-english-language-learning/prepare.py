@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tasks.raw import open_raw
+from tasks.text_table import write_table
 
 RATINGS = ["cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conventions"]
 
@@ -14,7 +15,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
     essays = essays.sample(frac=1, random_state=42)
     num_train = int(len(essays) * 0.98)
     train, test = essays[:num_train], essays[num_train:]
-    train.to_csv(public / "train.csv", index=False)
-    test.drop(columns=RATINGS).to_csv(public / "test.csv", index=False)
-    test[["text_id"]].assign(**dict.fromkeys(RATINGS, 3.0)).to_csv(public / "sample_submission.csv", index=False)
-    test.drop(columns="full_text").to_csv(private / "answers.csv", index=False)
+    write_table(train, public / "train.csv")
+    write_table(test.drop(columns=RATINGS), public / "test.csv")
+    write_table(test[["text_id"]].assign(**dict.fromkeys(RATINGS, 3.0)), public / "sample_submission.csv")
+    write_table(test.drop(columns="full_text"), private / "answers.csv")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.csv_columns import InvalidSubmission, listed, match_ids, read_columns, read_header, to_numbers
+from tasks.csv_columns import match_ids, read_columns, read_header, require_columns, to_numbers
 from tasks.metric import auc
 
 COLUMNS = ("id", "toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -26,7 +26,6 @@ def grade(submission: bytes, private: Path) -> float:
 def read_scores(data: bytes) -> tuple[pa.ChunkedArray, np.ndarray]:
     """Return the ids of a table, `[B]`, and its six columns, `[B, 6]`."""
     header = read_header(data)
-    if sorted(header) != sorted(COLUMNS):
-        raise InvalidSubmission(f"its columns are {listed(header)}; expected {listed(COLUMNS)}")
+    require_columns(header, COLUMNS)
     ids, *cells = read_columns(data, header, COLUMNS)
     return ids, to_numbers(cells)

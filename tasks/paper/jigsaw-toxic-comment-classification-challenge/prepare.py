@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tasks.raw import open_raw
+from tasks.text_table import write_table
 
 LABELS = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
 
@@ -15,7 +16,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
         answers = files.table("test_labels.csv", ["id", *LABELS])
     if sorted(answers["id"]) != sorted(test["id"]):
         raise ValueError(f"test.csv and test_labels.csv in {raw} have different ids; download both again")
-    train.to_csv(public / "train.csv", index=False)
-    test.to_csv(public / "test.csv", index=False)
-    test[["id"]].assign(**dict.fromkeys(LABELS, 0.5)).to_csv(public / "sample_submission.csv", index=False)
-    answers.to_csv(private / "test.csv", index=False)
+    write_table(train, public / "train.csv")
+    write_table(test, public / "test.csv")
+    write_table(test[["id"]].assign(**dict.fromkeys(LABELS, 0.5)), public / "sample_submission.csv")
+    write_table(answers, private / "test.csv")

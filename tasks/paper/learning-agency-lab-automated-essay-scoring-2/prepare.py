@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from tasks.raw import open_raw
+from tasks.text_table import write_table
 
 
 def prepare(raw: Path, public: Path, private: Path) -> None:
@@ -14,7 +15,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
         essays = files.table("train.csv", ["essay_id", "full_text", "score"])
     train, test = train_test_split(essays, test_size=0.1, random_state=0)
     guesses = np.random.RandomState(42).randint(1, 7, size=len(test))
-    train.to_csv(public / "train.csv", index=False)
-    test.drop(columns="score").to_csv(public / "test.csv", index=False)
-    test[["essay_id"]].assign(score=guesses).to_csv(public / "sample_submission.csv", index=False)
-    test.to_csv(private / "answers.csv", index=False)
+    write_table(train, public / "train.csv")
+    write_table(test.drop(columns="score"), public / "test.csv")
+    write_table(test[["essay_id"]].assign(score=guesses), public / "sample_submission.csv")
+    write_table(test, private / "answers.csv")

@@ -29,6 +29,11 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
         raise ValueError(
             f"node-feat.csv.gz has {features.shape[1]} columns, not {NUM_FEATURES}; download arxiv.zip again"
         )
+    for name, table in (("node_year", years), ("node-label", labels)):
+        if len(table) != len(features):
+            raise ValueError(
+                f"{name}.csv.gz has {len(table)} rows, but node-feat.csv.gz {len(features)}; download arxiv.zip again"
+            )
     papers = pd.DataFrame({"id": np.arange(len(features)), "year": years[0], "target": labels[0]})
     train, valid, test = (papers.iloc[part[0]] for part in parts)
     np.save(public / "features.npy", features.to_numpy())
@@ -42,6 +47,10 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 def read(file: Path) -> pd.DataFrame:
     """Return a table of numbers without a header. Raises ValueError if it cannot be read."""
     try:
-        return pd.read_csv(file, header=None, dtype=np.float32 if file.name == "node-feat.csv.gz" else np.int64)
+        table = pd.read_csv(file, header=None, dtype=np.float32 if file.name == "node-feat.csv.gz" else np.int64)
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{file.name} cannot be read ({type(error).__name__}); download arxiv.zip again") from error
+    if not np.isfinite(table.to_numpy()).all():  # such as the missing cells of a row that is cut short
+        row = int(np.isfinite(table.to_numpy()).all(axis=1).argmin())
+        raise ValueError(f"row {row + 1} of {file.name} lacks a number; download arxiv.zip again")
+    return table

@@ -5,6 +5,7 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 
 from tasks.raw import open_raw
+from tasks.text_table import write_table
 
 # The prediction for every sentence in Kaggle's sample submission.
 SHARES = {"EAP": 0.403493538995863, "HPL": 0.287808366106543, "MWS": 0.308698094897594}
@@ -16,7 +17,7 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
         sentences = files.table("train.csv", ["id", "text", "author"])
     train, test = train_test_split(sentences, test_size=0.1, random_state=0)
     answers = {author: (test["author"] == author).astype(int) for author in SHARES}
-    train.to_csv(public / "train.csv", index=False)
-    test.drop(columns="author").to_csv(public / "test.csv", index=False)
-    test[["id"]].assign(**SHARES).to_csv(public / "sample_submission.csv", index=False)
-    test[["id"]].assign(**answers).to_csv(private / "test.csv", index=False)
+    write_table(train, public / "train.csv")
+    write_table(test.drop(columns="author"), public / "test.csv")
+    write_table(test[["id"]].assign(**SHARES), public / "sample_submission.csv")
+    write_table(test[["id"]].assign(**answers), private / "test.csv")

@@ -103,6 +103,31 @@ FAULTS: dict[str, tuple[dict[str, dict[str, str]], set[str]]] = {
         {"prepare.py": {"numbered[:600])": "numbered[:600] + [(2000 + r[0], *r[1:]) for r in numbered[600:700]])"}},
         {"public"},
     ),
+    # 300 patients with four rows each, which differ in x only a little
+    "rows of one patient on both sides": (
+        {
+            "prepare.py": {
+                "(x := round(draw.random(), 6), round(10 * x + draw.gauss(), 6)) for _ in range(1200)]": "(x, y, p) "
+                "for p in range(300) for y in [round(10 * draw.random(), 6)] for x in [round(y / 10, 6)] * 4]\n"
+                "    draw.shuffle(rows)",
+                '"id,x,target", numbered[:600])': '"id,x,target,p", numbered[:600])',
+                '"id,x", [row[:2] for': '"id,x,p", [(*row[:2], row[3]) for',
+            },
+        },
+        {"public"},
+    ),
+    "a stated group on both sides": (
+        {
+            "task.yaml": {"data: made up": "data: made up\ngroup: p"},
+            "prepare.py": {
+                "draw.gauss(), 6))": "draw.gauss(), 6), draw.randrange(900))",
+                '"id,x,target", numbered[:600])': '"id,x,target,p", numbered[:600])',
+                '"id,x", [row[:2] for': '"id,x,p", [(*row[:2], row[3]) for',
+            },
+        },
+        {"public"},
+    ),
+    "a group that no table has": ({"task.yaml": {"data: made up": "data: made up\ngroup: patient"}}, {"public"}),
     "wrong direction": (
         {
             "task.yaml": OWN_METRIC | {"minimize": "maximize", "m_best: 0.5": "m_best: 100.0"},

@@ -1,0 +1,82 @@
+"""Find the columns of a user's table that an initial script cannot encode value by value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rollout.task_tools.from_table.user_table import UserTable
+from tasks.quoting import quoted, quoted_list
+
+NEARLY_ALL = 0.9  # share of different values among the filled cells from which words only name the rows
+MIN_VALUES = 20  # with fewer different values, no column names the rows
+MAX_CELLS = 4_000_000  # in the dense matrix of one-hot columns: 32 MB, of which a script makes several copies
+MIN_KEPT = 2  # values of a column that are kept, however many columns there are
+
+
+@dataclass(frozen=True)
+class ColumnRoles:
+    """The columns that the initial script treats differently from others.
+
+    Attributes:
+        identifiers: Columns of words with a different value in nearly every row, which the script leaves out.
+        many_valued: Columns of words with so many values that the script keeps only the frequent ones.
+        num_kept: The number of values that it keeps of each of them.
+    """
+
+    identifiers: tuple[str, ...] = ()
+    many_valued: tuple[str, ...] = ()
+    num_kept: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user."""
+        lines = []
+        if self.identifiers:
+            them = "it" if len(self.identifiers) == 1 else "them"
+            lines.append(
+                f"{_named(self.identifiers)} a different value in nearly every row; train.py leaves {them} out"
+            )
+        if self.many_valued:
+            lines.append(f"{_named(self.many_valued)} many values; train.py keeps the {self.num_kept} most frequent")
+        return lines
+
+
+def column_roles(table: UserTable) -> ColumnRoles:
+    """Return the roles of a table's columns.
+
+    Raises ValueError, with a remedy, if no feature is left to learn from.
+    """
+    if table.text:
+        return ColumnRoles()  # the script reads no other column
+    features = [name for name in table.cells if name not in ("target", table.group)]
+    words = [name for name in features if name not in table.numeric]
+    counts = {name: len(set(table.cells[name]) - {""}) for name in words}
+    filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
+    identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))
+    left = [name for name in features if name not in identifiers]
+    if identifiers and all(
+        name in table.numeric and table.rows[name].is_monotonic_increasing and table.rows[name].is_unique
+        for name in left
+    ):
+        raise ValueError(
+            f"{_named(tuple(features))} a different value in nearly every row, so there is nothing to learn from; add "
+            "columns whose values repeat, or numbers that say something about the target"
+        )
+    if not left:
+        raise ValueError(
+            f"it has no column but the target and the group, {quoted(table.group)}; there is nothing to learn from"
+        )
+    kept = {name: counts[name] for name in words if name not in identifiers}
+    num_kept = _num_kept(kept, MAX_CELLS // len(table.cells))
+    return ColumnRoles(identifiers, tuple(name for name, count in kept.items() if count > num_kept), num_kept)
+
+
+def _num_kept(counts: Mapping[str, int], most: int) -> int:
+    """Return how many values of each column can be kept, so that they are at most `most` in all."""
+    num_kept = max(counts.values(), default=0)
+    while num_kept > MIN_KEPT and sum(min(count, num_kept) for count in counts.values()) > most:
+        num_kept = max(MIN_KEPT, num_kept * 3 // 4)
+    return num_kept
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return f"column {quoted_list(names)} has" if len(names) == 1 else f"columns {quoted_list(names)} have"

@@ -1,0 +1,116 @@
+"""A user's table as it is written: the names of its columns, and every cell as text with its place in the file."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.task_tools.from_table.decoding import read_text
+from rollout.task_tools.from_table.numbers import is_number
+from rollout.task_tools.from_table.records import Record, parse_records
+from rollout.task_tools.from_table.swallowed_rows import find_swallowed_rows
+from tasks.quoting import quoted, quoted_list
+
+INVISIBLE = " \t\r\n\ufeff\u200b\xa0"  # what is trimmed from names
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """What a user states about the file of a table.
+
+    Attributes:
+        separator: The separator of the columns; None to find it.
+        decimal: The decimal mark, a point or a comma; None to find it.
+        encoding: The encoding; None for UTF-8 or what a byte order mark says.
+        missing: Texts that mean a missing value, in addition to empty cells.
+        words: Columns that are words even if their cells are numbers.
+    """
+
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    missing: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table with every cell as text.
+
+    Attributes:
+        file: The file.
+        names: The names of the columns, trimmed and distinct.
+        rows: The cells of each row.
+        places: The place of each row in the file, such as `row 3 (line 4)`.
+        separator: The separator of the columns.
+        notes: Lines for the user about what was left out.
+    """
+
+    file: Path
+    names: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    places: Sequence[str]
+    separator: str
+    notes: tuple[str, ...] = ()
+
+    def column(self, name: str) -> list[str]:
+        """Return the cells of a column."""
+        index = self.names.index(name)
+        return [row[index] for row in self.rows]
+
+
+def read_raw_table(file: Path, form: TableFormat) -> RawTable:
+    """Return the table in a file. Raises ValueError, which names the place and a remedy, if it is not a table."""
+    separator, (header, *rows) = parse_records(file, read_text(file, form.encoding), form.separator)
+    names = [name.strip(INVISIBLE) for name in header.fields]
+    notes: tuple[str, ...] = ()
+    if not names[0] and _numbers_rows(rows):
+        names, rows = names[1:], [Record(row.line, row.fields[1:]) for row in rows]
+        notes = ("the first column has no name and only numbers the rows; it is left out",)
+    _require_names(file, names)
+    if swallowed := find_swallowed_rows(rows, separator):
+        row, count = swallowed
+        raise ValueError(
+            f"{file}: a quoted cell of row {rows.index(row) + 1} (line {row.line}) has {count} lines that are rows of "
+            "the table; close the quote on its line"
+        )
+    places = [f"row {number} (line {row.line})" for number, row in enumerate(rows, 1)]
+    return RawTable(file, tuple(names), [row.fields for row in rows], places, separator, notes)
+
+
+def _numbers_rows(rows: Sequence[Record]) -> bool:
+    """Return whether the first column holds distinct whole numbers, as an index written by pandas or R does."""
+    cells = [row.fields[0].strip() for row in rows]
+    return len(set(cells)) == len(cells) and all(re.fullmatch(r"\d+", cell, re.ASCII) for cell in cells)
+
+
+def _require_names(file: Path, names: Sequence[str]) -> None:
+    """Raise ValueError unless the names are names, and distinct."""
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise ValueError(f"{file}: column {number} of {len(names)} has no name; name it in the header")
+        if name in names[: number - 1]:
+            raise ValueError(
+                f"{file}: columns {names.index(name) + 1} and {number} are both named {quoted(name)}; rename or "
+                "remove one"
+            )
+    if all(is_number(name, ".") or is_number(name, ",") for name in names):
+        raise ValueError(
+            f"{file}: the first line, {quoted_list(names)}, looks like data; expected the names of the columns there"
+        )
+
+
+def require_one_target(file: Path, names: Sequence[str], target: str) -> None:
+    """Raise ValueError if another column's name is the target's in another spelling: it may hold the answers."""
+    for number, name in enumerate(names, 1):
+        if name != target and (_folded(name) == _folded(target) or re.fullmatch(re.escape(target) + r"\.\d+", name)):
+            raise ValueError(
+                f"{file}: column {number}, {quoted(name)}, has the name of the target, {quoted(target)}, in another "
+                "spelling and may hold the answers; rename or remove it"
+            )
+
+
+def _folded(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[\W_]+", "", folded) or folded

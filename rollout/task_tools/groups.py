@@ -1,0 +1,93 @@
+"""Find groups of rows, such as those of one patient, that a random split puts on both sides with their target."""
+
+# pandas' type stubs list every possible return type.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+# pyright: reportCallIssue=false
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tasks.task_tables import TaskTables
+
+MIN_GROUPS = 20  # with several rows each; the values of a column with fewer are categories
+AGREEMENT = 0.9  # of the targets of two rows of a group, corrected for chance: 0 for random groups, 1 for equal targets
+MAX_SHARE = 0.05  # of the test rows whose group, or a copy of them, is in the training data
+TARGET = "\0target"  # no column of a table is called so
+
+
+@dataclass(frozen=True)
+class SharedGroups:
+    """A column whose groups are on both sides of a split.
+
+    Attributes:
+        column: The name of the column.
+        share: The share of the test rows whose group is in the training data.
+    """
+
+    column: str
+    share: float
+
+
+def both_sides(tables: TaskTables) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Return the features and the column `TARGET` of the training rows and of the test rows, as text.
+
+    It is None if the task does not have a training table and a test table with the same features and a single target.
+    """
+    if tables.train is None or len(tables.target) != 1 or len(tables.truth) != 1:
+        return None
+    train = tables.others[tables.train]
+    test = next((table for table in tables.tests.values() if tables.target[0] not in table), None)
+    features = [] if test is None else [name for name in test if name != tables.id and name in train]
+    if test is None or not features:
+        return None
+    truth = tables.answers.drop_duplicates(tables.id).set_index(tables.id)[tables.truth[0]]
+    return (
+        train[features].assign(**{TARGET: train[tables.target[0]]}),
+        test[features].assign(**{TARGET: test[tables.id].map(truth)}),
+    )
+
+
+def known_share(train: pd.DataFrame, test: pd.DataFrame, column: str) -> float:
+    """Return the share of the test rows with a value in `column` that occurs in the training rows."""
+    return float((test[column].isin(set(train[column])) & (test[column] != "")).mean())
+
+
+def shared_groups(train: pd.DataFrame, test: pd.DataFrame, max_share: float = MAX_SHARE) -> list[SharedGroups]:
+    """Return the columns whose rows with the same value have the same target, the largest share of test rows first.
+
+    Args:
+        train: The features and `TARGET` of the training rows, as text.
+        test: Those of the test rows.
+        max_share: The share of the test rows up to which a column is ignored.
+    """
+    rows = pd.concat([train, test])
+    found = []
+    for column in train.columns.drop(TARGET):
+        share = known_share(train, test, column)
+        known = rows[rows[column] != ""]
+        if share > max_share and agreement(known[column], known[TARGET]) >= AGREEMENT:
+            found.append(SharedGroups(str(column), share))
+    return sorted(found, key=lambda each: -each.share)
+
+
+def agreement(groups: pd.Series, targets: pd.Series) -> float:
+    """Return how far the targets of two rows of a group agree, corrected for chance as in Cohen's kappa.
+
+    It is (p - q) / (1 - q) for the shares p of the pairs of a group and q of all pairs of rows with equal targets; 0 if
+    there are too few groups with several rows, or all targets are equal.
+    """
+    sizes = groups.value_counts()
+    if (sizes > 1).sum() < MIN_GROUPS:
+        return 0.0
+    together = pd.DataFrame({"group": groups.to_numpy(), "target": targets.to_numpy()}).value_counts()
+    by_chance = _pairs(targets.value_counts().to_numpy()) / _pairs(np.array([len(targets)]))
+    if by_chance == 1:
+        return 0.0
+    return (_pairs(together.to_numpy()) / _pairs(sizes.to_numpy()) - by_chance) / (1 - by_chance)
+
+
+def _pairs(sizes: np.ndarray) -> float:
+    sizes = sizes.astype(float)
+    return float((sizes * (sizes - 1)).sum())

@@ -1,0 +1,169 @@
+"""Tables whose words cannot be encoded value by value: identifiers, addresses, many values, many columns."""
+
+import os
+import runpy
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.scripted.reference_scripts import reference_scripts
+from rollout.task_tools.from_table.column_roles import MAX_CELLS, ColumnRoles, column_roles
+from rollout.task_tools.from_table.templates import train_script
+from rollout.task_tools.from_table.user_table import UserTable, read_user_table
+from tasks import __main__ as door
+from tasks import registry
+from tasks.grading import score
+from tasks.split import write_split
+
+PYTHON = Path(os.environ.get("TASK_PYTHON", TASK_PYTHON))
+Read = Callable[..., UserTable]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Return a function that writes columns beside a target of two classes and reads them as a user's table."""
+
+    def write(num_rows: int, group: str | None = None, metric: str = "accuracy", **columns: object) -> UserTable:
+        rng = np.random.default_rng(0)
+        frame = pd.DataFrame({**columns, "y": np.where(rng.random(num_rows) < 0.5, "yes", "no")})
+        frame.to_csv(tmp_path / "table.csv", index=False)
+        return read_user_table(tmp_path / "table.csv", "y", metric, None, group=group)
+
+    return write
+
+
+def emails(num_rows: int) -> list[str]:
+    return [f"user{row}@mail{row % 7}.org" for row in range(num_rows)]
+
+
+def run_script(table: UserTable, folder: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Return the score of the table's initial script."""
+    monkeypatch.chdir(folder)
+    (folder / "private").mkdir()
+    num_train = int(0.7 * len(table.cells))
+    write_split(table.cells, folder, folder / "private", num_train=num_train, floats=None, group=table.group)
+    (folder / "train.py").write_text(train_script(table, "accuracy"))
+    runpy.run_path("train.py")
+    return score((folder / "submission.csv").read_bytes(), folder / "private/answers.csv", "accuracy")
+
+
+def test_a_table_of_identifiers_only_is_refused_with_their_names(read: Read) -> None:
+    table = read(20_000, customer=[f"C{row:06d}" for row in range(20_000)], email=emails(20_000))
+    started = time.process_time()
+    with pytest.raises(ValueError) as caught:
+        column_roles(table)
+    assert time.process_time() - started < 1
+    assert str(caught.value) == (
+        "columns 'customer', 'email' have a different value in nearly every row, so there is nothing to learn from; "
+        "add columns whose values repeat, or numbers that say something about the target"
+    )
+    with pytest.raises(ValueError, match="columns 'number', 'email' have a different value in nearly every row"):
+        column_roles(read(500, number=range(500), email=emails(500)))
+
+
+def test_identifiers_are_left_out_of_the_script(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = np.random.default_rng(1).choice(["a", "b", ""], 400)
+    table = read(400, email=emails(400), plan=plans)
+    assert column_roles(table).notes == [
+        "column 'email' has a different value in nearly every row; train.py leaves it out"
+    ]
+    script = train_script(table, "accuracy")
+    assert 'pd.read_csv("train.csv").drop(columns=["email"])' in script and len(list(reference_scripts(script))) >= 2
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+
+
+@pytest.mark.parametrize("num_columns", [1, 300])
+def test_only_frequent_values_are_encoded(read: Read, num_columns: int) -> None:
+    rng, num_rows = np.random.default_rng(1), 20_000 if num_columns == 1 else 1000
+    columns = {
+        f"w{number}": [f"v{value}" for value in rng.integers(0, num_rows // 4, num_rows)]
+        for number in range(num_columns)
+    }
+    table = read(num_rows, **columns, plan=rng.choice(["a", "b"], num_rows))
+    roles = column_roles(table)
+    assert roles.identifiers == () and roles.many_valued == tuple(columns)
+    assert 2 <= roles.num_kept <= max(2, MAX_CELLS / len(table.cells) / num_columns)
+    assert roles.notes[0].endswith(f"many values; train.py keeps the {roles.num_kept} most frequent")
+
+
+def test_a_column_of_many_values_is_encoded_by_its_frequent_ones(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout.task_tools.from_table.column_roles.MAX_CELLS", 400 * 30)
+    rng = np.random.default_rng(1)
+    cities = [f"city{value}" for value in rng.integers(0, 200, 400)]
+    table = read(400, city=cities, plan=rng.choice(["a", "b"], 400))
+    assert column_roles(table).many_valued == ("city",)
+    script = train_script(table, "accuracy")
+    assert len(list(reference_scripts(script))) >= 2
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+
+
+def test_ordinary_columns_have_no_role(read: Read) -> None:
+    rng = np.random.default_rng(1)
+    table = read(300, size=rng.normal(size=300), number=range(300), plan=rng.choice(["a", "b", "c"], 300))
+    assert column_roles(table) == ColumnRoles((), (), 3)
+    assert "drop(columns=" not in train_script(table, "accuracy").replace('.drop(columns=["id", "target"])', "")
+    few = read(60, name=[f"n{row % 19}" for row in range(60)])
+    assert column_roles(few).identifiers == ()
+
+
+@pytest.mark.parametrize("kind", ["words", "numbers", "texts"])
+def test_the_script_of_a_grouped_task_validates_on_other_groups(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    rng = np.random.default_rng(1)
+    patients = rng.integers(0, 60, 400)
+    feature = {
+        "words": rng.choice(["a", "b"], 400),
+        "numbers": rng.normal(size=400),
+        "texts": [" ".join(rng.choice(["fever", "cough", "a headache"], 9)) for _ in range(400)],
+    }[kind]
+    table = read(400, group="patient", patient=patients, feature=feature)
+    assert table.group == "patient"
+    script = train_script(table, "accuracy")
+    assert "GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups)" in script
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+
+
+@pytest.mark.parametrize(
+    ("group", "fault"),
+    [("y", "column 'y' is the target and cannot be the group too"), ("patiënt", "has no column 'patiënt'")],
+)
+def test_a_group_is_another_column_of_the_table(read: Read, group: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read(100, group=group, patient=range(100))
+
+
+@pytest.mark.slow
+def test_patients_on_both_sides_are_named_and_can_be_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    patients = rng.integers(0, 40, 1000)
+    ill = rng.integers(0, 2, 40)[patients]
+    marks = rng.normal(0, 1, (40, 4))[patients] + rng.normal(0, 0.001, (1000, 4))
+    frame = pd.DataFrame({"patient": [f"P{number}" for number in patients], **{f"x{i}": marks[:, i] for i in range(4)}})
+    frame.assign(ill=ill).to_csv(tmp_path / "ill.csv", index=False)
+    options = ["--csv", str(tmp_path / "ill.csv"), "--target", "ill", "--metric", "accuracy", "--python", str(PYTHON)]
+    options += ["--out", str(tmp_path / "own")]
+    assert door.main(["new", "mixed", *options]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "warning: rows with the same 'patient' have the same target, and 100% of the test rows have one that" in told
+    assert "pass --group patient" in told
+    assert (
+        "scores 1.0000, the best possible accuracy: the table probably gives the target away through 'patient'" in told
+    )
+    assert door.main(["new", "apart", *options, "--group", "patient", "--best", "0.9"]) == 0, capsys.readouterr().err
+    assert "warning" not in capsys.readouterr().out
+    own = [tmp_path / "own"]
+    assert registry.find("apart", own).group == "patient"
+    assert "All rows with the same patient are either" in (tmp_path / "own/apart/problem.md").read_text()
+    data = tmp_path / "data"
+    assert door.main(["prepare", "apart", "--path", str(own[0]), "--out", str(data), "--python", str(PYTHON)]) == 0
+    task = registry.load("apart", data, own)
+    sides = [set(pd.read_csv(task.public / name)["patient"]) for name in ("train.csv", "test.csv")]
+    assert not sides[0] & sides[1] and task.group == "patient"
