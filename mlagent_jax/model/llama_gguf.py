@@ -119,8 +119,8 @@ class LlamaGGUF:
             rms_norm_eps=self._number("attention.layer_norm_rms_epsilon"),
             tie_word_embeddings=GGUF_NAMES["lm_head"] not in self._tensors,
             max_position_embeddings=self._size("context_length"),
-            eos_token_id=self.metadata.get("tokenizer.ggml.eos_token_id", 2),
-            bos_token_id=self.metadata.get("tokenizer.ggml.bos_token_id", 0),
+            eos_token_id=self.metadata.get("tokenizer.ggml.eos_token_id"),
+            bos_token_id=self.metadata.get("tokenizer.ggml.bos_token_id"),
         )
 
     def _size(self, key: str, default: int | None = None) -> int:

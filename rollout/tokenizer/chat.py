@@ -17,6 +17,7 @@ from tokenizers import (
 )
 
 from rollout.storage.atomic_write import write_text
+from rollout.storage.checkpoint_files import read_json_object
 from tasks.prompt import Message, messages
 from tasks.state import State
 
@@ -69,10 +70,14 @@ class ChatTokenizer:
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise ValueError(f"no tokenizer at {path}; expected a checkpoint folder with {TOKENIZER_FILE}")
+        read_json_object(path)
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for any unreadable file
-            raise ValueError(f"{path} is not a tokenizer of the `tokenizers` library: {error}") from None
+            raise ValueError(
+                f"{path}: not a tokenizer of the `tokenizers` library ({error}); fetch it again, or save it with an "
+                "earlier version of the library"
+            ) from None
         self.tokenizer.encode_special_tokens = True
         self.folder = Path(folder)
         self.start_id = self._special_id(START)

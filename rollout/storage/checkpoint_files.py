@@ -1,0 +1,70 @@
+"""Read the small files of a checkpoint that a user has downloaded, and say in one line what is wrong with a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+POINTER = b"version https://git-lfs"  # the first bytes of the text that Git LFS puts in the place of a large file
+LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
+LONGEST_HEADER = 100_000_000  # bytes, as in the format's definition
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise ValueError if the file is a Git LFS pointer instead of the content that it stands for.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as content:
+        is_pointer = content.read(len(POINTER)) == POINTER
+    if is_pointer:
+        raise ValueError(
+            f"{path}: a Git LFS pointer instead of the file; run `git lfs pull` in its folder, or download it again"
+        )
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is a Git LFS pointer, not JSON, or JSON of another kind.
+    """
+    refuse_pointer(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path}: not JSON from {place} on; fetch it again") from None
+    except (UnicodeDecodeError, RecursionError, ValueError):  # ValueError: an integer of thousands of digits
+        raise ValueError(f"{path}: not JSON in UTF-8; fetch it again") from None
+    if not isinstance(content, dict):
+        kind = "null" if content is None else {"list": "an array", "str": "a string"}.get(type(content).__name__)
+        raise ValueError(f"{path}: holds {kind or 'a single value'}; expected a JSON object, {{...}}; fetch it again")
+    return content
+
+
+def safetensors_damage(path: Path) -> str:
+    """Return what is wrong with a file that is not a readable safetensors file, as the end of a sentence about it.
+
+    The format is 8 bytes with the length of the header, the header as JSON, and the tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as content:
+        start = content.read(LENGTH_BYTES)
+        length = int.from_bytes(start, "little")
+        if len(start) < LENGTH_BYTES:
+            return f"it has only {size} bytes"
+        if length > LONGEST_HEADER:
+            return "it does not begin like one"
+        if LENGTH_BYTES + length > size:
+            return f"it ends after {size} bytes, inside its header of {length}"
+        header = content.read(length)
+    try:
+        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        expected = LENGTH_BYTES + length + max((entry["data_offsets"][1] for entry in entries), default=0)
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
+        return "its header is damaged"
+    if expected != size:
+        return f"it has {size} bytes of {expected}"
+    return "its header does not describe its content"

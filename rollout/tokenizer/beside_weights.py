@@ -1,0 +1,67 @@
+"""Copy what lies beside the weights of a checkpoint, so that a policy trained from it keeps all of it.
+
+Not a list of the tokenizer's files: their names differ between versions of transformers, and a file that such a list
+forgets is lost without a word. Everything is copied except weights, what a trained policy has of its own, and what
+another training has left.
+"""
+
+import shutil
+from pathlib import Path
+
+from rollout.storage.checkpoint_files import read_json_object, refuse_pointer
+from rollout.tokenizer.chat import CONFIG_FILE, TOKENIZER_FILE
+
+GENERATION_CONFIG = "generation_config.json"
+TEMPLATES = "additional_chat_templates"  # the folder of the templates that are not the default one
+SUFFIXES = {".jinja", ".json", ".model", ".py", ".tiktoken", ".txt", ".vocab"}  # .py: a tokenizer with code of its own
+LEGAL = ("copying", "copyright", "licence", "license", "notice", "use_policy")
+# What describes the weights, or the training that made them. A saved policy has its own.
+NOT_COPIED = {
+    "config.json",
+    "canary.json",
+    "training_data.json",
+    "trainer_state.json",
+    "train_results.json",
+    "eval_results.json",
+    "all_results.json",
+    "adapter_config.json",
+    "quantize_config.json",
+}
+
+
+def copy_beside_weights(checkpoint: Path, folder: Path) -> None:
+    """Copy the tokenizer's files, chat templates, generation defaults and license of a checkpoint to `folder`.
+
+    Args:
+        checkpoint: The Hugging Face directory.
+        folder: The folder to write, made if missing.
+
+    Raises:
+        ValueError: If the tokenizer or its configuration is missing, or one of the files is damaged.
+    """
+    for name in (TOKENIZER_FILE, CONFIG_FILE):
+        if not (checkpoint / name).is_file():
+            raise ValueError(f"{checkpoint / name}: no such file; model.path needs the tokenizer beside the weights")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(checkpoint.iterdir()):
+        if path.is_file() and is_beside_weights(path.name):
+            _copy(path, folder / path.name)
+    templates = checkpoint / TEMPLATES
+    if templates.is_dir():
+        (folder / TEMPLATES).mkdir(exist_ok=True)
+        for path in sorted(templates.glob("*.jinja")):
+            _copy(path, folder / TEMPLATES / path.name)
+
+
+def is_beside_weights(name: str) -> bool:
+    """Return whether a file of a checkpoint is kept beside other weights."""
+    if name in NOT_COPIED or name.startswith(".") or name.endswith(".index.json"):
+        return False
+    return Path(name).suffix in SUFFIXES or name.lower().startswith(LEGAL)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.name in (CONFIG_FILE, GENERATION_CONFIG):
+        read_json_object(source)
+    refuse_pointer(source)
+    shutil.copyfile(source, target)
