@@ -24,7 +24,7 @@ SUPPORTED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "quantization_config": ((None,), NO_QUANTIZATION),
     "quantization": ((None,), NO_QUANTIZATION),
     "compression_config": ((None,), NO_QUANTIZATION),
-    "auto_map": ((None,), "code in the checkpoint is not run; use a checkpoint of a class of transformers"),
+    "auto_map": ((), "code in the checkpoint is not run; use a checkpoint of a class of transformers"),
     "per_layer_config": ((None, {}), "expected the same sizes in every layer; use another checkpoint"),
     "pruned_heads": ((None, {}), "expected whole layers; use another checkpoint"),
     "is_encoder_decoder": ((False,), "expected false; use a checkpoint of a decoder"),

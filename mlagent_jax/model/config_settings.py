@@ -40,20 +40,20 @@ class Settings:
         return value
 
     def optional_size(self, key: str) -> int | None:
-        """Return a whole number above 0, or None if the key is missing or null."""
-        if self._left.get(key) is not None:
-            return self.size(key)
-        self._left.pop(key, None)
-        return None
+        """Return a whole number above 0, or None if the key is missing."""
+        return self.size(key) if key in self._left else None
 
     def require_given(self, key: str) -> None:
         """Refuse a checkpoint that leaves out a size."""
-        if self._left.get(key) is None:
+        if key not in self._left:
             raise self.error(key, None, "a whole number; state it")
 
     def number(self, key: str, default: float, allow_zero: bool = False) -> float:
-        """Return a finite number above 0."""
-        return self._number(key, self._left.pop(key, default), allow_zero)
+        """Return a finite number above 0, written with a decimal point or an exponent, as transformers requires."""
+        value = self._left.pop(key, default)
+        if is_whole(value):
+            raise self.error(key, value, f"a number such as {default}")
+        return self._number(key, value, allow_zero)
 
     def flag(self, key: str, default: bool) -> bool:
         """Return true or false."""

@@ -45,8 +45,9 @@ class Tensors:
                 self._open(self.folder / name, placement)
             for name, file in placement.weight_map.items():
                 if name not in self._slices:
+                    place = self.folder / file
                     raise ValueError(
-                        f"{self.folder / file}: has no tensor {quoted(name)}, which {placement.index} says"
+                        f"{place}: has no tensor {quoted(name)}; {INDEX} names this file; fetch both again"
                     )
             self._check_copies()
         except BaseException:
@@ -69,9 +70,10 @@ class Tensors:
             shard = self._files.enter_context(safe_open(path, framework="numpy"))
             for name in shard.keys():  # noqa: SIM118 - not a dict
                 part = shard.get_slice(name)
-                if part.get_dtype() not in FLOATS:
+                kind = part.get_dtype()
+                if kind not in FLOATS:
                     raise ValueError(
-                        f"{path}: {name} is stored as {part.get_dtype()}; expected one of {FLOATS}{_hint(name)}"
+                        f"{path}: {name} is of type {kind}; expected {' or '.join(FLOATS)}{QUANTIZED_HINT}"
                     )
                 if placement.weight_map.get(name, path.name) == path.name:
                     self._slices[name] = part
@@ -119,12 +121,13 @@ class Tensors:
         Raises:
             ValueError: If a value of it is not finite in fp32.
         """
-        if name in TOP_NAMES:
-            return self._finite(TOP_NAMES[name], self._slices[TOP_NAMES[name]][slices].astype(np.float32))
-        first, *rest = slices
-        within = hf_slices(config, name, tuple(rest))
-        names = [hf_layer_name(config, name, i) for i in range(*first.indices(config.num_layers))]
-        return np.stack([self._finite(each, from_hf(config, name, self._slices[each][within])) for each in names])
+        with np.errstate(over="ignore"):  # what is too large for fp32 becomes infinite and is refused
+            if name in TOP_NAMES:
+                return self._finite(TOP_NAMES[name], self._slices[TOP_NAMES[name]][slices].astype(np.float32))
+            first, *rest = slices
+            within = hf_slices(config, name, tuple(rest))
+            names = [hf_layer_name(config, name, i) for i in range(*first.indices(config.num_layers))]
+            return np.stack([self._finite(each, from_hf(config, name, self._slices[each][within])) for each in names])
 
     def _finite(self, name: str, part: np.ndarray) -> np.ndarray:
         # The extremes are NaN or infinite if any value is; isfinite would need a second array of the size.
