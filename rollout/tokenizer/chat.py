@@ -183,7 +183,11 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Chat
 
 
 def write_tokenizer(
-    tokenizer: Tokenizer, folder: Path, tokenizer_class: str, chat_template: str, max_length: int
+    tokenizer: Tokenizer,
+    folder: Path,
+    tokenizer_class: str,
+    chat_template: str | list[dict[str, str]],
+    max_length: int,
 ) -> ChatTokenizer:
     """Write `tokenizer` to `folder` as the two tokenizer files of a checkpoint, and return it.
 
@@ -191,7 +195,7 @@ def write_tokenizer(
         tokenizer: A tokenizer with ChatML's special tokens.
         folder: The target folder, created if missing.
         tokenizer_class: The class with which transformers loads it.
-        chat_template: The chat template, as Jinja.
+        chat_template: The chat template, as Jinja; several as objects with a `name` and a `template`.
         max_length: The context length in tokens.
     """
     added = {

@@ -11,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.hf.layout import (
-    INDEX,
     TOP_NAMES,
     Slices,
     from_hf,
@@ -19,8 +18,8 @@ from mlagent_jax.model.hf.layout import (
     hf_shapes,
     hf_slices,
 )
-from mlagent_jax.model.hf.weight_map import Placement, find_weights
 from rollout.storage.checkpoint_files import refuse_pointer, safetensors_damage
+from rollout.storage.weight_map import INDEX, Placement, find_weights
 from tasks.quoting import quoted
 
 FLOATS = ("F64", "F32", "F16", "BF16")

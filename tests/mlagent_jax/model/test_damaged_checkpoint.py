@@ -101,7 +101,7 @@ def test_tensor_in_two_files_is_refused_if_they_differ(checkpoint: Path) -> None
 
 def test_tensor_that_is_not_where_the_index_says_is_refused(checkpoint: Path) -> None:
     split(checkpoint, lambda first, second, where: where.update({UP: SECOND if where[UP] == FIRST else FIRST}))
-    refuses(checkpoint, f"has no tensor '{UP}', but {hf.INDEX}")
+    refuses(checkpoint, f"has no tensor '{UP}'; {hf.INDEX} names this file")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlagent_jax.model.hf.layout import INDEX, WEIGHTS
 from rollout.storage.checkpoint_files import read_json_object
 from tasks.quoting import quoted, shell_command
 
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 TORCH_FILES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth")
 
