@@ -125,9 +125,7 @@ class LlamaGGUF:
                 raise ValueError(f"{self.path}: llama.{key}={self._size(key)}; expected the size of a head, {head_dim}")
         vocab_size = int(self._tensors[GGUF_NAMES["embed_tokens"]].shape[-1])
         if (stated := self._size("vocab_size", vocab_size)) != vocab_size:
-            raise ValueError(
-                f"{self.path}: llama.vocab_size={stated}; expected the rows of the embedding, {vocab_size}"
-            )
+            raise ValueError(f"{self.path}: llama.vocab_size={stated}; expected the {vocab_size} rows of the embedding")
         return Qwen2Config(
             vocab_size=vocab_size,
             hidden_size=width,

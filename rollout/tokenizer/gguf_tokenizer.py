@@ -58,9 +58,9 @@ def _templates(metadata: Mapping[str, Any]) -> str | list[dict[str, str]]:
     """Return the chat template, or all of them with their names if there are several."""
     default = metadata.get(TEMPLATE, CHAT_TEMPLATE)
     named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
-    return (
-        [{"name": name, "template": text} for name, text in {"default": default, **named}.items()] if named else default
-    )
+    if not named:
+        return default
+    return [{"name": name, "template": text} for name, text in {"default": default, **named}.items()]
 
 
 def _list(metadata: Mapping[str, Any], name: str) -> list[Any]:
