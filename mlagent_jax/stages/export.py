@@ -9,9 +9,8 @@ from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
-from rollout.storage.checkpoint_files import read_json_object
 from rollout.storage.run_layout import EXPORT
-from rollout.tokenizer.beside_weights import GENERATION_CONFIG
+from rollout.tokenizer.beside_weights import GENERATION_CONFIG, read_token_ids
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
 from tasks.units import MIB
@@ -88,10 +87,9 @@ def generation_config(ppo: PPO, tokenizer: ChatTokenizer, original: Path) -> dic
         original: The `generation_config.json` of the checkpoint that was trained; it need not exist.
 
     Raises:
-        ValueError: If the original is not a JSON object.
+        ValueError: If the original is damaged.
     """
-    stated = read_json_object(original) if original.is_file() else {}
-    kept = {key: value for key, value in stated.items() if key.endswith("_token_id") and value is not None}
+    kept = read_token_ids(original) if original.is_file() else {}
     ends = kept.get("eos_token_id", tokenizer.eos_id)
     if ends != tokenizer.eos_id:
         others = ends if isinstance(ends, list) else [ends]

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tasks.quoting import quoted
+
 POINTER = b"version https://git-lfs"  # the first bytes of the text that Git LFS puts in the place of a large file
 LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
 LONGEST_HEADER = 100_000_000  # bytes, as in the format's definition
@@ -28,11 +30,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is a Git LFS pointer, not JSON, or JSON of another kind.
+        ValueError: If it is a Git LFS pointer, not JSON, JSON of another kind, or states a key twice.
     """
     refuse_pointer(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+    except RepeatedKey as error:
+        raise ValueError(f"{path}: states {quoted(error)} twice; remove one of the two") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{path}: not JSON from {place} on; fetch it again") from None
@@ -42,6 +46,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
         kind = "null" if content is None else {"list": "an array", "str": "a string"}.get(type(content).__name__)
         raise ValueError(f"{path}: holds {kind or 'a single value'}; expected a JSON object, {{...}}; fetch it again")
     return content
+
+
+class RepeatedKey(Exception):
+    """The key that an object states twice: programs differ in which of the two they read."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RepeatedKey(key)
+        found[key] = value
+    return found
 
 
 def safetensors_damage(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rollout.storage.checkpoint_files import read_json_object, refuse_pointer
 from rollout.tokenizer.chat import CONFIG_FILE, TOKENIZER_FILE
+from tasks.quoting import quoted
 
 GENERATION_CONFIG = "generation_config.json"
 TEMPLATES = "additional_chat_templates"  # the folder of the templates that are not the default one
@@ -61,7 +62,25 @@ def is_beside_weights(name: str) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.name in (CONFIG_FILE, GENERATION_CONFIG):
+    if source.name == CONFIG_FILE:
         read_json_object(source)
+    elif source.name == GENERATION_CONFIG:
+        read_token_ids(source)
     refuse_pointer(source)
     shutil.copyfile(source, target)
+
+
+def read_token_ids(path: Path) -> dict[str, int | list[int]]:
+    """Return the token ids that a `generation_config.json` names, such as those that end a response, by key.
+
+    Raises:
+        ValueError: If it is not a JSON object, or one of them is not a token id.
+    """
+    found = {}
+    for key, value in read_json_object(path).items():
+        if key.endswith("_token_id") and value is not None:
+            ids = value if isinstance(value, list) and value else [value]
+            if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in ids):
+                raise ValueError(f"{path}: {key} is {quoted(value)}; expected a token id, or several as an array")
+            found[key] = value
+    return found

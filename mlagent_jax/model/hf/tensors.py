@@ -74,7 +74,10 @@ class Tensors:
                     raise ValueError(
                         f"{path}: {name} is of type {kind}; expected {' or '.join(FLOATS)}{QUANTIZED_HINT}"
                     )
-                if placement.weight_map.get(name, path.name) == path.name:
+                named = placement.weight_map.get(name) if placement.weight_map else path.name
+                if named is None:
+                    raise ValueError(f"{path}: holds {quoted(name)}, which {INDEX} does not name; fetch both again")
+                if named == path.name:
                     self._slices[name] = part
                 else:
                     self._extra.append((name, path.name, part))

@@ -104,6 +104,11 @@ def test_tensor_that_is_not_where_the_index_says_is_refused(checkpoint: Path) ->
     refuses(checkpoint, f"has no tensor '{UP}'; {hf.INDEX} names this file")
 
 
+def test_tensor_that_the_index_does_not_name_is_refused(checkpoint: Path) -> None:
+    split(checkpoint, lambda first, second, where: where.pop(UP))
+    refuses(checkpoint, f"holds '{UP}', which {hf.INDEX} does not name; fetch both again")
+
+
 @pytest.mark.parametrize(
     ("index", "complaint"),
     [
@@ -119,6 +124,7 @@ def test_tensor_that_is_not_where_the_index_says_is_refused(checkpoint: Path) ->
         ('{"weight_map": {"a": "gone.safetensors"}}', "beside model.safetensors.index.json, which names other files"),
         ('{"weight_map": {"a": "mod', "not JSON from line 1"),
         ("", "not JSON from line 1"),
+        ('{"weight_map": {"a": "1.safetensors", "a": "2.safetensors"}}', "states 'a' twice; remove one of the two"),
         (POINTER.decode(), "a Git LFS pointer instead of the file; run `git lfs pull`"),
     ],
 )
@@ -142,6 +148,7 @@ def test_malformed_index_is_named(index: str, complaint: str, checkpoint: Path) 
         (POINTER, "a Git LFS pointer instead of the file"),
         (b'{"model_type": ["qwen2"]}', r'model_type is \["qwen2"\]; expected one of'),
         (b"{}", "model_type is null; expected one of"),
+        (b'{"rope_theta": 1e6, "rope_theta": 1e4}', "states 'rope_theta' twice; remove one of the two"),
     ],
 )
 def test_config_that_is_no_configuration_is_named(content: bytes, complaint: str, checkpoint: Path) -> None:

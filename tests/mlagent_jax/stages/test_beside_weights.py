@@ -116,6 +116,9 @@ def test_end_of_turn_is_added_to_the_stop_tokens_of_a_base_model(
     ("name", "content", "complaint"),
     [
         ("generation_config.json", "[1]", "holds an array; expected a JSON object"),
+        ("generation_config.json", '{"eos_token_id": ["x"]}', "eos_token_id is .*; expected a token id"),
+        ("generation_config.json", '{"eos_token_id": []}', "eos_token_id is '..'; expected a token id"),
+        ("tokenizer_config.json", '{"a": {"b": 1, "b": 2}}', "states 'b' twice; remove one of the two"),
         ("tokenizer_config.json", "{", "not JSON from line 1, column 2 on"),
         ("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
         ("tokenizer.json", None, "no such file; model.path needs the tokenizer"),
