@@ -49,7 +49,8 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                         raise ValueError(f"{name} in {file} is {view.get_dtype()}; expected one of {FLOAT_DTYPES}")
                     shapes[name] = tuple(view.get_shape())
         except SafetensorError:
-            raise ValueError(f"{file} is not a complete safetensors file: {safetensors_damage(file)}") from None
+            damage = safetensors_damage(file) or "its header is damaged"
+            raise ValueError(f"{file} is not a complete safetensors file: {damage}; write or fetch it again") from None
     return shapes
 
 

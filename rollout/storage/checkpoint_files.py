@@ -62,7 +62,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def safetensors_damage(path: Path) -> str:
-    """Return what is wrong with a file that is not a readable safetensors file, as the end of a sentence about it.
+    """Return why a file is not a whole safetensors file, as the end of a sentence about it, `` if it is one.
 
     The format is 8 bytes with the length of the header, the header as JSON, and the tensors.
     """
@@ -82,6 +82,18 @@ def safetensors_damage(path: Path) -> str:
         expected = LENGTH_BYTES + length + max((entry["data_offsets"][1] for entry in entries), default=0)
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
         return "its header is damaged"
-    if expected != size:
-        return f"it has {size} bytes of {expected}"
-    return "its header does not describe its content"
+    return "" if expected == size else f"it has {size} bytes of {expected}"
+
+
+def require_safetensors(path: Path) -> None:
+    """Raise an error that says what is wrong with a weight file, without reading its tensors.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is a Git LFS pointer or not whole.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the model's weights in safetensors format")
+    refuse_pointer(path)
+    if damage := safetensors_damage(path):
+        raise ValueError(f"{path}: not a readable safetensors file: {damage}; fetch it again")

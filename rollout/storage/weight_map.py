@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object
+from rollout.storage.checkpoint_files import read_json_object, require_safetensors
 from tasks.quoting import quoted, shell_command
 
 WEIGHTS = "model.safetensors"
@@ -50,6 +50,12 @@ def find_weights(folder: Path) -> Placement:
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder / WEIGHTS}: no such file; {_instead(folder)}")
     return Placement([WEIGHTS], {})
+
+
+def check_weights(folder: Path) -> None:
+    """Raise what `find_weights` raises, or an error if one of the files is missing or not whole."""
+    for name in find_weights(folder).files:
+        require_safetensors(folder / name)
 
 
 def _read_index(path: Path) -> dict[str, str]:

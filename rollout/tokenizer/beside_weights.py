@@ -40,18 +40,25 @@ def copy_beside_weights(checkpoint: Path, folder: Path) -> None:
     Raises:
         ValueError: If the tokenizer or its configuration is missing, or one of the files is damaged.
     """
+    for path in files_beside_weights(checkpoint):
+        target = folder / path.relative_to(checkpoint)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def files_beside_weights(checkpoint: Path) -> list[Path]:
+    """Return the files that `copy_beside_weights` copies, or raise what it raises."""
     for name in (TOKENIZER_FILE, CONFIG_FILE):
         if not (checkpoint / name).is_file():
             raise ValueError(f"{checkpoint / name}: no such file; model.path needs the tokenizer beside the weights")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(checkpoint.iterdir()):
-        if path.is_file() and is_beside_weights(path.name):
-            _copy(path, folder / path.name)
-    templates = checkpoint / TEMPLATES
-    if templates.is_dir():
-        (folder / TEMPLATES).mkdir(exist_ok=True)
-        for path in sorted(templates.glob("*.jinja")):
-            _copy(path, folder / TEMPLATES / path.name)
+    files = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and is_beside_weights(path.name)]
+    files += sorted((checkpoint / TEMPLATES).glob("*.jinja"))
+    for path in files:
+        refuse_pointer(path)
+    read_json_object(checkpoint / CONFIG_FILE)
+    if (generation := checkpoint / GENERATION_CONFIG).is_file():
+        read_token_ids(generation)
+    return files
 
 
 def is_beside_weights(name: str) -> bool:
@@ -59,15 +66,6 @@ def is_beside_weights(name: str) -> bool:
     if name in NOT_COPIED or name.startswith(".") or name.endswith(".index.json"):
         return False
     return Path(name).suffix in SUFFIXES or name.lower().startswith(LEGAL)
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.name == CONFIG_FILE:
-        read_json_object(source)
-    elif source.name == GENERATION_CONFIG:
-        read_token_ids(source)
-    refuse_pointer(source)
-    shutil.copyfile(source, target)
 
 
 def read_token_ids(path: Path) -> dict[str, int | list[int]]:

@@ -18,7 +18,7 @@ from mlagent_jax.model.hf.layout import (
     hf_shapes,
     hf_slices,
 )
-from rollout.storage.checkpoint_files import refuse_pointer, safetensors_damage
+from rollout.storage.checkpoint_files import require_safetensors
 from rollout.storage.weight_map import INDEX, Placement, find_weights
 from tasks.quoting import quoted
 
@@ -62,9 +62,7 @@ class Tensors:
         self._files.close()
 
     def _open(self, path: Path, placement: Placement) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected the model's weights in safetensors format")
-        refuse_pointer(path)
+        require_safetensors(path)
         try:
             shard = self._files.enter_context(safe_open(path, framework="numpy"))
             for name in shard.keys():  # noqa: SIM118 - not a dict
@@ -72,7 +70,7 @@ class Tensors:
                 kind = part.get_dtype()
                 if kind not in FLOATS:
                     raise ValueError(
-                        f"{path}: {name} is of type {kind}; expected {' or '.join(FLOATS)}{QUANTIZED_HINT}"
+                        f"{path}: {printable(name)} is of type {kind}; expected {' or '.join(FLOATS)}{QUANTIZED_HINT}"
                     )
                 named = placement.weight_map.get(name) if placement.weight_map else path.name
                 if named is None:
@@ -81,9 +79,10 @@ class Tensors:
                     self._slices[name] = part
                 else:
                     self._extra.append((name, path.name, part))
-        except SafetensorError:
-            damage = safetensors_damage(path)
-            raise ValueError(f"{path}: not a readable safetensors file: {damage}; fetch it again") from None
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path}: not a readable safetensors file: its header is damaged ({error}); fetch it again"
+            ) from None
 
     def _check_copies(self) -> None:
         """Refuse a second copy of a tensor that differs: other programs may read that one."""
@@ -102,7 +101,9 @@ class Tensors:
         # some checkpoints store a tied head a second time
         spare = {head} if config.tie_word_embeddings else set()
         problems = [f"{name}: missing{_head_hint(name)}" for name in expected if name not in shapes]
-        problems += [f"{name}: unknown{_hint(name)}" for name in shapes if name not in expected and name not in spare]
+        problems += [
+            f"{printable(name)}: unknown{_hint(name)}" for name in shapes if name not in expected and name not in spare
+        ]
         problems += [
             f"{name}: checkpoint has {shapes[name]}, config.json says {shape}"
             for name, shape in expected.items()
@@ -154,6 +155,11 @@ def same(a: Any, b: Any) -> bool:
         if not np.array_equal(a[rows].astype(np.float64), b[rows].astype(np.float64)):
             return False
     return True
+
+
+def printable(name: str) -> str:
+    """Return a tensor's name, in quotes if it has line breaks or the like."""
+    return name if name.isprintable() else quoted(name)
 
 
 def _head_hint(name: str) -> str:
