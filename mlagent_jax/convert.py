@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Write the network and the tokenizer of a GGUF file as a Hugging Face directory, for `model.path`.
+    """Write the network, the tokenizer and the license of a GGUF file as a Hugging Face directory, for `model.path`.
 
     Weights are rounded to bfloat16, the type in which such models are released; the error is far below that of their
     quantization. The folder appears under its name only when it is complete.
@@ -33,6 +33,8 @@ def convert(gguf: Path, out: Path) -> None:
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         write_gguf_tokenizer(checkpoint.metadata, temporary, checkpoint.config.max_position_embeddings)
+        if stated := checkpoint.license():
+            (temporary / "LICENSE").write_text(stated, encoding="utf-8")
         save_tensors(checkpoint.config, checkpoint.tensors(), temporary, "bfloat16")
         os.rename(temporary, out)
     finally:

@@ -5,18 +5,9 @@ A family is a subclass of `TransformerConfig`, in its own file in `families/`. N
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-)
+from mlagent_jax.model.config_settings import MOST_LAYERS, Settings
 
 # Stacked parameter -> its name inside a layer of the checkpoint, and the dims of that tensor in the letters of
 # `TransformerConfig`. Adjacent letters are one flattened dim. Our parameter has the dims in reverse order, one dim per
@@ -32,7 +23,6 @@ LAYER_NAMES: Mapping[str, tuple[str, str]] = {
     "up_proj": ("mlp.up_proj.weight", "F,D"),
     "down_proj": ("mlp.down_proj.weight", "D,F"),
 }
-ROPE_KEYS = {"rope_type", "type", "rope_theta"}  # keys of rope_parameters or rope_scaling without scaled frequencies
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,8 @@ class TransformerConfig:
         layer_names: The checkpoint's tensors of one layer, as `LAYER_NAMES` lists those of every family. With `q_bias`
             among them, queries, keys and values have a bias; with `q_norm`, the queries and keys of each head pass
             through an RMSNorm over H before the rotation.
+        supported: The keys of `config.json` that only this family has and that it supports with some values, as
+            `SUPPORTED` lists those of every family.
         sharding_rules: The mesh axis of each dim of the parameters that only some families have; L comes first.
         vocab_size: V, the rows of the embedding.
         hidden_size: D.
@@ -60,13 +52,14 @@ class TransformerConfig:
         tie_word_embeddings: Whether the output head is the embedding, transposed.
         max_position_embeddings: The longest context, in tokens.
         initializer_range: The standard deviation of random initial weights.
-        eos_token_id: The token that ends a response.
-        bos_token_id: The token id that stands for an empty context.
+        eos_token_id: The token that ends a response, or several in their order; None if the checkpoint states none.
+        bos_token_id: The token id that stands for an empty context; None if the checkpoint states none.
     """
 
     model_type: ClassVar[str]
     architecture: ClassVar[str]
     layer_names: ClassVar[Mapping[str, tuple[str, str]]] = LAYER_NAMES
+    supported: ClassVar[Mapping[str, tuple[tuple[object, ...], str]]] = {}
     sharding_rules: ClassVar[Mapping[str, tuple[str | None, ...]]] = {}
 
     vocab_size: int
@@ -81,54 +74,50 @@ class TransformerConfig:
     tie_word_embeddings: bool = True
     max_position_embeddings: int = 32_768
     initializer_range: float = 0.02
-    eos_token_id: int = 2
-    bos_token_id: int = 0
+    eos_token_id: int | tuple[int, ...] | None = None
+    bos_token_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}")
-        if self.head_dim % 2:
+        if self.head_dim % 2 or not self.head_dim:
             raise ValueError(f"head_dim={self.head_dim} is odd; rotary embeddings need an even one")
 
     @classmethod
-    def from_hf(cls, raw: Mapping[str, Any], path: Path) -> "TransformerConfig":
-        """Return the configuration that the content of a `config.json` states.
+    def from_hf(cls, settings: Settings) -> "TransformerConfig":
+        """Return the configuration that the settings of a `config.json` state.
 
-        A family extends this with its own keys, and refuses those whose effect the network does not compute.
-
-        Args:
-            raw: The content of the file.
-            path: The file, for error messages.
+        Every key that could change the network is read here or refused. A family extends this with its own keys.
 
         Raises:
-            ValueError: If a size is missing or a setting is not supported.
+            ValueError: If a size is missing, or a setting is unknown or not supported.
         """
-        for name in SIZES:
-            if not isinstance(raw.get(name), int):
-                raise ValueError(f"{path}: {name} is {raw.get(name)!r}; expected a whole number")
-        if raw.get("hidden_act", "silu") != "silu":
-            raise ValueError(f"{path}: hidden_act {raw['hidden_act']!r} is not supported; expected 'silu'")
-        if raw.get("use_sliding_window"):
-            raise ValueError(f"{path}: use_sliding_window=true is not supported; set it to false for full attention")
-        other = {kind for kind in raw.get("layer_types") or () if kind != "full_attention"}
-        if other:
-            raise ValueError(f"{path}: layer_types {sorted(other)} are not supported; expected 'full_attention' only")
-        return cls(
-            vocab_size=raw["vocab_size"],
-            hidden_size=raw["hidden_size"],
-            intermediate_size=raw["intermediate_size"],
-            num_layers=raw["num_hidden_layers"],
-            num_heads=raw["num_attention_heads"],
-            num_kv_heads=raw["num_key_value_heads"],
-            head_dim=raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"],
-            rope_theta=_rope_theta(raw, path),
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-            tie_word_embeddings=raw.get("tie_word_embeddings", False),
-            max_position_embeddings=raw["max_position_embeddings"],
-            initializer_range=raw.get("initializer_range", 0.02),
-            eos_token_id=_first(raw.get("eos_token_id"), 2),
-            bos_token_id=_first(raw.get("bos_token_id"), 0),
-        )
+        settings.require_architecture(cls.architecture)
+        vocab_size, hidden_size = settings.size("vocab_size"), settings.size("hidden_size")
+        num_layers = settings.size("num_hidden_layers", MOST_LAYERS)
+        num_heads = settings.size("num_attention_heads")
+        settings.require_full_attention(num_layers)
+        sizes = {
+            "vocab_size": vocab_size,
+            "hidden_size": hidden_size,
+            "intermediate_size": settings.size("intermediate_size"),
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "num_kv_heads": settings.size("num_key_value_heads"),
+            "head_dim": settings.optional_size("head_dim") or hidden_size // num_heads,
+            "rope_theta": settings.rope_theta(),
+            "rms_norm_eps": settings.number("rms_norm_eps", 1e-6),
+            "tie_word_embeddings": settings.flag("tie_word_embeddings", False),
+            "max_position_embeddings": settings.size("max_position_embeddings"),
+            "initializer_range": settings.number("initializer_range", 0.02, allow_zero=True),
+            "eos_token_id": settings.token_ids("eos_token_id", vocab_size),
+            "bos_token_id": settings.token_id("bos_token_id", vocab_size),
+        }
+        settings.finish(cls.supported)
+        try:
+            return cls(**sizes)
+        except ValueError as error:
+            raise ValueError(f"{settings.path}: {error}; use another checkpoint") from None
 
     def to_hf(self, dtype: str) -> dict[str, Any]:
         """Return the `config.json` content from which transformers and vLLM build this network.
@@ -141,7 +130,7 @@ class TransformerConfig:
             "model_type": self.model_type,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
+            "eos_token_id": list(self.eos_token_id) if isinstance(self.eos_token_id, tuple) else self.eos_token_id,
             "dtype": dtype,
             "torch_dtype": dtype,
             "head_dim": self.head_dim,
@@ -161,29 +150,3 @@ class TransformerConfig:
             "use_sliding_window": False,
             "vocab_size": self.vocab_size,
         }
-
-
-def _rope_theta(raw: Mapping[str, Any], path: Path) -> float:
-    """Return the rotary base from either place where transformers keeps it.
-
-    transformers 5 writes `rope_parameters`, earlier versions `rope_theta` and `rope_scaling`. There is no default: a
-    wrong base is a silent error.
-    """
-    theta = raw.get("rope_theta")
-    for key in ("rope_scaling", "rope_parameters"):
-        parameters = raw.get(key) or {}
-        kind = parameters.get("rope_type", parameters.get("type", "default"))
-        if kind != "default":
-            raise ValueError(f"{path}: rope_type {kind!r} is not supported; expected 'default'")
-        if unknown := sorted(set(parameters) - ROPE_KEYS):
-            raise ValueError(f"{path}: {key}.{unknown[0]}={parameters[unknown[0]]!r} is not supported; remove it")
-        theta = parameters.get("rope_theta", theta)
-    if theta is None:
-        raise ValueError(f"{path}: neither rope_parameters.rope_theta nor rope_theta is given; state one")
-    return float(theta)
-
-
-def _first(value: int | list[int] | None, default: int) -> int:
-    if isinstance(value, list):
-        return value[0]
-    return default if value is None else value

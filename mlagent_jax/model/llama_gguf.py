@@ -8,8 +8,10 @@ import numpy as np
 from gguf import GGUFReader, ReaderTensor, dequantize
 from jaxtyping import Float
 
+from mlagent_jax.model.config_settings import LARGEST, is_whole
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf.layout import TOP_NAMES, hf_layer_name, hf_shapes, top_names
+from rollout.storage.checkpoint_files import refuse_pointer
 
 # our parameter -> its tensor in the file, with the prefix `blk.<layer>.` inside a layer; a bias has none
 GGUF_NAMES: Mapping[str, str] = {
@@ -56,6 +58,7 @@ class LlamaGGUF:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; expected a GGUF file")
+        refuse_pointer(self.path)
         try:
             reader = GGUFReader(self.path)
             self.metadata: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
@@ -64,6 +67,11 @@ class LlamaGGUF:
         self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.config = self._read_config()
         self._check_tensors()
+
+    def license(self) -> str:
+        """Return what the file states about its license, one line each, `` if nothing."""
+        stated = {key: value for key, value in self.metadata.items() if key.startswith("general.license")}
+        return "".join(f"{key.removeprefix('general.')}: {value}\n" for key, value in stated.items())
 
     def tensors(self) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
         """Yield every (name, fp32 tensor) of the checkpoint, in transformers' names and layout.
@@ -89,14 +97,22 @@ class LlamaGGUF:
     def _values(self, name: str) -> Float[np.ndarray, "..."]:
         tensor = self._tensors[name]
         try:
-            return dequantize(tensor.data, tensor.tensor_type)
+            values = dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
-            raise ValueError(f"{self.path}: {name} is of type {tensor.tensor_type.name}, unknown to gguf") from None
+            kind = tensor.tensor_type.name
+            raise ValueError(
+                f"{self.path}: {name} is of type {kind}, unknown to gguf; use a file of another type"
+            ) from None
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.path}: {name} holds values that are not finite; fetch the file again")
+        return values
 
     def _read_config(self) -> Qwen2Config:
         architecture = self.metadata.get("general.architecture")
         if architecture != "llama":
             raise ValueError(f"{self.path}: its architecture is {architecture!r}; expected 'llama'")
+        if self.metadata.get("split.count", 1) != 1:
+            raise ValueError(f"{self.path}: one of several files; merge them by llama.cpp's `llama-gguf-split --merge`")
         for key, value in self.metadata.items():
             if key.startswith("llama.") and key.removeprefix("llama.") not in KEYS:
                 raise ValueError(f"{self.path}: {key}={value!r} has no counterpart in a Qwen2 network")
@@ -107,8 +123,11 @@ class LlamaGGUF:
         for key in ("attention.value_length", "rope.dimension_count"):
             if self._size(key, head_dim) != head_dim:
                 raise ValueError(f"{self.path}: llama.{key}={self._size(key)}; expected the size of a head, {head_dim}")
+        vocab_size = int(self._tensors[GGUF_NAMES["embed_tokens"]].shape[-1])
+        if (stated := self._size("vocab_size", vocab_size)) != vocab_size:
+            raise ValueError(f"{self.path}: llama.vocab_size={stated}; expected the {vocab_size} rows of the embedding")
         return Qwen2Config(
-            vocab_size=int(self._tensors[GGUF_NAMES["embed_tokens"]].shape[-1]),
+            vocab_size=vocab_size,
             hidden_size=width,
             intermediate_size=self._size("feed_forward_length"),
             num_layers=self._size("block_count"),
@@ -119,21 +138,28 @@ class LlamaGGUF:
             rms_norm_eps=self._number("attention.layer_norm_rms_epsilon"),
             tie_word_embeddings=GGUF_NAMES["lm_head"] not in self._tensors,
             max_position_embeddings=self._size("context_length"),
-            eos_token_id=self.metadata.get("tokenizer.ggml.eos_token_id", 2),
-            bos_token_id=self.metadata.get("tokenizer.ggml.bos_token_id", 0),
+            eos_token_id=self._token_id("eos_token_id", vocab_size),
+            bos_token_id=self._token_id("bos_token_id", vocab_size),
         )
 
     def _size(self, key: str, default: int | None = None) -> int:
         value = self.metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int) or value < 1:
+        if not is_whole(value) or not 1 <= value <= LARGEST:
             raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a whole number of 1 or more")
+        return value
+
+    def _token_id(self, name: str, vocab_size: int) -> int | None:
+        """Return the id of a token, None if the file states none."""
+        value = self.metadata.get(f"tokenizer.ggml.{name}")
+        if value is not None and not (is_whole(value) and 0 <= value < vocab_size):
+            raise ValueError(f"{self.path}: tokenizer.ggml.{name} is {value!r}; expected a token id below {vocab_size}")
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
         """Return a constant as its shortest decimal: the file stores 1e-5 as the nearest float32."""
         value = self.metadata.get(f"llama.{key}", default)
-        if not isinstance(value, float):
-            raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a number")
+        if not isinstance(value, float) or not 0 < value < float("inf"):
+            raise ValueError(f"{self.path}: llama.{key} is {value!r}; expected a finite number above 0")
         return float(str(np.float32(value)))
 
     def _check_tensors(self) -> None:

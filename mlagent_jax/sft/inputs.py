@@ -1,6 +1,5 @@
 """The inputs of fine-tuning: the wordings of the trajectories, the tokenizer, and the rows."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from mlagent_jax.model.packed_batch import BatchShape
 from mlagent_jax.sft.data import Dataset, batch_shape_of, pack
 from rollout.dataset import augmentation
 from rollout.dataset.augmentation import RewordResponse
+from rollout.tokenizer.beside_weights import copy_beside_weights
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from rollout.types import Trajectory
 from tasks.naming import vocabulary_text
@@ -17,7 +17,6 @@ from tasks.prompt import messages
 from tasks.state import State
 
 NAME_COUNT = 40  # number of times that a new tokenizer sees every file name, so that each becomes few tokens
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Data:
 def make_tokenizer(
     folder: Path, wordings: Sequence[Sequence[State]], vocab_size: int | None, checkpoint: Path | None
 ) -> ChatTokenizer:
-    """Return the policy's tokenizer and write it to `folder`.
+    """Return the policy's tokenizer and write it to `folder`, with what else lies beside a checkpoint's weights.
 
     Args:
         folder: The folder to write.
@@ -47,15 +46,10 @@ def make_tokenizer(
         checkpoint: The Hugging Face directory whose tokenizer is copied, None to train a new one.
 
     Raises:
-        ValueError: If the checkpoint has no tokenizer.
+        ValueError: If the checkpoint has no tokenizer, or one of its files is damaged.
     """
     if checkpoint is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in TOKENIZER_FILES:
-            source = checkpoint / name
-            if not source.is_file():
-                raise ValueError(f"{source}: no such file; model.path needs the tokenizer beside the weights")
-            shutil.copyfile(source, folder / name)
+        copy_beside_weights(checkpoint, folder)
     else:
         assert vocab_size is not None, "checked with the configuration"
         texts = [message["content"] for states in wordings for state in states for message in messages(state)]

@@ -10,6 +10,7 @@ from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
 from rollout.storage.run_layout import EXPORT
+from rollout.tokenizer.beside_weights import GENERATION_CONFIG, read_token_ids
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
 from tasks.units import MIB
@@ -63,8 +64,9 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     try:
         check_hf(policy)
         shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY))
-        write_json(temporary / "generation_config.json", generation_config(ppo, ChatTokenizer(tokenizer)))
-        num_bytes = sum(path.stat().st_size for path in temporary.iterdir())
+        content = generation_config(ppo, ChatTokenizer(tokenizer), policy / GENERATION_CONFIG)
+        write_json(temporary / GENERATION_CONFIG, content)
+        num_bytes = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         sha256 = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -73,8 +75,25 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     return {"bytes": num_bytes, "weights_sha256": sha256}
 
 
-def generation_config(ppo: PPO, tokenizer: ChatTokenizer) -> dict[str, Any]:
-    """Return the content of `generation_config.json`: sample as in training, to the end of the turn."""
+def generation_config(ppo: PPO, tokenizer: ChatTokenizer, original: Path) -> dict[str, Any]:
+    """Return the content of `generation_config.json`: sample as in training, to the end of the turn.
+
+    The tokens that the original names stay: those that end a response, to which the one of the turn is added if it is
+    missing, and those for padding and for the beginning.
+
+    Args:
+        ppo: The section with the sampling settings of actions.
+        tokenizer: The policy's tokenizer.
+        original: The `generation_config.json` of the checkpoint that was trained; it need not exist.
+
+    Raises:
+        ValueError: If the original is damaged.
+    """
+    kept = read_token_ids(original) if original.is_file() else {}
+    ends = kept.get("eos_token_id", tokenizer.eos_id)
+    if ends != tokenizer.eos_id:
+        others = ends if isinstance(ends, list) else [ends]
+        kept["eos_token_id"] = others if tokenizer.eos_id in others else [tokenizer.eos_id, *others]
     return {
         "bos_token_id": tokenizer.pad_id,
         "do_sample": True,
@@ -84,4 +103,5 @@ def generation_config(ppo: PPO, tokenizer: ChatTokenizer) -> dict[str, Any]:
         "temperature": ppo.temperature,
         "top_k": 0,
         "top_p": 1.0,
+        **kept,
     }

@@ -12,6 +12,8 @@ from rollout.dataset.selection import Selection, choose, read_selection, write_s
 from rollout.scripted.wording import reword_response
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
+from rollout.storage.weight_map import check_weights
+from rollout.tokenizer.beside_weights import files_beside_weights
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.registry import entries
 from tasks.state import State
@@ -26,11 +28,13 @@ class FineTune(Stage):
     outputs = (SELECTION, TOKENIZER, OUTPUT)
 
     def check(self, config: Config) -> None:
-        """Check that the stated model sizes are those of the checkpoint at `model.path`."""
+        """Check that the checkpoint at `model.path` is whole, supported and of the stated sizes."""
         if config.model.path is not None:
             from mlagent_jax.model.sizes import checkpoint_config
 
             checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
+            check_weights(Path(config.model.path))
+            files_beside_weights(Path(config.model.path))
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `selection.json`, `tokenizer/` and `sft/model/`; return the figures of the training.

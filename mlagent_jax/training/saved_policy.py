@@ -34,14 +34,12 @@ def save_policy(
     Args:
         model: The policy.
         folder: The directory to write; made if missing.
-        tokenizer: The folder of the tokenizer's files.
+        tokenizer: The folder of the tokenizer's files, and of what else is kept beside the weights.
         training_data: The manifest.
         canary_ids: The token ids of a prompt.
     """
     if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in tokenizer.iterdir():
-            shutil.copyfile(path, folder / path.name)
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         shutil.copyfile(training_data, folder / MANIFEST)
     digests = save_hf(model, folder, digest=True)
     logprobs = canary_logprobs(model, canary_ids)

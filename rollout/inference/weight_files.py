@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from rollout.errors import ServerError
+from rollout.storage.checkpoint_files import safetensors_damage
+from rollout.storage.weight_map import INDEX, WEIGHTS, find_weights
 
 FLOAT_DTYPES = ("F32", "BF16", "F16")  # converted to the served type on loading
 
@@ -16,12 +18,18 @@ FLOAT_DTYPES = ("F32", "BF16", "F16")  # converted to the served type on loading
 def weight_files(folder: Path) -> list[Path]:
     """Return the absolute paths of the safetensors files in a checkpoint directory.
 
+    With an index these are the files that it names, and without one `model.safetensors` if there is one: a file that
+    merely lies beside them has no tensor of the checkpoint.
+
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or the index is damaged.
     """
-    files = sorted(Path(folder).resolve().glob("*.safetensors"))
+    folder = Path(folder).resolve()
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"no *.safetensors in {folder}; expected a checkpoint directory")
+    if (folder / INDEX).is_file() or (folder / WEIGHTS).is_file():
+        return [folder / name for name in find_weights(folder).files]
     return files
 
 
@@ -40,8 +48,9 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                     if view.get_dtype() not in FLOAT_DTYPES:
                         raise ValueError(f"{name} in {file} is {view.get_dtype()}; expected one of {FLOAT_DTYPES}")
                     shapes[name] = tuple(view.get_shape())
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a complete safetensors file: {error}") from None
+        except SafetensorError:
+            damage = safetensors_damage(file) or "its header is damaged"
+            raise ValueError(f"{file} is not a complete safetensors file: {damage}; write or fetch it again") from None
     return shapes
 
 

@@ -17,6 +17,7 @@ from tokenizers import (
 )
 
 from rollout.storage.atomic_write import write_text
+from rollout.storage.checkpoint_files import read_json_object
 from tasks.prompt import Message, messages
 from tasks.state import State
 
@@ -69,10 +70,14 @@ class ChatTokenizer:
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise ValueError(f"no tokenizer at {path}; expected a checkpoint folder with {TOKENIZER_FILE}")
+        read_json_object(path)
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for any unreadable file
-            raise ValueError(f"{path} is not a tokenizer of the `tokenizers` library: {error}") from None
+            raise ValueError(
+                f"{path}: not a tokenizer of the `tokenizers` library ({error}); fetch it again, or save it with an "
+                "earlier version of the library"
+            ) from None
         self.tokenizer.encode_special_tokens = True
         self.folder = Path(folder)
         self.start_id = self._special_id(START)
@@ -178,7 +183,11 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Chat
 
 
 def write_tokenizer(
-    tokenizer: Tokenizer, folder: Path, tokenizer_class: str, chat_template: str, max_length: int
+    tokenizer: Tokenizer,
+    folder: Path,
+    tokenizer_class: str,
+    chat_template: str | list[dict[str, str]],
+    max_length: int,
 ) -> ChatTokenizer:
     """Write `tokenizer` to `folder` as the two tokenizer files of a checkpoint, and return it.
 
@@ -186,7 +195,7 @@ def write_tokenizer(
         tokenizer: A tokenizer with ChatML's special tokens.
         folder: The target folder, created if missing.
         tokenizer_class: The class with which transformers loads it.
-        chat_template: The chat template, as Jinja.
+        chat_template: The chat template, as Jinja; several as objects with a `name` and a `template`.
         max_length: The context length in tokens.
     """
     added = {

@@ -10,10 +10,11 @@ from rollout.tokenizer.chat import CHAT_TEMPLATE, ChatTokenizer, write_tokenizer
 
 NORMAL, CONTROL = 1, 3  # token types of the format
 KIND = ("gpt2", "smollm")
+TEMPLATE = "tokenizer.chat_template"  # the key of the default one; those of others end with their names
 
 
 def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: int) -> ChatTokenizer:
-    """Write the tokenizer of a GGUF file to `folder` with its chat template (ChatML if it has none), and return it.
+    """Write the tokenizer of a GGUF file to `folder` with its chat templates (ChatML if it has none), and return it.
 
     It is a byte-level BPE that splits text like SmolLM: digits one by one, the rest like GPT-2. If `AutoTokenizer` of
     transformers 5 loads a folder whose config says qwen2, it replaces this split by Qwen2's;
@@ -50,8 +51,16 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
     tokenizer.decoder = decoders.ByteLevel()
     control = [token for token, type_ in zip(tokens, types, strict=True) if type_ == CONTROL]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    template = metadata.get("tokenizer.chat_template", CHAT_TEMPLATE)
-    return write_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", template, max_length)
+    return write_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", _templates(metadata), max_length)
+
+
+def _templates(metadata: Mapping[str, Any]) -> str | list[dict[str, str]]:
+    """Return the chat template, or all of them with their names if there are several."""
+    default = metadata.get(TEMPLATE, CHAT_TEMPLATE)
+    named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
+    if not named:
+        return default
+    return [{"name": name, "template": text} for name, text in {"default": default, **named}.items()]
 
 
 def _list(metadata: Mapping[str, Any], name: str) -> list[Any]:

@@ -158,6 +158,25 @@ def test_checkpoint_of_another_size_is_found_out_first(tmp_path: Path, capsys: p
     assert "model.num_layers=3 does not fit the checkpoint" in capsys.readouterr().err
 
 
+def test_checkpoint_without_weights_or_tokenizer_is_found_out_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = model_config(load_config().model, 512, 2, 1024)
+    (tmp_path / "config.json").write_text(json.dumps(shape.to_hf("float32")))
+
+    def said() -> str:
+        assert main([f"run_dir={tmp_path / 'run'}", f"model.path={tmp_path}"]) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1 and not (tmp_path / "run" / "data").exists()
+        return text
+
+    assert "model.safetensors: no such file; expected the model's weights" in said()
+    (tmp_path / "model.safetensors").write_bytes(b"\x08")
+    assert "model.safetensors: not a readable safetensors file: it has only 1 bytes; fetch it again" in said()
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert "tokenizer.json: no such file; model.path needs the tokenizer" in said()
+
+
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = RunDir(tmp_path)
     records = StageRecords(run_dir, load_stages(), to_dict(load_config()))

@@ -4,13 +4,14 @@ To add a family, add a file. It states how `config.json` is read and written, wh
 parameters, and how parameters that other families lack are sharded. Nothing here imports JAX.
 """
 
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 from mlagent_jax.model.config import TransformerConfig
+from mlagent_jax.model.config_settings import Settings, shown
+from rollout.storage.checkpoint_files import read_json_object
 
 FAMILIES: Mapping[str, type[TransformerConfig]] = {
     name: import_module(f"{__name__}.{name}").FAMILY for _, name, _ in iter_modules(__path__)
@@ -22,18 +23,15 @@ def read_config(folder: Path) -> TransformerConfig:
 
     Raises:
         FileNotFoundError: If there is no `config.json`.
-        ValueError: If its family is unknown, or it uses a feature that the network does not have.
+        ValueError: If it is not readable, its family is unknown, or it uses a feature that the network does not have.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a Hugging Face model directory with config.json")
-    try:
-        raw = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); fetch it again") from None
-    family = FAMILIES.get(raw.get("model_type"))
+    raw = read_json_object(path)
+    name = raw.pop("model_type", None)
+    family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
-        raise ValueError(
-            f"{path}: model_type is {raw.get('model_type')!r}; expected one of {', '.join(map(repr, sorted(FAMILIES)))}"
-        )
-    return family.from_hf(raw, path)
+        known = ", ".join(map(repr, sorted(FAMILIES)))
+        raise ValueError(f"{path}: model_type is {shown(name)}; expected one of {known}; use a checkpoint of these")
+    return family.from_hf(Settings(raw, path))

@@ -17,6 +17,7 @@ class Qwen2Config(TransformerConfig):
         "k_bias": ("self_attn.k_proj.bias", "KH"),
         "v_bias": ("self_attn.v_proj.bias", "KH"),
     }
+    supported = {"attention_bias": ((True, None), "queries, keys and values of Qwen2 have a bias; remove it")}
     sharding_rules = {
         "q_bias": (None, "tensor", None),
         "k_bias": (None, "tensor", None),

@@ -1,11 +1,10 @@
 """Qwen3, dense: no bias, an RMSNorm on the queries and keys of each head, and an explicit size of a head."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlagent_jax.model.config import LAYER_NAMES, TransformerConfig
+from mlagent_jax.model.config_settings import Settings
 
 
 @dataclass(frozen=True)
@@ -19,20 +18,18 @@ class Qwen3Config(TransformerConfig):
         "q_norm": ("self_attn.q_norm.weight", "H"),
         "k_norm": ("self_attn.k_norm.weight", "H"),
     }
+    supported = {"attention_bias": ((False,), "no released Qwen3 checkpoint has it; use another checkpoint")}
     sharding_rules = {"q_norm": (None, None), "k_norm": (None, None)}
 
     @classmethod
-    def from_hf(cls, raw: Mapping[str, Any], path: Path) -> "TransformerConfig":
-        """Return the configuration that the content of a `config.json` states.
+    def from_hf(cls, settings: Settings) -> "TransformerConfig":
+        """Return the configuration that the settings of a `config.json` state.
 
         Raises:
-            ValueError: If a size is missing or a setting is not supported.
+            ValueError: If a size is missing, or a setting is unknown or not supported.
         """
-        if raw.get("attention_bias"):
-            raise ValueError(f"{path}: attention_bias=true is not supported; no released Qwen3 checkpoint has it")
-        if not isinstance(raw.get("head_dim"), int):  # transformers assumes 128, not hidden_size / heads
-            raise ValueError(f"{path}: head_dim is {raw.get('head_dim')!r}; expected a whole number")
-        return super().from_hf(raw, path)
+        settings.require_given("head_dim")  # transformers assumes 128, not hidden_size / heads
+        return super().from_hf(settings)
 
     def to_hf(self, dtype: str) -> dict[str, Any]:
         """Return the `config.json` content from which transformers and vLLM build this network."""

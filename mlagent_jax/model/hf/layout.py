@@ -12,9 +12,6 @@ import numpy as np
 
 from mlagent_jax.model.config import TransformerConfig
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-
 Slices = tuple[slice, ...]
 
 TOP_NAMES: Mapping[str, str] = {

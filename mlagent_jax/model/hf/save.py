@@ -14,9 +14,7 @@ from safetensors.numpy import save_file
 
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.hf.layout import (
-    INDEX,
     TOP_NAMES,
-    WEIGHTS,
     hf_layer_name,
     hf_shapes,
     to_hf,
@@ -26,6 +24,7 @@ from mlagent_jax.model.placement import whole
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
 from rollout.storage.atomic_write import replacing, write_text
+from rollout.storage.weight_map import INDEX, WEIGHTS
 
 MARKER = "COMPLETE"  # written last: a directory without it is incomplete
 MAX_FILE_BYTES = 5 * 10**9  # as transformers splits a checkpoint

@@ -181,6 +181,15 @@ def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, 
             lambda file: file.add_tensor("rope_freqs.weight", np.ones(16, np.float32)),
             "rope_freqs.weight: not of a Qwen2 network",
         ),
+        (lambda file: file.add_vocab_size(7), "llama.vocab_size=7; expected the 261 rows of the embedding"),
+        (lambda file: file.add_eos_token_id(9999), "tokenizer.ggml.eos_token_id is 9999; expected a token id below"),
+        (
+            lambda file: file.add_layer_norm_rms_eps(float("nan")),
+            "rms_epsilon is nan; expected a finite number",
+        ),
+        (lambda file: file.add_rope_freq_base(0.0), "rope.freq_base is 0.0; expected a finite number above 0"),
+        (lambda file: file.add_bool("llama.block_count", True), "block_count is True; expected a whole number"),
+        (lambda file: file.add_uint16("split.count", 2), "one of several files; merge them by"),
         (lambda file: file.add_tokenizer_pre("llama-bpe"), "'gpt2' with the split 'llama-bpe'"),
     ],
 )
@@ -192,6 +201,27 @@ def test_file_that_is_no_qwen2_network_is_refused_in_one_line(
         convert.convert(source, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+def test_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    llama = make_llama(True)
+    llama.model.norm.weight.data[3] = float("nan")
+    source = write_gguf(tmp_path / "tiny.gguf", llama)
+    with pytest.raises(ValueError, match="output_norm.weight holds values that are not finite"):
+        convert.convert(source, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+def test_license_and_missing_stop_token_of_the_file_are_those_of_the_folder(
+    llama: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    def change(writer: gguf.GGUFWriter) -> None:
+        writer.add_license("apache-2.0")
+        del writer.kv_data[0]["tokenizer.ggml.eos_token_id"]
+
+    convert.convert(write_gguf(tmp_path / "tiny.gguf", llama, change=change), tmp_path / "out")
+    assert (tmp_path / "out" / "LICENSE").read_text() == "license: apache-2.0\n"
+    assert read_config(tmp_path / "out").eos_token_id is None
 
 
 def overwrite(writer: gguf.GGUFWriter, change: Change) -> None:
@@ -218,6 +248,8 @@ def test_file_that_cannot_be_read_is_said_in_one_line(llama: LlamaForCausalLM, t
     for damaged in (b"", b"not a model", whole[:9], whole[:3000], whole[:-100]):
         source.write_bytes(damaged)
         assert f"error: {source}: not a readable GGUF file" in said()
+    source.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    assert f"error: {source}: a Git LFS pointer instead of the file; run `git lfs pull`" in said()
 
 
 def test_folder_that_is_there_already_is_left_alone(llama: LlamaForCausalLM, tmp_path: Path) -> None:

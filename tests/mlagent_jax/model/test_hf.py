@@ -193,9 +193,12 @@ def test_tensor_that_does_not_fit_is_named_in_one_line(
     [
         ({"model_type": "llama"}, "model_type is 'llama'"),
         ({"use_sliding_window": True}, "use_sliding_window=true is not supported"),
-        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn"}}, "rope_type 'yarn' is not supported"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn"}},
+            "rope_parameters.rope_type='yarn' is not supported",
+        ),
         ({"rope_parameters": None, "rope_theta": None}, "neither rope_parameters.rope_theta nor rope_theta"),
-        ({"hidden_size": None}, "hidden_size is None; expected a whole number"),
+        ({"hidden_size": None}, "hidden_size is null; expected a whole number"),
     ],
 )
 def test_config_that_the_network_cannot_have_is_refused(

@@ -153,18 +153,24 @@ def test_every_parameter_of_a_released_size_has_one_rule_and_one_name(tmp_path: 
     ("change", "complaint"),
     [
         ({"attention_bias": True}, "attention_bias=true is not supported"),
-        ({"head_dim": None}, "head_dim is None; expected a whole number"),
+        ({"head_dim": None}, "head_dim is null; expected a whole number"),
         ({"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window=true is not supported"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, r"layer_types \['sliding_attention'\] are not"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type 'yarn' is not supported"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type 'yarn' is not supported"),
-        ({"rope_parameters": {"rope_theta": 1e6, "rope_type": "linear"}}, "rope_type 'linear' is not supported"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            r'layer_types=\["full_attention", "sliding_attention"\] is not',
+        ),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling.rope_type='yarn' is not supported"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.type='yarn' is not supported"),
+        (
+            {"rope_parameters": {"rope_theta": 1e6, "rope_type": "linear"}},
+            "rope_type='linear' is not supported",
+        ),
         (
             {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default", "partial_rotary_factor": 0.5}},
             "rope_parameters.partial_rotary_factor=0.5 is not supported",
         ),
         ({"rope_theta": None}, "neither rope_parameters.rope_theta nor rope_theta is given"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ({"model_type": "qwen3_moe", "num_experts": 8}, "model_type is 'qwen3_moe'; expected one of 'qwen2', 'qwen3'"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_folder_without_a_fitting_tokenizer_is_refused_with_what_is_missing(to
     with pytest.raises(ValueError, match="no tokenizer at"):
         ChatTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match="is not a tokenizer"):
+    with pytest.raises(ValueError, match="tokenizer.json: not JSON from line 1"):
         ChatTokenizer(tmp_path)
     stripped = json.loads((tokenizer.folder / "tokenizer.json").read_text())
     stripped["added_tokens"] = [token for token in stripped["added_tokens"] if token["content"] != START]

@@ -112,6 +112,14 @@ def test_chat_template_is_that_of_the_file(tokenizer: ChatTokenizer) -> None:
     assert (transformers.eos_token, transformers.model_max_length) == ("<|im_end|>", 512)
 
 
+def test_every_chat_template_of_the_file_is_kept(metadata: dict[str, Any], tmp_path: Path) -> None:
+    other = {"tokenizer.chat_template.tool_use": "{{ messages[0]['content'] }} with tools"}
+    write_gguf_tokenizer(metadata | other, tmp_path, 512)
+    transformers, chat = PreTrainedTokenizerFast.from_pretrained(tmp_path), [{"role": "user", "content": "Hi"}]
+    assert transformers.apply_chat_template(chat, tokenize=False, chat_template="tool_use") == "Hi with tools"
+    assert "Be small" in transformers.apply_chat_template(chat, tokenize=False)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
