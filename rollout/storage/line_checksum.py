@@ -1,0 +1,38 @@
+"""JSON lines that begin with their own CRC-32, so that a changed digit is found."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+_START, _END = b'{"crc32":"', b'",'
+_LENGTH = len(_START) + 8 + len(_END)
+
+
+def to_line(record: Mapping[str, Any]) -> bytes:
+    """Return a non-empty JSON object as one line, with the field `crc32` first and a newline last."""
+    body = json.dumps(record, separators=(",", ":")).encode()
+    return b"%b%08x%b%b\n" % (_START, zlib.crc32(body), _END, body[1:])
+
+
+def checked_line(line: bytes) -> bytes:
+    """Return a line of `to_line` without its checksum and newline; one without a checksum, of an earlier version, as is.
+
+    Raises:
+        ValueError: If the checksum is not that of the line.
+    """
+    line = line.removesuffix(b"\n")
+    if not line.startswith(_START):
+        return line
+    body = b"{" + line[_LENGTH:]
+    if line[len(_START) : _LENGTH] != b"%08x%b" % (zlib.crc32(body), _END):
+        raise ValueError("its checksum is another one")
+    return body
+
+
+def from_line(line: bytes) -> dict[str, Any]:
+    """Return the record of a line of `to_line`. Raises ValueError if it is damaged or not a JSON object."""
+    body = checked_line(line)
+    if not body.startswith(b"{"):  # before parsing, because deep lists exceed the recursion limit
+        raise ValueError("it is not a JSON object")
+    return json.loads(body)
