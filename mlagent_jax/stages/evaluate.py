@@ -9,6 +9,7 @@ from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
 from mlagent_jax.run.run_dir import SYNC_SECONDS
+from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
@@ -45,6 +46,8 @@ class Evaluate(Stage):
             InfrastructureError: If the server failed, or does not sample from the weights that are evaluated.
         """
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
+        for name in ("sft", "ppo"):
+            require_policy(run_dir, name)
         tasks = list(run_context.tasks.values())
         plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
         tokenizer = ChatTokenizer(run_dir.tokenizer)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import PPO
+from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
+from rollout.storage.digests import DIGESTS
 from rollout.storage.run_layout import EXPORT
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
@@ -31,6 +33,7 @@ class Export(Stage):
             ValueError: If its weights do not fit its config, or it has no tokenizer.
         """
         run_dir = context.run_dir
+        require_policy(run_dir, "ppo")
         temporary = run_dir.temporary / "export"
         figures = export_policy(run_dir.ppo_policy, run_dir.tokenizer, context.config.ppo, run_dir.export, temporary)
         context.reporter.note(f"exported: {run_dir.export}, {figures['bytes'] / MIB:.1f} MiB")
@@ -62,7 +65,7 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         check_hf(policy)
-        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY))
+        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY, DIGESTS))
         write_json(temporary / "generation_config.json", generation_config(ppo, ChatTokenizer(tokenizer)))
         num_bytes = sum(path.stat().st_size for path in temporary.iterdir())
         sha256 = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from mlagent_jax.multihost import distributed
 from rollout.errors import CorruptRecord
 from rollout.storage.digests import find_damage, has_digests, write_digests
+from tasks.quoting import shell_command
 
 NUM_KEPT = 2  # the older one is for a newest one that is damaged
 
@@ -67,7 +68,7 @@ class Checkpoints:
         except Exception as error:  # orbax raises many types
             if has_digests(self._folder / str(step)):
                 raise
-            raise CorruptRecord(_none_whole(self._folder, f"{self._folder / str(step)} is damaged")) from error
+            raise CorruptRecord(_none_whole(self._folder, self._folder / str(step))) from error
         return restored["state"], restored["notes"]
 
     def _complete(self, step: int) -> None:
@@ -80,7 +81,7 @@ class Checkpoints:
         One without digests, which a kill during the save or an earlier version left, is used if no other is whole.
         """
         folders = {int(path.name): path for path in self._folder.glob("*") if path.name.isdecimal()}
-        faults: dict[int, str] = {}
+        faults: dict[int, Path] = {}
         for step in sorted(folders, reverse=True):
             fault = find_damage(folders[step])
             if fault is None:
@@ -94,7 +95,8 @@ class Checkpoints:
             return
         for damaged in sorted(found for found in faults if found > step):
             log.warning(
-                "checkpoint %s is not whole (%s); it was removed, and the run goes on from the older one of step %d",
+                "checkpoint %s is not whole (%s is damaged or missing) and was removed; the run goes on from the older "
+                "one of step %d",
                 *(folders[damaged], faults[damaged], step),
             )
             shutil.rmtree(folders[damaged])
@@ -108,5 +110,8 @@ class Checkpoints:
         self._manager.close()
 
 
-def _none_whole(folder: Path, fault: str) -> str:
-    return f"no checkpoint in {folder} is whole ({fault}); remove the folder to train from the beginning"
+def _none_whole(folder: Path, damaged: Path) -> str:
+    return (
+        f"no checkpoint in {folder} is whole ({damaged} is damaged or missing); remove the folder with "
+        f"`{shell_command('rm', '-r', folder)}` to train from the beginning"
+    )

@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         except ValueError:
             command = shell_command("sed", "-i", f"{number}d", path)
             raise CorruptRecord(
-                f"{path} line {number} is damaged, or no record of a journal; remove the line with `{command}` to do its "
+                f"{path} line {number} is damaged, or no record of a journal; remove it with `{command}` to do its "
                 "work again"
             ) from None
     return records, len(content)

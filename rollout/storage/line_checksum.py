@@ -16,7 +16,7 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 
 
 def checked_line(line: bytes) -> bytes:
-    """Return a line of `to_line` without its checksum and newline; one without a checksum, of an earlier version, as is.
+    """Return a line of `to_line` without its checksum and newline; a line of an earlier version has no checksum.
 
     Raises:
         ValueError: If the checksum is not that of the line.
