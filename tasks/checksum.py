@@ -16,23 +16,34 @@ def sha256_of(path: Path | str) -> str:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with its own digest under the key `sha256`, by which `read_sealed` finds a changed digit."""
+    """Return a JSON object with its own digest under the key `sha256`, by which `unsealed` finds a changed digit."""
     return {**record, SEAL: _digest(json.loads(json.dumps(record)))}  # as it will be read
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file without its digest; one that an earlier version wrote has none.
+    """Return the object in a file of `sealed` without its digest.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a JSON object, or its digest does not fit. Names the file, without a remedy.
+        ValueError: If it is damaged. Names the file, without a remedy.
+    """
+    record = unsealed(path.read_bytes())
+    if record is None:
+        raise ValueError(f"{path} is damaged")
+    return record
+
+
+def unsealed(content: bytes) -> dict[str, Any] | None:
+    """Return the object in the content of a file of `sealed` without its digest, None if it is damaged.
+
+    An object that an earlier version wrote has no digest.
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(content)
     except (ValueError, RecursionError):
-        record = None
+        return None
     if not isinstance(record, dict) or record.pop(SEAL, None) not in (None, _digest(record)):
-        raise ValueError(f"{path} is damaged")
+        return None
     return record
 
 

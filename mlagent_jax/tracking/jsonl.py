@@ -3,9 +3,15 @@
 import json
 import time
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mlagent_jax.tracking.base import Metrics, Tracker, finite_values
 from rollout.storage.atomic_write import write_text
+from tasks.quoting import shell_command
+
+_METRICS = TypeAdapter(dict[str, Annotated[float, Field(allow_inf_nan=False)]])
 
 
 class JsonlTracker(Tracker):
@@ -45,7 +51,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """Return the lines of a metrics file, oldest first, without an incomplete last one; empty if there is no file.
 
     Raises:
-        ValueError: If any other line is not JSON.
+        ValueError: If any other line is not an object of finite numbers. Names file and line.
     """
     if not path.exists():
         return []
@@ -53,9 +59,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     # A line is complete only with its newline: an incomplete `{"a": 1}` may have lost digits and still be JSON.
     complete, _, _ = text.rpartition("\n")
     lines = []
-    for number, line in enumerate(complete.splitlines(), 1):
+    for number, line in enumerate(complete.split("\n") if complete else (), 1):
         try:
-            lines.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{path}: line {number} is not JSON: {line[:60]!r}; delete it to go on") from None
+            lines.append(_METRICS.validate_json(line))
+        except ValidationError:
+            command = shell_command("sed", "-i", f"{number}d", path)
+            raise ValueError(
+                f"{path} line {number} is damaged; remove it with `{command}` to go on without it"
+            ) from None
     return lines

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rollout.exploration.candidates import Candidates
 from rollout.exploration.embedding import embed_texts
@@ -35,6 +35,8 @@ class PoolEntry:
         min_distance, mean_distance, coverage: See `rollout.exploration.idea_selection.PoolSpread`.
         ideas: The ideas kept, in the rule's order.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     task: str
     axis: str

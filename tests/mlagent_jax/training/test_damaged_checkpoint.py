@@ -93,7 +93,7 @@ def test_without_a_whole_checkpoint_one_line_says_how_to_begin_again(
     folder = save(tmp_path / "checkpoints", 10, 20)
     for step in ("10", "20"):
         damage(folder / step)
-    with pytest.raises(CorruptRecord, match="remove the folder to train from the beginning") as error:
+    with pytest.raises(CorruptRecord, match="remove the folder with `rm -r .*` to train from the beginning") as error:
         resumed(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
     assert sorted(path.name for path in folder.iterdir()) == ["10", "20"], "nothing is removed unless a run goes on"
