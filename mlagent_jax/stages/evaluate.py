@@ -22,6 +22,7 @@ from rollout.storage.run_layout import EVALUATION
 from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
+from tasks.checksum import sealed
 from tasks.task import Task
 
 
@@ -75,7 +76,7 @@ class Evaluate(Stage):
                     found[name] = episodes(name, actor)
         store, recognize = run_context.environment.store, run_context.recognize
         stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in ("sft", "ppo")}
-        write_json(run_dir.edit_stats, stats)
+        write_json(run_dir.edit_stats, sealed(stats))
         result = evaluation(found, tasks, config.seed)
         num_trajectories = sum(map(len, found.values()))
         context.log_result(self.name, {"num_trajectories": num_trajectories, **mean_gains(result)})

@@ -138,7 +138,7 @@ def read_selection(path: Path) -> Selection:
         if (record["schema"], record["identity"]) != (SCHEMA, selection.identity):
             raise ValueError(f"schema {record['schema']}, expected {SCHEMA} and a hash that fits")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptRecord(f"{path} is damaged, or not a selection of trajectories ({error!r}); {REMEDY}") from error
+        raise CorruptRecord(f"{path} is damaged, or not a selection of trajectories; {REMEDY}") from error
     return selection
 
 

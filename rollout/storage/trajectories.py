@@ -205,7 +205,7 @@ def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
             trajectory = from_record(record)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptRecord(
-                f"{journal} line {number} is not a trajectory ({error!r}); remove the line to run its episode again"
+                f"{journal} line {number} is not a trajectory; remove the line to run its episode again"
             ) from error
         if trajectory.trajectory_id not in seen:  # otherwise the file was made from this journal
             yield trajectory
