@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from mlagent_jax.tracking.base import Metrics, Tracker, finite_values
 from rollout.storage.atomic_write import write_text
-from tasks.quoting import shell_command
+from rollout.storage.line_checksum import removal
 
 _METRICS = TypeAdapter(dict[str, Annotated[float, Field(allow_inf_nan=False)]])
 
@@ -58,13 +58,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     text = path.read_text(errors="replace")
     # A line is complete only with its newline: an incomplete `{"a": 1}` may have lost digits and still be JSON.
     complete, _, _ = text.rpartition("\n")
-    lines = []
+    lines, damaged = [], []
     for number, line in enumerate(complete.split("\n") if complete else (), 1):
         try:
             lines.append(_METRICS.validate_json(line))
         except ValidationError:
-            command = shell_command("sed", "-i", f"{number}d", path)
-            raise ValueError(
-                f"{path} line {number} is damaged; remove it with `{command}` to go on without it"
-            ) from None
+            damaged.append(number)
+    if damaged:
+        raise ValueError(
+            f"{path} line {damaged[0]} is damaged; remove what is damaged with `{removal(path, damaged)}` to go on "
+            "without it"
+        )
     return lines

@@ -9,8 +9,7 @@ from typing import Any
 
 from rollout.endpoint.usage import Usage
 from rollout.errors import CorruptRecord
-from rollout.storage.line_checksum import checked_line, from_line, to_line
-from tasks.quoting import shell_command
+from rollout.storage.line_checksum import checked_line, from_line, removal, to_line
 from tasks.units import MIB
 
 PART_BYTES = 16 * MIB  # small enough for a mirror, which copies a grown file as a whole
@@ -154,7 +153,7 @@ class Exchanges:
 
     def _scan(self, part: int, last: bool) -> int:
         """Count and index the lines of a part, and return the offset at which its complete lines end."""
-        end, number = 0, 0
+        end, number, damaged = 0, 0, []
         with self._path(part).open("rb") as file:
             for line in file:
                 number += 1
@@ -167,10 +166,11 @@ class Exchanges:
                         self._places[bytes.fromhex(head["key"])] = (part, end)
                     self.totals.add(head)
                 except (ValueError, LookupError, TypeError):
-                    command = shell_command("sed", "-i", f"{number}d", self._path(part))
-                    raise CorruptRecord(
-                        f"{self._path(part)} line {number} is damaged, or not an exchange; remove it with `{command}` "
-                        "to send the request again"
-                    ) from None
+                    damaged.append(number)
                 end += len(line)
+        if damaged:
+            raise CorruptRecord(
+                f"{self._path(part)} line {damaged[0]} is damaged, or not an exchange; remove what is damaged with "
+                f"`{removal(self._path(part), damaged)}` to send its requests again"
+            )
         return end

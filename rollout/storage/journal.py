@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rollout.errors import CorruptRecord
-from rollout.storage.line_checksum import from_line, to_line
-from tasks.quoting import shell_command
+from rollout.storage.line_checksum import from_line, removal, to_line
 
 
 class Journal:
@@ -73,14 +72,15 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         content = path.read_bytes()
     except FileNotFoundError:
         return [], 0
-    records, content = [], content[: content.rfind(b"\n") + 1]
+    records, damaged, content = [], [], content[: content.rfind(b"\n") + 1]
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             records.append(from_line(line))
         except ValueError:
-            command = shell_command("sed", "-i", f"{number}d", path)
-            raise CorruptRecord(
-                f"{path} line {number} is damaged, or no record of a journal; remove it with `{command}` to do its "
-                "work again"
-            ) from None
+            damaged.append(number)
+    if damaged:
+        raise CorruptRecord(
+            f"{path} line {damaged[0]} is damaged, or no record of a journal; remove what is damaged with "
+            f"`{removal(path, damaged)}` to do its work again"
+        )
     return records, len(content)

@@ -2,8 +2,11 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from tasks.quoting import shell_command
 
 _START, _END = b'{"crc32":"', b'",'
 _LENGTH = len(_START) + 8 + len(_END)
@@ -34,3 +37,14 @@ def checked_line(line: bytes) -> bytes:
 def from_line(line: bytes) -> dict[str, Any]:
     """Return the record of a line of `to_line`. Raises ValueError if it is damaged."""
     return json.loads(checked_line(line))
+
+
+def removal(path: Path, numbers: Sequence[int]) -> str:
+    """Return the command that removes lines, given by their ascending numbers from 1, from a file."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1] = [ranges[-1][0], number]
+        else:
+            ranges.append([number])
+    return shell_command("sed", "-i", ";".join(f"{','.join(map(str, each))}d" for each in ranges), path)

@@ -52,5 +52,5 @@ def test_a_changed_digit_in_the_journal_is_named_with_its_line(toys, tmp_path: P
     asyncio.run(worker.act(states, 0))
     path = tmp_path / "00000.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"reward":-1.0', b'"reward":-2.0', 1))
-    with pytest.raises(CorruptRecord, match=r"00000\.jsonl line 1 is damaged.*remove it with `sed -i 1d .*`"):
+    with pytest.raises(CorruptRecord, match=r"00000\.jsonl line 1 is damaged.*with `sed -i 1d .*`"):
         asyncio.run(worker.act(states, 0))
