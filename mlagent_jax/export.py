@@ -9,6 +9,7 @@ from pathlib import Path
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.export import export_policy
 from mlagent_jax.train import USER_ERROR, error_text
 
@@ -28,6 +29,7 @@ def export(run: Path, out: Path) -> Path:
         raise ConfigError(f"{run} has no policy yet; run its stage sft first")
     if out.exists():
         raise ConfigError(f"{out} exists; remove it, or give another folder to --out")
+    require_policy(run_dir, policy.parent.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     export_policy(policy, run_dir.tokenizer, config.ppo, out, out.with_name(f".{out.name}.{os.getpid()}"))
     return policy

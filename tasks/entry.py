@@ -1,7 +1,6 @@
 """Read a task's description (`task.yaml`) and the measurements of its preparation (`task.json`)."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from tasks.checksum import sha256_of
+from tasks.checksum import read_sealed, sha256_of
 from tasks.metric import METRICS
 from tasks.nearest import nearest
 from tasks.task import Limits, Submission
@@ -196,8 +195,8 @@ def read_entry(file: Path) -> Entry:
 
 
 def read_prepared(folder: Path) -> Prepared | None:
-    """Return the `task.json` in `folder`, None if it is missing or unreadable."""
+    """Return the `task.json` in `folder`, None if it is missing or damaged."""
     try:
-        return TypeAdapter(Prepared).validate_python(json.loads((folder / "task.json").read_text(encoding="utf-8")))
+        return TypeAdapter(Prepared).validate_python(read_sealed(folder / "task.json"))
     except (FileNotFoundError, ValueError):
         return None

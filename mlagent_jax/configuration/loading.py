@@ -143,7 +143,11 @@ def _quickstart() -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    tree = _parse(path.read_text(), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 from byte {error.start} on; save it as UTF-8") from None
+    tree = _parse(text, str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -26,6 +26,10 @@ class Worker(Protocol):
         """Return the actions of an update."""
         ...
 
+    async def recall(self, states: Sequence[PoolState], update: int) -> list[Experience]:
+        """Return the actions of a finished update from its journal."""
+        ...
+
 
 class RolloutPrefetcher:
     """A source of the actions of each update, in order, which starts them up to `max_staleness` updates early.
@@ -51,10 +55,14 @@ class RolloutPrefetcher:
         self._to_learn: dict[int, tuple[list[PoolState], list[Experience]]] = {}
 
     def skip(self, num_updates: int) -> None:
-        """Skip updates that are done. An evolving pool learns again from their journals."""
+        """Skip updates that are done. An evolving pool learns again from their journals.
+
+        Raises:
+            CorruptRecord: If a journal that it learns from lacks an action.
+        """
         for update in range(num_updates) if self._worker.pool.evolves else ():
             states = self._states(update)
-            self._to_learn[update] = states, self._event_loop.run(self._worker.act(states, update))
+            self._to_learn[update] = states, self._event_loop.run(self._worker.recall(states, update))
         self._next = num_updates
 
     def take(self, update: int) -> list[Experience]:

@@ -59,7 +59,13 @@ def read_diversity(layout: RunLayout) -> dict[str, Any] | None:
     """Return the content of diversity.json without its lists of words, None if there is no such file."""
     if not layout.diversity.exists():
         return None
-    figures = json.loads(layout.diversity.read_text())
-    for measured in figures["whole"].values():
-        del measured["verb_nouns"]
+    try:
+        figures = json.loads(layout.diversity.read_bytes())
+        for measured in figures["whole"].values():
+            del measured["verb_nouns"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # a statistic must not end a run
+        log.warning(
+            "%s is damaged, so the reports are without it; the stage evaluate writes it again", layout.diversity
+        )
+        return None
     return figures

@@ -1,6 +1,6 @@
 """report.html: one static page about the results of a run so far."""
 
-import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import duration_text
 from rollout.storage.atomic_write import write_text
 from rollout.storage.run_layout import RunLayout
+from tasks.checksum import read_sealed
+
+log = logging.getLogger(__name__)
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 MAX_ROWS = 24  # rows of a table of edits
@@ -46,7 +49,13 @@ FACT_NAMES = {
 
 def write_report(layout: RunLayout, summary: Mapping[str, Any]) -> None:
     """Write report.html into the run directory; `summary` is the result of `build_summary`."""
-    edits = json.loads(layout.edit_stats.read_text()) if layout.edit_stats.exists() else {}
+    try:
+        edits = read_sealed(layout.edit_stats)
+    except FileNotFoundError:
+        edits = {}
+    except ValueError as error:  # a statistic must not end a run
+        log.warning("%s and left out of the report; the stage evaluate writes it again", error)
+        edits = {}
     link = layout.trajectory_page.name if layout.trajectory_page.exists() else ""
     write_text(layout.report, render(summary, read_metrics(layout.metrics), edits, link))
 

@@ -94,9 +94,12 @@ def open_run_context(
         num_slots = opened.scheduler.num_cores
         coding = ScriptedCoder() if coder.kind == "scripted" else EndpointCoder(endpoints.coder())
         prepared = prepare(tasks, layout.data, Path(executor.python or TASK_PYTHON), reporter)
+        environment = Environment(store, TimedExecutor(opened.executor, timeline), coding)
+        for task in prepared.values():
+            environment.store_data(task)
         yield RunContext(
             tasks=prepared,
-            environment=Environment(store, TimedExecutor(opened.executor, timeline), coding),
+            environment=environment,
             event_loop=event_loop,
             num_concurrent=count_episodes(num_slots, expert, coder),
             num_slots=num_slots,

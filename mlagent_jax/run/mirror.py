@@ -27,6 +27,8 @@ from mlagent_jax.configuration.schema import ConfigError
 from rollout.errors import InfrastructureError
 from rollout.storage.atomic_write import write_text
 from rollout.storage.run_layout import BLOBS, RESULT_CACHE, TEMPORARY
+from tasks.checksum import sealed, unsealed
+from tasks.quoting import shell_command
 
 T = TypeVar("T")
 
@@ -103,7 +105,7 @@ class Mirror:
         after = {"generation": generation, "snapshot": snapshot, "files": files}
         self._put(changed, snapshot)
         self._require_unchanged(before)  # another machine may have written while this one copied
-        self._try(lambda: self._store.pipe_file(f"{self._root}/{MANIFEST}", json.dumps(after).encode()))
+        self._try(lambda: self._store.pipe_file(f"{self._root}/{MANIFEST}", json.dumps(sealed(after)).encode()))
         self._remember(after)
         self._try(lambda: self._remove_unused(known, files, before["generation"]))
 
@@ -175,16 +177,20 @@ class Mirror:
                 os.rmdir(parent)
 
     def _manifest(self) -> dict[str, Any]:
-        def read() -> dict[str, Any]:
+        def read() -> bytes | None:
             try:
-                return json.loads(self._store.cat_file(f"{self._root}/{MANIFEST}"))
+                return self._store.cat_file(f"{self._root}/{MANIFEST}")
             except FileNotFoundError:
-                return EMPTY
+                return None
 
-        return self._try(read)
+        content = self._try(read)
+        manifest = EMPTY if content is None else _parsed(content)
+        if manifest is None:
+            raise ConfigError(f"{self.url}/{MANIFEST} is damaged; give another mirror, which gets a whole copy")
+        return manifest
 
     def _remember(self, manifest: Mapping[str, Any]) -> None:
-        write_text(self.folder / REMEMBERED, json.dumps(manifest))
+        write_text(self.folder / REMEMBERED, json.dumps(sealed(manifest)))
 
     def _try(self, work: Callable[[], T]) -> T:
         """Return the result of `work`, retrying any error, because each store has its own error types."""
@@ -206,10 +212,23 @@ def require_complete(folder: Path, url: str | None) -> None:
 
 
 def _remembered(folder: Path) -> dict[str, Any] | None:
+    path = folder / REMEMBERED
     try:
-        return json.loads((folder / REMEMBERED).read_text())
+        manifest = _parsed(path.read_bytes())
     except FileNotFoundError:
         return None
+    if manifest is None:
+        raise ConfigError(
+            f"{path} is damaged; remove it with `{shell_command('rm', path)}` and give another mirror, which gets a "
+            f"whole copy, or remove {folder} to fetch the last copy"
+        )
+    return manifest
+
+
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    """Return a manifest, None if it is damaged."""
+    manifest = unsealed(content)
+    return manifest if manifest is not None and EMPTY.keys() <= manifest.keys() else None
 
 
 def _is_ignored(name: str) -> bool:

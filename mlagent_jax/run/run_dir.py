@@ -33,7 +33,7 @@ class RunDir(RunLayout):
             OSError: If the directory cannot be made or written.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.path(".lock"), "a+") as file:
+        with open(self.path(".lock"), "a+", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

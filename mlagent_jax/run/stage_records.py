@@ -16,9 +16,16 @@ from typing import Any, Protocol, runtime_checkable
 from mlagent_jax.configuration.schema import ConfigError
 from rollout.storage.atomic_write import write_json
 from rollout.storage.run_layout import RunLayout
+from tasks.checksum import read_sealed, sealed
+from tasks.quoting import shell_command
 from tasks.registry import find
 
 SCHEMA = 2  # of a run directory: the names in its records, figures and settings; 1 had no number and said train, heldin
+
+KEYS = {  # of a record by the end of its name, besides the schema
+    ".json": {"fingerprint", "output_id", "seconds", "figures", "inputs"},
+    ".started": {"fingerprint", "inputs"},
+}
 
 
 @runtime_checkable
@@ -58,13 +65,12 @@ class StageRecords:
             settings: The configuration as nested dictionaries of plain values.
 
         Raises:
-            ConfigError: If the records have another schema or are not JSON.
+            ConfigError: If a record has another schema or is damaged.
         """
         self._layout, self._settings = layout, settings
         self._stages = {stage.name: stage for stage in stages}
         for path in sorted(layout.stages.glob("*.json")) + sorted(layout.stages.glob("*.started")):
-            found = _read(path)
-            schema = found.get("schema") if isinstance(found, dict) else None
+            schema = _read(path).get("schema")
             if schema != SCHEMA:
                 raise ConfigError(
                     f"{layout.root} was made by another version of mlagent_jax: {path.name} has schema {schema}, "
@@ -139,7 +145,8 @@ class StageRecords:
             changed = ", ".join(self.changed(name)) or "it was never finished"
             note = f"its inputs changed ({changed}); the earlier output is in {folder}"
         self._path(f"{name}.json").unlink(missing_ok=True)
-        write_json(self._path(f"{name}.started"), {"schema": SCHEMA, "fingerprint": current, "inputs": inputs})
+        started = {"schema": SCHEMA, "fingerprint": current, "inputs": inputs}
+        write_json(self._path(f"{name}.started"), sealed(started))
         return note
 
     def finish(self, name: str, figures: Mapping[str, Any], seconds: float) -> None:
@@ -154,7 +161,7 @@ class StageRecords:
             "figures": dict(figures),
             "inputs": inputs,
         }
-        write_json(self._path(f"{name}.json"), record)
+        write_json(self._path(f"{name}.json"), sealed(record))
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """Return the figures of each finished stage, with `seconds` and `up_to_date`."""
@@ -190,10 +197,16 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return a record, with its schema at least; raises ConfigError if it is damaged."""
     try:
-        return json.loads(path.read_text())
+        record = read_sealed(path)
+        if record.get("schema") == SCHEMA and not KEYS[path.suffix] <= record.keys():
+            raise ValueError(f"{path} is damaged")
+        return record
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}); delete it to run the stage again") from None
+        then = "" if path.suffix == ".json" else " from the beginning, unless it is done"
+        command = shell_command("rm", path)
+        raise ConfigError(f"{error}; remove it with `{command}` to run the stage {path.stem} again{then}") from None
 
 
 def _leaves(tree: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from rollout.exploration.pools import IdeaPool, build_pools, read_pools
 from rollout.sampling.collection import Tally, collect, plan_collection
 from rollout.scripted.expert import ScriptedExpert
 from rollout.storage.atomic_write import write_json
+from rollout.storage.digests import write_digests
 from rollout.storage.run_layout import IDEAS, TRAJECTORIES, RunLayout
 from rollout.storage.trajectories import iterate_trajectories
 from tasks.task import Task
@@ -41,6 +42,7 @@ class Collect(Stage):
             figures = take_trajectories(Path(source), context.run_dir, run_context)
         else:
             figures = {**collect_trajectories(context), **run_context.scheduler.take().flat()}
+        write_digests(context.run_dir.trajectories)
         context.log_result(self.name, figures)
         return {**figures, **run_context.endpoints.figures()}
 

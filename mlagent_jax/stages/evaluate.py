@@ -9,6 +9,7 @@ from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
 from mlagent_jax.run.run_dir import SYNC_SECONDS
+from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
@@ -21,6 +22,7 @@ from rollout.storage.run_layout import EVALUATION
 from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
+from tasks.checksum import sealed
 from tasks.task import Task
 
 
@@ -45,6 +47,8 @@ class Evaluate(Stage):
             InfrastructureError: If the server failed, or does not sample from the weights that are evaluated.
         """
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
+        for name in ("sft", "ppo"):
+            require_policy(run_dir, name)
         tasks = list(run_context.tasks.values())
         plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
@@ -72,7 +76,7 @@ class Evaluate(Stage):
                     found[name] = episodes(name, actor)
         store, recognize = run_context.environment.store, run_context.recognize
         stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in ("sft", "ppo")}
-        write_json(run_dir.edit_stats, stats)
+        write_json(run_dir.edit_stats, sealed(stats))
         result = evaluation(found, tasks, config.seed)
         num_trajectories = sum(map(len, found.values()))
         context.log_result(self.name, {"num_trajectories": num_trajectories, **mean_gains(result)})

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import PPO
+from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
+from rollout.storage.digests import DIGESTS
 from rollout.storage.run_layout import EXPORT
 from rollout.tokenizer.beside_weights import GENERATION_CONFIG, read_token_ids
 from rollout.tokenizer.chat import ChatTokenizer
@@ -32,6 +34,7 @@ class Export(Stage):
             ValueError: If its weights do not fit its config, or it has no tokenizer.
         """
         run_dir = context.run_dir
+        require_policy(run_dir, "ppo")
         temporary = run_dir.temporary / "export"
         figures = export_policy(run_dir.ppo_policy, run_dir.tokenizer, context.config.ppo, run_dir.export, temporary)
         context.reporter.note(f"exported: {run_dir.export}, {figures['bytes'] / MIB:.1f} MiB")
@@ -63,7 +66,7 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         check_hf(policy)
-        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY))
+        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY, DIGESTS))
         content = generation_config(ppo, ChatTokenizer(tokenizer), policy / GENERATION_CONFIG)
         write_json(temporary / GENERATION_CONFIG, content)
         num_bytes = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())

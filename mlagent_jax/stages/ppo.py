@@ -6,6 +6,7 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
+from mlagent_jax.run.saved_output import require_policy, require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
 from rollout.dataset.selection import read_selection
 from rollout.sampling.evolving_pool import EvolvingPool
@@ -43,6 +44,8 @@ class PPO(Stage):
         from mlagent_jax.stages import ppo_training
 
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
+        require_trajectories(run_dir)
+        require_policy(run_dir, "sft")
         keep_compiled_programs(run_dir)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
         pool = make_pool(config, run_dir, run_context, tokenizer)

@@ -7,9 +7,11 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
+from mlagent_jax.run.saved_output import require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
 from rollout.scripted.wording import reword_response
+from rollout.storage.digests import write_digests
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.storage.weight_map import check_weights
@@ -43,6 +45,7 @@ class FineTune(Stage):
             CorruptRecord: If a trajectory file is damaged.
             ValueError: If too few trajectories are selected, or the model does not fit the configuration.
         """
+        require_trajectories(context.run_dir)
         distributed.announce_stage(self.name)
         return train_policy(context)
 
@@ -95,6 +98,8 @@ def train_policy(context: StageContext) -> dict[str, Any]:
         )
     canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
+    if distributed.is_main():
+        write_digests(run_dir.tokenizer)
     return {
         "trajectories": len(trajectories),
         "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},

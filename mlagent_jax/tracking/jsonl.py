@@ -3,9 +3,15 @@
 import json
 import time
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mlagent_jax.tracking.base import Metrics, Tracker, finite_values
 from rollout.storage.atomic_write import write_text
+from rollout.storage.line_checksum import removal
+
+_METRICS = TypeAdapter(dict[str, Annotated[float, Field(allow_inf_nan=False)]])
 
 
 class JsonlTracker(Tracker):
@@ -45,17 +51,22 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """Return the lines of a metrics file, oldest first, without an incomplete last one; empty if there is no file.
 
     Raises:
-        ValueError: If any other line is not JSON.
+        ValueError: If any other line is not an object of finite numbers. Names file and line.
     """
     if not path.exists():
         return []
     text = path.read_text(errors="replace")
     # A line is complete only with its newline: an incomplete `{"a": 1}` may have lost digits and still be JSON.
     complete, _, _ = text.rpartition("\n")
-    lines = []
-    for number, line in enumerate(complete.splitlines(), 1):
+    lines, damaged = [], []
+    for number, line in enumerate(complete.split("\n") if complete else (), 1):
         try:
-            lines.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{path}: line {number} is not JSON: {line[:60]!r}; delete it to go on") from None
+            lines.append(_METRICS.validate_json(line))
+        except ValidationError:
+            damaged.append(number)
+    if damaged:
+        raise ValueError(
+            f"{path} line {damaged[0]} is damaged; remove what is damaged with `{removal(path, damaged)}` to go on "
+            "without it"
+        )
     return lines

@@ -18,6 +18,7 @@ from mlagent_jax.model.sharding import AXES
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
 from rollout.inference.canary_file import write_canary
+from rollout.storage.digests import write_digests
 
 MANIFEST = "training_data.json"
 
@@ -28,7 +29,8 @@ def save_policy(
     """Write the model and its tokenizer as one Hugging Face directory.
 
     `training_data.json` in it is the manifest of the trajectories that the model was trained on, each with its hash;
-    `canary.json` has the log-probabilities that a server with these weights gives. If several processes hold the
+    `canary.json` has the log-probabilities that a server with these weights gives; `digests.json`, written last, finds
+    damage. If several processes hold the
     parameters, all must call this; process 0 writes.
 
     Args:
@@ -45,6 +47,7 @@ def save_policy(
     logprobs = canary_logprobs(model, canary_ids)
     if is_main():
         write_canary(folder, canary_ids, logprobs, digests)
+        write_digests(folder)
 
 
 def canary_logprobs(model: Transformer, token_ids: Sequence[int]) -> list[float]:

@@ -21,6 +21,7 @@ from rollout.storage.trajectories import iterate_trajectories, to_record
 from rollout.types import Trajectory
 
 SCHEMA = "mlagent_jax.selection 1"
+REMEDY = "remove selection.json of the run and run the same command to select again"
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,11 @@ class Selection:
             if expected is not None:
                 if digest(trajectory) != expected:
                     raise CorruptRecord(
-                        f"{folder}: trajectory {trajectory.trajectory_id} has changed since its selection; "
-                        "run stage=sft again"
+                        f"{folder}: trajectory {trajectory.trajectory_id} has changed since its selection; {REMEDY}"
                     )
                 yield trajectory
         if left:
-            raise CorruptRecord(f"{folder}: trajectory {min(left)} was selected and is gone; run stage=sft again")
+            raise CorruptRecord(f"{folder}: trajectory {min(left)} was selected and is gone; {REMEDY}")
 
 
 def choose(folder: Path, rules: Select, directions: Mapping[str, str], seed: int) -> Selection:
@@ -133,12 +133,12 @@ def write_selection(path: Path, selection: Selection, rules: Select, seed: int) 
 def read_selection(path: Path) -> Selection:
     """Return the selection of a manifest. Raises CorruptRecord if it is damaged or of another schema."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_bytes())
         selection = Selection(**{key: record[key] for key in ("train", "validation", "report", "balance")})
         if (record["schema"], record["identity"]) != (SCHEMA, selection.identity):
             raise ValueError(f"schema {record['schema']}, expected {SCHEMA} and a hash that fits")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptRecord(f"{path} is not a selection of trajectories ({error!r}); run stage=sft again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptRecord(f"{path} is damaged, or not a selection of trajectories; {REMEDY}") from error
     return selection
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout.endpoint.usage import Usage
 from rollout.errors import CorruptRecord
+from rollout.storage.line_checksum import checked_line, from_line, removal, to_line
 from tasks.units import MIB
 
 PART_BYTES = 16 * MIB  # small enough for a mirror, which copies a grown file as a whole
@@ -87,7 +88,7 @@ class Exchanges:
             file.seek(offset)
             line = file.readline()
         try:
-            record = json.loads(line)
+            record = from_line(line)
             if record["key"] == key and isinstance(record["answer"], str):
                 return record
         except (ValueError, LookupError, TypeError):
@@ -113,7 +114,7 @@ class Exchanges:
         if self._file is None:
             return
         assert next(iter(body)) == "request", "the head ends where the request begins"
-        line = json.dumps({**head, **body}, separators=(",", ":")).encode() + b"\n"
+        line = to_line({**head, **body})
         if self._end >= PART_BYTES:
             following = self._open(self._part + 1, 0)  # before closing: if this fails, the last part stays open
             os.close(self._file)
@@ -152,21 +153,24 @@ class Exchanges:
 
     def _scan(self, part: int, last: bool) -> int:
         """Count and index the lines of a part, and return the offset at which its complete lines end."""
-        end, number = 0, 0
+        end, number, damaged = 0, 0, []
         with self._path(part).open("rb") as file:
             for line in file:
                 number += 1
                 if last and not line.endswith(b"\n"):
                     break
                 try:
-                    head = json.loads(line[: line.index(BODY)] + b"}")
+                    whole = checked_line(line)
+                    head = json.loads(whole[: whole.index(BODY)] + b"}")
                     if head["answered"]:
                         self._places[bytes.fromhex(head["key"])] = (part, end)
                     self.totals.add(head)
-                except (ValueError, LookupError, TypeError) as error:
-                    raise CorruptRecord(
-                        f"{self._path(part)} line {number} is not an exchange ({error!r}); remove the line to send the "
-                        "request again"
-                    ) from error
+                except (ValueError, LookupError, TypeError):
+                    damaged.append(number)
                 end += len(line)
+        if damaged:
+            raise CorruptRecord(
+                f"{self._path(part)} line {damaged[0]} is damaged, or not an exchange; remove what is damaged with "
+                f"`{removal(self._path(part), damaged)}` to send its requests again"
+            )
         return end

@@ -76,6 +76,11 @@ class Environment:
             best_score=instance.task.validation_init,
         )
 
+    def store_data(self, task: Task) -> None:
+        """Store the task's data, which also replaces what is damaged or missing of it in the store."""
+        for path in sorted(task.public.iterdir()):
+            self._digest(path)
+
     def _digest(self, path: Path) -> str:
         if path not in self._data:
             self._data[path] = self.store.put_folder(path) if path.is_dir() else self.store.put_file(path)

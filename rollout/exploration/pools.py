@@ -1,6 +1,5 @@
 """The idea pools of the tasks: candidates are embedded, and a selection rule keeps a few of them."""
 
-import json
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rollout.exploration.candidates import Candidates
 from rollout.exploration.embedding import embed_texts
@@ -35,6 +35,8 @@ class PoolEntry:
         min_distance, mean_distance, coverage: See `rollout.exploration.idea_selection.PoolSpread`.
         ideas: The ideas kept, in the rule's order.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     task: str
     axis: str
@@ -105,12 +107,9 @@ def build_pools(
 def read_pools(path: Path) -> dict[str, IdeaPool]:
     """Return the used pools in a file of `build_pools`. Raises ValueError for another file."""
     try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, list):
-            raise TypeError(f"expected a list of pools, got a {type(record).__name__}")
-        return _pools([PoolEntry(**entry) for entry in record])
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of idea pools ({error!r}); remove it to create it again") from error
+        return _pools(TypeAdapter(list[PoolEntry]).validate_json(path.read_bytes()))
+    except ValidationError as error:
+        raise ValueError(f"{path} is damaged, or not a file of idea pools; remove it to create it again") from error
 
 
 def _counts(entries: Sequence[PoolEntry], rule: str) -> tuple[int, int]:

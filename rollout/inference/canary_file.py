@@ -35,11 +35,11 @@ def read_canary(folder: Path, server_dtype: str, max_length: int) -> tuple[Canar
         ValueError: If the folder has no canary, or the file is damaged.
     """
     try:
-        record = json.loads((folder / FILE).read_text())
+        record = json.loads((folder / FILE).read_bytes())
         token_ids, logprobs, digests = record["token_ids"], record["logprobs"], record["digests"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{folder / FILE} is not a canary ({error!r}); expected the one that a run saves with its weights; "
-            "run the stage that saves them again"
+            f"{folder / FILE} is damaged, or not a canary; expected the one that a run saves with its weights; "
+            "remove the record of the stage that saves them in stages/, and run the same command again"
         ) from error
     return Canary(token_ids[:max_length], logprobs[: max_length - 1], tolerance_for(server_dtype)), digests

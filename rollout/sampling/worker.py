@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.environment.environment import Environment
+from rollout.errors import CorruptRecord
 from rollout.sampling.deadline import Deadline
 from rollout.sampling.experience import Experience
 from rollout.sampling.rollouts import RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.storage.journal import Journal
 from rollout.tokenizer.chat import ChatTokenizer
-from rollout.types import Policy
+from rollout.types import Completion, Policy
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,44 @@ class RolloutWorker:
     async def act(self, states: Sequence[PoolState], update: int) -> list[Experience]:
         """Return the actions of an update, including those in its journal; raises the same errors as `roll_out`."""
         deadline = Deadline(self.acting_seconds, self.concurrency) if self.acting_seconds else None
-        with Journal(self.journals / f"{update:05d}.jsonl") as journal:
+        return await self._act(states, update, self.policy, deadline)
+
+    async def recall(self, states: Sequence[PoolState], update: int) -> list[Experience]:
+        """Return the actions of a finished update from its journal alone.
+
+        Raises:
+            CorruptRecord: If the journal is damaged or lacks an action, which would now be sampled from other weights.
+        """
+        return await self._act(states, update, _NoPolicy(self._path(update)), None)
+
+    async def _act(
+        self, states: Sequence[PoolState], update: int, policy: Policy, deadline: Deadline | None
+    ) -> list[Experience]:
+        with Journal(self._path(update)) as journal:
             return await roll_out(
                 self.spec,
                 self.environment,
-                self.policy,
+                policy,
                 self.tokenizer,
                 states,
                 update=update,
                 journal=journal,
                 deadline=deadline,
             )
+
+    def _path(self, update: int) -> Path:
+        return self.journals / f"{update:05d}.jsonl"
+
+
+@dataclass(frozen=True)
+class _NoPolicy:
+    """Stand in for the policy of a finished update, whose actions are all in `journal`."""
+
+    journal: Path
+
+    async def sample(self, prompt_ids: Sequence[int], *, num_samples: int, seed: int) -> list[Completion]:
+        """Raise CorruptRecord."""
+        raise CorruptRecord(
+            f"{self.journal} lacks actions of a finished update, all of which ppo.states=evolving needs; put the file "
+            "back, or remove the folder ppo of the run to train again"
+        )

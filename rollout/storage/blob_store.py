@@ -61,9 +61,9 @@ class BlobStore:
             OSError: If the disk is full.
         """
         digest = digest_of(content)
-        # A file of another length was left by a power cut and is written again.
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self._name(digest)).st_size == len(content):
+        # A file with other content was left by a power cut or a broken disk and is written again.
+        with contextlib.suppress(FileNotFoundError), open(self._name(digest), "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size == len(content) and file.read() == content:
                 return digest
         write_atomically(self.path(digest), content)
         return digest
@@ -78,10 +78,10 @@ class BlobStore:
         try:
             with open(name, "rb", buffering=0) as file:
                 content = file.read()
-        except FileNotFoundError as error:
-            raise CorruptRecord(f"blob {name} is missing; the run that wrote it must be repeated") from error
+        except FileNotFoundError:
+            raise _damaged(name) from None
         if digest_of(content) != digest:
-            raise CorruptRecord(f"the content of blob {name} does not match its name; delete it and run again")
+            raise _damaged(name)
         return content
 
     def size(self, digest: str) -> int:
@@ -96,8 +96,8 @@ class BlobStore:
         name = self._name(digest)
         try:
             return os.stat(name)
-        except FileNotFoundError as error:
-            raise CorruptRecord(f"blob {name} is missing; the run that wrote it must be repeated") from error
+        except FileNotFoundError:
+            raise _damaged(name) from None
 
     def put_file(self, path: Path) -> str:
         """Store a file, which may be larger than memory, and return its digest.
@@ -116,8 +116,7 @@ class BlobStore:
             return known[1]
         digest = sha256_of(path)
         blob = self.path(digest)
-        # As in `put`. The content of a blob of the right length is checked before it is used.
-        if not blob.exists() or blob.stat().st_size != status.st_size:
+        if not self._holds(digest, status):  # as in `put`
             blob.parent.mkdir(exist_ok=True)
             with replacing(blob, durable=False) as temporary:  # a link needs no flush, a copy was flushed
                 link_or_copy(path, temporary)
@@ -127,6 +126,16 @@ class BlobStore:
             self._checked[digest] = _stamp(status)
         self._digests[path] = _stamp(status), digest
         return digest
+
+    def _holds(self, digest: str, source: os.stat_result) -> bool:
+        """Return whether the blob of a file that was just read is whole; a link to the file is."""
+        try:
+            status = os.stat(self._name(digest))
+        except FileNotFoundError:
+            return False
+        if os.path.samestat(source, status) or self._checked.get(digest) == _stamp(status):
+            return True
+        return status.st_size == source.st_size and sha256_of(self._name(digest)) == digest
 
     def put_folder(self, path: Path) -> str:
         """Store a folder with all its files and return its digest, from which `checked_folder` restores it.
@@ -156,7 +165,7 @@ class BlobStore:
         path, status = self.path(digest), self._status(digest)
         if self._checked.get(digest) != _stamp(status):
             if sha256_of(path) != digest:
-                raise CorruptRecord(f"the content of blob {path} does not match its name; delete it and run again")
+                raise _damaged(path)
             if not status.st_mode & 0o004:
                 path.chmod(0o644)
             self._checked[digest] = _stamp(status)
@@ -183,6 +192,13 @@ class BlobStore:
                 raise CorruptRecord(f"folder {folder} does not match its manifest; delete it and run again")
             self._checked_trees[digest] = stamp
         return folder
+
+
+def _damaged(blob: Path | str) -> CorruptRecord:
+    return CorruptRecord(
+        f"blob {blob} is damaged or missing; run the same command again, which restores the data of tasks, and if the "
+        "blob is not of these, remove the run's folders trajectories and ppo to make them again"
+    )
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -1,6 +1,5 @@
 """Append-only files of finished work, from which an interrupted run continues."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from rollout.errors import CorruptRecord
+from rollout.storage.line_checksum import from_line, removal, to_line
 
 
 class Journal:
-    """A file of JSON lines, each flushed to disk before `append` returns.
+    """A file of JSON lines with checksums, each flushed to disk before `append` returns.
 
     A last line that a crash cut off is dropped when the journal is opened.
     """
@@ -20,7 +20,7 @@ class Journal:
         """Open the journal; it and its folder are created if missing.
 
         Raises:
-            CorruptRecord: If a line other than a cut-off last one is not a JSON object. Names file and line.
+            CorruptRecord: If a line other than a cut-off last one is damaged. Names file and line.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,12 +31,12 @@ class Journal:
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Write records, which survive a crash of the machine when this returns."""
-        lines = [json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records]
+        lines = [to_line(record) for record in records]
         # One write, so that neither a reader nor a crash sees some of the records without the others.
         self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.records += map(json.loads, lines)
+        self.records += map(from_line, lines)
 
     def forget(self) -> None:
         """Remove all records."""
@@ -61,7 +61,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """Return the records of a journal that another process may be writing, none if there is no file.
 
     Raises:
-        CorruptRecord: If a line other than a cut-off last one is not a JSON object. Names file and line.
+        CorruptRecord: If a line other than a cut-off last one is damaged. Names file and line.
     """
     return _read(path)[0]
 
@@ -72,16 +72,15 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         content = path.read_bytes()
     except FileNotFoundError:
         return [], 0
-    records, content = [], content[: content.rfind(b"\n") + 1]
+    records, damaged, content = [], [], content[: content.rfind(b"\n") + 1]
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            record = json.loads(line)
+            records.append(from_line(line))
         except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise CorruptRecord(
-                f"{path} line {number} is not a JSON object; expected a journal of this program; "
-                "remove the file to do its work again"
-            )
-        records.append(record)
+            damaged.append(number)
+    if damaged:
+        raise CorruptRecord(
+            f"{path} line {damaged[0]} is damaged, or no record of a journal; remove what is damaged with "
+            f"`{removal(path, damaged)}` to do its work again"
+        )
     return records, len(content)

@@ -94,6 +94,10 @@ class RunLayout:
         """The folder of the stages' records."""
         return self.path("stages")
 
+    def record(self, stage: str) -> Path:
+        """Return the record of a finished stage."""
+        return self.stages / f"{stage}.json"
+
     @property
     def replaced(self) -> Path:
         """The folder of outputs whose inputs have changed since."""

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 SCHEMA_NAME = b"mlagent_jax.trajectory"
 SCHEMA_VERSION = b"2"  # version of Parquet files and of the records in journals
-REMEDY = "remove it and run stage=collect again"
+REMEDY = "remove it and the record of its stage in stages/, and run the same command to make it again"
 BATCH_SIZE = 64  # number of trajectories held as Python objects while a file is read
 
 # Names and values as a list of pairs, because Hugging Face's `datasets` does not support maps.
@@ -139,7 +139,8 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the records of `to_record` as one Parquet file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, **options) as writer:
         for start in range(0, len(records), BATCH_SIZE):
             writer.write_batch(pa.RecordBatch.from_pylist(list(records[start : start + BATCH_SIZE]), schema=SCHEMA))
     sync_to_disk(path.parent)  # the journal that the file replaces may be removed after this
@@ -204,7 +205,7 @@ def iterate_part(folder: Path, name: str) -> Iterator[Trajectory]:
             trajectory = from_record(record)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptRecord(
-                f"{journal} line {number} is not a trajectory ({error!r}); remove the line to run its episode again"
+                f"{journal} line {number} is not a trajectory; remove the line to run its episode again"
             ) from error
         if trajectory.trajectory_id not in seen:  # otherwise the file was made from this journal
             yield trajectory
@@ -219,7 +220,8 @@ def _read(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     if not path.is_file():
         raise FileNotFoundError(f"no trajectory file {path}; run stage=collect first")
     try:
-        with path.open("rb") as raw, pq.ParquetFile(raw) as file:  # Arrow cannot open a name that is not UTF-8
+        # Arrow cannot open a name that is not UTF-8.
+        with path.open("rb") as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
             metadata = file.schema_arrow.metadata or {}
             schema = (metadata.get(b"schema"), metadata.get(b"version"))
             if schema != (SCHEMA_NAME, SCHEMA_VERSION):

@@ -1,4 +1,4 @@
-"""Fine-tuning that is killed outright, twice, leaves what an uninterrupted one leaves, to the bit."""
+"""Fine-tuning that is killed, or loses its newest checkpoint, leaves what an uninterrupted one leaves, to the bit."""
 
 import json
 import os
@@ -17,9 +17,11 @@ from jaxtyping import PyTree
 
 from mlagent_jax.configuration.loading import to_dict
 from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.run.stage_records import StageRecords
 from mlagent_jax.stages import load_stages
 from mlagent_jax.train import parse_arguments
+from rollout.errors import CorruptRecord
 from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
@@ -146,3 +148,32 @@ def test_a_killed_fine_tuning_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
     for one in (notes, expected_notes):
         assert one.pop("seconds") > 0
     assert notes == expected_notes and notes["data"] == {"next_index": NUM_STEPS}
+
+
+@pytest.mark.slow
+def test_fine_tuning_whose_newest_checkpoint_is_cut_short_goes_on_from_the_older_one(tmp_path: Path) -> None:
+    whole, cut = collected(tmp_path / "whole"), collected(tmp_path / "cut")
+    finish(whole)
+    kill_at(cut, 3 * EVERY + 2)
+    *_, older, newest = sorted((cut / "sft/checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    file = max(newest.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    os.truncate(file, file.stat().st_size // 2)
+    said = finish(cut)
+
+    (line,) = [line for line in said.splitlines() if "is not whole" in line]
+    assert f"checkpoint {newest} is not whole" in line and f"goes on from the older one of step {older.name}" in line
+    assert metrics(cut) == metrics(whole)
+    assert (cut / "sft/model/model.safetensors").read_bytes() == (whole / "sft/model/model.safetensors").read_bytes()
+    (arrays, notes), (expected, expected_notes) = checkpoint(cut), checkpoint(whole)
+    jax.tree.map(np.testing.assert_array_equal, arrays, expected)
+    assert notes["best_loss"] == expected_notes["best_loss"] and notes["data"] == expected_notes["data"]
+
+    # The saved policy, too, is made again if it is damaged.
+    weights = cut / "sft/model/model.safetensors"
+    before = bytearray(weights.read_bytes())
+    weights.write_bytes(before[: len(before) // 2] + bytes(8) + before[len(before) // 2 + 8 :])
+    with pytest.raises(CorruptRecord, match="model.safetensors is damaged or missing; remove it with `rm -f ") as error:
+        require_policy(RunDir(cut), "sft")
+    subprocess.run(str(error.value).split("`")[1], shell=True, check=True)
+    finish(cut)
+    assert weights.read_bytes() == bytes(before)

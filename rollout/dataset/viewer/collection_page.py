@@ -52,7 +52,7 @@ class Collection:
             return {}
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); fix or remove it") from error
         return settings if isinstance(settings, dict) else {}
 

@@ -18,6 +18,7 @@ from rollout.task_tools.preparation.data_folder import require_place, write_data
 from rollout.task_tools.preparation.fetch import fetch_raw_files
 from rollout.task_tools.preparation.initial_score import measure
 from rollout.task_tools.preparation.sources import checksum, must_fetch, own_folder, sources_of
+from tasks.checksum import sealed
 from tasks.entry import Entry, Prepared, read_prepared
 from tasks.registry import task_of
 
@@ -121,7 +122,7 @@ def finish(
             checksum=written,
             fingerprint=entry.fingerprint(),
         )
-        (partial / "task.json").write_text(json.dumps(asdict(prepared), indent=2) + "\n", encoding="utf-8")
+        (partial / "task.json").write_text(json.dumps(sealed(asdict(prepared)), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     finally:

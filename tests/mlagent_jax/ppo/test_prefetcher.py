@@ -53,6 +53,9 @@ class Acting:
         self.from_policy[update] = any(state.origin == "policy" for state in states)
         return states
 
+    async def recall(self, states: Sequence[PoolState], update: int) -> list[Experience]:
+        return await self.act(states, update)
+
     async def act(self, states: Sequence[PoolState], update: int) -> list[Experience]:
         self.began.append(update)
         try:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,12 +136,6 @@ def test_stage_alone_needs_those_before_it(run_dir: RunDir) -> None:
         records(RunDir(run_dir.path("other"))).require_earlier("sft")
 
 
-def test_damaged_record_is_one_line_with_a_remedy(run_dir: RunDir) -> None:
-    run_dir.path("stages", "sft.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"sft\.json is not JSON .* delete it"):
-        records(run_dir).is_done("sft")
-
-
 def test_every_setting_a_stage_depends_on_exists() -> None:
     for stage in STAGES:
         assert records(RunDir(Path("nowhere"))).inputs(stage.name)
@@ -174,11 +169,38 @@ def test_directory_of_another_version_is_one_error_with_a_remedy(
     path = run_dir.path("stages", file)
     record = json.loads(path.read_text())
     assert record["schema"] == SCHEMA
-    del record["schema"]
+    del record["schema"], record["sha256"]
     path.write_text(json.dumps(record if schema is None else {**record, "schema": schema}))
     expected = f"another version of mlagent_jax: {file} has schema {schema}, expected {SCHEMA}; start a new run_dir"
     with pytest.raises(ConfigError, match=expected):
         records(run_dir)
+
+
+@pytest.mark.parametrize("file", ["sft.json", "ppo.started"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b"5", b'{"schema": 2}', b"\xff\xfe", b"[" * 10**5, lambda old: old[:-9], lambda old: old[9:]]
+    + [lambda old: old.replace(b'"seconds": 2.0', b'"seconds": 9.0').replace(b'"inputs"', b'"inputz"')],
+)
+def test_a_damaged_record_is_one_line_with_a_remedy_that_works(
+    run_dir: RunDir, file: str, content: bytes | Callable[[bytes], bytes]
+) -> None:
+    path = run_dir.path("stages", file)
+    path.write_bytes(content if isinstance(content, bytes) else content(path.read_bytes()))
+    with pytest.raises(ConfigError, match=r"is damaged; remove it with `rm .*` to run the stage \w+ again") as error:
+        records(run_dir)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    path.unlink()
+    do(run_dir, path.stem, load_config())
+    assert records(run_dir).is_done(path.stem)
+
+
+def test_a_record_of_an_earlier_version_has_no_digest_and_is_read(run_dir: RunDir) -> None:
+    path = run_dir.path("stages/sft.json")
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    path.write_text(json.dumps(record))
+    assert records(run_dir).is_done("sft")
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

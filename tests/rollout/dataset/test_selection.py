@@ -198,5 +198,5 @@ def test_a_manifest_that_was_tampered_with_is_refused(tmp_path: Path):
     record = json.loads(path.read_text())
     record["train"].popitem()
     path.write_text(json.dumps(record))
-    with pytest.raises(CorruptRecord, match="selection.json is not a selection"):
+    with pytest.raises(CorruptRecord, match="selection.json is damaged, or not a selection"):
         read_selection(path)

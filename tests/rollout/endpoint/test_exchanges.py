@@ -30,10 +30,15 @@ def test_a_torn_journal_loses_its_last_line_alone(tmp_path: Path) -> None:
     assert [one["answer"] for one in found if one] == [f'to {key} ,"request":' for key in keys[:2]] + ["anew"]
     whole.close()
     path.write_bytes(content.replace(b'"input":5', b'"input":x', 1))
-    with pytest.raises(CorruptRecord, match="part-00000.jsonl line 1 is not an exchange"):
+    damaged = r"part-00000.jsonl line 1 is damaged, or not an exchange; remove what is damaged with `sed -i 1d \S*`"
+    with pytest.raises(CorruptRecord, match=damaged):
         Exchanges(tmp_path)
-    path.write_bytes(content.replace(b'"answer":"to', b'"answer":"to"', 1))
+    path.write_bytes(content.replace(b'"answer":"to 0', b'"answer":"to 1', 1))  # an answer that nobody gave
+    with pytest.raises(CorruptRecord, match=damaged):
+        Exchanges(tmp_path)
+    path.write_bytes(content)
     changed = Exchanges(tmp_path)
+    path.write_bytes(content.replace(b'"answer":"to 0', b'"answer":"to 1', 1))
     with pytest.raises(CorruptRecord, match="at byte 0 does not have the exchange"):
         changed.find(keys[0])
     changed.close()

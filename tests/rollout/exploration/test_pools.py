@@ -112,7 +112,7 @@ def test_no_source_gives_no_pools_and_an_axis_without_candidates_gets_none(tmp_p
 )
 def test_a_file_that_is_no_pool_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "ideas.json").write_text(content)
-    with pytest.raises(ValueError, match=r"ideas.json is not a file of idea pools .*remove it to create it again"):
+    with pytest.raises(ValueError, match=r"ideas.json is damaged, or not a file of idea pools; remove it to create"):
         read_pools(tmp_path / "ideas.json")
     (tmp_path / "ideas.json").write_text(json.dumps([ENTRY, {**ENTRY, "used": False, "ideas": ["y"]}]))
     assert read_pools(tmp_path / "ideas.json") == {"a": {"Data": ["x"]}}

@@ -181,7 +181,7 @@ def test_a_journal_keeps_what_was_appended_and_drops_a_torn_last_line(tmp_path: 
 
 def test_a_journal_damaged_in_the_middle_is_named_with_its_line(tmp_path: Path):
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
+    path.write_text('{"schema": 1}\nnonsense\n{"schema": 2}\n')
     with pytest.raises(CorruptRecord, match="journal.jsonl line 2"):
         Journal(path)
 

@@ -1,0 +1,120 @@
+"""A damaged checkpoint is passed over for the older whole one, with one line, or the run ends in one line."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import PyTree
+
+from mlagent_jax.training.checkpoint import Checkpoints
+from rollout.errors import CorruptRecord
+from rollout.storage.digests import DIGESTS
+
+
+def state(step: int) -> PyTree:
+    return {"weights": jnp.arange(300.0) + step, "moments": {"m": jnp.full((8, 8), step / 7), "count": jnp.int32(step)}}
+
+
+def save(folder: Path, *steps: int) -> Path:
+    with Checkpoints(folder) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, state(step), {"update": step})
+    return folder
+
+
+def resumed(folder: Path) -> int | None:
+    """Returns the step that a run goes on from, whose arrays must be right."""
+    with Checkpoints(folder) as checkpoints:
+        found = checkpoints.latest(state(0))
+    if found is None:
+        return None
+    jax.tree.map(np.testing.assert_array_equal, found[0], state(found[1]["update"]))
+    return found[1]["update"]
+
+
+def largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def cut_short(folder: Path) -> None:
+    os.truncate(largest(folder), largest(folder).stat().st_size // 2)
+
+
+def flip_a_bit(folder: Path) -> None:
+    path = largest(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_digests(folder: Path) -> None:
+    (folder / DIGESTS).unlink()
+
+
+def empty_everything(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def remove_a_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "state")
+
+
+DAMAGE = [cut_short, flip_a_bit, remove_digests, empty_everything, remove_a_folder]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_older_whole_checkpoint_is_used_with_one_line(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save(tmp_path / "checkpoints", 10, 20, 30)
+    damage(folder / "30")
+    with caplog.at_level(logging.WARNING, "mlagent_jax"):
+        assert resumed(folder) == 20
+    (record,) = [record for record in caplog.records if record.name.startswith("mlagent_jax")]
+    line = record.getMessage()
+    assert line.startswith(f"checkpoint {folder / '30'} is not whole") and "the older one of step 20" in line
+    assert "\n" not in line
+    save(folder, 30)
+    assert resumed(folder) == 30 and sorted(path.name for path in folder.iterdir()) == ["20", "30"]
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, empty_everything, remove_a_folder])
+def test_without_a_whole_checkpoint_one_line_says_how_to_begin_again(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = save(tmp_path / "checkpoints", 10, 20)
+    for step in ("10", "20"):
+        damage(folder / step)
+    with pytest.raises(CorruptRecord, match="remove the folder with `rm -r .*` to train from the beginning") as error:
+        resumed(folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "20"], "nothing is removed unless a run goes on"
+    shutil.rmtree(folder)
+    assert resumed(folder) is None
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_digests_and_is_used(tmp_path: Path) -> None:
+    folder = save(tmp_path / "checkpoints", 10)
+    remove_digests(folder / "10")
+    assert resumed(folder) == 10
+    remove_a_folder(folder / "10")
+    with pytest.raises(CorruptRecord, match=r"no checkpoint in .* is whole .*; remove the folder") as error:
+        resumed(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_older_checkpoint_does_not_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save(tmp_path / "checkpoints", 10, 20)
+    empty_everything(folder / "10")
+    assert resumed(folder) == 20
+    assert not [record for record in caplog.records if record.name.startswith("mlagent_jax")]
+    save(folder, 30)
+    assert resumed(folder) == 30
