@@ -19,6 +19,8 @@ from rollout.executor.backends.bubblewrap.command import find_bwrap, tier_of_thi
 from rollout.executor.backends.landlock import landlock_abi
 from rollout.executor.backends.registry import backend_class
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.executor.known_failures import cause_of
+from rollout.executor.script_env import OPEN_FILES
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
@@ -30,7 +32,13 @@ SETTINGS = (
     "kernel/unprivileged_userns_clone",
     "kernel/apparmor_restrict_unprivileged_userns",
 )
-LIMIT_OF = {Exit.TIMEOUT: "seconds", Exit.OUT_OF_MEMORY: "memory_mb", Exit.OUT_OF_DISK: "workspace_mb or file_mb"}
+LIMIT_OF = {
+    Exit.TIMEOUT: "seconds",
+    Exit.OUT_OF_MEMORY: "memory_mb",
+    Exit.OUT_OF_DISK: "workspace_mb or file_mb",
+    Exit.OUT_OF_PROCESSES: "num_processes",
+    Exit.OUT_OF_FILES: f"{OPEN_FILES} open files",
+}
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.executor") -> int:
@@ -74,7 +82,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
         execution = run_script(options.script, options.inputs, limits, executor, fresh=not options.forked)
         if options.submission and execution.submission is not None:
             options.submission.write_bytes(execution.submission)
-        print(json.dumps(describe(execution), indent=1))
+        print(json.dumps(describe(execution, limits), indent=1))
     except (ValueError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
@@ -142,11 +150,13 @@ def run_script(script: Path, inputs: Path | None, limits: Limits, options: Execu
             return asyncio.run(backend.run(job, machine))
 
 
-def describe(execution: Execution) -> Mapping[str, Any]:
-    """Return a run as JSON values; `limit` names the limit that ended it, null if none did."""
+def describe(execution: Execution, limits: Limits) -> Mapping[str, Any]:
+    """Return a run as JSON values; `limit` names the limit that ended it and `cause` says what failed, or are null."""
+    cause = "" if execution.exit is Exit.OK else cause_of(execution, limits)
     return {
         "exit": execution.exit,
         "limit": LIMIT_OF.get(execution.exit),
+        "cause": cause or None,
         "tier": execution.tier,
         "seconds": round(execution.seconds, 3),
         "submission_bytes": None if execution.submission is None else len(execution.submission),
