@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from mlagent_jax.configuration.schema import ConfigError
-from mlagent_jax.multihost.launch import launched
+from mlagent_jax.multihost.launch import launched, no_proxies
 from mlagent_jax.multihost.peers import PeerFailed, PeerLost, Peers
 
 T = TypeVar("T")
@@ -43,7 +43,8 @@ def initialize() -> None:
 
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **launch)
+        with no_proxies():
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **launch)
     except ValueError as error:
         if launch:
             raise ConfigError(

@@ -14,13 +14,13 @@ import signal
 import socket
 import sys
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from rollout.inference.supervisor import POLL_SECONDS, SupervisedProcess
+from rollout.runtime.http import open_url
 from tasks.units import MIB
 
 HOST = "127.0.0.1"
@@ -148,7 +148,7 @@ def free_port() -> int:
 def is_healthy(address: str) -> bool:
     """Return whether a server answers at `address` and its engine is alive."""
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
+        with open_url(f"{address}/health", timeout=2) as response:
             return response.status == 200
     except (OSError, ValueError):  # refused or no answer; not an address
         return False
