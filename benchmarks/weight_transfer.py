@@ -43,6 +43,7 @@ from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.tokenizer.chat import train_tokenizer
+from tasks.quoting import user_path
 
 CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["quickstart", "smollm2", "qwen2.5-0.5b"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--restart", action="store_true")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/weight_transfer"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/weight_transfer"))
     arguments = parser.parse_args()
     cpu.prepare()
     shapes = []

@@ -4,13 +4,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.train import USER_ERROR, Parser, error_text
+from tasks.quoting import user_path
 
 USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
 DESCRIPTION = """\
@@ -38,7 +38,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
         OSError: If the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=user_path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +19,7 @@ from mlagent_jax.multihost.peers import PeerFailed
 from mlagent_jax.platform import cpu, tpu
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
+from tasks.quoting import user_path
 
 USAGE = "[--config FILE] [stage=NAME] [key.sub=value ...]"
 DESCRIPTION = f"""\
@@ -67,7 +67,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
         OSError: If the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=user_path)
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)
     stages = STAGE_NAMES

@@ -22,6 +22,7 @@ from rollout.runtime.parent_death import die_with_parent
 from rollout.task_tools.preparation import prepare_all
 from tasks.entry import Entry
 from tasks.grading import grade
+from tasks.quoting import user_path
 from tasks.registry import CATALOG, PAPER, entries, find, load, names
 
 ARROWS = {"maximize": "up", "minimize": "down"}
@@ -65,14 +66,14 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     def add(name: str, what: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument(
-            "--path", type=Path, action="append", default=[], metavar="DIR", help="folder with tasks of your own"
+            "--path", type=user_path, action="append", default=[], metavar="DIR", help="folder with tasks of your own"
         )
         return command
 
     def add_raw(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--raw",
-            type=Path,
+            type=user_path,
             metavar="DIR",
             help="files that you already have, a task's in DIR/NAME, raw or prepared by MLE-bench",
         )
@@ -80,7 +81,7 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     def add_python(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--python",
-            type=Path,
+            type=user_path,
             default=TASK_PYTHON,
             help="interpreter of the task environment (default: %(default)s)",
         )
@@ -90,12 +91,12 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument("name", metavar="NAME")
     command = add("prepare", "write the data of tasks, and measure their initial scripts")
     command.add_argument("names", nargs="*", metavar="NAME", help="tasks to prepare (default: the catalog)")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a task's data goes to DIR/NAME")
+    command.add_argument("--out", type=user_path, required=True, metavar="DIR", help="a task's data goes to DIR/NAME")
     add_raw(command)
     add_python(command)
     command = add("new", "create a task from your own table")
     command.add_argument("name", metavar="NAME")
-    command.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the table")
+    command.add_argument("--csv", type=user_path, required=True, metavar="FILE", help="the table")
     command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
     command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
     command.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that only numbers the rows")
@@ -105,18 +106,22 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     )
     command.add_argument("--best", type=float, help="best achievable score (default: the best of reference scripts)")
     command.add_argument(
-        "--out", type=Path, default=Path("my_tasks"), metavar="DIR", help="folder of your tasks (default: %(default)s)"
+        "--out",
+        type=user_path,
+        default=Path("my_tasks"),
+        metavar="DIR",
+        help="folder of your tasks (default: %(default)s)",
     )
     add_python(command)
     command = add("grade", "print the hidden score of a submission to a prepared task")
     command.add_argument("name", metavar="NAME")
-    command.add_argument("submission", type=Path, metavar="FILE")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of prepared tasks")
+    command.add_argument("submission", type=user_path, metavar="FILE")
+    command.add_argument("--data", type=user_path, required=True, metavar="DIR", help="folder of prepared tasks")
     command = add("validate", "check tasks with oracles, without any model")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--all", action="store_true", help="check the catalog's tasks and those of --path")
     command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+        "--data", type=user_path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
     )
     command.add_argument("--json", action="store_true", help="print a JSON list instead of the table")
     add_raw(command)
@@ -126,9 +131,11 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument(
         "--rows", type=int, required=True, metavar="K", help="number of training rows; at most five times as many test"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new task goes to DIR/NAME_micro")
     command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+        "--out", type=user_path, required=True, metavar="DIR", help="the new task goes to DIR/NAME_micro"
+    )
+    command.add_argument(
+        "--data", type=user_path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
     )
     add_raw(command)
     add_python(command)

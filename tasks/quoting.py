@@ -1,5 +1,6 @@
 """Turn users' names, paths and commands into text and back."""
 
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,5 +28,5 @@ def shell_command(*words: object) -> str:
 
 
 def user_path(text: str) -> Path:
-    """Return a path that a user wrote, with `~` and `~name` replaced by the home folder."""
-    return Path(text).expanduser()
+    """Return a path that a user wrote, with `~` and `~name` replaced by the home folder of a user that there is."""
+    return Path(os.path.expanduser(text))

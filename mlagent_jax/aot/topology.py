@@ -18,6 +18,7 @@ from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.configuration.schema import Mesh as MeshSizes
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.platform import tpu
+from tasks.quoting import user_path
 
 INSTALLED_AT = Path("opt/libtpu/libtpu/libtpu.so")  # in the environment; `make tpu-compiler` puts it there
 ENVIRONMENT = {
@@ -35,7 +36,7 @@ def find_compiler() -> None:
     Raises:
         ConfigError: If it is not there.
     """
-    path = Path(os.environ.get("TPU_LIBRARY_PATH", Path(sys.prefix) / INSTALLED_AT))
+    path = user_path(os.environ.get("TPU_LIBRARY_PATH", str(Path(sys.prefix) / INSTALLED_AT)))
     if not path.is_file():
         raise ConfigError(f"{path}: no such file, expected the TPU compiler libtpu.so; install it by make tpu-compiler")
     os.environ["TPU_LIBRARY_PATH"] = str(path)

@@ -14,6 +14,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from mlagent_jax.configuration.checks import SIZES, check
 from mlagent_jax.configuration.schema import Config, ConfigError
 from tasks.nearest import closest
+from tasks.quoting import user_path
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"  # in a checkout; a wheel has no configs/
 
@@ -105,7 +106,7 @@ def read_layers(path: Path) -> list[dict[str, Any]]:
     name = tree.pop("base")
     if not isinstance(name, str):
         raise ConfigError(f"{path}: base: got {_inline(name)[:60]}, expected a file name, such as quickstart.yaml")
-    base = _read(path.parent / name)
+    base = _read(path.parent / user_path(name))
     if "base" in base:
         raise ConfigError(f"{path}: its base {name} has a base itself; expected a file without one")
     return [base, tree]

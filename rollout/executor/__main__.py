@@ -24,6 +24,7 @@ from rollout.executor.script_env import OPEN_FILES
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
+from tasks.quoting import user_path
 from tasks.task import Limits
 
 # The settings that decide whether an ordinary user may make namespaces, by kernel and distribution.
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="report what this machine can do and what to install")
     run = commands.add_parser("run", help="run one script in a sandbox and print the outcome as JSON")
-    run.add_argument("script", type=Path)
-    run.add_argument("--inputs", type=Path, metavar="DIR", help="files and folders that the script can read")
+    run.add_argument("script", type=user_path)
+    run.add_argument("--inputs", type=user_path, metavar="DIR", help="files and folders that the script can read")
     run.add_argument("--forked", action="store_true", help="fork a preloaded interpreter, as training does")
     run.add_argument(
         "--isolation",
@@ -58,13 +59,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
         default="bubblewrap",
         help="bubblewrap, landlock (weaker, for machines without namespaces) or module:Class (default: %(default)s)",
     )
-    run.add_argument("--submission", type=Path, metavar="FILE", help="the file to write its submission.csv to")
+    run.add_argument("--submission", type=user_path, metavar="FILE", help="the file to write its submission.csv to")
     for limit in dataclasses.fields(Limits):
         run.add_argument(f"--limit.{limit.name}", type=type(limit.default), default=limit.default, metavar="N")
     for command in (doctor, run):
         command.add_argument(
             "--python",
-            type=Path,
+            type=user_path,
             default=TASK_PYTHON,
             help="interpreter of the task environment (default: %(default)s)",
         )

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 
 from rollout.inference.supervisor import POLL_SECONDS, SupervisedProcess
 from rollout.runtime.http import open_url
+from tasks.quoting import user_path
 from tasks.units import MIB
 
 HOST = "127.0.0.1"
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m rollout.
         prog=prog,
         description="Serve a model directory with vLLM. Unknown flags are passed to vLLM.",
     )
-    parser.add_argument("--model", type=Path, required=True, help="Hugging Face checkpoint directory")
+    parser.add_argument("--model", type=user_path, required=True, help="Hugging Face checkpoint directory")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--parent", type=int, default=os.getppid(), help="process with which the server ends (default: the caller)"

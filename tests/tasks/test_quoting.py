@@ -31,3 +31,4 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_path("~/table.csv") == tmp_path / "table.csv"
     assert user_path("a/~b.csv") == Path("a/~b.csv")
+    assert user_path("~nobody-here/a") == Path("~nobody-here/a")  # a folder may have such a name
