@@ -32,7 +32,7 @@ from rollout.storage.trajectories import from_record, iterate_trajectories
 from rollout.types import Step
 from tasks.action import EDIT, EXECUTE
 from tasks.feedback import Outcome
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 NAMES = {
     "trajectories": "Trajectories",
@@ -144,7 +144,7 @@ def main() -> None:
     second = run(command, folder, None)
     found = figures(options.out, before, first[0] + second[0], [first[1], second[1]])
     result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.collection", *sys.argv[1:]]), "figures": found}
+    result |= {"command": shell_command("python", "-m", "benchmarks.collection", *sys.argv[1:]), "figures": found}
     heading = (
         f"Commit {result['commit']}, {machine()['cores']} cores ({machine()['processor']}); `{result['command']}`."
     )

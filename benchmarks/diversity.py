@@ -37,7 +37,7 @@ from rollout.sampling.collection import collect, plan_collection
 from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.atomic_write import write_json
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 # Arm -> its name in tables and pictures. The others are compared with the first.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
@@ -139,7 +139,7 @@ def main() -> None:
     collect_arms(config, run_dir)
     units = {name: read_edits(run_dir.path(name), recognise) for name in ARMS}
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.diversity", *sys.argv[1:]]), "seed": seed}
+    result |= {"command": shell_command("python", "-m", "benchmarks.diversity", *sys.argv[1:]), "seed": seed}
     result |= {"collections": diversity(units, seed)}
     write_results(arguments.results, "diversity", result, to_markdown(result))
     picture(result["collections"]["whole"], arguments.results / "diversity.svg")

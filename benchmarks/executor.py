@@ -35,7 +35,7 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 from tasks.task import Limits
 
 SCRIPTS = {
@@ -242,7 +242,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(()) | {"bwrap": subprocess.check_output([bwrap, "--version"], text=True).strip()},
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.executor", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.executor", *sys.argv[1:]),
         "scripts": scripts,
         "around": around,
         "num_scripts": arguments.scripts,

@@ -30,7 +30,7 @@ from rollout.executor import ExecutorHandle, open_executor
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 from tasks.task import Limits
 
 SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
@@ -240,7 +240,7 @@ def main() -> int:
         "commit": commit(),
         "versions": versions(()),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.executor_soak", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.executor_soak", *sys.argv[1:]),
         **outcome,
     }
     write_results(arguments.results, "soak", result, to_markdown(result))

@@ -32,7 +32,7 @@ from mlagent_jax.reporting.versions import versions
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.diversity import diversity, read_edits
 from rollout.scripted.recipes import recognise
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
@@ -119,7 +119,11 @@ def main() -> None:
         for split in SPLITS
     }
     result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.exploration", *sys.argv[1:]]), "gains": gains, "runs": runs}
+    result |= {
+        "command": shell_command("python", "-m", "benchmarks.exploration", *sys.argv[1:]),
+        "gains": gains,
+        "runs": runs,
+    }
     result |= {"diversity": diversity_of_policies(folders)}
     write_results(arguments.results, "exploration", result, to_markdown(result))
     picture(runs, arguments.results / "rewards.svg")

@@ -25,7 +25,7 @@ from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 FILE_SHARE = 5  # approximate number of files of a checkpoint
 
@@ -183,7 +183,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "flax", "safetensors", "torch", "transformers")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.hf_io", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.hf_io", *sys.argv[1:]),
         "shape": arguments.shape,
         **summary,
         "cases": [vars(case) for case in found],

@@ -30,7 +30,7 @@ from rollout.exploration.embedding import PACKAGE, embed_texts
 from rollout.exploration.idea_selection import RULES, select, spread
 from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.library import AXES, candidates_for
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 from tasks.registry import find, names
 
 FIGURES = ("min_distance", "mean_distance", "coverage")
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "commit": commit(),
         "versions": versions((*DISTRIBUTIONS, "sentence-transformers")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.ideas", *(sys.argv[1:] if argv is None else argv)]),
+        "command": shell_command("python", "-m", "benchmarks.ideas", *(sys.argv[1:] if argv is None else argv)),
         **found,
     }
     words = markdown(result)

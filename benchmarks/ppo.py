@@ -39,7 +39,7 @@ from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
 from rollout.sampling.experience import Experience
 from tasks.feedback import Outcome
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 PROMPT, RESPONSE, SAMPLES = (1000, 2000), (16, 128), 8
 LONGEST_ROW = 4096
@@ -225,7 +225,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "flax", "optax")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.ppo", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.ppo", *sys.argv[1:]),
         "shape": arguments.shape,
         "cases": cases,
     }

@@ -46,7 +46,7 @@ from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
 from rollout.sampling.state_pool import StatePool
 from rollout.tokenizer.chat import ChatTokenizer
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 WAYS = {
     "step": [],
@@ -174,7 +174,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(DISTRIBUTIONS),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.ppo_runs", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.ppo_runs", *sys.argv[1:]),
         "ways": found,
     }
     write_results(arguments.results, "ppo_runs", result, to_markdown(result))

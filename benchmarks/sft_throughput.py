@@ -19,7 +19,7 @@ from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "flax", "optax", "torch", "transformers")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.sft_throughput", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.sft_throughput", *sys.argv[1:]),
         **found,
     }
     write_results(arguments.results, f"{arguments.shape}-{arguments.dtype}", result, to_markdown(result))

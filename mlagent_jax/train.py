@@ -19,7 +19,7 @@ from mlagent_jax.multihost.peers import PeerFailed
 from mlagent_jax.platform import cpu, tpu
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
-from tasks.quoting import user_path
+from tasks.quoting import one_line, user_path
 
 USAGE = "[--config FILE] [stage=NAME] [key.sub=value ...]"
 DESCRIPTION = f"""\
@@ -125,8 +125,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
 def error_text(error: Exception) -> str:
     """Return one line for an error that the user can fix."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        return one_line(f"{error.filename}: {error.strerror}")
+    return _joined(str(error))
+
+
+def _joined(text: str) -> str:
+    """Return the lines of a text as one line, without control characters; spaces within a line stay."""
+    return one_line(" ".join(line.strip() for line in text.splitlines() if line.strip()))
 
 
 def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
@@ -161,7 +166,7 @@ def _print_error(message: str, code: int) -> None:
     """Print one line to stderr, and keep the traceback in the log."""
     logger.debug("exit code %d", code, exc_info=True)
     is_requested = code in (INTERRUPTED, PREEMPTED)
-    print(f"\n{message}" if is_requested else f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"\n{message}" if is_requested else f"error: {_joined(message)}", file=sys.stderr)
 
 
 @contextmanager

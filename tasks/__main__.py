@@ -22,7 +22,7 @@ from rollout.runtime.parent_death import die_with_parent
 from rollout.task_tools.preparation import prepare_all
 from tasks.entry import Entry
 from tasks.grading import grade
-from tasks.quoting import user_path
+from tasks.quoting import one_line, setting, user_path
 from tasks.registry import CATALOG, PAPER, entries, find, load, names
 
 ARROWS = {"maximize": "up", "minimize": "down"}
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m tasks") -> in
             task = load(options.name, options.data, options.path)
             print(grade(task, options.submission.read_bytes()))
     except (ValueError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -152,8 +152,8 @@ def new(options: argparse.Namespace) -> None:
         **{key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
     )
     folder = make_task(spec, options.python, reference_scripts, say)
-    print(f"made {folder}, whose files you may edit; to train on it: tasks.paths=[{options.out}] ", end="")
-    print(f"tasks.{options.split}=[{options.name}]")
+    print(f"made {folder}, whose files you may edit; to train on it: ", end="")
+    print(setting("tasks.paths", [str(options.out)]), setting(f"tasks.{options.split}", [options.name]))
 
 
 def list_tasks(paths: Sequence[Path]) -> None:

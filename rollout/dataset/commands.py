@@ -11,7 +11,7 @@ from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
 from rollout.options import FilterName, Select
 from rollout.storage.shards import PART_SIZE
 from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
-from tasks.quoting import user_path
+from tasks.quoting import setting, user_path
 from tasks.registry import entries
 
 DEFAULT = Select()
@@ -86,4 +86,4 @@ def run_import(options: argparse.Namespace) -> None:
             write_trajectories(unfinished / f"part-{count // PART_SIZE:05d}.parquet", part)
             count += len(part)
         unfinished.replace(options.out)
-    print(f"{count} trajectories in {options.out}; train on them with collect.source={options.out}")
+    print(f"{count} trajectories in {options.out}; train on them with {setting('collect.source', str(options.out))}")
