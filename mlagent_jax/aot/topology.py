@@ -74,7 +74,9 @@ def topology_mesh(sizes: MeshSizes, topology: str) -> Mesh:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # the types of the compiler's errors differ between versions
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"topology={topology}: {reason}; give one such as v5p:4x4x4 or v5e:4x4") from None
+        raise ConfigError(
+            f"topology={topology} is no slice that the compiler knows ({reason}); give one such as v5p:4x4x4 or v5e:4x4"
+        ) from None
     axes = asdict(sizes)
     size = math.prod(axes.values())
     if size != len(devices):

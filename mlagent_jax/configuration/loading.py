@@ -144,7 +144,11 @@ def _quickstart() -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    tree = _parse(path.read_text(), str(path))
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    tree = _parse(text, str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -175,7 +179,7 @@ def _parse(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{source}: not YAML ({' '.join(str(error).split())}); correct that place") from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 

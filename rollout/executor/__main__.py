@@ -166,7 +166,12 @@ def describe(execution: Execution, limits: Limits) -> Mapping[str, Any]:
 
 
 def _version(bwrap: Path) -> str:
-    return subprocess.run([str(bwrap), "--version"], capture_output=True, text=True).stdout.strip() or "does not start"
+    return (
+        subprocess.run(
+            [str(bwrap), "--version"], capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout.strip()
+        or "does not start"
+    )
 
 
 if __name__ == "__main__":

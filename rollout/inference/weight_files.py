@@ -41,7 +41,7 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                         raise ValueError(f"{name} in {file} is {view.get_dtype()}; expected one of {FLOAT_DTYPES}")
                     shapes[name] = tuple(view.get_shape())
         except SafetensorError as error:
-            raise ValueError(f"{file} is not a complete safetensors file: {error}") from None
+            raise ValueError(f"{file} is not a complete safetensors file ({error}); write the weights again") from None
     return shapes
 
 

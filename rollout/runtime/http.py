@@ -7,11 +7,14 @@ import ipaddress
 import os
 import socket
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+
+Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
 def is_on_this_machine(url: str) -> bool:
@@ -44,15 +47,12 @@ def http_client(url: str, **options: Any) -> httpx.AsyncClient:
     Raises:
         ValueError: If a proxy in the environment cannot be used.
     """
-    if is_on_this_machine(url):
-        return httpx.AsyncClient(trust_env=False, **options)
-    try:
-        return httpx.AsyncClient(**options)
-    except (ValueError, ImportError, httpx.InvalidURL) as error:  # for SOCKS, httpx needs another package
-        raise ValueError(
-            f"{url} cannot be reached through the proxy of the environment, {_proxies()} ({error}); expected one "
-            "such as http://HOST:PORT; correct or unset the variable, or list the host in no_proxy"
-        ) from None
+    return _client(httpx.AsyncClient, url, options)
+
+
+def download_client(url: str, **options: Any) -> httpx.Client:
+    """Return a client without coroutines; see `http_client`."""
+    return _client(httpx.Client, url, options)
 
 
 def open_url(url: str, timeout: float) -> HTTPResponse:
@@ -79,6 +79,18 @@ def proxy_hint(url: str) -> str:
         if proxy
         else ""
     )
+
+
+def _client(kind: type[Client], url: str, options: Mapping[str, Any]) -> Client:
+    if is_on_this_machine(url):
+        return kind(trust_env=False, **options)
+    try:
+        return kind(**options)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # for SOCKS, httpx needs another package
+        raise ValueError(
+            f"{url} cannot be reached through the proxy of the environment, {_proxies()} ({error}); expected one "
+            "such as http://HOST:PORT; correct or unset the variable, or list the host in no_proxy"
+        ) from None
 
 
 def _proxies() -> str:

@@ -1,12 +1,15 @@
 """Clients of this machine's servers ask no proxy; clients of other machines ask the one of the environment."""
 
 import asyncio
+import hashlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,8 @@ from rollout.errors import CoderError, ServerError
 from rollout.inference.connection import Connection
 from rollout.inference.server import free_port, is_healthy
 from rollout.runtime.http import is_on_this_machine, proxy_hint
+from rollout.task_tools.preparation.fetch import download
+from tasks.entry import Download
 
 ELSEWHERE = "http://policy.example:8000"
 VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
@@ -86,14 +91,23 @@ def ask_endpoint(address: str) -> None:
     asyncio.run(ask())
 
 
-@pytest.mark.parametrize("ask", [is_healthy, check_address, ask_policy_server, ask_endpoint])
+def download_file(address: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Download(f"{address}/table.csv", "table.csv", hashlib.sha256(ANSWER).hexdigest())
+        download("toy", file, Path(folder), lambda line: None)
+
+
+ALL = pytest.mark.parametrize("ask", [is_healthy, check_address, ask_policy_server, ask_endpoint, download_file])
+
+
+@ALL
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_server_of_this_machine_is_asked_without_the_proxy(proxy, server, ask, host) -> None:
     ask(server.address.replace("127.0.0.1", host))
     assert server.asked and not proxy.asked
 
 
-@pytest.mark.parametrize("ask", [is_healthy, check_address, ask_policy_server, ask_endpoint])
+@ALL
 def test_a_server_elsewhere_is_asked_through_the_proxy(proxy, ask) -> None:
     ask(ELSEWHERE)
     assert proxy.asked and all(f" {ELSEWHERE}/" in line for line in proxy.asked)

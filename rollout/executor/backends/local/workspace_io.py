@@ -40,7 +40,7 @@ def put_files(folder: int, files: Mapping[str, bytes], owner: int | None) -> Non
                     os.fchown(file.fileno(), owner, owner)
         except OSError as error:
             raise ExecutorError(
-                f"cannot put {name} into the sandbox: {error}; is limits.workspace_mb enough?"
+                f"{name} does not fit into the sandbox ({error}); raise limits.workspace_mb of the task"
             ) from error
     if owner is not None:
         os.fchown(folder, owner, owner)
