@@ -9,7 +9,8 @@ from typing import Any
 from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
-from mlagent_jax.train import USER_ERROR, Parser, error_text
+from mlagent_jax.train import USER_ERROR, Parser
+from tasks.error_line import error_line
 from tasks.quoting import user_path
 
 USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         config, topology, as_json = parse_arguments(arguments)
         values = figures(config, topology)
     except (ConfigError, OSError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return USER_ERROR
     if as_json:
         print(json.dumps(values, indent=1))

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.quoting import one_line, user_path
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 
 
 def convert(gguf: Path, out: Path) -> None:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         convert(parsed.gguf, parsed.out)
     except (ValueError, OSError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 2
     print(f"{parsed.out}: converted from {parsed.gguf}")
     return 0

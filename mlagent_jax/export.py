@@ -10,7 +10,8 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.export import export_policy
-from mlagent_jax.train import USER_ERROR, error_text
+from mlagent_jax.train import USER_ERROR
+from tasks.error_line import error_line
 from tasks.quoting import user_path
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         policy = export(parsed.run, parsed.out)
     except (ValueError, OSError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return USER_ERROR
     print(f"{parsed.out}: exported from {policy}")
     return 0

@@ -21,8 +21,9 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.runtime.parent_death import die_with_parent
 from rollout.task_tools.preparation import prepare_all
 from tasks.entry import Entry
+from tasks.error_line import error_line
 from tasks.grading import grade
-from tasks.quoting import one_line, setting, user_path
+from tasks.quoting import setting, user_path
 from tasks.registry import CATALOG, PAPER, entries, find, load, names
 
 ARROWS = {"maximize": "up", "minimize": "down"}
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m tasks") -> in
             task = load(options.name, options.data, options.path)
             print(grade(task, options.submission.read_bytes()))
     except (ValueError, OSError) as error:
-        print(f"{prog}: {one_line(str(error))}", file=sys.stderr)
+        print(f"{prog}: {error_line(error)}", file=sys.stderr)
         return 2
     return 0
 

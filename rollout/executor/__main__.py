@@ -24,7 +24,8 @@ from rollout.executor.script_env import OPEN_FILES
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
-from tasks.quoting import one_line, user_path
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 from tasks.task import Limits
 
 # The settings that decide whether an ordinary user may make namespaces, by kernel and distribution.
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
             options.submission.write_bytes(execution.submission)
         print(json.dumps(describe(execution, limits), indent=1))
     except (ValueError, OSError) as error:
-        print(f"{prog}: {one_line(str(error))}", file=sys.stderr)
+        print(f"{prog}: {error_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -21,7 +21,8 @@ from typing import Literal, get_args
 
 from rollout.inference.supervisor import POLL_SECONDS, SupervisedProcess
 from rollout.runtime.http import open_url
-from tasks.quoting import one_line, user_path
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 from tasks.units import MIB
 
 HOST = "127.0.0.1"
@@ -195,6 +196,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m rollout.
     try:
         check_start(parsed.model, parsed.port)
     except ValueError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 2
     return serve(parsed.model.resolve(), parsed.port or free_port(), options, parsed.parent, extra)

@@ -65,6 +65,14 @@ def test_bash_reads_the_words_of_a_printed_command_of_one_line(words: list[str])
     assert done.stdout.decode().split("\0")[:-1] == words
 
 
+def test_every_path_of_a_command_line_may_begin_with_a_tilde() -> None:
+    root = Path(__file__).parents[2]
+    for path in (
+        file for name in ("tasks", "rollout", "mlagent_jax", "benchmarks") for file in root.glob(f"{name}/**/*.py")
+    ):
+        assert "type=Path" not in path.read_text(), f"{path} reads a path without user_path"
+
+
 @given(TEXTS)
 @example("true")
 @example("1e5")

@@ -50,6 +50,14 @@ def test_a_tilde_in_any_path_is_the_home_folder(tmp_path: Path, monkeypatch: pyt
         assert (written[section] if section else written)[key] == f"{home}/x", name
 
 
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes("# Gr\xf6\xdfe\nseed: 3\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"c\.yaml: byte 4 is not UTF-8; save the file as UTF-8"):
+        load_config(tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_bytes("\ufeffseed: 3\n".encode())
+    assert load_config(tmp_path / "d.yaml").seed == 3
+
+
 def test_paths_without_a_tilde_stay_as_written() -> None:
     config = load_config(None, ["run_dir=runs//a/", "mirror=gs://bucket/run", "collect.source=a/~b"])
     assert (config.run_dir, config.mirror, config.collect.source) == ("runs//a/", "gs://bucket/run", "a/~b")
