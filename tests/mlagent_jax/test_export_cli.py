@@ -48,6 +48,7 @@ def test_what_cannot_be_exported_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.yaml").write_text("")
+    missing = tmp_path / "nowhere/config.yaml"
     for run, out, words in (
         (
             tmp_path / "nowhere",
