@@ -53,7 +53,10 @@ def initialize() -> None:
             ) from None
         return  # a single TPU machine
     except RuntimeError as error:
-        raise PeerLost(f"the other processes of this run cannot be reached: {_first_line(error)}") from None
+        raise PeerLost(
+            f"the other processes of this run cannot be reached ({_first_line(error)}); check the "
+            "coordinator's address, and that all processes were started"
+        ) from None
     if global_state.num_processes > 1:
         _peers = Peers(global_state.client, global_state.process_id, global_state.num_processes)
 

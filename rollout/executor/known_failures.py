@@ -176,5 +176,5 @@ def cause_of(execution: Execution, limits: Limits) -> str:
     failure = known_failure(execution.output)
     if failure is None:
         return SIGNAL if execution.exit is Exit.KILLED else ""
-    at_limit = execution.exit not in (Exit.CRASHED, Exit.KILLED)
-    return "" if at_limit and failure.exit is None else failure.text(limits)
+    has_limit = execution.exit in (Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK)
+    return "" if has_limit and failure.exit is not execution.exit else failure.text(limits)

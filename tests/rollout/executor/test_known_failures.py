@@ -259,6 +259,15 @@ def test_crashes_for_what_is_missing_say_so(error, cause):
     assert cause_of(done, Limits(num_gpus=1)) == ("" if cause == NO_GPU else cause)
 
 
+def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so():
+    output = "retrying in 8 s: [Errno -3] Temporary failure in name resolution\n"
+    done = Execution(Exit.TIMEOUT, output, None, 20.0, "test")
+    expected = f"Stopped: oak.py ran longer than 20 s.\n{NO_NETWORK}"
+    assert failure_text("oak.py", done, Limits()) == expected
+    assert cause_of(Execution(Exit.TIMEOUT, "epoch 3\n", None, 20.0, "test"), Limits()) == ""
+    assert cause_of(Execution(Exit.OUT_OF_DISK, output, None, 1.0, "test"), Limits()) == ""
+
+
 @of(
     "output",
     [
