@@ -110,7 +110,8 @@ KNOWN_FAILURES = (
         NO_NETWORK,
     ),
     _known(
-        r"^ModuleNotFoundError: No module named '\w+'|Missing optional dependency '|cannot open shared object file|"
+        r"^ModuleNotFoundError: No module named '\w+'|Missing optional dependency '|"
+        r"^ImportError: .*(?:\bpip\b|is required)|`Import \w+` failed|cannot open shared object file|"
         rf"^subprocess.CalledProcessError: .*\b(?:pip|conda|apt-get)\b.*\binstall\b|"
         rf"{PROGRAM}'(?:pip3?|conda|apt-get|uv)'",
         None,
