@@ -32,6 +32,7 @@ from rollout.storage.trajectories import from_record, iterate_trajectories
 from rollout.types import Step
 from tasks.action import EDIT, EXECUTE
 from tasks.feedback import Outcome
+from tasks.quoting import shell_command, user_path
 
 NAMES = {
     "trajectories": "Trajectories",
@@ -128,9 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("runs/collection"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/collection"))
-    parser.add_argument("--config", type=Path, default=Path("configs/full_suite.yaml"))
+    parser.add_argument("--out", type=user_path, default=Path("runs/collection"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/collection"))
+    parser.add_argument("--config", type=user_path, default=Path("configs/full_suite.yaml"))
     parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
@@ -143,7 +144,7 @@ def main() -> None:
     second = run(command, folder, None)
     found = figures(options.out, before, first[0] + second[0], [first[1], second[1]])
     result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.collection", *sys.argv[1:]]), "figures": found}
+    result |= {"command": shell_command("python", "-m", "benchmarks.collection", *sys.argv[1:]), "figures": found}
     heading = (
         f"Commit {result['commit']}, {machine()['cores']} cores ({machine()['processor']}); `{result['command']}`."
     )

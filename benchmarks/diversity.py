@@ -37,6 +37,7 @@ from rollout.sampling.collection import collect, plan_collection
 from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.recipes import recognise
 from rollout.storage.atomic_write import write_json
+from tasks.quoting import shell_command, user_path
 
 # Arm -> its name in tables and pictures. The others are compared with the first.
 ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
@@ -120,10 +121,10 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/diversity"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/diversity"))
+    parser.add_argument("--out", type=user_path, default=Path("runs/diversity"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/diversity"))
     parser.add_argument("--trajectories", type=int, default=300)
-    parser.add_argument("--config", type=Path, default=Path("configs/full_suite.yaml"))
+    parser.add_argument("--config", type=user_path, default=Path("configs/full_suite.yaml"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     overrides = [f"run_dir={arguments.out}", f"collect.num_trajectories={arguments.trajectories}"]
@@ -138,7 +139,7 @@ def main() -> None:
     collect_arms(config, run_dir)
     units = {name: read_edits(run_dir.path(name), recognise) for name in ARMS}
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.diversity", *sys.argv[1:]]), "seed": seed}
+    result |= {"command": shell_command("python", "-m", "benchmarks.diversity", *sys.argv[1:]), "seed": seed}
     result |= {"collections": diversity(units, seed)}
     write_results(arguments.results, "diversity", result, to_markdown(result))
     picture(result["collections"]["whole"], arguments.results / "diversity.svg")

@@ -35,6 +35,7 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
+from tasks.quoting import shell_command, user_path
 from tasks.task import Limits
 
 SCRIPTS = {
@@ -227,7 +228,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--scripts", type=int, default=1000)
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/executor"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/executor"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="executor-") as name:
         work = Path(name)
@@ -241,7 +242,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(()) | {"bwrap": subprocess.check_output([bwrap, "--version"], text=True).strip()},
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.executor", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.executor", *sys.argv[1:]),
         "scripts": scripts,
         "around": around,
         "num_scripts": arguments.scripts,

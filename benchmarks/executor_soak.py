@@ -30,6 +30,7 @@ from rollout.executor import ExecutorHandle, open_executor
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Exit, Job
+from tasks.quoting import shell_command, user_path
 from tasks.task import Limits
 
 SCRIPT = f"soak{os.getpid()}"[:15]  # the kernel keeps 15 characters of a name
@@ -227,7 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/executor"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/executor"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         work = Path(name)
@@ -239,7 +240,7 @@ def main() -> int:
         "commit": commit(),
         "versions": versions(()),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.executor_soak", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.executor_soak", *sys.argv[1:]),
         **outcome,
     }
     write_results(arguments.results, "soak", result, to_markdown(result))

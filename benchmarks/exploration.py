@@ -32,6 +32,7 @@ from mlagent_jax.reporting.versions import versions
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.diversity import diversity, read_edits
 from rollout.scripted.recipes import recognise
+from tasks.quoting import shell_command, user_path
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
@@ -92,9 +93,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=400, help="fine-tuning steps of both arms")
-    parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/exploration"))
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--out", type=user_path, default=Path("runs/exploration"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/exploration"))
+    parser.add_argument("--config", type=user_path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     twice = 2 * load_config(arguments.config, arguments.settings).collect.num_trajectories
@@ -118,7 +119,11 @@ def main() -> None:
         for split in SPLITS
     }
     result = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.exploration", *sys.argv[1:]]), "gains": gains, "runs": runs}
+    result |= {
+        "command": shell_command("python", "-m", "benchmarks.exploration", *sys.argv[1:]),
+        "gains": gains,
+        "runs": runs,
+    }
     result |= {"diversity": diversity_of_policies(folders)}
     write_results(arguments.results, "exploration", result, to_markdown(result))
     picture(runs, arguments.results / "rewards.svg")

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlagent_jax.reporting.figures import INK, MUTED, POLICY_COLORS, STYLE
+from tasks.quoting import user_path
 
 PANELS = {"held_in_gain": "Held-in tasks", "held_out_gain": "Held-out tasks"}
 Y_LIMITS = (-0.6, 0.72)
@@ -71,8 +72,8 @@ def draw_panel(axes: Axes, updates: Sequence[int], gains: Sequence[Mapping[str, 
 def main() -> None:
     """Draw the picture from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo_runs_full_suite"))
-    parser.add_argument("--out", type=Path, default=Path("docs/assets/gain.svg"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/ppo_runs_full_suite"))
+    parser.add_argument("--out", type=user_path, default=Path("docs/assets/gain.svg"))
     arguments = parser.parse_args()
     result = json.loads((arguments.results / "ppo_runs.json").read_text())
     draw(result["ways"]["step"]["marks"], arguments.out)

@@ -25,6 +25,7 @@ from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import Worker, WorkerFailed
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
+from tasks.quoting import shell_command, user_path
 
 FILE_SHARE = 5  # approximate number of files of a checkpoint
 
@@ -171,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/hf_io"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/hf_io"))
     arguments = parser.parse_args()
     try:
         found = run(arguments.shape, arguments.rounds)
@@ -182,7 +183,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "flax", "safetensors", "torch", "transformers")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.hf_io", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.hf_io", *sys.argv[1:]),
         "shape": arguments.shape,
         **summary,
         "cases": [vars(case) for case in found],

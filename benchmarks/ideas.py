@@ -30,6 +30,7 @@ from rollout.exploration.embedding import PACKAGE, embed_texts
 from rollout.exploration.idea_selection import RULES, select, spread
 from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.library import AXES, candidates_for
+from tasks.quoting import shell_command, user_path
 from tasks.registry import find, names
 
 FIGURES = ("min_distance", "mean_distance", "coverage")
@@ -164,11 +165,11 @@ def read_candidates(path: Path) -> Candidates:
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=Path, help="JSON file of candidates; default: the library's")
+    parser.add_argument("--candidates", type=user_path, help="JSON file of candidates; default: the library's")
     parser.add_argument("--encoder", help="folder or name of a sentence-transformers model; default: the packaged one")
     parser.add_argument("--sizes", type=int, nargs="+", default=[3, 5, 10], help="ideas kept")
     parser.add_argument("--seeds", type=int, default=200, help="draws of each rule")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ideas"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/ideas"))
     options = parser.parse_args(argv)
     try:
         candidates = bundled_candidates() if options.candidates is None else read_candidates(options.candidates)
@@ -180,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "commit": commit(),
         "versions": versions((*DISTRIBUTIONS, "sentence-transformers")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.ideas", *(sys.argv[1:] if argv is None else argv)]),
+        "command": shell_command("python", "-m", "benchmarks.ideas", *(sys.argv[1:] if argv is None else argv)),
         **found,
     }
     words = markdown(result)

@@ -48,6 +48,7 @@ from rollout.storage.atomic_write import write_json, write_text
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor
+from tasks.quoting import shell_command, user_path
 from tasks.reward import PAPER
 
 NUM_STATES = {"held_in": 100, "held_out": 60}
@@ -160,10 +161,10 @@ def act_policies(
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/learning"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/learning"))
+    parser.add_argument("--out", type=user_path, default=Path("runs/learning"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/learning"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--config", type=user_path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     configs = []
@@ -180,7 +181,7 @@ def main() -> None:
         baselines = act_baselines(configs[0], context, states)
         acted = [act_policies(config, run, context, states) for config, run in zip(configs, runs, strict=True)]
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
-    result |= {"command": " ".join(["python -m benchmarks.learning", *sys.argv[1:]])}
+    result |= {"command": shell_command("python", "-m", "benchmarks.learning", *sys.argv[1:])}
     result |= {split: summarize(baselines[split], [each[split] for each in acted]) for split in SPLITS}
     arguments.results.mkdir(parents=True, exist_ok=True)
     write_json(arguments.results / "learning.json", result)

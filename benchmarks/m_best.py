@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 # Before numpy reads them: the search uses two processes, not threads.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
@@ -48,6 +47,7 @@ from sklearn.svm import SVC, SVR
 
 from tasks.grading import score
 from tasks.metric import METRICS
+from tasks.quoting import user_path
 from tasks.registry import load, names
 from tasks.task import Task
 
@@ -270,7 +270,7 @@ def search(task: Task) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the search from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("data", type=user_path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", help="tasks; default: all")
     options = parser.parse_args(argv)
     for name in options.names or names():

@@ -34,6 +34,7 @@ from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation.public_tables import spearman
 from rollout.types import Execution, Executor, Exit, Job
 from tasks.grading import InvalidSubmission, grade
+from tasks.quoting import user_path
 from tasks.registry import find, load
 from tasks.task import Instance, Task
 
@@ -98,11 +99,11 @@ def regained(task: Task, whole: Mapping[str, float | None], micro: Mapping[str, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("data", type=user_path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", default=TASKS, metavar="NAME", help="tasks; default: %(default)s")
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 150, 400], help="training rows")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/micro"), help="folder of the results")
-    parser.add_argument("--work", type=Path, default=Path("runs/micro"), help="folder of micro tasks and results")
+    parser.add_argument("--out", type=user_path, default=Path("benchmarks/results/micro"), help="folder of the results")
+    parser.add_argument("--work", type=user_path, default=Path("runs/micro"), help="folder of micro tasks and results")
     parser.add_argument("--slots", type=int, default=1, help="scripts at a time")
     options = parser.parse_args(argv)
     figures: dict[str, list[dict[str, Any]]] = {}

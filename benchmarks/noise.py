@@ -24,6 +24,7 @@ from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import Cannot, apply
 from rollout.storage.blob_store import BlobStore
 from rollout.task_tools.preparation.initial_score import SEED, with_seed
+from tasks.quoting import user_path
 from tasks.registry import load, names
 from tasks.task import Instance, Task
 
@@ -63,9 +64,9 @@ async def deviations(environment: Environment, task: Task, num_seeds: int) -> di
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("data", type=user_path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", metavar="NAME", help="tasks; default: all")
-    parser.add_argument("--work", type=Path, default=Path("runs/noise"), help="folder of cached results")
+    parser.add_argument("--work", type=user_path, default=Path("runs/noise"), help="folder of cached results")
     parser.add_argument("--seeds", type=int, default=8, help="seeds of each script")
     parser.add_argument("--slots", type=int, default=2, help="scripts at a time")
     options = parser.parse_args(argv)

@@ -39,6 +39,7 @@ from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
 from rollout.sampling.experience import Experience
 from tasks.feedback import Outcome
+from tasks.quoting import shell_command, user_path
 
 PROMPT, RESPONSE, SAMPLES = (1000, 2000), (16, 128), 8
 LONGEST_ROW = 4096
@@ -212,7 +213,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="quickstart")
     parser.add_argument("--states", type=int, default=2, help="states per update")
     parser.add_argument("--rounds", type=int, default=5, help="updates of each side")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/ppo"))
     arguments = parser.parse_args()
     cpu.prepare()
     network = SHAPES[arguments.shape].network
@@ -224,7 +225,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "flax", "optax")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.ppo", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.ppo", *sys.argv[1:]),
         "shape": arguments.shape,
         "cases": cases,
     }

@@ -46,6 +46,7 @@ from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
 from rollout.sampling.state_pool import StatePool
 from rollout.tokenizer.chat import ChatTokenizer
+from tasks.quoting import shell_command, user_path
 
 WAYS = {
     "step": [],
@@ -151,9 +152,9 @@ def main() -> None:
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
     parser.add_argument("--minutes", type=float, default=8.0, help="minutes of updates for each variant")
     parser.add_argument("--marks", type=int, default=4, help="policies to save and evaluate")
-    parser.add_argument("--out", type=Path, default=Path("runs/ppo_runs"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ppo_runs"))
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--out", type=user_path, default=Path("runs/ppo_runs"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/ppo_runs"))
+    parser.add_argument("--config", type=user_path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_intermixed_args()
     cpu.prepare()
@@ -173,7 +174,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(DISTRIBUTIONS),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.ppo_runs", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.ppo_runs", *sys.argv[1:]),
         "ways": found,
     }
     write_results(arguments.results, "ppo_runs", result, to_markdown(result))

@@ -36,6 +36,7 @@ from tasks.action import EXECUTE, FIELDS, Action, format_response
 from tasks.feedback import Outcome
 from tasks.naming import Names
 from tasks.prompt import problem_text
+from tasks.quoting import user_path
 from tasks.registry import load, names
 from tasks.reward import reward
 from tasks.state import State
@@ -117,10 +118,12 @@ async def measure_task(
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("data", type=user_path, help="folder of prepared tasks")
     parser.add_argument("names", nargs="*", metavar="NAME", help="tasks; default: all")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes"), help="folder of the results")
-    parser.add_argument("--work", type=Path, default=Path("runs/recipes"), help="folder of cached results")
+    parser.add_argument(
+        "--out", type=user_path, default=Path("benchmarks/results/recipes"), help="folder of the results"
+    )
+    parser.add_argument("--work", type=user_path, default=Path("runs/recipes"), help="folder of cached results")
     parser.add_argument("--slots", type=int, default=2, help="scripts at a time")
     options = parser.parse_args(argv)
     try:

@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 
 from mlagent_jax.tracking.jsonl import read_metrics
+from tasks.quoting import user_path
 
 NOT_COMPUTED = ("time/", "scripts/")  # times, and runs of scripts, which a result cache saves
 FROM_SERVER = ("sampler/",)
@@ -57,8 +58,8 @@ def same(before: float | None, after: float | None) -> bool:
 def main() -> int:
     """Print the differences and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
+    parser.add_argument("before", type=user_path)
+    parser.add_argument("after", type=user_path)
     parser.add_argument("--updates", type=int, default=1, help="PPO updates to compare")
     options = parser.parse_args()
     num_compared = num_different = 0

@@ -22,6 +22,7 @@ from mlagent_jax.aot.chips import GIB
 from mlagent_jax.compile import DOES_NOT_FIT
 from mlagent_jax.reporting.versions import versions
 from rollout.storage.atomic_write import write_json, write_text
+from tasks.quoting import user_path
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def main() -> None:
     """Compile the runs and write figures and tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *(run.name for run in RUNS)])
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/scaling"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/explanation/scaling.md"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/scaling"))
+    parser.add_argument("--docs", type=user_path, default=Path("docs/explanation/scaling.md"))
     parsed = parser.parse_args()
     parsed.results.mkdir(parents=True, exist_ok=True)
     for run in RUNS:

@@ -19,6 +19,7 @@ from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
 from mlagent_jax.reporting.summary import commit
 from mlagent_jax.reporting.versions import versions
+from tasks.quoting import shell_command, user_path
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
     parser.add_argument("--batches", type=int, default=3, help="batches per pass, one step each")
     parser.add_argument("--rounds", type=int, default=10, help="passes of each side")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sft_throughput"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/sft_throughput"))
     arguments = parser.parse_args()
     tried = variants(arguments.dtype, peer=True)
     try:
@@ -39,7 +40,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "flax", "optax", "torch", "transformers")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.sft_throughput", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.sft_throughput", *sys.argv[1:]),
         **found,
     }
     write_results(arguments.results, f"{arguments.shape}-{arguments.dtype}", result, to_markdown(result))

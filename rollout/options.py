@@ -2,9 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from tasks.quoting import user_path
+
+# A path that a user wrote. Only `~` is replaced: the rest stays as written, such as the slashes of a URL.
+UserPath = Annotated[str, AfterValidator(lambda text: str(user_path(text)) if text.startswith("~") else text)]
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -16,7 +20,7 @@ class ExecutorOptions:
 
     slots: Annotated[int, Field(gt=0)] = 2
     """Number of single-threaded scripts that run at the same time, one per CPU core."""
-    python: str | None = None
+    python: UserPath | None = None
     """Path of the Python interpreter of the task environment; null: the one that `make env` installs."""
     memory_mb: Annotated[int, Field(gt=0)] | None = None
     """Memory for all running scripts, in MiB; a script waits until its memory limit fits. null: all of the machine's

@@ -129,6 +129,8 @@ class Exit(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     OUT_OF_DISK = "out_of_disk"
+    OUT_OF_PROCESSES = "out_of_processes"
+    OUT_OF_FILES = "out_of_files"  # too many open at the same time
     KILLED = "killed"  # ended by a signal that none of the limits explains
     INFRASTRUCTURE = "infrastructure"
 

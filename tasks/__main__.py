@@ -21,7 +21,9 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.runtime.parent_death import die_with_parent
 from rollout.task_tools.preparation import prepare_all
 from tasks.entry import Entry
+from tasks.error_line import error_line
 from tasks.grading import grade
+from tasks.quoting import setting, user_path
 from tasks.registry import CATALOG, PAPER, entries, find, load, names
 
 ARROWS = {"maximize": "up", "minimize": "down"}
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m tasks") -> in
             task = load(options.name, options.data, options.path)
             print(grade(task, options.submission.read_bytes()))
     except (ValueError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {error_line(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -65,14 +67,14 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     def add(name: str, what: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument(
-            "--path", type=Path, action="append", default=[], metavar="DIR", help="folder with tasks of your own"
+            "--path", type=user_path, action="append", default=[], metavar="DIR", help="folder with tasks of your own"
         )
         return command
 
     def add_raw(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--raw",
-            type=Path,
+            type=user_path,
             metavar="DIR",
             help="files that you already have, a task's in DIR/NAME, raw or prepared by MLE-bench",
         )
@@ -80,7 +82,7 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     def add_python(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--python",
-            type=Path,
+            type=user_path,
             default=TASK_PYTHON,
             help="interpreter of the task environment (default: %(default)s)",
         )
@@ -90,12 +92,12 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument("name", metavar="NAME")
     command = add("prepare", "write the data of tasks, and measure their initial scripts")
     command.add_argument("names", nargs="*", metavar="NAME", help="tasks to prepare (default: the catalog)")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a task's data goes to DIR/NAME")
+    command.add_argument("--out", type=user_path, required=True, metavar="DIR", help="a task's data goes to DIR/NAME")
     add_raw(command)
     add_python(command)
     command = add("new", "create a task from your own table")
     command.add_argument("name", metavar="NAME")
-    command.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the table")
+    command.add_argument("--csv", type=user_path, required=True, metavar="FILE", help="the table")
     command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
     command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
     command.add_argument("--sep", metavar="CHAR", help="separator of the columns, or tab (default: found)")
@@ -117,18 +119,22 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     )
     command.add_argument("--best", type=float, help="best achievable score (default: the best of reference scripts)")
     command.add_argument(
-        "--out", type=Path, default=Path("my_tasks"), metavar="DIR", help="folder of your tasks (default: %(default)s)"
+        "--out",
+        type=user_path,
+        default=Path("my_tasks"),
+        metavar="DIR",
+        help="folder of your tasks (default: %(default)s)",
     )
     add_python(command)
     command = add("grade", "print the hidden score of a submission to a prepared task")
     command.add_argument("name", metavar="NAME")
-    command.add_argument("submission", type=Path, metavar="FILE")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of prepared tasks")
+    command.add_argument("submission", type=user_path, metavar="FILE")
+    command.add_argument("--data", type=user_path, required=True, metavar="DIR", help="folder of prepared tasks")
     command = add("validate", "check tasks with oracles, without any model")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--all", action="store_true", help="check the catalog's tasks and those of --path")
     command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+        "--data", type=user_path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
     )
     command.add_argument(
         "--max-known",
@@ -145,9 +151,11 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument(
         "--rows", type=int, required=True, metavar="K", help="number of training rows; at most five times as many test"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new task goes to DIR/NAME_micro")
     command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+        "--out", type=user_path, required=True, metavar="DIR", help="the new task goes to DIR/NAME_micro"
+    )
+    command.add_argument(
+        "--data", type=user_path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
     )
     add_raw(command)
     add_python(command)
@@ -171,8 +179,8 @@ def new(options: argparse.Namespace) -> None:
     stated = {key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
     spec = NewTaskSpec(**stated, form=form)
     folder = make_task(spec, options.python, reference_scripts, say)
-    print(f"made {folder}, whose files you may edit; to train on it: tasks.paths=[{options.out}] ", end="")
-    print(f"tasks.{options.split}=[{options.name}]")
+    print(f"made {folder}, whose files you may edit; to train on it: ", end="")
+    print(setting("tasks.paths", [str(options.out)]), setting(f"tasks.{options.split}", [options.name]))
 
 
 def list_tasks(paths: Sequence[Path]) -> None:

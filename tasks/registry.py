@@ -8,11 +8,12 @@ from typing import Literal
 
 from tasks.entry import Entry, Prepared, read_entry, read_prepared
 from tasks.nearest import nearest
+from tasks.quoting import shell_command
 from tasks.task import Task
 
 CATALOG = Path(__file__).resolve().parent / "catalog"  # tasks whose data comes from installed packages
 PAPER = Path(__file__).resolve().parent / "paper"  # the paper's tasks
-PREPARE = "python -m tasks prepare"
+PREPARE = ("python", "-m", "tasks", "prepare")
 
 
 def entries(paths: Sequence[Path | str] = ()) -> dict[str, Entry]:
@@ -64,7 +65,8 @@ def load(name: str, data_dir: Path, paths: Sequence[Path | str] = ()) -> Task:
 def load_entry(entry: Entry, data_dir: Path) -> Task:
     """Return the task of an entry, with its data in `data_dir/NAME`. Raises ValueError like `load`."""
     folder = data_dir / entry.name
-    remedy = f"run {PREPARE} {entry.name} --out {data_dir}"
+    own = () if entry.folder.parent in (CATALOG, PAPER) else ("--path", entry.folder)
+    remedy = f"run {shell_command(*PREPARE, entry.name, '--out', data_dir, *own)}"
     wanted = [folder / "task.json", folder / "public", folder / "private"]
     missing = [file for file in wanted if not file.exists()]
     if missing:

@@ -18,6 +18,7 @@ from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.configuration.schema import Mesh as MeshSizes
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.platform import tpu
+from tasks.quoting import user_path
 
 INSTALLED_AT = Path("opt/libtpu/libtpu/libtpu.so")  # in the environment; `make tpu-compiler` puts it there
 ENVIRONMENT = {
@@ -35,7 +36,7 @@ def find_compiler() -> None:
     Raises:
         ConfigError: If it is not there.
     """
-    path = Path(os.environ.get("TPU_LIBRARY_PATH", Path(sys.prefix) / INSTALLED_AT))
+    path = user_path(os.environ.get("TPU_LIBRARY_PATH", str(Path(sys.prefix) / INSTALLED_AT)))
     if not path.is_file():
         raise ConfigError(f"{path}: no such file, expected the TPU compiler libtpu.so; install it by make tpu-compiler")
     os.environ["TPU_LIBRARY_PATH"] = str(path)
@@ -73,7 +74,9 @@ def topology_mesh(sizes: MeshSizes, topology: str) -> Mesh:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # the types of the compiler's errors differ between versions
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"topology={topology}: {reason}; give one such as v5p:4x4x4 or v5e:4x4") from None
+        raise ConfigError(
+            f"topology={topology} is no slice that the compiler knows ({reason}); give one such as v5p:4x4x4 or v5e:4x4"
+        ) from None
     axes = asdict(sizes)
     size = math.prod(axes.values())
     if size != len(devices):

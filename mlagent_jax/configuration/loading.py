@@ -14,6 +14,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from mlagent_jax.configuration.checks import SIZES, check
 from mlagent_jax.configuration.schema import Config, ConfigError
 from tasks.nearest import closest
+from tasks.quoting import user_path
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"  # in a checkout; a wheel has no configs/
 
@@ -105,7 +106,7 @@ def read_layers(path: Path) -> list[dict[str, Any]]:
     name = tree.pop("base")
     if not isinstance(name, str):
         raise ConfigError(f"{path}: base: got {_inline(name)[:60]}, expected a file name, such as quickstart.yaml")
-    base = _read(path.parent / name)
+    base = _read(path.parent / user_path(name))
     if "base" in base:
         raise ConfigError(f"{path}: its base {name} has a base itself; expected a file without one")
     return [base, tree]
@@ -144,9 +145,9 @@ def _quickstart() -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 from byte {error.start} on; save it as UTF-8") from None
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     tree = _parse(text, str(path))
     if tree is None:
         return {}
@@ -178,7 +179,7 @@ def _parse(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{source}: not YAML ({' '.join(str(error).split())}); correct that place") from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 

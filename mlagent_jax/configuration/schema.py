@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rollout.options import ExecutorOptions, Select
+from rollout.options import ExecutorOptions, Select, UserPath
 from tasks.reward import PAPER, Rules
 
 Count = Annotated[int, Field(gt=0)]
@@ -57,9 +57,9 @@ class Tasks:
         "whale-categorization-playground",
     )
     """Names of the tasks that are only evaluated."""
-    paths: tuple[str, ...] = ()
+    paths: tuple[UserPath, ...] = ()
     """Folders of your own tasks, or folders that contain such folders; `mlagent tasks new` makes one."""
-    raw: str | None = None
+    raw: UserPath | None = None
     """Folder of raw data files, with a subfolder named after each task; null: they are downloaded."""
 
 
@@ -117,7 +117,7 @@ class Ideas:
     rule: Literal["fps", "mean", "random"] = "fps"
     """Rule that selects them. fps: farthest-point sampling; mean: largest mean distance, as in the paper's first
     version; random."""
-    encoder: str | None = None
+    encoder: UserPath | None = None
     """Folder or name of the sentence-transformers model that embeds ideas; null: all-MiniLM-L6-v2 from its package."""
 
 
@@ -125,7 +125,7 @@ class Ideas:
 class Collect:
     """The collection of expert trajectories."""
 
-    source: str | None = None
+    source: UserPath | None = None
     """Run directory or folder whose trajectories are used instead of collecting any; their files must be in `blobs`
     beside them. `mlagent data import` makes such a folder from conversations. null: the expert collects."""
     num_trajectories: Count = 10000
@@ -148,7 +148,7 @@ class Tokenizer:
 class Model:
     """The policy network; the keys that are null have the values of the checkpoint at path."""
 
-    path: str | None = "models/Qwen2.5-7B"
+    path: UserPath | None = "models/Qwen2.5-7B"
     """Hugging Face directory of the checkpoint to start from; null: from scratch, with the sizes below."""
     num_layers: Count | None = None
     """Number of transformer layers; null: the checkpoint's."""
@@ -358,9 +358,9 @@ class Config:
 
     seed: CountOrZero = 0
     """Seed of every random draw."""
-    run_dir: str = "runs/default"
+    run_dir: UserPath = "runs/default"
     """Run directory; the same command resumes a run."""
-    mirror: str | None = None
+    mirror: UserPath | None = None
     """URL that run_dir is copied to as it grows, such as gs://bucket/run, so that another machine can resume the run;
     null: no copy."""
     trackers: tuple[Literal["tensorboard"], ...] = ()

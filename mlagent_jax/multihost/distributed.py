@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from mlagent_jax.configuration.schema import ConfigError
-from mlagent_jax.multihost.launch import launched
+from mlagent_jax.multihost.launch import launched, no_proxies
 from mlagent_jax.multihost.peers import PeerFailed, PeerLost, Peers
 
 T = TypeVar("T")
@@ -43,7 +43,8 @@ def initialize() -> None:
 
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **launch)
+        with no_proxies():
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **launch)
     except ValueError as error:
         if launch:
             raise ConfigError(
@@ -52,7 +53,10 @@ def initialize() -> None:
             ) from None
         return  # a single TPU machine
     except RuntimeError as error:
-        raise PeerLost(f"the other processes of this run cannot be reached: {_first_line(error)}") from None
+        raise PeerLost(
+            f"the other processes of this run cannot be reached ({_first_line(error)}); check the "
+            "coordinator's address, and that all processes were started"
+        ) from None
     if global_state.num_processes > 1:
         _peers = Peers(global_state.client, global_state.process_id, global_state.num_processes)
 

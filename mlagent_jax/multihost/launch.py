@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,15 @@ def launched() -> dict[str, Any] | None:
         return {"cluster_detection_method": "ompi"}
     has_chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
     return {} if has_chips and importlib.util.find_spec("libtpu") else None  # JAX reads the TPU machine's metadata
+
+
+@contextmanager
+def no_proxies() -> Iterator[None]:
+    """Hide the environment's proxies from gRPC, which would wait for the coordinator at a proxy."""
+    hidden = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -78,7 +78,7 @@ def render(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(duration=duration_text, signed=signed, percent=percent)
-    template = environment.from_string(Path(__file__).with_name("report_template.html").read_text())
+    template = environment.from_string(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
     evaluation = summary["evaluation"] or {}
     return template.render(
         summary=summary,
@@ -102,7 +102,7 @@ def render(
         diversity=(summary["diversity"] or {}).get("equal"),
         diversity_names=DIVERSITY_NAMES,
         set_names=SET_NAMES,
-        config=yaml.safe_dump(summary["config"], sort_keys=False),
+        config=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
     )
 
 

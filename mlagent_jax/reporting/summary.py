@@ -53,7 +53,13 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(("git", "-C", str(root), *arguments), capture_output=True, text=True, timeout=20)
+            done = subprocess.run(
+                ("git", "-C", str(root), *arguments),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=20,
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -133,7 +133,9 @@ def prepare(tasks: Tasks, data: Path, python: Path, reporter: Reporter) -> dict[
     command += ["--raw", tasks.raw] if tasks.raw is not None else []
     # The child's temporary files go into this process's temporary folder, so that they are removed even after a kill.
     environment = {**os.environ, **dies_with_us(), "TMPDIR": tempfile.gettempdir()}
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
         raise ConfigError(f"the tasks' data cannot be prepared: {lines[-1]}")

@@ -52,7 +52,10 @@ class Mirror:
         try:
             self._store, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"mirror={url}: {error}; gs:// takes the package gcsfs, s3:// takes s3fs") from None
+            raise ConfigError(
+                f"mirror={url} cannot be opened ({error}); give a URL such as gs://BUCKET/RUN; gs:// takes the package "
+                "gcsfs, s3:// takes s3fs"
+            ) from None
 
     def pull(self) -> int:
         """Update the folder to the copy, unless the folder is newer, and return how many files were fetched.
@@ -200,7 +203,8 @@ class Mirror:
         except Exception as error:
             message = " ".join(str(error).split())
             raise InfrastructureError(
-                f"mirror={self.url} failed {ATTEMPTS} times: {type(error).__name__}: {message}"
+                f"mirror={self.url} failed {ATTEMPTS} times ({type(error).__name__}: {message}); check the address, "
+                "the network and the permissions, and run the same command to go on"
             ) from error
 
 

@@ -11,6 +11,7 @@ from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions, check_serving, is_healthy
 from rollout.inference.server_process import ServerProcess
 from rollout.runtime.event_loop import EventLoopThread
+from rollout.runtime.http import proxy_hint
 
 
 class PolicyServer:
@@ -106,6 +107,6 @@ def check_address(address: str) -> None:
     """Raise ServerError unless a healthy server answers at `address`."""
     if not is_healthy(address):
         raise ServerError(
-            f"no policy server answers at server.address={address}; start one there with python -m rollout.server "
-            "--model DIR, or set server.address=null to have it started here"
+            f"no policy server answers at server.address={address}{proxy_hint(address)}; start one there with "
+            "python -m rollout.server --model DIR, or set server.address=null to have it started here"
         )

@@ -14,6 +14,7 @@ from mlagent_jax.tracking.base import Metrics, NoTracker, Tracker, Trackers, wit
 from mlagent_jax.tracking.jsonl import JsonlTracker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.tracking.tensorboard import TensorBoardTracker
+from tasks.quoting import user_path
 
 # The trackers that `trackers` can name, besides `metrics.jsonl`, which every run has.
 TRACKERS: Mapping[str, Callable[[RunDir], Tracker]] = {
@@ -128,5 +129,8 @@ def keep_compiled_programs(run_dir: RunDir) -> None:
     """Make JAX keep compiled programs in the run directory, unless `JAX_COMPILATION_CACHE_DIR` names another place."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if given is None:
         jax.config.update("jax_compilation_cache_dir", str(run_dir.compiled_programs.absolute()))
+    elif given.startswith("~"):
+        jax.config.update("jax_compilation_cache_dir", str(user_path(given)))

@@ -23,7 +23,7 @@ class JsonlTracker(Tracker):
         lines = read_metrics(path)
         if path.exists():
             self._rewrite(lines)
-        self._file = open(path, "a")
+        self._file = open(path, "a", encoding="utf-8")
         before = max((line.get("time/run_seconds", 0.0) for line in lines), default=0.0)
         self._began = time.monotonic() - before
 
@@ -37,7 +37,7 @@ class JsonlTracker(Tracker):
         """Drop the lines whose `key` is above `last`."""
         self._file.close()
         self._rewrite([line for line in read_metrics(self.path) if line.get(key, last) <= last])
-        self._file = open(self.path, "a")
+        self._file = open(self.path, "a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file."""

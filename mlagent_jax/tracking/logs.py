@@ -8,6 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from tasks.quoting import one_line
+
 PACKAGES = ("mlagent_jax", "rollout", "tasks")
 
 logger = logging.getLogger(__name__)
@@ -16,6 +18,12 @@ logger = logging.getLogger(__name__)
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Ignore a line that cannot be written; a full disk is reported by the code that writes outputs."""
+
+
+class _Lines(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message on one line, whatever names it holds; a traceback follows on lines of its own."""
+        return one_line(super().formatMessage(record))
 
 
 class _ConsoleLog(logging.Handler):
@@ -35,10 +43,10 @@ def logging_to(path: Path, console: Console) -> Iterator[None]:
 
     If the console is not a terminal, it has no progress bars and also gets informational lines.
     """
-    to_file = _LogFile(path)
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    to_file.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_console = _ConsoleLog(console)
-    to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    to_console.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     ours = [logging.getLogger(name) for name in PACKAGES]
     levels = [log.level for log in ours]
     for log in ours:

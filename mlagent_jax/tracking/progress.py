@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tasks.quoting import one_line
+
 LINE_EVERY_SECONDS = 15.0
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Log one line, and print it in a terminal."""
+        text = one_line(text)
         logger.info(text)
         if self.console.is_terminal:
             self.console.print(escape(text), highlight=False)

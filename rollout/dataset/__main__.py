@@ -15,6 +15,7 @@ from rollout.dataset import commands, diversity_command
 from rollout.dataset.viewer import view_command
 from rollout.errors import InfrastructureError
 from rollout.runtime.parent_death import die_with_parent
+from tasks.error_line import error_line
 
 COMMANDS = (view_command, diversity_command, commands)  # modules with an `add_parser`
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.datas
     try:
         options.run(options)
     except (ValueError, InfrastructureError, OSError) as error:
-        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{prog}: {error_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -11,6 +11,7 @@ from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
 from rollout.options import FilterName, Select
 from rollout.storage.shards import PART_SIZE
 from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
+from tasks.quoting import setting, user_path
 from tasks.registry import entries
 
 DEFAULT = Select()
@@ -20,25 +21,25 @@ def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers of the program."""
     text = "show which trajectories of a collection the section `select` would keep"
     select = commands.add_parser("select", help=text, description=text)
-    select.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
+    select.add_argument("folder", type=user_path, help="run directory, or folder of trajectories")
     select.add_argument("--filters", default=",".join(DEFAULT.filters), help="comma-separated names: %(default)s")
     select.add_argument("--max-characters", type=int)
     select.add_argument("--max-similarity", type=float, default=DEFAULT.max_similarity)
     select.add_argument("--max-trajectories", type=int)
     select.add_argument("--validation-share", type=float, default=DEFAULT.validation_share)
     select.add_argument("--seed", type=int, default=0)
-    select.add_argument("--path", type=Path, action="append", default=[], help="folder with your own tasks")
-    select.add_argument("--out", type=Path, help="file to write the manifest to")
+    select.add_argument("--path", type=user_path, action="append", default=[], help="folder with your own tasks")
+    select.add_argument("--out", type=user_path, help="file to write the manifest to")
     select.set_defaults(run=run_select)
     text = "write a collection as ShareGPT conversations, one JSON object per line"
     export = commands.add_parser("export", help=text, description=text)
-    export.add_argument("folder", type=Path, help="run directory, or folder of trajectories")
-    export.add_argument("--out", type=Path, required=True, help="file to write, such as data.jsonl")
+    export.add_argument("folder", type=user_path, help="run directory, or folder of trajectories")
+    export.add_argument("--out", type=user_path, required=True, help="file to write, such as data.jsonl")
     export.set_defaults(run=run_export)
     text = "turn ShareGPT conversations into trajectories, for collect.source=FOLDER"
     imported = commands.add_parser("import", help=text, description=text)
-    imported.add_argument("file", type=Path, help="JSON list of conversations, or one conversation per line")
-    imported.add_argument("--out", type=Path, required=True, help="folder to create")
+    imported.add_argument("file", type=user_path, help="JSON list of conversations, or one conversation per line")
+    imported.add_argument("--out", type=user_path, required=True, help="folder to create")
     imported.set_defaults(run=run_import)
 
 
@@ -85,4 +86,4 @@ def run_import(options: argparse.Namespace) -> None:
             write_trajectories(unfinished / f"part-{count // PART_SIZE:05d}.parquet", part)
             count += len(part)
         unfinished.replace(options.out)
-    print(f"{count} trajectories in {options.out}; train on them with collect.source={options.out}")
+    print(f"{count} trajectories in {options.out}; train on them with {setting('collect.source', str(options.out))}")

@@ -2,16 +2,18 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from rollout.dataset.diversity import diversity, read_edits, table
+from tasks.quoting import user_path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the subparsers of the program."""
     text = "measure how diverse the edits of collections are"
     command = commands.add_parser("diversity", help=text, description=text)
-    command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="trajectories; compared to the first")
+    command.add_argument(
+        "folders", nargs="+", type=user_path, metavar="FOLDER", help="trajectories; compared to the first"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     command.set_defaults(run=main)

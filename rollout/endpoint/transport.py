@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from rollout.errors import EndpointRefused, PromptTooLong
+from rollout.runtime.http import http_client
 from rollout.storage.utf8 import replace_unstorable
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Transport:
             num_connections: The number of open connections.
 
         Raises:
-            ValueError: If the address is not a URL, or the key is missing.
+            ValueError: If the address is not a URL, the key is missing, or the environment's proxy cannot be used.
         """
         if not base_url.startswith(("http://", "https://")) or not _is_address(base_url):
             raise ValueError(f"{settings}.base_url={base_url} is no address; expected one such as http://HOST:8000/v1")
@@ -102,6 +103,7 @@ class Transport:
         self._seconds, self._num_connections = seconds, num_connections
         self._refused: set[str] = set()  # fields of a request that the model refuses
         self._client: httpx.AsyncClient | None = None
+        http_client(self._url)  # to find an unusable proxy now
 
     async def send(self, body: Mapping[str, Any]) -> Reply:
         """Return the answer to one chat completion.
@@ -141,7 +143,7 @@ class Transport:
         if self._client is None:
             limits = httpx.Limits(max_connections=self._num_connections)
             timeout = httpx.Timeout(self._seconds, connect=min(CONNECT_SECONDS, self._seconds))
-            self._client = httpx.AsyncClient(timeout=timeout, limits=limits)
+            self._client = http_client(self._url, timeout=timeout, limits=limits)
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from rollout.executor.known_failures import cause_of
 from rollout.types import Execution, Exit
 from tasks.feedback import SCORE_LINE, error_text, shorten
 from tasks.task import Limits
@@ -83,12 +84,16 @@ def error_summary(output: str, script: str) -> str:
 
 def failure_text(script: str, execution: Execution, limits: Limits) -> str:
     """Return the feedback on a run that failed."""
+    cause = cause_of(execution, limits)
     match execution.exit:
         case Exit.TIMEOUT:
-            return f"Stopped: {script} ran longer than {limits.seconds:g} s."
-        case Exit.OUT_OF_MEMORY:
-            return f"Stopped: {script} used more than {limits.memory_mb} MiB of memory."
+            stopped = f"Stopped: {script} ran longer than {limits.seconds:g} s."
+        case Exit.OUT_OF_MEMORY if not cause:
+            stopped = f"Stopped: {script} used more than {limits.memory_mb} MiB of memory."
         case Exit.OUT_OF_DISK:
-            return f"Stopped: {script} wrote more than the disk space it has."
-        case _:
-            return error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
+            stopped = f"Stopped: {script} wrote more than the disk space it has."
+        case Exit.CRASHED | Exit.KILLED:
+            stopped = error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
+        case _:  # a limit that `cause` names
+            stopped = f"Stopped: {script} reached a limit.\n{error_summary(execution.output, script)}".rstrip()
+    return f"{stopped}\n{cause}" if cause else stopped

@@ -9,6 +9,7 @@ from rollout.environment.paths import HEAD_BYTES, Refused, head, listed, located
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import Outcome, shorten
+from tasks.quoting import one_line
 from tasks.task import Instance
 from tasks.units import MIB
 
@@ -34,8 +35,8 @@ async def copy_file(tools: Tools, instance: Instance, files: Mapping[str, str], 
     limit = instance.task.limits.workspace_mb * MIB // 2
     own = {name: blob for name, blob in files.items() if name not in instance.read_only and not is_folder(name)}
     if sum(map(store.size, {**own, destination: digest}.values())) > limit:
-        raise Refused(f"{source} is too large: its {store.size(digest):,} bytes do not fit the workspace")
-    text = f"Copied {source} to {destination}."
+        raise Refused(f"{one_line(source)} is too large: its {store.size(digest):,} bytes do not fit the workspace")
+    text = f"Copied {one_line(source)} to {destination}."
     return Effect(Outcome.NON_EDIT, text, {**files, destination: digest})
 
 
@@ -54,11 +55,11 @@ async def inspect_lines(
         raise Refused(f"{last - first + 1} lines are too many; {MAX_INSPECT_LINES} is the most at a time")
     if first > len(lines):
         ending = f"ends at line {len(lines)}" if size <= HEAD_BYTES else f"is shown up to line {len(lines)} only"
-        raise Refused(f"{name} {ending}")
+        raise Refused(f"{one_line(name)} {ending}")
     shown = head_lines(lines[first - 1 : last], OUTPUT_LIMIT)
     last = first + len(shown) - 1
     of = len(lines) if size <= HEAD_BYTES else f"a file of {size:,} bytes"
-    text = "\n".join([f"{name}, lines {first} to {last} of {of}:", *shown])
+    text = "\n".join([f"{one_line(name)}, lines {first} to {last} of {of}:", *shown])
     return Effect(Outcome.NON_EDIT, text, files)
 
 
@@ -72,5 +73,5 @@ async def understand_file(
     started = time.monotonic()
     description = await tools.coder.describe(name, content, arguments["things_to_look_for"])
     part = "" if size <= HEAD_BYTES else f", the first {len(content):,} characters of {size:,} bytes"
-    text = f"{name}{part}: {shorten(replace_unstorable(description.strip()), OUTPUT_LIMIT)}"
+    text = f"{one_line(name)}{part}: {shorten(replace_unstorable(description.strip()), OUTPUT_LIMIT)}"
     return Effect(Outcome.NON_EDIT, text, files, seconds=time.monotonic() - started)

@@ -11,6 +11,7 @@ from rollout.storage.directory_manifest import entries_of
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import shorten
+from tasks.quoting import one_line
 from tasks.task import Instance
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # no folder, and no program mistakes it for an option
@@ -67,7 +68,7 @@ def located(store: BlobStore, files: Mapping[str, str], path: str) -> tuple[str,
         return name, files[name]
     digest = store.files_in(files[f"{folder}/"]).get(inside)
     if digest is None:
-        raise Refused(f"there is no file {shorten(name, 80)}")
+        raise Refused(f"there is no file {shorten(one_line(name), 80)}")
     return name, digest
 
 
@@ -83,13 +84,13 @@ def listed(store: BlobStore, files: Mapping[str, str], path: str) -> str:
     entries = entries_of(store.files_in(manifest), inside) if manifest else []
     if not entries:
         raise Refused(f"there is no folder {path!r}; the workspace is the folder '.'")
-    shown = head_lines([replace_unstorable(name) for name in entries[:MAX_LISTED]], LIST_LIMIT)
+    shown = head_lines([one_line(replace_unstorable(name)) for name in entries[:MAX_LISTED]], LIST_LIMIT)
     if len(shown) < len(entries):
         num_folders = sum(map(is_folder, entries))
         counts = ((num_folders, "folder"), (len(entries) - num_folders, "file"))
         totals = [f"{number} {kind}{'s' * (number > 1)}" for number, kind in counts if number]
         shown.append(f"... ({', '.join(totals)})")
-    return f"Files in {'/'.join(filter(None, (folder, inside)))}/: {', '.join(shown)}"
+    return f"Files in {one_line('/'.join(filter(None, (folder, inside))))}/: {', '.join(shown)}"
 
 
 async def head(store: BlobStore, name: str, digest: str) -> tuple[str, int]:
@@ -109,4 +110,4 @@ async def head(store: BlobStore, name: str, digest: str) -> tuple[str, int]:
         # The cut may split the last character of a long line.
         return codecs.getincrementaldecoder("utf-8")().decode(content, final=size <= HEAD_BYTES), size
     except UnicodeDecodeError:
-        raise Refused(f"{name} is not a text file") from None
+        raise Refused(f"{one_line(name)} is not a text file") from None

@@ -20,7 +20,7 @@ from tasks.feedback import Outcome, error_text, shorten, validation_score
 from tasks.grading import InvalidSubmission, grade
 from tasks.task import SUBMISSION, Instance
 
-LIMIT_EXITS = frozenset({Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK})
+LIMIT_EXITS = frozenset(Exit) - {Exit.OK, Exit.CRASHED, Exit.KILLED, Exit.INFRASTRUCTURE}
 
 
 async def execute_script(

@@ -19,9 +19,13 @@ from rollout.executor.backends.bubblewrap.command import find_bwrap, tier_of_thi
 from rollout.executor.backends.landlock import landlock_abi
 from rollout.executor.backends.registry import backend_class
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.executor.known_failures import cause_of
+from rollout.executor.script_env import OPEN_FILES
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 from tasks.task import Limits
 
 # The settings that decide whether an ordinary user may make namespaces, by kernel and distribution.
@@ -30,7 +34,13 @@ SETTINGS = (
     "kernel/unprivileged_userns_clone",
     "kernel/apparmor_restrict_unprivileged_userns",
 )
-LIMIT_OF = {Exit.TIMEOUT: "seconds", Exit.OUT_OF_MEMORY: "memory_mb", Exit.OUT_OF_DISK: "workspace_mb or file_mb"}
+LIMIT_OF = {
+    Exit.TIMEOUT: "seconds",
+    Exit.OUT_OF_MEMORY: "memory_mb",
+    Exit.OUT_OF_DISK: "workspace_mb or file_mb",
+    Exit.OUT_OF_PROCESSES: "num_processes",
+    Exit.OUT_OF_FILES: f"{OPEN_FILES} open files",
+}
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.executor") -> int:
@@ -41,8 +51,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="report what this machine can do and what to install")
     run = commands.add_parser("run", help="run one script in a sandbox and print the outcome as JSON")
-    run.add_argument("script", type=Path)
-    run.add_argument("--inputs", type=Path, metavar="DIR", help="files and folders that the script can read")
+    run.add_argument("script", type=user_path)
+    run.add_argument("--inputs", type=user_path, metavar="DIR", help="files and folders that the script can read")
     run.add_argument("--forked", action="store_true", help="fork a preloaded interpreter, as training does")
     run.add_argument(
         "--isolation",
@@ -50,13 +60,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
         default="bubblewrap",
         help="bubblewrap, landlock (weaker, for machines without namespaces) or module:Class (default: %(default)s)",
     )
-    run.add_argument("--submission", type=Path, metavar="FILE", help="the file to write its submission.csv to")
+    run.add_argument("--submission", type=user_path, metavar="FILE", help="the file to write its submission.csv to")
     for limit in dataclasses.fields(Limits):
         run.add_argument(f"--limit.{limit.name}", type=type(limit.default), default=limit.default, metavar="N")
     for command in (doctor, run):
         command.add_argument(
             "--python",
-            type=Path,
+            type=user_path,
             default=TASK_PYTHON,
             help="interpreter of the task environment (default: %(default)s)",
         )
@@ -74,9 +84,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
         execution = run_script(options.script, options.inputs, limits, executor, fresh=not options.forked)
         if options.submission and execution.submission is not None:
             options.submission.write_bytes(execution.submission)
-        print(json.dumps(describe(execution), indent=1))
+        print(json.dumps(describe(execution, limits), indent=1))
     except (ValueError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {error_line(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -142,11 +152,13 @@ def run_script(script: Path, inputs: Path | None, limits: Limits, options: Execu
             return asyncio.run(backend.run(job, machine))
 
 
-def describe(execution: Execution) -> Mapping[str, Any]:
-    """Return a run as JSON values; `limit` names the limit that ended it, null if none did."""
+def describe(execution: Execution, limits: Limits) -> Mapping[str, Any]:
+    """Return a run as JSON values; `limit` names the limit that ended it and `cause` says what failed, or are null."""
+    cause = "" if execution.exit is Exit.OK else cause_of(execution, limits)
     return {
         "exit": execution.exit,
         "limit": LIMIT_OF.get(execution.exit),
+        "cause": cause or None,
         "tier": execution.tier,
         "seconds": round(execution.seconds, 3),
         "submission_bytes": None if execution.submission is None else len(execution.submission),
@@ -155,7 +167,12 @@ def describe(execution: Execution) -> Mapping[str, Any]:
 
 
 def _version(bwrap: Path) -> str:
-    return subprocess.run([str(bwrap), "--version"], capture_output=True, text=True).stdout.strip() or "does not start"
+    return (
+        subprocess.run(
+            [str(bwrap), "--version"], capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout.strip()
+        or "does not start"
+    )
 
 
 if __name__ == "__main__":

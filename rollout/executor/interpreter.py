@@ -106,7 +106,9 @@ def inspect_interpreter(python: Path) -> TaskInterpreter:
     remedy = "make it with `python -m venv` and install the task packages there"
     command = [str(python), "-I", "-c", INSPECT]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        answer = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise ValueError(f"the task interpreter {python} does not run ({error}); {remedy}") from error
     paths = json.loads(answer.stdout)
@@ -136,4 +138,6 @@ def _compile(python: Path, packages: Path) -> None:
         sources += [os.path.join(folder, name) for name in modules if name.removesuffix(".py") not in compiled]
     if sources:
         command = [str(python), "-m", "compileall", "-q", "-j0", "-i", "-"]
-        subprocess.run(command, input="\n".join(sources), capture_output=True, text=True, check=False)
+        subprocess.run(
+            command, input="\n".join(sources), capture_output=True, encoding="utf-8", errors="replace", check=False
+        )

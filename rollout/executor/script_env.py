@@ -18,6 +18,7 @@ BASE_ENV: Mapping[str, str] = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONNOUSERSITE": "1",
 }
+OPEN_FILES = 256  # files that one process may have open at the same time
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -38,7 +39,7 @@ def resource_limits(limits: Limits) -> Mapping[str, int]:
         "NPROC": limits.num_processes,
         "FSIZE": limits.file_mb * MIB,
         "CORE": 0,
-        "NOFILE": 256,
+        "NOFILE": OPEN_FILES,
         # A backstop: numerical libraries reserve far more than they use, and the watchdog counts the memory in use.
         "AS": (limits.memory_mb + 4096) * MIB,
     }

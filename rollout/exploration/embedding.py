@@ -51,7 +51,8 @@ def embed_texts(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
                 env={**os.environ, **dies_with_us()},
                 input="\n".join(json.dumps(text) for text in texts),
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=EMBED_SECONDS,
                 check=False,
             )

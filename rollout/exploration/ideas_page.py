@@ -49,7 +49,7 @@ def render(maps: Sequence[AxisMap], used: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(Path(__file__).with_name("ideas_page.html").read_text())
+    template = environment.from_string(Path(__file__).with_name("ideas_page.html").read_text(encoding="utf-8"))
     tasks: dict[str, list[dict[str, Any]]] = {}
     for each in maps:
         tasks.setdefault(each.task, []).append(_axis(each))

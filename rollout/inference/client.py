@@ -17,6 +17,7 @@ from rollout.inference.prefix_cache_stats import PrefixCacheStats, parse_prefix_
 from rollout.inference.server_process import ServerProcess
 from rollout.inference.weight_files import check_same_tensors, tensor_shapes
 from rollout.inference.weight_updates import INCOMPLETE, INITIAL, InPlaceUpdates, RestartUpdates, WeightUpdates
+from rollout.runtime.http import proxy_hint
 from rollout.types import Completion
 
 NOT_A_NUMBER = -9999.0  # what vLLM sends instead of a log-probability that JSON cannot represent
@@ -78,8 +79,9 @@ class PolicyClient:
             models = await self.connection.get("/v1/models")
             info = await self.connection.get("/weight_info")
         except (httpx.TransportError, httpx.UnsupportedProtocol, ServerError) as error:
+            address, reason = self.connection.address, str(error) or type(error).__name__
             raise ValueError(
-                f"no policy server at {self.connection.address}: {error}; start one with "
+                f"no policy server at {address} answers ({reason}){proxy_hint(address)}; start one with "
                 "`python -m rollout.server --model DIR`"
             ) from None
         served, label = Path(models["data"][0]["root"]), info["weight_version"]

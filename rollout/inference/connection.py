@@ -8,6 +8,7 @@ import httpx
 import tenacity
 
 from rollout.errors import ServerError
+from rollout.runtime.http import http_client, proxy_hint
 
 CONNECT_SECONDS = 10.0
 
@@ -29,11 +30,15 @@ class Connection:
         Args:
             address: The server's address, such as http://127.0.0.1:8000.
             request_seconds: The time limit of one request.
+
+        Raises:
+            ValueError: If the address is on another machine, and the environment's proxy cannot be used.
         """
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._http = httpx.AsyncClient(
+        self._http = http_client(
+            address,
             timeout=httpx.Timeout(request_seconds, connect=CONNECT_SECONDS),
             # One connection per request, because the server may close an idle connection just as it is used again.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -41,7 +46,7 @@ class Connection:
         self.move(address)
 
     def move(self, address: str) -> None:
-        """Send all further requests to another address."""
+        """Send all further requests to another address of the same machine."""
         self.address = address.rstrip("/")
         self._http.base_url = self.address
 
@@ -76,7 +81,8 @@ class Connection:
             response = await _RETRYING(self._http.request, method, path, json=body)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise ServerError(f"{method} {path} got no answer from {self.address} ({reason})") from None
+            hint = proxy_hint(self.address)
+            raise ServerError(f"{method} {path} got no answer from {self.address} ({reason}){hint}") from None
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:

@@ -14,13 +14,15 @@ import signal
 import socket
 import sys
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from rollout.inference.supervisor import POLL_SECONDS, SupervisedProcess
+from rollout.runtime.http import open_url
+from tasks.error_line import error_line
+from tasks.quoting import user_path
 from tasks.units import MIB
 
 HOST = "127.0.0.1"
@@ -148,7 +150,7 @@ def free_port() -> int:
 def is_healthy(address: str) -> bool:
     """Return whether a server answers at `address` and its engine is alive."""
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
+        with open_url(f"{address}/health", timeout=2) as response:
             return response.status == 200
     except (OSError, ValueError):  # refused or no answer; not an address
         return False
@@ -180,7 +182,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m rollout.
         prog=prog,
         description="Serve a model directory with vLLM. Unknown flags are passed to vLLM.",
     )
-    parser.add_argument("--model", type=Path, required=True, help="Hugging Face checkpoint directory")
+    parser.add_argument("--model", type=user_path, required=True, help="Hugging Face checkpoint directory")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--parent", type=int, default=os.getppid(), help="process with which the server ends (default: the caller)"
@@ -194,6 +196,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m rollout.
     try:
         check_start(parsed.model, parsed.port)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 2
     return serve(parsed.model.resolve(), parsed.port or free_port(), options, parsed.parent, extra)

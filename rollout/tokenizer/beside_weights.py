@@ -20,6 +20,7 @@ LEGAL = ("copying", "copyright", "licence", "license", "notice", "use_policy")
 NOT_COPIED = {
     "config.json",
     "canary.json",
+    "digests.json",
     "training_data.json",
     "trainer_state.json",
     "train_results.json",

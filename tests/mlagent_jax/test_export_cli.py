@@ -48,8 +48,9 @@ def test_what_cannot_be_exported_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.yaml").write_text("")
+    missing = tmp_path / "nowhere/config.yaml"
     for run, out, words in (
-        (tmp_path / "nowhere", tmp_path / "out", f"{tmp_path}/nowhere/config.yaml: No such file or directory"),
+        (tmp_path / "nowhere", tmp_path / "out", f"{missing}: No such file or directory; check the path"),
         (tmp_path / "empty", tmp_path / "out", f"{tmp_path}/empty has no policy yet; run its stage sft first"),
         (run_dir.root, tmp_path / "empty", f"{tmp_path}/empty exists; remove it, or give another folder to --out"),
     ):

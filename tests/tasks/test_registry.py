@@ -84,6 +84,17 @@ def test_a_task_that_is_not_prepared_says_how_to_prepare_it(tmp_path):
         registry.load("house_price", tmp_path)
 
 
+def test_the_command_that_prepares_an_own_task_in_a_folder_of_any_name_can_be_copied(toy, tmp_path):
+    data = tmp_path / "my 'data' $HOME\nx"
+    with pytest.raises(ValueError) as raised:
+        load(toy, data)
+    command = str(raised.value).partition("; run ")[2]
+    assert "\n" not in command
+    script = f"set -- {command}; shift; printf '%s\\0' \"$@\""
+    words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")
+    assert words[:-1] == ["-m", "tasks", "prepare", "toy", "--out", str(data), "--path", str(toy)]
+
+
 def test_a_prepared_task_loads_with_its_measured_scores(toy, tmp_path):
     assert prepare(toy, tmp_path / "data") == 0
     task = load(toy, tmp_path / "data")

@@ -2,19 +2,21 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from rollout.dataset.viewer.collection_page import find_collection, load_tasks, write_collection_page
 from rollout.storage.run_layout import RunLayout
+from tasks.quoting import user_path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the subparsers of the program."""
     text = "write a page to look at trajectories, one HTML file"
     parser = commands.add_parser("view", help=text, description=text)
-    parser.add_argument("folder", type=Path, help="a run directory with all its trajectories, or one folder of them")
-    parser.add_argument("--data", type=Path, help="the prepared tasks (default: data/ in the run directory)")
-    parser.add_argument("--out", type=Path, help="the page (default: trajectories.html in the run directory)")
+    parser.add_argument(
+        "folder", type=user_path, help="a run directory with all its trajectories, or one folder of them"
+    )
+    parser.add_argument("--data", type=user_path, help="the prepared tasks (default: data/ in the run directory)")
+    parser.add_argument("--out", type=user_path, help="the page (default: trajectories.html in the run directory)")
     parser.set_defaults(run=run)
 
 

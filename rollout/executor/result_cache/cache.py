@@ -9,7 +9,7 @@ from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Executor, Exit, Job
 
 # Outcomes that would be the same again. Killed runs and infrastructure failures are not caused by the script.
-CACHED_EXITS = frozenset({Exit.OK, Exit.CRASHED, Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK})
+CACHED_EXITS = frozenset(Exit) - {Exit.KILLED, Exit.INFRASTRUCTURE}
 # A script's time depends on the load of the machine, so a timeout is reused only after it has happened twice.
 MIN_TIMEOUTS = 2
 

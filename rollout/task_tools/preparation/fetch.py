@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import tenacity
 
+from rollout.runtime.http import download_client, proxy_hint
 from tasks.checksum import sha256_of
 from tasks.entry import Download, Entry
 from tasks.raw import unpack
@@ -64,7 +65,9 @@ def download(name: str, file: Download, folder: Path, say: Callable[[str], None]
     except httpx.HTTPStatusError as error:
         raise ValueError(f"task {name}: {file.url} answered {error.response.status_code}; {_by_hand(name)}") from None
     except httpx.TransportError as error:
-        raise ValueError(f"task {name}: {file.url} cannot be reached ({error}); {_by_hand(name)}") from None
+        raise ValueError(
+            f"task {name}: {file.url} cannot be reached{proxy_hint(file.url)} ({error}); {_by_hand(name)}"
+        ) from None
     if not is_whole(part, file):
         got = sha256_of(part)
         part.unlink()
@@ -90,7 +93,10 @@ def _resume(url: str, part: Path) -> None:
     """Download the rest of a file of which `part` is the beginning."""
     size = part.stat().st_size if part.is_file() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
-    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+    with (
+        download_client(url, timeout=TIMEOUT, follow_redirects=True) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # the file is complete
         response.raise_for_status()
@@ -104,7 +110,7 @@ def download_from_kaggle(name: str, slug: str, folder: Path, say: Callable[[str]
     """Download the files of a competition to `folder` with Kaggle's client. Raises ValueError, with a remedy."""
     say(f"{name}: fetching the competition {slug} from Kaggle")
     command = [sys.executable, "-m", "kaggle", "competitions", "download", "-c", slug, "-p", str(folder), "--quiet"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
     output = f"{done.stdout}\n{done.stderr}".strip()
     if "No module named kaggle" in output:
         raise ValueError(
@@ -122,7 +128,7 @@ def download_from_kaggle(name: str, slug: str, folder: Path, say: Callable[[str]
         unpack(archive, folder)
     except ValueError as error:
         archive.unlink()
-        raise ValueError(f"task {name}: {error} (it was removed)") from error
+        raise ValueError(f"task {name}: {error} (it was removed); try again") from error
     archive.unlink()
 
 

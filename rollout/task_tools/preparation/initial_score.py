@@ -111,7 +111,8 @@ def run(task: Task, source: str, python: Path) -> tuple[float, float, float]:
                 env={"HOME": folder, "LANG": "C.UTF-8", "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=limit,
             )
         except subprocess.TimeoutExpired:

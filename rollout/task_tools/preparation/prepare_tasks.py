@@ -86,7 +86,9 @@ def require_modules(entry: Entry, python: Path) -> None:
     if not entry.needs:
         return
     look = "import sys; from importlib.util import find_spec as f; print(*(m for m in sys.argv[1:] if not f(m)))"
-    missing = subprocess.run([python, "-I", "-c", look, *entry.needs], capture_output=True, text=True).stdout.split()
+    missing = subprocess.run(
+        [python, "-I", "-c", look, *entry.needs], capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout.split()
     if missing:
         raise ValueError(
             f"task {entry.name}: {python} has no module {missing[0]}, which train.py imports; install it there, "

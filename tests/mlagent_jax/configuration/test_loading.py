@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlagent_jax.configuration import loading
 from mlagent_jax.configuration.loading import QUICKSTART, keys, load_config, to_yaml
@@ -30,6 +31,36 @@ def test_yaml_round_trip_is_the_same_configuration(tmp_path: Path) -> None:
     config = load_config(None, ["seed=3", "sft.learning_rate=1e-5", "tasks.held_out=[]"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load_config(tmp_path / "config.yaml") == config
+
+
+PATHS = ("run_dir", "mirror", "model.path", "collect.source", "tasks.raw", "ideas.encoder", "executor.python")
+
+
+def test_a_tilde_in_any_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("model: {path: ~/models/mine}\n")
+    (tmp_path / "c.yaml").write_text("base: ~/base.yaml\ntasks: {raw: ~/raw}\n")
+    config = load_config(tmp_path / "c.yaml", ["run_dir=~/runs/a b"])
+    home = str(tmp_path)
+    assert (config.model.path, config.tasks.raw) == (f"{home}/models/mine", f"{home}/raw")
+    assert config.run_dir == f"{home}/runs/a b"
+    written = yaml.safe_load(to_yaml(load_config(None, [f"{name}=~/x" for name in PATHS])))
+    for name in PATHS:
+        section, _, key = name.rpartition(".")
+        assert (written[section] if section else written)[key] == f"{home}/x", name
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes("# Gr\xf6\xdfe\nseed: 3\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"c\.yaml: byte 4 is not UTF-8; save the file as UTF-8"):
+        load_config(tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_bytes("\ufeffseed: 3\n".encode())
+    assert load_config(tmp_path / "d.yaml").seed == 3
+
+
+def test_paths_without_a_tilde_stay_as_written() -> None:
+    config = load_config(None, ["run_dir=runs//a/", "mirror=gs://bucket/run", "collect.source=a/~b"])
+    assert (config.run_dir, config.mirror, config.collect.source) == ("runs//a/", "gs://bucket/run", "a/~b")
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:

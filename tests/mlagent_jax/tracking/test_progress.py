@@ -1,6 +1,7 @@
 """Progress is a live bar in a terminal and a few plain lines elsewhere."""
 
 import io
+import logging
 import time
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_without_a_terminal_first_and_last_lines_are_printed_and_few_between(tmp
     assert len(lines) == 3
     assert "ppo 40/40" in log
     assert "\x1b" not in console
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_name_with_line_breaks_stays_on_its_line(tmp_path: Path, terminal: bool) -> None:
+    text = io.StringIO()
+    reporter = Reporter(Console(file=text, force_terminal=terminal, width=140))
+    with logging_to(tmp_path / "log.txt", reporter.console):
+        reporter.note("report: runs/a\nb\x1b[2J/report.html")
+        logging.getLogger("rollout.test").warning("%s is damaged", "task\r\nERROR forged")
+    for shown in (text.getvalue(), (tmp_path / "log.txt").read_text()):
+        assert "runs/a\\nb\\x1b[2J/report.html" in shown and "task\\r\\nERROR forged is damaged" in shown
+        assert len(shown.splitlines()) == 2
 
 
 def test_line_is_printed_again_when_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

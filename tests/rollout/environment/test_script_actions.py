@@ -66,6 +66,8 @@ def test_a_score_that_is_no_number_is_never_the_best(toys, score: str):
         (Exit.TIMEOUT, Outcome.CORNER, "longer than 20 s"),
         (Exit.OUT_OF_MEMORY, Outcome.CORNER, "1536 MiB"),
         (Exit.OUT_OF_DISK, Outcome.CORNER, "disk space"),
+        (Exit.OUT_OF_PROCESSES, Outcome.CORNER, "more than 64 processes"),
+        (Exit.OUT_OF_FILES, Outcome.CORNER, "reached a limit"),
         (Exit.CRASHED, Outcome.ERROR, "crashed"),
         (Exit.KILLED, Outcome.ERROR, "crashed"),
     ],

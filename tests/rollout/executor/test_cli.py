@@ -65,7 +65,7 @@ def test_run_shows_what_a_script_did(tier: str, tmp_path: Path) -> None:
     done = call("run", str(script), "--inputs", str(inputs), "--submission", str(submission))
     found = json.loads(done.stdout)
     assert found.pop("seconds") > 0
-    expected = {"exit": "ok", "limit": None, "submission_bytes": 5, "output": "['id', '7']\n"}
+    expected = {"exit": "ok", "limit": None, "cause": None, "submission_bytes": 5, "output": "['id', '7']\n"}
     assert found == {**expected, "tier": tier}
     assert submission.read_text() == "id\n8\n"
 
@@ -97,6 +97,15 @@ def test_run_names_the_limit_that_ended_a_script(tier: str, tmp_path: Path) -> N
     for limit, exit_, value in (("seconds", "timeout", "1.5"), ("memory_mb", "out_of_memory", "200")):
         found = json.loads(call("run", str(script), f"--limit.{limit}={value}").stdout)
         assert (found["exit"], found["limit"]) == (exit_, limit)
+
+
+@pytest.mark.parametrize("way", [[], ["--forked"]])
+def test_run_names_the_limit_and_the_cause_behind_a_librarys_words(tier: str, tmp_path: Path, way: list[str]) -> None:
+    script = tmp_path / "try.py"
+    script.write_text("import multiprocessing\nif __name__ == '__main__':\n    multiprocessing.Pool(96)\n")
+    found = json.loads(call("run", str(script), "--limit.num_processes=32", *way).stdout)
+    assert (found["exit"], found["limit"]) == ("out_of_processes", "num_processes")
+    assert "more than 32 processes" in found["cause"] and "BlockingIOError" in found["output"]
 
 
 def test_an_unreadable_script_is_reported_in_one_line(tmp_path: Path) -> None:

@@ -221,6 +221,11 @@ SCRIPTS = {
     "disk": ("open('large', 'wb').write(bytes(20 << 20))", {"workspace_mb": 10}),
     "cores": ("import os; print(os.sched_getaffinity(0).__len__(), os.environ['OMP_NUM_THREADS'])", {"num_threads": 2}),
     "killed": ("import os; os.kill(os.getpid(), 9)", {}),
+    "processes": (
+        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+        {"num_processes": 9},
+    ),
+    "files": ("files = [open('/dev/null') for _ in range(300)]", {}),
     "output": ("print('x' * 200_000)", {}),
     "data cannot be written": ("open('data.csv', 'w')", {}),
 }

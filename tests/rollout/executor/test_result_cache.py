@@ -146,6 +146,8 @@ def test_a_cached_result_is_complete_and_outlives_the_process(store, tmp_path):
         (Exit.CRASHED, 1),
         (Exit.OUT_OF_MEMORY, 1),
         (Exit.OUT_OF_DISK, 1),
+        (Exit.OUT_OF_PROCESSES, 1),
+        (Exit.OUT_OF_FILES, 1),
         (Exit.TIMEOUT, 2),
         (Exit.KILLED, 4),
         (Exit.INFRASTRUCTURE, 4),

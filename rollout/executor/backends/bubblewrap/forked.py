@@ -159,7 +159,9 @@ class Zygote:
         except BaseException as error:
             sandbox.close()
             if isinstance(error, OSError):
-                raise ExecutorError(f"the preloaded interpreter is gone: {error}") from error
+                raise ExecutorError(
+                    f"the preloaded interpreter is gone ({error}); another one starts with the next script"
+                ) from error
             raise
         return sandbox
 

@@ -93,7 +93,9 @@ async def launch(command: list[str], limits: Limits, slot: Slot, info: int, secc
             )
     except OSError as error:
         os.close(info)
-        raise ExecutorError(f"cannot start {command[0]}: {error}") from error
+        raise ExecutorError(
+            f"cannot start {command[0]} ({error}); does the machine have processes and memory left?"
+        ) from error
     finally:
         os.close(seccomp)
     assert monitor.stdin is not None and monitor.stdout is not None
@@ -111,7 +113,9 @@ async def launch(command: list[str], limits: Limits, slot: Slot, info: int, secc
             sandbox.init_fd = _process_1_of_abandoned(monitor, info)
         sandbox.close()
         if isinstance(error, (OSError, ValueError)):
-            raise ExecutorError(f"cannot reach into the sandbox that bwrap made: {error}") from error
+            raise ExecutorError(
+                f"cannot reach into the sandbox that bwrap made ({error}); it ended before its script began"
+            ) from error
         raise
     finally:
         os.close(info)

@@ -35,6 +35,7 @@ from rollout.executor.interpreter import TaskInterpreter, inspect_interpreter, t
 from rollout.executor.script_env import resource_limits, script_env
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore
+from tasks.quoting import shell_command
 from tasks.task import Limits
 from tasks.units import MIB
 
@@ -143,9 +144,10 @@ def landlock_abi() -> int:
 def _require_open(path: Path) -> None:
     folder = closed_to_others(path)
     if folder is not None:
+        command = shell_command("chmod", "o+x", folder)
         raise SandboxUnavailable(
             f"{folder} is closed to all but its owner, so the uids that root runs scripts under cannot reach {path}; "
-            f"`chmod o+x {folder}`, or move it (and the interpreter behind a task environment) to an open folder"
+            f"`{command}`, or move it (and the interpreter behind a task environment) to an open folder"
         )
 
 

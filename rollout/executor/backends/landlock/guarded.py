@@ -92,7 +92,9 @@ async def launch(python: Path, request: bytes, output_bytes: int) -> Sandbox:
             )
         except OSError as error:
             channel.close()
-            raise ExecutorError(f"cannot start {python}: {error}") from error
+            raise ExecutorError(
+                f"cannot start {python} ({error}); does the machine have processes and memory left?"
+            ) from error
     assert guard.stdout is not None
     sandbox = Sandbox(GuardedScript(guard, channel), guard.stdout, BoundedOutput(output_bytes))
     try:

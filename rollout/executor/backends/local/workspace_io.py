@@ -1,24 +1,21 @@
 """Put files into a sandbox's workspace, take the submission out, and classify how the script ended."""
 
-import errno
 import os
-import re
+import signal
 import stat
 from collections.abc import Mapping
 
 from rollout.errors import ExecutorError
 from rollout.executor.backends.base import require_plain
+from rollout.executor.known_failures import known_failure
 from rollout.types import Exit
 
-# A fork that the kernel refuses is an exception in the script, so a script that is killed for it counts as crashed too.
 STOPPED = {
     "time": Exit.TIMEOUT,
     "memory": Exit.OUT_OF_MEMORY,
     "files": Exit.OUT_OF_DISK,
-    "processes": Exit.CRASHED,
+    "processes": Exit.OUT_OF_PROCESSES,
 }
-LAST_LINE_MEMORY = re.compile(r"^(?:[\w.]*\.)?_?\w*MemoryError\b")
-LAST_LINE_DISK = re.compile(rf"^\S*(?:Error|Exception): .*\[Errno (?:{errno.ENOSPC}|{errno.EFBIG})\]")
 
 
 def put_files(folder: int, files: Mapping[str, bytes], owner: int | None) -> None:
@@ -43,7 +40,7 @@ def put_files(folder: int, files: Mapping[str, bytes], owner: int | None) -> Non
                     os.fchown(file.fileno(), owner, owner)
         except OSError as error:
             raise ExecutorError(
-                f"cannot put {name} into the sandbox: {error}; is limits.workspace_mb enough?"
+                f"{name} does not fit into the sandbox ({error}); raise limits.workspace_mb of the task"
             ) from error
     if owner is not None:
         os.fchown(folder, owner, owner)
@@ -71,8 +68,8 @@ def take_file(folder: int, name: str, max_bytes: int) -> bytes | None:
 def exit_of(code: int, stopped: str | None, output: str, disk_full: bool) -> Exit:
     """Return how a run ended.
 
-    If the script hit a limit as an exception, the last line of its traceback shows it. A script can write such a line
-    itself, but gains nothing that it could not gain by exceeding the limit.
+    If the script hit a limit as an exception, its output shows it. A script can write such a line itself, but gains
+    nothing that it could not gain by exceeding the limit.
 
     Args:
         code: The script's exit code, 128 + n for signal n.
@@ -84,9 +81,9 @@ def exit_of(code: int, stopped: str | None, output: str, disk_full: bool) -> Exi
         return STOPPED[stopped]
     if code == 0:
         return Exit.OK
-    last = output.rstrip().rpartition("\n")[2]
-    if disk_full or LAST_LINE_DISK.match(last):
+    if disk_full or code == 128 + signal.SIGXFSZ:
         return Exit.OUT_OF_DISK
-    if LAST_LINE_MEMORY.match(last):
-        return Exit.OUT_OF_MEMORY
+    failure = known_failure(output)
+    if failure is not None and failure.exit is not None:
+        return failure.exit
     return Exit.KILLED if code > 128 else Exit.CRASHED

@@ -19,6 +19,7 @@ from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
+from tasks.quoting import shell_command
 from tasks.task import SUBMISSION
 
 CANCEL_SECONDS, CANCEL_TRIES = 1.0, 15  # per try for a node to end a canceled run; number of tries
@@ -133,7 +134,7 @@ class RayBackend:
             reasons = "; ".join(self.nodes.left_out.values()) or "none gave CPUs to Ray"
             raise SandboxUnavailable(
                 f"no node of the Ray cluster at {self._address} can run scripts: {reasons}; start one with "
-                f"`ray start --address={self._address} --num-cpus=N`"
+                f"`{shell_command('ray', 'start', f'--address={self._address}', '--num-cpus=N')}`"
             )
 
     def close(self) -> None:
