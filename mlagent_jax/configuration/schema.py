@@ -137,6 +137,8 @@ class Collect:
     """Maximum actions of a trajectory."""
     max_minutes: Positive = 30.0
     """Time limit of a trajectory, in minutes."""
+    max_invalid_share: Share = 0.9
+    """Maximum share of responses that are no valid action; the stage stops above it. 1: it never stops."""
 
 
 @dataclass(frozen=True, config=_STRICT)

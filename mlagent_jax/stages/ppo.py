@@ -7,6 +7,7 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
+from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.selection import read_selection
 from rollout.sampling.evolving_pool import EvolvingPool
 from rollout.sampling.state_pool import StatePool
@@ -40,18 +41,20 @@ class PPO(Stage):
             ValueError: If a trajectory file is damaged, or the pool has too few states.
             InfrastructureError: If the server failed.
         """
+        from mlagent_jax.ppo.accounting import update_counts
         from mlagent_jax.stages import ppo_training
 
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
         keep_compiled_programs(run_dir)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
-        pool = make_pool(config, run_dir, run_context, tokenizer)
+        pool, num_long = make_pool(config, run_dir, run_context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(context.server, run_context.event_loop, *sampling) as client:
             # Not before the server answers: from now on the other processes wait only for one another.
             distributed.announce_stage(self.name)
             figures = ppo_training.lead(context, client, tokenizer, pool)
-        return {"pool_states": len(pool), **figures}
+        counts = update_counts(read_metrics(run_dir.metrics))
+        return {"pool_states": len(pool), "num_long_states": num_long, **counts, **figures}
 
     def follow(self, context: StageContext) -> None:
         """Learn from the samples of process 0."""
@@ -64,17 +67,21 @@ class PPO(Stage):
 STAGE = PPO()
 
 
-def make_pool(config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer) -> StatePool:
-    """Return the states of the selected trajectories whose prompt leaves room for a response.
+def make_pool(
+    config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer
+) -> tuple[StatePool, int]:
+    """Return the states of the selected trajectories whose prompt leaves room for a response, and how many others.
 
     If `ppo.episodes` is set, these are only the states at which trajectories begin.
     """
     trajectories = read_selection(layout.selection).read(layout.trajectories)
     max_prompt_tokens = config.server.max_model_len - config.ppo.max_response_tokens
     pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizer)
+    num_states = len(pool)
     pool = pool.where(lambda state: len(state.prompt) <= max_prompt_tokens)
+    num_long = num_states - len(pool)
     if config.ppo.episodes:
         pool = pool.where(lambda state: state.depth == 0)
     if config.ppo.states == "evolving":
-        return EvolvingPool(pool, config.collect.max_steps, max_prompt_tokens, tokenizer)
-    return pool
+        pool = EvolvingPool(pool, config.collect.max_steps, max_prompt_tokens, tokenizer)
+    return pool, num_long

@@ -13,6 +13,7 @@ from rollout.scripted.wording import reword_response
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.tokenizer.chat import ChatTokenizer
+from tasks.feedback import Outcome
 from tasks.registry import entries
 from tasks.state import State
 
@@ -91,13 +92,19 @@ def train_policy(context: StageContext) -> dict[str, Any]:
         )
     canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
+    steps = [step for trajectory in trajectories for step in trajectory.steps]
     return {
         "trajectories": len(trajectories),
+        "num_read": len(trajectories) + sum(each["dropped"] for each in selection.report),
+        "num_responses": len(steps),
+        "num_invalid": sum(step.feedback.outcome is Outcome.INVALID for step in steps),
         "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},
         "training_data": selection.identity,
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
         "vocabulary": tokenizer.vocab_size,
+        "num_sequences": len(data.train.sizes),
         "cut_sequences": data.train.num_cut,
+        "unused_sequences": data.train.num_unused,
         **figures,
         "training_seconds": round(time.monotonic() - began, 1),
     }
