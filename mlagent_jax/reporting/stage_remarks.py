@@ -20,7 +20,7 @@ FILTERS = {
 SOFT_FILTERS = ("max_trajectories",)  # drop what nothing is wrong with
 
 
-def _episodes(prefix: str, limits: str) -> tuple[Rule, ...]:
+def _episodes(prefix: str, limits: str, max_unimproved: float = 0.99) -> tuple[Rule, ...]:
     """Return the rules for the figures of `Tally` under a prefix; `limits` is the section with the episodes' limits."""
     planned = (f"{prefix}num_trajectories", f"{prefix}num_lost")
     finished, acted, steps = (f"{prefix}num_trajectories",), (f"{prefix}num_acted",), (f"{prefix}num_steps",)
@@ -51,7 +51,13 @@ def _episodes(prefix: str, limits: str) -> tuple[Rule, ...]:
             0.9,
             "their scores are those of the initial scripts",
         ),
-        Rule(f"{prefix}num_unimproved", acted, "trajectories are no better than the initial script", 0.99, "no gain"),
+        Rule(
+            f"{prefix}num_unimproved",
+            acted,
+            "trajectories are no better than the initial script",
+            max_unimproved,
+            "they show nothing that improves a script",
+        ),
     )
 
 
@@ -102,7 +108,7 @@ def _evaluated(policy: str) -> tuple[Rule, ...]:
             0.5,
             "their scores are those of the initial scripts",
         ),
-        *_episodes(f"{policy}.", "evaluate"),
+        *_episodes(f"{policy}.", "evaluate", max_unimproved=1.0),  # how good a policy is, the gains say
     )
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from rollout.task_tools.validation.case import Case, Failed
+from rollout.task_tools.validation.case import UNCHECKED, Case, Failed
 from tasks.task_tables import TaskTables, labels
 
 COPIES = 0.05  # allowed share of test rows among the training rows, beyond the share of duplicated training rows
 SAME = 0.95  # share of rows from which a column counts as the answer
 FEW_ROWS = 500  # minimum for the check of the order; with fewer rows, it correlates with the target by chance
 CORRELATION, DEVIATIONS = 0.1, 3.3  # bounds on Spearman's rho, whose deviation without a relation is 1 / sqrt(rows)
-NO_TABLE = "no table of answers: not checked"
+NO_TABLE = f"no table of answers: {UNCHECKED}"
 
 
 def answers_are_not_public(case: Case) -> str:
