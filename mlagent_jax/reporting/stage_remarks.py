@@ -61,7 +61,8 @@ def _episodes(prefix: str, limits: str, max_unimproved: float = 0.99) -> tuple[R
     )
 
 
-def _endpoint(name: str) -> tuple[Rule, ...]:
+def endpoint_rules(name: str) -> tuple[Rule, ...]:
+    """Return the rules for the figures of an endpoint, `expert` or `coder`."""
     answers = (f"{name}.answers",)
     tokens = f"raise {name}.max_response_tokens, or switch reasoning off at the server"
     return (
@@ -122,10 +123,17 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             0.9,
             "PPO starts in none of their states",
         ),
+        Rule(
+            "num_short_pools",
+            ("num_pools",),
+            "pools of ideas have fewer ideas than ideas.pool_size",
+            0.5,
+            "the expert explores less; use another expert.model or ideas.source=library",
+        ),
         *_episodes("", "collect"),
         *_scripts(),
-        *_endpoint("expert"),
-        *_endpoint("coder"),
+        *endpoint_rules("expert"),
+        *endpoint_rules("coder"),
     ),
     "sft": (
         *(
@@ -155,6 +163,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "ppo": (
+        Rule(
+            "num_imported",
+            ("num_selected",),
+            "selected trajectories have no workspaces, so that PPO starts in none of their states",
+            0.9,
+            "collect more with the expert",
+        ),
         Rule(
             "num_long_states",
             ("num_long_states", "pool_states"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
+from mlagent_jax.reporting.stage_remarks import endpoint_rules
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import add_progress_to_budget_error
 from mlagent_jax.run.run_dir import SYNC_SECONDS
@@ -16,6 +17,7 @@ from rollout.exploration.candidates import library_candidates, propose_candidate
 from rollout.exploration.draws import BalancedDraws
 from rollout.exploration.embedding import embed_texts
 from rollout.exploration.pools import IdeaPool, build_pools, read_pools
+from rollout.remarks import remarks
 from rollout.sampling.collection import Tally, collect, plan_collection
 from rollout.sampling.invalid_share import InvalidShare
 from rollout.scripted.expert import ScriptedExpert
@@ -52,7 +54,7 @@ class Collect(Stage):
             InfrastructureError: If an endpoint or a sandbox failed permanently.
         """
         config, run_context = context.config.collect, context.run_context
-        invalid = InvalidShare(config.max_invalid_share, invalid_remedy(context))
+        invalid = InvalidShare(config.max_invalid_share, lambda: invalid_remedy(context))
         if config.source is not None:
             figures = take_trajectories(Path(config.source), context.run_dir, run_context)
         else:
@@ -66,13 +68,15 @@ STAGE = Collect()
 
 
 def invalid_remedy(context: StageContext) -> str:
-    """Return what a user can do about responses that are no valid action."""
+    """Return what is known about responses that are no valid action, and what a user can do about them."""
     run_dir, source = context.run_dir, context.config.collect.source
     read = f"read some with `{shell_command('mlagent', 'data', 'view', run_dir.root)}`"
     if source is not None:
         return f"{read}, and give another collect.source; collect.max_invalid_share=1 accepts them"
+    found = remarks(endpoint_rules("expert"), context.run_context.endpoints.figures())
+    known = "".join(f"{remark.text}; " for remark in found if remark.is_warning)
     return (
-        f"{read}, and use another expert.model; to ask the same model again, remove {run_dir.trajectories} and "
+        f"{known}{read}, and use another expert.model; to ask the same model again, remove {run_dir.trajectories} and "
         f"{run_dir.exchanges}; collect.max_invalid_share=1 accepts them"
     )
 
@@ -92,7 +96,7 @@ def collect_trajectories(context: StageContext, invalid: InvalidShare) -> dict[s
             run_dir.sync_remote(SYNC_SECONDS)
             invalid.check_new(figures)
 
-        return run_context.event_loop.run(
+        figures = run_context.event_loop.run(
             collect(
                 run_dir.trajectories,
                 plans,
@@ -104,6 +108,9 @@ def collect_trajectories(context: StageContext, invalid: InvalidShare) -> dict[s
                 progress=progress,
             )
         )
+    sizes = [len(ideas) for pool in pools.values() for ideas in pool.values()]
+    num_short = sum(size < config.ideas.pool_size for size in sizes)
+    return {**figures, "num_pools": len(sizes), "num_short_pools": num_short}
 
 
 def take_trajectories(source: Path, layout: RunLayout, context: RunContext) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Stop a collection whose actor does not act: nothing can be learned from responses that are no valid action."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rollout.errors import WorthlessResult
 
@@ -10,12 +10,12 @@ MIN_STEPS = 50  # responses of this process before it judges their share
 class InvalidShare:
     """The share of responses that are no valid action, while a collection runs and at its end."""
 
-    def __init__(self, max_share: float, remedy: str) -> None:
+    def __init__(self, max_share: float, remedy: Callable[[], str]) -> None:
         """Start with no responses.
 
         Args:
             max_share: The largest share that is accepted, the key `collect.max_invalid_share`.
-            remedy: What a user can do.
+            remedy: A function that returns what a user can do, called when it is needed.
         """
         self._max_share, self._remedy = max_share, remedy
         self._first: tuple[float, float] | None = None
@@ -40,7 +40,7 @@ class InvalidShare:
         """Judge all responses of a collection. Raises WorthlessResult if too many are invalid, or there are none."""
         if not figures["num_steps"]:
             raise WorthlessResult(
-                f"none of {figures['num_trajectories']:g} trajectories has a response to learn from; {self._remedy}"
+                f"none of {figures['num_trajectories']:g} trajectories has a response to learn from; {self._remedy()}"
             )
         self._judge(figures["num_invalid"], figures["num_steps"])
 
@@ -48,5 +48,5 @@ class InvalidShare:
         if num_invalid > self._max_share * num_steps:
             raise WorthlessResult(
                 f"{num_invalid:g} of {num_steps:g} responses are no valid action, more than "
-                f"collect.max_invalid_share={self._max_share:g}; {self._remedy}"
+                f"collect.max_invalid_share={self._max_share:g}; {self._remedy()}"
             )

@@ -23,7 +23,7 @@ def test_every_rule_belongs_to_a_stage_and_every_filter_has_one() -> None:
 
 
 def test_what_the_rules_of_ppo_name_is_counted() -> None:
-    counted = {*update_counts([]), "pool_states", "num_long_states"}
+    counted = {*update_counts([]), "pool_states", "num_long_states", "num_imported", "num_selected"}
     assert {name for rule in RULES["ppo"] for name in (rule.num, *rule.total)} <= counted
 
 

@@ -95,6 +95,17 @@ def test_an_expert_without_actions_is_told_and_can_be_accepted(collect, chat_ser
     assert said[1].startswith("4 of 4 trajectories have no valid submission")
 
 
+def test_the_cause_is_said_if_the_token_limit_cut_every_answer(collect, chat_server) -> None:
+    def cut(body: dict) -> dict:
+        return {"choices": [{"message": {"content": "Reflection: I would"}, "finish_reason": "length"}]}
+
+    with chat_server(cut).serving() as server:
+        with pytest.raises(
+            WorthlessResult, match="8 of 8 answers of the expert were cut by the token limit: raise exp"
+        ):
+            collect(server.address)
+
+
 def test_what_the_rules_of_the_collection_name_is_counted(collect, chat_server) -> None:
     with chat_server(lambda body: "I would standardize the columns.").serving() as server:
         figures = collect(server.address, "collect.max_invalid_share=1")

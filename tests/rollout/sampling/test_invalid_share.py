@@ -14,7 +14,7 @@ from tasks import action as grammar
 
 def run(toys, folder: Path, num: int, line: object, max_share: float = 0.9) -> dict[str, float]:
     """Return the figures of a collection of one-step trajectories that all have the same response."""
-    invalid = InvalidShare(max_share, "do something")
+    invalid = InvalidShare(max_share, lambda: "do something")
     plans = plan_collection([toys.make_task("a")], num, 1, lambda task, rng: ())
 
     def progress(done: int, total: int, figures: dict) -> None:
@@ -63,9 +63,9 @@ def test_the_share_is_judged_exactly(num_invalid: int, num_steps: int, stops: bo
     figures = {**Tally().figures(), "num_invalid": num_invalid, "num_steps": num_steps}
     if stops:
         with pytest.raises(WorthlessResult):
-            InvalidShare(0.9, "").check_all(figures)
+            InvalidShare(0.9, str).check_all(figures)
     else:
-        InvalidShare(0.9, "").check_all(figures)
+        InvalidShare(0.9, str).check_all(figures)
 
 
 def test_a_collection_that_lost_its_only_episode_fails_with_the_cause(toys, tmp_path: Path) -> None:
