@@ -102,7 +102,8 @@ def update_counts(metrics: Sequence[Mapping[str, float]]) -> dict[str, int]:
     """Return counts over all updates of a training, from the lines of its metrics.
 
     `num_flat_updates` counts updates in which all actions had the same reward, and `num_cut_updates` those in which
-    most rollouts were not begun. Actions are counted if they were begun, `num_known` only if they were not masked.
+    most rollouts were not begun. Actions are counted if they were begun, `num_known` only if they were not masked. The
+    counts of scripts have the names of the metrics, such as `scripts/crashed`.
     """
     counts: dict[str, int] = dict.fromkeys(
         ("num_updates", "num_flat_updates", "num_cut_updates", "num_actions", "num_known", "num_masked", "num_invalid"),
@@ -120,4 +121,7 @@ def update_counts(metrics: Sequence[Mapping[str, float]]) -> dict[str, int]:
         counts["num_masked"] += num_masked
         counts["num_known"] += num_actions - num_masked
         counts["num_invalid"] += round(line.get("reward/invalid_share", 0.0) * (num_actions - num_masked))
+        for name, value in line.items():
+            if name.startswith("scripts/") and not name.endswith("_seconds"):
+                counts[name] = counts.get(name, 0) + round(value)
     return counts

@@ -33,7 +33,7 @@ def _episodes(prefix: str, limits: str, max_unimproved: float = 0.99) -> tuple[R
             0.2,
             READ_LOG,
         ),
-        Rule(f"{prefix}num_failed", steps, "actions failed", 0.8, "read some with `mlagent data view`"),
+        Rule(f"{prefix}num_failed", steps, "actions failed", 0.5, "read some with `mlagent data view`"),
         Rule(
             f"{prefix}num_out_of_time", finished, f"trajectories ended at {limits}.max_minutes", 0.5, "raise the limit"
         ),
@@ -80,16 +80,17 @@ def endpoint_rules(name: str) -> tuple[Rule, ...]:
     )
 
 
-def _scripts(prefix: str = "scripts/") -> tuple[Rule, ...]:
-    started = (f"{prefix}started",)
+def _scripts() -> tuple[Rule, ...]:
+    started = ("scripts/started",)
     limit = "the limits of scripts in task.yaml may be too low for this machine"
     return (
-        Rule(f"{prefix}crashed", started, "scripts crashed", 0.8, "read some with `mlagent data view`"),
-        Rule(f"{prefix}timeout", started, "scripts ran out of time", 0.3, limit),
-        Rule(f"{prefix}out_of_memory", started, "scripts ran out of memory", 0.3, limit),
-        Rule(f"{prefix}out_of_disk", started, "scripts ran out of disk space", 0.3, limit),
-        Rule(f"{prefix}killed", started, "scripts were killed by a signal", 0.1, READ_LOG),
-        Rule(f"{prefix}infrastructure", started, "scripts failed with their sandbox", 0.1, READ_LOG),
+        Rule("scripts/crashed", started, "scripts crashed", 0.5, "read some with `mlagent data view`"),
+        Rule("scripts/timeout", started, "scripts ran out of time", 0.3, limit),
+        Rule("scripts/out_of_memory", started, "scripts ran out of memory", 0.3, limit),
+        Rule("scripts/out_of_disk", started, "scripts ran out of disk space", 0.3, limit),
+        Rule("scripts/killed", started, "scripts were killed by a signal", 0.1, READ_LOG),
+        Rule("scripts/infrastructure", started, "scripts failed with their sandbox", 0.1, READ_LOG),
+        Rule("scripts/failed", started, "scripts have an unknown outcome", 0.1, READ_LOG),
     )
 
 
@@ -199,6 +200,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             0.5,
             "use ppo.states=evolving, more ppo.samples_per_state or easier tasks",
         ),
+        *_scripts(),
     ),
-    "evaluate": tuple(rule for policy in ("initial", "sft", "ppo") for rule in _evaluated(policy)),
+    "evaluate": (*(rule for policy in ("initial", "sft", "ppo") for rule in _evaluated(policy)), *_scripts()),
 }

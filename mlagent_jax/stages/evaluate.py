@@ -53,6 +53,7 @@ class Evaluate(Stage):
         max_tokens = config.ppo.max_response_tokens
         found: dict[str, list[Trajectory]] = {}
         counts: dict[str, dict[str, float]] = {}
+        run_context.scheduler.take()  # scripts of earlier stages
         with context.reporter.bar("evaluate", 3 * len(plans), done=None) as bar:
 
             def episodes(name: str, actor: InitialScriptActor | PolicyActor) -> list[Trajectory]:
@@ -84,7 +85,7 @@ class Evaluate(Stage):
             of_tasks = result[name]["tasks"].values()
             unsubmitted = sum(not each["submitted_share"] for each in of_tasks)
             figures |= {"num_tasks": len(of_tasks), "num_tasks_unsubmitted": unsubmitted}
-        return {"evaluation": result, **counts}
+        return {"evaluation": result, **counts, **run_context.scheduler.take().flat()}
 
 
 STAGE = Evaluate()

@@ -8,7 +8,7 @@ from rollout.errors import WorthlessResult
 from rollout.types import Trajectory
 from tasks.feedback import Outcome
 from tasks.prompt import messages
-from tasks.quoting import quoted_list
+from tasks.quoting import MAX_LISTED, quoted
 from tasks.state import State
 
 RECORD_KEYS = frozenset({"id", "task", "system", "conversations", "messages"})
@@ -43,9 +43,9 @@ class ImportCounts:
         feedbacks = [step.feedback.text for step in trajectory.steps[:-1]]
         self.num_empty["human"] += sum(not text.strip() for text in (trajectory.problem, *feedbacks))
         self.num_empty["gpt"] += sum(not step.response.strip() for step in trajectory.steps)
-        self.unknown_keys.update(record.keys() - RECORD_KEYS)
-        for turn in record.get("conversations", record.get("messages", ())):
-            self.unknown_turn_keys.update(turn.keys() - TURN_KEYS)
+        self.unknown_keys.update(_stated(record) - RECORD_KEYS)
+        for turn in record.get("conversations") or record.get("messages") or ():
+            self.unknown_turn_keys.update(_stated(turn) - TURN_KEYS)
 
     def lines(self) -> list[str]:
         """Return one line for everything that was left out or cannot be used."""
@@ -55,12 +55,13 @@ class ImportCounts:
                 f"{self.with_system} of {num} conversations have their own system text, which is dropped: the policy "
                 "always reads this project's"
             )
-        for counts, of in ((self.unknown_keys, "conversations"), (self.unknown_turn_keys, "turns")):
-            if counts:
-                named = ", ".join(f"{count} times {quoted_list([key])}" for key, count in sorted(counts.items()))
-                found.append(
-                    f"keys of {of} that are not used: {named}; every answer is trained on with the same weight"
-                )
+        if self.unknown_keys:
+            found.append(f"keys of conversations that are not used: {_listed(self.unknown_keys)}")
+        if self.unknown_turn_keys:
+            found.append(
+                f"keys of turns that are not used: {_listed(self.unknown_turn_keys)}; every answer is trained on with "
+                "the same weight"
+            )
         if self.with_open_end:
             found.append(
                 f"{self.with_open_end} of {num} conversations end with a turn of the human, which nothing answers"
@@ -80,3 +81,14 @@ class ImportCounts:
                 f"--max-invalid-share {max_invalid_share:g}: {DO_ACTIONS}; compare with those of "
                 "`mlagent data export`, or import them anyway with --max-invalid-share 1"
             )
+
+
+def _stated(values: Mapping[str, Any]) -> set[str]:
+    """Return the keys that say something."""
+    return {key for key, value in values.items() if value not in (None, "", [], {})}
+
+
+def _listed(counts: Counter[str]) -> str:
+    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    more = f" and {len(most) - MAX_LISTED} other keys" if len(most) > MAX_LISTED else ""
+    return ", ".join(f"{count} times {quoted(key)}" for key, count in most[:MAX_LISTED]) + more

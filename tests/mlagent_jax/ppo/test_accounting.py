@@ -108,8 +108,15 @@ def test_the_actions_of_all_updates_are_counted_from_the_metrics() -> None:
     shares = {"reward/masked_share": 0.25, "reward/cut_share": 0.0, "reward/invalid_share": 1 / 3}
     lines = [
         {"sft/step": 1.0},
-        {"ppo/update": 0.0, "reward/actions": 8.0, "reward/std": 0.5, **shares},
-        {"ppo/update": 1.0, "reward/actions": 4.0, "reward/std": 1e-17, "reward/cut_share": 0.75},
+        {
+            "ppo/update": 0.0,
+            "reward/actions": 8.0,
+            "reward/std": 0.5,
+            **shares,
+            "scripts/wait_seconds": 0.5,
+            "scripts/ok": 2.0,
+        },
+        {"ppo/update": 1.0, "reward/actions": 4.0, "reward/std": 1e-17, "reward/cut_share": 0.75, "scripts/ok": 3.0},
         {"ppo/update": 2.0, "reward/actions": 4.0},  # of a version that did not record the deviation
     ]
     assert update_counts(lines) == {
@@ -120,4 +127,5 @@ def test_the_actions_of_all_updates_are_counted_from_the_metrics() -> None:
         "num_known": 14,
         "num_masked": 2,
         "num_invalid": 2,
+        "scripts/ok": 5,
     }

@@ -5,6 +5,7 @@ from typing import get_args
 from mlagent_jax.ppo.accounting import update_counts
 from mlagent_jax.reporting.stage_remarks import FILTERS, RULES
 from mlagent_jax.stages import STAGE_NAMES
+from rollout.executor.scheduling.scheduler import Figures
 from rollout.options import FilterName
 from rollout.remarks import remarks
 from rollout.sampling.collection import Tally
@@ -23,7 +24,9 @@ def test_every_rule_belongs_to_a_stage_and_every_filter_has_one() -> None:
 
 
 def test_what_the_rules_of_ppo_name_is_counted() -> None:
-    counted = {*update_counts([]), "pool_states", "num_long_states", "num_imported", "num_selected"}
+    counted = {*update_counts([]), "pool_states", "num_long_states", "num_imported", "num_selected"} | set(
+        Figures().flat()
+    )
     assert {name for rule in RULES["ppo"] for name in (rule.num, *rule.total)} <= counted
 
 

@@ -62,6 +62,17 @@ def test_keys_that_an_import_does_not_use_are_counted(tmp_path: Path, capsys) ->
     )
 
 
+def test_keys_that_say_nothing_are_not_counted_and_many_are_cut(tmp_path: Path, capsys) -> None:
+    records = [
+        conversation(tools=None, source="", messages=None),
+        conversation(tools=None, **dict.fromkeys("abcdefghij", 1)),
+    ]
+    code, lines, _ = imported(tmp_path, capsys, *records)
+    assert code == 0 and len(lines) == 2
+    assert lines[0].startswith("keys of conversations that are not used: 1 times 'a', 1 times 'b', ")
+    assert lines[0].endswith("1 times 'h' and 2 other keys")
+
+
 def test_empty_texts_and_open_ends_are_counted(tmp_path: Path, capsys) -> None:
     chat = [("human", " "), ("gpt", ANSWER), ("human", "And?")]
     code, lines, _ = imported(tmp_path, capsys, conversation(*chat), conversation(("human", "Do it."), ("gpt", "")))
