@@ -73,7 +73,7 @@ def measure(
     with run_dir.lock(), opening as context, PolicyServer(config.server, run_dir.server_log) as server:
         server.launch(run_dir.sft_policy)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
-        pool = make_pool(config, run_dir, context, tokenizer)
+        pool, _ = make_pool(config, run_dir, context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(server, context.event_loop, *sampling) as client:
             updates, marks = learn(config, run_dir, context, client, pool, minutes, num_marks)

@@ -1,5 +1,6 @@
 """Run the stages in order: each is skipped if it is done, and otherwise started or resumed."""
 
+import logging
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ from mlagent_jax.configuration.schema import Config, ConfigError, Mesh
 from mlagent_jax.multihost import distributed
 from mlagent_jax.reporting.diversity import read_diversity, write_diversity
 from mlagent_jax.reporting.report import write_report
+from mlagent_jax.reporting.stage_remarks import RULES
 from mlagent_jax.reporting.summary import build_summary, commit
 from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.mirror import Mirror, require_complete
@@ -27,7 +29,10 @@ from mlagent_jax.tracking.base import Trackers
 from mlagent_jax.tracking.logs import logging_to
 from mlagent_jax.tracking.progress import Reporter, duration_text
 from rollout.dataset.viewer import find_collection, write_collection_page
+from rollout.remarks import remarks
 from rollout.storage.atomic_write import write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 
 def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
@@ -116,7 +121,11 @@ def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began
         context.server.launch(run_dir.sft_policy)  # starts while the stage prepares
     figures = stage.run(context)
     ended = time.monotonic()
-    records.finish(stage.name, figures, ended - began)
+    found = remarks(RULES.get(stage.name, ()), figures)
+    for remark in found:
+        say = logger.warning if remark.is_warning else reporter.note
+        say(f"{stage.name}: {remark.text}")
+    records.finish(stage.name, {**figures, "remarks": [asdict(remark) for remark in found]}, ended - began)
     _write_reports(stage, context, records)
     run_dir.sync_remote()
     reporter.note(f"{stage.name}: done in {duration_text(ended - began)}")

@@ -33,5 +33,9 @@ class EndpointRefused(ValueError):
     """An endpoint refuses to answer until the user corrects a key, an address or an account."""
 
 
+class WorthlessResult(ValueError):
+    """The work ended, but so large a share of it failed that its result is of no use; the message says how to go on."""
+
+
 class PromptTooLong(ValueError):
     """A prompt and the requested answer do not fit the context of the model behind an endpoint."""

@@ -81,6 +81,9 @@ class EndpointModel:
     """Timeout of one request, in seconds; a request that times out is retried."""
     max_response_tokens: Count = 4096
     """Maximum tokens of a response, reasoning tokens included."""
+    max_empty_share: Share = 0.5
+    """Maximum share of responses without text, such as those with nothing but reasoning, among the last 20; the stage
+    stops above it. 1: it never stops."""
     requests_per_minute: Count | None = None
     """Maximum requests per minute; null: limited only by max_concurrent."""
     tokens_per_minute: Count | None = None
@@ -134,6 +137,8 @@ class Collect:
     """Maximum actions of a trajectory."""
     max_minutes: Positive = 30.0
     """Time limit of a trajectory, in minutes."""
+    max_invalid_share: Share = 0.9
+    """Maximum share of responses that are no valid action; the stage stops above it. 1: it never stops."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -1,14 +1,16 @@
-"""Measure the time of each part of an update, and the hits of the server's prefix cache."""
+"""Measure the time of each part of an update and the hits of the prefix cache, and count what happened to actions."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 from rollout.errors import ServerError
 from rollout.inference.prefix_cache_stats import PrefixCacheStats
 from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 from rollout.sampling.experience import Experience
+
+SAME_REWARD = 1e-9  # largest deviation of rewards that are the same
 
 
 class Stopwatch:
@@ -94,3 +96,32 @@ class PrefixCacheMeter:
             "time/prompt_tokens": used.tokens,
             "time/prefix_cache_hit_share": used.hits / used.tokens if used.tokens else math.nan,
         }
+
+
+def update_counts(metrics: Sequence[Mapping[str, float]]) -> dict[str, int]:
+    """Return counts over all updates of a training, from the lines of its metrics.
+
+    `num_flat_updates` counts updates in which all actions had the same reward, and `num_cut_updates` those in which
+    most rollouts were not begun. Actions are counted if they were begun, `num_known` only if they were not masked. The
+    counts of scripts have the names of the metrics, such as `scripts/crashed`.
+    """
+    counts: dict[str, int] = dict.fromkeys(
+        ("num_updates", "num_flat_updates", "num_cut_updates", "num_actions", "num_known", "num_masked", "num_invalid"),
+        0,
+    )
+    for line in metrics:
+        if "ppo/update" not in line:
+            continue
+        num_actions = round(line.get("reward/actions", 0))
+        num_masked = round(line.get("reward/masked_share", 0.0) * num_actions)
+        counts["num_updates"] += 1
+        counts["num_flat_updates"] += line.get("reward/std", 1.0) < SAME_REWARD
+        counts["num_cut_updates"] += line.get("reward/cut_share", 0.0) > 0.5
+        counts["num_actions"] += num_actions
+        counts["num_masked"] += num_masked
+        counts["num_known"] += num_actions - num_masked
+        counts["num_invalid"] += round(line.get("reward/invalid_share", 0.0) * (num_actions - num_masked))
+        for name, value in line.items():
+            if name.startswith("scripts/") and not name.endswith("_seconds"):
+                counts[name] = counts.get(name, 0) + round(value)
+    return counts

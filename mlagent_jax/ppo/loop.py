@@ -1,6 +1,8 @@
 """The training loop of PPO: roll out, score, update, serve the new weights, and repeat."""
 
+import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from mlagent_jax.configuration.schema import PPO
@@ -84,6 +86,10 @@ def one_update(learner: Learner, role: Role, update: int, seed: int) -> dict[str
     """Run one update and return its figures: states -> actions -> rewards -> batch -> gradients -> weights.
 
     Return None if a SIGTERM ended its actions. The finished ones are in the journal, and nothing was learned.
+
+    Raises:
+        InfrastructureError: If no action has a known reward.
+        FloatingPointError: If a loss or another figure is not finite.
     """
     with role.phase("rollout"):
         taken = role.take(update)
@@ -98,6 +104,16 @@ def one_update(learner: Learner, role: Role, update: int, seed: int) -> dict[str
         prepared = learner.score(taken.samples)
     with role.phase("update", TRAINING):
         figures = learner.update(prepared, update, seed, taken.begun_share)
+    require_finite({**prepared.figures, **figures}, update)
     with role.phase("sync", TRANSFER):
         role.serve(learner)
     return {**prepared.figures, **figures, **role.figures()}
+
+
+def require_finite(figures: Mapping[str, float], update: int) -> None:
+    """Raise FloatingPointError if a figure of the losses is not finite, before the server gets such weights."""
+    for name, value in figures.items():
+        if name.startswith("ppo/") and not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} became {value} in update {update}; lower ppo.learning_rate or ppo.critic_learning_rate"
+            )

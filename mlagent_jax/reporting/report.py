@@ -86,6 +86,7 @@ def render(
         headline=headline(evaluation),
         trajectories=trajectories,
         tiles=_tiles(evaluation, summary, metrics),
+        remarks=_remarks(summary["stages"]),
         figures={
             "reward": reward_figure(metrics),
             "outcome": outcome_figure(metrics),
@@ -158,6 +159,12 @@ def _tiles(
         note = f"{len(summary['stages'])} of {summary['num_stages']} stages"
         tiles.append({"name": "Time", "value": duration_text(summary["seconds"]), "note": note})
     return tiles
+
+
+def _remarks(stages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the remarks of all stages with the name of each one's stage, warnings first."""
+    found = [(name, remark) for name, figures in stages.items() for remark in figures.get("remarks", ())]
+    return sorted(found, key=lambda each: not each[1]["is_warning"])
 
 
 def _edit_rows(edits: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

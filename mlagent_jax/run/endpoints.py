@@ -58,6 +58,7 @@ class Endpoints:
                 name=name,
                 max_concurrent=model.max_concurrent,
                 max_response_tokens=model.max_response_tokens,
+                max_empty_share=model.max_empty_share,
                 requests_per_minute=model.requests_per_minute,
                 tokens_per_minute=model.tokens_per_minute,
                 budget=Budget(model.budget_tokens, model.budget_dollars, prices),

@@ -31,6 +31,11 @@ class Dataset:
         """The number of sequences whose last turns did not fit a row."""
         return sum(size.is_cut for size in self.sizes)
 
+    @property
+    def num_unused(self) -> int:
+        """The number of sequences of which no turn fits a row, so that no row has them."""
+        return sum(not size.num_tokens for size in self.sizes)
+
     def row(self, index: int) -> RowBuilder:
         """Return one row with its tokens; each of the agent's tokens is predicted from the token before it."""
         row = RowBuilder()

@@ -154,9 +154,15 @@ def fine_tune(
 
 
 def validation_loss(evaluate: SFTEval, parameters: PyTree, data: Data, batch_size: int, mesh: Mesh) -> float:
-    """Return the mean -log p of the agent's tokens in the validation trajectories, in nats."""
+    """Return the mean -log p of the agent's tokens in the validation trajectories, in nats.
+
+    Raises:
+        FloatingPointError: If it is not finite.
+    """
     total = weight = 0.0
     for rows in Batches(data.validation, data.batch_shape, batch_size, rows_here(mesh, batch_size)):
         loss, count = evaluate(parameters, place_rows(rows, mesh))
         total, weight = total + float(loss), weight + float(count)
+    if not math.isfinite(total):
+        raise FloatingPointError(f"validation loss became {total}; lower sft.learning_rate")
     return total / weight

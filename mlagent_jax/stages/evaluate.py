@@ -43,6 +43,8 @@ class Evaluate(Stage):
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `evaluate/<initial|sft|ppo>/` and the statistics of edits; return the evaluation as `evaluation`.
 
+        The other figures are counts of each policy's episodes.
+
         Raises:
             InfrastructureError: If the server failed, or does not sample from the weights that are evaluated.
         """
@@ -54,6 +56,8 @@ class Evaluate(Stage):
         tokenizer = ChatTokenizer(run_dir.tokenizer)
         max_tokens = config.ppo.max_response_tokens
         found: dict[str, list[Trajectory]] = {}
+        counts: dict[str, dict[str, float]] = {}
+        run_context.scheduler.take()  # scripts of earlier stages
         with context.reporter.bar("evaluate", 3 * len(plans), done=None) as bar:
 
             def episodes(name: str, actor: InitialScriptActor | PolicyActor) -> list[Trajectory]:
@@ -61,6 +65,7 @@ class Evaluate(Stage):
 
                 def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
                     del total
+                    counts[name] = {key: value for key, value in figures.items() if key.startswith("num_")}
                     bar.update(before + done, {f"gain of {name}": figures["gain"]})
                     run_dir.sync_remote(SYNC_SECONDS)
 
@@ -80,7 +85,11 @@ class Evaluate(Stage):
         result = evaluation(found, tasks, config.seed)
         num_trajectories = sum(map(len, found.values()))
         context.log_result(self.name, {"num_trajectories": num_trajectories, **mean_gains(result)})
-        return {"evaluation": result}
+        for name, figures in counts.items():
+            of_tasks = result[name]["tasks"].values()
+            unsubmitted = sum(not each["submitted_share"] for each in of_tasks)
+            figures |= {"num_tasks": len(of_tasks), "num_tasks_unsubmitted": unsubmitted}
+        return {"evaluation": result, **counts, **run_context.scheduler.take().flat()}
 
 
 STAGE = Evaluate()

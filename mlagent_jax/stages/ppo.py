@@ -1,5 +1,6 @@
 """The stage `ppo`: PPO on rollouts from the states of the selected trajectories."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
@@ -8,12 +9,14 @@ from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
 from mlagent_jax.run.saved_output import require_policy, require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
+from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.selection import read_selection
 from rollout.sampling.evolving_pool import EvolvingPool
-from rollout.sampling.state_pool import StatePool
+from rollout.sampling.state_pool import StatePool, has_workspaces
 from rollout.storage.run_layout import PPO as OUTPUT
 from rollout.storage.run_layout import RunLayout
 from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Trajectory
 
 
 class PPO(Stage):
@@ -41,6 +44,7 @@ class PPO(Stage):
             ValueError: If a trajectory file is damaged, or the pool has too few states.
             InfrastructureError: If the server failed.
         """
+        from mlagent_jax.ppo.accounting import update_counts
         from mlagent_jax.stages import ppo_training
 
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
@@ -48,13 +52,13 @@ class PPO(Stage):
         require_policy(run_dir, "sft")
         keep_compiled_programs(run_dir)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
-        pool = make_pool(config, run_dir, run_context, tokenizer)
+        pool, counts = make_pool(config, run_dir, run_context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(context.server, run_context.event_loop, *sampling) as client:
             # Not before the server answers: from now on the other processes wait only for one another.
             distributed.announce_stage(self.name)
             figures = ppo_training.lead(context, client, tokenizer, pool)
-        return {"pool_states": len(pool), **figures}
+        return {"pool_states": len(pool), **counts, **update_counts(read_metrics(run_dir.metrics)), **figures}
 
     def follow(self, context: StageContext) -> None:
         """Learn from the samples of process 0."""
@@ -67,17 +71,48 @@ class PPO(Stage):
 STAGE = PPO()
 
 
-def make_pool(config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer) -> StatePool:
-    """Return the states of the selected trajectories whose prompt leaves room for a response.
+def make_pool(
+    config: Config, layout: RunLayout, context: RunContext, tokenizer: ChatTokenizer
+) -> tuple[StatePool, dict[str, int]]:
+    """Return the states of the selected trajectories whose prompt leaves room for a response, and what was left out.
 
     If `ppo.episodes` is set, these are only the states at which trajectories begin.
+
+    Raises:
+        ValueError: If no trajectory has a workspace to act in, or no state leaves room for a response.
     """
-    trajectories = read_selection(layout.selection).read(layout.trajectories)
+    selection = read_selection(layout.selection)
+    num_selected, num_imported = len(selection.train) + len(selection.validation), 0
+
+    def acted() -> Iterator[Trajectory]:
+        nonlocal num_imported
+        for trajectory in selection.read(layout.trajectories):
+            if has_workspaces(trajectory):
+                yield trajectory
+            else:
+                num_imported += 1
+
     max_prompt_tokens = config.server.max_model_len - config.ppo.max_response_tokens
-    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizer)
+    pool = StatePool.cut(acted(), context.tasks, config.collect.max_steps, tokenizer)
+    num_states = len(pool)
+    if num_selected and not num_states:
+        raise ValueError(
+            f"none of the {num_selected} selected trajectories has a workspace to act in, as imported ones have none; "
+            "PPO needs collected trajectories: run stage=collect without collect.source, or only stage=sft"
+        )
     pool = pool.where(lambda state: len(state.prompt) <= max_prompt_tokens)
+    counts = {
+        "num_selected": num_selected,
+        "num_imported": num_imported,
+        "num_long_states": num_states - len(pool),
+    }
+    if num_states and not len(pool):
+        raise ValueError(
+            f"none of {num_states} states leaves room for ppo.max_response_tokens={config.ppo.max_response_tokens} in "
+            f"server.max_model_len={config.server.max_model_len}; raise server.max_model_len"
+        )
     if config.ppo.episodes:
         pool = pool.where(lambda state: state.depth == 0)
     if config.ppo.states == "evolving":
-        return EvolvingPool(pool, config.collect.max_steps, max_prompt_tokens, tokenizer)
-    return pool
+        pool = EvolvingPool(pool, config.collect.max_steps, max_prompt_tokens, tokenizer)
+    return pool, counts

@@ -17,6 +17,7 @@ from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.storage.weight_map import check_weights
 from rollout.tokenizer.beside_weights import files_beside_weights
 from rollout.tokenizer.chat import ChatTokenizer
+from tasks.feedback import Outcome
 from tasks.registry import entries
 from tasks.state import State
 
@@ -100,13 +101,19 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
     if distributed.is_main():
         write_digests(run_dir.tokenizer)
+    steps = [step for trajectory in trajectories for step in trajectory.steps]
     return {
         "trajectories": len(trajectories),
+        "num_read": len(trajectories) + sum(each["dropped"] for each in selection.report),
+        "num_responses": len(steps),
+        "num_invalid": sum(step.feedback.outcome is Outcome.INVALID for step in steps),
         "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},
         "training_data": selection.identity,
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
         "vocabulary": tokenizer.vocab_size,
+        "num_sequences": len(data.train.sizes),
         "cut_sequences": data.train.num_cut,
+        "unused_sequences": data.train.num_unused,
         **figures,
         "training_seconds": round(time.monotonic() - began, 1),
     }

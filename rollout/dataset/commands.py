@@ -1,11 +1,12 @@
 """The commands `select`, `export` and `import` of `python -m rollout.dataset`."""
 
 import argparse
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+from rollout.dataset.import_counts import ImportCounts
 from rollout.dataset.selection import choose, write_selection
 from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
 from rollout.options import FilterName, Select
@@ -15,6 +16,7 @@ from tasks.quoting import setting, user_path
 from tasks.registry import entries
 
 DEFAULT = Select()
+MAX_INVALID_SHARE = 0.9
 
 
 def add_parser(commands: Any) -> None:
@@ -36,10 +38,17 @@ def add_parser(commands: Any) -> None:
     export.add_argument("folder", type=user_path, help="run directory, or folder of trajectories")
     export.add_argument("--out", type=user_path, required=True, help="file to write, such as data.jsonl")
     export.set_defaults(run=run_export)
-    text = "turn ShareGPT conversations into trajectories, for collect.source=FOLDER"
+    text = "turn conversations of ShareGPT's or OpenAI's form into trajectories, for collect.source=FOLDER"
     imported = commands.add_parser("import", help=text, description=text)
     imported.add_argument("file", type=user_path, help="JSON list of conversations, or one conversation per line")
     imported.add_argument("--out", type=user_path, required=True, help="folder to create")
+    imported.add_argument(
+        "--max-invalid-share",
+        type=float,
+        default=MAX_INVALID_SHARE,
+        metavar="SHARE",
+        help="import nothing if more of the answers are no valid action (default: %(default)s)",
+    )
     imported.set_defaults(run=run_import)
 
 
@@ -69,21 +78,43 @@ def run_select(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Write the conversations and print their number."""
-    print(f"{write_sharegpt(options.out, iterate_trajectories(trajectories_of(options.folder)))} conversations")
+    """Write the conversations, and print how many there are and how many trajectories have none.
+
+    Raises:
+        ValueError: If no trajectory has an action; nothing is written then.
+    """
+    folder = trajectories_of(options.folder)
+    num_empty = sum(not trajectory.steps for trajectory in iterate_trajectories(folder))
+    acted = (trajectory for trajectory in iterate_trajectories(folder) if trajectory.steps)
+    first = next(acted, None)
+    if first is None:
+        raise ValueError(f"{folder} has {num_empty} trajectories, none with an action to export; collect again")
+    count = write_sharegpt(options.out, chain([first], acted))
+    print(f"{count} conversations{f'; {num_empty} trajectories without an action are left out' if num_empty else ''}")
 
 
 def run_import(options: argparse.Namespace) -> None:
-    """Write all trajectories or none, and print their number. Raises ValueError if the folder is not empty."""
+    """Write all trajectories or none, and print their number and what they lack of the conversations.
+
+    Raises:
+        ValueError: If the folder is not empty, there are no conversations, or one is malformed.
+        WorthlessResult: If too large a share of the answers are no valid action.
+    """
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; name another --out")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    count, trajectories = 0, read_sharegpt(options.file)
+    counts = ImportCounts()
+    count, trajectories = 0, read_sharegpt(options.file, counts)
     with TemporaryDirectory(prefix=f".{options.out.name}.", dir=options.out.parent) as folder:
         unfinished = Path(folder, "whole")
         unfinished.mkdir()
         while part := list(islice(trajectories, PART_SIZE)):
             write_trajectories(unfinished / f"part-{count // PART_SIZE:05d}.parquet", part)
             count += len(part)
+        if not count:
+            raise ValueError(f"{options.file} has no conversations; nothing is imported")
+        for line in counts.lines():
+            print(line)
+        counts.require_actions(options.max_invalid_share)
         unfinished.replace(options.out)
     print(f"{count} trajectories in {options.out}; train on them with {setting('collect.source', str(options.out))}")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout.dataset.import_counts import ImportCounts
 from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
@@ -13,7 +14,9 @@ from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
 
-SPEAKERS = {"user": "human", "assistant": "gpt"}
+SPEAKERS = {"user": "human", "assistant": "gpt", "developer": "system"}
+# Keys of a conversation's turns, and of the speaker and the text of a turn: ShareGPT's and OpenAI's.
+FORMS = (("conversations", "from", "value"), ("messages", "role", "content"))
 NOT_KNOWN = float("nan")
 UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # a conversation records no workspace
 
@@ -37,24 +40,21 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     """Return a conversation as a trajectory to fine-tune on; it has no workspaces, so no rollout can start in it.
 
     Args:
-        record: `conversations`, each `{from, value}`, and optionally `id` and `task`. Its `system` message is dropped,
-            because a policy always gets the system prompt of this project.
+        record: `conversations`, each `{from, value}`, or `messages`, each `{role, content}`, and optionally `id` and
+            `task`. Its system texts are dropped, because a policy always gets the system prompt of this project.
         name: The trajectory id if the record has none.
 
     Raises:
         ValueError: If human and agent do not alternate, starting with the human.
     """
-    said = record.get("conversations")
-    if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
-        raise ValueError("has no list `conversations` of objects {from, value}")
-    chat = [each for each in said if each.get("from") != "system"]
-    for number, each in enumerate(chat):
-        speaker = ("human", "gpt")[number % 2]
-        if each.get("from") != speaker or not isinstance(each.get("value"), str):
-            raise ValueError(f"has turn {number + 1} from {each.get('from')!r}, expected a text from {speaker!r}")
+    chat = [turn for turn in _turns(record) if turn[0] != "system"]
+    for number, (speaker, text) in enumerate(chat):
+        expected = ("human", "gpt")[number % 2]
+        if speaker != expected or not isinstance(text, str):
+            raise ValueError(f"has turn {number + 1} from {speaker!r}, expected a text from {expected!r}")
     if len(chat) < 2:
         raise ValueError(f"has {len(chat)} turns, expected a problem and an answer at least")
-    texts = [replace_unstorable(each["value"]) for each in chat]
+    texts = [replace_unstorable(text) for _, text in chat]
     feedbacks = [*texts[2::2], ""]
     steps = tuple(_step(response, feedback) for response, feedback in zip(texts[1::2], feedbacks, strict=False))
     task, own_name = ("" if record.get(key) is None else str(record[key]) for key in ("task", "id"))
@@ -62,8 +62,29 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     return Trajectory(own_name or name, task, 0, Names("", "", "", ""), texts[0], (), steps, end)
 
 
+def system_texts(record: Mapping[str, Any]) -> list[str]:
+    """Return the system texts of a conversation: of its own key, and of turns."""
+    texts = [record.get("system"), *(text for speaker, text in _turns(record) if speaker == "system")]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _turns(record: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Return the turns of a conversation as (speaker, text), with the speakers' names in ShareGPT."""
+    for key, speaker, text in FORMS:
+        said = record.get(key)
+        if said is not None:
+            if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
+                raise ValueError(f"has no list `{key}` of objects {{{speaker}, {text}}}")
+            return [(_speaker(each.get(speaker)), each.get(text)) for each in said]
+    raise ValueError("has no list `conversations` of objects {from, value}, and no `messages` of {role, content}")
+
+
+def _speaker(name: object) -> object:
+    return SPEAKERS.get(name, name) if isinstance(name, str) else name
+
+
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
-    """Write one conversation per line, atomically, and return their number."""
+    """Write one conversation per line, atomically, and return their number; a trajectory without a step has none."""
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for trajectory in trajectories:
@@ -73,8 +94,12 @@ def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
     return count
 
 
-def read_sharegpt(path: Path) -> Iterator[Trajectory]:
+def read_sharegpt(path: Path, counts: ImportCounts | None = None) -> Iterator[Trajectory]:
     """Yield the trajectories of a file with one conversation per line, or one JSON list of conversations.
+
+    Args:
+        path: The file.
+        counts: What to count the conversations with, and all that is left out of them.
 
     Raises:
         ValueError: If a conversation is malformed or repeats an id; names it.
@@ -88,6 +113,8 @@ def read_sharegpt(path: Path) -> Iterator[Trajectory]:
             if trajectory.trajectory_id in seen:
                 raise ValueError(f"repeats the id {trajectory.trajectory_id}; give each its own, or none")
             seen.add(trajectory.trajectory_id)
+            if counts is not None:
+                counts.add(record, system_texts(record), trajectory)
             yield trajectory
         except ValueError as error:
             raise ValueError(f"{path}: conversation {number} {error}") from None

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,12 @@ from typing import Any, Self
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from rollout.endpoint.empty_answers import EmptyAnswers
 from rollout.endpoint.exchanges import Exchanges
 from rollout.endpoint.rate_limit import Gate
+from rollout.endpoint.reply import Reply, visible_text
 from rollout.endpoint.spending import Budget, Spending
-from rollout.endpoint.transport import Filtered, Reply, Transient, Transport
+from rollout.endpoint.transport import Filtered, Transient, Transport
 from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import digest_of
@@ -23,8 +24,6 @@ from tasks.prompt import Message
 
 FIRST_WAIT_SECONDS = 1.0
 EMPTY = "(nothing)"  # replaces an empty message, such as an earlier empty answer, because some endpoints refuse those
-# The opening tag may be in the prompt, and an answer that is cut off has no closing tag.
-THOUGHTS = re.compile(r"\A(?:.*?</think>|\s*<think>.*\Z)", re.DOTALL)
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Answer:
     @property
     def visible_text(self) -> str:
         """The text without the reasoning in `<think>` tags."""
-        return THOUGHTS.sub("", self.text).strip()
+        return visible_text(self.text)
 
     @property
     def is_cut(self) -> bool:
@@ -84,6 +83,7 @@ class ChatEndpoint:
         name: The section of the user's settings, named in errors.
         max_concurrent: The number of concurrent requests.
         max_response_tokens: The length limit of an answer in tokens.
+        max_empty_share: The largest share of answers without text among the last ones.
         requests_per_minute: The number of attempts allowed in any minute; None for no limit.
         tokens_per_minute: The number of tokens allowed in any minute; None for no limit. An answer counts with its
             maximum length until it arrives.
@@ -102,6 +102,7 @@ class ChatEndpoint:
     name: str = "expert"
     max_concurrent: int = 8
     max_response_tokens: int = 4096
+    max_empty_share: float = 0.5
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     budget: Budget = field(default_factory=Budget)
@@ -116,6 +117,7 @@ class ChatEndpoint:
         self._gate = Gate(self.requests_per_minute, self.tokens_per_minute, self.minute)
         self._spending = Spending(self.budget, self.exchanges.totals, self.name)
         self._counter = TokenCounter()
+        self._empty = EmptyAnswers(self.base_url, self.name, self.max_empty_share, self.max_response_tokens)
         self._under_way: dict[str, asyncio.Task[Answer]] = {}
         self._sending: set[str] = set()
         self._num_replayed = 0
@@ -141,7 +143,7 @@ class ChatEndpoint:
             InfrastructureError: If no answer came, as the endpoint's `error` type.
             PromptTooLong: If messages and answer do not fit the model's context.
             BudgetSpent: If the answer may exceed the remaining budget.
-            EndpointRefused: If the user must change something.
+            EndpointRefused: If the user must change something, as when too many of the last answers have no text.
         """
         assert not self._closing, "closed"
         body = {
@@ -156,9 +158,10 @@ class ChatEndpoint:
         }
         key = digest_of(json.dumps(body, sort_keys=True).encode())
         record = self.exchanges.find(key)
-        if record is not None:
+        # An answer without text is asked for again, because only the server's setup, not the request, can change it.
+        if record is not None and (answer := Answer(record["answer"], record["end"])).visible_text:
             self._num_replayed += 1
-            return Answer(record["answer"], record["end"])
+            return answer
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.create_task(self._request(key, body))
@@ -255,6 +258,7 @@ class ChatEndpoint:
         try:
             reply = await self._transport.send(call.body)
             tokens = self._record(call, reply).tokens
+            self._empty.add(reply)
             return Answer(reply.text, reply.end)
         except Transient as error:
             self._gate.close_for(error.retry_after)
@@ -282,7 +286,7 @@ class ChatEndpoint:
         counts = {
             "answered": reply is not None,
             "end": "" if reply is None else reply.end,
-            "empty": int(reply is not None and not reply.text.strip()),
+            "empty": int(reply is not None and reply.is_empty),
             "attempts": call.unrecorded,
             "input": usage.input,
             "cached": usage.cached,

@@ -5,7 +5,7 @@ import hashlib
 import re
 
 from rollout.endpoint import Answer, ChatEndpoint
-from rollout.errors import PromptTooLong
+from rollout.errors import CoderError, PromptTooLong
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
@@ -62,15 +62,21 @@ class EndpointCoder:
             said = (await self._ask(prompt)).visible_text
         except PromptTooLong:
             return f"{len(content.splitlines())} lines, more than can be read at one time"
-        return said[:DESCRIPTION_CHARACTERS] or f"{len(content.splitlines())} lines"
+        return said[:DESCRIPTION_CHARACTERS]
 
     async def _ask(self, prompt: str) -> Answer:
+        """Return the answer. Raises CoderError if it has no text, which is not the fault of the agent that asked."""
         prompt = replace_unstorable(prompt)  # an instruction may contain characters that UTF-8 cannot encode
         # The same question gets the same seed, so that a repeated action gets the same answer if the endpoint is
         # deterministic.
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
         message = Message(role="user", content=prompt)
-        return await self.endpoint.ask([message], seed=seed, temperature=0.0)
+        answer = await self.endpoint.ask([message], seed=seed, temperature=0.0)
+        if not answer.visible_text:
+            raise CoderError(
+                f"the coder's answer has no text (finish_reason {answer.end}); see coder.max_response_tokens"
+            )
+        return answer
 
 
 def code_blocks(answer: str) -> tuple[list[str], bool]:

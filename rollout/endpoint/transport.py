@@ -7,15 +7,14 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
+from rollout.endpoint.reply import Reply, read_reply
 from rollout.errors import EndpointRefused, PromptTooLong
 from rollout.runtime.http import http_client
-from rollout.storage.utf8 import replace_unstorable
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +51,6 @@ class Transient(Exception):
 
 class Filtered(Exception):
     """Raised if the server's content filter refuses a prompt, which no retry can change."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A server's answer.
-
-    Attributes:
-        text: The text of the answer or of the model's refusal, `` if there is none.
-        end: The server's reason for the end, such as `stop` or `length` (cut at the limit); `refusal` for a refusal.
-        usage: The server's report of token usage, which may have any type.
-    """
-
-    text: str
-    end: str
-    usage: object
 
 
 class Transport:
@@ -159,20 +143,10 @@ class Transport:
 
     def _read(self, response: httpx.Response) -> Reply:
         try:
-            reply = response.json()
-            choice = reply["choices"][0]
-            message = choice["message"]
-            text, refusal = message.get("content"), message.get("refusal")
+            return read_reply(response.json())
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             # A proxy's page, half an answer, or an error message: with status 200, an answer may have been billed.
             raise Transient(f"no chat completion, but {self._shown(response)}", may_be_billed=True) from None
-        end = choice.get("finish_reason")
-        if not text and isinstance(refusal, str) and refusal:
-            return Reply(replace_unstorable(refusal), "refusal", reply.get("usage"))
-        text = text if isinstance(text, str) else ""
-        return Reply(
-            replace_unstorable(text), replace_unstorable(end) if isinstance(end, str) else "unknown", reply.get("usage")
-        )
 
     def _failure(self, response: httpx.Response) -> Exception:
         """Return the exception for a response whose status is not 200."""

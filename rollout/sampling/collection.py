@@ -52,21 +52,34 @@ class Tally:
     """Running figures of a collection, so that reporting progress takes constant time per trajectory."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
     num_trajectories: int = 0
+    num_imported: int = 0
     num_submitted: int = 0
+    num_improved: int = 0
     gain: float = 0.0
     num_retried: int = 0
     num_lost: int = 0
+    last_loss: str = ""
 
     def add(self, trajectory: Trajectory, task: Task | None) -> None:
         """Count one finished trajectory, with gain 0 if its task is None."""
         self.outcomes.update(step.feedback.outcome.value for step in trajectory.steps)
+        gain = task.gain(trajectory.score(task.m_init)) if task else 0.0
+        self.ends[trajectory.end] += 1
         self.num_trajectories += 1
+        self.num_imported += bool(trajectory.steps) and not trajectory.steps[0].before.files
         self.num_submitted += bool(trajectory.steps) and trajectory.steps[-1].after.last_submission is not None
-        self.gain += task.gain(trajectory.score(task.m_init)) if task else 0.0
+        self.num_improved += gain > 0
+        self.gain += gain
 
     def figures(self) -> dict[str, float]:
-        """Return the shares of outcomes among steps, and the means of steps, valid submissions and gain."""
+        """Return the shares of outcomes among steps, the means of steps, valid submissions and gain, and counts.
+
+        An imported trajectory has no workspace, so nothing is known about its submissions; it counts in neither
+        `num_unsubmitted` nor `num_unimproved`.
+        """
+        num_acted = self.num_trajectories - self.num_imported
         steps, trajectories = max(self.outcomes.total(), 1), max(self.num_trajectories, 1)
         outcomes = (outcome.value for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE)
         return {
@@ -77,6 +90,15 @@ class Tally:
             "gain": self.gain / trajectories,
             "num_retried": self.num_retried,
             "num_lost": self.num_lost,
+            "num_steps": self.outcomes.total(),
+            "num_invalid": self.outcomes[Outcome.INVALID],
+            "num_failed": self.outcomes[Outcome.ERROR],
+            "num_imported": self.num_imported,
+            "num_acted": num_acted,
+            "num_unsubmitted": num_acted - self.num_submitted,
+            "num_unimproved": num_acted - self.num_improved,
+            "num_out_of_time": self.ends["time_limit"],
+            "num_out_of_context": self.ends["context_limit"],
         }
 
 
@@ -129,7 +151,7 @@ async def collect(
 
     Raises:
         CorruptRecord: If the records in the folder are damaged or belong to another collection.
-        InfrastructureError: If more than a tenth of the trajectories were lost.
+        InfrastructureError: If more than a tenth of the trajectories, or all, were lost.
     """
     tally = Tally()
     blocks = [plans[first : first + PART_SIZE] for first in range(0, len(plans), PART_SIZE)]
@@ -166,10 +188,11 @@ async def collect(
 
 def _check_lost(tally: Tally, num_planned: int) -> None:
     """Raise InfrastructureError if too many episodes were lost."""
-    if tally.num_lost > max(1, MAX_LOST_SHARE * num_planned):
+    if tally.num_lost > max(1, MAX_LOST_SHARE * num_planned) or tally.num_lost == num_planned:
         raise InfrastructureError(
             f"{tally.num_lost} of {num_planned} episodes were lost to failures of the infrastructure, more than "
-            f"{MAX_LOST_SHARE:.0%}; their causes are in the log; run again to go on with the rest"
+            f"{MAX_LOST_SHARE:.0%}; the last one by {tally.last_loss}; all causes are in the log; run again to go on "
+            "with the rest"
         )
 
 
@@ -193,6 +216,7 @@ async def _attempt(
             log.warning("episode %s, attempt %d: %r", plan.trajectory_id, attempt, error)
             if attempt < EPISODE_ATTEMPTS:
                 tally.num_retried += 1
+            tally.last_loss = f"{type(error).__name__}: {error}"
     tally.num_lost += 1
     return None
 

@@ -1,5 +1,6 @@
 """The records of a rollout: one action, its outcome, and the part of it that the learner uses."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -103,7 +104,7 @@ def begun_share(experiences: Sequence[Experience]) -> float:
 
 
 def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
-    """Return the mean reward, the mean of edits that ran, and the shares of outcomes, masked and cut actions.
+    """Return mean and deviation of the reward, the mean of edits that ran, and shares of outcomes, masked and cut.
 
     Means and shares of outcomes are over the actions that are neither masked nor cut. `cut_share` is the share of
     rollouts, single actions or whole episodes, that were not begun. `edit_mean` is missing if no edit ran.
@@ -116,6 +117,7 @@ def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     rewards = [experience.reward or 0.0 for experience in known]
     edits = [value for value, experience in zip(rewards, known, strict=True) if experience.outcome is Outcome.EDIT]
     figures["mean"] = sum(rewards) / len(rewards)
+    figures["std"] = statistics.pstdev(rewards)
     if edits:
         figures["edit_mean"] = sum(edits) / len(edits)
     figures["repeated_share"] = sum(experience.repeated for experience in known) / len(known)

@@ -141,14 +141,39 @@ def test_a_run_out_of_money_or_killed_goes_on_without_paying_twice(chat_server, 
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
+def test_a_reasoning_model_whose_answers_have_no_text_ends_no_collection_as_done(chat_server, tmp_path: Path) -> None:
+    def reasoning(body: dict) -> dict:
+        message = {"role": "assistant", "content": None, "reasoning_content": "Let me think."}
+        return {"choices": [{"message": message, "finish_reason": "length"}]}
+
+    run_dir = tmp_path / "run"
+    with chat_server(reasoning).serving() as server:
+        said = finish(start(run_dir, server.address), code=2)
+        error = said.splitlines()[-1]
+        assert error.startswith("error: ") and "answers of the expert have no text" in error
+        assert "raise expert.max_response_tokens (4096)" in error and "Traceback" not in said
+        assert len(server.asked) < 20 and not (run_dir / "stages" / "collect.json").exists()
+    with chat_server(answer).serving() as server:  # the same command, after reasoning was switched off
+        finish(start(run_dir, server.address))
+    figures = json.loads((run_dir / "summary.json").read_text())["stages"]["collect"]
+    assert (figures["num_trajectories"], figures["num_invalid"]) == (NUM, 0)
+    assert figures["expert"]["empty"] >= 5
+    told = [remark["text"] for remark in figures["remarks"]]
+    assert any(re.match(r"\d+ of \d+ answers of the expert have no text", text) for text in told)
+    assert "answers of the expert have no text" in (run_dir / "report.html").read_text()
+
+
 @pytest.mark.vllm
 def test_a_real_server_is_expert_and_coder_of_a_collection(policy_server, tmp_path: Path) -> None:
     settings = ("expert.max_response_tokens=40", "coder.max_response_tokens=100")
     address = f"{policy_server.address}/v1"
+    # A random model's answers are no actions, which is the agent's doing: nothing is lost, and nothing can be learned.
+    said = finish(start(tmp_path / "run", address, *settings, model=str(policy_server.folder)), code=2)
+    assert "responses are no valid action, more than collect.max_invalid_share=0.9" in said.splitlines()[-1]
+    settings = (*settings, "collect.max_invalid_share=1")
     finish(start(tmp_path / "run", address, *settings, model=str(policy_server.folder)))
     figures = json.loads((tmp_path / "run" / "summary.json").read_text())["stages"]["collect"]
     trajectories = read_trajectories(tmp_path / "run" / "trajectories")
-    # A random model's answers are no actions, which is the agent's doing: nothing is lost.
     assert len(trajectories) == NUM and (figures["num_lost"], figures["num_retried"]) == (0, 0)
     assert figures["invalid_share"] == 1.0
     assert sum(len(one.steps) for one in trajectories) == figures["expert"]["answers"] > NUM

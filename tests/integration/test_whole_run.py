@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlagent_jax.reporting.stage_remarks import RULES
 from rollout.dataset.viewer import find_collection
 from rollout.inference.supervisor import TEMP_PREFIX
 from rollout.runtime.timeline import RESOURCES
@@ -73,6 +74,14 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
             assert set(summary["evaluation"][policy][split]) == {"mean", "low", "high", "n"}
     assert summary["evaluation"]["initial"]["held_in_relative_gain"]["mean"] == pytest.approx(0.0, abs=1e-6)
     assert summary["stages"]["collect"]["edit_share"] > 0
+
+    for stage, rules in RULES.items():
+        figures = summary["stages"][stage]
+        assert all(remark["text"] for remark in figures["remarks"])
+        for name in {name for rule in rules for name in (rule.num, *rule.total)}:
+            section, _, key = name.rpartition(".")
+            if section not in ("expert", "coder", "dropped_trajectories"):  # only for endpoints and chosen filters
+                assert key in (figures[section] if section else figures), f"{stage}: {name}"
 
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     updates = [line for line in lines if "ppo/update" in line]

@@ -24,6 +24,8 @@ from tasks.task_tables import TaskTables, read_task_tables
 # Names that differ from those in the scripts, as in an episode.
 NAMES = Names("validation", "birch_train.csv", "birch_test.csv", "cedar.py")
 
+UNCHECKED = "not checked"  # end of the finding of an oracle that has nothing to check
+
 
 class Failed(Exception):
     """Raised if an oracle finds a fault; the message is one line with what, got, expected and remedy."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from rollout.errors import InfrastructureError
 from rollout.task_tools.groups import MAX_SHARE
 from rollout.task_tools.preparation import prepare_all
-from rollout.task_tools.validation.case import Case, Failed, open_sandboxes
+from rollout.task_tools.validation.case import UNCHECKED, Case, Failed, open_sandboxes
 from rollout.task_tools.validation.initial_script import initial_script
 from rollout.task_tools.validation.public_tables import answers_are_not_public, order_says_nothing
 from rollout.task_tools.validation.sandbox_leaks import nothing_leaks
@@ -76,10 +76,19 @@ def validate(
         for entry in entries:
             case = Case(load_entry(entry, data), sandboxes, max_known)
             of_task = [ask(oracle, case) for oracle in ORACLES]
-            num_failed = sum(not verdict.passed for verdict in of_task)
-            say(f"{entry.name}: {f'{num_failed} of {len(of_task)} oracles failed' if num_failed else 'passed'}")
+            say(f"{entry.name}: {outcome(of_task)}")
             verdicts += of_task
     return verdicts
+
+
+def outcome(verdicts: Sequence[Verdict]) -> str:
+    """Return the outcome of the verdicts on one task in words, with the oracles that could not check it."""
+    num_failed = sum(not verdict.passed for verdict in verdicts)
+    unchecked = [verdict.oracle for verdict in verdicts if verdict.finding.endswith(UNCHECKED)]
+    said = f"{num_failed} of {len(verdicts)} oracles failed" if num_failed else "passed"
+    if unchecked:
+        said += f"; {len(unchecked)} of {len(verdicts)} could not check it: {', '.join(unchecked)}"
+    return said
 
 
 def ask(oracle: str, case: Case) -> Verdict:

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rollout.task_tools.groups import both_sides, known_share, shared_groups
-from rollout.task_tools.validation.case import Case, Failed
+from rollout.task_tools.validation.case import UNCHECKED, Case, Failed
 from tasks.labels import exact_values
 from tasks.quoting import quoted
 from tasks.task_tables import TaskTables, labels
@@ -24,7 +24,7 @@ LONG = 1e9  # whole numbers from here on compare exactly: rounded to 9 digits, i
 SAME = 0.95  # share of rows from which a column counts as the answer
 FEW_ROWS = 500  # minimum for the check of the order; with fewer rows, it correlates with the target by chance
 CORRELATION, DEVIATIONS = 0.1, 3.3  # bounds on Spearman's rho, whose deviation without a relation is 1 / sqrt(rows)
-NO_TABLE = "no table of answers: not checked"
+NO_TABLE = f"no table of answers: {UNCHECKED}"
 
 
 def answers_are_not_public(case: Case) -> str:

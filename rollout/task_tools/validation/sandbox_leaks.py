@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from rollout.task_tools.validation.case import Case, Failed
+from rollout.task_tools.validation.case import UNCHECKED, Case, Failed
 from rollout.types import Exit, Job
 from tasks.task import Limits
 
@@ -36,7 +36,7 @@ def nothing_leaks(case: Case) -> str:
     """Check that no package, loader or file that a script can read holds most of the test rows."""
     request = search_request(case)
     if not request["tables"] and not request["hashes"]:
-        return "no features to search for"
+        return f"no features to search for: {UNCHECKED}"
     found = search(case)
     for source, share in found.shares.items():
         if share > MAX_SHARE:

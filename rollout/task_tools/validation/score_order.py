@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from rollout.task_tools.validation.case import Case, Failed
+from rollout.task_tools.validation.case import UNCHECKED, Case, Failed
 from rollout.task_tools.validation.known_submissions import as_csv, constant, gold, shuffled
 from tasks.csv_columns import InvalidSubmission
 from tasks.grading import grade
@@ -11,7 +11,7 @@ from tasks.metric import OPTIMUM
 ROUNDING = 1e-9
 NUM_SHUFFLES = 5
 MARGIN = 0.5  # share of |m_best - m_init| by which the answers must beat shuffled answers
-NOT_CHECKED = "own grader: not checked"
+NOT_CHECKED = f"own grader: {UNCHECKED}"
 
 
 def gold_is_best(case: Case) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
+from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch, update_counts
 from rollout.errors import ServerError
 from rollout.inference.prefix_cache_stats import PrefixCacheStats
 from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
@@ -102,3 +102,30 @@ def test_a_server_that_tells_no_counters_gives_no_figures() -> None:
         raise ServerError("GET /metrics was answered 404")
 
     assert PrefixCacheMeter(read).lap() == {}
+
+
+def test_the_actions_of_all_updates_are_counted_from_the_metrics() -> None:
+    shares = {"reward/masked_share": 0.25, "reward/cut_share": 0.0, "reward/invalid_share": 1 / 3}
+    lines = [
+        {"sft/step": 1.0},
+        {
+            "ppo/update": 0.0,
+            "reward/actions": 8.0,
+            "reward/std": 0.5,
+            **shares,
+            "scripts/wait_seconds": 0.5,
+            "scripts/ok": 2.0,
+        },
+        {"ppo/update": 1.0, "reward/actions": 4.0, "reward/std": 1e-17, "reward/cut_share": 0.75, "scripts/ok": 3.0},
+        {"ppo/update": 2.0, "reward/actions": 4.0},  # of a version that did not record the deviation
+    ]
+    assert update_counts(lines) == {
+        "num_updates": 3,
+        "num_flat_updates": 1,
+        "num_cut_updates": 1,
+        "num_actions": 16,
+        "num_known": 14,
+        "num_masked": 2,
+        "num_invalid": 2,
+        "scripts/ok": 5,
+    }

@@ -227,6 +227,17 @@ def test_headline_says_what_was_measured() -> None:
     assert "15 % (95 % interval 5 % to 25 %)" in said
 
 
+def test_remarks_are_shown_warnings_first() -> None:
+    summary = fake_summary()
+    assert "Remarks" not in render(summary, [], {})
+    summary["stages"]["collect"]["remarks"] = [{"text": "3 of 9 scripts <crashed>", "is_warning": False}]
+    summary["stages"]["sft"]["remarks"] = [{"text": "7 of 9 responses are no valid action: stop", "is_warning": True}]
+    page = render(summary, [], {})
+    assert "3 of 9 scripts &lt;crashed&gt;" in page
+    assert page.index("7 of 9 responses") < page.index("3 of 9 scripts")
+    assert page.count(">warning<") == 1
+
+
 def test_same_data_gives_the_same_page() -> None:
     pages = {render(fake_summary(), fake_metrics(), fake_edits()) for _ in range(2)}
     assert len(pages) == 1

@@ -86,7 +86,8 @@ def test_a_trajectory_too_long_loses_its_last_turns_and_is_counted(tokenizer: Ch
     assert len(short.row(0).tokens) == spans[0][1] and short.num_cut == 1
     assert pack([state], tokenizer, spans[1][1], seed=0).num_cut == 0
     nothing = pack([state], tokenizer, spans[0][1] - 1, seed=0)
-    assert nothing.rows == () and nothing.num_cut == 1
+    assert nothing.rows == () and nothing.num_cut == nothing.num_unused == 1
+    assert short.num_unused == 0
 
 
 def test_batches_have_one_shape_and_the_last_is_filled_up(tokenizer: ChatTokenizer) -> None:

@@ -88,6 +88,7 @@ def test_what_is_exported_is_imported_with_the_same_words(tmp_path: Path, form: 
     ("conversations", "said"),
     [
         (None, "conversation 2 has no list `conversations` of objects"),
+        ("Do it.", "conversation 2 has no list `conversations` of objects {from, value}"),
         ([], "conversation 2 has 0 turns, expected a problem and an answer at least"),
         ([{"from": "human", "value": "Do it."}], "conversation 2 has 1 turns"),
         ([{"from": "gpt", "value": "Done."}], "conversation 2 has turn 1 from 'gpt', expected a text from 'human'"),

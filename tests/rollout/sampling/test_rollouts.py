@@ -51,6 +51,7 @@ def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[Po
         "masked_share": 0.0,
         "cut_share": 0.0,
         "mean": pytest.approx(-0.1),
+        "std": pytest.approx(0.9),
         "edit_mean": pytest.approx(0.8),
         "repeated_share": 0.0,
         "invalid_share": 0.5,

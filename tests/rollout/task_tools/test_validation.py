@@ -13,9 +13,10 @@ import pytest
 
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.task_tools.preparation import prepare_all
-from rollout.task_tools.validation import ORACLES, ask
+from rollout.task_tools.validation import ORACLES, Verdict, ask
 from rollout.task_tools.validation.case import Case, Sandboxes, open_sandboxes
 from rollout.task_tools.validation.known_submissions import as_csv, gold
+from rollout.task_tools.validation.oracles import outcome
 from rollout.task_tools.validation.sandbox_leaks import SEARCH, Found, read_findings, search, search_request
 from rollout.task_tools.validation.sandbox_search import Wanted
 from tasks import __main__ as door
@@ -328,3 +329,12 @@ def test_nothing_is_found_in_a_sandbox_where_the_same_search_finds_digits_outsid
 @pytest.mark.timeout(900)
 def test_a_bundled_task_passes_every_oracle(data, capsys):
     assert door.main(["validate", "digit_images", "house_price", "--data", str(data)]) == 0, capsys.readouterr().out
+
+
+def test_oracles_that_could_not_check_a_task_are_named() -> None:
+    checked = Verdict("toy", "initial script", True, "0.5", 1.0)
+    unchecked = [Verdict("toy", name, True, "own grader: not checked", 1.0) for name in ("answers", "constant")]
+    assert outcome([checked]) == "passed"
+    assert outcome([checked, *unchecked]) == "passed; 2 of 3 could not check it: answers, constant"
+    failed = Verdict("toy", "public", False, "a leak", 1.0)
+    assert outcome([failed, *unchecked]) == "1 of 3 oracles failed; 2 of 3 could not check it: answers, constant"

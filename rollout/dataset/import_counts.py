@@ -1,0 +1,94 @@
+"""Count what an import leaves out of conversations, or finds in them that fine-tuning cannot use."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rollout.errors import WorthlessResult
+from rollout.types import Trajectory
+from tasks.feedback import Outcome
+from tasks.prompt import messages
+from tasks.quoting import MAX_LISTED, quoted
+from tasks.state import State
+
+RECORD_KEYS = frozenset({"id", "task", "system", "conversations", "messages"})
+TURN_KEYS = frozenset({"from", "value", "role", "content"})
+OUR_SYSTEM = messages(State(""))[0]["content"]
+DO_ACTIONS = "the policy would learn to answer like this, and this environment takes no such answer"
+
+
+class ImportCounts:
+    """Counts over the conversations of one import."""
+
+    def __init__(self) -> None:
+        self.num_conversations = self.num_answers = self.num_invalid = 0
+        self.with_system = self.with_open_end = 0
+        self.num_empty = {"human": 0, "gpt": 0}
+        self.unknown_keys: Counter[str] = Counter()  # key -> conversations that have it
+        self.unknown_turn_keys: Counter[str] = Counter()  # key -> turns that have it
+
+    def add(self, record: Mapping[str, Any], systems: Sequence[str], trajectory: Trajectory) -> None:
+        """Count one conversation.
+
+        Args:
+            record: The conversation as read.
+            systems: Its system texts.
+            trajectory: What the import made of it.
+        """
+        self.num_conversations += 1
+        self.num_answers += len(trajectory.steps)
+        self.num_invalid += sum(step.feedback.outcome is Outcome.INVALID for step in trajectory.steps)
+        self.with_system += any(text.strip() not in ("", OUR_SYSTEM.strip()) for text in systems)
+        self.with_open_end += bool(trajectory.steps[-1].feedback.text)
+        feedbacks = [step.feedback.text for step in trajectory.steps[:-1]]
+        self.num_empty["human"] += sum(not text.strip() for text in (trajectory.problem, *feedbacks))
+        self.num_empty["gpt"] += sum(not step.response.strip() for step in trajectory.steps)
+        self.unknown_keys.update(_stated(record) - RECORD_KEYS)
+        for turn in record.get("conversations") or record.get("messages") or ():
+            self.unknown_turn_keys.update(_stated(turn) - TURN_KEYS)
+
+    def lines(self) -> list[str]:
+        """Return one line for everything that was left out or cannot be used."""
+        num, found = self.num_conversations, []
+        if self.with_system:
+            found.append(
+                f"{self.with_system} of {num} conversations have their own system text, which is dropped: the policy "
+                "always reads this project's"
+            )
+        if self.unknown_keys:
+            found.append(f"keys of conversations that are not used: {_listed(self.unknown_keys)}")
+        if self.unknown_turn_keys:
+            found.append(
+                f"keys of turns that are not used: {_listed(self.unknown_turn_keys)}; every answer is trained on with "
+                "the same weight"
+            )
+        if self.with_open_end:
+            found.append(
+                f"{self.with_open_end} of {num} conversations end with a turn of the human, which nothing answers"
+            )
+        for speaker, count in self.num_empty.items():
+            if count:
+                found.append(f"{count} turns of the {'human' if speaker == 'human' else 'agent'} have an empty text")
+        if self.num_invalid:
+            found.append(f"{self.num_invalid} of {self.num_answers} answers are no valid action: {DO_ACTIONS}")
+        return found
+
+    def require_actions(self, max_invalid_share: float) -> None:
+        """Raise WorthlessResult if more than `max_invalid_share` of the answers are no valid action."""
+        if self.num_invalid > max_invalid_share * self.num_answers:
+            raise WorthlessResult(
+                f"{self.num_invalid} of {self.num_answers} answers are no valid action, more than "
+                f"--max-invalid-share {max_invalid_share:g}: {DO_ACTIONS}; compare with those of "
+                "`mlagent data export`, or import them anyway with --max-invalid-share 1"
+            )
+
+
+def _stated(values: Mapping[str, Any]) -> set[str]:
+    """Return the keys that say something."""
+    return {key for key, value in values.items() if value not in (None, "", [], {})}
+
+
+def _listed(counts: Counter[str]) -> str:
+    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    more = f" and {len(most) - MAX_LISTED} other keys" if len(most) > MAX_LISTED else ""
+    return ", ".join(f"{count} times {quoted(key)}" for key, count in most[:MAX_LISTED]) + more
