@@ -143,9 +143,9 @@ def test_a_group_is_another_column_of_the_table(read: Read, group: str, fault: s
 @pytest.mark.slow
 def test_patients_on_both_sides_are_named_and_can_be_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rng = np.random.default_rng(0)
-    patients = rng.integers(0, 40, 1000)
+    patients = rng.integers(0, 40, 500)
     ill = rng.integers(0, 2, 40)[patients]
-    marks = rng.normal(0, 1, (40, 4))[patients] + rng.normal(0, 0.001, (1000, 4))
+    marks = rng.normal(0, 1, (40, 4))[patients] + rng.normal(0, 0.001, (500, 4))
     frame = pd.DataFrame({"patient": [f"P{number}" for number in patients], **{f"x{i}": marks[:, i] for i in range(4)}})
     frame.assign(ill=ill).to_csv(tmp_path / "ill.csv", index=False)
     options = ["--csv", str(tmp_path / "ill.csv"), "--target", "ill", "--metric", "accuracy", "--python", str(PYTHON)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.task_tools.groups import TARGET, SharedGroups, agreement, shared_groups
+from rollout.task_tools.groups import TARGET, agreement, shared_groups
 from rollout.task_tools.validation.public_tables import copies
 from tasks.task_tables import TaskTables
 
@@ -17,7 +17,7 @@ def halves(**columns: object) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a random half of the rows as training rows, and the other half as test rows."""
     rows = pd.DataFrame({name: np.asarray(cells).astype(str) for name, cells in columns.items()})
     rows = rows.rename(columns={"target": TARGET}).sample(frac=1, random_state=0)
-    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    return rows.head(len(rows) // 2), rows.tail(len(rows) - len(rows) // 2)
 
 
 @settings(max_examples=50, deadline=None)
@@ -61,7 +61,7 @@ def test_missing_values_are_no_group() -> None:
     patients = np.where(np.arange(1000) % 2, rng.integers(0, 100, 1000).astype(str), "")
     train, test = halves(patient=patients, target=[int(name or -1) % 7 for name in patients])
     (found,) = shared_groups(train, test)
-    assert found == SharedGroups("patient", pytest.approx(0.5, abs=0.1))
+    assert found.column == "patient" and found.share == pytest.approx(0.5, abs=0.1)
 
 
 def test_account_numbers_with_the_same_first_digits_are_no_copies() -> None:
