@@ -205,6 +205,5 @@ def test_any_changed_field_gives_the_logits_of_transformers_or_is_refused(
 ) -> None:
     folder, raw = checkpoint
     found, counts = faults(folder, raw, fields(FAMILIES[raw["model_type"]]))
-    print(counts)
     assert found == []
     assert counts["loaded"] >= 300 and counts["refused"] >= 1000, counts
