@@ -114,7 +114,7 @@ def test_copy_that_was_cut_off_is_the_one_before(
     write(here, {"checkpoints/2/a": "two", "checkpoints/2/b": "two", "journal": "1, 2"})
     with monkeypatch.context() as patch:
         patch.setattr(mirror._store, cut, failing(99, getattr(mirror._store, cut)))
-        with pytest.raises(InfrastructureError, match=f"mirror={bucket} failed {ATTEMPTS} times: ConnectionError: the"):
+        with pytest.raises(InfrastructureError, match=f"mirror={bucket} failed {ATTEMPTS} times \\(Conn"):
             mirror.push()
     assert pulled(bucket, tmp_path / "there") == {"checkpoints/1/state": "one", "journal": "1"}
     mirror.push()
