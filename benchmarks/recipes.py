@@ -32,12 +32,13 @@ from rollout.scripted.recipes import RECIPES, Cannot, apply
 from rollout.scripted.wording import word
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Snapshot
-from tasks.action import EXECUTE, FIELDS, Action, format_response
+from tasks.action import EXECUTE, Action
 from tasks.feedback import Outcome
 from tasks.naming import Names
 from tasks.prompt import problem_text
 from tasks.quoting import user_path
 from tasks.registry import load, names
+from tasks.response import FIELDS, format_response
 from tasks.reward import reward
 from tasks.state import State
 from tasks.task import Instance

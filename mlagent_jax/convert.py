@@ -23,22 +23,24 @@ def convert(gguf: Path, out: Path) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a Llama network with a Qwen2 equivalent and a ChatML tokenizer like SmolLM's, or
-            if `out` exists.
+        ValueError: If the file has no Qwen2 network or a Llama network with a Qwen2 equivalent, or no ChatML tokenizer
+            like Qwen2's or SmolLM's, or if `out` exists.
     """
     from mlagent_jax.model.hf import save_tensors  # imports JAX, which --help does not need
-    from mlagent_jax.model.llama_gguf import LlamaGGUF
+    from mlagent_jax.pretrained.gguf_file import GGUFFile
+    from mlagent_jax.pretrained.gguf_network import GGUFNetwork
     from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
 
     if out.exists():
         raise ValueError(f"{out} exists; remove it, or choose another folder")
-    checkpoint = LlamaGGUF(gguf)
+    file = GGUFFile(gguf)
+    network = GGUFNetwork(file)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        write_gguf_tokenizer(checkpoint.metadata, temporary, checkpoint.config.max_position_embeddings)
-        if stated := checkpoint.license():
+        write_gguf_tokenizer(file.metadata, temporary, network.config.max_position_embeddings)
+        if stated := file.license():
             (temporary / "LICENSE").write_text(stated, encoding="utf-8")
-        save_tensors(checkpoint.config, checkpoint.tensors(), temporary, "bfloat16")
+        save_tensors(network.config, network.tensors(), temporary, "bfloat16")
         os.rename(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     """Run the command line and return its exit code: 0, or 2 for an invalid input."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Make a Hugging Face directory from a GGUF file: Llama networks with ChatML tokenizers.",
+        description="Make a Hugging Face directory from a GGUF file: Qwen2 and Llama networks with ChatML tokenizers.",
     )
     parser.add_argument("gguf", type=user_path, metavar="FILE", help="GGUF file, quantized or not")
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder to make")

@@ -1,10 +1,9 @@
-"""The grammar of responses: the table of actions, and the six labeled fields that carry one.
+"""The table of actions, and the check of an action's arguments.
 
 `ACTIONS` is the only place that states an action's name, arguments and kind; the system prompt is generated from it.
 Names and arguments are those of MLAgentBench. `rollout.environment.actions` maps each action to its handler.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +20,6 @@ UNDERSTAND = "Understand File"
 EDIT = "Edit Script (AI)"
 FINAL_ANSWER = "Final Answer"
 
-REFLECTION = "Reflection"
-STATUS = "Research Plan and Status"
-FACT_CHECK = "Fact Check"
-THOUGHT = "Thought"
-ACTION = "Action"
-ACTION_INPUT = "Action Input"
-FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
 EDIT_ARGUMENTS = frozenset({"script_name", "edit_instruction", "save_name"})
 
 
@@ -139,43 +131,6 @@ class Invalid:
     reason: str
 
 
-def split_fields(response: str) -> dict[str, str] | Invalid:
-    """Return the text of each labeled field.
-
-    Each label must start a line, and the labels must appear in order; text before the first label is ignored.
-    """
-    values: dict[str, str] = {}
-    rest = response
-    for index, label in enumerate(FIELDS):
-        start = re.search(rf"^{re.escape(label)}:", rest, re.MULTILINE)
-        if start is None:
-            return Invalid(InvalidKind.MISSING_FIELD, f"the field '{label}:' is missing or out of order")
-        if index:
-            values[FIELDS[index - 1]] = rest[: start.start()].strip()
-        rest = rest[start.end() :]
-    values[FIELDS[-1]] = rest.strip()
-    return values
-
-
-def parse_response(response: str) -> Action | Invalid:
-    """Return the action that a response carries, or the reason why it carries none."""
-    return parse_fields(split_fields(response))
-
-
-def parse_fields(values: Mapping[str, str] | Invalid) -> Action | Invalid:
-    """Return the action that the fields of a response carry, or the reason why they carry none."""
-    if isinstance(values, Invalid):
-        return values
-    name = values[ACTION]
-    if name not in ACTIONS:
-        return Invalid(InvalidKind.UNKNOWN_ACTION, f"unknown action '{name[:40]}'; use one of: {', '.join(ACTIONS)}")
-    try:
-        arguments = json.loads(values[ACTION_INPUT])
-    except (ValueError, RecursionError) as error:
-        return Invalid(InvalidKind.BAD_JSON, f"Action Input is not valid JSON ({error})")
-    return check_arguments(name, arguments)
-
-
 def check_arguments(name: str, arguments: object) -> Action | Invalid:
     """Return the action `name` with `arguments`, or the reason why they do not fit."""
     expected = ACTIONS[name].arguments
@@ -191,17 +146,3 @@ def check_arguments(name: str, arguments: object) -> Action | Invalid:
         elif not isinstance(value, str):
             return Invalid(InvalidKind.BAD_VALUE, f"{key} must be a string")
     return Action(name, {key: str(arguments[key]) for key in expected})
-
-
-def format_response(thoughts: Mapping[str, str], action: Action) -> str:
-    """Return the six-field response that carries `action`; the inverse of `parse_response`.
-
-    Args:
-        thoughts: The text of each of the first four fields.
-        action: The action for the last two fields.
-    """
-    kinds = action.spec.arguments
-    arguments = {key: int(value) if kinds[key] == "number" else value for key, value in action.arguments.items()}
-    lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4]]
-    lines += [f"{ACTION}: {action.name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]
-    return "\n".join(lines)

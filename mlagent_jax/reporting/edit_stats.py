@@ -8,8 +8,9 @@ from rollout.dataset.edit_vocabulary import CATEGORY_TITLES
 from rollout.dataset.edits import RecognizeRecipes, categories_of
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from tasks.action import THOUGHT, Invalid, is_edit, split_fields
+from tasks.action import Invalid, is_edit
 from tasks.feedback import Outcome, shorten
+from tasks.response import THOUGHT, parse_response
 from tasks.reward import performance_reward
 from tasks.task import Task
 
@@ -101,7 +102,7 @@ def example(trajectories: Sequence[Trajectory], tasks: Mapping[str, Task]) -> di
     chosen = sorted(trajectories, key=gain)[len(trajectories) // 2]
     steps = []
     for step in chosen.steps:
-        fields = split_fields(step.response)
+        fields = parse_response(step.response).fields
         steps.append(
             {
                 "thought": shorten("" if isinstance(fields, Invalid) else fields[THOUGHT], EXAMPLE_CHARACTERS),

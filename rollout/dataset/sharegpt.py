@@ -9,10 +9,11 @@ from rollout.dataset.import_counts import ImportCounts
 from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
-from tasks.action import Action, ends_trajectory, parse_response
+from tasks.action import Action, ends_trajectory
 from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
+from tasks.response import parse_response
 
 SPEAKERS = {"user": "human", "assistant": "gpt", "developer": "system"}
 # Keys of a conversation's turns, and of the speaker and the text of a turn: ShareGPT's and OpenAI's.
@@ -140,7 +141,7 @@ def _parsed(text: str, source: str) -> Any:
 
 
 def _step(response: str, feedback: str) -> Step:
-    action = parse_response(response)
+    action = parse_response(response).action
     if isinstance(action, Action):
         outcome = Outcome.EDIT if action.spec.is_edit else Outcome.NON_EDIT
         if feedback.startswith(error_text("")):

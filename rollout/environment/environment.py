@@ -12,30 +12,12 @@ from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Executor, Snapshot
-from tasks.action import Action, Invalid, parse_fields, split_fields
+from tasks.action import Invalid
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
+from tasks.response import ParsedResponse, parse_response
 from tasks.task import Instance, Task
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ParsedResponse:
-    """A response taken apart, so that it is parsed only once.
-
-    Attributes:
-        fields: Text of each of the six fields, or why the response does not have them.
-        action: The action, or why there is none.
-    """
-
-    fields: Mapping[str, str] | Invalid
-    action: Action | Invalid
-
-    @classmethod
-    def parse(cls, response: str) -> "ParsedResponse":
-        """Return the fields and the action of a response."""
-        fields = split_fields(response)
-        return cls(fields, parse_fields(fields))
 
 
 @dataclass(frozen=True)
@@ -88,7 +70,7 @@ class Environment:
 
     async def step(self, instance: Instance, snapshot: Snapshot, response: str) -> StepResult:
         """Return the result of `response` in the state with the given snapshot; see `apply`."""
-        return await self.apply(instance, snapshot, ParsedResponse.parse(response))
+        return await self.apply(instance, snapshot, parse_response(response))
 
     async def apply(self, instance: Instance, snapshot: Snapshot, response: ParsedResponse) -> StepResult:
         """Return the result of a parsed response in the state with the given snapshot.

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rollout.environment.environment import ParsedResponse
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.episode import draw_seed
 from rollout.sampling.grounding import grounding_shares, read_grounding
 from rollout.types import Response, Trajectory
-from tasks import action as grammar
-from tasks.action import Action, format_response
+from tasks.action import EXECUTE, FINAL_ANSWER, Action
 from tasks.feedback import Outcome, status_line
 from tasks.naming import draw_names
+from tasks.response import FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response, parse_response
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -34,15 +33,15 @@ class InitialScriptActor:
         script = instance.names.script
         status = f"{status_line(script, instance.task.validation_init)}."
         thoughts = {
-            grammar.REFLECTION: "The initial script is given.",
-            grammar.STATUS: status,
-            grammar.FACT_CHECK: "Nothing was changed.",
-            grammar.THOUGHT: f"Run {script} as it is.",
+            REFLECTION: "The initial script is given.",
+            STATUS: status,
+            FACT_CHECK: "Nothing was changed.",
+            THOUGHT: f"Run {script} as it is.",
         }
         if state.turns:
-            action = Action(grammar.FINAL_ANSWER, {"final_answer": script})
+            action = Action(FINAL_ANSWER, {"final_answer": script})
         else:
-            action = Action(grammar.EXECUTE, {"script_name": script})
+            action = Action(EXECUTE, {"script_name": script})
         return Response(format_response(thoughts, action))
 
 
@@ -144,7 +143,7 @@ def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
             for outcome in outcomes
         },
         "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
-        "context": grounding_shares(read_grounding(ParsedResponse.parse(step.response), step.before) for step in steps),
+        "context": grounding_shares(read_grounding(parse_response(step.response), step.before) for step in steps),
     }
 
 

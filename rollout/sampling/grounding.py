@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from rollout.environment.environment import ParsedResponse
 from rollout.types import Snapshot
-from tasks import action as grammar
 from tasks.action import Invalid
 from tasks.feedback import parse_status_line, score_text
+from tasks.response import STATUS, ParsedResponse
 
 FACTS = ("file_exists", "best_script", "best_score")
 
@@ -27,7 +26,7 @@ def read_grounding(response: ParsedResponse, snapshot: Snapshot) -> dict[str, bo
         file_exists = None if slash and f"{folder}/" in snapshot.files else name in snapshot.files
     if isinstance(response.fields, Invalid):
         return {"file_exists": file_exists, "best_script": None, "best_score": None}
-    script, score = parse_status_line(response.fields[grammar.STATUS]) or ("", "")
+    script, score = parse_status_line(response.fields[STATUS]) or ("", "")
     return {
         "file_exists": file_exists,
         "best_script": script == snapshot.best_script,

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 
-from rollout.environment.environment import Environment, ParsedResponse
+from rollout.environment.environment import Environment
 from rollout.errors import InfrastructureError
 from rollout.sampling.experience import Experience, Transition
 from rollout.sampling.grounding import read_grounding
@@ -11,6 +11,7 @@ from rollout.sampling.state_pool import PoolState
 from rollout.types import Completion
 from tasks.action import is_edit, plain_instruction
 from tasks.feedback import Outcome
+from tasks.response import parse_response
 from tasks.reward import Rules, reward
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ async def rewarded_step(
 
     If the infrastructure failed, the reward is None and the outcome `infrastructure`.
     """
-    response = ParsedResponse.parse(text)
+    response = parse_response(text)
     masked = replace(unknown(state, prompt_ids), grounding=read_grounding(response, state.snapshot))
     try:
         result = await environment.apply(state.instance, state.snapshot, response)

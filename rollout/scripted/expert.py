@@ -8,10 +8,11 @@ from rollout.scripted.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
 from rollout.scripted.wording import Meaning, to_json, word
 from rollout.types import Response
 from tasks import action as grammar
-from tasks.action import Action, parse_response
+from tasks.action import Action
 from tasks.feedback import parse_status_line, score_text, validation_score
 from tasks.naming import draw_script_name
 from tasks.prompt import parse_ideas
+from tasks.response import parse_response
 from tasks.state import State
 from tasks.task import Instance
 
@@ -75,7 +76,7 @@ def read_state(state: State) -> Memory:
         best_before = memory.best
         if status := _last_status(turn.feedback):
             memory.best, memory.best_score = status
-        action = parse_response(turn.response)
+        action = parse_response(turn.response).action
         if isinstance(action, Action):
             _remember(memory, action, turn.feedback, best_before)
     return memory

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from rollout.scripted.recipes import RECIPES
-from tasks import action as grammar
-from tasks.action import Action, format_response
+from tasks.action import ACTIONS, EDIT, Action
 from tasks.feedback import status_line
+from tasks.response import FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response
 
 # Situation after the last feedback -> reflections.
 REFLECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -91,15 +91,15 @@ def word(meaning: Meaning, rng: random.Random) -> str:
     """Return a response with the meaning `meaning`."""
     slots = {key: str(value) for key, value in asdict(meaning).items()}
     thoughts = {
-        grammar.REFLECTION: rng.choice(REFLECTIONS[meaning.situation]),
-        grammar.STATUS: f"{status_line(meaning.best, float(meaning.best_score))}.",
-        grammar.FACT_CHECK: rng.choice(FACTS[meaning.situation]).format(**slots),
-        grammar.THOUGHT: rng.choice(THOUGHTS[meaning.intent]).format(**slots),
+        REFLECTION: rng.choice(REFLECTIONS[meaning.situation]),
+        STATUS: f"{status_line(meaning.best, float(meaning.best_score))}.",
+        FACT_CHECK: rng.choice(FACTS[meaning.situation]).format(**slots),
+        THOUGHT: rng.choice(THOUGHTS[meaning.intent]).format(**slots),
     }
     arguments = dict(meaning.arguments)
-    if meaning.action == grammar.EDIT:
+    if meaning.action == EDIT:
         arguments["edit_instruction"] = instruction_text(meaning.recipes, rng)
-    ordered = {key: arguments[key] for key in grammar.ACTIONS[meaning.action].arguments}
+    ordered = {key: arguments[key] for key in ACTIONS[meaning.action].arguments}
     return format_response(thoughts, Action(meaning.action, ordered))
 
 

@@ -4,21 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from rollout.tokenizer.chat import CHAT_TEMPLATE, ChatTokenizer, write_tokenizer
+from rollout.tokenizer.chat import CHAT_TEMPLATE, QWEN2_SPLIT, ChatTokenizer, write_tokenizer
 
-NORMAL, CONTROL = 1, 3  # token types of the format
-KIND = ("gpt2", "smollm")
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types of the format
+MODEL = "gpt2"  # a byte-level BPE
+CLASSES = {"smollm": "PreTrainedTokenizerFast", "qwen2": "Qwen2Tokenizer"}  # in transformers, by the kind of split
 TEMPLATE = "tokenizer.chat_template"  # the key of the default one; those of others end with their names
 
 
 def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: int) -> ChatTokenizer:
     """Write the tokenizer of a GGUF file to `folder` with its chat templates (ChatML if it has none), and return it.
 
-    It is a byte-level BPE that splits text like SmolLM: digits one by one, the rest like GPT-2. If `AutoTokenizer` of
-    transformers 5 loads a folder whose config says qwen2, it replaces this split by Qwen2's;
-    `PreTrainedTokenizerFast` keeps it.
+    It is a byte-level BPE that splits text like Qwen2 or like SmolLM: digits one by one, the rest like GPT-2. If
+    `AutoTokenizer` of transformers 5 loads a folder whose config says qwen2, it replaces the split by Qwen2's;
+    `PreTrainedTokenizerFast` keeps it. Unused tokens, which fill up the rows of an embedding, are left out.
 
     Args:
         metadata: The metadata of the GGUF file.
@@ -28,30 +29,47 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
     Raises:
         ValueError: If it is another kind of tokenizer, or has no ChatML tokens.
     """
-    kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
-    if kind != KIND:
-        raise ValueError(
-            f"the tokenizer is {kind[0]!r} with the split {kind[1]!r}; expected {KIND[0]!r} with {KIND[1]!r}"
-        )
+    model, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    if model != MODEL or split not in CLASSES:
+        known = " or ".join(map(repr, CLASSES))
+        raise ValueError(f"the tokenizer is {model!r} with the split {split!r}; expected {MODEL!r} with {known}")
     for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
         if metadata.get(f"tokenizer.ggml.{key}"):
             raise ValueError(f"tokenizer.ggml.{key} is true; expected a tokenizer that adds nothing to the text")
     tokens, types, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
-    if unknown := set(types) - {NORMAL, CONTROL}:
-        raise ValueError(f"tokens of type {min(unknown)}; expected normal ({NORMAL}) and control ({CONTROL}) ones")
-    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = _tokenizer(tokens, types, merges, split)
+    return write_tokenizer(tokenizer, folder, CLASSES[split], _templates(metadata), max_length)
+
+
+def _tokenizer(tokens: list[str], types: list[int], merges: list[Any], split: str) -> Tokenizer:
+    """Return a byte-level BPE whose tokens have the ids of the lists."""
+    known = {NORMAL, CONTROL, USER_DEFINED, UNUSED}
+    if unknown := set(types) - known:
+        raise ValueError(f"tokens of type {min(unknown)}; expected the types {', '.join(map(str, sorted(known)))}")
+    kinds = dict(zip(tokens, types, strict=True))
+    num_plain = max((index for index, kind in enumerate(types) if kind == NORMAL), default=-1) + 1
+    vocabulary = {token: index for index, token in enumerate(tokens[:num_plain])}
     try:
-        bpe = models.BPE(vocab=vocabulary, merges=[tuple(merge.split(" ")) for merge in merges])
+        bpe = models.BPE(vocab=vocabulary, merges=[tuple(merge.split(" ", 1)) for merge in merges])
     except Exception as error:  # the library raises bare Exception for any unreadable vocabulary
         raise ValueError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {error}") from None
     tokenizer = Tokenizer(bpe)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    if split == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+        pieces = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated")
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    else:
+        pieces = pre_tokenizers.Digits(individual_digits=True)
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
-    control = [token for token, type_ in zip(tokens, types, strict=True) if type_ == CONTROL]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    return write_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", _templates(metadata), max_length)
+    for token in (token for token, kind in kinds.items() if kind in (CONTROL, USER_DEFINED)):
+        # One by one in the order of their ids: special tokens and others alternate.
+        tokenizer.add_tokens([AddedToken(token, special=kinds[token] == CONTROL, normalized=False)])
+    for index, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind != UNUSED and tokenizer.token_to_id(token) != index:
+            raise ValueError(f"the token {token!r} cannot have the id {index}; expected unused tokens at the end only")
+    return tokenizer
 
 
 def _templates(metadata: Mapping[str, Any]) -> str | list[dict[str, str]]:

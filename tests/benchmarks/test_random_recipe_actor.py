@@ -7,9 +7,10 @@ from benchmarks.random_recipe_actor import RandomRecipeActor
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import recognise
 from tasks import action as grammar
-from tasks.action import Action, parse_response
+from tasks.action import Action
 from tasks.naming import draw_names
 from tasks.prompt import problem_text
+from tasks.response import parse_response
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -38,7 +39,7 @@ def test_the_random_actor_draws_every_recipe_of_the_kind_equally_and_edits_the_b
     for seed in range(num):
         response = asyncio.run(RandomRecipeActor().act(where, state, seed))
         assert response is not None
-        action = parse_response(response.text)
+        action = parse_response(response.text).action
         assert isinstance(action, Action)
         assert action.name == grammar.EDIT
         assert action.arguments["script_name"] == "opal.py"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rollout.storage.trajectories import read_trajectories
-from tasks.action import EDIT, FIELDS, FINAL_ANSWER, Action, format_response
+from tasks.action import EDIT, FINAL_ANSWER, Action
+from tasks.response import FIELDS, format_response
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,9 @@ from rollout.environment.environment import Environment
 from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Completion, Execution, Exit, Job, Response
 from tasks import action as grammar
-from tasks.action import Action, format_response
+from tasks.action import Action
 from tasks.naming import Names
+from tasks.response import FIELDS, format_response
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -74,7 +75,7 @@ class FakeCoder:
 def respond(name: str, **arguments: object) -> str:
     """Return a well-formed response."""
     action = Action(name, {key: str(value) for key, value in arguments.items()})
-    return format_response(dict.fromkeys(grammar.FIELDS[:4], "Fine."), action)
+    return format_response(dict.fromkeys(FIELDS[:4], "Fine."), action)
 
 
 def edit(script: str, save: str, **changes: object) -> str:

@@ -8,8 +8,9 @@ from rollout.dataset.viewer.rewards import rewarded
 from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
-from tasks.action import Invalid, parse_fields, plain_instruction, split_fields
+from tasks.action import Invalid, plain_instruction
 from tasks.feedback import Outcome
+from tasks.response import parse_response
 from tasks.reward import Rules
 from tasks.task import Task
 
@@ -61,14 +62,13 @@ def text_record(trajectory: Trajectory, task: Task | None, rules: Rules, store: 
 
 
 def _step_record(step: Step, task: Task | None, rules: Rules, repeated: bool, store: BlobStore | None) -> list[Any]:
-    fields = split_fields(step.response)
-    action = parse_fields(fields)
+    parsed = parse_response(step.response)
     feedback, after = step.feedback, step.after
     earned, case = rewarded(task, step, rules, repeated)
     return [
         step.response,
-        None if isinstance(fields, Invalid) else list(fields.values()),
-        action.reason if isinstance(action, Invalid) else None,
+        None if isinstance(parsed.fields, Invalid) else list(parsed.fields.values()),
+        parsed.action.reason if isinstance(parsed.action, Invalid) else None,
         step.action,
         dict(step.arguments),
         feedback.outcome.value,

@@ -15,9 +15,10 @@ from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
 from rollout.task_tools.groups import MAX_SHARE
 from rollout.types import CoderReply, Executor
-from tasks.action import EXECUTE, FIELDS, Action, format_response
+from tasks.action import EXECUTE, Action
 from tasks.metric import METRICS
 from tasks.naming import Names
+from tasks.response import FIELDS, format_response
 from tasks.task import Instance, Task
 from tasks.task_tables import TaskTables, read_task_tables
 

@@ -10,9 +10,10 @@ from mlagent_jax.reporting.report import render
 from mlagent_jax.stages.evaluate import evaluation
 from rollout.storage.blob_store import BlobStore, digest_of
 from rollout.types import Snapshot, Step, Trajectory
-from tasks.action import EDIT, Action, format_response
+from tasks.action import EDIT, Action
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import Names
+from tasks.response import format_response
 from tasks.task import Task
 
 NAMES = Names("amber", "fern_train.csv", "fern_test.csv", "oak.py")

@@ -14,17 +14,18 @@ from rollout.dataset.viewer.rewards import rewarded
 from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks import action as grammar
-from tasks.action import Action, format_response
+from tasks.action import Action
 from tasks.feedback import Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
+from tasks.response import FIELDS, format_response
 from tasks.reward import PAPER
 
 SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, 0.75, "a.py", 0.5)
 
 
 def respond(name: str, **arguments: str) -> str:
-    return format_response(dict.fromkeys(grammar.FIELDS[:4], "Fine\u2028 \N{SNOWMAN}."), Action(name, arguments))
+    return format_response(dict.fromkeys(FIELDS[:4], "Fine\u2028 \N{SNOWMAN}."), Action(name, arguments))
 
 
 def recorded(name: str, num_edits: int = 2) -> Trajectory:

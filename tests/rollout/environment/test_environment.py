@@ -23,10 +23,10 @@ from rollout.storage.trajectories import read_trajectories
 from rollout.task_tools.preparation import prepare_all
 from rollout.types import Actor, Trajectory
 from tasks import action as grammar
-from tasks.action import parse_response
 from tasks.feedback import Outcome
 from tasks.naming import Names
 from tasks.registry import find, load
+from tasks.response import parse_response
 from tasks.task import Instance, Task
 
 NAMES = Names("maple", "birch_train.csv", "birch_test.csv", "cedar.py")
@@ -112,7 +112,7 @@ def test_the_expert_collects_states_to_train_on_and_their_retellings_parse(real:
     for trajectory in trajectories:
         for state in wordings(trajectory, 3, 0, reword_response):
             for turn, step in zip(state.turns, trajectory.steps, strict=True):
-                action = parse_response(turn.response)
+                action = parse_response(turn.response).action
                 assert action.name == step.action  # type: ignore[union-attr]
 
 

@@ -21,9 +21,10 @@ from rollout.options import ExecutorOptions
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
-from tasks.action import EXECUTE, FIELDS, Action, format_response
+from tasks.action import EXECUTE, Action
 from tasks.feedback import Outcome
 from tasks.naming import Names
+from tasks.response import FIELDS, format_response
 from tasks.task import Instance, Limits, Task
 
 NAME = f"{__name__}:ContainerService"

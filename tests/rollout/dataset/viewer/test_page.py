@@ -11,8 +11,9 @@ import pytest
 
 from rollout.dataset.viewer import page, write_page
 from rollout.types import Step, Trajectory
-from tasks.action import FIELDS, LIST_FILES, parse_response, split_fields
+from tasks.action import LIST_FILES
 from tasks.feedback import Outcome
+from tasks.response import FIELDS, parse_response
 from tasks.reward import PAPER, Rules, reward
 
 
@@ -44,11 +45,11 @@ def check_step(shown: dict[str, Any], step: Step) -> None:
     assert (shown["best_script"], shown["best_score"]) == (after.best_script, after.best_score)
     assert shown["last_submission"] == after.last_submission
     assert shown["seconds"] == pytest.approx(step.seconds, abs=1e-3)
-    fields = split_fields(step.response)
+    fields = parse_response(step.response).fields
     assert shown["fields"] == ([fields[label] for label in FIELDS] if isinstance(fields, dict) else None)
     assert (shown["invalid"] is None) == (step.feedback.outcome is not Outcome.INVALID)
     if shown["invalid"] is not None:
-        assert shown["invalid"] == parse_response(step.response).reason  # type: ignore[union-attr]
+        assert shown["invalid"] == parse_response(step.response).action.reason  # type: ignore[union-attr]
 
 
 def test_index_has_a_line_for_each_trajectory(collection: Any, decode: Callable[..., Any], tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_what_utf8_cannot_hold_hides_no_trajectory(
 ) -> None:
     spelt = toys.respond(LIST_FILES, dir_path=".").replace('"dir_path"', r'"\ud800"')
     one = collection.play("spelt", [spelt], max_steps=1)
-    assert spelt.isascii() and "\ud800" in getattr(parse_response(one.steps[0].response), "reason", "")
+    assert spelt.isascii() and "\ud800" in getattr(parse_response(one.steps[0].response).action, "reason", "")
     collection.groups["expert"].append(one)
     found = decode(collection.write(tmp_path / "page.html"))
     (shown,) = [each for each in found.trajectories if each["id"] == "spelt"]

@@ -1,4 +1,4 @@
-"""A Llama checkpoint in a GGUF file becomes a Qwen2 folder with the same logits, or a one-line error says why not."""
+"""A GGUF file of a Llama or Qwen2 network becomes a Qwen2 folder with the same logits, or one line says why not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 import mlagent_jax
 from mlagent_jax import convert
@@ -32,9 +32,9 @@ LAYER_NAMES = {
 Change = Callable[[gguf.GGUFWriter], None]
 
 
-def make_llama(tied: bool) -> LlamaForCausalLM:
-    """Return a random Llama with two layers, in which no norm is 1."""
-    config = LlamaConfig(
+def make_model(architecture: str, tied: bool) -> PreTrainedModel:
+    """Return a random network with two layers, in which no norm is 1 and no bias is 0."""
+    config = {"llama": LlamaConfig, "qwen2": Qwen2Config}[architecture](
         vocab_size=len(tokens()),
         hidden_size=HEADS * HEAD_DIM,
         intermediate_size=96,
@@ -51,9 +51,9 @@ def make_llama(tied: bool) -> LlamaForCausalLM:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LlamaForCausalLM(config).float().eval()
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
                 parameter.data += 0.3 * torch.randn_like(parameter)
     return model
 
@@ -71,9 +71,11 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight[order]
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, type_: Type = Type.F32, change: Change | None = None) -> Path:
+def write_gguf(path: Path, model: PreTrainedModel, type_: Type = Type.F32, change: Change | None = None) -> Path:
     """Write `model` as llama.cpp's converter does, set its weights to the stored values; apply `change` last."""
-    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    config = model.config
+    architecture = config.model_type
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(2)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -85,7 +87,7 @@ def write_gguf(path: Path, model: LlamaForCausalLM, type_: Type = Type.F32, chan
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    writer.add_tokenizer_pre("qwen2" if architecture == "qwen2" else "smollm")
     writer.add_token_list(tokens())
     writer.add_token_types([3] * len(SPECIAL_TOKENS) + [1] * (len(tokens()) - len(SPECIAL_TOKENS)))
     writer.add_token_merges(["a b", "ab c"])
@@ -99,7 +101,8 @@ def write_gguf(path: Path, model: LlamaForCausalLM, type_: Type = Type.F32, chan
         packed = gguf.quantize(tensor.numpy(), stored)
         # Blocks lie along a row, so the order of the rows changes no value.
         tensor.copy_(torch.from_numpy(gguf.dequantize(packed, stored)).bfloat16())
-        heads = {"q_proj": HEADS, "k_proj": KV_HEADS}.get(name.split(".")[-2])
+        adjacent = {"q_proj": HEADS, "k_proj": KV_HEADS} if architecture == "llama" else {}
+        heads = adjacent.get(name.split(".")[-2])
         writer.add_tensor(gguf_name(name), interleaved(packed, heads) if heads else packed, raw_dtype=stored)
     if change is not None:
         change(writer)
@@ -112,11 +115,11 @@ def write_gguf(path: Path, model: LlamaForCausalLM, type_: Type = Type.F32, chan
 
 def gguf_name(name: str) -> str:
     top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    stem = name.removesuffix(".weight")
+    stem, _, kind = name.rpartition(".")
     if stem in top:
-        return f"{top[stem]}.weight"
+        return f"{top[stem]}.{kind}"
     _, _, layer, rest = stem.split(".", 3)
-    return f"blk.{layer}.{LAYER_NAMES[rest]}.weight"
+    return f"blk.{layer}.{LAYER_NAMES[rest]}.{kind}"
 
 
 @pytest.mark.parametrize(
@@ -125,12 +128,82 @@ def gguf_name(name: str) -> str:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_logits_are_those_of_the_llama_in_the_file(type_: Type, tied: bool, tmp_path: Path) -> None:
-    llama = make_llama(tied)
-    out = tmp_path / "models" / "tiny"
-    convert.convert(write_gguf(tmp_path / "tiny.gguf", llama, type_), out)
-    rows = np.random.default_rng(0).integers(0, llama.config.vocab_size, (2, 40))
+    llama = make_model("llama", tied)
+    assert_same_logits(llama, write_gguf(tmp_path / "tiny.gguf", llama, type_), tmp_path / "models" / "tiny")
+
+
+@pytest.mark.parametrize(("type_", "tied"), [(Type.F16, True), (Type.Q5_0, False)], ids=["tied", "untied"])
+def test_logits_are_those_of_the_qwen2_in_the_file(type_: Type, tied: bool, tmp_path: Path) -> None:
+    qwen = make_model("qwen2", tied)
+    assert_same_logits(qwen, write_gguf(tmp_path / "tiny.gguf", qwen, type_), tmp_path / "out")
+
+
+@pytest.mark.parametrize("head_is_finer", [True, False])
+def test_a_tied_matrix_is_taken_from_the_finer_of_its_copies(head_is_finer: bool, tmp_path: Path) -> None:
+    qwen = make_model("qwen2", tied=True)
+    table = qwen.state_dict()["model.embed_tokens.weight"].numpy().copy()
+    head, embedding = (Type.Q8_0, Type.Q4_0) if head_is_finer else (Type.Q4_0, Type.Q8_0)
+    source = write_gguf(
+        tmp_path / "tiny.gguf",
+        qwen,
+        embedding,
+        lambda file: file.add_tensor("output.weight", gguf.quantize(table, head), raw_dtype=head),
+    )
+    fine = torch.from_numpy(gguf.dequantize(gguf.quantize(table, Type.Q8_0), Type.Q8_0)).bfloat16()
+    qwen.state_dict()["model.embed_tokens.weight"].copy_(fine)
+    assert_same_logits(qwen, source, tmp_path / "out")
+
+
+def test_a_head_that_was_trained_away_from_the_embedding_is_not_tied(tmp_path: Path) -> None:
+    qwen = make_model("qwen2", tied=False)
+    state = qwen.state_dict()
+    embedding = state["model.embed_tokens.weight"]
+    state["lm_head.weight"].copy_(embedding + 0.02 * embedding.std() * torch.ones_like(embedding))
+    assert_same_logits(qwen, write_gguf(tmp_path / "tiny.gguf", qwen, Type.F32), tmp_path / "out")
+
+
+def test_the_parts_of_a_split_file_are_one_checkpoint(tmp_path: Path) -> None:
+    qwen = make_model("qwen2", tied=False)
+    whole = write_gguf(tmp_path / "whole.gguf", qwen, Type.F16)
+    parts = split(whole, tmp_path, 3)
+    assert_same_logits(qwen, parts[1], tmp_path / "out")
+    parts[2].unlink()
+    with pytest.raises(FileNotFoundError, match=r"tiny-00003-of-00003\.gguf: no such file; expected a GGUF file"):
+        convert.convert(parts[0], tmp_path / "other")
+    parts[2].write_bytes(parts[1].read_bytes())
+    with pytest.raises(ValueError, match=r"is in two parts; fetch all parts again"):
+        convert.convert(parts[0], tmp_path / "other")
+
+
+def split(whole: Path, folder: Path, count: int) -> list[Path]:
+    """Return the parts of a file, of which the first has the metadata, as llama.cpp's tool writes them."""
+    reader = gguf.GGUFReader(whole)
+    paths = [folder / f"tiny-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
+    for number, path in enumerate(paths):
+        writer = gguf.GGUFWriter(path, "qwen2")
+        if number == 0:
+            fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+            for name in fields.keys() - {"general.architecture"}:
+                field = fields[name]
+                sub_type = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
+                writer.add_key_value(name, field.contents(), field.types[0], sub_type)
+            writer.add_key_value("split.tensors.count", len(reader.tensors), gguf.GGUFValueType.INT32)
+        for tensor in reader.tensors[number::count]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return paths
+
+
+def assert_same_logits(model: PreTrainedModel, source: Path, out: Path) -> None:
+    """Convert a file, and compare the logits of the folder, by us and by transformers, with those of `model`."""
+    convert.convert(source, out)
+    tied = model.config.tie_word_embeddings
+    rows = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, 40))
     with torch.no_grad():
-        expected = llama(torch.from_numpy(rows)).logits.numpy()
+        expected = model(torch.from_numpy(rows)).logits.numpy()
         theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(torch.from_numpy(rows)).logits.numpy()
     np.testing.assert_allclose(mlagent_jax.load_policy(out).logits(rows), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(theirs, expected, rtol=1e-4, atol=1e-4)
@@ -141,11 +214,11 @@ def test_logits_are_those_of_the_llama_in_the_file(type_: Type, tied: bool, tmp_
 
 
 @pytest.fixture(scope="module")
-def llama() -> LlamaForCausalLM:
-    return make_llama(tied=True)
+def llama() -> PreTrainedModel:
+    return make_model("llama", tied=True)
 
 
-def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, tmp_path: Path, capsys) -> None:
+def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: PreTrainedModel, tmp_path: Path, capsys) -> None:
     source, out = write_gguf(tmp_path / "tiny.gguf", llama), tmp_path / "tiny"
     assert convert.main([str(source), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: converted from {source}\n"
@@ -162,7 +235,7 @@ def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, 
     [
         (
             lambda file: file.add_string("general.architecture", "qwen3"),
-            "its architecture is 'qwen3'; expected 'llama'",
+            "its architecture is 'qwen3'; expected 'llama' or 'qwen2'",
         ),
         (
             lambda file: file.add_rope_scaling_factor(8.0),
@@ -189,12 +262,12 @@ def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: LlamaForCausalLM, 
         ),
         (lambda file: file.add_rope_freq_base(0.0), "rope.freq_base is 0.0; expected a finite number above 0"),
         (lambda file: file.add_bool("llama.block_count", True), "block_count is True; expected a whole number"),
-        (lambda file: file.add_uint16("split.count", 2), "one of several files; merge them by"),
+        (lambda file: file.add_uint16("split.count", 2), "one of 2 files; name them PREFIX-00001-of-00002.gguf"),
         (lambda file: file.add_tokenizer_pre("llama-bpe"), "'gpt2' with the split 'llama-bpe'"),
     ],
 )
 def test_file_that_is_no_qwen2_network_is_refused_in_one_line(
-    llama: LlamaForCausalLM, change: Change, complaint: str, tmp_path: Path
+    llama: PreTrainedModel, change: Change, complaint: str, tmp_path: Path
 ) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", llama, change=lambda writer: overwrite(writer, change))
     with pytest.raises(ValueError, match=complaint) as caught:
@@ -204,7 +277,7 @@ def test_file_that_is_no_qwen2_network_is_refused_in_one_line(
 
 
 def test_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
-    llama = make_llama(True)
+    llama = make_model("llama", True)
     llama.model.norm.weight.data[3] = float("nan")
     source = write_gguf(tmp_path / "tiny.gguf", llama)
     with pytest.raises(ValueError, match="output_norm.weight holds values that are not finite"):
@@ -213,7 +286,7 @@ def test_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_license_and_missing_stop_token_of_the_file_are_those_of_the_folder(
-    llama: LlamaForCausalLM, tmp_path: Path
+    llama: PreTrainedModel, tmp_path: Path
 ) -> None:
     def change(writer: gguf.GGUFWriter) -> None:
         writer.add_license("apache-2.0")
@@ -232,7 +305,7 @@ def overwrite(writer: gguf.GGUFWriter, change: Change) -> None:
     writer.kv_data[0] = before | writer.kv_data[0]
 
 
-def test_file_that_cannot_be_read_is_said_in_one_line(llama: LlamaForCausalLM, tmp_path: Path, capsys) -> None:
+def test_file_that_cannot_be_read_is_said_in_one_line(llama: PreTrainedModel, tmp_path: Path, capsys) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", llama)
     whole = source.read_bytes()
     out = tmp_path / "out"
@@ -252,7 +325,7 @@ def test_file_that_cannot_be_read_is_said_in_one_line(llama: LlamaForCausalLM, t
     assert f"error: {source}: a Git LFS pointer instead of the file; run `git lfs pull`" in said()
 
 
-def test_folder_that_is_there_already_is_left_alone(llama: LlamaForCausalLM, tmp_path: Path) -> None:
+def test_folder_that_is_there_already_is_left_alone(llama: PreTrainedModel, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", llama)
     (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="out exists; remove it, or choose another folder"):
@@ -261,7 +334,7 @@ def test_folder_that_is_there_already_is_left_alone(llama: LlamaForCausalLM, tmp
 
 
 def test_failure_half_way_leaves_nothing(
-    llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    llama: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", llama)
 

@@ -1,0 +1,1 @@
+"""Pretrained models: their files, and their conversion to Hugging Face directories."""

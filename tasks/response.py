@@ -1,0 +1,94 @@
+"""Parse a response into six labeled fields and the action that they carry, and write one."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tasks.action import ACTIONS, Action, Invalid, InvalidKind, check_arguments
+from tasks.leniency import plain_form
+
+REFLECTION = "Reflection"
+STATUS = "Research Plan and Status"
+FACT_CHECK = "Fact Check"
+THOUGHT = "Thought"
+ACTION = "Action"
+ACTION_INPUT = "Action Input"
+FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
+
+
+@dataclass(frozen=True)
+class ParsedResponse:
+    """A response taken apart.
+
+    Attributes:
+        fields: The text of each of the six fields, or the reason why the response does not have them.
+        action: The action, or the reason why there is none.
+        is_exact: Whether the fields are written exactly as the system prompt asks. If not, the action was found after
+            Markdown and text around the JSON object were removed (`tasks.leniency`).
+    """
+
+    fields: Mapping[str, str] | Invalid
+    action: Action | Invalid
+    is_exact: bool = True
+
+
+def parse_response(response: str) -> ParsedResponse:
+    """Return the fields and the action of a response.
+
+    A response that is exact is taken literally. Otherwise its plain form is parsed; if that carries no action either,
+    the result is that of the response as it was written.
+    """
+    exact = _parse(response)
+    if isinstance(exact.action, Action):
+        return exact
+    plain = _parse(plain_form(response, FIELDS))
+    return ParsedResponse(plain.fields, plain.action, is_exact=False) if isinstance(plain.action, Action) else exact
+
+
+def _parse(response: str) -> ParsedResponse:
+    fields = _split_fields(response)
+    return ParsedResponse(fields, fields if isinstance(fields, Invalid) else _read_action(fields))
+
+
+def _split_fields(response: str) -> dict[str, str] | Invalid:
+    """Return the text of each labeled field.
+
+    Each label must start a line, and the labels must appear in order; text before the first label is ignored.
+    """
+    values: dict[str, str] = {}
+    rest = response
+    for index, label in enumerate(FIELDS):
+        start = re.search(rf"^{re.escape(label)}:", rest, re.MULTILINE)
+        if start is None:
+            return Invalid(InvalidKind.MISSING_FIELD, f"the field '{label}:' is missing or out of order")
+        if index:
+            values[FIELDS[index - 1]] = rest[: start.start()].strip()
+        rest = rest[start.end() :]
+    values[FIELDS[-1]] = rest.strip()
+    return values
+
+
+def _read_action(fields: Mapping[str, str]) -> Action | Invalid:
+    name = fields[ACTION]
+    if name not in ACTIONS:
+        return Invalid(InvalidKind.UNKNOWN_ACTION, f"unknown action '{name[:40]}'; use one of: {', '.join(ACTIONS)}")
+    try:
+        arguments = json.loads(fields[ACTION_INPUT])
+    except (ValueError, RecursionError) as error:
+        return Invalid(InvalidKind.BAD_JSON, f"Action Input is not valid JSON ({error})")
+    return check_arguments(name, arguments)
+
+
+def format_response(thoughts: Mapping[str, str], action: Action) -> str:
+    """Return the six-field response that carries `action`; the inverse of `parse_response`.
+
+    Args:
+        thoughts: The text of each of the first four fields.
+        action: The action for the last two fields.
+    """
+    kinds = action.spec.arguments
+    arguments = {key: int(value) if kinds[key] == "number" else value for key, value in action.arguments.items()}
+    lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4]]
+    lines += [f"{ACTION}: {action.name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]
+    return "\n".join(lines)
