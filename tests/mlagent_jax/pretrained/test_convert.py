@@ -255,7 +255,7 @@ def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: PreTrainedModel, t
             lambda file: file.add_tensor("rope_freqs.weight", np.ones(16, np.float32)),
             "rope_freqs.weight: not of a Qwen2 network",
         ),
-        (lambda file: file.add_vocab_size(7), "llama.vocab_size=7; the embedding has 261 rows"),
+        (lambda file: file.add_vocab_size(7), "llama.vocab_size=7; expected the 261 rows of the embedding"),
         (lambda file: file.add_eos_token_id(9999), "tokenizer.ggml.eos_token_id is 9999; expected a token id below"),
         (
             lambda file: file.add_layer_norm_rms_eps(float("nan")),
