@@ -332,7 +332,8 @@ WORTH = {  # what can be read and is worth what it says
     "spaces": (rows(lambda i: " 0 "), 0.5),
     "carriage returns": (rows(lambda i: 0).replace(b"\n", b"\r\n"), 0.5),
     "mark of order": (b"\xef\xbb\xbf" + rows(lambda i: 1), 0.5),
-    "near enough": (rows(lambda i: "1e-400" if i < 7 else "1.0"), 0.8),
+    "equal numbers": (rows(lambda i: "0e-400" if i < 7 else "1.0"), 0.8),
+    "near enough": (rows(lambda i: "1e-400" if i < 7 else "1.0"), 0.3),  # labels compare exactly
     "1e308": (rows(lambda i: "1e308"), 0.0),
 }
 

@@ -86,7 +86,7 @@ def test_data_that_were_damaged_since_are_not_mounted(store, executor) -> None:
     job = Job("s.py", {"s.py": store.put(b"print('ran')"), "data.csv": digest}, read_only=frozenset({"data.csv"}))
     assert asyncio.run(executor.run(job)).output == "ran\n"
     store.path(digest).write_bytes(b"id\n2\n")
-    with pytest.raises(CorruptRecord, match="content"):
+    with pytest.raises(CorruptRecord, match="damaged"):
         asyncio.run(executor.run(job))
     store.path(digest).unlink()
     with pytest.raises(CorruptRecord, match="missing"):
