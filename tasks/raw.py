@@ -168,9 +168,8 @@ def _fault(error: Exception) -> str:
         "ParserWarning": "its rows have more fields than its header",
         "UnicodeDecodeError": "it is not UTF-8 text",
     }
-    return known.get(
-        kind, said.partition("is not a CSV table: ")[2] or f"a cell is not of its column's type ({_brief(error)})"
-    )
+    reason = known.get(kind, said.partition("is not a CSV table: ")[2])
+    return reason or f"a cell is not of its column's type ({_brief(error)})"
 
 
 def _brief(error: Exception) -> str:

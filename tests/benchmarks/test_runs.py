@@ -19,7 +19,7 @@ WITHOUT_MORE = """
 import sys
 from importlib.machinery import PathFinder
 ALLOWED = set('''jax jaxlib numpy scipy ml_dtypes opt_einsum flax msgpack treescope rich pygments markdown_it mdurl yaml
-    typing_extensions optax absl etils jaxtyping wadler_lindig mlagent_jax tasks benchmarks'''.split())
+    typing_extensions optax absl etils jaxtyping wadler_lindig mlagent_jax rollout tasks benchmarks'''.split())
 class Bare(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
