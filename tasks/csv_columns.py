@@ -98,10 +98,26 @@ def to_numbers(columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
     try:
         numbers = np.column_stack([cells.cast(pa.float64()).to_numpy() for cells in columns])
     except pa.ArrowInvalid:
-        raise InvalidSubmission("a prediction is missing or is not a number") from None
+        row, cell = min(filter(None, map(_first_fault, columns)))
+        raise InvalidSubmission(
+            f"a prediction is missing or is not a number: {quoted(cell)} in row {row + 1}"
+        ) from None
     if not np.isfinite(numbers).all():
         raise InvalidSubmission("a prediction is NaN or infinite")
     return numbers
+
+
+def _first_fault(cells: pa.ChunkedArray) -> tuple[int, str] | None:
+    """Return the row and the text of the first cell that is no number, None if all are numbers."""
+    first, end = 0, len(cells) + 1  # all cells before `first` are numbers, those before `end` are not
+    while end - first > 1:
+        middle = (first + end) // 2
+        try:
+            cells[first:middle].cast(pa.float64())
+            first = middle
+        except pa.ArrowInvalid:
+            end = middle
+    return (first, cells[first].as_py()) if first < len(cells) else None
 
 
 def require_columns(header: Sequence[str], expected: Sequence[str], told: str = "") -> None:

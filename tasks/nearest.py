@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Collection
 
+from tasks.quoting import one_line
+
 
 def closest(name: str, known: Collection[str], cutoff: float = 0.4) -> str:
     """Return the known name that is most similar to `name`, `` if none reaches the similarity `cutoff`."""
@@ -13,4 +15,4 @@ def closest(name: str, known: Collection[str], cutoff: float = 0.4) -> str:
 def nearest(name: str, known: Collection[str]) -> str:
     """Return ` (nearest: NAME)` for use in an error message, `` if no known name is similar."""
     found = closest(name, known)
-    return f" (nearest: {found})" if found else ""
+    return f" (nearest: {one_line(found)})" if found else ""

@@ -1,5 +1,6 @@
 """Split one table into public training data, public test data and private answers, for prepare scripts."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from tasks.text_table import write_table
 
 FLOATS = "%.8g"  # enough digits for every table, in half the bytes of repr
 MIN_GROUPS = 5
+WHOLE = re.compile(r"0*(\d+)(?:\.0*)?", re.ASCII)
 
 
 def write_split(
@@ -64,14 +66,15 @@ def by_group(groups: Sequence[str], order: np.ndarray, num_train: int) -> tuple[
     """Return an order of rows that divides no group, training rows first, and the number of training rows.
 
     Args:
-        groups: The group of each row of the table; `` and `nan` are no group.
+        groups: The group of each row of the table, compared by `group_key`; `` and `nan` are no group.
         order: The shuffled row numbers, `[B]`. Groups are taken in the order of their first rows.
         num_train: The number of training rows that is wanted. It is exceeded or missed by less than the largest group.
 
     Raises:
         ValueError: If there are too few groups.
     """
-    keys = [f"{number}, a row of no group" if groups[number] in ("", "nan") else groups[number] for number in order]
+    key_of = {group: "" if group == "nan" else group_key(group) for group in set(groups)}
+    keys = [key_of[str(groups[number])] or f"{number}, a row of no group" for number in order]
     sizes = Counter(keys)
     if len(sizes) < MIN_GROUPS:
         raise ValueError(f"the rows have {len(sizes)} groups; a split by groups needs at least {MIN_GROUPS}")
@@ -80,6 +83,13 @@ def by_group(groups: Sequence[str], order: np.ndarray, num_train: int) -> tuple[
     in_train = set(list(sizes)[:num_groups])
     is_train = np.array([key in in_train for key in keys])
     return np.concatenate([order[is_train], order[~is_train]]), int(ends[num_groups - 1])
+
+
+def group_key(group: str) -> str:
+    """Return a text that is equal for spellings of one group, such as `P7` and `p7 `, or 7, 007 and 7.0."""
+    text = " ".join(group.split()).casefold()
+    whole = WHOLE.fullmatch(text)
+    return whole[1] if whole else text
 
 
 def shuffled(num_rows: int, seed: int) -> np.ndarray:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tasks.split import group_key
 from tasks.task_tables import TaskTables
 
 MIN_GROUPS = 20  # with several rows each; the values of a column with fewer are categories
 AGREEMENT = 0.9  # of the targets of two rows of a group, corrected for chance: 0 for random groups, 1 for equal targets
+NEIGHBORS = 0.5  # the same agreement of neighboring values, from which a column is a measurement
+MAX_DENSITY = 0.9  # share of the whole numbers in the range that are values, up to which they may be measurements
 MAX_SHARE = 0.05  # of the test rows whose group, or a copy of them, is in the training data
 TARGET = "\0target"  # no column of a table is called so
 
@@ -50,8 +53,9 @@ def both_sides(tables: TaskTables) -> tuple[pd.DataFrame, pd.DataFrame] | None:
 
 
 def known_share(train: pd.DataFrame, test: pd.DataFrame, column: str) -> float:
-    """Return the share of the test rows with a value in `column` that occurs in the training rows."""
-    return float((test[column].isin(set(train[column])) & (test[column] != "")).mean())
+    """Return the share of the test rows with a value in `column` that occurs in the training rows, however spelled."""
+    known = set(map(group_key, train[column].unique())) - {""}
+    return float(test[column].map({value: group_key(value) in known for value in test[column].unique()}).mean())
 
 
 def shared_groups(train: pd.DataFrame, test: pd.DataFrame, max_share: float = MAX_SHARE) -> list[SharedGroups]:
@@ -67,7 +71,9 @@ def shared_groups(train: pd.DataFrame, test: pd.DataFrame, max_share: float = MA
     for column in train.columns.drop(TARGET):
         share = known_share(train, test, column)
         known = rows[rows[column] != ""]
-        if share > max_share and agreement(known[column], known[TARGET]) >= AGREEMENT:
+        if share <= max_share or agreement(known[column], known[TARGET]) < AGREEMENT:
+            continue
+        if not is_measurement(known[column], known[TARGET]):
             found.append(SharedGroups(str(column), share))
     return sorted(found, key=lambda each: -each.share)
 
@@ -86,6 +92,23 @@ def agreement(groups: pd.Series, targets: pd.Series) -> float:
     if by_chance == 1:
         return 0.0
     return (_pairs(together.to_numpy()) / _pairs(sizes.to_numpy()) - by_chance) / (1 - by_chance)
+
+
+def is_measurement(groups: pd.Series, targets: pd.Series) -> bool:
+    """Return whether the values are numbers of which neighbors mostly have the same target, as lengths of petals do.
+
+    Neighboring numbers of patients have unrelated targets. Whole numbers without gaps are never measurements.
+    """
+    numbers = pd.to_numeric(groups, errors="coerce").to_numpy(float)
+    if not np.isfinite(numbers).all():
+        return False
+    values = np.unique(numbers)
+    if (np.floor(values) == values).all() and len(values) > MAX_DENSITY * (values[-1] - values[0] + 1):
+        return False
+    counts = pd.crosstab(numbers, targets.to_numpy())
+    usual = counts.to_numpy().argmax(axis=1)
+    by_chance = _pairs(np.bincount(usual)) / _pairs(np.array([len(usual)]))
+    return by_chance < 1 and (np.mean(usual[1:] == usual[:-1]) - by_chance) / (1 - by_chance) >= NEIGHBORS
 
 
 def _pairs(sizes: np.ndarray) -> float:

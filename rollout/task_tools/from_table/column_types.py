@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from rollout.task_tools.from_table.numbers import are_codes, is_formatted, is_infinite, is_marker, plain_number, unit_of
 from tasks.quoting import MAX_LISTED, quoted
 
+MAX_UNITS = 5  # that a column of measurements mixes
+
 
 @dataclass(frozen=True)
 class TypedColumn:
@@ -90,14 +92,14 @@ def _code(numbers: Sequence[str]) -> str:
 
 
 def _mostly_numbers(name: str, cells: Sequence[str], others: Sequence[int], places: Sequence[str]) -> tuple[str, ...]:
-    """Return a line about a column of words whose cells are mostly numbers, or all numbers with the same unit."""
+    """Return a line about a column of words whose cells are mostly numbers, or all numbers with units."""
     if not others:
         return ()
     first, filled = cells[others[0]], sum(map(bool, cells))
-    unit = unit_of(first)
-    if unit is not None and all(unit_of(cell) == unit for cell in set(cells) if cell):
-        remedy = f"for numbers, remove the unit from cells such as {quoted(first)}"
-        return (f"column {quoted(name)} is read as words; {remedy}",)
+    units = {unit_of(cell) for cell in set(cells) if cell}
+    if None not in units and (len(units) == 1 or len(units) <= MAX_UNITS < len(set(cells)) / 2):
+        remedy = f"for numbers, {'convert to one unit and ' * (len(units) > 1)}remove the unit from cells such as"
+        return (f"column {quoted(name)} is read as words; {remedy} {quoted(first)}",)
     if 2 * len(others) > filled or 2 * (filled - len(others) - sum(map(is_marker, cells))) < filled:
         return ()
     return (

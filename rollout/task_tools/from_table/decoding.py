@@ -32,10 +32,10 @@ SIGNATURES = (
     (b"\x80\x05\x95", "a pickle; write the table as CSV"),
     (b"%PDF", "a PDF document; write the table as CSV"),
     (b"<", "a web page or an XML file; write the table as CSV"),
-    (b"{", "a JSON file; write the table as CSV"),
-    (b"[{", "a JSON file; write the table as CSV"),
+    *((mark, "a JSON file; write the table as CSV") for mark in (b'{"', b"{\n", b"{\r", b"{ ", b"[{", b"[\n", b"[\r")),
 )
 EXAMPLES = "utf-8, utf-16, cp1252 or latin-1"
+WESTERN = ("cp1252", "iso8859-1", "iso8859-15", "mac-roman")  # whose letters with accents are never UTF-8 by chance
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
@@ -61,11 +61,29 @@ def read_text(file: Path, encoding: str | None = None) -> str:
             f"{EXAMPLES}"
         ) from None
     if "\0" in text:
+        utf_16 = "utf-16-be" if text.startswith("\0") else "utf-16-le"
         raise ValueError(
             f"{file}: line {line_of(text[: text.index(chr(0))])} has a NUL character, so it is not {codec.upper()} "
-            "text; if it is UTF-16, pass --encoding utf-16-le, otherwise write the table as CSV"
+            f"text; if it is UTF-16, pass --encoding {utf_16}, otherwise write the table as CSV"
         )
+    if codec in WESTERN:
+        _require_western(file, data, text, encoding)
     return text
+
+
+def _require_western(file: Path, data: bytes, text: str, encoding: str | None) -> None:
+    """Raise ValueError if a text that every byte is a letter of is probably in another encoding."""
+    try:
+        if not data.isascii() and data.decode("utf-8"):
+            raise ValueError(f"{file} is UTF-8 text, but --encoding is {encoding}; leave it out")
+    except UnicodeDecodeError:
+        pass
+    if control := re.search("[\x80-\x84\x86-\x9f]", text):
+        line, byte = line_of(text[: control.start()]), ord(control[0])
+        raise ValueError(
+            f"{file}: byte 0x{byte:02x} of line {line} is no character of {encoding}; pass another encoding, such as "
+            "cp1252"
+        )
 
 
 def line_of(text_before: str) -> int:

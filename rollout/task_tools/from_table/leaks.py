@@ -8,6 +8,7 @@ from rollout.task_tools.from_table.numbers import plain_number
 from tasks.quoting import quoted
 
 MIN_SHARE = 0.5  # share of filled cells from which a column may be a copy
+MIN_VALUES = 20  # different values that cannot agree with the target by chance
 ROUNDING = 1e-10  # tolerance on a correlation of 1
 
 
@@ -16,11 +17,13 @@ def require_no_copy(features: Mapping[str, Sequence[str]], target: Sequence[str]
     truth = list(map(_comparable, target))
     for feature, cells in features.items():
         known = [(cell, answer) for cell, answer in zip(cells, truth, strict=True) if cell]
-        if len(known) < MIN_SHARE * len(cells) or any(_comparable(cell) != answer for cell, answer in known):
+        if any(_comparable(cell) != answer for cell, answer in known):
             continue
-        if len({answer for _, answer in known}) > 1:
+        num_values, many = len({answer for _, answer in known}), len(known) >= MIN_SHARE * len(cells)
+        if many and num_values > 1 or num_values >= MIN_VALUES:
+            where = "in every row" if len(known) == len(cells) else f"in all {len(known)} rows in which it is filled"
             raise ValueError(
-                f"column {quoted(feature)} equals the target, {quoted(name)}, in every row, so it holds the answers; "
+                f"column {quoted(feature)} equals the target, {quoted(name)}, {where}, so it holds the answers; "
                 "remove it"
             )
 
@@ -33,14 +36,34 @@ def renamed_classes(features: Mapping[str, Sequence[str]], classes: Sequence[str
 
 
 def rescaled(features: Mapping[str, Sequence[str]], target: Sequence[str]) -> list[str]:
-    """Return the features of which the target is a linear function; all are numbers without gaps."""
+    """Return the features of which the target is a linear or monotonic function; all are numbers without gaps."""
     y = np.array(list(map(float, target)))
     found = []
     for name, cells in features.items():
         x = np.array(list(map(float, cells)))
-        if np.ptp(x) > 0 and abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING:
+        if np.ptp(x) > 0 and (abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING or _is_monotonic(x, y)):
             found.append(name)
     return found
+
+
+def numbering(features: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the features that count the rows, which tell the order of the table."""
+    return [
+        name
+        for name, cells in features.items()
+        if len(cells) > 1 and all(cells) and set(np.diff(np.array(list(map(float, cells))))) == {1.0}
+    ]
+
+
+def _is_monotonic(x: np.ndarray, y: np.ndarray) -> bool:
+    """Return whether the numbers `y` are a rising or falling function of `x` with many values."""
+    pairs = np.unique(np.column_stack([x, y]), axis=0)
+    steps = np.diff(pairs, axis=0)
+    return bool(
+        len(np.unique(y)) >= MIN_VALUES
+        and (steps[:, 0] > 0).all()
+        and ((steps[:, 1] >= 0).all() or (steps[:, 1] <= 0).all())
+    )
 
 
 def _comparable(cell: str) -> float | str:

@@ -11,11 +11,13 @@ INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+", re.ASCII)  # 1,234 or 1.234.567
 CURRENCY = r"(?:[$€£¥₹₽]|USD|EUR|GBP|JPY|CHF|CAD|AUD|CNY|INR|Rs\.?)"
-GROUPS = r"\d{1,3}(?P<group>[.,'’_ \xa0\u2009\u202f])\d{3}(?:(?P=group)\d{3})*(?:[.,]\d*)?"
+# Digits in groups of three or, in India, of two before the last three.
+GROUPS = r"\d{1,3}(?P<group>[.,'’_ \xa0\u2009\u202f])(?:\d{2,3}(?P=group))*\d{3}(?:[.,]\d*)?"
 DIGITS = rf"(?:{GROUPS}|\d+(?:[.,]\d*)?|[.,]\d+)"
-# A number that is formatted for people: with a currency, groups of digits, another decimal mark, a percent sign.
+# A number that is formatted for people: with a currency, groups of digits, another decimal mark, a percent sign, the
+# quotes of a spreadsheet, a mark of a footnote.
 FORMATTED = re.compile(
-    rf"\(?\s*[+\-\u2212]?\s*{CURRENCY}?\s*[+\-\u2212]?\s*{DIGITS}\s*(?:[%‰]|{CURRENCY}|[kKM])?\s*\)?"
+    rf"(?:=?[\"'’]|[~≈])?\(?\s*[+\-\u2212]?\s*{CURRENCY}?\s*[+\-\u2212]?\s*{DIGITS}\s*(?:[%‰]|{CURRENCY}|[kKM])?\s*\)?[\"'’°*†‡]?-?"
 )
 WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*(?P<unit>[^\W\d_][^\d]{0,9}\d?)")
 # Texts that stand for a missing value among numbers, in lower case.

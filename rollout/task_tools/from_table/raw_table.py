@@ -12,7 +12,9 @@ from rollout.task_tools.from_table.records import Record, parse_records
 from rollout.task_tools.from_table.swallowed_rows import find_swallowed_rows
 from tasks.quoting import quoted, quoted_list
 
-INVISIBLE = " \t\r\n\ufeff\u200b\xa0"  # what is trimmed from names
+INVISIBLE = re.compile(
+    r"^[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff]+|[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff]+$"
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,12 @@ class RawTable:
 def read_raw_table(file: Path, form: TableFormat) -> RawTable:
     """Return the table in a file. Raises ValueError, which names the place and a remedy, if it is not a table."""
     separator, (header, *rows) = parse_records(file, read_text(file, form.encoding), form.separator)
-    names = [name.strip(INVISIBLE) for name in header.fields]
+    names = [INVISIBLE.sub("", name) for name in header.fields]
     notes: tuple[str, ...] = ()
     if not names[0] and _numbers_rows(rows):
         names, rows = names[1:], [Record(row.line, row.fields[1:]) for row in rows]
         notes = ("the first column has no name and only numbers the rows; it is left out",)
+        header = Record(header.line, header.fields[1:])
     _require_names(file, names)
     if swallowed := find_swallowed_rows(rows, separator):
         row, count = swallowed
@@ -75,6 +78,9 @@ def read_raw_table(file: Path, form: TableFormat) -> RawTable:
             f"{file}: a quoted cell of row {rows.index(row) + 1} (line {row.line}) has {count} lines that are rows of "
             "the table; close the quote on its line"
         )
+    for number, row in enumerate(rows, 1):
+        if row.fields == header.fields:
+            raise ValueError(f"{file}: row {number} (line {row.line}) is the header again; remove it")
     places = [f"row {number} (line {row.line})" for number, row in enumerate(rows, 1)]
     return RawTable(file, tuple(names), [row.fields for row in rows], places, separator, notes)
 

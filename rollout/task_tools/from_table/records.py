@@ -146,12 +146,15 @@ def _table(records: list[Record], separator: str) -> list[Record]:
     if len(widths) == 1 and min(widths) >= width and not any("".join(row.fields[width:]).strip() for row in rows):
         header, *rows = [Record(record.line, record.fields[:width]) for record in records]
     for number, record in enumerate((header, *rows)):
-        _require_fields(number, record, len(header.fields), separator)
+        _require_fields(number, record, len(header.fields), separator, len(widths) == 1 < len(rows))
     return [header, *rows]
 
 
-def _require_fields(number: int, record: Record, width: int, separator: str) -> None:
-    """Raise Malformed unless the record has `width` fields, none of which has a quote after white space."""
+def _require_fields(number: int, record: Record, width: int, separator: str, are_equal: bool) -> None:
+    """Raise Malformed unless the record has `width` fields, none of which has a quote after white space.
+
+    `are_equal` says whether all rows have the same number of fields.
+    """
     place = f"row {number} (line {record.line})" if number else f"the header (line {record.line})"
     name = separator_name(separator)
     if len(record.fields) != width:
@@ -159,6 +162,8 @@ def _require_fields(number: int, record: Record, width: int, separator: str) -> 
             f"{place} has {len(record.fields)} fields, but the header has {width}, separated by {name}; quote cells "
             f"that contain a {name}, or state the separator with --sep and, if numbers have a decimal comma, "
             "--decimal ,"
+            + "; every row has as many, so name every column in the header, and remove lines before it"
+            * are_equal
         )
     for field in record.fields:
         if field[:1] in (" ", "\t") and field.lstrip().startswith('"'):

@@ -101,12 +101,15 @@ def _alike(classes: Sequence[str], name: str) -> list[str]:
 
 def _numbers(name: str, cells: Sequence[str], places: Sequence[str], metric: str, decimal: str) -> list[str]:
     """Return the target as numbers. Raises ValueError, which names the first cell that is none."""
-    for row in odd_cells(cells, decimal):
+    odd = odd_cells(cells, decimal)
+    for row in odd:
         cell = cells[row].strip()
         if is_infinite(cell):
             remedy = "write a finite number, or leave the row out"
         elif is_formatted(cell):
             remedy = "write plain numbers such as 1234.5, without signs or separators"
+        elif 2 * len(odd) < len(cells):
+            remedy = "write a number there, or leave the row out"
         else:
             remedy = f"use {', '.join(CLASS_METRICS)}"
         raise ValueError(

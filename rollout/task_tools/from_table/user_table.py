@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
-from rollout.task_tools.from_table.leaks import renamed_classes, require_no_copy, rescaled
+from rollout.task_tools.from_table.group_column import one_spelling
+from rollout.task_tools.from_table.leaks import numbering, renamed_classes, require_no_copy, rescaled
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
 from rollout.task_tools.from_table.target import CLASS_METRICS, known_target, target_values
 from tasks.nearest import nearest
-from tasks.quoting import quoted, quoted_list
+from tasks.quoting import quoted, quoted_list, shell_command
 
 MIN_ROWS = 50
 TEXT_CHARACTERS = 40  # average length from which a column counts as text
@@ -92,6 +93,8 @@ def _user_table(
     num_rows = len(raw.rows)
     columns = {name: without_missing(raw.column(name), form.missing) for name in used}
     numbers = {name: cells for name, cells in columns.items() if name not in form.words}
+    used_markers = {cell.strip() for name in used for cell in set(raw.column(name))}
+    notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(form.missing - used_markers)]
     decimal = form.decimal or decimal_mark(numbers, raw.places, raw.separator)
     is_known = known_target(columns[target], metric, decimal)
     places = list(compress(raw.places, is_known))
@@ -109,15 +112,23 @@ def _user_table(
     contents = {name: column.cells for name, column in features.items()}
     require_no_copy(contents, values.cells, target)
     num_without = num_rows - len(given)
-    notes = [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
+    notes += [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
     whole = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
+    notes += [
+        f"column {quoted(name)} counts the rows, so it tells the order of the table; to leave it out, pass "
+        + shell_command("--id", name)
+        for name in numbering(whole)
+    ]
     told = renamed_classes(contents, values.cells) if values.classes else rescaled(whole, values.cells)
     notes += [
         f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when the "
         "prediction is made"
         for name in told
     ]
+    if group:
+        contents[group], group_notes = one_spelling(group, contents[group])
+        notes += group_notes
     names = _free_names(list(features))
     numeric = [names[name] for name, column in features.items() if column.is_numeric]
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.task_tools.groups import TARGET, agreement, shared_groups
+from rollout.task_tools.groups import TARGET, agreement, known_share, shared_groups
 from rollout.task_tools.validation.public_tables import copies
 from tasks.task_tables import TaskTables
 
@@ -54,6 +54,25 @@ def test_groups_with_one_number_as_their_target_are_found() -> None:
     found = shared_groups(*halves(house=houses, target=rng.normal(0, 1, 400).round(3)[houses]))
     assert [each.column for each in found] == ["house"]
     assert shared_groups(*halves(house=houses, target=rng.normal(0, 1, 1000))) == []
+
+
+def test_measurements_that_separate_classes_are_no_groups_but_patients_are() -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 3, 300)
+    lengths = (1 + 2 * kinds + rng.normal(0, 0.4, 300)).round(1)
+    assert agreement(pd.Series(lengths), pd.Series(kinds)) > 0.9
+    assert shared_groups(*halves(length=lengths, target=kinds)) == []
+    assert shared_groups(*halves(millimeters=(10 * lengths).round() * 3, target=kinds)) == []
+    patients = rng.integers(0, 60, 300)
+    for ill in (patients < 30, rng.random(60)[patients] < 0.5):
+        (found,) = shared_groups(*halves(patient=patients, target=ill))
+        assert found.column == "patient"
+
+
+def test_a_group_is_known_in_any_spelling() -> None:
+    train = pd.DataFrame({"patient": ["P7", "8", "", "x y"]})
+    test = pd.DataFrame({"patient": ["p7 ", "8.0", "008", "", "X\xa0Y", "P70", "80"]})
+    assert known_share(train, test, "patient") == pytest.approx(4 / 7)
 
 
 def test_missing_values_are_no_group() -> None:

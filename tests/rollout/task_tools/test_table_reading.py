@@ -1,6 +1,7 @@
 """A user's table is read right, or one line names the cause, the place and the option."""
 
 import gzip
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,32 @@ AMBIGUOUS = {
         lines("area;rooms;price", lambda *_: "47,5;1.5;3"),
         "column 'area' holds '47,5' in row 1 (line 2), but column 'rooms' holds '1.5' in row 1 (line 2)",
     ),
+    "a currency of India in groups of two": (
+        plain(area='"1,23,456"'),
+        "column 'area' holds '1,23,456' in row 1 (line 2)",
+    ),
+    "a formula of a spreadsheet": (plain(area='"=""{1}"""'), "which is not a plain number; write plain numbers"),
+    "quotes within quotes": (plain(area='"""{1}"""'), "which is not a plain number; write plain numbers"),
+    "an apostrophe of a spreadsheet": (plain(area="'{1}"), "which is not a plain number; write plain numbers"),
+    "a rough number": (plain() + "47,5,~9\n", "holds '~9' in row 61 (line 62); write plain numbers such as 1234.5"),
+    "a footnote": (plain() + "47*,5,9\n", "column 'area' holds '47*' in row 61 (line 62), which is not a plain number"),
+    "a row of units": (
+        plain().replace("\n", "\nm2,n,EUR\n", 1),
+        "column 'price' holds 'EUR' in row 1 (line 2); write a number there, or leave the row out",
+    ),
+    "the header again": (plain() + plain(), "row 61 (line 62) is the header again; remove it"),
+    "a title with a comma": (
+        "flats, 2020\n" + plain(),
+        "; every row has as many, so name every column in the header, and remove lines before it",
+    ),
+    "names of rows without a name": (
+        lines("area,rooms,price", lambda *values: "r{},{},{},{}".format(*values)),
+        "every row has as many, so name every column in the header",
+    ),
+    "a copy of the target with gaps": (
+        lines("area,sold,price", lambda n, a, _, p: f"{a},{p if n % 3 == 0 else ''},{p}"),
+        "column 'sold' equals the target, 'price', in all 20 rows in which it is filled, so it holds the answers",
+    ),
     "an infinite feature": (plain() + "-inf,5,1\n", "column 'area' holds '-inf' in row 61 (line 62), which is not fin"),
     "a feature with a currency": (plain(area="${1}"), "which is not a plain number; write plain numbers such as"),
     "another encoding": (
@@ -101,6 +128,8 @@ AMBIGUOUS = {
         "line 1 is not UTF-8 text (byte 0xf6); pass its encoding with --encoding",
     ),
     "UTF-16 without a mark": (plain().encode("utf-16-le"), "line 1 has a NUL character, so it is not UTF-8 text"),
+    "UTF-16 without a mark, high bytes first": (plain().encode("utf-16-be"), "UTF-16, pass --encoding utf-16-be"),
+    "a JSON file": (b'[\n{"area": 1}]', "it is a JSON file; write the table as CSV"),
     "a gzip archive": (gzip.compress(b"a,b"), "cannot be read as a CSV table: it is a gzip archive; unpack it"),
     "a workbook": (
         b"PK\x03\x04....[Content_Types].xml",
@@ -168,6 +197,31 @@ def test_an_encoding_that_contradicts_the_byte_order_mark_is_refused(tmp_path: P
     assert "begins with the byte order mark of UTF-8, but --encoding is latin-1; leave it out" in said
 
 
+@pytest.mark.parametrize(
+    ("place", "encoding", "stated", "reason"),
+    [
+        ("Köln", "utf-8", "cp1252", "is UTF-8 text, but --encoding is cp1252; leave it out"),
+        (
+            "a €",
+            "cp1252",
+            "latin-1",
+            "byte 0x80 of line 2 is no character of latin-1; pass another encoding, such as cp",
+        ),
+    ],
+)
+def test_a_stated_encoding_that_garbles_letters_is_refused(
+    tmp_path: Path, place: str, encoding: str, stated: str, reason: str
+) -> None:
+    content = plain(rooms=place).encode(encoding)
+    assert reason in refusal(tmp_path, content, encoding=stated)
+    assert read(tmp_path, content, encoding=encoding).cells["rooms"].tolist() == [place] * NUM_ROWS
+
+
+def test_names_lose_what_cannot_be_seen(tmp_path: Path) -> None:
+    table = read(tmp_path, plain(header="{area},\u200brooms\x0c,\u2003price\x0c"))
+    assert list(table.cells) == ["{area}", "rooms", "target"]
+
+
 def test_rows_without_a_target_are_left_out_whatever_marks_them(tmp_path: Path) -> None:
     table = read(tmp_path, plain() + "1,2,NA\n1,2,NA\n1,2,?\n1,2,\n,,\n")
     assert table.cells["target"].tolist() == PRICES
@@ -230,6 +284,51 @@ def test_a_column_that_is_almost_numbers_is_said(tmp_path: Path) -> None:
     assert "column 'area' is read as words; for numbers, remove the unit from cells such as" in note
 
 
+def test_a_stated_marker_that_no_cell_is_is_said(tmp_path: Path) -> None:
+    table = read(tmp_path, plain() + "-999.0,1,2\n", missing=frozenset(["-999"]))
+    assert table.notes == ("no cell is '-999', which --na states",)
+
+
+def test_measurements_in_two_units_are_said(tmp_path: Path) -> None:
+    content = lines("weight,rooms,price", lambda n, a, r, p: f"{a} {['kg', 'lb'][n % 2]},{r},{p}")
+    (note,) = read(tmp_path, content).notes
+    assert note.startswith(
+        "column 'weight' is read as words; for numbers, convert to one unit and remove the unit from"
+    )
+
+
+def test_a_column_that_counts_the_rows_is_said(tmp_path: Path) -> None:
+    content = lines("Row No,area,rooms,price", lambda n, *rest: ",".join(map(str, (n + 1, *rest))))
+    (note,) = read(tmp_path, content).notes
+    assert note == (
+        "column 'Row No' counts the rows, so it tells the order of the table; to leave it out, pass --id 'Row No'"
+    )
+
+
+def test_a_rising_function_of_the_target_is_said(tmp_path: Path) -> None:
+    content = lines("log,area,price", lambda n, area, _, price: f"{math.log(price)!r},{area},{price}")
+    (note,) = read(tmp_path, content).notes
+    assert note.startswith("column 'log' alone determines 'price' in every row")
+
+
+def test_a_group_has_one_spelling_and_is_on_one_side(tmp_path: Path) -> None:
+    ways = ("p{}", "P{} ", "P{}\xa0", "{}", "{}.0", "00{}")
+    file = tmp_path / "visits.csv"
+    content = lines("patient,rooms,price", lambda n, _, r, p: f"{ways[n % 6].format(n // 6)},{r},{p}")
+    file.write_text(content + ",1,1\n,1,2\n")
+    table = read_user_table(file, "price", "rmse", None, group="patient")
+    expected = [name for n in range(10) for name in (f"p{n}",) * 3 + (f"{n}",) * 3]
+    assert table.cells["patient"].tolist() == [*expected, "", ""]
+    assert table.notes[1:] == (
+        "40 cells of the group 'patient' are another spelling of a group and are written like its first, such as 'P0 ' "
+        "as 'p0'",
+        "2 rows have no 'patient'; each of them is a group of its own",
+    )
+    file.write_text(lines("patient,rooms,price", lambda n, _, r, p: f"p{n},{r},{p}"))
+    with pytest.raises(ValueError, match="no two rows have the same 'patient', so it is no group; leave --group out"):
+        read_user_table(file, "price", "rmse", None, group="patient")
+
+
 def test_stated_words_are_words(tmp_path: Path) -> None:
     table = read(tmp_path, plain(area="${1}"), words=frozenset(["area", "rooms"]))
     assert table.numeric == {"target"} and table.notes == ()
@@ -238,7 +337,7 @@ def test_stated_words_are_words(tmp_path: Path) -> None:
 def test_features_that_give_the_target_away_are_said(tmp_path: Path) -> None:
     (note,) = read(tmp_path, plain(rooms="{3}00")).notes
     assert note.startswith("column 'rooms' alone determines 'price' in every row; remove it if it is not known when")
-    content = lines("area,code,kind", lambda n, a, *_: f"{n},{7 + n % 2},{['yes', 'no'][n % 2]}")
+    content = lines("area,code,kind", lambda n, a, *_: f"{n * n},{7 + n % 2},{['yes', 'no'][n % 2]}")
     (note,) = read(tmp_path, content, target="kind", metric="accuracy").notes
     assert note.startswith("column 'code' alone determines 'kind' in every row")
 
@@ -256,12 +355,12 @@ def test_features_that_give_the_target_away_are_said(tmp_path: Path) -> None:
     ],
 )
 def test_labels_are_one_class_only_if_they_are_equal(tmp_path: Path, labels: list[str], classes: tuple) -> None:
-    content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{labels[n % len(labels)]}")
+    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{labels[n % len(labels)]}")
     assert read(tmp_path, content, target="label", metric="accuracy").classes == classes
 
 
 def test_a_class_that_looks_like_a_missing_value_is_said(tmp_path: Path) -> None:
-    content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{['yes', 'no', '?'][n % 3]}")
+    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{['yes', 'no', '?'][n % 3]}")
     table = read(tmp_path, content, target="label", metric="accuracy")
     assert table.classes == ("?", "no", "yes")
     assert table.notes == ("'?' in column 'label' counts as a class; pass --na '?' if it means missing",)
@@ -269,13 +368,13 @@ def test_a_class_that_looks_like_a_missing_value_is_said(tmp_path: Path) -> None
 
 def test_a_class_with_a_line_break_is_refused(tmp_path: Path) -> None:
     labels = ("yes", '"not\ryet"')
-    content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{labels[n % 2]}")
+    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{labels[n % 2]}")
     said = refusal(tmp_path, content, target="label", metric="accuracy")
     assert r"class 'not\ryet' of column 'label' has a line break; write it on one line" in said
 
 
 def test_classes_that_differ_only_in_case_are_said(tmp_path: Path) -> None:
-    content = lines("n,area,label", lambda n, area, *_: f"{n},{area},{['yes', 'Yes', 'no '][n % 3]}")
+    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{['yes', 'Yes', 'no '][n % 3]}")
     table = read(tmp_path, content, target="label", metric="accuracy")
     assert table.classes == ("Yes", "no", "yes")
     assert table.notes == ("'Yes' and 'yes' in column 'label' count as two classes",)
