@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object, require_safetensors
+from rollout.storage.checkpoint_files import read_json_object, refuse_dangling, require_safetensors
 from tasks.quoting import quoted, shell_command
 
 WEIGHTS = "model.safetensors"
@@ -47,6 +47,8 @@ def find_weights(folder: Path) -> Placement:
                 "belong to the checkpoint"
             )
         return Placement(sorted(set(weight_map.values())), weight_map)
+    for path in (index, folder / WEIGHTS):
+        refuse_dangling(path)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder / WEIGHTS}: no such file; {_instead(folder)}")
     return Placement([WEIGHTS], {})
@@ -79,6 +81,6 @@ def _instead(folder: Path) -> str:
     if ggufs := sorted(folder.glob("*.gguf")):
         command = shell_command("mlagent", "convert", ggufs[0], "--out", folder.with_name(f"{folder.name}-converted"))
         return f"the weights are in a GGUF file; convert it by {command}"
-    if shards := sorted(folder.glob("*.safetensors")):
+    if shards := sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
         return f"there is {quoted(shards[0].name)}, but no {INDEX}; fetch the index too"
     return "expected the model's weights in safetensors format; fetch them"
