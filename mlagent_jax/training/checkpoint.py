@@ -99,7 +99,10 @@ class Checkpoints:
                 "one of step %d",
                 *(folders[damaged], faults[damaged], step),
             )
-            shutil.rmtree(folders[damaged])
+            if folders[damaged].is_symlink() or not folders[damaged].is_dir():
+                folders[damaged].unlink()
+            else:
+                shutil.rmtree(folders[damaged])
 
     def __enter__(self) -> "Checkpoints":
         return self

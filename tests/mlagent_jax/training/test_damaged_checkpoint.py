@@ -39,7 +39,8 @@ def resumed(folder: Path) -> int | None:
 
 
 def largest(folder: Path) -> Path:
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    files = (path for path in (folder / "state").rglob("*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size)
 
 
 def cut_short(folder: Path) -> None:
@@ -67,7 +68,37 @@ def remove_a_folder(folder: Path) -> None:
     shutil.rmtree(folder / "state")
 
 
-DAMAGE = [cut_short, flip_a_bit, remove_digests, empty_everything, remove_a_folder]
+def empty_digests(folder: Path) -> None:
+    remove_a_folder(folder)
+    (folder / DIGESTS).write_text("{}")
+
+
+def digests_are_a_folder(folder: Path) -> None:
+    (folder / DIGESTS).unlink()
+    (folder / DIGESTS).mkdir()
+
+
+def put_a_file_in_its_place(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def move_to_a_lost_disk(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.with_name("lost disk"))
+
+
+DAMAGE = [
+    cut_short,
+    flip_a_bit,
+    remove_digests,
+    empty_everything,
+    remove_a_folder,
+    empty_digests,
+    digests_are_a_folder,
+    put_a_file_in_its_place,
+    move_to_a_lost_disk,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
