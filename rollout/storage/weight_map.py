@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object, refuse_dangling, require_safetensors
+from rollout.storage.checkpoint_files import read_json_object, refuse_dangling
 from tasks.quoting import quoted, shell_command
 
 WEIGHTS = "model.safetensors"
@@ -33,11 +33,7 @@ def find_weights(folder: Path) -> Placement:
         FileNotFoundError: If there are none.
         ValueError: If the index is damaged, or the folder holds weights in another form.
     """
-    if (folder / ADAPTER).exists():
-        raise ValueError(
-            f"{folder / ADAPTER}: the folder holds a LoRA adapter; merge it into its base model (`merge_and_unload` of "
-            "peft), save the whole model, and use that folder"
-        )
+    refuse_adapter(folder)
     index = folder / INDEX
     if index.is_file():
         weight_map = _read_index(index)
@@ -54,10 +50,13 @@ def find_weights(folder: Path) -> Placement:
     return Placement([WEIGHTS], {})
 
 
-def check_weights(folder: Path) -> None:
-    """Raise what `find_weights` raises, or an error if one of the files is missing or not whole."""
-    for name in find_weights(folder).files:
-        require_safetensors(folder / name)
+def refuse_adapter(folder: Path) -> None:
+    """Raise ValueError if a folder holds an adapter, which is no model by itself."""
+    if (folder / ADAPTER).exists():
+        raise ValueError(
+            f"{folder / ADAPTER}: the folder holds a LoRA adapter; merge it into its base model (`merge_and_unload` of "
+            "peft), save the whole model, and use that folder"
+        )
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.config_settings import Settings, shown
 from rollout.storage.checkpoint_files import read_json_object, refuse_dangling
+from rollout.storage.weight_map import refuse_adapter
 from tasks.quoting import shell_command
 
 FAMILIES: Mapping[str, type[TransformerConfig]] = {
@@ -29,6 +30,7 @@ def read_config(folder: Path) -> TransformerConfig:
     path = Path(folder) / "config.json"
     refuse_dangling(path)
     if not path.is_file():
+        refuse_adapter(Path(folder))
         raise FileNotFoundError(f"{path}: no such file; {_instead(Path(folder))}")
     raw = read_json_object(path)
     name = raw.pop("model_type", None)

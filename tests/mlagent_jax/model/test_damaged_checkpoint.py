@@ -282,4 +282,7 @@ def test_a_path_that_is_no_checkpoint_says_what_to_give_instead(checkpoint: Path
     refuses(tmp_path / "a.gguf", "a GGUF file is converted first, by mlagent convert .*a.gguf --out")
     refuses(tmp_path / "owner" / "name", "a model of the Hub is downloaded first, by hf download OWNER/NAME")
     refuses(tmp_path / "cache", "a folder of the download cache; use .*/cache/snapshots/0f3a$")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    refuses(tmp_path / "adapter", "the folder holds a LoRA adapter; merge it")
     refuses(tmp_path / "empty", "expected a Hugging Face model directory with config.json")
