@@ -1,9 +1,12 @@
 """A damaged checkpoint is passed over for the older whole one, with one line, or the run ends in one line."""
 
+import errno
 import logging
 import os
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -36,6 +39,17 @@ def resumed(folder: Path) -> int | None:
         return None
     jax.tree.map(np.testing.assert_array_equal, found[0], state(found[1]["update"]))
     return found[1]["update"]
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, which fails in the libraries like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def largest(folder: Path) -> Path:
@@ -149,3 +163,13 @@ def test_a_damaged_older_checkpoint_does_not_matter(tmp_path: Path, caplog: pyte
     assert not [record for record in caplog.records if record.name.startswith("mlagent_jax")]
     save(folder, 30)
     assert resumed(folder) == 30
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_earlier_checkpoints_stay(tmp_path: Path) -> None:
+    folder = save(tmp_path / "checkpoints", 10)
+    large = {"weights": jax.random.normal(jax.random.key(0), (50_000,))}
+    with files_limited_to(20_000), pytest.raises(OSError, match="File too large") as error:
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(20, large, {})
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    assert resumed(folder) == 10
