@@ -13,7 +13,7 @@ from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.induction import write_induction_heads
 from mlagent_jax.model.sharding import check_vocabulary
-from mlagent_jax.model.sizes import checkpoint_config, require_sizes
+from mlagent_jax.model.sizes import checkpoint_config, require_rows, require_sizes
 from mlagent_jax.model.transformer import Transformer
 from rollout.tokenizer.chat import ChatTokenizer
 
@@ -63,11 +63,7 @@ def build_model(model: Model, tokenizer: ChatTokenizer, mesh: Mesh, seed: int, m
     dtype = jnp.dtype(model.dtype)
     if model.path is not None:
         loaded = load_hf(Path(model.path), dtype, mesh, model.remat)
-        if loaded.config.vocab_size < tokenizer.vocab_size:
-            raise ValueError(
-                f"{model.path}: {loaded.config.vocab_size} embedding rows for a tokenizer of {tokenizer.vocab_size} "
-                "tokens; use the tokenizer that the model was trained with"
-            )
+        require_rows(Path(model.path), loaded.config.vocab_size, tokenizer.vocab_size)
         return loaded
     check_vocabulary(tokenizer.vocab_size, mesh)
     config = model_config(

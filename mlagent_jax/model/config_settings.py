@@ -14,6 +14,7 @@ from tasks.quoting import quoted
 
 LARGEST = 2**31 - 1  # of a size; larger ones are no indices
 MOST_LAYERS = 10_000
+ROPE_KINDS = ("rope_type", "type")  # the key that names the kind of scaling, now and earlier
 PLAIN_ROPE = "default"  # the rope_type without scaled frequencies
 
 
@@ -92,10 +93,11 @@ class Settings:
         for key, parameters in given.items():
             if parameters is not None and not isinstance(parameters, dict):
                 raise self.error(key, parameters, "a JSON object or null")
-            for name, value in (parameters or {}).items():
+            # The kind of scaling first: its other parameters cannot be removed without it.
+            for name, value in sorted((parameters or {}).items(), key=lambda item: item[0] not in ROPE_KINDS):
                 if name == "rope_theta":
                     stated[f"{key}.{name}"] = self._number(f"{key}.{name}", value)
-                elif name not in ("rope_type", "type"):
+                elif name not in ROPE_KINDS:
                     raise self.unsupported(f"{key}.{name}", value, "expected plain rotary frequencies; remove it")
                 elif value != PLAIN_ROPE:
                     remedy = f"expected {PLAIN_ROPE!r}; set {key} to null to use the model without scaled frequencies"

@@ -47,6 +47,15 @@ def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> Trans
     return checkpoint
 
 
+def require_rows(path: Path, num_rows: int, num_tokens: int) -> None:
+    """Raise ValueError if the embedding of the checkpoint at `path` has fewer rows than its tokenizer has tokens."""
+    if num_rows < num_tokens:
+        raise ValueError(
+            f"{path}: {num_rows} embedding rows for a tokenizer of {num_tokens} tokens; use the tokenizer that the "
+            "model was trained with"
+        )
+
+
 def require_sizes(model: Model, vocab_size: int | None) -> None:
     """Raise ConfigError if a size is null, for uses of the section `model` without a checkpoint."""
     missing = missing_sizes(model, vocab_size)

@@ -14,7 +14,6 @@ from rollout.scripted.wording import reword_response
 from rollout.storage.digests import write_digests
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
-from rollout.storage.weight_map import check_weights
 from rollout.tokenizer.beside_weights import files_beside_weights
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.feedback import Outcome
@@ -31,13 +30,16 @@ class FineTune(Stage):
     outputs = (SELECTION, TOKENIZER, OUTPUT)
 
     def check(self, config: Config) -> None:
-        """Check that the checkpoint at `model.path` is whole, supported and of the stated sizes."""
+        """Check all of the checkpoint at `model.path` but the values of its weights, before hours of collecting."""
         if config.model.path is not None:
-            from mlagent_jax.model.sizes import checkpoint_config
+            from mlagent_jax.model.hf import check_hf
+            from mlagent_jax.model.sizes import checkpoint_config, require_rows
 
-            checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
-            check_weights(Path(config.model.path))
-            files_beside_weights(Path(config.model.path))
+            folder = Path(config.model.path)
+            checkpoint = checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
+            check_hf(folder)
+            files_beside_weights(folder)
+            require_rows(folder, checkpoint.vocab_size, ChatTokenizer(folder).vocab_size)
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `selection.json`, `tokenizer/` and `sft/model/`; return the figures of the training.

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from mlagent_jax.multihost import distributed
 from rollout.errors import CorruptRecord
 from rollout.storage.digests import find_damage, has_digests, write_digests
+from rollout.storage.system_errors import system_error
 from tasks.quoting import shell_command
 
 NUM_KEPT = 2  # the older one is for a newest one that is damaged
@@ -46,9 +47,16 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: PyTree, notes: Mapping[str, Any]) -> None:
-        """Write the arrays of `state` and the JSON values of `notes`."""
+        """Write the arrays of `state` and the JSON values of `notes`.
+
+        Raises:
+            OSError: If the files cannot be written, as on a full disk. Earlier checkpoints stay.
+        """
         arrays = ocp.args.StandardSave(state)
-        self._manager.save(step, args=ocp.args.Composite(state=arrays, notes=ocp.args.JsonSave(dict(notes))))
+        try:
+            self._manager.save(step, args=ocp.args.Composite(state=arrays, notes=ocp.args.JsonSave(dict(notes))))
+        except ValueError as error:
+            raise system_error(error, self._folder) or error from None
         # The others wait, because collectives of devices would time out while process 0 reads the files again.
         distributed.from_main(partial(self._complete, step))
 
@@ -99,7 +107,10 @@ class Checkpoints:
                 "one of step %d",
                 *(folders[damaged], faults[damaged], step),
             )
-            shutil.rmtree(folders[damaged])
+            if folders[damaged].is_symlink() or not folders[damaged].is_dir():
+                folders[damaged].unlink()
+            else:
+                shutil.rmtree(folders[damaged])
 
     def __enter__(self) -> "Checkpoints":
         return self

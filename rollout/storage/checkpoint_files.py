@@ -25,6 +25,15 @@ def refuse_pointer(path: Path) -> None:
         )
 
 
+def refuse_dangling(path: Path) -> None:
+    """Raise FileNotFoundError if the path is a link to nothing, as in a part of a download cache that was moved."""
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(
+            f"{path}: a link to {quoted(path.readlink())}, which does not exist; copy the checkpoint with `cp -rL`, or "
+            "download it again"
+        )
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
@@ -38,6 +47,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except RepeatedKey as error:
         raise ValueError(f"{path}: states {quoted(error)} twice; remove one of the two") from None
     except json.JSONDecodeError as error:
+        if error.doc.startswith("\ufeff"):
+            raise ValueError(f"{path}: begins with a byte order mark; save it as UTF-8 without one") from None
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{path}: not JSON from {place} on; fetch it again") from None
     except (UnicodeDecodeError, RecursionError, ValueError):  # ValueError: an integer of thousands of digits
@@ -92,6 +103,7 @@ def require_safetensors(path: Path) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If it is a Git LFS pointer or not whole.
     """
+    refuse_dangling(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the model's weights in safetensors format")
     refuse_pointer(path)

@@ -13,6 +13,8 @@ from tasks.checksum import sha256_of
 from tasks.quoting import shell_command
 
 DIGESTS = "digests.json"
+# A disk that cannot read a file, or a name, a file or a folder where another belongs.
+DAMAGED = {errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 NUM_THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -38,7 +40,7 @@ def find_damage(folder: Path) -> Path | None:
     path = folder / DIGESTS
     try:
         expected = json.loads(path.read_bytes())
-        if not isinstance(expected, dict):
+        if not isinstance(expected, dict) or not expected:
             return path
         for name in expected:
             path = folder / name
@@ -48,7 +50,7 @@ def find_damage(folder: Path) -> Path | None:
     except (FileNotFoundError, ValueError, RecursionError):
         return path
     except OSError as error:
-        if error.errno not in (errno.EIO, errno.ENAMETOOLONG):
+        if error.errno not in DAMAGED:
             raise
         return Path(error.filename or path)
     return next((folder / name for name, digest in expected.items() if found[name] != digest), None)

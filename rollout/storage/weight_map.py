@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object, require_safetensors
+from rollout.storage.checkpoint_files import read_json_object, refuse_dangling
 from tasks.quoting import quoted, shell_command
 
 WEIGHTS = "model.safetensors"
@@ -33,11 +33,7 @@ def find_weights(folder: Path) -> Placement:
         FileNotFoundError: If there are none.
         ValueError: If the index is damaged, or the folder holds weights in another form.
     """
-    if (folder / ADAPTER).exists():
-        raise ValueError(
-            f"{folder / ADAPTER}: the folder holds a LoRA adapter; merge it into its base model (`merge_and_unload` of "
-            "peft), save the whole model, and use that folder"
-        )
+    refuse_adapter(folder)
     index = folder / INDEX
     if index.is_file():
         weight_map = _read_index(index)
@@ -47,15 +43,20 @@ def find_weights(folder: Path) -> Placement:
                 "belong to the checkpoint"
             )
         return Placement(sorted(set(weight_map.values())), weight_map)
+    for path in (index, folder / WEIGHTS):
+        refuse_dangling(path)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder / WEIGHTS}: no such file; {_instead(folder)}")
     return Placement([WEIGHTS], {})
 
 
-def check_weights(folder: Path) -> None:
-    """Raise what `find_weights` raises, or an error if one of the files is missing or not whole."""
-    for name in find_weights(folder).files:
-        require_safetensors(folder / name)
+def refuse_adapter(folder: Path) -> None:
+    """Raise ValueError if a folder holds an adapter, which is no model by itself."""
+    if (folder / ADAPTER).exists():
+        raise ValueError(
+            f"{folder / ADAPTER}: the folder holds a LoRA adapter; merge it into its base model (`merge_and_unload` of "
+            "peft), save the whole model, and use that folder"
+        )
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -79,6 +80,6 @@ def _instead(folder: Path) -> str:
     if ggufs := sorted(folder.glob("*.gguf")):
         command = shell_command("mlagent", "convert", ggufs[0], "--out", folder.with_name(f"{folder.name}-converted"))
         return f"the weights are in a GGUF file; convert it by {command}"
-    if shards := sorted(folder.glob("*.safetensors")):
+    if shards := sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
         return f"there is {quoted(shards[0].name)}, but no {INDEX}; fetch the index too"
     return "expected the model's weights in safetensors format; fetch them"

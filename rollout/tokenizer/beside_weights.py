@@ -8,14 +8,16 @@ another training has left.
 import shutil
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object, refuse_pointer
+from rollout.storage.checkpoint_files import read_json_object, refuse_dangling, refuse_pointer
 from rollout.tokenizer.chat import CONFIG_FILE, TOKENIZER_FILE
 from tasks.quoting import quoted
 
 GENERATION_CONFIG = "generation_config.json"
 TEMPLATES = "additional_chat_templates"  # the folder of the templates that are not the default one
 SUFFIXES = {".jinja", ".json", ".model", ".py", ".tiktoken", ".txt", ".vocab"}  # .py: a tokenizer with code of its own
-LEGAL = ("copying", "copyright", "licence", "license", "notice", "use_policy")
+LEGAL = ("copying", "copyright", "licence", "license", "notice", "use_policy", "terms", "eula")  # in a file's name
+LICENSES = "LICENSES"  # the folder of several licenses, by the convention of REUSE
+WEIGHT_SUFFIXES = {".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".safetensors"}
 # What describes the weights, or the training that made them. A saved policy has its own.
 NOT_COPIED = {
     "config.json",
@@ -27,6 +29,9 @@ NOT_COPIED = {
     "eval_results.json",
     "all_results.json",
     "adapter_config.json",
+    "hf_quant_config.json",
+    "quant_strategy.json",
+    "quantization_config.json",
     "quantize_config.json",
 }
 
@@ -50,11 +55,14 @@ def copy_beside_weights(checkpoint: Path, folder: Path) -> None:
 def files_beside_weights(checkpoint: Path) -> list[Path]:
     """Return the files that `copy_beside_weights` copies, or raise what it raises."""
     for name in (TOKENIZER_FILE, CONFIG_FILE):
+        refuse_dangling(checkpoint / name)
         if not (checkpoint / name).is_file():
             raise ValueError(f"{checkpoint / name}: no such file; model.path needs the tokenizer beside the weights")
-    files = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and is_beside_weights(path.name)]
+    files = [path for path in sorted(checkpoint.iterdir()) if not path.is_dir() and is_beside_weights(path.name)]
     files += sorted((checkpoint / TEMPLATES).glob("*.jinja"))
+    files += sorted(path for path in (checkpoint / LICENSES).glob("*") if not path.is_dir())
     for path in files:
+        refuse_dangling(path)
         refuse_pointer(path)
     read_json_object(checkpoint / CONFIG_FILE)
     if (generation := checkpoint / GENERATION_CONFIG).is_file():
@@ -66,7 +74,8 @@ def is_beside_weights(name: str) -> bool:
     """Return whether a file of a checkpoint is kept beside other weights."""
     if name in NOT_COPIED or name.startswith(".") or name.endswith(".index.json"):
         return False
-    return Path(name).suffix in SUFFIXES or name.lower().startswith(LEGAL)
+    suffix = Path(name).suffix.lower()
+    return suffix in SUFFIXES or (suffix not in WEIGHT_SUFFIXES and any(word in name.lower() for word in LEGAL))
 
 
 def read_token_ids(path: Path) -> dict[str, int | list[int]]:

@@ -28,6 +28,8 @@ END_OF_TEXT = "<|endoftext|>"
 START = "<|im_start|>"
 END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START, END)
+# Text that a tokenizer must keep.
+PROBE = f"  def f(x):\n\treturn 10 ** 'é 日本 🙂'\n\n# {END} {START}user {END_OF_TEXT} Don't"
 
 # For every folder whose config says qwen2, transformers rebuilds the tokenizer with this split, ignoring the file's.
 QWEN2_SPLIT = (
@@ -64,8 +66,11 @@ class ChatTokenizer:
     def __init__(self, folder: Path):
         """Load `tokenizer.json` from `folder`, written by `train_tokenizer` or taken from a Qwen2.5 checkpoint.
 
+        What the file says about cutting, padding and dropout, which a training with `transformers` leaves there, is not
+        used: a prompt is encoded whole, and the same each time.
+
         Raises:
-            ValueError: If the folder has no such tokenizer.
+            ValueError: If the folder has no such tokenizer, or it does not keep every text as it is.
         """
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
@@ -79,10 +84,15 @@ class ChatTokenizer:
                 "earlier version of the library"
             ) from None
         self.tokenizer.encode_special_tokens = True
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        if isinstance(self.tokenizer.model, models.BPE):
+            self.tokenizer.model.dropout = None
         self.folder = Path(folder)
         self.start_id = self._special_id(START)
         self.eos_id = self._special_id(END)
         self.pad_id = self._special_id(END_OF_TEXT)
+        self._require_lossless(path)
         self._newline = self.encode("\n")
         self._generation_prompt = [self.start_id, *self.encode("assistant\n")]
 
@@ -141,6 +151,20 @@ class ChatTokenizer:
             *self.encode(f"{message['role']}\n{message['content']}"),
             self.eos_id,
         ]
+
+    def _require_lossless(self, path: Path) -> None:
+        """Refuse a tokenizer that changes text, or that reads a token of ChatML in the text of a message."""
+        ids = self.encode(PROBE)
+        if {self.start_id, self.eos_id, self.pad_id} & set(ids):
+            raise ValueError(
+                f"{path}: reads {' or '.join(SPECIAL_TOKENS)} in plain text as the token; set special to true for them "
+                "in added_tokens"
+            )
+        if self.decode(ids) != PROBE:
+            raise ValueError(
+                f"{path}: text does not come back from its tokens as it was; expected a byte-level BPE like Qwen2's; "
+                "use the tokenizer.json of the original checkpoint"
+            )
 
     def _special_id(self, token: str) -> int:
         """Return the id of a special token of ChatML."""

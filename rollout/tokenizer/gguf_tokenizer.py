@@ -44,6 +44,8 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
 def _tokenizer(tokens: list[str], types: list[int], merges: list[Any], split: str) -> Tokenizer:
     """Return a byte-level BPE whose tokens have the ids of the lists."""
     known = {NORMAL, CONTROL, USER_DEFINED, UNUSED}
+    if len(tokens) != len(types):
+        raise ValueError(f"{len(types)} tokenizer.ggml.token_type for {len(tokens)} tokens; fetch the file again")
     if unknown := set(types) - known:
         raise ValueError(f"tokens of type {min(unknown)}; expected the types {', '.join(map(str, sorted(known)))}")
     kinds = dict(zip(tokens, types, strict=True))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlagent_jax import pipeline
@@ -17,6 +18,7 @@ from mlagent_jax.configuration.key_help import USEFUL_KEYS, all_keys
 from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.build import model_config
+from mlagent_jax.model.hf import hf_shapes, save_tensors
 from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.run.stage_records import StageRecords
@@ -24,6 +26,7 @@ from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.train import main, parse_arguments
 from rollout.errors import ServerError
+from rollout.tokenizer.chat import train_tokenizer
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -174,7 +177,17 @@ def test_checkpoint_without_weights_or_tokenizer_is_found_out_first(
     (tmp_path / "model.safetensors").write_bytes(b"\x08")
     assert "model.safetensors: not a readable safetensors file: it has only 1 bytes; fetch it again" in said()
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert "weights do not fit the config: model.embed_tokens.weight: missing" in said()
+    tensors = ((name, np.zeros(size, np.float32)) for name, size in hf_shapes(shape).items())
+    save_tensors(shape, tensors, tmp_path, "float32")
     assert "tokenizer.json: no such file; model.path needs the tokenizer" in said()
+    tokenizer = train_tokenizer(["a text"], tmp_path, 300)
+    added = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(added | {"decoder": None}))
+    assert "tokenizer.json: text does not come back from its tokens as it was" in said()
+    tokenizer.tokenizer.add_tokens([f"<{number}>" for number in range(512)])
+    tokenizer.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert f"512 embedding rows for a tokenizer of {tokenizer.vocab_size} tokens; use the tokenizer" in said()
 
 
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

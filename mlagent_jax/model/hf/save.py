@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from mlagent_jax.model.config import TransformerConfig
@@ -24,6 +26,7 @@ from mlagent_jax.model.placement import whole
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
 from rollout.storage.atomic_write import replacing, write_text
+from rollout.storage.system_errors import system_error
 from rollout.storage.weight_map import INDEX, WEIGHTS
 
 MARKER = "COMPLETE"  # written last: a directory without it is incomplete
@@ -81,13 +84,15 @@ def save_tensors(
         if digest:
             digests |= {name: hashlib.sha256(array.view(np.uint8)).hexdigest() for name, array in part.items()}
         with replacing(folder / file, durable=False) as temporary:
-            save_file(part, temporary, metadata={"format": "pt"})
+            _save_file(part, temporary, folder / file)
     for stale in {INDEX, *(path.name for path in folder.glob("*.safetensors"))} - set(files):
         (folder / stale).unlink(missing_ok=True)
     if len(files) > 1:
         weight_map = {name: file for file, names in files.items() for name in names}
         _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
     _write_json(folder / "config.json", config.to_hf(dtype))
+    for file in files:  # safetensors lets nobody else read them, such as a server that runs as another user
+        shutil.copymode(folder / "config.json", folder / file)
     (folder / MARKER).touch()
     return digests
 
@@ -115,6 +120,14 @@ def _files(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
     if len(groups) == 1:
         return {WEIGHTS: groups[0]}
     return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups, 1)}
+
+
+def _save_file(part: dict[str, np.ndarray], temporary: Path, path: Path) -> None:
+    """Write tensors to `temporary`; raises OSError for `path` if that fails, as on a full disk."""
+    try:
+        save_file(part, temporary, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise system_error(error, path) or error from None
 
 
 def _write_json(path: Path, content: object) -> None:

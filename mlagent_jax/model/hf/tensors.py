@@ -1,6 +1,6 @@
 """The safetensors files of a checkpoint, mapped into memory and read a part at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -111,7 +111,8 @@ class Tensors:
         ]
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise ValueError(f"{self.folder}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
+            remedy = _prefix_hint(expected, shapes) or "use the weights and the config.json of the same model"
+            raise ValueError(f"{self.folder}: weights do not fit the config: {'; '.join(problems[:5])}{more}; {remedy}")
         if spare & shapes.keys() and not same(self._slices[head], self._slices[TOP_NAMES["embed_tokens"]]):
             raise ValueError(
                 f"{self.folder}: config.json says tie_word_embeddings=true, but {head} is not the embedding; set "
@@ -152,7 +153,8 @@ def same(a: Any, b: Any) -> bool:
         return bool(np.array_equal(a[...], b[...]))
     for start in range(0, shape[0], ROWS_COMPARED):
         rows = slice(start, min(start + ROWS_COMPARED, shape[0]))
-        if not np.array_equal(a[rows].astype(np.float64), b[rows].astype(np.float64)):
+        # A NaN in both is no difference: it is refused by itself.
+        if not np.array_equal(a[rows].astype(np.float64), b[rows].astype(np.float64), equal_nan=True):
             return False
     return True
 
@@ -160,6 +162,15 @@ def same(a: Any, b: Any) -> bool:
 def printable(name: str) -> str:
     """Return a tensor's name, in quotes if it has line breaks or the like."""
     return name if name.isprintable() else quoted(name)
+
+
+def _prefix_hint(expected: Collection[str], found: Collection[str]) -> str:
+    """Return what to do about names that all begin with the name of a wrapper, `` if they do not."""
+    embedding = TOP_NAMES["embed_tokens"]
+    prefix = next((name.removesuffix(embedding) for name in found if name.endswith(embedding)), "")
+    if not prefix or not all(f"{prefix}{name}" in found for name in expected):
+        return ""
+    return f"each name begins with {quoted(prefix)}: save the model itself, not what it is wrapped in"
 
 
 def _head_hint(name: str) -> str:

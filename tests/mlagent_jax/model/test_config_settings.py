@@ -83,6 +83,7 @@ def test_released_file_loads_and_comes_back(raw: dict[str, Any], name: str, tmp_
     ("change", "complaint"),
     [
         ({"rope_scaling": {"type": "yarn", **YARN}}, "rope_scaling.type='yarn' is not supported; expected 'default'"),
+        ({"rope_scaling": {**YARN, "type": "yarn"}}, "rope_scaling.type='yarn' .*; set rope_scaling to null to use"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type='linear' is not supported"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type='dynamic' is not supported"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.rope_type='llama3' is not supported"),

@@ -143,6 +143,7 @@ def test_malformed_index_is_named(index: str, complaint: str, checkpoint: Path) 
         (b"", "not JSON from line 1, column 1 on; fetch it again"),
         (b"{'a': 1}", "not JSON from line 1, column 2 on"),
         (b"\xff\xfe{}", "not JSON in UTF-8"),
+        (b"\xef\xbb\xbf{}", "begins with a byte order mark; save it as UTF-8 without one"),
         (b"[" * 100_000, "not JSON in UTF-8"),
         (b'{"vocab_size": ' + b"9" * 5000 + b"}", "not JSON in UTF-8"),
         (POINTER, "a Git LFS pointer instead of the file"),
@@ -241,3 +242,47 @@ def test_folder_with_weights_in_another_form_says_what_to_do(
     for name in files:
         (checkpoint / name).write_bytes(b"{}")
     refuses(checkpoint, complaint, check_hf)
+
+
+@pytest.mark.parametrize("name", [hf.WEIGHTS, "config.json", FIRST])
+def test_link_to_nothing_is_named_as_one(name: str, checkpoint: Path) -> None:
+    if name == FIRST:
+        split(checkpoint)
+    (checkpoint / name).unlink()
+    (checkpoint / name).symlink_to("../../blobs/0f3a")
+    refuses(
+        checkpoint, f"{name}: a link to '../../blobs/0f3a', which does not exist; copy the checkpoint with `cp -rL`"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_names_of_a_wrapped_model_are_explained(prefix: str, checkpoint: Path) -> None:
+    def wrap(tensors: Tensors) -> None:
+        for name in list(tensors):
+            tensors[prefix + name] = tensors.pop(name)
+
+    rewrite(checkpoint, wrap)
+    refuses(checkpoint, f"; each name begins with '{prefix}': save the model itself")
+
+
+def test_nan_in_both_copies_of_a_tied_head_is_named_as_nan(checkpoint: Path) -> None:
+    def damage(tensors: Tensors) -> None:
+        tensors[EMBEDDING][3, 2] = np.nan
+        tensors[HEAD] = tensors[EMBEDDING].copy()
+
+    rewrite(checkpoint, damage)
+    refuses(checkpoint, f"{EMBEDDING} holds 1 values that are not finite")
+
+
+def test_a_path_that_is_no_checkpoint_says_what_to_give_instead(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    (tmp_path / "cache" / "snapshots").mkdir(parents=True)
+    checkpoint.rename(tmp_path / "cache" / "snapshots" / "0f3a")
+    (tmp_path / "empty").mkdir()
+    refuses(tmp_path / "a.gguf", "a GGUF file is converted first, by mlagent convert .*a.gguf --out")
+    refuses(tmp_path / "owner" / "name", "a model of the Hub is downloaded first, by hf download OWNER/NAME")
+    refuses(tmp_path / "cache", "a folder of the download cache; use .*/cache/snapshots/0f3a$")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    refuses(tmp_path / "adapter", "the folder holds a LoRA adapter; merge it")
+    refuses(tmp_path / "empty", "expected a Hugging Face model directory with config.json")

@@ -136,6 +136,28 @@ def test_damaged_file_is_named_before_the_training(
     assert str(checkpoint / name) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_license_of_any_name_is_kept_and_descriptions_of_the_weights_are_not(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    kept = {"MODEL_LICENSE", "Qwen LICENSE AGREEMENT", "EULA.md", "LICENSES/Apache-2.0", "CHAT_TEMPLATE.JINJA"}
+    left_out = {"license-model.safetensors", "hf_quant_config.json"}
+    (checkpoint / "LICENSES").mkdir()
+    for name in kept | left_out:
+        (checkpoint / name).write_text("text")
+    make_tokenizer(tmp_path / "tokenizer", [], None, checkpoint)
+    assert all((tmp_path / "tokenizer" / name).read_text() == "text" for name in kept)
+    assert not any((tmp_path / "tokenizer" / name).exists() for name in left_out)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "LICENSE", "tokenizer.json"])
+def test_a_link_to_nothing_is_named_instead_of_left_out(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / name).unlink()
+    (checkpoint / name).symlink_to("../../blobs/0f3a")
+    with pytest.raises(FileNotFoundError, match="a link to '../../blobs/0f3a', which does not exist; copy") as caught:
+        make_tokenizer(tmp_path / "tokenizer", [], None, checkpoint)
+    assert str(checkpoint / name) in str(caught.value)
+
+
 def test_an_export_is_a_checkpoint_to_train_from(checkpoint: Path, export: Path, tmp_path: Path) -> None:
     shutil.rmtree(checkpoint)
     make_tokenizer(tmp_path / "again", [], None, export)

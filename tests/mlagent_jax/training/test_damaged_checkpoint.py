@@ -1,9 +1,12 @@
 """A damaged checkpoint is passed over for the older whole one, with one line, or the run ends in one line."""
 
+import errno
 import logging
 import os
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -38,8 +41,20 @@ def resumed(folder: Path) -> int | None:
     return found[1]["update"]
 
 
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, which fails in the libraries like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def largest(folder: Path) -> Path:
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    files = (path for path in (folder / "state").rglob("*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size)
 
 
 def cut_short(folder: Path) -> None:
@@ -67,7 +82,37 @@ def remove_a_folder(folder: Path) -> None:
     shutil.rmtree(folder / "state")
 
 
-DAMAGE = [cut_short, flip_a_bit, remove_digests, empty_everything, remove_a_folder]
+def empty_digests(folder: Path) -> None:
+    remove_a_folder(folder)
+    (folder / DIGESTS).write_text("{}")
+
+
+def digests_are_a_folder(folder: Path) -> None:
+    (folder / DIGESTS).unlink()
+    (folder / DIGESTS).mkdir()
+
+
+def put_a_file_in_its_place(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def move_to_a_lost_disk(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.with_name("lost disk"))
+
+
+DAMAGE = [
+    cut_short,
+    flip_a_bit,
+    remove_digests,
+    empty_everything,
+    remove_a_folder,
+    empty_digests,
+    digests_are_a_folder,
+    put_a_file_in_its_place,
+    move_to_a_lost_disk,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -118,3 +163,13 @@ def test_a_damaged_older_checkpoint_does_not_matter(tmp_path: Path, caplog: pyte
     assert not [record for record in caplog.records if record.name.startswith("mlagent_jax")]
     save(folder, 30)
     assert resumed(folder) == 30
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_earlier_checkpoints_stay(tmp_path: Path) -> None:
+    folder = save(tmp_path / "checkpoints", 10)
+    large = {"weights": jax.random.normal(jax.random.key(0), (50_000,))}
+    with files_limited_to(20_000), pytest.raises(OSError, match="File too large") as error:
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(20, large, {})
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(folder))
+    assert resumed(folder) == 10

@@ -124,3 +124,40 @@ def test_a_tokenizer_in_qwen2_5_form_with_more_added_tokens_loads(tokenizer, tmp
     loaded = ChatTokenizer(tmp_path)
     assert (loaded.start_id, loaded.eos_id, loaded.vocab_size) == (598, 599, 601)
     assert loaded.prompt_ids(STATE) == tokenizer.prompt_ids(STATE)
+
+
+def changed(tokenizer: ChatTokenizer, folder: Path, **settings: object) -> Path:
+    """Write the tokenizer with other top-level settings to `folder` and return that."""
+    content = json.loads((tokenizer.folder / "tokenizer.json").read_text())
+    content["model"] |= settings.pop("model", {})
+    (folder / "tokenizer.json").write_text(json.dumps(content | settings))
+    return folder
+
+
+def test_what_a_training_left_in_the_file_does_not_cut_pad_or_vary_a_prompt(tokenizer, tmp_path):
+    cut = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    fill = {"direction": "Right", "pad_id": 0, "pad_token": "!", "pad_type_id": 0, "pad_to_multiple_of": None}
+    folder = changed(
+        tokenizer, tmp_path, truncation=cut, padding=fill | {"strategy": {"Fixed": 4096}}, model={"dropout": 0.9}
+    )
+    assert ChatTokenizer(folder).prompt_ids(STATE) == tokenizer.prompt_ids(STATE)
+
+
+def test_a_tokenizer_that_reads_special_tokens_in_text_is_refused(tokenizer, tmp_path):
+    added = json.loads((tokenizer.folder / "tokenizer.json").read_text())["added_tokens"]
+    folder = changed(tokenizer, tmp_path, added_tokens=[token | {"special": False} for token in added])
+    with pytest.raises(ValueError, match=r"tokenizer.json: reads .* in plain text as the token; set special to true"):
+        ChatTokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Lowercase"}},
+        {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
+        {"decoder": None},
+    ],
+)
+def test_a_tokenizer_that_changes_text_is_refused(tokenizer, tmp_path, change):
+    with pytest.raises(ValueError, match="tokenizer.json: text does not come back from its tokens as it was"):
+        ChatTokenizer(changed(tokenizer, tmp_path, **change))
