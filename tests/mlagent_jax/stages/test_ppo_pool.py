@@ -19,12 +19,11 @@ from rollout.storage.trajectories import write_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Snapshot, Trajectory
 from tasks import action as grammar
-from tasks.action import Action, format_response
+from tasks.action import Action
+from tasks.response import FIELDS, format_response
 from tasks.state import State
 
-ANSWER = format_response(
-    dict.fromkeys(grammar.FIELDS[:4], "Fine."), Action(grammar.FINAL_ANSWER, {"final_answer": "a"})
-)
+ANSWER = format_response(dict.fromkeys(FIELDS[:4], "Fine."), Action(grammar.FINAL_ANSWER, {"final_answer": "a"}))
 WORKSPACE = Snapshot({"a.py": "00"}, 0.5, None, "a.py", 0.5)
 PROMPT_TOKENS = 100
 

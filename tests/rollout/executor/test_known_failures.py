@@ -275,8 +275,14 @@ def test_crashes_for_what_is_missing_say_so(error, cause):
     assert cause_of(done, Limits(num_gpus=1)) == ("" if cause == NO_GPU else cause)
 
 
-@of("line", ["git: 'remote-https' is not a git command. See 'git --help'.", "fatal: unable to access 'https://github.com/a/b/': Could not resolve host: github.com",
-             "wget: unable to resolve host address 'example.com'"])  # fmt: skip
+@of(
+    "line",
+    [
+        "git: 'remote-https' is not a git command. See 'git --help'.",
+        "fatal: unable to access 'https://github.com/a/b/': Could not resolve host: github.com",
+        "wget: unable to resolve host address 'example.com'",
+    ],
+)
 def test_a_program_without_a_network_says_so_before_the_traceback(line):
     output = f"{line}\n{T}subprocess.CalledProcessError: Command '['git']' returned non-zero exit status 128."
     assert cause_of(Execution(Exit.CRASHED, output, None, 1.0, "test"), Limits()) == NO_NETWORK
