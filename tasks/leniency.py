@@ -1,7 +1,7 @@
 """Rewrite a response whose meaning is clear to the exact form that the system prompt asks for.
 
-Language models decorate: they set labels in Markdown, put JSON into a code fence, and go on after the JSON object.
-Nothing is guessed: a field that is missing stays missing, and JSON with an error stays so.
+Language models decorate: they think aloud first, set labels in Markdown, put JSON into a code fence, and go on after
+the JSON object. Nothing is guessed: a field that is missing stays missing, and JSON with an error stays so.
 """
 
 import json
@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 MARKS = "*_`"  # Markdown's marks of bold, italic and code
 DECODER = json.JSONDecoder(strict=False)  # accepts line breaks within strings
-FENCE = re.compile(r"\s*(?:`{3,}|~{3,})[ \t]*\w*[ \t]*\n?")
+FENCE = re.compile(r"\s*(?:`{3,}|~{3,})[^\n{`~]*\n?")
+END_OF_THOUGHTS = "</think>"  # whose beginning may be in the prompt
+PREFIX = r"[ \t]*(?:(?:#{1,6}|[-*+>•]|\d[.)])[ \t]+){0,2}"  # of a heading, a list item or a quoted block
+HEADING = r"[ \t]*#{1,6}[ \t]+(?:\d[.)][ \t]+)?"
 
 
 def plain_form(response: str, labels: Sequence[str]) -> str:
@@ -20,23 +23,32 @@ def plain_form(response: str, labels: Sequence[str]) -> str:
         response: The text of the response.
         labels: The labels of the fields, in order; the last two are those of the action's name and of its input.
     """
-    pieces: list[str] = []
-    rest = response.replace("\r\n", "\n")
-    for label in labels:
-        start = _label(label).search(rest)
-        if start is None:
-            return response
-        pieces.append(rest[: start.start()].strip())
-        rest = rest[start.end() :]
-    pieces = [*pieces[1:-1], _plain_name(pieces[-1]), _first_object(rest)]
+    text = response.replace("\r\n", "\n")
+    pieces = _pieces(text.partition(END_OF_THOUGHTS)[2], labels) or _pieces(text, labels)
+    if not pieces:
+        return response
+    pieces = [*pieces[1:-2], _plain_name(pieces[-2]), _first_object(pieces[-1])]
     return "\n".join(f"{label}: {piece}" for label, piece in zip(labels, pieces, strict=True))
 
 
+def _pieces(text: str, labels: Sequence[str]) -> list[str]:
+    """Return the texts before, between and after the labels; an empty list if one is missing."""
+    pieces: list[str] = []
+    for label in labels:
+        start = _label(label).search(text)
+        if start is None:
+            return []
+        pieces.append(text[: start.start()].strip())
+        text = text[start.end() :]
+    return [*pieces, text]
+
+
 def _label(label: str) -> re.Pattern[str]:
-    """Return a pattern of a label at the start of a line, with the marks of a heading, a list item, bold or code."""
+    """Return a pattern of a label at the start of a line: before a colon, or alone as a heading or in bold."""
+    name = re.escape(label)
+    colon = rf"{PREFIX}[{MARKS}]*{name}[{MARKS}]*[ \t]*[:：][{MARKS}]*"
     return re.compile(
-        rf"^[ \t]*(?:(?:#{{1,6}}|[-*+>]|\d[.)])[ \t]+)?[{MARKS}]*{re.escape(label)}[{MARKS}]*[ \t]*:[{MARKS}]*",
-        re.MULTILINE,
+        rf"^(?:{colon}|{HEADING}[{MARKS}]*{name}[{MARKS}]*[ \t]*$|{PREFIX}(\*\*|__){name}\1[ \t]*$)", re.MULTILINE
     )
 
 
@@ -53,7 +65,7 @@ def _first_object(text: str) -> str:
     fence = FENCE.match(text)
     inner = text[fence.end() :] if fence else text
     try:
-        value, _ = DECODER.raw_decode(inner.strip().strip("`"))
+        value, _ = DECODER.raw_decode(inner.strip().lstrip(MARKS))
     except (ValueError, RecursionError):
         return text.strip()
     return json.dumps(value, ensure_ascii=False)

@@ -15,6 +15,7 @@ THOUGHT = "Thought"
 ACTION = "Action"
 ACTION_INPUT = "Action Input"
 FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
+STEPS = list(InvalidKind)  # in the order in which a response is checked
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ParsedResponse:
     Attributes:
         fields: The text of each of the six fields, or the reason why the response does not have them.
         action: The action, or the reason why there is none.
-        is_exact: Whether the fields are written exactly as the system prompt asks. If not, the action was found after
+        is_exact: Whether the fields are written exactly as the system prompt asks. If not, they were read after
             Markdown and text around the JSON object were removed (`tasks.leniency`).
     """
 
@@ -36,14 +37,15 @@ class ParsedResponse:
 def parse_response(response: str) -> ParsedResponse:
     """Return the fields and the action of a response.
 
-    A response that is exact is taken literally. Otherwise its plain form is parsed; if that carries no action either,
-    the result is that of the response as it was written.
+    A response that is exact is taken literally. Otherwise its plain form is parsed. If that carries no action either,
+    the reason is the one of the form that is closer to an action: wrong keys, not the code fence around them.
     """
     exact = _parse(response)
     if isinstance(exact.action, Action):
         return exact
     plain = _parse(plain_form(response, FIELDS))
-    return ParsedResponse(plain.fields, plain.action, is_exact=False) if isinstance(plain.action, Action) else exact
+    is_closer = isinstance(plain.action, Action) or STEPS.index(plain.action.kind) > STEPS.index(exact.action.kind)
+    return ParsedResponse(plain.fields, plain.action, is_exact=False) if is_closer else exact
 
 
 def _parse(response: str) -> ParsedResponse:

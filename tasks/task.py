@@ -1,7 +1,7 @@
 """A prepared task, and the instance of it that one episode works on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,13 @@ class Limits:
     output_kb: int = 64
     num_threads: int = 1
     num_gpus: int = 0
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value, least = getattr(self, limit.name), 0 if limit.name == "num_gpus" else 1
+            if not (value >= least or limit.name == "seconds" and value > 0):  # nan is neither
+                expected = "a positive number" if least else "0 or more"
+                raise ValueError(f"limits.{limit.name}: got {value:g}, expected {expected}")
 
 
 @dataclass(frozen=True)

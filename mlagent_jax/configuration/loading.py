@@ -14,27 +14,46 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from mlagent_jax.configuration.checks import SIZES, check
 from mlagent_jax.configuration.schema import Config, ConfigError
 from tasks.nearest import closest
-from tasks.quoting import user_path
+from tasks.quoting import one_line, setting, user_path
 
+# What is a number, by YAML's types. YAML 1.1 also reads octal numbers, times and dates.
+DECIMAL = r"(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+NUMBERS = {
+    "int": r"^[-+]?(?:0|[1-9][0-9_]{0,99}|0x[0-9a-fA-F]{1,99})$",
+    "float": rf"^(?:[-+]?(?:{DECIMAL}|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$",
+    "timestamp": "",
+}
+COMMENT = re.compile(r"\s#")
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"  # in a checkout; a wheel has no configs/
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML 1.1 loader for which `1e-5` is a number and a repeated key is an error."""
+    """A YAML loader whose numbers are decimal: 1e-5 is one; 010 (octal), 12:30 (base 60) and dates are texts.
+
+    A repeated key is an error, and so is one that is no name.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in NUMBERS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`; raise ConfigError for a repeated key."""
+        """Return the mapping of `node`; raise ConfigError for a repeated key, or one that is no name."""
         seen = set()
         for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"line {line}: a key is a list or a section; expected a name")
             if key_node.value in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key_node.value} is given twice")
+                raise ConfigError(f"line {line}: the key {key_node.value} is given twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+for _type, _pattern in NUMBERS.items():
+    if _pattern:
+        _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_type}", re.compile(_pattern), list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -177,11 +196,19 @@ def _inline(value: Any) -> str:
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        value = yaml.load(text, _Loader)  # a SafeLoader
+        json.dumps(value, default=str)
+        return value
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{source}: {place}not YAML ({error.problem or error.context}); correct that place") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML ({' '.join(str(error).split())}); correct that place") from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{source}: a value holds itself, or is nested too deeply; write it out") from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -195,7 +222,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(_unknown(name, {key.name for key in keys()}))
         tree = inner
-    tree[leaf] = _parse(text, override)
+    value = _parse(text, override)
+    if COMMENT.search(text) and not text.lstrip().startswith(("'", '"', "[", "{")):
+        remedy = f"if it belongs to the value, give {setting(name, text)}"
+        raise ConfigError(f"{override}: a comment begins at ' #'; {remedy}")
+    tree[leaf] = value
 
 
 def _leaves(tree: Mapping[Any, Any], names: set[str], prefix: str = "") -> Iterator[str]:
@@ -218,6 +249,7 @@ def _unknown(name: str, names: set[str]) -> str:
     by_leaf: dict[str, str] = {}
     for known in sorted(names):
         by_leaf.setdefault(known.rpartition(".")[2], known)
+    name = one_line(name)
     near = closest(name, names, cutoff=0.7)
     leaf = closest(name.rpartition(".")[2], by_leaf, cutoff=0.7)
     if near or leaf:

@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from rollout.dataset.import_counts import ImportCounts
 from rollout.dataset.selection import choose, write_selection
 from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
@@ -58,13 +60,19 @@ def run_select(options: argparse.Namespace) -> None:
     for name in names:
         if name not in get_args(FilterName):
             raise ValueError(f"no filter {name!r}; there are {', '.join(get_args(FilterName))}")
-    rules = Select(
-        filters=names,
-        max_characters=options.max_characters,
-        max_similarity=options.max_similarity,
-        max_trajectories=options.max_trajectories,
-        validation_share=options.validation_share,
-    )
+    try:
+        rules = Select(
+            filters=names,
+            max_characters=options.max_characters,
+            max_similarity=options.max_similarity,
+            max_trajectories=options.max_trajectories,
+            validation_share=options.validation_share,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        expected = first["msg"].removeprefix("Input should be ")
+        raise ValueError(f"--{option}: got {first['input']}, expected a number {expected}") from None
     directions = {name: entry.direction for name, entry in entries(options.path).items()}
     selection = choose(trajectories_of(options.folder), rules, directions, options.seed)
     for each in selection.report:
@@ -100,6 +108,8 @@ def run_import(options: argparse.Namespace) -> None:
         ValueError: If the folder is not empty, there are no conversations, or one is malformed.
         WorthlessResult: If too large a share of the answers are no valid action.
     """
+    if not 0 <= options.max_invalid_share <= 1:
+        raise ValueError(f"--max-invalid-share: got {options.max_invalid_share:g}, expected a number from 0 to 1")
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; name another --out")
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ class ImportCounts:
         self.num_empty["human"] += sum(not text.strip() for text in (trajectory.problem, *feedbacks))
         self.num_empty["gpt"] += sum(not step.response.strip() for step in trajectory.steps)
         self.unknown_keys.update(_stated(record) - RECORD_KEYS)
+        self.unknown_keys["messages"] += bool(record.get("conversations") and record.get("messages"))
         for turn in record.get("conversations") or record.get("messages") or ():
             self.unknown_turn_keys.update(_stated(turn) - TURN_KEYS)
 
@@ -55,8 +56,8 @@ class ImportCounts:
                 f"{self.with_system} of {num} conversations have their own system text, which is dropped: the policy "
                 "always reads this project's"
             )
-        if self.unknown_keys:
-            found.append(f"keys of conversations that are not used: {_listed(self.unknown_keys)}")
+        if +self.unknown_keys:
+            found.append(f"keys of conversations that are not used: {_listed(+self.unknown_keys)}")
         if self.unknown_turn_keys:
             found.append(
                 f"keys of turns that are not used: {_listed(self.unknown_turn_keys)}; every answer is trained on with "

@@ -16,8 +16,8 @@ from tasks.prompt import messages
 from tasks.response import parse_response
 
 SPEAKERS = {"user": "human", "assistant": "gpt", "developer": "system"}
-# Keys of a conversation's turns, and of the speaker and the text of a turn: ShareGPT's and OpenAI's.
-FORMS = (("conversations", "from", "value"), ("messages", "role", "content"))
+# ShareGPT's key and OpenAI's for a conversation's turns, and for the speaker and the text of a turn. Files mix them.
+TURNS, SPEAKER, TEXT = ("conversations", "messages"), ("from", "role"), ("value", "content")
 NOT_KNOWN = float("nan")
 UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # a conversation records no workspace
 
@@ -51,8 +51,10 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     chat = [turn for turn in _turns(record) if turn[0] != "system"]
     for number, (speaker, text) in enumerate(chat):
         expected = ("human", "gpt")[number % 2]
-        if speaker != expected or not isinstance(text, str):
+        if speaker != expected:
             raise ValueError(f"has turn {number + 1} from {speaker!r}, expected a text from {expected!r}")
+        if not isinstance(text, str):
+            raise ValueError(f"has turn {number + 1} from {speaker!r} with {json.dumps(text)[:60]}, expected a text")
     if len(chat) < 2:
         raise ValueError(f"has {len(chat)} turns, expected a problem and an answer at least")
     texts = [replace_unstorable(text) for _, text in chat]
@@ -65,23 +67,36 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
 
 def system_texts(record: Mapping[str, Any]) -> list[str]:
     """Return the system texts of a conversation: of its own key, and of turns."""
-    texts = [record.get("system"), *(text for speaker, text in _turns(record) if speaker == "system")]
-    return [text for text in texts if isinstance(text, str)]
+    texts = [_text(record.get("system")), *(text for speaker, text in _turns(record) if speaker == "system")]
+    return [text if isinstance(text, str) else json.dumps(text) for text in texts if text]
 
 
 def _turns(record: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     """Return the turns of a conversation as (speaker, text), with the speakers' names in ShareGPT."""
-    for key, speaker, text in FORMS:
-        said = record.get(key)
-        if said is not None:
-            if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
-                raise ValueError(f"has no list `{key}` of objects {{{speaker}, {text}}}")
-            return [(_speaker(each.get(speaker)), each.get(text)) for each in said]
-    raise ValueError("has no list `conversations` of objects {from, value}, and no `messages` of {role, content}")
+    stated = [key for key in TURNS if record.get(key) is not None]
+    if not stated:
+        raise ValueError("has no list `conversations` of objects {from, value}, and no `messages` of {role, content}")
+    key = next((key for key in stated if record[key]), stated[0])
+    if not isinstance(record[key], list) or not all(isinstance(each, dict) for each in record[key]):
+        form = TURNS.index(key)
+        raise ValueError(f"has no list `{key}` of objects {{{SPEAKER[form]}, {TEXT[form]}}}")
+    return [(_speaker(_first(each, SPEAKER)), _text(_first(each, TEXT))) for each in record[key]]
+
+
+def _first(turn: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((turn[key] for key in keys if turn.get(key) is not None), None)
 
 
 def _speaker(name: object) -> object:
     return SPEAKERS.get(name, name) if isinstance(name, str) else name
+
+
+def _text(content: object) -> object:
+    """Return a content as one text if it is a list of parts that are all text, else as it is."""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        texts = [part.get("text") for part in content]
+        return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
+    return content
 
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
@@ -122,15 +137,18 @@ def read_sharegpt(path: Path, counts: ImportCounts | None = None) -> Iterator[Tr
 
 
 def _records(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        start = file.read(64).lstrip()
-        file.seek(0)
-        if start.startswith("["):
-            yield from _parsed(file.read(), str(path))
-            return
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _parsed(line, f"{path} line {number}")
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            start = file.read(64).lstrip()
+            file.seek(0)
+            if start.startswith("["):
+                yield from _parsed(file.read(), str(path))
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _parsed(line, f"{path} line {number}")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8, and unpack it if it is compressed") from None
 
 
 def _parsed(text: str, source: str) -> Any:

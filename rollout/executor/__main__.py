@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from rollout.errors import ExecutorError
 from rollout.executor import open_backend
 from rollout.executor.backends.bubblewrap.command import find_bwrap, tier_of_this_process
 from rollout.executor.backends.landlock import landlock_abi
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rollout.execu
         if options.submission and execution.submission is not None:
             options.submission.write_bytes(execution.submission)
         print(json.dumps(describe(execution, limits), indent=1))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ExecutorError) as error:
         print(f"{prog}: {error_line(error)}", file=sys.stderr)
         return 2
     return 0

@@ -109,9 +109,11 @@ def inspect_interpreter(python: Path) -> TaskInterpreter:
         answer = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ValueError(f"the task interpreter {python} does not run ({error}); {remedy}") from error
-    paths = json.loads(answer.stdout)
+        paths = json.loads(answer.stdout)
+    except OSError as error:
+        raise ValueError(f"the task interpreter {python} does not run ({error.strerror}); {remedy}") from error
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise ValueError(f"the task interpreter {python} does not run: it is no Python that works; {remedy}") from error
     if paths["prefix"] == paths["base_prefix"]:
         raise ValueError(f"{python} is not the interpreter of a virtual environment; {remedy}")
     packages = Path(paths["packages"])

@@ -23,6 +23,8 @@ CONSEQUENCE = re.compile(
     r"FileNotFoundError: \[Errno 2\] No such file or directory$|RuntimeError: DataLoader worker)",
     re.MULTILINE,
 )
+# Exceptions of the script's own mistakes: what their messages quote is no limit of the sandbox.
+OWN_MISTAKE = re.compile(r"^(?:Key|Value|Type|Index|Assertion|Attribute|Name|ZeroDivision)Error\b", re.MULTILINE)
 FORK = r"(?:fork|spawn|subprocess)[^\n]*\n(?:    [^\n]*\n)*"  # the frame that starts a process
 SEMAPHORE = r"SemLock\([^\n]*\n(?:    [^\n]*\n)*"
 PROGRAM = r"^FileNotFoundError: \[Errno 2\] No such file or directory: "
@@ -103,7 +105,8 @@ KNOWN_FAILURES = (
     ),
     _known(r"\[Errno 97\]", None, NO_SOCKETS),
     _known(
-        r"Temporary failure in name resolution|Name or service not known|NameResolutionError|Failed to resolve '|"
+        r"Temporary failure in name resolution|(?:[Cc]ould not|unable to) resolve host|Name or service not known|"
+        r"NameResolutionError|Failed to resolve '|'remote-https?' is not a git command|"
         r"Network is unreachable|No route to host|couldn't connect to 'https?://|^LookupError: *\n\**\n *Resource |"
         rf"huggingface_hub\S*(?:LocalEntryNotFoundError|OfflineModeIsEnabled)|{PROGRAM}'(?:wget|curl|git|kaggle)'",
         None,
@@ -113,7 +116,7 @@ KNOWN_FAILURES = (
         r"^ModuleNotFoundError: No module named '\w+'|Missing optional dependency '|"
         r"^ImportError: .*(?:\bpip\b|is required)|`Import \w+` failed|cannot open shared object file|"
         rf"^subprocess.CalledProcessError: .*\b(?:pip|conda|apt-get)\b.*\binstall\b|"
-        rf"{PROGRAM}'(?:pip3?|conda|apt-get|uv)'",
+        rf"{PROGRAM}'(?:pip3?|conda|mamba|apt|apt-get|sudo|uv)'",
         None,
         NO_PACKAGE,
     ),
@@ -144,8 +147,9 @@ def known_failure(output: str) -> KnownFailure | None:
     tracebacks before it count too.
     """
     for text in _explanations(output):
+        is_own_mistake = bool(OWN_MISTAKE.search(text))
         for failure in KNOWN_FAILURES:
-            if failure.pattern.search(text):
+            if failure.pattern.search(text) and not (failure.exit and is_own_mistake):
                 return failure
     return None
 

@@ -14,19 +14,20 @@ from urllib.parse import urlsplit
 
 import httpx
 
+LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
 def is_on_this_machine(url: str) -> bool:
-    """Return whether a URL names this machine: `localhost`, its own name, or one of its addresses."""
+    """Return whether a URL names this machine: `localhost`, its own name, or one of its addresses in any notation."""
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # not an address
         return False
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:  # a name
-        return host == "localhost" or host.endswith(".localhost") or host == socket.gethostname().lower()
+        address = _address(host.partition("%")[0])
+    except (OSError, ValueError):  # a name
+        return host in (*LOCAL_NAMES, socket.gethostname().lower()) or host.endswith(".localhost")
     if address.is_loopback or address.is_unspecified:
         return True
     with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
@@ -35,6 +36,11 @@ def is_on_this_machine(url: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address, which for version 4 may be short or one number, as `127.1`. Raises OSError for a name."""
+    return ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
 
 
 def http_client(url: str, **options: Any) -> httpx.AsyncClient:

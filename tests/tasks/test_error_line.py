@@ -26,8 +26,26 @@ def test_a_failed_call_of_the_system_has_its_path_and_a_remedy(tmp_path: Path) -
 
 def test_other_errors_keep_their_words_on_one_line() -> None:
     assert error_line(ValueError("a  b\n  c\x07")) == "a  b c\\x07"
-    assert error_line(OSError(5, "Input/output error")) == "[Errno 5] Input/output error"
-    assert error_line(OSError(9, "Bad file descriptor", 3)).startswith("[Errno 9]")  # type: ignore[arg-type]
+    assert error_line(OSError(9, "Bad file descriptor", 3)) == "Bad file descriptor"  # type: ignore[arg-type]
+    assert error_line(ValueError()).startswith("ValueError without a message")
+
+
+def test_a_failed_call_without_a_path_or_with_two_has_a_remedy(tmp_path: Path) -> None:
+    assert error_line(OSError(28, "No space left on device")) == "No space left on device; free some space"
+    assert "; check the address, and that the server is up" in error_line(ConnectionRefusedError(111, "Refused"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/c").touch()
+    with pytest.raises(OSError) as raised:
+        os.rename(tmp_path / "a", tmp_path / "b")
+    expected = f"{tmp_path}/a -> {tmp_path}/b: Directory not empty; choose another path, or remove it"
+    assert error_line(raised.value) == expected
+
+
+def test_a_codecs_words_are_not_the_explanation() -> None:
+    with pytest.raises(UnicodeDecodeError) as raised:
+        b"ab\xff".decode()
+    assert error_line(raised.value) == "byte 2 of a file is not UTF-8 text; save it as UTF-8"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,16 @@ DECORATED = {
     "JSON in code": with_input('`{"script_name": "a.py"}`'),
     "JSON in a fence, then text": with_input('```json\n{\n "script_name": "a.py"\n}\n```\nThis runs the script.'),
     "text after JSON": with_input('{"script_name": "a.py"}\n\nObservation: it ran.'),
+    "headings without a colon": "\n".join(f"### {line.replace(': ', chr(10), 1)}" for line in RUN.splitlines()),
+    "bold without a colon": "\n".join(f"**{line.replace(': ', '**' + chr(10), 1)}" for line in RUN.splitlines()),
+    "numbered headings": "\n".join(f"## {n}. {line}" for n, line in enumerate(RUN.splitlines(), 1)),
+    "bullets": "\n".join(f"• {line}" for line in RUN.splitlines()),
+    "Chinese colons": RUN.replace(": ", "：", 5),
+    "JSON in a fence with a title": with_input('```json title="input"\n{"script_name": "a.py"}\n```'),
+    "JSON in bold": with_input('**{"script_name": "a.py"}**'),
+    "thoughts on the line of the first label": f"<think>Go.</think>{RUN}",
+    "a draft in the thoughts": f"<think>\n{RUN.replace('a.py', 'b.py')}\nNo.\n</think>\n\n{RUN}",
+    "a draft in thoughts that the prompt began": f"{RUN.replace('Execute', 'Undo')}\n</think>\n{RUN}",
     "a second action": f"{RUN}\n\n{RUN.replace('a.py', 'b.py')}",
 }
 
@@ -98,6 +108,14 @@ def test_decoration_does_not_change_an_action(response: str):
     assert parsed.action == Action("Execute Script", {"script_name": "a.py"})
     assert isinstance(parsed.fields, dict)
     assert {label: parsed.fields[label] for label in FIELDS[:4]} == THOUGHTS
+
+
+@pytest.mark.parametrize("response", ["```json\n{}\n```", "`{}`", "{}\nThis runs it."])
+def test_the_reason_is_about_the_action_and_not_its_decoration(response: str):
+    found = parse_response(with_input(response.format('{"script": "a.py"}'))).action
+    assert isinstance(found, Invalid)
+    assert found.reason == "Execute Script takes the keys script_name; got script"
+    assert kind_of(f"**{RUN.replace(':', ':**', 1).replace('Execute', 'Run')}") is InvalidKind.UNKNOWN_ACTION
 
 
 def test_line_breaks_within_json_strings_are_read():

@@ -59,14 +59,17 @@ def backend_class(name: str) -> type[SandboxBackend]:
     """
     module, _, attribute = BACKENDS.get(name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
+        if hasattr(found, "capabilities") and hasattr(found, "from_options"):
+            return found
+        cause: Exception = TypeError("it has no `capabilities` and `from_options`")
     except ModuleNotFoundError as error:
         if name in BACKENDS:
             raise ValueError(
                 f"executor backend {name}: {error.name} is not installed; install the packages of that backend (for "
                 "ray: `pip install 'mlagent-jax[cluster]'`)"
             ) from error
-        cause: Exception = error
+        cause = error
     except (AttributeError, ValueError) as error:
         cause = error
     raise ValueError(

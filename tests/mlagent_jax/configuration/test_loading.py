@@ -244,3 +244,36 @@ def test_import_of_the_schema_loads_no_backend() -> None:
 def test_listed_defaults_are_the_defaults() -> None:
     # --help-keys shows these: each of them, given as an override, changes nothing.
     assert load_config(None, [f"{key.name}={key.default}" for key in keys()]) == Config()
+
+
+@pytest.mark.parametrize("value", ["010", "12:30", "2024-01-01", "1:30.5", "9" * 5000])
+def test_a_number_is_decimal(value: str) -> None:
+    assert complaint(f"seed={value}").startswith(f"seed: got '{value[:40]}")
+    assert load_config(None, ["seed=1_000"]).seed == 1000 and load_config(None, ["seed=-0"]).seed == 0
+
+
+def test_a_comment_in_a_setting_is_no_part_of_a_path_that_is_lost() -> None:
+    said = complaint("model.path=/data/run #2")
+    assert said.endswith("""if it belongs to the value, give 'model.path="/data/run #2"'""")
+    assert load_config(None, ['model.path="/data/run #2"']).model.path == "/data/run #2"
+    assert load_config(None, ["model.path=/data/run#2"]).model.path == "/data/run#2"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("? [a]\n: 1\n", "line 1: a key is a list or a section; expected a name"),
+        ("seed: &a {x: *a}\n", "a value holds itself, or is nested too deeply; write it out"),
+        ("seed: " + "[" * 3000, "a value holds itself, or is nested too deeply; write it out"),
+        ("ppo:\n\tclip: 0.1\n", "line 2, column 1: not YAML (found character '\\t'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_config(tmp_path / "c.yaml")
+    assert str(raised.value).startswith(f"{tmp_path}/c.yaml: {said}") and "\n" not in str(raised.value)
+
+
+def test_an_unknown_key_with_a_line_break_is_one_line() -> None:
+    assert complaint("a\nb=3") == "unknown key a\\nb; --help-keys lists every key"

@@ -11,13 +11,12 @@ from rollout.dataset.sharegpt import read_sharegpt
 from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
-from tasks.action import Action, format_response
+from tasks.action import Action
 from tasks.feedback import Outcome
 from tasks.naming import Names
+from tasks.response import FIELDS, format_response
 
-ANSWER = format_response(
-    dict.fromkeys(grammar.FIELDS[:4], "Fine."), Action(grammar.FINAL_ANSWER, {"final_answer": "a"})
-)
+ANSWER = format_response(dict.fromkeys(FIELDS[:4], "Fine."), Action(grammar.FINAL_ANSWER, {"final_answer": "a"}))
 
 
 def conversation(*turns: tuple[str, str], **keys: object) -> dict:
@@ -97,6 +96,46 @@ def test_conversations_without_actions_are_imported_only_if_asked(tmp_path: Path
     assert len(read_trajectories(tmp_path / "taken")) == 20
 
 
+@pytest.mark.parametrize("share", ["nan", "-0.1", "2"])
+def test_a_share_out_of_range_is_refused(tmp_path: Path, capsys, share: str) -> None:
+    code, _, error = imported(tmp_path, capsys, conversation(), options=(f"--max-invalid-share={share}",))
+    assert code == 2 and error.endswith(f"--max-invalid-share: got {share}, expected a number from 0 to 1\n")
+
+
+def test_system_texts_in_parts_and_a_second_list_of_turns_are_counted(tmp_path: Path, capsys) -> None:
+    parts = [{"type": "text", "text": "You are a pirate."}]
+    both = conversation(messages=[{"role": "user", "content": "Something else."}])
+    code, lines, _ = imported(tmp_path, capsys, both, conversation(system=parts), conversation(system=["A", "B"]))
+    assert code == 0 and lines[0].startswith("2 of 3 conversations have their own system text")
+    assert lines[1] == "keys of conversations that are not used: 1 times 'messages'"
+
+
+def test_mixed_keys_and_texts_in_parts_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(conversation()))
+    (plain,) = read_sharegpt(path)
+    parts = [{"type": "text", "text": "Do "}, {"type": "text", "text": "it."}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": ANSWER}]
+    for record in ({"conversations": turns}, {"conversations": [], "messages": turns}):
+        path.write_text(json.dumps(record))
+        assert list(read_sharegpt(path)) == [plain]
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "image_url", "image_url": "a"}], [], 3])
+def test_a_turn_without_a_text_is_named(tmp_path: Path, content: object) -> None:
+    turns = [{"role": "user", "content": "Do it."}, {"role": "assistant", "content": content, "tool_calls": [{}]}]
+    (tmp_path / "a.json").write_text(json.dumps([{"messages": turns}]))
+    with pytest.raises(ValueError, match=r"conversation 1 has turn 2 from 'gpt' with .+, expected a text"):
+        list(read_sharegpt(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("data", [json.dumps([conversation()]).encode("utf-16"), b"\x1f\x8b\x08", b'[{"id": "\xe9"}]'])
+def test_a_file_that_is_no_utf8_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.json is not UTF-8 text; save it as UTF-8"):
+        list(read_sharegpt(tmp_path / "a.json"))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "\n\n"])
 def test_a_file_without_conversations_is_refused(tmp_path: Path, capsys, text: str) -> None:
     (tmp_path / "data.jsonl").write_text(text)
@@ -120,7 +159,7 @@ def test_the_form_of_openai_is_imported_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("turn", "said"),
     [
-        ({"role": "assistant", "content": None, "tool_calls": [{}]}, "turn 2 from 'gpt', expected a text from 'gpt'"),
+        ({"role": "assistant", "content": None, "tool_calls": [{}]}, "turn 2 from 'gpt' with null, expected a text"),
         ({"role": "tool", "content": "4"}, "turn 2 from 'tool', expected a text from 'gpt'"),
         ({"role": ["assistant"], "content": "4"}, "turn 2 from .'assistant'., expected a text from 'gpt'"),
     ],

@@ -165,3 +165,9 @@ def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
     assert said[0] == "ended: 0 dropped" and json.loads(manifest.read_text())["identity"] in said[-1]
     assert main(["select", str(taken), "--filters", "pretty"]) == 2
     assert "no filter 'pretty'; there are acted" in capsys.readouterr().err
+
+
+def test_select_names_an_option_out_of_its_range(tmp_path: Path, capsys):
+    assert main(["select", str(tmp_path), "--max-similarity", "1.5"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("--max-similarity: got 1.5, expected a number less than or equal to 1\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.executor import SandboxUnavailable
+from rollout.executor.__main__ import main
 from rollout.executor.backends.landlock import landlock_abi
 from rollout.storage.blob_store import BlobStore
 
@@ -112,3 +113,28 @@ def test_an_unreadable_script_is_reported_in_one_line(tmp_path: Path) -> None:
     done = call("run", str(tmp_path / "none.py"))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "none.py" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--limit.seconds=nan", "limits.seconds: got nan, expected a positive number"),
+        ("--limit.memory_mb=-5", "limits.memory_mb: got -5, expected a positive number"),
+        ("--limit.num_threads=0", "limits.num_threads: got 0, expected a positive number"),
+        ("--limit.num_gpus=-1", "limits.num_gpus: got -1, expected 0 or more"),
+        ("--isolation=os:path", "executor.isolation=os:path is not a sandbox backend (it has no `capabilities`"),
+        ("--python=/bin/ls", "the task interpreter /bin/ls does not run: it is no Python that works; make it with"),
+    ],
+)
+def test_options_out_of_range_are_one_line(tmp_path: Path, capsys, option: str, said: str) -> None:
+    script = tmp_path / "try.py"
+    script.write_text("print('ran')\n")
+    assert main(["run", str(script), option]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_sandbox_that_cannot_be_made_is_one_line(tier: str, tmp_path: Path) -> None:
+    script = tmp_path / "try.py"
+    script.write_text("print('ran')\n")
+    done = call("run", str(script), "--limit.seconds", "1e-6")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "making a sandbox" in done.stderr

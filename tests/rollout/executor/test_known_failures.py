@@ -69,7 +69,8 @@ def test_the_limit_on_processes_is_named(sandboxes, source, says):
 @landlock
 @of("source", [THREADS, CHILDREN], ids=["threads", "children"])
 def test_the_limit_on_processes_is_named_without_namespaces(sandboxes, source):
-    done = sandboxes.run(source, num_processes=20)  # as an ordinary user, the script is killed and says nothing
+    # As an ordinary user, the script is killed once it is seen, and says nothing.
+    done = sandboxes.run(f"{source}\nimport time; time.sleep(2)", num_processes=20)
     assert (done.exit, cause_of(done, FEW)) == (Exit.OUT_OF_PROCESSES, PROCESSES)
 
 
@@ -152,18 +153,30 @@ COMMON = {
         "non-zero exit status",
         NO_PACKAGE,
     ),
-    "parquet": ("import pandas\npandas.DataFrame({'a': [1]}).to_parquet('x')", "`Import pyarrow` failed", NO_PACKAGE),
-    "plot": ("import pandas\npandas.DataFrame({'a': [1]}).plot()", "is required for plotting", NO_PACKAGE),
     "program": ("import subprocess\nsubprocess.run(['conda', 'install', 'xgboost'])", "'conda'", NO_PACKAGE),
     "input": ("input('rate? ')", "EOF when reading a line", NO_INPUT),
     "affinity": ("import os\nos.sched_setaffinity(0, {0})", "Operation not permitted", NOT_PERMITTED),
     "signal": ("import os\nos.kill(os.getpid(), 11)", "", SIGNAL),
+}
+PANDAS = {  # forked interpreters have imported it; a fresh one takes a second
+    "parquet": ("import pandas\npandas.DataFrame({'a': [1]}).to_parquet('x')", "`Import pyarrow` failed", NO_PACKAGE),
+    "plot": ("import pandas\npandas.DataFrame({'a': [1]}).plot()", "is required for plotting", NO_PACKAGE),
 }
 
 
 @each_tier
 @of(("source", "says", "cause"), COMMON.values(), ids=COMMON)
 def test_what_a_sandbox_lacks_is_named(sandboxes, source, says, cause):
+    check_lacks(sandboxes, source, says, cause)
+
+
+@of("sandboxes", [BUBBLEWRAP[1], pytest.param(LANDLOCK[2], marks=pytest.mark.slow)], indirect=True, ids="-".join)
+@of(("source", "says", "cause"), PANDAS.values(), ids=PANDAS)
+def test_packages_that_pandas_lacks_are_named(sandboxes, source, says, cause):
+    check_lacks(sandboxes, source, says, cause)
+
+
+def check_lacks(sandboxes, source, says, cause):
     done = sandboxes.run(source)
     assert says in done.output and done.exit in (Exit.CRASHED, Exit.KILLED)
     assert cause_of(done, FEW) == cause
@@ -253,12 +266,26 @@ def test_the_memory_of_a_gpu_is_not_called_the_scripts_memory():
         ("OSError: We couldn't connect to 'https://huggingface.co' to load this file", NO_NETWORK),
         ("ImportError: Missing optional dependency 'lxml'.  Use pip or conda to install lxml.", NO_PACKAGE),
         ("PermissionError: [Errno 13] Permission denied: '/root/x'", OUT_OF_REACH),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'sudo'", NO_PACKAGE),
     ],
 )
 def test_crashes_for_what_is_missing_say_so(error, cause):
     done = Execution(Exit.CRASHED, T + error, None, 1.0, "test")
     assert cause_of(done, Limits()) == cause
     assert cause_of(done, Limits(num_gpus=1)) == ("" if cause == NO_GPU else cause)
+
+
+@of(
+    "line",
+    [
+        "git: 'remote-https' is not a git command. See 'git --help'.",
+        "fatal: unable to access 'https://github.com/a/b/': Could not resolve host: github.com",
+        "wget: unable to resolve host address 'example.com'",
+    ],
+)
+def test_a_program_without_a_network_says_so_before_the_traceback(line):
+    output = f"{line}\n{T}subprocess.CalledProcessError: Command '['git']' returned non-zero exit status 128."
+    assert cause_of(Execution(Exit.CRASHED, output, None, 1.0, "test"), Limits()) == NO_NETWORK
 
 
 def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so():
@@ -274,6 +301,9 @@ def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so
     "output",
     [
         T + "KeyError: 'age'",
+        T + "ValueError: Out of memory slots in column 'ram'",  # a word in a message of the script
+        T + "KeyError: 'std::bad_alloc'",
+        T + "ValueError: the thread is gone: Resource temporarily unavailable",
         T + "MemoryError\nno memory, trying less\n" + T + "KeyError: 'age'",  # handled and printed
         T + "BlockingIOError: [Errno 11] Resource temporarily unavailable",  # of a pipe or socket, not of a fork
         T + "FileNotFoundError: [Errno 2] No such file or directory: 'tran.csv'",
