@@ -109,7 +109,10 @@ def fields(kind: type) -> list[str]:
 FAMILIES = {"qwen2": Qwen2Config, "qwen3": Qwen3Config}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "qwen2" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A checkpoint that transformers wrote, in which no bias is 0 and no norm is 1, and its config.json."""
     folder = tmp_path_factory.mktemp(request.param)
