@@ -21,6 +21,7 @@ from mlagent_jax.stages.export import STAGE
 from mlagent_jax.stages.stage import StageContext
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
+from rollout.storage.digests import write_digests
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.prompt import messages
 from tasks.state import State
@@ -85,6 +86,9 @@ def test_policy_that_does_not_fit_is_not_exported(run_dir: RunDir) -> None:
     export(run_dir)
     path = run_dir.ppo_policy / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
+    with pytest.raises(ValueError, match="is damaged or missing"):
+        export(run_dir)
+    write_digests(run_dir.ppo_policy)
     with pytest.raises(ValueError, match=r"model\.layers\.2\.\S+: missing"):
         export(run_dir)
     assert run_dir.path("export", "COMPLETE").exists()
