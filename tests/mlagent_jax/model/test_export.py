@@ -1,7 +1,9 @@
 """An exported policy is a folder that transformers loads: equal logits, equal ids, equal chat template."""
 
+import errno
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from mlagent_jax.stages.export import STAGE
 from mlagent_jax.stages.stage import StageContext
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
+from rollout.storage.digests import write_digests
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.prompt import messages
 from tasks.state import State
@@ -81,10 +84,23 @@ def test_export_replaces_an_earlier_one_whole_and_leaves_nothing_else(run_dir: R
     assert not any(run_dir.path("tmp").iterdir())
 
 
+def test_full_disk_is_an_error_of_the_system_and_leaves_the_earlier_export(run_dir: RunDir) -> None:
+    export(run_dir)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # fails in the library like a full disk
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            export(run_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG and (run_dir.path("export") / "model.safetensors").is_file()
+
+
 def test_policy_that_does_not_fit_is_not_exported(run_dir: RunDir) -> None:
     export(run_dir)
     path = run_dir.ppo_policy / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
+    write_digests(run_dir.ppo_policy)  # as if it had been saved so
     with pytest.raises(ValueError, match=r"model\.layers\.2\.\S+: missing"):
         export(run_dir)
     assert run_dir.path("export", "COMPLETE").exists()
