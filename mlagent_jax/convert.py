@@ -27,6 +27,7 @@ def convert(gguf: Path, out: Path) -> None:
             like Qwen2's or SmolLM's, or if `out` exists.
     """
     from mlagent_jax.model.hf import save_tensors  # imports JAX, which --help does not need
+    from mlagent_jax.model.sizes import require_rows
     from mlagent_jax.pretrained.gguf_file import GGUFFile
     from mlagent_jax.pretrained.gguf_network import GGUFNetwork
     from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
@@ -37,7 +38,11 @@ def convert(gguf: Path, out: Path) -> None:
     network = GGUFNetwork(file)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        write_gguf_tokenizer(file.metadata, temporary, network.config.max_position_embeddings)
+        try:
+            tokenizer = write_gguf_tokenizer(file.metadata, temporary, network.config.max_position_embeddings)
+        except ValueError as error:
+            raise ValueError(f"{gguf}: {error}") from None
+        require_rows(gguf, network.config.vocab_size, tokenizer.vocab_size)
         if stated := file.license():
             (temporary / "LICENSE").write_text(stated, encoding="utf-8")
         save_tensors(network.config, network.tensors(), temporary, "bfloat16")

@@ -188,9 +188,25 @@ class Mirror:
 
         content = self._try(read)
         manifest = EMPTY if content is None else _parsed(content)
+        if content is None and self._has_later_snapshot():
+            raise ConfigError(
+                f"{self.url}/{MANIFEST} is missing, but not the snapshots that it lists; restore it, or give another "
+                "mirror, which gets a whole copy"
+            )
         if manifest is None:
             raise ConfigError(f"{self.url}/{MANIFEST} is damaged; give another mirror, which gets a whole copy")
         return manifest
+
+    def _has_later_snapshot(self) -> bool:
+        """Return whether there is more than what an interrupted first push leaves, which has no manifest yet."""
+
+        def read() -> list[str]:
+            try:
+                return self._snapshots()
+            except FileNotFoundError:
+                return []
+
+        return any(int(name.partition("-")[0]) > 1 for name in self._try(read))
 
     def _remember(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.folder / REMEMBERED, json.dumps(sealed(manifest)))

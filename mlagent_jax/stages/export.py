@@ -12,6 +12,7 @@ from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
 from rollout.storage.digests import DIGESTS
 from rollout.storage.run_layout import EXPORT
+from rollout.storage.system_errors import copy_folder
 from rollout.tokenizer.beside_weights import GENERATION_CONFIG, read_token_ids
 from rollout.tokenizer.chat import ChatTokenizer
 from tasks.checksum import sha256_of
@@ -66,7 +67,7 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         check_hf(policy)
-        shutil.copytree(policy, temporary, ignore=shutil.ignore_patterns(CANARY, DIGESTS))
+        copy_folder(policy, temporary, without=(CANARY, DIGESTS))
         content = generation_config(ppo, ChatTokenizer(tokenizer), policy / GENERATION_CONFIG)
         write_json(temporary / GENERATION_CONFIG, content)
         num_bytes = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())

@@ -19,6 +19,7 @@ from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.multihost.distributed import is_main
 from rollout.inference.canary_file import write_canary
 from rollout.storage.digests import write_digests
+from rollout.storage.system_errors import copy_folder
 
 MANIFEST = "training_data.json"
 
@@ -41,7 +42,7 @@ def save_policy(
         canary_ids: The token ids of a prompt.
     """
     if is_main():
-        shutil.copytree(tokenizer, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        copy_folder(tokenizer, folder)
         shutil.copyfile(training_data, folder / MANIFEST)
     digests = save_hf(model, folder, digest=True)
     logprobs = canary_logprobs(model, canary_ids)

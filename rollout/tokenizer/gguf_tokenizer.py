@@ -7,6 +7,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from rollout.tokenizer.chat import CHAT_TEMPLATE, QWEN2_SPLIT, ChatTokenizer, write_tokenizer
+from tasks.error_line import joined
+from tasks.quoting import quoted
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types of the format
 MODEL = "gpt2"  # a byte-level BPE
@@ -54,7 +56,10 @@ def _tokenizer(tokens: list[str], types: list[int], merges: list[Any], split: st
     try:
         bpe = models.BPE(vocab=vocabulary, merges=[tuple(merge.split(" ", 1)) for merge in merges])
     except Exception as error:  # the library raises bare Exception for any unreadable vocabulary
-        raise ValueError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {error}") from None
+        reason = joined(str(error))
+        raise ValueError(
+            f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens; fetch the file again ({reason})"
+        ) from None
     tokenizer = Tokenizer(bpe)
     if split == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
@@ -76,8 +81,11 @@ def _tokenizer(tokens: list[str], types: list[int], merges: list[Any], split: st
 
 def _templates(metadata: Mapping[str, Any]) -> str | list[dict[str, str]]:
     """Return the chat template, or all of them with their names if there are several."""
-    default = metadata.get(TEMPLATE, CHAT_TEMPLATE)
+    default = metadata.get(TEMPLATE) or CHAT_TEMPLATE
     named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
+    for text in (default, *named.values()):
+        if not isinstance(text, str):
+            raise ValueError(f"{TEMPLATE} is {quoted(text)}; expected a text; fetch the file again")
     if not named:
         return default
     return [{"name": name, "template": text} for name, text in {"default": default, **named}.items()]

@@ -264,7 +264,14 @@ def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: PreTrainedModel, t
         (lambda file: file.add_rope_freq_base(0.0), "rope.freq_base is 0.0; expected a finite number above 0"),
         (lambda file: file.add_bool("llama.block_count", True), "block_count is True; expected a whole number"),
         (lambda file: file.add_uint16("split.count", 2), "one of 2 files; name them PREFIX-00001-of-00002.gguf"),
-        (lambda file: file.add_tokenizer_pre("llama-bpe"), "'gpt2' with the split 'llama-bpe'"),
+        (
+            lambda file: file.add_tokenizer_pre("llama-bpe"),
+            "tiny.gguf: the tokenizer is 'gpt2' with the split 'llama-b",
+        ),
+        (
+            lambda file: (file.add_token_list([*tokens(), "more"]), file.add_token_types([3] * 3 + [1] * 259)),
+            "tiny.gguf: 261 embedding rows for a tokenizer of 262 tokens",
+        ),
     ],
 )
 def test_file_that_is_no_qwen2_network_is_refused_in_one_line(

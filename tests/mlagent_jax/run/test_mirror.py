@@ -157,6 +157,23 @@ def test_file_that_lost_bytes_in_the_bucket_is_named(tmp_path: Path, bucket: str
         pulled(bucket, tmp_path / "there")
 
 
+def test_lost_manifest_is_no_new_mirror(tmp_path: Path, bucket: str) -> None:
+    for text in ("first", "second"):
+        write(tmp_path / "a", {"journal.jsonl": text})
+        Mirror(bucket, tmp_path / "a").push()
+    (tmp_path / "bucket" / "run" / MANIFEST).unlink()
+    with pytest.raises(ConfigError, match=f"{MANIFEST} is missing, but not the snapshots"):
+        pulled(bucket, tmp_path / "b")
+
+
+def test_interrupted_first_copy_is_a_new_mirror(tmp_path: Path, bucket: str) -> None:
+    write(tmp_path / "bucket" / "run" / "000001-0123abcd", {"journal.jsonl": "half"})
+    assert pulled(bucket, tmp_path / "a") == {}
+    write(tmp_path / "a", {"journal.jsonl": "whole"})
+    Mirror(bucket, tmp_path / "a").push()
+    assert pulled(bucket, tmp_path / "b") == {"journal.jsonl": "whole"}
+
+
 def test_fetching_that_was_cut_off_is_begun_again(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "here", {"a": "1", "b": "2"})
     Mirror(bucket, tmp_path / "here").push()

@@ -155,12 +155,20 @@ def test_every_chat_template_of_the_file_is_kept(metadata: dict[str, Any], tmp_p
         ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.token_type": [6]}, "tokens of type 6"),
         ({"tokenizer.ggml.token_type": [1, 1]}, r"2 tokenizer.ggml.token_type for \d+ tokens; fetch the file again"),
         ({"tokenizer.ggml.tokens": None}, "no tokenizer.ggml.tokens"),
-        ({"tokenizer.ggml.merges": ["\u00ff z"]}, "tokenizer.ggml.merges do not fit tokenizer.ggml.tokens"),
+        ({"tokenizer.ggml.merges": ["\u00ff z"]}, "tokenizer.ggml.merges do not fit tokenizer.ggml.tokens; fetch"),
+        ({"tokenizer.ggml.merges": ["nospace"]}, "tokenizer.ggml.merges do not fit tokenizer.ggml.tokens; fetch"),
+        ({"tokenizer.chat_template": 5}, "tokenizer.chat_template is '5'; expected a text"),
     ],
 )
 def test_tokenizer_that_is_another_is_refused(metadata, change: dict[str, Any], complaint: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=complaint) as caught:
         write_gguf_tokenizer(metadata | change, tmp_path, 512)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_chat_template_is_none(metadata: dict[str, Any], tmp_path: Path) -> None:
+    write_gguf_tokenizer(metadata | {"tokenizer.chat_template": ""}, tmp_path, 512)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"] == CHAT_TEMPLATE
 
 
 def test_tokenizer_without_chat_tokens_is_refused(metadata: dict[str, Any], tmp_path: Path) -> None:
