@@ -12,8 +12,8 @@ MARKS = "*_`"  # Markdown's marks of bold, italic and code
 DECODER = json.JSONDecoder(strict=False)  # accepts line breaks within strings
 FENCE = re.compile(r"\s*(?:`{3,}|~{3,})[^\n{`~]*\n?")
 END_OF_THOUGHTS = "</think>"  # whose beginning may be in the prompt
-PREFIX = r"[ \t]*(?:(?:#{1,6}|[-*+>•]|\d[.)])[ \t]+){0,2}"  # of a heading, a list item or a quoted block
-HEADING = r"[ \t]*#{1,6}[ \t]+(?:\d[.)][ \t]+)?"
+PREFIX = r"[ \t]*(?:(?:#{1,6}|[-*+>•]|\d{1,2}[.)])[ \t]+){0,2}"  # of a heading, a list item or a quoted block
+HEADING = r"[ \t]*#{1,6}[ \t]+(?:\d{1,2}[.)][ \t]+)?"
 
 
 def plain_form(response: str, labels: Sequence[str]) -> str:
@@ -53,8 +53,8 @@ def _label(label: str) -> re.Pattern[str]:
 
 
 def _plain_name(text: str) -> str:
-    """Return the name of an action without quotes, brackets, Markdown's marks, and a final period."""
-    return text.strip(f"{MARKS}\"'[]<>. \n\t")
+    """Return the name of an action without quotes, brackets, Markdown's marks, and a final period or colon."""
+    return text.strip(f"{MARKS}\"'[]<>.: \n\t")
 
 
 def _first_object(text: str) -> str:

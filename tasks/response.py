@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tasks.action import ACTIONS, Action, Invalid, InvalidKind, check_arguments
 from tasks.leniency import plain_form
+from tasks.quoting import one_line
 
 REFLECTION = "Reflection"
 STATUS = "Research Plan and Status"
@@ -74,7 +75,9 @@ def _split_fields(response: str) -> dict[str, str] | Invalid:
 def _read_action(fields: Mapping[str, str]) -> Action | Invalid:
     name = fields[ACTION]
     if name not in ACTIONS:
-        return Invalid(InvalidKind.UNKNOWN_ACTION, f"unknown action '{name[:40]}'; use one of: {', '.join(ACTIONS)}")
+        return Invalid(
+            InvalidKind.UNKNOWN_ACTION, f"unknown action '{one_line(name[:40])}'; use one of: {', '.join(ACTIONS)}"
+        )
     try:
         arguments = json.loads(fields[ACTION_INPUT])
     except (ValueError, RecursionError) as error:

@@ -7,8 +7,17 @@ from typing import Any, Literal
 
 from rollout.storage.utf8 import replace_unstorable
 
-# The opening tag may be in the prompt, and an answer that is cut off has no closing tag.
-THOUGHTS = re.compile(r"\A(?:.*?</think>|\s*<think>.*\Z)", re.DOTALL)
+# Reasoning as models write it into the text, if the server does not set it apart. The opening of `<think>` may be in
+# the prompt, and an answer that is cut off has no end of it.
+THOUGHTS = re.compile(
+    r"\A(?:"
+    r"(?:\s*<(?P<tag>think|thinking|thoughts?|reasoning|seed:think)>.*?(?:</(?P=tag)>|\Z)"
+    r"|\s*\[THINK\].*?(?:\[/THINK\]|\Z))+"
+    r"|.*?</think>"
+    r"|\s*<\|channel\|>(?:.*<\|channel\|>final<\|message\|>|(?!final).*\Z)"
+    r")",
+    re.DOTALL | re.IGNORECASE,
+)
 REASONING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")  # where servers put it, by their names
 TOOL_CALLS = ("tool_calls", "function_call")
 TEXT_PARTS = ("text", "output_text")  # types of the parts of a content that is a list
@@ -72,7 +81,7 @@ def _has_reasoning(message: Mapping[str, Any], text: str) -> bool:
 
 
 def visible_text(text: str) -> str:
-    """Return an answer without the reasoning in `<think>` tags."""
+    """Return an answer without the reasoning before it, in `<think>` or similar tags."""
     return THOUGHTS.sub("", text).strip()
 
 

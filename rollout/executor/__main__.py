@@ -134,7 +134,7 @@ def run_script(script: Path, inputs: Path | None, limits: Limits, options: Execu
         fresh: Whether the script starts an interpreter of its own.
 
     Raises:
-        ValueError: If no sandbox can be made here, or a folder contains links.
+        ValueError: If no sandbox can be made here, a folder contains links, or an input is no file or folder.
         OSError: If a file cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,9 @@ def run_script(script: Path, inputs: Path | None, limits: Limits, options: Execu
         for path in sorted(inputs.iterdir()) if inputs else ():
             if path.is_dir():
                 data[f"{path.name}/"] = store.put_folder(path)
-            elif path.is_file() and path.name != script.name:
+            elif not path.is_file():
+                raise ValueError(f"{path} is no file or folder, but a broken link or a pipe; remove it")
+            elif path.name != script.name:
                 data[path.name] = store.put_file(path)
         files = {**data, script.name: store.put(script.read_bytes())}
         with closing(open_backend(options, store, fresh)) as backend:

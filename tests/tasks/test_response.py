@@ -66,6 +66,8 @@ def test_what_is_wrong_is_said_in_words_the_agent_can_act_on():
     found = parse_response(with_input("{}")).action
     assert isinstance(found, Invalid)
     assert found.reason == "Execute Script takes the keys script_name; got none"
+    found = parse_response(RUN.replace("Execute Script", "Execute Script\nI run it.")).action
+    assert isinstance(found, Invalid) and found.reason.startswith("unknown action 'Execute Script\\nI run it.'; use")
 
 
 DECORATED = {
@@ -81,6 +83,8 @@ DECORATED = {
     "whole response in a fence": f"```\n{RUN}\n```",
     "name in code": RUN.replace("Execute Script", "`Execute Script`"),
     "name in bold": RUN.replace("Execute Script", "**Execute Script**"),
+    "numbers of two digits": "\n".join(f"{number}. {line}" for number, line in enumerate(RUN.splitlines(), 9)),
+    "name before a colon": RUN.replace("Execute Script", "Execute Script:"),
     "name in brackets": RUN.replace("Execute Script", "[Execute Script]"),
     "name in quotes": RUN.replace("Execute Script", '"Execute Script".'),
     "JSON in a fence": with_input('\n```json\n{"script_name": "a.py"}\n```'),

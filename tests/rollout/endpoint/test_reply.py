@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.endpoint.reply import read_reply, why_empty
+from rollout.endpoint.reply import read_reply, visible_text, why_empty
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 VALUES = st.recursive(
@@ -58,3 +58,33 @@ def test_anything_else_is_no_chat_completion(value: Any) -> None:
 def test_the_text_of_a_message_and_what_came_instead(message: dict, text: str, instead: str) -> None:
     reply = read_reply({"choices": [{"message": message}]})
     assert (reply.text, reply.instead) == (text, instead)
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        "<think>A draft.</think>",
+        "A draft.</think>",
+        "<think>One.</think>\n<think>Two.</think>",
+        "<thinking>A draft.</thinking>",
+        "<THINK>A draft.</THINK>",
+        "<thought>A <b>draft</b>.</thought>\n",
+        "<seed:think>A draft.</seed:think>",
+        "[THINK]A draft.[/THINK]",
+        "<|channel|>analysis<|message|>A draft.<|end|><|start|>assistant<|channel|>final<|message|>",
+    ],
+)
+def test_reasoning_in_the_tags_of_several_models_is_no_part_of_the_answer(thoughts: str) -> None:
+    assert visible_text(f"{thoughts}Reflection: none") == "Reflection: none"
+    reply = read_reply({"choices": [{"message": {"content": thoughts}, "finish_reason": "stop"}]})
+    assert reply.is_empty and reply.instead == "reasoning"
+
+
+@pytest.mark.parametrize("text", ["Use `<thinking>` tags", "Thought: [THINK]", "<b>a</b>", "I said <think>"])
+def test_tags_within_an_answer_are_a_part_of_it(text: str) -> None:
+    assert visible_text(text) == text
+
+
+@pytest.mark.parametrize("text", ["<thinking>Or", "[THINK]Or", "<|channel|>analysis<|message|>Or"])
+def test_reasoning_that_is_cut_is_no_answer(text: str) -> None:
+    assert visible_text(text) == ""

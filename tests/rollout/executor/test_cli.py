@@ -138,3 +138,12 @@ def test_a_sandbox_that_cannot_be_made_is_one_line(tier: str, tmp_path: Path) ->
     script.write_text("print('ran')\n")
     done = call("run", str(script), "--limit.seconds", "1e-6")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "making a sandbox" in done.stderr
+
+
+def test_an_input_that_is_no_file_is_not_left_out(tmp_path: Path, capsys) -> None:
+    script, folder = tmp_path / "try.py", tmp_path / "data"
+    script.write_text("print('ran')\n")
+    folder.mkdir()
+    (folder / "train.csv").symlink_to("nowhere.csv")
+    assert main(["run", str(script), "--inputs", str(folder), "--python", str(PYTHON)]) == 2
+    assert f"{folder}/train.csv is no file or folder, but a broken link" in capsys.readouterr().err
