@@ -105,8 +105,8 @@ def is_measurement(groups: pd.Series, targets: pd.Series) -> bool:
     values = np.unique(numbers)
     if (np.floor(values) == values).all() and len(values) > MAX_DENSITY * (values[-1] - values[0] + 1):
         return False
-    counts = pd.crosstab(numbers, targets.to_numpy())
-    usual = counts.to_numpy().argmax(axis=1)
+    counts = pd.DataFrame({"number": numbers, "target": pd.factorize(targets)[0]}).value_counts().reset_index()
+    usual = counts.drop_duplicates("number").sort_values("number")["target"].to_numpy()
     by_chance = _pairs(np.bincount(usual)) / _pairs(np.array([len(usual)]))
     return by_chance < 1 and (np.mean(usual[1:] == usual[:-1]) - by_chance) / (1 - by_chance) >= NEIGHBORS
 
