@@ -309,7 +309,8 @@ def test_a_column_of_texts_is_said_and_can_be_words(tmp_path: Path, cell: str) -
     table = read(tmp_path, content)
     assert (table.kind, table.text) == ("text-regression", "note")
     assert table.notes == (
-        "column 'note' holds texts, so train.py reads only it, without 'rooms'; if it holds no texts, pass --words note",
+        "column 'note' holds texts, so train.py reads only it, without 'rooms'; if it holds no texts, pass "
+        "--words note",
     )
     assert read(tmp_path, content, words=frozenset(["note"])).text == ""
 
