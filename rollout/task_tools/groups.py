@@ -27,10 +27,12 @@ class SharedGroups:
     Attributes:
         column: The name of the column.
         share: The share of the test rows whose group is in the training data.
+        are_equal: Whether the targets of a group are mostly equal, not only similar numbers.
     """
 
     column: str
     share: float
+    are_equal: bool = True
 
 
 def both_sides(tables: TaskTables) -> tuple[pd.DataFrame, pd.DataFrame] | None:
@@ -58,23 +60,29 @@ def known_share(train: pd.DataFrame, test: pd.DataFrame, column: str) -> float:
     return float(test[column].map({value: group_key(value) in known for value in test[column].unique()}).mean())
 
 
-def shared_groups(train: pd.DataFrame, test: pd.DataFrame, max_share: float = MAX_SHARE) -> list[SharedGroups]:
+def shared_groups(
+    train: pd.DataFrame, test: pd.DataFrame, max_share: float = MAX_SHARE, with_similar: bool = False
+) -> list[SharedGroups]:
     """Return the columns whose rows with the same value have the same target, the largest share of test rows first.
 
     Args:
         train: The features and `TARGET` of the training rows, as text.
         test: Those of the test rows.
         max_share: The share of the test rows up to which a column is ignored.
+        with_similar: Whether to return columns whose rows with the same value have similar numbers as targets, too.
     """
     rows = pd.concat([train, test])
     found = []
     for column in train.columns.drop(TARGET):
         share = known_share(train, test, column)
         known = rows[rows[column] != ""]
-        if share <= max_share or agreement(known[column], known[TARGET]) < AGREEMENT:
+        if share <= max_share:
             continue
-        if not is_measurement(known[column], known[TARGET]):
-            found.append(SharedGroups(str(column), share))
+        groups, targets = known[column], known[TARGET]
+        are_equal = agreement(groups, targets) >= AGREEMENT
+        are_similar = with_similar and not are_equal and similarity(groups, targets) >= AGREEMENT
+        if (are_equal or are_similar) and not is_measurement(groups, targets, are_similar):
+            found.append(SharedGroups(str(column), share, are_equal))
     return sorted(found, key=lambda each: -each.share)
 
 
@@ -94,10 +102,23 @@ def agreement(groups: pd.Series, targets: pd.Series) -> float:
     return (_pairs(together.to_numpy()) / _pairs(sizes.to_numpy()) - by_chance) / (1 - by_chance)
 
 
-def is_measurement(groups: pd.Series, targets: pd.Series) -> bool:
+def similarity(groups: pd.Series, targets: pd.Series) -> float:
+    """Return how far numbers of one group are similar: 0 for random groups, 1 if they are equal; 0 for few groups."""
+    numbers = pd.to_numeric(targets, errors="coerce").reset_index(drop=True)
+    grouped = numbers.groupby(groups.to_numpy())
+    are_few = int((grouped.size().to_numpy() > 1).sum()) < MIN_GROUPS
+    spread = float(np.var(numbers.to_numpy(float), ddof=1))
+    if are_few or not spread > 0:  # not a number if a target is none
+        return 0.0
+    within = ((numbers - grouped.transform("mean")) ** 2).to_numpy(float)
+    return 1 - float(within.sum()) / (len(numbers) - grouped.ngroups) / spread
+
+
+def is_measurement(groups: pd.Series, targets: pd.Series, are_numbers: bool = False) -> bool:
     """Return whether the values are numbers of which neighbors mostly have the same target, as lengths of petals do.
 
-    Neighboring numbers of patients have unrelated targets. Whole numbers without gaps are never measurements.
+    Neighboring numbers of patients have unrelated targets. Whole numbers without gaps are never measurements. If
+    `are_numbers`, the targets are numbers, and need only be similar.
     """
     numbers = pd.to_numeric(groups, errors="coerce").to_numpy(float)
     if not np.isfinite(numbers).all():
@@ -105,8 +126,11 @@ def is_measurement(groups: pd.Series, targets: pd.Series) -> bool:
     values = np.unique(numbers)
     if (np.floor(values) == values).all() and len(values) > MAX_DENSITY * (values[-1] - values[0] + 1):
         return False
-    counts = pd.crosstab(numbers, targets.to_numpy())
-    usual = counts.to_numpy().argmax(axis=1)
+    if are_numbers:
+        means = pd.to_numeric(targets).reset_index(drop=True).groupby(numbers).mean()
+        return means.autocorr() >= NEIGHBORS
+    counts = pd.DataFrame({"number": numbers, "target": pd.factorize(targets)[0]}).value_counts().reset_index()
+    usual = counts.drop_duplicates("number").sort_values("number")["target"].to_numpy()
     by_chance = _pairs(np.bincount(usual)) / _pairs(np.array([len(usual)]))
     return by_chance < 1 and (np.mean(usual[1:] == usual[:-1]) - by_chance) / (1 - by_chance) >= NEIGHBORS
 

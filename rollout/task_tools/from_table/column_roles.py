@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
+
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.quoting import quoted, quoted_list
 
@@ -53,13 +55,10 @@ def column_roles(table: UserTable) -> ColumnRoles:
     filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
     identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))
     left = [name for name in features if name not in identifiers]
-    if identifiers and all(
-        name in table.numeric and table.rows[name].is_monotonic_increasing and table.rows[name].is_unique
-        for name in left
-    ):
+    if identifiers and all(name in table.numeric and _says_nothing(pd.Series(table.rows[name])) for name in left):
         raise ValueError(
-            f"{_named(tuple(features))} a different value in nearly every row, so there is nothing to learn from; add "
-            "columns whose values repeat, or numbers that say something about the target"
+            f"{_named(tuple(features))} a different value in nearly every row or a single one, so there is nothing to "
+            "learn from; add columns whose values repeat, or numbers that say something about the target"
         )
     if not left:
         raise ValueError(
@@ -68,6 +67,12 @@ def column_roles(table: UserTable) -> ColumnRoles:
     kept = {name: counts[name] for name in words if name not in identifiers}
     num_kept = _num_kept(kept, MAX_CELLS // len(table.cells))
     return ColumnRoles(identifiers, tuple(name for name, count in kept.items() if count > num_kept), num_kept)
+
+
+def _says_nothing(numbers: pd.Series) -> bool:
+    """Return whether numbers are a single value, or only count the rows up or down."""
+    is_count = numbers.is_unique and (numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing)
+    return is_count or numbers.nunique() <= 1
 
 
 def _num_kept(counts: Mapping[str, int], most: int) -> int:

@@ -43,9 +43,9 @@ class Leaks:
     def warnings(self) -> list[str]:
         """Lines for the user."""
         lines = [
-            f"warning: rows with the same {quoted(each.column)} have the same target, and {each.share:.0%} of the test "
-            "rows have one that occurs in the training data; if the task is about new ones, pass "
-            + shell_command("--group", each.column)
+            f"warning: rows with the same {quoted(each.column)} have {'the same' if each.are_equal else 'a similar'} "
+            f"target, and {each.share:.0%} of the test rows have one that occurs in the training data; if the task is "
+            "about new ones, pass " + shell_command("--group", each.column)
             for each in self.groups[:MAX_COLUMNS]
         ]
         if self.copied:
@@ -81,7 +81,7 @@ def find_leaks(task: Task, roles: ColumnRoles) -> Leaks:
         # Rows that differ only in an identifier are those of one group.
         train, test = (pd.DataFrame({"rest": _joined(side, roles.identifiers), TARGET: side[TARGET]}) for side in sides)
         copied = next((found.share for found in shared_groups(train, test)), 0.0)
-    return Leaks(tuple(shared_groups(*sides)), copied, roles.identifiers, near)
+    return Leaks(tuple(shared_groups(*sides, with_similar=True)), copied, roles.identifiers, near)
 
 
 def _joined(side: pd.DataFrame, ignored: tuple[str, ...]) -> pd.Series:

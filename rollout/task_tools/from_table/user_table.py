@@ -19,6 +19,7 @@ from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list, shell_command
 
 MIN_ROWS = 50
+MIN_SPACES = 3  # in a text
 TEXT_CHARACTERS = 40  # average length from which a column counts as text
 
 
@@ -135,7 +136,14 @@ def _user_table(
     distinct = cells.drop_duplicates(ignore_index=True)
     if num_duplicates := len(cells) - len(distinct):
         notes.append(f"{num_duplicates} duplicates of other rows are left out")
-    text = _text_column({names[name]: column.cells for name, column in features.items() if not column.is_numeric})
+    kept_words = form.words | {group}
+    words = [name for name, column in features.items() if not (column.is_numeric or name in kept_words)]
+    text = _text_column({names[name]: contents[name] for name in words})
+    if text and (others := [name for name in features if names[name] not in (text, names.get(group or ""))]):
+        notes.append(
+            f"column {quoted(text)} holds texts, so train.py reads only it, without {quoted_list(others)}; if it holds "
+            "no texts, pass " + shell_command("--words", text)
+        )
     kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
     numeric += ["target"] if values.is_numeric else []
     return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), names.get(group or "", ""))
@@ -168,7 +176,12 @@ def _text_column(words: Mapping[str, Sequence[str]]) -> str:
     lengths = {
         name: statistics.mean(map(len, filter(None, cells)))
         for name, cells in words.items()
-        if len(set(cells)) > len(cells) / 2
+        if len(set(cells)) > len(cells) / 2 < sum(map(_has_words, cells))
     }
     longest = max(lengths, key=lambda name: lengths[name], default="")
     return longest if longest and lengths[longest] >= TEXT_CHARACTERS else ""
+
+
+def _has_words(cell: str) -> bool:
+    """Return whether a cell has several words, which an address in the web or a hash has not; Chinese has no spaces."""
+    return cell.count(" ") >= MIN_SPACES or not cell.isascii()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.task_tools.groups import TARGET, agreement, known_share, shared_groups
+from rollout.task_tools.groups import TARGET, agreement, known_share, shared_groups, similarity
 from rollout.task_tools.validation.public_tables import copies
 from tasks.task_tables import TaskTables
 
@@ -67,6 +67,20 @@ def test_measurements_that_separate_classes_are_no_groups_but_patients_are() -> 
     for ill in (patients < 30, rng.random(60)[patients] < 0.5):
         (found,) = shared_groups(*halves(patient=patients, target=ill))
         assert found.column == "patient"
+
+
+def test_groups_with_similar_numbers_as_targets_are_found_if_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    patients = rng.integers(0, 60, 480)
+    lengths = rng.uniform(0, 10, 480).round(1)
+    pressure = rng.normal(120, 20, 60)[patients] + rng.normal(0, 2, 480)
+    sides = halves(patient=[f"P{patient}" for patient in patients], length=lengths, target=pressure)
+    assert shared_groups(*sides) == []
+    (found,) = shared_groups(*sides, with_similar=True)
+    assert found.column == "patient" and not found.are_equal
+    assert similarity(pd.Series(patients), pd.Series(rng.normal(0, 1, 480))) == pytest.approx(0, abs=0.2)
+    by_length = lengths**2 + rng.normal(0, 1, 480)
+    assert shared_groups(*halves(length=lengths, target=by_length), with_similar=True) == []
 
 
 def test_a_group_is_known_in_any_spelling() -> None:

@@ -205,7 +205,7 @@ def test_rows_without_a_target_are_left_out_and_counted(table: Path) -> None:
     frame.loc[:9, "price"] = np.nan
     frame.to_csv(table, index=False)
     read = read_user_table(table, "price", "mae", None)
-    assert (len(read.rows), read.notes) == (290, ("10 rows without a 'price' are left out",))
+    assert (len(read.rows), read.notes[0]) == (290, "10 rows without a 'price' are left out")
 
 
 @pytest.mark.parametrize(

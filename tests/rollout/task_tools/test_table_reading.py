@@ -297,6 +297,24 @@ def test_measurements_in_two_units_are_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("cell", ["https://example.org/flats/2026/{:020d}.html", "key {:064x}"])
+def test_hashes_and_addresses_in_the_web_are_no_texts(tmp_path: Path, cell: str) -> None:
+    table = read(tmp_path, lines("link,rooms,price", lambda n, _, r, p: f"{cell.format(n * n)},{r},{p}"))
+    assert (table.kind, table.text, table.notes) == ("tabular-regression", "", ())
+
+
+@pytest.mark.parametrize("cell", ["a bright flat with a garden in street number {}", "漢字" * 25 + "{}"])
+def test_a_column_of_texts_is_said_and_can_be_words(tmp_path: Path, cell: str) -> None:
+    content = lines("note,rooms,price", lambda n, _, r, p: f"{cell.format(n)},{r},{p}")
+    table = read(tmp_path, content)
+    assert (table.kind, table.text) == ("text-regression", "note")
+    assert table.notes == (
+        "column 'note' holds texts, so train.py reads only it, without 'rooms'; if it holds no texts, pass "
+        "--words note",
+    )
+    assert read(tmp_path, content, words=frozenset(["note"])).text == ""
+
+
 def test_a_column_that_counts_the_rows_is_said(tmp_path: Path) -> None:
     content = lines("Row No,area,rooms,price", lambda n, *rest: ",".join(map(str, (n + 1, *rest))))
     (note,) = read(tmp_path, content).notes
