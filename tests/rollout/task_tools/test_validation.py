@@ -301,7 +301,7 @@ def search_bare(case: Case, root: Path, folder: Path) -> Found:
     (folder / "search.json").write_text(json.dumps(search_request(case, roots=(str(root),))))
     for file in (SEARCH, case.task.public / "test.csv"):
         (folder / file.name).write_bytes(file.read_bytes())
-    done = subprocess.run([TASK_PYTHON, "search.py"], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run([TASK_PYTHON, SEARCH.name], cwd=folder, capture_output=True, text=True, check=True)
     return read_findings(done.stdout)
 
 
