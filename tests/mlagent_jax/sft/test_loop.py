@@ -199,10 +199,10 @@ def test_sigterm_saves_after_its_step_and_the_resumed_run_is_bit_identical(
 ) -> None:
     config, data = config_of(eval_every=3), data_of(1, 3)
     whole = train(make_model(), tmp_path / "whole", data, config)
-    for at in (5, 6):  # between two readings of the held-out perplexity, and at one
+    for at, kept in ((5, {"3", "5"}), (6, {"5", "6"})):  # between two readings of the held-out perplexity, and at one
         with pytest.raises(Saved):
             train(make_model(), tmp_path / "cut", data, config, interrupt_at=at, number=signal.SIGTERM)
-        assert [path.name for path in (tmp_path / "cut" / "sft" / "checkpoints").iterdir()] == [str(at)]
+        assert {path.name for path in (tmp_path / "cut" / "sft" / "checkpoints").iterdir()} == kept
     resumed = train(make_model(), tmp_path / "cut", data, config)
     jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
     assert resumed.metrics == whole.metrics and resumed.figures == whole.figures

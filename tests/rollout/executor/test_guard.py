@@ -67,10 +67,10 @@ def test_a_script_that_forks_too_much_is_ended(sandboxes):
     crowd = "import os, time\nfor _ in range({n}):\n    if os.fork() == 0: time.sleep(3); os._exit(0)\nprint('forked')"
     assert sandboxes.run(crowd.format(n=20), num_processes=30).output == "forked\n"
     waits = "\ntime.sleep(3)"
-    assert sandboxes.run(crowd.format(n=40) + waits, num_processes=30).exit == "crashed"
+    assert sandboxes.run(crowd.format(n=40) + waits, num_processes=30).exit == "out_of_processes"
     threads = "import threading, time\nfor _ in range(40): threading.Thread(target=time.sleep, args=(3,)).start()"
     assert sandboxes.run(threads, num_processes=60).exit == "ok"
-    assert sandboxes.run(threads, num_processes=30).exit == "crashed"
+    assert sandboxes.run(threads, num_processes=30).exit == "out_of_processes"
 
 
 BOMBS = {
