@@ -11,15 +11,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rollout.task_tools.groups import both_sides, known_share, shared_groups
+from rollout.task_tools.groups import TARGET, both_sides, known_share, shared_groups
 from rollout.task_tools.validation.case import UNCHECKED, Case, Failed
 from tasks.labels import exact_values
 from tasks.quoting import quoted
 from tasks.task_tables import TaskTables, labels
 
-MAX_NATURAL = (
-    0.2  # with more copies of test rows, a score says little about new rows, however many duplicates there are
-)
+MAX_NATURAL = 0.2  # with more copies of test rows, a score says little about new ones, whatever training rows are like
 LONG = 1e9  # whole numbers from here on compare exactly: rounded to 9 digits, identifiers would be equal
 SAME = 0.95  # share of rows from which a column counts as the answer
 FEW_ROWS = 500  # minimum for the check of the order; with fewer rows, it correlates with the target by chance
@@ -68,13 +66,16 @@ def _require_no_answers(file: str, rows: pd.DataFrame, truth: pd.DataFrame) -> N
 def copies(tables: TaskTables) -> tuple[float, float]:
     """Return the share of test rows that occur among the training rows, and the share of duplicated training rows.
 
-    Rows are equal if all features and the label are. Both shares are 0 if the tables have no features.
+    Rows are equal if all features and the label are; rows without any feature equal nothing. Both shares are 0 if the
+    tables have no features.
     """
     sides = both_sides(tables)
     if sides is None:
         return 0.0, 0.0
-    of_train, of_test = map(_keys, sides)
-    return float(of_test.isin(set(of_train)).mean()), float(of_train.duplicated(keep=False).mean())
+    of_train, of_test = (_keys(side[(side.drop(columns=TARGET) != "").any(axis=1)]) for side in sides)
+    num_train, num_test = map(len, sides)
+    copied = of_test.isin(set(of_train)).sum()
+    return float(copied / num_test), float(of_train.duplicated(keep=False).sum() / num_train)
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:

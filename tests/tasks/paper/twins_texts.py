@@ -125,7 +125,9 @@ def patents(raw: Path, rng: np.random.Generator) -> None:
     for index, key in enumerate(ids(rng, 300, 16)):
         score = rng.integers(5) / 4
         anchor = f"{rng.choice(WORDS)} {rng.choice(WORDS)}"
-        target = " ".join([str(rng.choice(WORDS)), *["same"] * int(4 * score)]) if index else "NA"
+        target = (
+            " ".join([str(rng.choice(WORDS)), str(rng.choice(WORDS)), *["same"] * int(4 * score)]) if index else "NA"
+        )
         rows.append([key, anchor, target, f"{rng.choice(list('ABCH'))}{rng.integers(10, 70)}", score])
     write(raw / "train.csv", ["id", "anchor", "target", "context", "score"], rows)
     write(raw / "test.csv", ["id", "anchor", "target", "context"], [["4112d61851461f60", "one", "two", "A01"]])
