@@ -1,9 +1,10 @@
 """Count what an import leaves out of conversations, or finds in them that fine-tuning cannot use."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from rollout.dataset.conversation import SPEAKER, TEXT, system_texts, turns_key
 from rollout.errors import WorthlessResult
 from rollout.types import Trajectory
 from tasks.feedback import Outcome
@@ -11,8 +12,6 @@ from tasks.prompt import messages
 from tasks.quoting import MAX_LISTED, quoted
 from tasks.state import State
 
-RECORD_KEYS = frozenset({"id", "task", "system", "conversations", "messages"})
-TURN_KEYS = frozenset({"from", "value", "role", "content"})
 OUR_SYSTEM = messages(State(""))[0]["content"]
 DO_ACTIONS = "the policy would learn to answer like this, and this environment takes no such answer"
 
@@ -27,26 +26,25 @@ class ImportCounts:
         self.unknown_keys: Counter[str] = Counter()  # key -> conversations that have it
         self.unknown_turn_keys: Counter[str] = Counter()  # key -> turns that have it
 
-    def add(self, record: Mapping[str, Any], systems: Sequence[str], trajectory: Trajectory) -> None:
+    def add(self, record: Mapping[str, Any], trajectory: Trajectory) -> None:
         """Count one conversation.
 
         Args:
             record: The conversation as read.
-            systems: Its system texts.
             trajectory: What the import made of it.
         """
+        turns = turns_key(record)
         self.num_conversations += 1
         self.num_answers += len(trajectory.steps)
         self.num_invalid += sum(step.feedback.outcome is Outcome.INVALID for step in trajectory.steps)
-        self.with_system += any(text.strip() not in ("", OUR_SYSTEM.strip()) for text in systems)
+        self.with_system += any(text.strip() not in ("", OUR_SYSTEM.strip()) for text in system_texts(record))
         self.with_open_end += bool(trajectory.steps[-1].feedback.text)
         feedbacks = [step.feedback.text for step in trajectory.steps[:-1]]
         self.num_empty["human"] += sum(not text.strip() for text in (trajectory.problem, *feedbacks))
         self.num_empty["gpt"] += sum(not step.response.strip() for step in trajectory.steps)
-        self.unknown_keys.update(_stated(record) - RECORD_KEYS)
-        self.unknown_keys["messages"] += bool(record.get("conversations") and record.get("messages"))
-        for turn in record.get("conversations") or record.get("messages") or ():
-            self.unknown_turn_keys.update(_stated(turn) - TURN_KEYS)
+        self.unknown_keys.update(_stated(record) - {"id", "task", "system", turns})
+        for turn in record[turns]:
+            self.unknown_turn_keys.update(_stated(turn) - {*SPEAKER, *TEXT})
 
     def lines(self) -> list[str]:
         """Return one line for everything that was left out or cannot be used."""
@@ -56,8 +54,8 @@ class ImportCounts:
                 f"{self.with_system} of {num} conversations have their own system text, which is dropped: the policy "
                 "always reads this project's"
             )
-        if +self.unknown_keys:
-            found.append(f"keys of conversations that are not used: {_listed(+self.unknown_keys)}")
+        if self.unknown_keys:
+            found.append(f"keys of conversations that are not used: {_listed(self.unknown_keys)}")
         if self.unknown_turn_keys:
             found.append(
                 f"keys of turns that are not used: {_listed(self.unknown_turn_keys)}; every answer is trained on with "

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout.dataset.conversation import SPEAKERS, turns_of
 from rollout.dataset.import_counts import ImportCounts
 from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
@@ -15,9 +16,6 @@ from tasks.naming import Names
 from tasks.prompt import messages
 from tasks.response import parse_response
 
-SPEAKERS = {"user": "human", "assistant": "gpt", "developer": "system"}
-# ShareGPT's key and OpenAI's for a conversation's turns, and for the speaker and the text of a turn. Files mix them.
-TURNS, SPEAKER, TEXT = ("conversations", "messages"), ("from", "role"), ("value", "content")
 NOT_KNOWN = float("nan")
 UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # a conversation records no workspace
 
@@ -48,7 +46,7 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     Raises:
         ValueError: If human and agent do not alternate, starting with the human.
     """
-    chat = [turn for turn in _turns(record) if turn[0] != "system"]
+    chat = [turn for turn in turns_of(record) if turn[0] != "system"]
     for number, (speaker, text) in enumerate(chat):
         expected = ("human", "gpt")[number % 2]
         if speaker != expected:
@@ -63,40 +61,6 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     task, own_name = ("" if record.get(key) is None else str(record[key]) for key in ("task", "id"))
     end = "final_answer" if ends_trajectory(steps[-1].action) else "step_limit"
     return Trajectory(own_name or name, task, 0, Names("", "", "", ""), texts[0], (), steps, end)
-
-
-def system_texts(record: Mapping[str, Any]) -> list[str]:
-    """Return the system texts of a conversation: of its own key, and of turns."""
-    texts = [_text(record.get("system")), *(text for speaker, text in _turns(record) if speaker == "system")]
-    return [text if isinstance(text, str) else json.dumps(text) for text in texts if text]
-
-
-def _turns(record: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """Return the turns of a conversation as (speaker, text), with the speakers' names in ShareGPT."""
-    stated = [key for key in TURNS if record.get(key) is not None]
-    if not stated:
-        raise ValueError("has no list `conversations` of objects {from, value}, and no `messages` of {role, content}")
-    key = next((key for key in stated if record[key]), stated[0])
-    if not isinstance(record[key], list) or not all(isinstance(each, dict) for each in record[key]):
-        form = TURNS.index(key)
-        raise ValueError(f"has no list `{key}` of objects {{{SPEAKER[form]}, {TEXT[form]}}}")
-    return [(_speaker(_first(each, SPEAKER)), _text(_first(each, TEXT))) for each in record[key]]
-
-
-def _first(turn: Mapping[str, Any], keys: Iterable[str]) -> Any:
-    return next((turn[key] for key in keys if turn.get(key) is not None), None)
-
-
-def _speaker(name: object) -> object:
-    return SPEAKERS.get(name, name) if isinstance(name, str) else name
-
-
-def _text(content: object) -> object:
-    """Return a content as one text if it is a list of parts that are all text, else as it is."""
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        texts = [part.get("text") for part in content]
-        return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
-    return content
 
 
 def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
@@ -130,7 +94,7 @@ def read_sharegpt(path: Path, counts: ImportCounts | None = None) -> Iterator[Tr
                 raise ValueError(f"repeats the id {trajectory.trajectory_id}; give each its own, or none")
             seen.add(trajectory.trajectory_id)
             if counts is not None:
-                counts.add(record, system_texts(record), trajectory)
+                counts.add(record, trajectory)
             yield trajectory
         except ValueError as error:
             raise ValueError(f"{path}: conversation {number} {error}") from None
