@@ -1,6 +1,7 @@
 """The commands `select`, `export` and `import` of `python -m rollout.dataset`."""
 
 import argparse
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
 from rollout.options import FilterName, Select
 from rollout.storage.shards import PART_SIZE
 from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
+from rollout.types import Trajectory
 from tasks.quoting import setting, user_path
 from tasks.registry import entries
 
@@ -91,14 +93,23 @@ def run_export(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If no trajectory has an action; nothing is written then.
     """
-    folder = trajectories_of(options.folder)
-    num_empty = sum(not trajectory.steps for trajectory in iterate_trajectories(folder))
-    acted = (trajectory for trajectory in iterate_trajectories(folder) if trajectory.steps)
+    folder, num_empty = trajectories_of(options.folder), 0
+
+    def trajectories_with_actions() -> Iterator[Trajectory]:
+        nonlocal num_empty
+        for trajectory in iterate_trajectories(folder):
+            if trajectory.steps:
+                yield trajectory
+            else:
+                num_empty += 1
+
+    acted = trajectories_with_actions()
     first = next(acted, None)
     if first is None:
         raise ValueError(f"{folder} has {num_empty} trajectories, none with an action to export; collect again")
     count = write_sharegpt(options.out, chain([first], acted))
-    print(f"{count} conversations{f'; {num_empty} trajectories without an action are left out' if num_empty else ''}")
+    left_out = f"; {num_empty} trajectories without an action are left out" if num_empty else ""
+    print(f"{count} conversations{left_out}")
 
 
 def run_import(options: argparse.Namespace) -> None:
