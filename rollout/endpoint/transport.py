@@ -84,10 +84,11 @@ class Transport:
             )
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._settings, self._key_variable = settings, key_variable
-        self._seconds, self._num_connections = seconds, num_connections
+        self._seconds = seconds
         self._refused: set[str] = set()  # fields of a request that the model refuses
-        self._client: httpx.AsyncClient | None = None
-        http_client(self._url)  # to find an unusable proxy now
+        limits = httpx.Limits(max_connections=num_connections)
+        timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+        self._client = http_client(self._url, timeout=timeout, limits=limits)
 
     async def send(self, body: Mapping[str, Any]) -> Reply:
         """Return the answer to one chat completion.
@@ -119,15 +120,9 @@ class Transport:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._client.aclose()
 
     async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
-        if self._client is None:
-            limits = httpx.Limits(max_connections=self._num_connections)
-            timeout = httpx.Timeout(self._seconds, connect=min(CONNECT_SECONDS, self._seconds))
-            self._client = http_client(self._url, timeout=timeout, limits=limits)
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
