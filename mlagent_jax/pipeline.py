@@ -15,6 +15,7 @@ from mlagent_jax.configuration.loading import to_dict, to_yaml
 from mlagent_jax.configuration.schema import Config, ConfigError, Mesh
 from mlagent_jax.multihost import distributed
 from mlagent_jax.reporting.diversity import read_diversity, write_diversity
+from mlagent_jax.reporting.remarks import remarks
 from mlagent_jax.reporting.report import write_report
 from mlagent_jax.reporting.stage_remarks import RULES
 from mlagent_jax.reporting.summary import build_summary, commit
@@ -29,7 +30,6 @@ from mlagent_jax.tracking.base import Trackers
 from mlagent_jax.tracking.logs import logging_to
 from mlagent_jax.tracking.progress import Reporter, duration_text
 from rollout.dataset.viewer import find_collection, write_collection_page
-from rollout.remarks import remarks
 from rollout.storage.atomic_write import write_json, write_text
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rollout.remarks import Rule
+from mlagent_jax.reporting.remarks import Rule
 
 READ_LOG = "their causes are in log.txt"
 FORMAT = "the policy learns to answer like this; select.filters=[acted,no_leak,valid_format] drops their trajectories"

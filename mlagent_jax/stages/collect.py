@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
+from mlagent_jax.reporting.remarks import remarks
 from mlagent_jax.reporting.stage_remarks import endpoint_rules
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import add_progress_to_budget_error
@@ -17,7 +18,6 @@ from rollout.exploration.candidates import library_candidates, propose_candidate
 from rollout.exploration.draws import BalancedDraws
 from rollout.exploration.embedding import embed_texts
 from rollout.exploration.pools import IdeaPool, build_pools, read_pools
-from rollout.remarks import remarks
 from rollout.sampling.collection import Tally, collect, plan_collection
 from rollout.sampling.invalid_share import InvalidShare
 from rollout.scripted.expert import ScriptedExpert

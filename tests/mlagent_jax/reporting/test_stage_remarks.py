@@ -3,11 +3,11 @@
 from typing import get_args
 
 from mlagent_jax.ppo.accounting import update_counts
+from mlagent_jax.reporting.remarks import remarks
 from mlagent_jax.reporting.stage_remarks import FILTERS, RULES
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.executor.scheduling.scheduler import Figures
 from rollout.options import FilterName
-from rollout.remarks import remarks
 from rollout.sampling.collection import Tally
 
 EPISODES = {

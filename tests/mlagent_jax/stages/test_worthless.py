@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.reporting.remarks import remarks
 from mlagent_jax.reporting.stage_remarks import RULES
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.endpoints import Endpoints
@@ -17,7 +18,6 @@ from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.errors import EndpointRefused, WorthlessResult
 from rollout.executor import Scheduler
-from rollout.remarks import remarks
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.remarks import Remark, Rule, remarks
+from mlagent_jax.reporting.remarks import Remark, Rule, remarks
 
 RULE = Rule("expert.empty", ("expert.answers",), "answers have no text", 0.1, "switch reasoning off")
 
