@@ -1,4 +1,4 @@
-"""Failures that the sandbox causes: what Python says, and the cause that is made of it."""
+"""Failures that the sandbox causes, and the cause that is named for each of Python's and the libraries' messages."""
 
 import pytest
 
@@ -178,8 +178,8 @@ def test_packages_that_pandas_lacks_are_named(sandboxes, source, says, cause):
 
 def check_lacks(sandboxes, source, says, cause):
     done = sandboxes.run(source)
-    assert says in done.output and done.exit in (Exit.CRASHED, Exit.KILLED)
-    assert cause_of(done, FEW) == cause
+    exit = Exit.KILLED if cause == SIGNAL else Exit.CRASHED
+    assert says in done.output and (done.exit, cause_of(done, FEW)) == (exit, cause)
     assert failure_text("script.py", done, FEW).endswith(f"\n{cause}")
 
 
@@ -194,8 +194,7 @@ def check_lacks(sandboxes, source, says, cause):
     ids=["address", "file", "folder"],
 )
 def test_what_a_bubblewrap_sandbox_lacks_is_named(sandboxes, source, says, cause):
-    done = sandboxes.run(source)
-    assert says in done.output and (done.exit, cause_of(done, FEW)) == (Exit.CRASHED, cause)
+    check_lacks(sandboxes, source, says, cause)
 
 
 LANDLOCKED = {
@@ -220,11 +219,14 @@ LANDLOCKED = {
 @landlock
 @of(("source", "says", "cause"), LANDLOCKED.values(), ids=LANDLOCKED)
 def test_what_a_landlock_sandbox_lacks_is_named(sandboxes, source, says, cause):
-    done = sandboxes.run(source)
-    assert says in done.output and (done.exit, cause_of(done, FEW)) == (Exit.CRASHED, cause)
+    check_lacks(sandboxes, source, says, cause)
 
 
 T = 'Traceback (most recent call last):\n  File "/workspace/oak.py", line 3, in <module>\n    fit()\n'
+
+
+def failed(output: str, exit: Exit = Exit.CRASHED) -> Execution:
+    return Execution(exit, output, None, 20.0, "test")
 
 
 @of(
@@ -251,7 +253,7 @@ def test_what_no_test_can_cause_is_recognized_by_its_text(output, exit):
 
 
 def test_the_memory_of_a_gpu_is_not_called_the_scripts_memory():
-    done = Execution(Exit.OUT_OF_MEMORY, T + "torch.OutOfMemoryError: CUDA out of memory.", None, 1.0, "test")
+    done = failed(T + "torch.OutOfMemoryError: CUDA out of memory.", Exit.OUT_OF_MEMORY)
     text = failure_text("oak.py", done, Limits(num_gpus=1))
     assert "MiB" not in text and "more memory than its GPU has" in text
 
@@ -270,7 +272,7 @@ def test_the_memory_of_a_gpu_is_not_called_the_scripts_memory():
     ],
 )
 def test_crashes_for_what_is_missing_say_so(error, cause):
-    done = Execution(Exit.CRASHED, T + error, None, 1.0, "test")
+    done = failed(T + error)
     assert cause_of(done, Limits()) == cause
     assert cause_of(done, Limits(num_gpus=1)) == ("" if cause == NO_GPU else cause)
 
@@ -285,16 +287,15 @@ def test_crashes_for_what_is_missing_say_so(error, cause):
 )
 def test_a_program_without_a_network_says_so_before_the_traceback(line):
     output = f"{line}\n{T}subprocess.CalledProcessError: Command '['git']' returned non-zero exit status 128."
-    assert cause_of(Execution(Exit.CRASHED, output, None, 1.0, "test"), Limits()) == NO_NETWORK
+    assert cause_of(failed(output), Limits()) == NO_NETWORK
 
 
 def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so():
     output = "retrying in 8 s: [Errno -3] Temporary failure in name resolution\n"
-    done = Execution(Exit.TIMEOUT, output, None, 20.0, "test")
     expected = f"Stopped: oak.py ran longer than 20 s.\n{NO_NETWORK}"
-    assert failure_text("oak.py", done, Limits()) == expected
-    assert cause_of(Execution(Exit.TIMEOUT, "epoch 3\n", None, 20.0, "test"), Limits()) == ""
-    assert cause_of(Execution(Exit.OUT_OF_DISK, output, None, 1.0, "test"), Limits()) == ""
+    assert failure_text("oak.py", failed(output, Exit.TIMEOUT), Limits()) == expected
+    assert cause_of(failed("epoch 3\n", Exit.TIMEOUT), Limits()) == ""
+    assert cause_of(failed(output, Exit.OUT_OF_DISK), Limits()) == ""
 
 
 @of(
@@ -314,6 +315,6 @@ def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so
     ],
 )
 def test_ordinary_failures_read_as_before(output):
-    done = Execution(Exit.CRASHED, output, None, 1.0, "test")
+    done = failed(output)
     assert known_failure(output) is None and cause_of(done, FEW) == ""
     assert failure_text("oak.py", done, FEW).startswith("Error: oak.py crashed.")
