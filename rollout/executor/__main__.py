@@ -170,12 +170,8 @@ def describe(execution: Execution, limits: Limits) -> Mapping[str, Any]:
 
 
 def _version(bwrap: Path) -> str:
-    return (
-        subprocess.run(
-            [str(bwrap), "--version"], capture_output=True, encoding="utf-8", errors="replace"
-        ).stdout.strip()
-        or "does not start"
-    )
+    done = subprocess.run([str(bwrap), "--version"], capture_output=True, encoding="utf-8", errors="replace")
+    return done.stdout.strip() or "does not start"
 
 
 if __name__ == "__main__":

@@ -80,11 +80,9 @@ def proxy_hint(url: str) -> str:
         return ""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return (
-        f" (asked through the proxy {_without_password(proxy)}; add {host} to no_proxy to ask it directly)"
-        if proxy
-        else ""
-    )
+    if not proxy:
+        return ""
+    return f" (asked through the proxy {_without_password(proxy)}; add {host} to no_proxy to ask it directly)"
 
 
 def _client(kind: type[Client], url: str, options: Mapping[str, Any]) -> Client:

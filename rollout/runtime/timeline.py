@@ -26,9 +26,8 @@ class Timeline:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open(
-            "a", buffering=1, encoding="utf-8"
-        )  # line-buffered, because a killed process does not flush
+        # Line-buffered, because a killed process does not flush.
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         if not self._file.tell():
             self._file.write("[\n")
         self._guard = threading.Lock()
