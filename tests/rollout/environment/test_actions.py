@@ -54,8 +54,6 @@ def test_text_that_utf8_cannot_hold_is_taken_in(toys):
 
 
 VALUES = st.text(max_size=20) | st.sampled_from(["cedar.py", "birch_train.csv", "../x", "/", ".", "3", "9" * 30])
-
-
 RESPONSES = st.text(max_size=200) | st.sampled_from(sorted(grammar.ACTIONS)).flatmap(
     lambda name: st.fixed_dictionaries(dict.fromkeys(grammar.ACTIONS[name].arguments, VALUES)).map(
         lambda arguments: (

@@ -20,16 +20,22 @@ def timeless(experiences: list[Experience]) -> list[Experience]:
     return [replace(one, seconds=0.0) for one in experiences]
 
 
-def test_a_finished_update_is_recalled_and_never_sampled_again(toys, tmp_path: Path):
+def make_worker(toys, folder: Path, policy, num_states: int, num_samples: int) -> tuple[RolloutWorker, list[PoolState]]:
+    """Return a worker whose journals are in a folder, and the equal states of its pool."""
     snapshot, state = toys.environment.start(toys.instance), State(problem_text(toys.instance))
     prompt = toys.tokenizer.prompt_ids(state)
-    states = [PoolState(f"t{i}", 0, state, snapshot, toys.instance, prompt) for i in range(2)]
-    policy = toys.policy(["nonsense"])
+    states = [PoolState(f"t{i}", 0, state, snapshot, toys.instance, prompt) for i in range(num_states)]
     worker = RolloutWorker(
-        RolloutSpec(3, 5, None, PAPER),
-        *(toys.environment, policy, toys.tokenizer, StatePool(states), tmp_path),
-        *(2, 1, None, asyncio.Semaphore(4)),
+        RolloutSpec(num_samples, 5, None, PAPER),
+        *(toys.environment, policy, toys.tokenizer, StatePool(states), folder),
+        *(num_states, 1, None, asyncio.Semaphore(4)),
     )
+    return worker, states
+
+
+def test_a_finished_update_is_recalled_and_never_sampled_again(toys, tmp_path: Path):
+    policy = toys.policy(["nonsense"])
+    worker, states = make_worker(toys, tmp_path, policy, num_states=2, num_samples=3)
     acted = asyncio.run(worker.act(states, 7))
     num_calls, path = len(policy.calls), tmp_path / "00007.jsonl"
     assert timeless(asyncio.run(worker.recall(states, 7))) == timeless(acted) and len(policy.calls) == num_calls
@@ -42,13 +48,7 @@ def test_a_finished_update_is_recalled_and_never_sampled_again(toys, tmp_path: P
 
 
 def test_a_changed_digit_in_the_journal_is_named_with_its_line(toys, tmp_path: Path):
-    snapshot, state = toys.environment.start(toys.instance), State(problem_text(toys.instance))
-    states = [PoolState("t", 0, state, snapshot, toys.instance, toys.tokenizer.prompt_ids(state))]
-    worker = RolloutWorker(
-        RolloutSpec(2, 5, None, PAPER),
-        *(toys.environment, toys.policy(["nonsense"]), toys.tokenizer, StatePool(states), tmp_path),
-        *(1, 1, None, asyncio.Semaphore(4)),
-    )
+    worker, states = make_worker(toys, tmp_path, toys.policy(["nonsense"]), num_states=1, num_samples=2)
     asyncio.run(worker.act(states, 0))
     path = tmp_path / "00000.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"reward":-1.0', b'"reward":-2.0', 1))
