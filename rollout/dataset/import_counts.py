@@ -13,7 +13,7 @@ from tasks.quoting import MAX_LISTED, quoted
 from tasks.state import State
 
 OUR_SYSTEM = messages(State(""))[0]["content"]
-DO_ACTIONS = "the policy would learn to answer like this, and this environment takes no such answer"
+NO_ACTION = "the policy would learn to answer like this, and this environment takes no such answer"
 
 
 class ImportCounts:
@@ -69,7 +69,7 @@ class ImportCounts:
             if count:
                 found.append(f"{count} turns of the {'human' if speaker == 'human' else 'agent'} have an empty text")
         if self.num_invalid:
-            found.append(f"{self.num_invalid} of {self.num_answers} answers are no valid action: {DO_ACTIONS}")
+            found.append(f"{self.num_invalid} of {self.num_answers} answers are no valid action: {NO_ACTION}")
         return found
 
     def require_actions(self, max_invalid_share: float) -> None:
@@ -77,7 +77,7 @@ class ImportCounts:
         if self.num_invalid > max_invalid_share * self.num_answers:
             raise WorthlessResult(
                 f"{self.num_invalid} of {self.num_answers} answers are no valid action, more than "
-                f"--max-invalid-share {max_invalid_share:g}: {DO_ACTIONS}; compare with those of "
+                f"--max-invalid-share {max_invalid_share:g}: {NO_ACTION}; compare with those of "
                 "`mlagent data export`, or import them anyway with --max-invalid-share 1"
             )
 

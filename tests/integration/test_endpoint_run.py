@@ -127,7 +127,7 @@ def test_a_run_out_of_money_or_killed_goes_on_without_paying_twice(chat_server, 
         assert figures["expert"]["cached_tokens"] > 0 and figures["expert"]["replayed"] > 0
         assert 0 < figures["coder"]["answers"] <= NUM * (MAX_STEPS - 1)
 
-        # Nothing is asked again where the whole collection is made anew: not even the money of before is needed.
+        # A whole collection from the journal asks nothing again, so it needs no money.
         (run_dir / "stages" / "collect.json").unlink()
         (run_dir / "trajectories").rename(tmp_path / "before")
         num_asked = len(server.asked)

@@ -1,4 +1,4 @@
-"""What is read of a server's reply, whatever it sent."""
+"""Any reply of a server is read: its text, its reasoning, or the cause why there is no text."""
 
 import contextlib
 from typing import Any

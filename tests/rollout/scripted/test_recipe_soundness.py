@@ -1,4 +1,4 @@
-"""What an edit leaves works and does what was asked for, whatever edits came before; else the coder says why not."""
+"""An edited script works and does what was asked for, whatever edits came before; else the coder says why not."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What an edit leaves alone: comments, layout, lines it has no business with; scripts that it does not understand."""
+"""An edit leaves alone comments, layout, lines it has no business with, and scripts that it does not understand."""
 
 import ast
 import inspect
@@ -21,7 +21,7 @@ from rollout.scripted.recipes import RECIPES, Cannot, apply
 from rollout.scripted.recipes.nodes import code_of, parse_call, relist, with_keyword
 
 CATALOG, PAPER = (Path(tasks.__file__).parent / folder for folder in ("catalog", "paper"))
-# Lines that some recipe writes anew; an edit touches no other, but for imports.
+# Lines that some recipe rewrites; an edit touches no other, but for imports.
 TOUCHED = ("train", "X", "X_test", "model", "score", "SEED", "model.fit")
 
 ODD = '''\

@@ -49,7 +49,7 @@ class ExecutorHandle:
     faults: list[str] = field(default_factory=list)
 
     def go(self, fragment: str = "") -> None:
-        """Opens the page anew."""
+        """Open the page again."""
         self.page.goto("about:blank")
         self.page.goto(f"{self.address}{fragment}")
         self.page.wait_for_selector("#summary b")
