@@ -60,18 +60,19 @@ def backend_class(name: str) -> type[SandboxBackend]:
     module, _, attribute = BACKENDS.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-        if hasattr(found, "capabilities") and hasattr(found, "from_options"):
-            return found
-        cause: Exception = TypeError("it has no `capabilities` and `from_options`")
     except ModuleNotFoundError as error:
         if name in BACKENDS:
             raise ValueError(
                 f"executor backend {name}: {error.name} is not installed; install the packages of that backend (for "
                 "ray: `pip install 'mlagent-jax[cluster]'`)"
             ) from error
-        cause = error
+        cause: Exception = error
     except (AttributeError, ValueError) as error:
         cause = error
+    else:
+        if hasattr(found, "capabilities") and hasattr(found, "from_options"):
+            return found
+        cause = TypeError("it has no `capabilities` and `from_options`")
     raise ValueError(
         f"executor.isolation={name} is not a sandbox backend ({cause}); expected {', '.join(BACKENDS)} or module:Class"
     ) from cause
