@@ -88,6 +88,8 @@ def _scripts() -> tuple[Rule, ...]:
         Rule("scripts/timeout", started, "scripts ran out of time", 0.3, limit),
         Rule("scripts/out_of_memory", started, "scripts ran out of memory", 0.3, limit),
         Rule("scripts/out_of_disk", started, "scripts ran out of disk space", 0.3, limit),
+        Rule("scripts/out_of_processes", started, "scripts needed too many processes", 0.3, limit),
+        Rule("scripts/out_of_files", started, "scripts had too many files open", 0.3, limit),
         Rule("scripts/killed", started, "scripts were killed by a signal", 0.1, READ_LOG),
         Rule("scripts/infrastructure", started, "scripts failed with their sandbox", 0.1, READ_LOG),
         Rule("scripts/failed", started, "scripts have an unknown outcome", 0.1, READ_LOG),

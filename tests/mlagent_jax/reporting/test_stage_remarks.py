@@ -9,6 +9,7 @@ from mlagent_jax.stages import STAGE_NAMES
 from rollout.executor.scheduling.scheduler import Figures
 from rollout.options import FilterName
 from rollout.sampling.collection import Tally
+from rollout.types import Exit
 
 EPISODES = {
     **Tally(num_trajectories=40, num_submitted=40, num_improved=20).figures(),
@@ -28,6 +29,11 @@ def test_what_the_rules_of_ppo_name_is_counted() -> None:
         Figures().flat()
     )
     assert {name for rule in RULES["ppo"] for name in (rule.num, *rule.total)} <= counted
+
+
+def test_every_way_in_which_a_script_fails_is_said() -> None:
+    said = {rule.num for rule in RULES["collect"]}
+    assert {f"scripts/{exit}" for exit in Exit if exit is not Exit.OK} <= said
 
 
 def test_a_good_collection_has_no_warning() -> None:
