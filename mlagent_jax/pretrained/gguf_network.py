@@ -1,7 +1,7 @@
 """Read the network in a GGUF file as a Qwen2 checkpoint; for a Llama network the biases of q, k and v are zero."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -59,11 +59,14 @@ class Architecture:
         has_adjacent_pairs: Whether the two rows of a rotary pair of q and k are adjacent, instead of half a head apart.
     """
 
-    names: Mapping[str, str] = field(default_factory=lambda: GGUF_NAMES)
+    names: Mapping[str, str]
     has_adjacent_pairs: bool = False
 
 
-ARCHITECTURES = {"llama": Architecture(has_adjacent_pairs=True), "qwen2": Architecture({**GGUF_NAMES, **BIASES})}
+ARCHITECTURES = {
+    "llama": Architecture(GGUF_NAMES, has_adjacent_pairs=True),
+    "qwen2": Architecture({**GGUF_NAMES, **BIASES}),
+}
 
 
 class GGUFNetwork:
