@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from mlagent_jax.model.config_settings import LARGEST, is_whole
+from mlagent_jax.model.config_settings import LARGEST
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf.layout import TOP_NAMES, hf_layer_name, hf_shapes, top_names
 from mlagent_jax.pretrained.gguf_file import GGUFFile
+from rollout.storage.checkpoint_files import is_whole
 
 # our parameter -> its tensor in the file, with the prefix `blk.<layer>.` inside a layer
 GGUF_NAMES: Mapping[str, str] = {

@@ -8,7 +8,7 @@ another training has left.
 import shutil
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object, refuse_dangling, refuse_pointer
+from rollout.storage.checkpoint_files import is_whole, read_json_object, refuse_dangling, refuse_pointer
 from rollout.tokenizer.chat import CONFIG_FILE, TOKENIZER_FILE
 from tasks.quoting import quoted
 
@@ -88,7 +88,7 @@ def read_token_ids(path: Path) -> dict[str, int | list[int]]:
     for key, value in read_json_object(path).items():
         if key.endswith("_token_id") and value is not None:
             ids = value if isinstance(value, list) and value else [value]
-            if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in ids):
+            if not all(is_whole(each) and each >= 0 for each in ids):
                 raise ValueError(f"{path}: {key} is {quoted(value)}; expected a token id, or several as an array")
             found[key] = value
     return found
