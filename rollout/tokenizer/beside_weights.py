@@ -1,7 +1,7 @@
-"""Copy what lies beside the weights of a checkpoint, so that a policy trained from it keeps all of it.
+"""Copy the files beside the weights of a checkpoint, so that a policy trained from it keeps all of them.
 
-Not a list of the tokenizer's files: their names differ between versions of transformers, and a file that such a list
-forgets is lost without a word. Everything is copied except weights, what a trained policy has of its own, and what
+There is no list of the tokenizer's files: their names differ between versions of transformers, and a file that such a
+list forgets would be lost silently. Everything is copied except weights, what a trained policy has of its own, and what
 another training has left.
 """
 
@@ -18,7 +18,7 @@ SUFFIXES = {".jinja", ".json", ".model", ".py", ".tiktoken", ".txt", ".vocab"}  
 LEGAL = ("copying", "copyright", "licence", "license", "notice", "use_policy", "terms", "eula")  # in a file's name
 LICENSES = "LICENSES"  # the folder of several licenses, by the convention of REUSE
 WEIGHT_SUFFIXES = {".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".safetensors"}
-# What describes the weights, or the training that made them. A saved policy has its own.
+# Files that describe the weights, or the training that made them. A saved policy has its own.
 NOT_COPIED = {
     "config.json",
     "canary.json",

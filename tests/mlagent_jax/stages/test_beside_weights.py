@@ -1,4 +1,4 @@
-"""What lies beside a checkpoint's weights survives training and export: templates, added tokens, license, stops."""
+"""The files beside a checkpoint's weights survive training and export: templates, added tokens, license, stops."""
 
 import json
 import shutil

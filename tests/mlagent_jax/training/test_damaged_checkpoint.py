@@ -30,7 +30,7 @@ def save(folder: Path, *steps: int) -> Path:
 
 
 def resumed(folder: Path) -> int | None:
-    """Returns the step that a run goes on from, whose arrays must be right."""
+    """Return the step that a run goes on from, whose arrays must be right."""
     with Checkpoints(folder) as checkpoints:
         found = checkpoints.latest(state(0))
     if found is None:
