@@ -12,12 +12,12 @@ import argparse
 import importlib.util
 import json
 import sys
-from pathlib import Path
 
 from benchmarks.sft_compare import Unequal, last_line, run, to_markdown, variants
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
 from mlagent_jax.reporting.versions import versions
+from tasks.quoting import user_path
 
 
 def main() -> None:
@@ -26,9 +26,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["qwen2.5-0.5b", "qwen2.5-1.5b"])
     parser.add_argument("--batches", type=int, default=2, help="batches per pass, one step each")
     parser.add_argument("--rounds", type=int, default=5, help="passes of each side")
-    parser.add_argument(
-        "--out", type=lambda text: Path(text).expanduser(), default=None, help="file for figures, as JSON"
-    )
+    parser.add_argument("--out", type=user_path, default=None, help="file for all figures, as JSON")
     parser.add_argument("--tiny", action="store_true", help="one tiny network, two rounds")
     arguments = parser.parse_args()
     peer = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))

@@ -61,8 +61,8 @@ class WeightWriter:
 class WeightSync(WeightWriter):
     """Send weights to the server and verify them on a canary prompt.
 
-    All processes that share the weights call `write`, and process 0 calls `give`. The weights that
-    the server has stay on disk, because a failed update restores them.
+    All processes that share the weights call `write`, and process 0 calls `give`. The weights that the server has stay
+    on disk, because a failed update restores them.
     """
 
     def __init__(self, client: PolicyClient, folder: Path, canary: Sequence[int], server_dtype: str) -> None:

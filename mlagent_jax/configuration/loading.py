@@ -16,7 +16,7 @@ from mlagent_jax.configuration.schema import Config, ConfigError
 from tasks.nearest import closest
 from tasks.quoting import one_line, setting, user_path
 
-# What is a number, by YAML's types. YAML 1.1 also reads octal numbers, times and dates.
+# The patterns of numbers, by YAML's types. YAML 1.1 also reads octal numbers, times and dates.
 DECIMAL = r"(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
 NUMBERS = {
     "int": r"^[-+]?(?:0|[1-9][0-9_]{0,99}|0x[0-9a-fA-F]{1,99})$",

@@ -35,7 +35,7 @@ SUPPORTED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "torch_dtype": (DTYPES, NO_OTHER_DTYPE),
 }
 
-# Where the file came from, and which program wrote it.
+# The origin of the file, and the program that wrote it.
 ORIGIN = {
     "_commit_hash",
     "_name_or_path",
@@ -45,7 +45,7 @@ ORIGIN = {
     "unsloth_fixed",
     "unsloth_version",
 }
-# How a program runs the network, and which of its values it returns.
+# Options of the program that runs the network, such as the values that it returns.
 RUNTIME = {
     "_attn_implementation",
     "_attn_implementation_autoset",

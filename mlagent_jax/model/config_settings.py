@@ -1,7 +1,7 @@
 """Read the settings of a `config.json` by an allow-list: a key that nobody reads is refused.
 
-Whatever a key could change in the network is either computed here or refused, so a checkpoint never loads as another
-function than its own. Nothing here imports JAX.
+Whatever a key could change in the network is either computed here or refused, so a checkpoint never loads as a
+different function. Nothing here imports JAX.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.model.config_keys import NO_EFFECT, SUPPORTED
+from rollout.storage.checkpoint_files import is_whole
 from tasks.quoting import quoted
 
 LARGEST = 2**31 - 1  # of a size; larger ones are no indices
@@ -146,11 +147,6 @@ class Settings:
             if value > 0 or (allow_zero and value == 0):
                 return float(value)
         raise self.error(key, value, "a finite number of 0 or more" if allow_zero else "a finite number above 0")
-
-
-def is_whole(value: object) -> bool:
-    """Return whether a JSON value is a whole number; `true` is none, though Python counts it as 1."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def shown(value: object) -> str:

@@ -81,13 +81,13 @@ class GGUFFile:
 
 def _parts(path: Path) -> list[Path]:
     """Return the files of a checkpoint, in order."""
-    name = SPLIT_NAME.fullmatch(path.name)
-    count = int(name["count"]) if name else 1
-    parts = [path.with_name(f"{name['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)] if name else []
-    for part in parts or [path]:
+    parts = [path]
+    if (name := SPLIT_NAME.fullmatch(path.name)) and (count := int(name["count"])):
+        parts = [path.with_name(f"{name['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    for part in parts:
         if not part.is_file():
             raise FileNotFoundError(f"{part}: no such file; expected a GGUF file")
-    return parts or [path]
+    return parts
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[ReaderTensor]]:

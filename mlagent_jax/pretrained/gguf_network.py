@@ -1,15 +1,16 @@
 """Read the network in a GGUF file as a Qwen2 checkpoint; for a Llama network the biases of q, k and v are zero."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from mlagent_jax.model.config_settings import LARGEST, is_whole
+from mlagent_jax.model.config_settings import LARGEST
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf.layout import TOP_NAMES, hf_layer_name, hf_shapes, top_names
 from mlagent_jax.pretrained.gguf_file import GGUFFile
+from rollout.storage.checkpoint_files import is_whole
 
 # our parameter -> its tensor in the file, with the prefix `blk.<layer>.` inside a layer
 GGUF_NAMES: Mapping[str, str] = {
@@ -59,11 +60,14 @@ class Architecture:
         has_adjacent_pairs: Whether the two rows of a rotary pair of q and k are adjacent, instead of half a head apart.
     """
 
-    names: Mapping[str, str] = field(default_factory=lambda: GGUF_NAMES)
+    names: Mapping[str, str]
     has_adjacent_pairs: bool = False
 
 
-ARCHITECTURES = {"llama": Architecture(has_adjacent_pairs=True), "qwen2": Architecture({**GGUF_NAMES, **BIASES})}
+ARCHITECTURES = {
+    "llama": Architecture(GGUF_NAMES, has_adjacent_pairs=True),
+    "qwen2": Architecture({**GGUF_NAMES, **BIASES}),
+}
 
 
 class GGUFNetwork:

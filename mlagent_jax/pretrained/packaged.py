@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rollout.storage.atomic_write import replacing
 from tasks.checksum import sha256_of
+from tasks.error_line import error_line
 from tasks.quoting import quoted, user_path
 from tasks.units import MIB
 
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     try:
         path = fetch(QWEN_CODER[parsed.size], parsed.out, say=print)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 2
     print(f"{quoted(path)}: complete")
     return 0

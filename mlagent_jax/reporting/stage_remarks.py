@@ -1,4 +1,4 @@
-"""What a stage counts that a user should know, and the shares from which on its result is in doubt."""
+"""The counts of a stage that a user should know, and the shares above which its result is in doubt."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ FILTERS = {
     "max_similarity": "repeat another one of their task",
     "max_trajectories": "are more than select.max_trajectories",
 }
-SOFT_FILTERS = ("max_trajectories",)  # drop what nothing is wrong with
+SOFT_FILTERS = ("max_trajectories",)  # drop trajectories that nothing is wrong with
 
 
 def _episodes(prefix: str, limits: str, max_unimproved: float = 0.99) -> tuple[Rule, ...]:
@@ -112,7 +112,7 @@ def _evaluated(policy: str) -> tuple[Rule, ...]:
             0.5,
             "their scores are those of the initial scripts",
         ),
-        *_episodes(f"{policy}.", "evaluate", max_unimproved=1.0),  # how good a policy is, the gains say
+        *_episodes(f"{policy}.", "evaluate", max_unimproved=1.0),  # the gains say how good a policy is
     )
 
 

@@ -4,9 +4,10 @@ from rollout.storage.digests import require_whole
 from rollout.storage.run_layout import RunLayout
 
 
-def require_policy(layout: RunLayout, stage: str) -> None:
-    """Raise CorruptRecord, with a remedy, if the policy of `sft` or `ppo`, or the tokenizer, is damaged."""
-    require_whole(layout.path(stage, "model"), layout.record(stage))
+def require_policy(layout: RunLayout, *stages: str) -> None:
+    """Raise CorruptRecord, with a remedy, if a policy of the stages, `sft` or `ppo`, or the tokenizer is damaged."""
+    for stage in stages:
+        require_whole(layout.path(stage, "model"), layout.record(stage))
     require_whole(layout.tokenizer, layout.record("sft"))
 
 

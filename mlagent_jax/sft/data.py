@@ -33,7 +33,7 @@ class Dataset:
 
     @property
     def num_unused(self) -> int:
-        """The number of sequences of which no turn fits a row, so that no row has them."""
+        """The number of sequences whose first turn does not fit a row, so that no row has them."""
         return sum(not size.num_tokens for size in self.sizes)
 
     def row(self, index: int) -> RowBuilder:

@@ -49,8 +49,7 @@ class Evaluate(Stage):
             InfrastructureError: If the server failed, or does not sample from the weights that are evaluated.
         """
         config, run_dir, run_context = context.config, context.run_dir, context.run_context
-        for name in ("sft", "ppo"):
-            require_policy(run_dir, name)
+        require_policy(run_dir, "sft", "ppo")
         tasks = list(run_context.tasks.values())
         plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
         tokenizer = ChatTokenizer(run_dir.tokenizer)

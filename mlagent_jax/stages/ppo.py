@@ -1,6 +1,5 @@
 """The stage `ppo`: PPO on rollouts from the states of the selected trajectories."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
@@ -12,11 +11,10 @@ from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, kee
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.selection import read_selection
 from rollout.sampling.evolving_pool import EvolvingPool
-from rollout.sampling.state_pool import StatePool, has_workspaces
+from rollout.sampling.state_pool import StatePool
 from rollout.storage.run_layout import PPO as OUTPUT
 from rollout.storage.run_layout import RunLayout
 from rollout.tokenizer.chat import ChatTokenizer
-from rollout.types import Trajectory
 
 
 class PPO(Stage):
@@ -82,19 +80,11 @@ def make_pool(
         ValueError: If no trajectory has a workspace to act in, or no state leaves room for a response.
     """
     selection = read_selection(layout.selection)
-    num_selected, num_imported = len(selection.train) + len(selection.validation), 0
-
-    def acted() -> Iterator[Trajectory]:
-        nonlocal num_imported
-        for trajectory in selection.read(layout.trajectories):
-            if has_workspaces(trajectory):
-                yield trajectory
-            else:
-                num_imported += 1
-
+    trajectories = selection.read(layout.trajectories)
     max_prompt_tokens = config.server.max_model_len - config.ppo.max_response_tokens
-    pool = StatePool.cut(acted(), context.tasks, config.collect.max_steps, tokenizer)
-    num_states = len(pool)
+    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizer)
+    num_selected, num_states = len(selection.train) + len(selection.validation), len(pool)
+    num_collected = len({state.trajectory_id for state in pool.states})  # each with at least its first state
     if num_selected and not num_states:
         raise ValueError(
             f"none of the {num_selected} selected trajectories has a workspace to act in, as imported ones have none; "
@@ -103,7 +93,7 @@ def make_pool(
     pool = pool.where(lambda state: len(state.prompt) <= max_prompt_tokens)
     counts = {
         "num_selected": num_selected,
-        "num_imported": num_imported,
+        "num_imported": num_selected - num_collected,
         "num_long_states": num_states - len(pool),
     }
     if num_states and not len(pool):

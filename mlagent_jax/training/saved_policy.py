@@ -30,9 +30,9 @@ def save_policy(
     """Write the model and its tokenizer as one Hugging Face directory.
 
     `training_data.json` in it is the manifest of the trajectories that the model was trained on, each with its hash;
-    `canary.json` has the log-probabilities that a server with these weights gives; `digests.json`, written last, finds
-    damage. If several processes hold the
-    parameters, all must call this; process 0 writes.
+    `canary.json` has the log-probabilities that a server with these weights gives; `digests.json`, written last, has
+    the digest of each file, by which damage is found. If several processes hold the parameters, all must call this;
+    process 0 writes.
 
     Args:
         model: The policy.

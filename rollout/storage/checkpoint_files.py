@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tasks.quoting import quoted
 
@@ -70,6 +70,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise RepeatedKey(key)
         found[key] = value
     return found
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether a JSON value is a whole number; `true` is not, though Python counts it as 1."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def safetensors_damage(path: Path) -> str:

@@ -1,14 +1,14 @@
-"""Copy what lies beside the weights of a checkpoint, so that a policy trained from it keeps all of it.
+"""Copy the files beside the weights of a checkpoint, so that a policy trained from it keeps all of them.
 
-Not a list of the tokenizer's files: their names differ between versions of transformers, and a file that such a list
-forgets is lost without a word. Everything is copied except weights, what a trained policy has of its own, and what
+There is no list of the tokenizer's files: their names differ between versions of transformers, and a file that such a
+list forgets would be lost silently. Everything is copied except weights, what a trained policy has of its own, and what
 another training has left.
 """
 
 import shutil
 from pathlib import Path
 
-from rollout.storage.checkpoint_files import read_json_object, refuse_dangling, refuse_pointer
+from rollout.storage.checkpoint_files import is_whole, read_json_object, refuse_dangling, refuse_pointer
 from rollout.tokenizer.chat import CONFIG_FILE, TOKENIZER_FILE
 from tasks.quoting import quoted
 
@@ -18,7 +18,7 @@ SUFFIXES = {".jinja", ".json", ".model", ".py", ".tiktoken", ".txt", ".vocab"}  
 LEGAL = ("copying", "copyright", "licence", "license", "notice", "use_policy", "terms", "eula")  # in a file's name
 LICENSES = "LICENSES"  # the folder of several licenses, by the convention of REUSE
 WEIGHT_SUFFIXES = {".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".safetensors"}
-# What describes the weights, or the training that made them. A saved policy has its own.
+# Files that describe the weights, or the training that made them. A saved policy has its own.
 NOT_COPIED = {
     "config.json",
     "canary.json",
@@ -88,7 +88,7 @@ def read_token_ids(path: Path) -> dict[str, int | list[int]]:
     for key, value in read_json_object(path).items():
         if key.endswith("_token_id") and value is not None:
             ids = value if isinstance(value, list) and value else [value]
-            if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in ids):
+            if not all(is_whole(each) and each >= 0 for each in ids):
                 raise ValueError(f"{path}: {key} is {quoted(value)}; expected a token id, or several as an array")
             found[key] = value
     return found

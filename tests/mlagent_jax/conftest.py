@@ -1,6 +1,8 @@
 """Eight simulated devices, tiny networks, and the shapes of real Qwen2.5 checkpoints."""
 
+import resource
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
@@ -208,6 +210,17 @@ def _num_programs(function: Any) -> int:
     return function._cache_size()
 
 
+@contextmanager
+def _files_limited_to(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, which fails in the libraries like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> Qwen2Config:
     return TINY
@@ -236,6 +249,11 @@ def attention_rows() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(scope="session")
 def num_programs() -> Callable[[Any], int]:
     return _num_programs
+
+
+@pytest.fixture(scope="session")
+def files_limited_to() -> Callable[[int], AbstractContextManager[None]]:
+    return _files_limited_to
 
 
 @pytest.fixture(scope="session", params=REAL)

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mlagent_jax.model.config import TransformerConfig
+from mlagent_jax.model.config_keys import NO_QUANTIZATION
 from mlagent_jax.model.hf.layout import (
     TOP_NAMES,
     Slices,
@@ -24,7 +25,7 @@ from tasks.quoting import quoted
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTIZED = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax", ".quant_map")
-QUANTIZED_HINT = " (quantized weights cannot be trained; use the checkpoint that is not quantized)"
+QUANTIZED_HINT = f" ({NO_QUANTIZATION})"
 ROWS_COMPARED = 1024  # of a matrix at a time, so that comparing needs little memory
 
 

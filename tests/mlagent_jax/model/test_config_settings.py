@@ -46,7 +46,7 @@ QWEN3 = {key: value for key, value in QWEN2.items() if key != "rope_theta"} | {
     "sliding_window": None,
 }
 PLAIN = {"rope_theta": 1e6, "rope_type": "default"}
-# What the released files and those of common fine-tuning programs have beside these keys.
+# Further keys of the released files and of those that common fine-tuning programs write.
 BESIDE: dict[str, dict[str, Any]] = {
     "Qwen2.5-7B": {"use_mrope": False, "eos_token_id": 151643},
     "Qwen2.5-Coder-7B-Instruct": {"_name_or_path": "Qwen/Qwen2.5-Coder", "_attn_implementation_autoset": True},

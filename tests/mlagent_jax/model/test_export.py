@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,15 +83,12 @@ def test_export_replaces_an_earlier_one_whole_and_leaves_nothing_else(run_dir: R
     assert not any(run_dir.path("tmp").iterdir())
 
 
-def test_full_disk_is_an_error_of_the_system_and_leaves_the_earlier_export(run_dir: RunDir) -> None:
+def test_full_disk_is_an_error_of_the_system_and_leaves_the_earlier_export(
+    run_dir: RunDir, files_limited_to: Callable
+) -> None:
     export(run_dir)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # fails in the library like a full disk
-    try:
-        with pytest.raises(OSError, match="File too large") as error:
-            export(run_dir)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_limited_to(10_000), pytest.raises(OSError, match="File too large") as error:
+        export(run_dir)
     assert error.value.errno == errno.EFBIG and (run_dir.path("export") / "model.safetensors").is_file()
 
 

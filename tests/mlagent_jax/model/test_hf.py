@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import resource
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -277,13 +276,8 @@ def test_weights_have_the_mode_of_the_other_files(model: Transformer, tmp_path: 
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
-def test_a_full_disk_is_an_error_of_the_system(model: Transformer, tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # fails in the library like a full disk
-    try:
-        with pytest.raises(OSError, match="File too large") as error:
-            save_hf(model, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def test_a_full_disk_is_an_error_of_the_system(model: Transformer, tmp_path: Path, files_limited_to: Callable) -> None:
+    with files_limited_to(1000), pytest.raises(OSError, match="File too large") as error:
+        save_hf(model, tmp_path)
     assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(tmp_path / hf.WEIGHTS))
     assert not list(tmp_path.iterdir())

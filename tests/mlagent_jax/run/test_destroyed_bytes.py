@@ -56,7 +56,7 @@ class Kept:
 
 
 def is_subset(found: Any, expected: Any) -> bool:
-    """Returns whether records are missing and none is new: their work is done again."""
+    """Return whether records are missing and none is new: their work is done again."""
     return found == AGAIN or all(record in expected for record in found)
 
 
@@ -164,7 +164,7 @@ def read_records(root: Path) -> Any:
 
 
 def is_older_record(found: Any, expected: Any) -> bool:
-    """Returns whether a stage runs again, because its record is gone or an earlier stage runs again."""
+    """Return whether a stage runs again, because its record is gone or an earlier stage runs again."""
     return all(
         name == known_name and (record == known or record is None)
         for (name, record, _), (known_name, known, _) in zip(found, expected, strict=True)
@@ -192,7 +192,7 @@ def make_blobs(root: Path) -> None:
 
 
 def read_blobs(root: Path) -> Any:
-    """Returns what scripts see: data is stored again at the start of every command."""
+    """Return what scripts see: data is stored again at the start of every command."""
     store = BlobStore(root / "blobs")
     folder = store.checked_folder(store.put_folder(root / "public"))
     digests = [f"{path.parent.name}{path.name}" for path in (root / "blobs").glob("??/*") if len(path.name) == 62]
@@ -270,7 +270,7 @@ HOWS = ["zeros", "noise", "bit", "digit", "spaces", "cut out", "cut short", "rem
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Any]]:
-    """Returns what makes a part once and returns its folder and content."""
+    """Return what makes a part once and returns its folder and content."""
     made: dict[str, tuple[Path, Any]] = {}
 
     def original(name: str) -> tuple[Path, Any]:
@@ -285,7 +285,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
 
 
 def destroy(path: Path, how: str, place: float, length: int, seed: int) -> None:
-    """Destroys one byte range of a file."""
+    """Destroy one byte range of a file."""
     content = bytearray(path.read_bytes())
     first = min(int(place * len(content)), max(len(content) - 1, 0))
     last = min(first + length, len(content))
@@ -315,7 +315,7 @@ def destroy(path: Path, how: str, place: float, length: int, seed: int) -> None:
 
 
 def check(original: tuple[Path, Any], kept: Kept, file: int, how: str, place: float, length: int, seed: int) -> str:
-    """Destroys a byte range in a copy and opens it; returns what came of it."""
+    """Destroy a byte range in a copy, open it, and return what came of it."""
     source, expected = original
     root = source.with_name("copy")
     shutil.rmtree(root, ignore_errors=True)
@@ -344,7 +344,7 @@ def check(original: tuple[Path, Any], kept: Kept, file: int, how: str, place: fl
 
 
 def follow_remedy(message: str, root: Path) -> None:
-    """Does what a message says."""
+    """Do what a message says."""
     command = re.search(r"`([^`]+)`", message)
     if command is not None:
         subprocess.run(command[1], shell=True, check=True)
@@ -372,7 +372,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 def examined(originals: Callable[[str], tuple[Path, Any]], name: str, num_examples: int) -> set[str]:
-    """Returns what came of destroyed byte ranges in a part."""
+    """Return what came of destroyed byte ranges in a part."""
     original, outcomes = originals(name), set[str]()
     logging.getLogger("absl").setLevel(logging.CRITICAL)
 

@@ -1,4 +1,4 @@
-"""What lies beside a checkpoint's weights survives training and export: templates, added tokens, license, stops."""
+"""The files beside a checkpoint's weights survive training and export: templates, added tokens, license, stops."""
 
 import json
 import shutil
@@ -21,6 +21,7 @@ from rollout.tokenizer.chat import train_tokenizer
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <tool> there"}]
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1\n"
 OTHER = "{% for m in messages %}{{ m['content'] }}|{% endfor %}"
 
 
@@ -47,21 +48,26 @@ def checkpoint(tmp_path: Path, make_model: Callable[..., Transformer], tiny_conf
     return folder
 
 
-def trained(checkpoint: Path, model: Transformer) -> Path:
-    """Return the export of a policy that began as the checkpoint, without any training."""
-    run = checkpoint.parent / "run"
-    tokenizer = make_tokenizer(run / "tokenizer", [], None, checkpoint)
-    (run / "selection.json").write_text("{}")
-    save_policy(model, run / "policy", run / "tokenizer", run / "selection.json", [1, 2, 3])
-    export_policy(run / "policy", run / "tokenizer", load_config().ppo, run / "export", run / "temporary")
-    assert tokenizer.vocab_size == model.config.vocab_size
-    return run / "export"
+@pytest.fixture
+def trained(checkpoint: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> Callable[[], Path]:
+    """A function that returns the export of a policy that began as the checkpoint, without any training."""
+
+    def export_of_checkpoint() -> Path:
+        model = make_model(replace(tiny_config, vocab_size=len(AutoTokenizer.from_pretrained(checkpoint))))
+        run = checkpoint.parent / "run"
+        tokenizer = make_tokenizer(run / "tokenizer", [], None, checkpoint)
+        (run / "selection.json").write_text("{}")
+        save_policy(model, run / "policy", run / "tokenizer", run / "selection.json", [1, 2, 3])
+        export_policy(run / "policy", run / "tokenizer", load_config().ppo, run / "export", run / "temporary")
+        assert tokenizer.vocab_size == model.config.vocab_size
+        return run / "export"
+
+    return export_of_checkpoint
 
 
 @pytest.fixture
-def export(checkpoint: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> Path:
-    size = len(AutoTokenizer.from_pretrained(checkpoint))
-    return trained(checkpoint, make_model(replace(tiny_config, vocab_size=size)))
+def export(trained: Callable[[], Path]) -> Path:
+    return trained()
 
 
 def test_templates_in_files_of_their_own_survive_fine_tuning_and_export(checkpoint: Path, export: Path) -> None:
@@ -101,13 +107,10 @@ def test_stop_tokens_of_the_original_are_kept_and_sampling_is_that_of_training(c
     assert "repetition_penalty" not in content
 
 
-def test_end_of_turn_is_added_to_the_stop_tokens_of_a_base_model(
-    checkpoint: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config
-) -> None:
+def test_end_of_turn_is_added_to_the_stop_tokens_of_a_base_model(checkpoint: Path, trained: Callable[[], Path]) -> None:
     (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "pad_token_id": None}))
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    export = trained(checkpoint, make_model(replace(tiny_config, vocab_size=len(tokenizer))))
-    content = json.loads((export / "generation_config.json").read_text())
+    content = json.loads((trained() / "generation_config.json").read_text())
     assert content["eos_token_id"] == [tokenizer.eos_token_id, 7]
     assert content["pad_token_id"] == tokenizer.pad_token_id
 
@@ -120,9 +123,9 @@ def test_end_of_turn_is_added_to_the_stop_tokens_of_a_base_model(
         ("generation_config.json", '{"eos_token_id": []}', "eos_token_id is '..'; expected a token id"),
         ("tokenizer_config.json", '{"a": {"b": 1, "b": 2}}', "states 'b' twice; remove one of the two"),
         ("tokenizer_config.json", "{", "not JSON from line 1, column 2 on"),
-        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
+        ("tokenizer.json", POINTER, "a Git LFS pointer"),
         ("tokenizer.json", None, "no such file; model.path needs the tokenizer"),
-        ("merges.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
+        ("merges.txt", POINTER, "a Git LFS pointer"),
     ],
 )
 def test_damaged_file_is_named_before_the_training(

@@ -3,10 +3,8 @@
 import errno
 import logging
 import os
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -32,24 +30,13 @@ def save(folder: Path, *steps: int) -> Path:
 
 
 def resumed(folder: Path) -> int | None:
-    """Returns the step that a run goes on from, whose arrays must be right."""
+    """Return the step that a run goes on from, whose arrays must be right."""
     with Checkpoints(folder) as checkpoints:
         found = checkpoints.latest(state(0))
     if found is None:
         return None
     jax.tree.map(np.testing.assert_array_equal, found[0], state(found[1]["update"]))
     return found[1]["update"]
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size, which fails in the libraries like a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def largest(folder: Path) -> Path:
@@ -165,7 +152,9 @@ def test_a_damaged_older_checkpoint_does_not_matter(tmp_path: Path, caplog: pyte
     assert resumed(folder) == 30
 
 
-def test_a_full_disk_is_an_error_of_the_system_and_earlier_checkpoints_stay(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_of_the_system_and_earlier_checkpoints_stay(
+    tmp_path: Path, files_limited_to: Callable
+) -> None:
     folder = save(tmp_path / "checkpoints", 10)
     large = {"weights": jax.random.normal(jax.random.key(0), (50_000,))}
     with files_limited_to(20_000), pytest.raises(OSError, match="File too large") as error:
