@@ -19,6 +19,8 @@ MAX_DENSITY = 0.9  # share of the whole numbers in the range that are values, up
 MAX_SHARE = 0.05  # of the test rows whose group, or a copy of them, is in the training data
 TARGET = "\0target"  # no column of a table is called so
 
+Sides = tuple[pd.DataFrame, pd.DataFrame]  # the training rows and the test rows, each with `TARGET`
+
 
 @dataclass(frozen=True)
 class SharedGroups:
@@ -35,7 +37,7 @@ class SharedGroups:
     are_equal: bool = True
 
 
-def both_sides(tables: TaskTables) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def both_sides(tables: TaskTables) -> Sides | None:
     """Return the features and the column `TARGET` of the training rows and of the test rows, as text.
 
     It is None if the task does not have a training table and a test table with the same features and a single target.
@@ -75,9 +77,9 @@ def shared_groups(
     found = []
     for column in train.columns.drop(TARGET):
         share = known_share(train, test, column)
-        known = rows[rows[column] != ""]
         if share <= max_share:
             continue
+        known = rows.loc[rows[column] != "", [column, TARGET]]
         groups, targets = known[column], known[TARGET]
         are_equal = agreement(groups, targets) >= AGREEMENT
         are_similar = with_similar and not are_equal and similarity(groups, targets) >= AGREEMENT
