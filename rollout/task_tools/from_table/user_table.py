@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 
@@ -46,16 +45,6 @@ class UserTable:
     notes: tuple[str, ...]
     group: str = ""
 
-    @cached_property
-    def rows(self) -> pd.DataFrame:
-        """The cells with the types that the initial script reads them with: numbers, words, or None if missing."""
-        return pd.DataFrame(
-            {
-                name: pd.to_numeric(self.cells[name]) if name in self.numeric else self.cells[name].replace("", None)
-                for name in self.cells
-            }
-        )
-
 
 def read_user_table(
     file: Path,
@@ -90,12 +79,11 @@ def read_user_table(
 def _user_table(
     raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat, group: str | None
 ) -> UserTable:
-    used = [name for name in raw.names if name != id_column]
-    num_rows = len(raw.rows)
-    columns = {name: without_missing(raw.column(name), form.missing) for name in used}
+    written = {name: raw.column(name) for name in raw.names if name != id_column}
+    unused = form.missing.difference(*(map(str.strip, set(cells)) for cells in written.values()))
+    notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(unused)]
+    columns = {name: without_missing(cells, form.missing) for name, cells in written.items()}
     numbers = {name: cells for name, cells in columns.items() if name not in form.words}
-    used_markers = {cell.strip() for name in used for cell in set(raw.column(name))}
-    notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(form.missing - used_markers)]
     decimal = form.decimal or decimal_mark(numbers, raw.places, raw.separator)
     is_known = known_target(columns[target], metric, decimal)
     places = list(compress(raw.places, is_known))
@@ -112,7 +100,7 @@ def _user_table(
         raise ValueError(f"it has no column but {quoted(target)}; there is nothing to learn from")
     contents = {name: column.cells for name, column in features.items()}
     require_no_copy(contents, values.cells, target)
-    num_without = num_rows - len(given)
+    num_without = len(raw.rows) - len(given)
     notes += [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
     whole = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
