@@ -48,7 +48,7 @@ class NewTaskSpec:
         split: `held_in` to train on the task, `held_out` to only evaluate on it.
         best: The score taken as the best achievable; if None, the best score of the reference scripts.
         group: A column whose rows with the same value stay on one side of the split, None if there is none.
-        form: What the user states about the file.
+        form: The properties of the file that the user states.
     """
 
     name: str

@@ -19,7 +19,7 @@ INVISIBLE = re.compile(
 
 @dataclass(frozen=True)
 class TableFormat:
-    """What a user states about the file of a table.
+    """The properties of a table's file that a user states.
 
     Attributes:
         separator: The separator of the columns; None to find it.
