@@ -139,7 +139,7 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument(
         "--max-known",
         type=float,
-        default=0.05,
+        default=0.05,  # `MAX_KNOWN` of `rollout.task_tools.groups`, which needs pandas
         metavar="SHARE",
         help="share of test rows of which a copy, or the group, may be in the training data (default: %(default)s)",
     )

@@ -14,9 +14,8 @@ from tasks.metric import METRICS
 from tasks.nearest import nearest
 from tasks.task import Limits, Submission
 
-SHARED = tuple(
-    Path(__file__).parent / name for name in ("raw.py", "split.py", "text_table.py")
-)  # code that prepare scripts import
+# Code that prepare scripts import.
+SHARED = tuple(Path(__file__).parent / name for name in ("raw.py", "split.py", "text_table.py"))
 
 
 @dataclass(frozen=True)

@@ -24,23 +24,28 @@ def plain_form(response: str, labels: Sequence[str]) -> str:
         labels: The labels of the fields, in order; the last two are those of the action's name and of its input.
     """
     text = response.replace("\r\n", "\n")
-    pieces = _pieces(text.partition(END_OF_THOUGHTS)[2], labels) or _pieces(text, labels)
-    if not pieces:
-        return response
-    pieces = [*pieces[1:-2], _plain_name(pieces[-2]), _first_object(pieces[-1])]
-    return "\n".join(f"{label}: {piece}" for label, piece in zip(labels, pieces, strict=True))
+    patterns = list(map(_label, labels))
+    for part in (text.partition(END_OF_THOUGHTS)[2], text):
+        _, *values = split_at(part, patterns)
+        if len(values) == len(labels):
+            values[-2:] = _plain_name(values[-2]), _first_object(values[-1])
+            return "\n".join(f"{label}: {value}" for label, value in zip(labels, values, strict=True))
+    return response
 
 
-def _pieces(text: str, labels: Sequence[str]) -> list[str]:
-    """Return the texts before, between and after the labels; an empty list if one is missing."""
+def split_at(text: str, patterns: Sequence[re.Pattern[str]]) -> list[str]:
+    """Return the stripped texts before, between and after patterns that match one after the other.
+
+    They are one more than the patterns. If a pattern does not match, the text after the last match is the last.
+    """
     pieces: list[str] = []
-    for label in labels:
-        start = _label(label).search(text)
-        if start is None:
-            return []
-        pieces.append(text[: start.start()].strip())
-        text = text[start.end() :]
-    return [*pieces, text]
+    for pattern in patterns:
+        match = pattern.search(text)
+        if match is None:
+            break
+        pieces.append(text[: match.start()].strip())
+        text = text[match.end() :]
+    return [*pieces, text.strip()]
 
 
 def _label(label: str) -> re.Pattern[str]:

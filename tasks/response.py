@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.action import ACTIONS, Action, Invalid, InvalidKind, check_arguments
-from tasks.leniency import plain_form
+from tasks.leniency import plain_form, split_at
 from tasks.quoting import one_line
 
 REFLECTION = "Reflection"
@@ -16,6 +16,7 @@ THOUGHT = "Thought"
 ACTION = "Action"
 ACTION_INPUT = "Action Input"
 FIELDS = (REFLECTION, STATUS, FACT_CHECK, THOUGHT, ACTION, ACTION_INPUT)
+LABELS = tuple(re.compile(rf"^{re.escape(label)}:", re.MULTILINE) for label in FIELDS)
 STEPS = list(InvalidKind)  # in the order in which a response is checked
 
 
@@ -59,17 +60,11 @@ def _split_fields(response: str) -> dict[str, str] | Invalid:
 
     Each label must start a line, and the labels must appear in order; text before the first label is ignored.
     """
-    values: dict[str, str] = {}
-    rest = response
-    for index, label in enumerate(FIELDS):
-        start = re.search(rf"^{re.escape(label)}:", rest, re.MULTILINE)
-        if start is None:
-            return Invalid(InvalidKind.MISSING_FIELD, f"the field '{label}:' is missing or out of order")
-        if index:
-            values[FIELDS[index - 1]] = rest[: start.start()].strip()
-        rest = rest[start.end() :]
-    values[FIELDS[-1]] = rest.strip()
-    return values
+    _, *values = split_at(response, LABELS)
+    if len(values) < len(FIELDS):
+        missing = FIELDS[len(values)]
+        return Invalid(InvalidKind.MISSING_FIELD, f"the field '{missing}:' is missing or out of order")
+    return dict(zip(FIELDS, values, strict=True))
 
 
 def _read_action(fields: Mapping[str, str]) -> Action | Invalid:

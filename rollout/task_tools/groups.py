@@ -16,8 +16,10 @@ MIN_GROUPS = 20  # with several rows each; the values of a column with fewer are
 AGREEMENT = 0.9  # of the targets of two rows of a group, corrected for chance: 0 for random groups, 1 for equal targets
 NEIGHBORS = 0.5  # the same agreement of neighboring values, from which a column is a measurement
 MAX_DENSITY = 0.9  # share of the whole numbers in the range that are values, up to which they may be measurements
-MAX_SHARE = 0.05  # of the test rows whose group, or a copy of them, is in the training data
+MAX_KNOWN = 0.05  # of the test rows whose group, or a copy of them, is in the training data
 TARGET = "\0target"  # no column of a table is called so
+
+Sides = tuple[pd.DataFrame, pd.DataFrame]  # the training rows and the test rows, each with `TARGET`
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class SharedGroups:
     are_equal: bool = True
 
 
-def both_sides(tables: TaskTables) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def both_sides(tables: TaskTables) -> Sides | None:
     """Return the features and the column `TARGET` of the training rows and of the test rows, as text.
 
     It is None if the task does not have a training table and a test table with the same features and a single target.
@@ -61,7 +63,7 @@ def known_share(train: pd.DataFrame, test: pd.DataFrame, column: str) -> float:
 
 
 def shared_groups(
-    train: pd.DataFrame, test: pd.DataFrame, max_share: float = MAX_SHARE, with_similar: bool = False
+    train: pd.DataFrame, test: pd.DataFrame, max_share: float = MAX_KNOWN, with_similar: bool = False
 ) -> list[SharedGroups]:
     """Return the columns whose rows with the same value have the same target, the largest share of test rows first.
 
@@ -75,9 +77,9 @@ def shared_groups(
     found = []
     for column in train.columns.drop(TARGET):
         share = known_share(train, test, column)
-        known = rows[rows[column] != ""]
         if share <= max_share:
             continue
+        known = rows.loc[rows[column] != "", [column, TARGET]]
         groups, targets = known[column], known[TARGET]
         are_equal = agreement(groups, targets) >= AGREEMENT
         are_similar = with_similar and not are_equal and similarity(groups, targets) >= AGREEMENT

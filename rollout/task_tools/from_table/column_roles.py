@@ -55,7 +55,7 @@ def column_roles(table: UserTable) -> ColumnRoles:
     filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
     identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))
     left = [name for name in features if name not in identifiers]
-    if identifiers and all(name in table.numeric and _says_nothing(pd.Series(table.rows[name])) for name in left):
+    if identifiers and all(name in table.numeric and _says_nothing(pd.Series(table.cells[name])) for name in left):
         raise ValueError(
             f"{_named(tuple(features))} a different value in nearly every row or a single one, so there is nothing to "
             "learn from; add columns whose values repeat, or numbers that say something about the target"
@@ -69,8 +69,9 @@ def column_roles(table: UserTable) -> ColumnRoles:
     return ColumnRoles(identifiers, tuple(name for name, count in kept.items() if count > num_kept), num_kept)
 
 
-def _says_nothing(numbers: pd.Series) -> bool:
-    """Return whether numbers are a single value, or only count the rows up or down."""
+def _says_nothing(cells: pd.Series) -> bool:
+    """Return whether the numbers in cells are a single value, or only count the rows up or down."""
+    numbers = pd.Series(pd.to_numeric(cells))
     is_count = numbers.is_unique and (numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing)
     return is_count or numbers.nunique() <= 1
 

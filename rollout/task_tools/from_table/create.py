@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from rollout.task_tools.from_table.column_roles import column_roles
+from rollout.task_tools.from_table.column_roles import ColumnRoles, column_roles
 from rollout.task_tools.from_table.leak_warnings import Leaks, find_leaks
 from rollout.task_tools.from_table.raw_table import TableFormat
 from rollout.task_tools.from_table.templates import PREPARE, problem_text, train_script
@@ -48,7 +48,7 @@ class NewTaskSpec:
         split: `held_in` to train on the task, `held_out` to only evaluate on it.
         best: The score taken as the best achievable; if None, the best score of the reference scripts.
         group: A column whose rows with the same value stay on one side of the split, None if there is none.
-        form: What the user states about the file.
+        form: The properties of the file that the user states.
     """
 
     name: str
@@ -95,7 +95,7 @@ def make_task(
     spec.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
         made = Path(temporary) / spec.name
-        write_folder(spec, table, made)
+        write_folder(spec, table, roles, made)
         data = Path(temporary) / "data"
         entry = read_entry(made / "task.yaml")
         prepare_all([entry], data, python, say=lambda _: None)
@@ -118,7 +118,7 @@ def make_task(
     return folder
 
 
-def write_folder(spec: NewTaskSpec, table: UserTable, folder: Path) -> None:
+def write_folder(spec: NewTaskSpec, table: UserTable, roles: ColumnRoles, folder: Path) -> None:
     """Write the task's files, with a placeholder for the best score."""
     rows = table.cells
     num_test = max(1, round(len(rows) * spec.test_share))
@@ -130,7 +130,7 @@ def write_folder(spec: NewTaskSpec, table: UserTable, folder: Path) -> None:
     group = f", group={table.group!r}" if table.group else ""
     prepare = PREPARE.format(num_train=num_train, num_test=num_test, seed=seed, group=group)
     (folder / "prepare.py").write_text(prepare, encoding="utf-8")
-    (folder / "train.py").write_text(train_script(table, spec.metric), encoding="utf-8")
+    (folder / "train.py").write_text(train_script(table, roles, spec.metric), encoding="utf-8")
     (folder / "problem.md").write_text(problem_text(table, spec.target, spec.metric), encoding="utf-8")
     write_entry(spec, table, folder, 0.0, "", MIN_SECONDS / TIME_FACTOR)
 

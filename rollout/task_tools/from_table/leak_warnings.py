@@ -24,7 +24,7 @@ OF_MISTAKES = ("accuracy", "auc", "f1", "qwk")
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a prepared task gives away.
+    """The leaks of a prepared task's target.
 
     Attributes:
         groups: The columns whose groups are on both sides of the split, the most suspicious first.
@@ -68,7 +68,7 @@ class Leaks:
 
 
 def find_leaks(task: Task, roles: ColumnRoles) -> Leaks:
-    """Return what a prepared task gives away."""
+    """Return the leaks of a prepared task's target."""
     tables = read_task_tables(task.public, task.private, task.submission, task.answers)
     near = SAME if task.metric in OF_MISTAKES else NEAR
     if task.metric in IN_UNITS:

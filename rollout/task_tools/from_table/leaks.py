@@ -35,24 +35,19 @@ def renamed_classes(features: Mapping[str, Sequence[str]], classes: Sequence[str
     return [name for name in found if len(set(zip(features[name], classes, strict=True))) == num_classes]
 
 
-def rescaled(features: Mapping[str, Sequence[str]], target: Sequence[str]) -> list[str]:
+def rescaled(features: Mapping[str, np.ndarray], target: Sequence[str]) -> list[str]:
     """Return the features of which the target is a linear or monotonic function; all are numbers without gaps."""
     y = np.array(list(map(float, target)))
-    found = []
-    for name, cells in features.items():
-        x = np.array(list(map(float, cells)))
-        if np.ptp(x) > 0 and (abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING or _is_monotonic(x, y)):
-            found.append(name)
-    return found
-
-
-def numbering(features: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the features that count the rows, which tell the order of the table."""
     return [
         name
-        for name, cells in features.items()
-        if len(cells) > 1 and all(cells) and set(np.diff(np.array(list(map(float, cells))))) == {1.0}
+        for name, x in features.items()
+        if np.ptp(x) > 0 and (abs(np.corrcoef(x, y)[0, 1]) > 1 - ROUNDING or _is_monotonic(x, y))
     ]
+
+
+def numbering(features: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the features that count the rows, which tell the order of the table."""
+    return [name for name, numbers in features.items() if len(numbers) > 1 and (np.diff(numbers) == 1).all()]
 
 
 def _is_monotonic(x: np.ndarray, y: np.ndarray) -> bool:

@@ -44,6 +44,11 @@ def is_number(cell: str, decimal: str) -> bool:
     return plain_number(cell, decimal) is not None
 
 
+def is_number_with_any_mark(cell: str) -> bool:
+    """Return whether a cell is a finite number with a decimal point or a decimal comma."""
+    return any(is_number(cell, decimal) for decimal in DECIMALS)
+
+
 def is_infinite(cell: str) -> bool:
     """Return whether a cell is an infinite number, or one too large for a floating-point number."""
     text = cell.strip().replace(",", ".")

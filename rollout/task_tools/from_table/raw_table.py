@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.task_tools.from_table.decoding import read_text
-from rollout.task_tools.from_table.numbers import is_number
+from rollout.task_tools.from_table.numbers import is_number_with_any_mark
 from rollout.task_tools.from_table.records import Record, parse_records
 from rollout.task_tools.from_table.swallowed_rows import find_swallowed_rows
 from tasks.quoting import quoted, quoted_list
@@ -19,7 +19,7 @@ INVISIBLE = re.compile(
 
 @dataclass(frozen=True)
 class TableFormat:
-    """What a user states about the file of a table.
+    """The properties of a table's file that a user states.
 
     Attributes:
         separator: The separator of the columns; None to find it.
@@ -101,7 +101,7 @@ def _require_names(file: Path, names: Sequence[str]) -> None:
                 f"{file}: columns {names.index(name) + 1} and {number} are both named {quoted(name)}; rename or "
                 "remove one"
             )
-    if all(is_number(name, ".") or is_number(name, ",") for name in names):
+    if all(map(is_number_with_any_mark, names)):
         raise ValueError(
             f"{file}: the first line, {quoted_list(names)}, looks like data; expected the names of the columns there"
         )

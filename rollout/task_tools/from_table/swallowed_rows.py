@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rollout.task_tools.from_table.numbers import is_number
+from rollout.task_tools.from_table.numbers import is_number_with_any_mark
 from rollout.task_tools.from_table.records import Record
 
 NUMBER_SHARE = 0.9  # share of rows with a number from which a column counts as numbers here
@@ -33,11 +33,11 @@ def _number_columns(rows: Sequence[Record]) -> list[int]:
     shares = [0] * len(rows[0].fields)
     for row in rows:
         for column, cell in enumerate(row.fields):
-            shares[column] += is_number(cell, ".") or is_number(cell, ",")
+            shares[column] += is_number_with_any_mark(cell)
     return [column for column, share in enumerate(shares) if share >= NUMBER_SHARE * len(rows)]
 
 
 def _have_numbers(found: Sequence[Sequence[str]], columns: Sequence[int], place: int) -> bool:
     """Return whether all rows have numbers in these columns, of which the one with the cell does not count."""
     cells = [row[column] for row in found for column in columns if column != place]
-    return bool(cells) and all(is_number(cell, ".") or is_number(cell, ",") for cell in cells)
+    return bool(cells) and all(map(is_number_with_any_mark, cells))

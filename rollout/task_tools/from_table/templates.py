@@ -2,7 +2,7 @@
 
 import json
 
-from rollout.task_tools.from_table.column_roles import ColumnRoles, column_roles
+from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.reading_options import reading_options
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
@@ -65,7 +65,7 @@ def problem_text(table: UserTable, target: str, metric: str) -> str:
     )
 
 
-def train_script(table: UserTable, metric: str) -> str:
+def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
     """Return the source of a simple initial script: numeric columns or word counts, and a linear model."""
     regression = table.kind.endswith("regression")
     module = "Ridge" if regression else "LogisticRegression"
@@ -87,7 +87,7 @@ def train_script(table: UserTable, metric: str) -> str:
         [
             *filter(None, imports),
             "",
-            *_tables(table, column_roles(table)),
+            *_tables(table, roles),
             'y = train["target"]',
             *_features(table),
             "",

@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
@@ -14,7 +14,7 @@ from rollout.task_tools.from_table.group_column import one_spelling
 from rollout.task_tools.from_table.leaks import numbering, renamed_classes, require_no_copy, rescaled
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
-from rollout.task_tools.from_table.target import CLASS_METRICS, known_target, target_values
+from rollout.task_tools.from_table.target import CLASS_METRICS, Target, known_target, target_values
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list, shell_command
 
@@ -45,16 +45,6 @@ class UserTable:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     group: str = ""
-
-    @cached_property
-    def rows(self) -> pd.DataFrame:
-        """The cells with the types that the initial script reads them with: numbers, words, or None if missing."""
-        return pd.DataFrame(
-            {
-                name: pd.to_numeric(self.cells[name]) if name in self.numeric else self.cells[name].replace("", None)
-                for name in self.cells
-            }
-        )
 
 
 def read_user_table(
@@ -90,12 +80,11 @@ def read_user_table(
 def _user_table(
     raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat, group: str | None
 ) -> UserTable:
-    used = [name for name in raw.names if name != id_column]
-    num_rows = len(raw.rows)
-    columns = {name: without_missing(raw.column(name), form.missing) for name in used}
+    written = {name: raw.column(name) for name in raw.names if name != id_column}
+    unused = form.missing.difference(*(map(str.strip, set(cells)) for cells in written.values()))
+    notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(unused)]
+    columns = {name: without_missing(cells, form.missing) for name, cells in written.items()}
     numbers = {name: cells for name, cells in columns.items() if name not in form.words}
-    used_markers = {cell.strip() for name in used for cell in set(raw.column(name))}
-    notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(form.missing - used_markers)]
     decimal = form.decimal or decimal_mark(numbers, raw.places, raw.separator)
     is_known = known_target(columns[target], metric, decimal)
     places = list(compress(raw.places, is_known))
@@ -112,21 +101,10 @@ def _user_table(
         raise ValueError(f"it has no column but {quoted(target)}; there is nothing to learn from")
     contents = {name: column.cells for name, column in features.items()}
     require_no_copy(contents, values.cells, target)
-    num_without = num_rows - len(given)
+    num_without = len(raw.rows) - len(given)
     notes += [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
-    whole = {name: column.cells for name, column in features.items() if column.is_numeric and all(column.cells)}
-    notes += [
-        f"column {quoted(name)} counts the rows, so it tells the order of the table; to leave it out, pass "
-        + shell_command("--id", name)
-        for name in numbering(whole)
-    ]
-    told = renamed_classes(contents, values.cells) if values.classes else rescaled(whole, values.cells)
-    notes += [
-        f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when the "
-        "prediction is made"
-        for name in told
-    ]
+    notes += _leak_notes(features, values, target)
     if group:
         contents[group], group_notes = one_spelling(group, contents[group])
         notes += group_notes
@@ -147,6 +125,29 @@ def _user_table(
     kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
     numeric += ["target"] if values.is_numeric else []
     return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), names.get(group or "", ""))
+
+
+def _leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str) -> list[str]:
+    """Return a line for each feature that tells the order of the table or determines the target."""
+    cells = {name: column.cells for name, column in features.items()}
+    numbers = {
+        name: np.array(list(map(float, column.cells)))
+        for name, column in features.items()
+        if column.is_numeric and all(column.cells)
+    }
+    told = renamed_classes(cells, values.cells) if values.classes else rescaled(numbers, values.cells)
+    return [
+        *(
+            f"column {quoted(name)} counts the rows, so it tells the order of the table; to leave it out, pass "
+            + shell_command("--id", name)
+            for name in numbering(numbers)
+        ),
+        *(
+            f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when "
+            "the prediction is made"
+            for name in told
+        ),
+    ]
 
 
 def _require_columns(raw: RawTable, target: str, id_column: str | None, words: frozenset[str]) -> None:

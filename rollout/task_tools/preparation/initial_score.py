@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.executor.known_failures import known_failure
+from rollout.types import Exit
 from tasks.feedback import validation_score
 from tasks.grading import InvalidSubmission, grade
 from tasks.task import SUBMISSION, Task
@@ -20,7 +22,6 @@ SEED = re.compile(
     re.MULTILINE,
 )
 SEEDS = (1001, 1002, 1003)  # in addition to the script's own
-OUT_OF_MEMORY = re.compile(r"MemoryError|[Uu]nable to allocate|[Cc]annot allocate memory|std::bad_alloc|out of memory")
 NO_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'")
 MAX_FILES = 3  # that a message names
 SLACK = 3.0  # factor on the time limit, which is meant for a sandbox on an idle machine
@@ -52,7 +53,8 @@ def failure_text(task: Task, status: int, errors: str) -> str:
         errors: The standard error of the script.
     """
     last = (errors.strip().splitlines() or ["no output"])[-1]
-    if status == -signal.SIGKILL or OUT_OF_MEMORY.search(last):
+    known = known_failure(errors)
+    if status == -signal.SIGKILL or (known is not None and known.exit is Exit.OUT_OF_MEMORY):
         return (
             f"ran out of memory on {size_text(task)} ({last[:200]}); let it use fewer rows or columns, such as the "
             "frequent values of a column of words only"

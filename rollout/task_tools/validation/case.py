@@ -13,7 +13,7 @@ from rollout.executor import SandboxPool, open_backend, open_executor
 from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
-from rollout.task_tools.groups import MAX_SHARE
+from rollout.task_tools.groups import MAX_KNOWN
 from rollout.types import CoderReply, Executor
 from tasks.action import EXECUTE, Action
 from tasks.metric import METRICS
@@ -97,7 +97,7 @@ class Case:
 
     task: Task
     sandboxes: Sandboxes
-    max_known: float = MAX_SHARE
+    max_known: float = MAX_KNOWN
 
     @cached_property
     def tables(self) -> TaskTables:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rollout.errors import InfrastructureError
-from rollout.task_tools.groups import MAX_SHARE
+from rollout.task_tools.groups import MAX_KNOWN
 from rollout.task_tools.preparation import prepare_all
 from rollout.task_tools.validation.case import UNCHECKED, Case, Failed, open_sandboxes
 from rollout.task_tools.validation.initial_script import initial_script
@@ -54,7 +54,7 @@ def validate(
     python: Path,
     raw: Path | None,
     say: Callable[[str], None],
-    max_known: float = MAX_SHARE,
+    max_known: float = MAX_KNOWN,
 ) -> list[Verdict]:
     """Return the verdict of every oracle on every task.
 

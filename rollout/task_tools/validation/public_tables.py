@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rollout.task_tools.groups import TARGET, both_sides, known_share, shared_groups
+from rollout.task_tools.groups import TARGET, Sides, both_sides, known_share, shared_groups
 from rollout.task_tools.validation.case import UNCHECKED, Case, Failed
 from tasks.labels import exact_values
 from tasks.quoting import quoted
@@ -37,7 +37,8 @@ def answers_are_not_public(case: Case) -> str:
             rows = rows.loc[rows.index.intersection(answers.index)]
             if len(rows) > SAME * len(answers):
                 _require_no_answers(file, rows, answers.loc[rows.index, list(tables.truth)])
-    share, natural = copies(tables)
+    sides = both_sides(tables)
+    share, natural = copies(sides)
     allowed = min(natural, MAX_NATURAL) + case.max_known
     if share > allowed:
         raise Failed(
@@ -45,7 +46,7 @@ def answers_are_not_public(case: Case) -> str:
             f"(of the training rows, {natural:.0%} are duplicates); drop duplicates before the split, or allow them "
             "with --max-known"
         )
-    _require_groups_apart(tables, case.task.group, case.max_known)
+    _require_groups_apart(tables, sides, case.task.group, case.max_known)
     return f"{share:.1%} copies"
 
 
@@ -63,13 +64,12 @@ def _require_no_answers(file: str, rows: pd.DataFrame, truth: pd.DataFrame) -> N
                 )
 
 
-def copies(tables: TaskTables) -> tuple[float, float]:
+def copies(sides: Sides | None) -> tuple[float, float]:
     """Return the share of test rows that occur among the training rows, and the share of duplicated training rows.
 
     Rows are equal if all features and the label are; rows without any feature equal nothing. Both shares are 0 if the
-    tables have no features.
+    sides are unknown.
     """
-    sides = both_sides(tables)
     if sides is None:
         return 0.0, 0.0
     of_train, of_test = (_keys(side[(side.drop(columns=TARGET) != "").any(axis=1)]) for side in sides)
@@ -84,9 +84,8 @@ def _keys(rows: pd.DataFrame) -> pd.Series:
     return pd.util.hash_pandas_object(pd.DataFrame(columns), index=False)
 
 
-def _require_groups_apart(tables: TaskTables, group: str, max_known: float) -> None:
+def _require_groups_apart(tables: TaskTables, sides: Sides | None, group: str, max_known: float) -> None:
     """Raise Failed if groups of rows with the same target, or those that the task states, are on both sides."""
-    sides = both_sides(tables)
     if group and (sides is None or group not in sides[0]):
         raise Failed(
             f"task.yaml states the group {quoted(group)}, which is no column of both the training and the test table; "

@@ -47,7 +47,7 @@ def run_script(table: UserTable, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (folder / "private").mkdir()
     num_train = int(0.7 * len(table.cells))
     write_split(table.cells, folder, folder / "private", num_train=num_train, floats=None, group=table.group)
-    (folder / "train.py").write_text(train_script(table, "accuracy"))
+    (folder / "train.py").write_text(train_script(table, column_roles(table), "accuracy"))
     runpy.run_path("train.py")
     return score((folder / "submission.csv").read_bytes(), folder / "private/answers.csv", "accuracy")
 
@@ -72,7 +72,7 @@ def test_identifiers_are_left_out_of_the_script(read: Read, tmp_path: Path, monk
     assert column_roles(table).notes == [
         "column 'email' has a different value in nearly every row; train.py leaves it out"
     ]
-    script = train_script(table, "accuracy")
+    script = train_script(table, column_roles(table), "accuracy")
     assert 'pd.read_csv("train.csv").drop(columns=["email"])' in script and len(list(reference_scripts(script))) >= 2
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
 
@@ -99,7 +99,7 @@ def test_a_column_of_many_values_is_encoded_by_its_frequent_ones(
     cities = [f"city{value}" for value in rng.integers(0, 200, 400)]
     table = read(400, city=cities, plan=rng.choice(["a", "b"], 400))
     assert column_roles(table).many_valued == ("city",)
-    script = train_script(table, "accuracy")
+    script = train_script(table, column_roles(table), "accuracy")
     assert len(list(reference_scripts(script))) >= 2
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
 
@@ -108,7 +108,8 @@ def test_ordinary_columns_have_no_role(read: Read) -> None:
     rng = np.random.default_rng(1)
     table = read(300, size=rng.normal(size=300), number=range(300), plan=rng.choice(["a", "b", "c"], 300))
     assert column_roles(table) == ColumnRoles((), (), 3)
-    assert "drop(columns=" not in train_script(table, "accuracy").replace('.drop(columns=["id", "target"])', "")
+    script = train_script(table, column_roles(table), "accuracy")
+    assert "drop(columns=" not in script.replace('.drop(columns=["id", "target"])', "")
     few = read(60, name=[f"n{row % 19}" for row in range(60)])
     assert column_roles(few).identifiers == ()
 
@@ -126,7 +127,7 @@ def test_the_script_of_a_grouped_task_validates_on_other_groups(
     }[kind]
     table = read(400, group="patient", patient=patients, feature=feature)
     assert table.group == "patient"
-    script = train_script(table, "accuracy")
+    script = train_script(table, column_roles(table), "accuracy")
     assert "GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups)" in script
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.task_tools.groups import TARGET, agreement, known_share, shared_groups, similarity
+from rollout.task_tools.groups import TARGET, agreement, both_sides, known_share, shared_groups, similarity
 from rollout.task_tools.validation.public_tables import copies
 from tasks.task_tables import TaskTables
 
@@ -103,6 +103,6 @@ def test_account_numbers_with_the_same_first_digits_are_no_copies() -> None:
     test = pd.DataFrame({"id": range(20, 40), "account": accounts[20:]}).astype(str)
     answers = pd.DataFrame({"id": range(20, 40), "target": 1}).astype(str)
     tables = TaskTables("id", answers, ("target",), {"test.csv": test}, {"train.csv": train}, "train.csv", ("target",))
-    assert copies(tables) == (0.0, 0.0)
+    assert copies(both_sides(tables)) == (0.0, 0.0)
     same = test.assign(account=[f"{account}.0" for account in accounts[:20]])
-    assert copies(replace(tables, tests={"test.csv": same})) == (1.0, 0.0)
+    assert copies(both_sides(replace(tables, tests={"test.csv": same}))) == (1.0, 0.0)

@@ -12,6 +12,7 @@ import pytest
 
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.scripted.reference_scripts import REFERENCES, reference_scripts
+from rollout.task_tools.from_table.column_roles import column_roles
 from rollout.task_tools.from_table.templates import SCORES, train_script
 from rollout.task_tools.from_table.user_table import read_user_table
 from tasks import __main__ as door
@@ -94,7 +95,7 @@ def test_the_initial_script_leaves_a_submission_with_a_score(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "private").mkdir()
     write_split(read.cells, tmp_path, tmp_path / "private", num_train=200)
-    (tmp_path / "train.py").write_text(train_script(read, metric))
+    (tmp_path / "train.py").write_text(train_script(read, column_roles(read), metric))
     runpy.run_path("train.py")
     assert f"validation {metric}: " in capsys.readouterr().out
     result = score((tmp_path / "submission.csv").read_bytes(), tmp_path / "private/answers.csv", metric)
@@ -126,12 +127,18 @@ def test_texts_become_a_text_task(table: Path, tmp_path: Path) -> None:
     assert '"note"' in (entry.folder / "train.py").read_text()
 
 
+def initial_script(file: Path, target: str, metric: str) -> str:
+    """Return the initial script of a table."""
+    table = read_user_table(file, target, metric, "flat")
+    return train_script(table, column_roles(table), metric)
+
+
 @pytest.mark.parametrize("metric", SCORES)
 def test_the_initial_script_is_one_that_the_offline_coder_can_edit(table: Path, metric: str) -> None:
-    script = train_script(read_user_table(table, TARGETS[metric], metric, "flat"), metric)
+    script = initial_script(table, TARGETS[metric], metric)
     ast.parse(script)
     assert len(list(reference_scripts(script))) >= 2
-    numbers = train_script(read_user_table(without(table, "note"), TARGETS[metric], metric, "flat"), metric)
+    numbers = initial_script(without(table, "note"), TARGETS[metric], metric)
     assert len(list(reference_scripts(numbers))) >= len(REFERENCES) // 2
 
 
@@ -196,8 +203,8 @@ def test_columns_called_id_and_target_are_features_like_others(table: Path) -> N
     frame = pd.read_csv(table).rename(columns={"rooms": "id", "area": "target"})
     frame.to_csv(table, index=False)
     read = read_user_table(table, "price", "mae", "flat")
-    assert {"id_column", "target_column", "target"} <= set(read.rows.columns)
-    assert read.rows["target"].equals(frame["price"])
+    assert {"id_column", "target_column", "target"} <= set(read.cells.columns)
+    assert pd.to_numeric(read.cells["target"]).equals(frame["price"])
 
 
 def test_rows_without_a_target_are_left_out_and_counted(table: Path) -> None:
@@ -205,7 +212,7 @@ def test_rows_without_a_target_are_left_out_and_counted(table: Path) -> None:
     frame.loc[:9, "price"] = np.nan
     frame.to_csv(table, index=False)
     read = read_user_table(table, "price", "mae", None)
-    assert (len(read.rows), read.notes[0]) == (290, "10 rows without a 'price' are left out")
+    assert (len(read.cells), read.notes[0]) == (290, "10 rows without a 'price' are left out")
 
 
 @pytest.mark.parametrize(
@@ -222,16 +229,16 @@ def test_labels_are_what_they_say(tmp_path: Path, labels: list[str], metric: str
     file.write_text("x,y\n" + "".join(f"{row},{labels[row % len(labels)]}\n" for row in range(120)))
     read = read_user_table(file, "y", metric, None)
     assert read.classes == classes
-    assert len(read.rows) == 120 - 40 * labels.count("")
+    assert len(read.cells) == 120 - 40 * labels.count("")
 
 
 def test_rows_that_end_in_a_comma_keep_their_columns(tmp_path: Path) -> None:
     file = tmp_path / "commas.csv"
     file.write_text("a,b,y\n" + "".join(f"{row},7,{row % 5},\n" for row in range(60)))
-    assert read_user_table(file, "y", "mae", None).rows["target"].tolist() == [row % 5 for row in range(60)]
+    assert read_user_table(file, "y", "mae", None).cells["target"].tolist() == [str(row % 5) for row in range(60)]
 
 
 def test_any_name_of_a_column_of_texts_makes_a_script(table: Path) -> None:
     frame = pd.read_csv(table).rename(columns={"note": 'what "they"\nsay \\N'})
     frame.to_csv(table, index=False)
-    ast.parse(train_script(read_user_table(table, "dear", "f1", "flat"), "f1"))
+    ast.parse(initial_script(table, "dear", "f1"))

@@ -360,44 +360,6 @@ def test_features_that_give_the_target_away_are_said(tmp_path: Path) -> None:
     assert note.startswith("column 'code' alone determines 'kind' in every row")
 
 
-@pytest.mark.parametrize(
-    ("labels", "classes"),
-    [
-        (["0", "1", "1.0"], ("0", "1")),
-        (["0.5", "1", "1.5"], ("0.5", "1.0", "1.5")),
-        (["TRUE", "true", "False"], ("0", "1")),
-        (["01", "02", "1"], ("01", "02", "1")),
-        (["9007199254740992", "9007199254740993"], ("9007199254740992", "9007199254740993")),
-        (["0.12345678901234567890", "0.12345678901234567891"], ("0.12345678901234567890", "0.12345678901234567891")),
-        (["16%", "20%"], ("16%", "20%")),
-    ],
-)
-def test_labels_are_one_class_only_if_they_are_equal(tmp_path: Path, labels: list[str], classes: tuple) -> None:
-    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{labels[n % len(labels)]}")
-    assert read(tmp_path, content, target="label", metric="accuracy").classes == classes
-
-
-def test_a_class_that_looks_like_a_missing_value_is_said(tmp_path: Path) -> None:
-    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{['yes', 'no', '?'][n % 3]}")
-    table = read(tmp_path, content, target="label", metric="accuracy")
-    assert table.classes == ("?", "no", "yes")
-    assert table.notes == ("'?' in column 'label' counts as a class; pass --na '?' if it means missing",)
-
-
-def test_a_class_with_a_line_break_is_refused(tmp_path: Path) -> None:
-    labels = ("yes", '"not\ryet"')
-    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{labels[n % 2]}")
-    said = refusal(tmp_path, content, target="label", metric="accuracy")
-    assert r"class 'not\ryet' of column 'label' has a line break; write it on one line" in said
-
-
-def test_classes_that_differ_only_in_case_are_said(tmp_path: Path) -> None:
-    content = lines("n,area,label", lambda n, area, *_: f"{n * n},{area},{['yes', 'Yes', 'no '][n % 3]}")
-    table = read(tmp_path, content, target="label", metric="accuracy")
-    assert table.classes == ("Yes", "no", "yes")
-    assert table.notes == ("'Yes' and 'yes' in column 'label' count as two classes",)
-
-
 def test_duplicate_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     table = read(tmp_path, plain() + "1,2,3\n1,2,3\n1,2,3\n")
     assert len(table.cells) == NUM_ROWS + 1 and table.notes == ("2 duplicates of other rows are left out",)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.task_tools.from_table.column_roles import column_roles
 from rollout.task_tools.from_table.create import NewTaskSpec, write_folder
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from tasks import __main__ as door
@@ -24,7 +25,7 @@ def write_csv(file: Path, header: list[str], rows: list[list[object]]) -> Path:
 def prepared(table: UserTable, file: Path, target: str, metric: str) -> Path:
     """Write a task's folder and data, and return the folder of the data."""
     folder = file.parent / "task"
-    write_folder(NewTaskSpec("flats", file, target, metric, file.parent), table, folder)
+    write_folder(NewTaskSpec("flats", file, target, metric, file.parent), table, column_roles(table), folder)
     for part in ("public", "private"):
         (file.parent / part).mkdir()
     prepare = runpy.run_path(str(folder / "prepare.py"))["prepare"]
