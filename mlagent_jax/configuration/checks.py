@@ -27,6 +27,10 @@ def check(config: Config) -> None:
             f"server.new_weights=restart cannot restart the server at server.address={config.server.address}; set "
             "server.address=null to have it started here, or server.new_weights=load"
         )
+    if config.evaluate.pretrained and config.model.path is None:
+        raise ConfigError(
+            "evaluate.pretrained=true, but model.path=null starts from random weights; set evaluate.pretrained=false"
+        )
     if config.ppo.max_response_tokens >= config.server.max_model_len:
         raise ConfigError(
             f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "

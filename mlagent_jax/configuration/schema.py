@@ -347,10 +347,12 @@ class PPO:
 
 @dataclass(frozen=True, config=_STRICT)
 class Evaluate:
-    """The evaluation of the initial script, the fine-tuned policy, and the PPO policy by whole trajectories."""
+    """The evaluation of the initial script and of the policy in its stages of training by whole trajectories."""
 
     num_trajectories: Count = 8
     """Number of trajectories per task and policy (the K of avg@K)."""
+    pretrained: bool = False
+    """Whether the checkpoint at model.path is evaluated too, as it is before any training."""
     max_steps: Count = 15
     """Maximum actions of a trajectory."""
     max_minutes: Positive = 30.0

@@ -10,9 +10,11 @@ import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rollout.storage.run_layout import POLICIES
+
 INK, MUTED, GRID = "#1f2933", "#66717e", "#e4e8ec"
-POLICY_COLORS = {"sft": "#4878a8", "ppo": "#d1603d"}
-POLICY_NAMES = {"initial": "Initial script", "sft": "After SFT", "ppo": "After PPO"}
+POLICY_COLORS = {"pretrained": "#8a94a0", "sft": "#4878a8", "ppo": "#d1603d"}
+POLICY_NAMES = {"initial": "Initial script", "pretrained": "Pretrained", "sft": "After SFT", "ppo": "After PPO"}
 # From the least to the most desirable outcome.
 OUTCOME_COLORS = {
     "invalid": "#8f2d3f",
@@ -106,8 +108,8 @@ def loss_figure(metrics: Lines) -> str | None:
 
 
 def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
-    """Return the gain of each task after SFT and after PPO, with intervals; 0 is the initial script, 1 is m_best."""
-    policies = [name for name in ("sft", "ppo") if evaluation.get(name, {}).get("tasks")]
+    """Return the gain of each policy on each task, with intervals; 0 is the initial script, 1 is m_best."""
+    policies = [name for name in POLICIES if evaluation.get(name, {}).get("tasks")]
     if not policies:
         return None
     tasks = evaluation[policies[-1]]["tasks"]
@@ -133,7 +135,7 @@ def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
     axes.grid(axis="y", visible=False)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("gain")
-    _legend(axes, num_columns=2)
+    _legend(axes, num_columns=len(policies))
     return _svg(figure)
 
 

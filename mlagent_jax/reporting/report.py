@@ -19,7 +19,7 @@ from mlagent_jax.reporting.figures import (
 from mlagent_jax.tracking.jsonl import read_metrics
 from mlagent_jax.tracking.progress import duration_text
 from rollout.storage.atomic_write import write_text
-from rollout.storage.run_layout import RunLayout
+from rollout.storage.run_layout import POLICIES, RunLayout
 from tasks.checksum import read_sealed
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def render(
             "gain": gain_figure(evaluation),
         },
         policies={name: title for name, title in POLICY_NAMES.items() if name in evaluation},
-        edits={name: edits[name] for name in ("sft", "ppo") if name in edits},
-        readers={name: evaluation[name] for name in ("sft", "ppo") if name in evaluation},
+        edits={name: edits[name] for name in POLICIES if name in edits},
+        readers={name: evaluation[name] for name in POLICIES if name in evaluation},
         policy_names=POLICY_NAMES,
         outcome_names=OUTCOME_NAMES,
         fact_names=FACT_NAMES,
@@ -168,13 +168,13 @@ def _remarks(stages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping
 
 
 def _edit_rows(edits: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return the rows of a table of edits, before and after RL side by side, most frequent first.
+    """Return the rows of a table of edits, all policies side by side, most frequent first.
 
     `width` is the share relative to the largest one in the table.
     """
     rows: dict[str, dict[str, Any]] = {}
     widest = 0.0
-    for policy in ("sft", "ppo"):
+    for policy in POLICIES:
         counted = edits[policy][key] if policy in edits else []
         total = sum(each["count"] for each in counted)
         for each in counted:
@@ -184,6 +184,6 @@ def _edit_rows(edits: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
             row["share"] += share
             row[policy] = {"share": share, "mean_change": each["mean_change"]}
     for row in rows.values():
-        for policy in {"sft", "ppo"} & set(row):
+        for policy in set(POLICIES) & set(row):
             row[policy]["width"] = row[policy]["share"] / widest
     return sorted(rows.values(), key=lambda row: -row["share"])[:MAX_ROWS]

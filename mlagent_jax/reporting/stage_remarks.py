@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from mlagent_jax.reporting.remarks import Rule
+from rollout.storage.run_layout import EVALUATED
 
 READ_LOG = "their causes are in log.txt"
 FORMAT = "the policy learns to answer like this; select.filters=[acted,no_leak,valid_format] drops their trajectories"
@@ -204,5 +205,5 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
         *_scripts(),
     ),
-    "evaluate": (*(rule for policy in ("initial", "sft", "ppo") for rule in _evaluated(policy)), *_scripts()),
+    "evaluate": (*(rule for policy in EVALUATED for rule in _evaluated(policy)), *_scripts()),
 }

@@ -22,8 +22,8 @@ def build_summary(
 ) -> dict[str, Any]:
     """Return the figures of every finished stage with seed, versions, settings and seconds, as JSON values.
 
-    `evaluation.<initial|sft|ppo>.<held_in|held_out>_<gain|relative_gain>` is `{mean, low, high, n}`, None before the
-    evaluation.
+    `evaluation.<initial|pretrained|sft|ppo>.<held_in|held_out>_<gain|relative_gain>` is `{mean, low, high, n}`, None
+    before the evaluation.
 
     Args:
         stages: Figures of the finished stages by name, `seconds` among them.

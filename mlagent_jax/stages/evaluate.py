@@ -1,4 +1,4 @@
-"""The stage `evaluate`: whole trajectories of the initial script, the fine-tuned policy and the PPO policy."""
+"""The stage `evaluate`: whole trajectories of the initial script and of the policy in its stages of training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
+from rollout.inference.weight_files import check_same_tensors
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.collection import EpisodePlan, Progress, collect
 from rollout.sampling.episode import PolicyActor
@@ -29,7 +30,8 @@ from tasks.task import Task
 class Evaluate(Stage):
     """Evaluate the initial script, the fine-tuned policy and the PPO policy on every task.
 
-    All three run the same episodes: the same tasks under the same names with the same seeds.
+    `evaluate.pretrained` adds the checkpoint that training starts from. All run the same episodes: the same tasks under
+    the same names with the same seeds.
     """
 
     name = "evaluate"
@@ -40,8 +42,17 @@ class Evaluate(Stage):
     samples = True
     leaves_trajectories = True
 
+    def check(self, config: Config) -> None:
+        """Check that the server of the fine-tuned policy can take the weights of the checkpoint at `model.path`."""
+        if config.evaluate.pretrained and config.model.path is not None:
+            from mlagent_jax.model.hf import hf_shapes
+            from mlagent_jax.model.sizes import checkpoint_config
+
+            shapes = hf_shapes(checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh))
+            check_same_tensors(Path(config.model.path), shapes)
+
     def run(self, context: StageContext) -> dict[str, Any]:
-        """Write `evaluate/<initial|sft|ppo>/` and the statistics of edits; return the evaluation as `evaluation`.
+        """Write `evaluate/<policy>/` and the statistics of edits; return the evaluation as `evaluation`.
 
         The other figures are counts of each policy's episodes.
 
@@ -54,10 +65,13 @@ class Evaluate(Stage):
         plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
         tokenizer = ChatTokenizer(run_dir.tokenizer)
         max_tokens = config.ppo.max_response_tokens
+        policies = {"sft": run_dir.sft_policy, "ppo": run_dir.ppo_policy}
+        if config.evaluate.pretrained and config.model.path is not None:
+            policies = {"pretrained": Path(config.model.path), **policies}
         found: dict[str, list[Trajectory]] = {}
         counts: dict[str, dict[str, float]] = {}
         run_context.scheduler.take()  # scripts of earlier stages
-        with context.reporter.bar("evaluate", 3 * len(plans), done=None) as bar:
+        with context.reporter.bar("evaluate", (1 + len(policies)) * len(plans), done=None) as bar:
 
             def episodes(name: str, actor: InitialScriptActor | PolicyActor) -> list[Trajectory]:
                 before = bar.done
@@ -74,12 +88,13 @@ class Evaluate(Stage):
             with connect(
                 context.server, run_context.event_loop, config.ppo.temperature, max_tokens, [tokenizer.eos_id]
             ) as client:
-                for name, policy in (("sft", run_dir.sft_policy), ("ppo", run_dir.ppo_policy)):
-                    serve_policy(client, run_context.event_loop, policy, config.server)
+                for name, policy in policies.items():
+                    canary = run_dir.pretrained_canary if name == "pretrained" else policy
+                    serve_policy(client, run_context.event_loop, policy, config.server, canary)
                     actor = PolicyActor(client, tokenizer, config.server.max_model_len, max_tokens)
                     found[name] = episodes(name, actor)
         store, recognize = run_context.environment.store, run_context.recognize
-        stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in ("sft", "ppo")}
+        stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in policies}
         write_json(run_dir.edit_stats, sealed(stats))
         result = evaluation(found, tasks, config.seed)
         num_trajectories = sum(map(len, found.values()))
@@ -94,13 +109,22 @@ class Evaluate(Stage):
 STAGE = Evaluate()
 
 
-def serve_policy(client: PolicyClient, event_loop: EventLoopThread, policy: Path, server: Server) -> None:
-    """Make the server sample from a policy that the run has saved, as the next version.
+def serve_policy(
+    client: PolicyClient, event_loop: EventLoopThread, policy: Path, server: Server, canary_folder: Path | None = None
+) -> None:
+    """Make the server sample from a policy, as the next version.
+
+    Args:
+        client: The client of the server.
+        event_loop: The thread whose event loop makes the requests.
+        policy: The Hugging Face directory of the policy.
+        server: The section `server`.
+        canary_folder: The folder of its canary; None if that is in the directory, as in one that the run has saved.
 
     Raises:
         ServerError: If the server refused the weights, or does not give the log-probabilities saved with them.
     """
-    canary, digests = read_canary(policy, server.dtype, max_length=server.max_model_len - 1)
+    canary, digests = read_canary(canary_folder or policy, server.dtype, max_length=server.max_model_len - 1)
     event_loop.run(client.update_weights(policy, client.version + 1, digests, canary))
 
 

@@ -10,6 +10,7 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.run.saved_output import require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
+from rollout.inference.canary_file import write_canary
 from rollout.scripted.wording import reword_response
 from rollout.storage.digests import write_digests
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
@@ -70,7 +71,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     from mlagent_jax.sft.inputs import load_data, make_tokenizer, wordings_of
     from mlagent_jax.sft.loop import fine_tune
     from mlagent_jax.training.checkpoint import Checkpoints
-    from mlagent_jax.training.saved_policy import save_policy
+    from mlagent_jax.training.saved_policy import canary_logprobs, save_policy
 
     config, run_dir = context.config, context.run_dir
     keep_compiled_programs(run_dir)
@@ -92,6 +93,11 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     mesh = make_mesh(**asdict(config.mesh))
     model = build_model(config.model, tokenizer, mesh, config.seed, config.server.max_model_len)
     distributed.meet()
+    canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
+    if checkpoint is not None:  # the stage evaluate may serve it
+        logprobs = canary_logprobs(model, canary_ids)
+        if distributed.is_main():
+            write_canary(run_dir.pretrained_canary, canary_ids, logprobs, digests={})
     with (
         Checkpoints(run_dir.sft_checkpoints, saved=run_dir.sync_remote) as checkpoints,
         context.open_tracker() as tracker,
@@ -99,7 +105,6 @@ def train_policy(context: StageContext) -> dict[str, Any]:
         figures = fine_tune(
             model, data, config.sft, config.optimizer_state, mesh, checkpoints, tracker, context.reporter
         )
-    canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
     if distributed.is_main():
         write_digests(run_dir.tokenizer)

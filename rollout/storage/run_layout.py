@@ -19,6 +19,11 @@ PPO = "ppo"
 EVALUATION = "evaluate"
 EXPORT = "export"
 
+# What a run can evaluate, in the order of its training: the initial script alone, the checkpoint that training starts
+# from, and the policy after each stage of training.
+EVALUATED = ("initial", "pretrained", "sft", "ppo")
+POLICIES = EVALUATED[1:]
+
 
 class RunLayout:
     """The paths in the run directory at `root`."""
@@ -154,6 +159,11 @@ class RunLayout:
         return self.path(SFT, "checkpoints")
 
     @property
+    def pretrained_canary(self) -> Path:
+        """The folder of the canary of the checkpoint that fine-tuning started from."""
+        return self.path(SFT, "pretrained")
+
+    @property
     def sft_policy(self) -> Path:
         """The fine-tuned policy, a Hugging Face directory."""
         return self.path(SFT, "model")
@@ -179,7 +189,7 @@ class RunLayout:
         return self.path(EVALUATION)
 
     def evaluated(self, policy: str) -> Path:
-        """Return the folder of the evaluation trajectories of `initial`, `sft` or `ppo`."""
+        """Return the folder of the evaluation trajectories of one of `EVALUATED`."""
         return self.evaluation / policy
 
     @property

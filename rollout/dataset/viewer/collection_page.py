@@ -9,7 +9,7 @@ import yaml
 
 from rollout.dataset.viewer.page import write_page
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.run_layout import EVALUATION, TRAJECTORIES, RunLayout
+from rollout.storage.run_layout import EVALUATED, EVALUATION, TRAJECTORIES, RunLayout
 from rollout.storage.trajectories import iterate_trajectories, parts_of
 from tasks.registry import entries, load_entry
 from tasks.reward import PAPER, Rules
@@ -120,7 +120,7 @@ def write_collection_page(collection: Collection, tasks: Mapping[str, Task], rul
 def _groups_of_run(root: Path) -> dict[str, Path]:
     """Return the folders of trajectories in a run directory by the names of their groups, in the order of the run."""
     layout = RunLayout(root)
-    folders = {EXPERT: layout.trajectories} | {name: layout.evaluated(name) for name in ("initial", "sft", "ppo")}
+    folders = {EXPERT: layout.trajectories} | {name: layout.evaluated(name) for name in EVALUATED}
     if layout.evaluation.is_dir():
         folders |= {path.name: path for path in sorted(layout.evaluation.iterdir())}
     return {name: path for name, path in folders.items() if _has_files(path)}
