@@ -6,7 +6,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from rollout.tokenizer.chat import CHAT_TEMPLATE, QWEN2_SPLIT, ChatTokenizer, write_tokenizer
+from rollout.tokenizer.chat import QWEN2_SPLIT, ChatTokenizer, write_tokenizer
+from rollout.tokenizer.chat_template import CHATML
 from tasks.error_line import joined
 from tasks.quoting import quoted
 
@@ -81,7 +82,7 @@ def _tokenizer(tokens: list[str], types: list[int], merges: list[Any], split: st
 
 def _templates(metadata: Mapping[str, Any]) -> str | list[dict[str, str]]:
     """Return the chat template, or all of them with their names if there are several."""
-    default = metadata.get(TEMPLATE) or CHAT_TEMPLATE
+    default = metadata.get(TEMPLATE) or CHATML
     named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
     for text in (default, *named.values()):
         if not isinstance(text, str):
