@@ -20,7 +20,7 @@ from tokenizers import (
 from rollout.storage.atomic_write import write_text
 from rollout.storage.checkpoint_files import read_json_object
 from rollout.tokenizer.chat_format import ChatFormat, chat_format, chat_of
-from rollout.tokenizer.chat_template import CHATML, CONFIG_FILE, ChatTemplate, read_chat_template
+from rollout.tokenizer.chat_template import CHATML, CONFIG_FILE, TEMPLATE_FILE, ChatTemplate, read_chat_template
 from rollout.tokenizer.token_writer import FixedText, TokenWriter, fixed_text
 from tasks.prompt import Message, messages
 from tasks.quoting import quoted
@@ -83,24 +83,20 @@ class ChatTokenizer:
         template = read_chat_template(self.folder)
         chat = chat_format(template)
         self._strip = chat.content
-        self._before_system, self._before_user, self._after_user, self._before_response, self._after_response = (
-            self._fixed(text, template.source)
-            for text in (
-                chat.before_system,
-                chat.before_user,
-                chat.after_user,
-                chat.before_response,
-                chat.after_response,
-            )
-        )
+        self._before_system = self._fixed(chat.before_system, template)
+        self._before_user = self._fixed(chat.before_user, template)
+        self._after_user = self._fixed(chat.after_user, template)
+        self._before_response = self._fixed(chat.before_response, template)
+        self._after_response = self._fixed(chat.after_response, template)
         if self._after_response.head or not self._after_response.token_ids:
             raise ValueError(
-                f"{template.source} ends a response with {quoted(chat.after_response)}, which does not begin with a "
-                f"token of {self.folder / TOKENIZER_FILE}; expected an end-of-turn token; use another template"
+                f"{template.source} writes {quoted(chat.after_response)} after a response; expected an added token of "
+                f"{self.folder / TOKENIZER_FILE} first, which ends the turn; put another in {TEMPLATE_FILE}"
             )
         self.eos_id = self._after_response.token_ids[0]
         self.pad_id = self._pad_id(template)
-        self._require_lossless(chat, template.source)
+        self._require_lossless(self._fixed(chat.earlier, template))
+        self._require_ids_of_the_whole(chat, template)
 
     @property
     def vocab_size(self) -> int:
@@ -158,13 +154,13 @@ class ChatTokenizer:
         writer.border()
         return Rendering(writer.token_ids, spans)
 
-    def _fixed(self, text: str, source: str) -> FixedText:
+    def _fixed(self, text: str, template: ChatTemplate) -> FixedText:
         """Return a fixed text of the template with its tokens, all of which the tokenizer must have."""
         for token in MARK.findall(text):
             if self.tokenizer.token_to_id(token) is None:
                 raise ValueError(
-                    f"the tokenizer in {self.folder} has no token {token}, which {source} writes; expected a template "
-                    "made for this tokenizer"
+                    f"the tokenizer in {self.folder} has no token {token}, which {template.source} writes; expected a "
+                    "template made for this tokenizer"
                 )
         return fixed_text(text, self.tokenizer, self.encode)
 
@@ -181,11 +177,10 @@ class ChatTokenizer:
             )
         return found
 
-    def _require_lossless(self, chat: ChatFormat, source: str) -> None:
+    def _require_lossless(self, before_earlier: FixedText) -> None:
         """Refuse a tokenizer that changes text, or that reads a token of the template in the text of a message."""
         path = self.folder / TOKENIZER_FILE
-        fixed = [self._before_system, self._before_user, self._after_user, self._after_response]
-        fixed.append(self._fixed(chat.earlier, source))
+        fixed = (self._before_system, self._before_user, self._after_user, before_earlier, self._after_response)
         added = self.tokenizer.get_added_tokens_decoder()
         structure = {self.pad_id, *(each for text in fixed for each in text.token_ids)} & set(added)
         names = [added[token_id].content for token_id in sorted(structure)]
@@ -201,15 +196,18 @@ class ChatTokenizer:
                 f"{path}: text does not come back from its tokens as it was; expected a byte-level BPE like Qwen2's; "
                 "use the tokenizer.json of the original checkpoint"
             )
+
+    def _require_ids_of_the_whole(self, chat: ChatFormat, template: ChatTemplate) -> None:
+        """Refuse a template whose conversations have other tokens as a whole than put together from parts."""
         for example in (chat_of(0), chat_of(2)):
             self.tokenizer.encode_special_tokens = False
             whole = self.encode(chat.prompt(example))
             self.tokenizer.encode_special_tokens = True
             if whole != self._write(example, self._before_response).token_ids:
                 raise ValueError(
-                    f"{source} joins text and tokens so that the parts of a conversation have other tokens than the "
-                    "whole, such as a space before the response, or a token that removes white space around it; use "
-                    "another template"
+                    f"{template.source} joins texts so that the parts of a conversation have other tokens than the whole, "
+                    "as a space before a response, or an added token that removes white space beside it, does; put "
+                    f"another in {TEMPLATE_FILE}"
                 )
 
 

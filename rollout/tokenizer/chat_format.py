@@ -1,8 +1,8 @@
 """Find the fixed texts that a chat template writes around the contents of a conversation.
 
 A template is a program that sees the whole conversation, so it can write a message in another way when more messages
-follow. It is run a few times on made-up conversations, which give the fixed texts and show that these make up all that it
-writes. The conversations that are rendered later are put together from them, without the template.
+follow. It is run a few times on made-up conversations, which give the fixed texts and show that it writes nothing else.
+The conversations that are rendered later are put together from these texts, without the template.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from rollout.tokenizer.chat_template import ChatTemplate, Render, compiled
+from rollout.tokenizer.chat_template import TEMPLATE_FILE, ChatTemplate, Render, compiled
 from tasks.prompt import Message
 from tasks.quoting import quoted
 
@@ -21,11 +21,8 @@ log = logging.getLogger(__name__)
 NUM_TURNS = 3  # of the longest conversation that a template is tried on
 DAY, OTHER_DAY = datetime(2001, 2, 3), datetime(2023, 11, 29)
 OPENED = re.compile(r"\s*<think>\s*(</think>\s*)?")  # begins the reasoning of a response, or says that there is none
-# What templates do to the responses of earlier turns, each with a response that shows it.
-REWRITES = {
-    "removes reasoning": "<think>\nplan\n</think>\n\nanswer",
-    "removes surrounding white space": "\n answer \n",
-}
+# Parts of responses that some templates do not keep in earlier turns, each with a response that shows it.
+PARTS = {"reasoning": "<think>\nplan\n</think>\n\nanswer", "surrounding white space": "\n answer \n"}
 
 
 @dataclass(frozen=True)
@@ -89,16 +86,16 @@ def chat_format(template: ChatTemplate) -> ChatFormat:
         found = _with_stripping(_fixed_texts(render), render)
         _require_append_only(found, render)
     except ValueError as error:
-        raise ValueError(f"{template.source} {error}; use another template") from None
-    rewrites = [what for what, response in REWRITES.items() if _differs(found, render, chat_of(1, response=response))]
-    if found.earlier != found.before_response:
-        rewrites.append(f"removes {quoted(found.before_response.removeprefix(found.earlier))} before the response")
-    if rewrites:
+        raise ValueError(f"{template.source} {error}; put another template in {TEMPLATE_FILE}") from None
+    dropped = [part for part, response in PARTS.items() if _differs(found, render, chat_of(1, response=response))]
+    if opened := found.before_response.removeprefix(found.earlier):
+        dropped.append(f"{quoted(opened)} before the response")
+    if dropped:
         log.warning(
-            "%s in earlier turns %s; here these stay as they were sampled, so that each prompt begins with the one "
-            "before",
+            "%s does not keep all of earlier turns (%s); here they stay as they were sampled, so that each prompt "
+            "begins with the one before",
             template.source,
-            ", ".join(rewrites),
+            ", ".join(dropped),
         )
     return found
 
