@@ -205,9 +205,9 @@ class ChatTokenizer:
             self.tokenizer.encode_special_tokens = True
             if whole != self._write(example, self._before_response).token_ids:
                 raise ValueError(
-                    f"{template.source} joins texts so that the parts of a conversation have other tokens than the whole, "
-                    "as a space before a response, or an added token that removes white space beside it, does; put "
-                    f"another in {TEMPLATE_FILE}"
+                    f"{template.source} joins texts so that the parts of a conversation have other tokens than the "
+                    "whole (a space before a response does, and an added token that removes white space beside it); "
+                    f"put another in {TEMPLATE_FILE}"
                 )
 
 
