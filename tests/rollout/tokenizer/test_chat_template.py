@@ -28,20 +28,14 @@ STATES = [
     State(TEXTS[3]).then(TEXTS[2], TEXTS[3]).then(TEXTS[3], "\n" + TEXTS[0]).then(TEXTS[3], " x "),
 ]
 OPEN, END = "<|im_start|>", "<|im_end|>"
-ROLES = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '' }}{% endif %}"
 TRIMMED = CHATML.replace("message['content']", "message['content'] | trim")
 REASONING = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
 OPENED = CHATML.replace("assistant\n", "assistant\n<think>\n")
 # The system message inside the first user message, as in Gemma 3.
 INSIDE = (
-    (
-        "{{ bos_token }}{% for m in messages[1:] %}"
-        "{{ '<|im_start|>' + m.role + ' ' + (messages[0].content + '\n\n' if loop.first else '') + m.content }}<|im_end|>"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
-    )
-    .replace(" {% endif", ":{% endif")
-    .replace("' '", "':'")
+    "{{ bos_token }}{% for m in messages[1:] %}<|im_start|>{{ m.role }}:"
+    "{% if loop.first %}{{ messages[0].content + '\n\n' }}{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
 )
 
 
@@ -62,7 +56,7 @@ def expected_ids(tokenizer: PreTrainedTokenizerFast, chat: list[Message]) -> lis
     return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
 
 
-@pytest.mark.parametrize("template", [CHATML, ROLES + PROMPT, INSIDE, TRIMMED], ids=["chatml", "roles", "in", "trim"])
+@pytest.mark.parametrize("template", [CHATML, INSIDE, TRIMMED], ids=["chatml", "inside", "trimmed"])
 def test_ids_are_those_of_transformers(plain: ChatTokenizer, template: str, tmp_path: Path) -> None:
     folder = with_template(plain, tmp_path, template, bos_token="<|endoftext|>")
     tokenizer, transformers = ChatTokenizer(folder), AutoTokenizer.from_pretrained(folder)
@@ -125,25 +119,30 @@ def test_chatml_changes_nothing_and_says_nothing(caplog: pytest.LogCaptureFixtur
         ("{% for", "is not a Jinja template"),
         ("{{ raise_exception('Only tools') }}", r"fails on a conversation of 2 messages \(Only tools\)"),
         (
-            "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + ROLES + PROMPT,
+            "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + CHATML,
             r"refuses a system message: it fails on a conversation of 2 messages \(No system role\)",
         ),
-        (ROLES.replace("messages", "messages[1:]") + PROMPT, "leaves out, moves or repeats a message of the role sys"),
-        ("{{ strftime_now('%d %B') }}" + ROLES + PROMPT, "depends on the date"),
-        (ROLES, "but '<|im_end|>.n<|im_start|>assistant.n' when more messages follow".replace("|", r"\|")),
+        (CHATML.replace("in messages", "in messages[1:]"), "leaves out, moves or repeats a message of the role sys"),
+        ("{{ strftime_now('%d %B') }}" + CHATML, "depends on the date"),
         (
-            "{% for m in messages[:2] %}{{ m.content }}{% endfor %}"
-            "{% for m in messages[2:][-4:] %}{{ m.content + '<|im_end|>' }}{% endfor %}{{ '<|im_end|>' }}",
+            CHATML.partition("{% if")[0],
+            "but '<|im_end|>.n<|im_start|>assistant.n' when more messages follow".replace("|", r"\|"),
+        ),
+        (
+            "{% if messages | length > 7 %}A long conversation.{% endif %}" + CHATML,
             "does not only append to a conversation: after 3 turns it writes",
         ),
-        (ROLES.replace("m.content", "m.content | upper") + PROMPT, "leaves out, moves or repeats a message"),
+        (CHATML.replace("message['content']", "message['content'] | upper"), "leaves out, moves or repeats a message"),
         (
-            ROLES.replace("m.content", "m.content.replace('\n', ' ')") + PROMPT,
+            CHATML.replace("message['content']", "message['content'].replace('\n', ' ')"),
             "changes more than the white space around a message of the role system",
         ),
-        (ROLES.replace("<|im_end|>", "") + PROMPT, r"after a response; expected an added token .* which ends the turn"),
-        (ROLES.replace(OPEN, "<|start|>") + PROMPT, r"no token <\|start\|>, which chat_template of .* writes"),
-        (ROLES + PROMPT.replace("\n{{ '' }}", " "), "other tokens than the whole"),
+        (CHATML.replace(END, ""), r"after a response; expected an added token .* which ends the turn"),
+        (CHATML.replace(OPEN, "<|start|>"), r"no token <\|start\|>, which chat_template of .* writes"),
+        (
+            CHATML.replace("\n' + message", " ' + message").replace("assistant\n", "assistant "),
+            "other tokens than the whole",
+        ),
         ([{"name": "tools", "template": CHATML}], "none of its chat templates is named default"),
         (7, "chat_template is '7'; expected a text"),
     ],
@@ -161,7 +160,7 @@ def test_template_is_the_one_that_transformers_takes(plain: ChatTokenizer, tmp_p
     folder = with_template(plain, tmp_path, several, bos_token={"content": "<|endoftext|>"})
     state = STATES[1]
     assert ChatTokenizer(folder).prompt_ids(state)[0] == plain.pad_id
-    (folder / "chat_template.jinja").write_text(ROLES + PROMPT)
+    (folder / "chat_template.jinja").write_text(TRIMMED)
     for content in (several, None):
         with_template(plain, tmp_path, content)
         transformers = AutoTokenizer.from_pretrained(folder)
