@@ -126,7 +126,7 @@ def test_chatml_changes_nothing_and_says_nothing(caplog: pytest.LogCaptureFixtur
         ("{{ strftime_now('%d %B') }}" + CHATML, "depends on the date"),
         (
             CHATML.partition("{% if")[0],
-            "but '<|im_end|>.n<|im_start|>assistant.n' when more messages follow".replace("|", r"\|"),
+            r"before a response when it is sampled, but .* when more messages follow",
         ),
         (
             "{% if messages | length > 7 %}A long conversation.{% endif %}" + CHATML,
