@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
 
 
 @pytest.fixture
-def warnings() -> list[str]:
+def warnings() -> Iterator[list[str]]:
     """The lines that transformers logs, which has a handler of its own and hands nothing on."""
     lines: list[str] = []
 
