@@ -33,9 +33,9 @@ REASONING = CHATML.replace("message['content']", "message['content'].split('</th
 OPENED = CHATML.replace("assistant\n", "assistant\n<think>\n")
 # The system message inside the first user message, as in Gemma 3.
 INSIDE = (
-    "{{ bos_token }}{% for m in messages[1:] %}<|im_start|>{{ m.role }}:"
+    "{{ bos_token }}{% for m in messages[1:] %}<|im_start|>{{ m.role }}\n"
     "{% if loop.first %}{{ messages[0].content + '\n\n' }}{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -88,7 +88,7 @@ def test_special_tokens_in_a_message_stay_text(plain: ChatTokenizer, tmp_path: P
     [
         (REASONING, "(reasoning)"),
         (TRIMMED, "(surrounding white space)"),
-        (OPENED, r"('<think>\\n' before the response)"),
+        (OPENED, r"('<think>\n' before the response)"),
     ],
 )
 def test_responses_stay_as_they_were_sampled_and_the_log_says_so_once(
