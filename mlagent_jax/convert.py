@@ -11,7 +11,7 @@ from tasks.error_line import error_line
 from tasks.quoting import user_path
 
 
-def convert(gguf: Path, out: Path) -> None:
+def convert(gguf: Path, out: Path, license_file: Path | None = None) -> None:
     """Write the network, the tokenizer and the license of a GGUF file as a Hugging Face directory, for `model.path`.
 
     Weights are rounded to bfloat16, the type in which such models are released; the error is far below that of their
@@ -20,6 +20,7 @@ def convert(gguf: Path, out: Path) -> None:
     Args:
         gguf: The GGUF file.
         out: The directory to write.
+        license_file: The license, None for what the GGUF file states about it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -43,7 +44,9 @@ def convert(gguf: Path, out: Path) -> None:
         except ValueError as error:
             raise ValueError(f"{gguf}: {error}") from None
         require_rows(gguf, network.config.vocab_size, tokenizer.vocab_size)
-        if stated := file.license():
+        if license_file is not None:
+            shutil.copyfile(license_file, temporary / "LICENSE")
+        elif stated := file.license():
             (temporary / "LICENSE").write_text(stated, encoding="utf-8")
         save_tensors(network.config, network.tensors(), temporary, "bfloat16")
         os.rename(temporary, out)
@@ -59,9 +62,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     )
     parser.add_argument("gguf", type=user_path, metavar="FILE", help="GGUF file, quantized or not")
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--license", type=user_path, metavar="FILE", help="license of the model (default: what the GGUF file states)"
+    )
     parsed = parser.parse_args(arguments)
     try:
-        convert(parsed.gguf, parsed.out)
+        convert(parsed.gguf, parsed.out, parsed.license)
     except (ValueError, OSError) as error:
         print(f"error: {error_line(error)}", file=sys.stderr)
         return 2

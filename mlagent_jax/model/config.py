@@ -23,6 +23,9 @@ LAYER_NAMES: Mapping[str, tuple[str, str]] = {
     "up_proj": ("mlp.up_proj.weight", "F,D"),
     "down_proj": ("mlp.down_proj.weight", "D,F"),
 }
+# The format in which `config.json` is written, which has `dtype` and `rope_parameters`. If a file states no version,
+# transformers takes a large tokenizer beside it for one of Mistral's that split text wrongly, and warns.
+TRANSFORMERS_VERSION = "5.0.0"
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ class TransformerConfig:
             "rope_theta": self.rope_theta,
             "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
             "tie_word_embeddings": self.tie_word_embeddings,
+            "transformers_version": TRANSFORMERS_VERSION,
             "use_cache": True,
             "use_sliding_window": False,
             "vocab_size": self.vocab_size,

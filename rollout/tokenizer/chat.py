@@ -1,6 +1,7 @@
-"""Render chats as token ids: ChatML over a byte-level BPE tokenizer like Qwen2's, using only `tokenizers`."""
+"""Render chats as token ids with the chat template of a byte-level BPE tokenizer like Qwen2's."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +19,26 @@ from tokenizers import (
 
 from rollout.storage.atomic_write import write_text
 from rollout.storage.checkpoint_files import read_json_object
+from rollout.tokenizer.chat_format import ChatFormat, chat_format, chat_of
+from rollout.tokenizer.chat_template import CHATML, CONFIG_FILE, TEMPLATE_FILE, ChatTemplate, read_chat_template
+from rollout.tokenizer.token_writer import FixedText, TokenWriter, fixed_text
 from tasks.prompt import Message, messages
+from tasks.quoting import quoted
 from tasks.state import State
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 
 END_OF_TEXT = "<|endoftext|>"
 START = "<|im_start|>"
 END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START, END)
-# Text that a tokenizer must keep.
-PROBE = f"  def f(x):\n\treturn 10 ** 'é 日本 🙂'\n\n# {END} {START}user {END_OF_TEXT} Don't"
+# Text that a tokenizer must keep, with special tokens in it.
+PROBE = "  def f(x):\n\treturn 10 ** 'é 日本 🙂'\n\n# {} user Don't"
+MARK = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>")  # how special tokens are written, for the message if one is missing
 
 # For every folder whose config says qwen2, transformers rebuilds the tokenizer with this split, ignoring the file's.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -57,44 +56,47 @@ class Rendering:
 
 
 class ChatTokenizer:
-    """A tokenizer that renders states as ChatML.
+    """A tokenizer that renders states with the chat template of its folder.
 
-    Messages are encoded one by one, so the tokens of a history are an exact prefix of those of any later history. Text
-    that spells a special token stays text.
+    The template gives the fixed texts between the contents of messages once, when the tokenizer is loaded; see
+    `chat_format`. The tokens of a history are an exact prefix of those of any later history: a response is encoded by
+    itself and stays as it was sampled, even if the template would remove its reasoning in later prompts, as Qwen3's
+    does. Text that spells a special token stays text.
+
+    Attributes:
+        eos_id: The token that ends a response, by the template.
+        pad_id: The token for padding: `pad_token` of the configuration, else `<|endoftext|>`, else `eos_id`.
     """
 
     def __init__(self, folder: Path):
-        """Load `tokenizer.json` from `folder`, written by `train_tokenizer` or taken from a Qwen2.5 checkpoint.
+        """Load `tokenizer.json` and the chat template from `folder`: a checkpoint, or written by `train_tokenizer`.
 
         What the file says about cutting, padding and dropout, which a training with `transformers` leaves there, is not
         used: a prompt is encoded whole, and the same each time.
 
         Raises:
-            ValueError: If the folder has no such tokenizer, or it does not keep every text as it is.
+            ValueError: If the folder has no such tokenizer, it does not keep every text as it is, or its chat template
+                cannot be used turn by turn or with these tokens.
         """
-        path = Path(folder) / TOKENIZER_FILE
-        if not path.is_file():
-            raise ValueError(f"no tokenizer at {path}; expected a checkpoint folder with {TOKENIZER_FILE}")
-        read_json_object(path)
-        try:
-            self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for any unreadable file
-            raise ValueError(
-                f"{path}: not a tokenizer of the `tokenizers` library ({error}); fetch it again, or save it with an "
-                "earlier version of the library"
-            ) from None
-        self.tokenizer.encode_special_tokens = True
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        if isinstance(self.tokenizer.model, models.BPE):
-            self.tokenizer.model.dropout = None
         self.folder = Path(folder)
-        self.start_id = self._special_id(START)
-        self.eos_id = self._special_id(END)
-        self.pad_id = self._special_id(END_OF_TEXT)
-        self._require_lossless(path)
-        self._newline = self.encode("\n")
-        self._generation_prompt = [self.start_id, *self.encode("assistant\n")]
+        self.tokenizer = _load(self.folder / TOKENIZER_FILE)
+        template = read_chat_template(self.folder)
+        chat = chat_format(template)
+        self._strip = chat.content
+        self._before_system = self._fixed(chat.before_system, template)
+        self._before_user = self._fixed(chat.before_user, template)
+        self._after_user = self._fixed(chat.after_user, template)
+        self._before_response = self._fixed(chat.before_response, template)
+        self._after_response = self._fixed(chat.after_response, template)
+        if self._after_response.head or not self._after_response.token_ids:
+            raise ValueError(
+                f"{template.source} writes {quoted(chat.after_response)} after a response; expected an added token of "
+                f"{self.folder / TOKENIZER_FILE} first, which ends the turn; put another in {TEMPLATE_FILE}"
+            )
+        self.eos_id = self._after_response.token_ids[0]
+        self.pad_id = self._pad_id(template)
+        self._require_lossless(self._fixed(chat.earlier, template))
+        self._require_ids_of_the_whole(chat, template)
 
     @property
     def vocab_size(self) -> int:
@@ -114,13 +116,12 @@ class ChatTokenizer:
 
     def prompt_ids(self, state: State) -> list[int]:
         """Return the tokens of the prompt that the response to `state` continues."""
-        return self.render(state).token_ids + self._generation_prompt
+        return self._write(messages(state), self._before_response).token_ids
 
     def prompts(self, state: State) -> tuple[list[int], list[int]]:
         """Return `prompt_ids(state)`, and the length of the prompt after each number of turns, from 0 on."""
-        rendering = self.render(state)
-        token_ids = rendering.token_ids + self._generation_prompt
-        return token_ids, [*(start for start, _ in rendering.spans), len(token_ids)]
+        rendering = self._write(messages(state), self._before_response)
+        return rendering.token_ids, [*(start for start, _ in rendering.spans), len(rendering.token_ids)]
 
     def response_ids(self, text: str) -> list[int]:
         """Return the tokens of a response as the continuation of a prompt, end token included."""
@@ -131,47 +132,103 @@ class ChatTokenizer:
 
         For every k, `render(state).token_ids[:spans[k][0]]` equals `prompt_ids` of the state with the first k turns.
         """
-        token_ids: list[int] = []
+        return self._write(messages(state), self._after_user)
+
+    def _write(self, chat: Sequence[Message], closing: FixedText) -> Rendering:
+        """Return a conversation as tokens, with a fixed text after its last message."""
+        writer = TokenWriter(self.encode)
         spans: list[tuple[int, int]] = []
-        for message in messages(state):
+        for message in chat:
             if message["role"] == "assistant":
-                token_ids += self._generation_prompt
-                start = len(token_ids)
-                token_ids += self.response_ids(message["content"])
-                spans.append((start, len(token_ids)))
+                writer.fixed(self._before_response)
+                start, end = writer.tokens(self.encode(message["content"]))
+                spans.append((start, end + 1))
+                writer.fixed(self._after_response)  # begins with the end token
+            elif message["role"] == "system":
+                writer.fixed(self._before_system)
+                writer.plain(self._strip(message))
+                writer.fixed(self._before_user)
             else:
-                token_ids += self._message(message)
-            token_ids += self._newline
-        return Rendering(token_ids, spans)
+                writer.plain(self._strip(message))
+        writer.fixed(closing)
+        writer.border()
+        return Rendering(writer.token_ids, spans)
 
-    def _message(self, message: Message) -> list[int]:
-        """Return the tokens of a system or user message: role and content encoded together, as in the chat template."""
-        return [
-            self.start_id,
-            *self.encode(f"{message['role']}\n{message['content']}"),
-            self.eos_id,
-        ]
+    def _fixed(self, text: str, template: ChatTemplate) -> FixedText:
+        """Return a fixed text of the template with its tokens, all of which the tokenizer must have."""
+        for token in MARK.findall(text):
+            if self.tokenizer.token_to_id(token) is None:
+                raise ValueError(
+                    f"the tokenizer in {self.folder} has no token {token}, which {template.source} writes; expected a "
+                    "template made for this tokenizer"
+                )
+        return fixed_text(text, self.tokenizer, self.encode)
 
-    def _require_lossless(self, path: Path) -> None:
-        """Refuse a tokenizer that changes text, or that reads a token of ChatML in the text of a message."""
-        ids = self.encode(PROBE)
-        if {self.start_id, self.eos_id, self.pad_id} & set(ids):
+    def _pad_id(self, template: ChatTemplate) -> int:
+        """Return the id of the token for padding."""
+        stated = dict(template.tokens).get("pad_token")
+        if stated is None:
+            found = self.tokenizer.token_to_id(END_OF_TEXT)
+            return self.eos_id if found is None else found
+        found = self.tokenizer.token_to_id(stated)
+        if found is None:
             raise ValueError(
-                f"{path}: reads {' or '.join(SPECIAL_TOKENS)} in plain text as the token; set special to true for them "
-                "in added_tokens"
+                f"the tokenizer in {self.folder} has no token {stated}, its pad_token; expected one of its"
             )
-        if self.decode(ids) != PROBE:
+        return found
+
+    def _require_lossless(self, before_earlier: FixedText) -> None:
+        """Refuse a tokenizer that changes text, or that reads a token of the template in the text of a message."""
+        path = self.folder / TOKENIZER_FILE
+        fixed = (self._before_system, self._before_user, self._after_user, before_earlier, self._after_response)
+        added = self.tokenizer.get_added_tokens_decoder()
+        structure = {self.pad_id, *(each for text in fixed for each in text.token_ids)} & set(added)
+        names = [added[token_id].content for token_id in sorted(structure)]
+        probe = PROBE.format(" ".join(names))
+        ids = self.encode(probe)
+        if structure & set(ids):
+            raise ValueError(
+                f"{path}: reads {' or '.join(names)} in plain text as the token; set special to true for them in "
+                "added_tokens"
+            )
+        if self.decode(ids) != probe:
             raise ValueError(
                 f"{path}: text does not come back from its tokens as it was; expected a byte-level BPE like Qwen2's; "
                 "use the tokenizer.json of the original checkpoint"
             )
 
-    def _special_id(self, token: str) -> int:
-        """Return the id of a special token of ChatML."""
-        token_id = self.tokenizer.token_to_id(token)
-        if token_id is None:
-            raise ValueError(f"the tokenizer in {self.folder} has no token {token}; expected a ChatML one (Qwen2.5's)")
-        return token_id
+    def _require_ids_of_the_whole(self, chat: ChatFormat, template: ChatTemplate) -> None:
+        """Refuse a template whose conversations have other tokens as a whole than put together from parts."""
+        for example in (chat_of(0), chat_of(2)):
+            self.tokenizer.encode_special_tokens = False
+            whole = self.encode(chat.prompt(example))
+            self.tokenizer.encode_special_tokens = True
+            if whole != self._write(example, self._before_response).token_ids:
+                raise ValueError(
+                    f"{template.source} joins texts so that the parts of a conversation have other tokens than the "
+                    "whole (a space before a response does, and an added token that removes white space beside it); "
+                    f"put another in {TEMPLATE_FILE}"
+                )
+
+
+def _load(path: Path) -> Tokenizer:
+    """Return the tokenizer in a file, without cutting, padding or dropout, and with special tokens as text."""
+    if not path.is_file():
+        raise ValueError(f"no tokenizer at {path}; expected a checkpoint folder with {TOKENIZER_FILE}")
+    read_json_object(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for any unreadable file
+        raise ValueError(
+            f"{path}: not a tokenizer of the `tokenizers` library ({error}); fetch it again, or save it with an "
+            "earlier version of the library"
+        ) from None
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if isinstance(tokenizer.model, models.BPE):
+        tokenizer.model.dropout = None
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> ChatTokenizer:
@@ -203,7 +260,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Chat
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return write_tokenizer(tokenizer, folder, "Qwen2Tokenizer", CHAT_TEMPLATE, 32768)
+    return write_tokenizer(tokenizer, folder, "Qwen2Tokenizer", CHATML, 32768)
 
 
 def write_tokenizer(

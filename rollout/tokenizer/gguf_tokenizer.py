@@ -6,7 +6,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from rollout.tokenizer.chat import CHAT_TEMPLATE, QWEN2_SPLIT, ChatTokenizer, write_tokenizer
+from rollout.tokenizer.chat import QWEN2_SPLIT, SPECIAL_TOKENS, ChatTokenizer, write_tokenizer
+from rollout.tokenizer.chat_template import CHATML
 from tasks.error_line import joined
 from tasks.quoting import quoted
 
@@ -29,7 +30,8 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
         max_length: The context length in tokens.
 
     Raises:
-        ValueError: If it is another kind of tokenizer, or has no ChatML tokens.
+        ValueError: If it is another kind of tokenizer, lacks a token of ChatML, or has a chat template that
+            cannot be used; see `ChatTokenizer`.
     """
     model, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if model != MODEL or split not in CLASSES:
@@ -40,6 +42,9 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], folder: Path, max_length: 
             raise ValueError(f"tokenizer.ggml.{key} is true; expected a tokenizer that adds nothing to the text")
     tokens, types, merges = (_list(metadata, name) for name in ("tokens", "token_type", "merges"))
     tokenizer = _tokenizer(tokens, types, merges, split)
+    for token in SPECIAL_TOKENS:
+        if tokenizer.token_to_id(token) is None:
+            raise ValueError(f"the tokenizer has no token {token}; expected those of ChatML")
     return write_tokenizer(tokenizer, folder, CLASSES[split], _templates(metadata), max_length)
 
 
@@ -81,7 +86,7 @@ def _tokenizer(tokens: list[str], types: list[int], merges: list[Any], split: st
 
 def _templates(metadata: Mapping[str, Any]) -> str | list[dict[str, str]]:
     """Return the chat template, or all of them with their names if there are several."""
-    default = metadata.get(TEMPLATE) or CHAT_TEMPLATE
+    default = metadata.get(TEMPLATE) or CHATML
     named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
     for text in (default, *named.values()):
         if not isinstance(text, str):

@@ -101,9 +101,10 @@ def test_logits_are_those_of_transformers_llama(policy: ExportedPolicy, tokenize
 
 
 def test_greedy_answer_is_sensible_english(policy: ExportedPolicy, tokenizer: ChatTokenizer) -> None:
+    start = tokenizer.tokenizer.token_to_id("<|im_start|>")
     question = "user\nWhat is the capital of France?"
-    tokens = [tokenizer.start_id, *tokenizer.encode(question), tokenizer.eos_id, *tokenizer.encode("\n")]
-    tokens += [tokenizer.start_id, *tokenizer.encode("assistant\n")]
+    tokens = [start, *tokenizer.encode(question), tokenizer.eos_id, *tokenizer.encode("\n")]
+    tokens += [start, *tokenizer.encode("assistant\n")]
     answer: list[int] = []
     while tokenizer.eos_id not in answer and len(answer) < 20:
         answer.append(int(policy.logits([tokens + answer])[0, -1].argmax()))

