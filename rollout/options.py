@@ -38,6 +38,30 @@ class ExecutorOptions:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Observation:
+    """The limits on what one feedback shows. Every feedback stays in the context of all later responses."""
+
+    script_lines: Annotated[int, Field(gt=0)] = 100
+    """Maximum lines that Inspect Script Lines shows; a request for more is an error."""
+    script_characters: Annotated[int, Field(gt=0)] = 10_000
+    """Maximum characters of these lines; the last ones are left out."""
+    output_characters: Annotated[int, Field(gt=0)] = 4000
+    """Maximum characters of a script's output after Execute Script, of which the end is shown, and of a description by
+    Understand File."""
+    edit_output_characters: Annotated[int, Field(gt=0)] = 2000
+    """Maximum characters of a script's output after an edit, which also shows a diff."""
+    diff_characters: Annotated[int, Field(gt=0)] = 3000
+    """Maximum characters of the changed lines of an edit; the middle is left out."""
+    error_characters: Annotated[int, Field(gt=0)] = 2000
+    """Maximum characters of the error of a script."""
+    traceback: bool = True
+    """Whether an error shows the calls in the agent's script and the whole message; false: the failing line and the
+    first line of the message."""
+    listing_characters: Annotated[int, Field(gt=0)] = 1000
+    """Maximum characters of the names that List Files shows, which are at most 50."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Select:
     """The selection of the expert's trajectories for fine-tuning and PPO."""
 

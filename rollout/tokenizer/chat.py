@@ -63,8 +63,10 @@ class ChatTokenizer:
     that spells a special token stays text.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, system: str):
         """Load `tokenizer.json` from `folder`, written by `train_tokenizer` or taken from a Qwen2.5 checkpoint.
+
+        Every prompt begins with the message `system`, which is empty for a tokenizer that renders no state.
 
         What the file says about cutting, padding and dropout, which a training with `transformers` leaves there, is not
         used: a prompt is encoded whole, and the same each time.
@@ -88,7 +90,7 @@ class ChatTokenizer:
         self.tokenizer.no_padding()
         if isinstance(self.tokenizer.model, models.BPE):
             self.tokenizer.model.dropout = None
-        self.folder = Path(folder)
+        self.folder, self.system = Path(folder), system
         self.start_id = self._special_id(START)
         self.eos_id = self._special_id(END)
         self.pad_id = self._special_id(END_OF_TEXT)
@@ -133,7 +135,7 @@ class ChatTokenizer:
         """
         token_ids: list[int] = []
         spans: list[tuple[int, int]] = []
-        for message in messages(state):
+        for message in messages(state, self.system):
             if message["role"] == "assistant":
                 token_ids += self._generation_prompt
                 start = len(token_ids)
@@ -250,4 +252,4 @@ def write_tokenizer(
     }
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-    return ChatTokenizer(folder)
+    return ChatTokenizer(folder, "")
