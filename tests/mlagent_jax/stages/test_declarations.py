@@ -29,4 +29,4 @@ def test_a_stage_whose_name_is_not_that_of_its_file_is_refused(monkeypatch: pyte
 
 def test_an_edit_without_an_instruction_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"lacks the arguments \['edit_instruction', 'save_name'\]"):
-        ActionSpec("Rewrite Script", {"script_name": "file"}, is_edit=True)
+        ActionSpec("Rewrite Script", {"script_name": "file"}, "", {}, is_edit=True)

@@ -16,6 +16,7 @@ from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
 from rollout.environment.environment import Environment
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError
+from rollout.options import Observation
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
@@ -72,13 +73,13 @@ def run(
             return ChatEndpoint(server.address, name, error, name=name, exchanges=exchanges, **settings)  # type: ignore[arg-type]
 
         expert, coder = model("expert", ExpertError, budget=budget or Budget()), model("coder", CoderError)
-        environment = Environment(toys.store, toys.executor, EndpointCoder(coder))
+        environment = Environment(toys.store, toys.executor, EndpointCoder(coder), Observation(), show_script=False)
         async with expert, coder:
             await collect(
                 root / "trajectories",
                 plans_of(toys),
                 environment,
-                EndpointExpert(expert),
+                EndpointExpert(expert, "system"),
                 max_steps=5,
                 max_seconds=60.0,
                 num_concurrent=6,
