@@ -9,6 +9,7 @@ from tasks.quoting import user_path
 
 # A path that a user wrote. Only `~` is replaced: the rest stays as written, such as the slashes of a URL.
 UserPath = Annotated[str, AfterValidator(lambda text: str(user_path(text)) if text.startswith("~") else text)]
+Characters = Annotated[int, Field(ge=100)]  # fewer show nothing that helps
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -43,21 +44,21 @@ class Observation:
 
     script_lines: Annotated[int, Field(gt=0)] = 100
     """Maximum lines that Inspect Script Lines shows; a request for more is an error."""
-    script_characters: Annotated[int, Field(gt=0)] = 10_000
+    script_characters: Characters = 10_000
     """Maximum characters of these lines; the last ones are left out."""
-    output_characters: Annotated[int, Field(gt=0)] = 4000
+    output_characters: Characters = 4000
     """Maximum characters of a script's output after Execute Script, of which the end is shown, and of a description by
     Understand File."""
-    edit_output_characters: Annotated[int, Field(gt=0)] = 2000
+    edit_output_characters: Characters = 1500
     """Maximum characters of a script's output after an edit, which also shows a diff."""
-    diff_characters: Annotated[int, Field(gt=0)] = 3000
+    diff_characters: Characters = 2000
     """Maximum characters of the changed lines of an edit; the middle is left out."""
-    error_characters: Annotated[int, Field(gt=0)] = 2000
+    error_characters: Characters = 2000
     """Maximum characters of the error of a script."""
     traceback: bool = True
     """Whether an error shows the calls in the agent's script and the whole message; false: the failing line and the
     first line of the message."""
-    listing_characters: Annotated[int, Field(gt=0)] = 1000
+    listing_characters: Characters = 1000
     """Maximum characters of the names that List Files shows, which are at most 50."""
 
 

@@ -12,7 +12,7 @@ from tasks.quoting import one_line
 from tasks.task import Limits
 
 # Limits in characters that do not depend on the model; the others are the section `observation`.
-DIFF_LINE_LIMIT = 160
+LINE_LIMIT = 160
 REASON_LIMIT = 300
 
 EXCEPTION_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Iteration)\b.*", re.MULTILINE)
@@ -33,7 +33,7 @@ def diff_text(old: str, new: str, limit: int) -> str:
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
     changed = [line for line in lines if not line.startswith("@@")]
     shown = [line for line in changed if not IMPORT_LINE.match(line)] or changed
-    return shorten("\n".join(_cut(line, DIFF_LINE_LIMIT) for line in shown), limit)
+    return shorten("\n".join(_cut(line, LINE_LIMIT) for line in shown), limit)
 
 
 def _cut(line: str, limit: int) -> str:
@@ -55,7 +55,7 @@ def output_text(output: str, limit: int) -> str:
     tail = tail_lines(output, limit)
     scores = list(SCORE_LINE.finditer(output))
     if scores and not SCORE_LINE.search(tail):
-        tail = f"{tail}\n{scores[-1][0].strip()}"
+        tail = f"{tail}\n{_cut(scores[-1][0].strip(), LINE_LIMIT)}"
     return tail or "no output"
 
 

@@ -21,6 +21,7 @@ from tasks.naming import Names
 from tasks.prompt import messages
 from tasks.response import FIELDS, format_response
 from tasks.reward import PAPER
+from tasks.system_text import system_text
 
 SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, 0.75, "a.py", 0.5)
 
@@ -157,6 +158,22 @@ def test_a_character_that_no_file_can_hold_does_not_stop_an_import(tmp_path: Pat
     (tmp_path / "data.jsonl").write_text(json.dumps(one))
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "taken")]) == 0
     assert read_trajectories(tmp_path / "taken")[0].steps[-1].arguments == {"final_answer": "a ? sign"}
+
+
+def test_an_export_has_the_system_message_of_its_run(tmp_path: Path, capsys) -> None:
+    run_dir, out = tmp_path / "run", tmp_path / "data.jsonl"
+    write_trajectories(run_dir / "trajectories" / "part-00000.parquet", [recorded("a")])
+
+    def exported(folder: Path, *options: str) -> str:
+        assert main(["export", str(folder), "--out", str(out), *options]) == 0
+        return json.loads(out.read_text())["system"]
+
+    assert main(["export", str(run_dir), "--out", str(out)]) == 2 and not out.exists()
+    assert "the system message is not known; give --system full or --system brief" in capsys.readouterr().err
+    assert exported(run_dir, "--system", "brief") == system_text("brief", 100)
+    (run_dir / "config.yaml").write_text("prompt: {system: brief}\nobservation: {script_lines: 40}\n")
+    assert exported(run_dir) == exported(run_dir / "trajectories") == system_text("brief", 40)
+    assert exported(run_dir, "--system", "full") == system_text("full", 100)
 
 
 def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
