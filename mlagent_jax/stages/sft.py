@@ -82,12 +82,11 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     reword = reword_response if config.expert.kind == "scripted" else None
     wordings = wordings_of(trajectories, config.sft.wordings, config.seed, reword)
     checkpoint = None if config.model.path is None else Path(config.model.path)
+    system = config.system_text
     tokenizer = distributed.from_main(
-        lambda: make_tokenizer(
-            run_dir.tokenizer, config.system_text, wordings, config.tokenizer.vocab_size, checkpoint
-        ),
+        lambda: make_tokenizer(run_dir.tokenizer, system, wordings, config.tokenizer.vocab_size, checkpoint),
         encode=lambda _: None,
-        decode=lambda _: ChatTokenizer(run_dir.tokenizer, config.system_text),
+        decode=lambda _: ChatTokenizer(run_dir.tokenizer, system),
     )
     is_validation = [trajectory.trajectory_id in selection.validation for trajectory in trajectories]
     data = load_data(config.sft, config.seed, tokenizer, wordings, is_validation)

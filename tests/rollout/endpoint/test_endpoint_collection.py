@@ -21,6 +21,7 @@ from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
+from tasks.system_text import system_text
 
 NUM = 12
 REFUSED = ("429", "429 0", "500", "503")  # not billed
@@ -79,7 +80,7 @@ def run(
                 root / "trajectories",
                 plans_of(toys),
                 environment,
-                EndpointExpert(expert, "system"),
+                EndpointExpert(expert, system_text("brief", 100)),
                 max_steps=5,
                 max_seconds=60.0,
                 num_concurrent=6,

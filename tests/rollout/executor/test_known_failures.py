@@ -295,7 +295,7 @@ def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so
     output = "retrying in 8 s: [Errno -3] Temporary failure in name resolution\n"
     expected = f"Stopped: oak.py ran longer than 20 s.\n{NO_NETWORK}"
     assert failure_text("oak.py", failed(output, Exit.TIMEOUT), Limits(), Observation()) == expected
-    assert cause_of(failed("epoch 3\n", Exit.TIMEOUT), Limits(), Observation()) == ""
+    assert cause_of(failed("epoch 3\n", Exit.TIMEOUT), Limits()) == ""
     assert cause_of(failed(output, Exit.OUT_OF_DISK), Limits()) == ""
 
 

@@ -114,7 +114,7 @@ def assert_equal_to_the_reference(tokenizer: ChatTokenizer, metadata: Mapping[st
         assert tokenizer.encode(text) == expected
         assert transformers.encode(text, split_special_tokens=True) == expected
     prompt = transformers.apply_chat_template(messages(STATE, SYSTEM), return_dict=True, add_generation_prompt=True)
-    assert tokenizer.prompt_ids(STATE) == prompt["input_ids"]
+    assert ChatTokenizer(tokenizer.folder, SYSTEM).prompt_ids(STATE) == prompt["input_ids"]
     assert tokenizer.decode(tokenizer.response_ids(SYSTEM)) == SYSTEM
     tokens = metadata["tokenizer.ggml.tokens"]
     assert [tokens[index] for index in (tokenizer.pad_id, tokenizer.start_id, tokenizer.eos_id)] == SPECIAL[:3]
