@@ -43,7 +43,9 @@ def environment(toys, observation: Observation, show_script: bool = False) -> En
 
 def feedback(toys, observation: Observation, response: str) -> str:
     world = environment(toys, observation)
-    return asyncio.run(world.step(toys.instance, world.start(toys.instance), response)).feedback.text
+    start, long = world.start(toys.instance), toys.store.put(f"{'#' * 70}\n".encode() * 500)
+    snapshot = replace(start, files={**start.files, **{f"long_{number}.py": long for number in range(60)}})
+    return asyncio.run(world.step(toys.instance, snapshot, response)).feedback.text
 
 
 def responses(toys, observation: Observation, output: str) -> Iterator[Case]:
@@ -57,7 +59,7 @@ def responses(toys, observation: Observation, output: str) -> Iterator[Case]:
     yield toys.edit("missing.py", "oak.py", exit="timeout", **said), failed
     last = observation.script_lines
     yield (
-        toys.respond(grammar.INSPECT, script_name="cedar.py", start_line_number=1, end_line_number=last),
+        toys.respond(grammar.INSPECT, script_name="long_1.py", start_line_number=1, end_line_number=last),
         observation.script_characters,
     )
     yield toys.respond(grammar.LIST_FILES, dir_path="."), observation.listing_characters
