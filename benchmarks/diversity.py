@@ -46,7 +46,8 @@ NUM_VERBS = 10  # drawn; the others share one wedge
 
 def collect_arms(config: Config, run_dir: RunDir) -> None:
     """Collect the trajectories of every arm into a folder of its name; existing ones stay."""
-    opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, Reporter())
+    sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
+    opening = open_run_context(run_dir, *sections, Reporter())
     with run_dir.lock(), opening as context:
         tasks = context.of_split("held_in")
         draws = BalancedDraws(make_pools(config, run_dir, context, tasks), config.seed)

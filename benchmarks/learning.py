@@ -92,7 +92,7 @@ def fresh_states(
             num_concurrent=context.num_concurrent,
         )
     )
-    tokenizers = [ChatTokenizer(run.tokenizer) for run in runs]
+    tokenizers = [ChatTokenizer(run.tokenizer, config.system_text) for run in runs]
     room = config.server.max_model_len - config.ppo.max_response_tokens
     trajectories = iterate_trajectories(run_dir.path(split))
     pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizers[0])
@@ -143,7 +143,7 @@ def act_policies(
 ) -> dict[str, Acted]:
     """Return the actions of one run's two policies from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
-    tokenizer = ChatTokenizer(run.tokenizer)
+    tokenizer = ChatTokenizer(run.tokenizer, config.system_text)
     with PolicyServer(config.server, run.server_log) as server:
         server.launch(run.sft_policy)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
@@ -175,7 +175,8 @@ def main() -> None:
     runs = [RunDir(Path(config.run_dir)) for config in configs]
     states_dir = RunDir(arguments.out / "states")
     first = configs[0]
-    opening = open_run_context(states_dir, first.tasks, first.executor, first.expert, first.coder, Reporter())
+    sections = first.tasks, first.executor, first.prompt, first.observation, first.expert, first.coder
+    opening = open_run_context(states_dir, *sections, Reporter())
     with states_dir.lock(), opening as context:
         states = {split: fresh_states(configs[0], states_dir, context, split, runs) for split in SPLITS}
         baselines = act_baselines(configs[0], context, states)

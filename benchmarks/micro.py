@@ -23,7 +23,7 @@ from benchmarks.recipes import EPISODE
 from rollout.environment.environment import Environment
 from rollout.executor import open_executor
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
@@ -59,7 +59,7 @@ async def run_all(
 ) -> tuple[dict[str, float | None], float]:
     """Return the hidden score of each script, None if it has none, and the seconds of all together."""
     instance = Instance(task, EPISODE)
-    data = Environment(store, executor, ScriptedCoder()).start(instance).files
+    data = Environment(store, executor, ScriptedCoder(), Observation(), show_script=False).start(instance).files
 
     async def run(source: str) -> Execution:
         files = {**data, EPISODE.script: store.put(source.encode())}

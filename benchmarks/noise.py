@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.recipes import EPISODE, run_script
 from rollout.environment.environment import Environment
 from rollout.executor import open_executor
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import recipes_for
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = BlobStore(options.work / "blobs")
         opening = open_executor(ExecutorOptions(slots=options.slots), store, options.work / "records")
         with opening as opened, EventLoopThread() as background:
-            environment = Environment(store, opened.executor, ScriptedCoder())
+            environment = Environment(store, opened.executor, ScriptedCoder(), Observation(), show_script=False)
             for task in tasks:
                 found = background.run(deviations(environment, task, options.seeds))
                 moving = [deviation for deviation in found.values() if deviation > ROUNDING * abs(task.m_init)]

@@ -69,10 +69,11 @@ def measure(
         copy = shutil.copytree if base.path(name).is_dir() else shutil.copy
         run_dir.root.mkdir(parents=True, exist_ok=True)
         copy(base.path(name), run_dir.path(name))
-    opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, Reporter())
+    sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
+    opening = open_run_context(run_dir, *sections, Reporter())
     with run_dir.lock(), opening as context, PolicyServer(config.server, run_dir.server_log) as server:
         server.launch(run_dir.sft_policy)
-        tokenizer = ChatTokenizer(run_dir.tokenizer)
+        tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
         pool, _ = make_pool(config, run_dir, context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(server, context.event_loop, *sampling) as client:
@@ -97,7 +98,7 @@ def learn(
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
     """Return the figures of the updates in `minutes` of training, and the policies that were saved at the marks."""
     learner = make_learner(config, run_dir)
-    worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer), pool)
+    worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer, config.system_text), pool)
     updates: list[dict[str, float]] = []
     marks: list[dict[str, Any]] = []
     seconds = 0.0
@@ -127,7 +128,7 @@ def evaluate(
     """Return the gains of a policy in whole trajectories on every task, with the same plans for all policies."""
     tasks = list(context.tasks.values())
     plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
-    tokenizer = ChatTokenizer(run_dir.tokenizer)
+    tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
     serve_policy(client, context.event_loop, policy, config.server)
     actor = PolicyActor(client, tokenizer, config.server.max_model_len, config.ppo.max_response_tokens)
     with Reporter().bar("evaluate", len(plans)) as bar:

@@ -24,7 +24,7 @@ from benchmarks.figures import machine, write_results
 from benchmarks.figures import table as markdown
 from rollout.environment.environment import Environment, StepResult
 from rollout.executor import open_executor
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import edit_meaning, read_state, recipes_for
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = BlobStore(options.work / "blobs")
         opening = open_executor(ExecutorOptions(slots=options.slots), store, options.work / "records")
         with opening as opened, EventLoopThread() as background:
-            environment = Environment(store, opened.executor, ScriptedCoder())
+            environment = Environment(store, opened.executor, ScriptedCoder(), Observation(), show_script=False)
             for task in tasks:
                 scores, effects = background.run(measure_task(environment, Instance(task, EPISODE)))
                 record[task.name] = {

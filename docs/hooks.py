@@ -3,10 +3,13 @@
 On a code host a page links to `../../benchmarks/results/learning/learning.md` and that is the file. The site holds
 docs/ only, so each such file is added to it, and the link is rewritten. A missing file is left to mkdocs, which
 reports the link.
+
+A comment such as `<!-- system message: full -->` is replaced with that text, which the code generates.
 """
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -14,6 +17,8 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 RELATIVE = re.compile(r"(!?\[[^\]]*\]\()([^):#\s]+)(#[^)\s]*)?\)")
 LINK = re.compile(r"(!?\[[^\]]*\]\()((?:\.\./)+[^):#\s]+)(#[^)\s]*)?\)")
+SYSTEM_MESSAGE = re.compile(r"<!-- system message: (\w+) -->")
+SCRIPT_LINES = 100  # the default of observation.script_lines
 SITE = "repository"
 
 
@@ -34,8 +39,21 @@ def on_files(files, config):
     return files
 
 
+def system_message(match):
+    """Return the system message that a comment names, as a block of text."""
+    sys.path.insert(0, str(ROOT))
+    from tasks.system_text import system_text
+
+    sys.path.remove(str(ROOT))
+    return f"```text\n{system_text(match[1], SCRIPT_LINES)}\n```"
+
+
 def on_page_markdown(markdown, page, config, files):
-    """Rewrite links that leave docs/ to the files that `on_files` added, and their links back to pages of docs/."""
+    """Insert system messages, and rewrite links that leave docs/.
+
+    They lead to the files that `on_files` added, whose links lead back to pages of docs/.
+    """
+    markdown = SYSTEM_MESSAGE.sub(system_message, markdown)
     here = page.file.src_uri
     added = here.startswith(f"{SITE}/")
 

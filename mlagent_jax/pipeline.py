@@ -96,7 +96,8 @@ def _lead(context: StageContext, names: Sequence[str]) -> None:
         write_text(run_dir.config, f"# commit {commit()}\n{to_yaml(config)}")
         began = time.monotonic()  # the first stage's time includes the time to open what it needs
         if any(stage.acts for stage in due):
-            opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, reporter)
+            sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
+            opening = open_run_context(run_dir, *sections, reporter)
             context = replace(context, open_context=stack.enter_context(opening))
         server = stack.enter_context(PolicyServer(config.server, run_dir.server_log))
         context = replace(context, open_server=server)

@@ -9,6 +9,7 @@ from tasks.quoting import user_path
 
 # A path that a user wrote. Only `~` is replaced: the rest stays as written, such as the slashes of a URL.
 UserPath = Annotated[str, AfterValidator(lambda text: str(user_path(text)) if text.startswith("~") else text)]
+Characters = Annotated[int, Field(ge=100)]  # fewer show nothing that helps
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -35,6 +36,30 @@ class ExecutorOptions:
     gpus are then ignored. null: scripts run on this machine."""
     cache_mb: Annotated[int, Field(gt=0)] = 4096
     """Size of the result cache, in MiB; the least recently used results are deleted first."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Observation:
+    """The limits on what one feedback shows. Every feedback stays in the context of all later responses."""
+
+    script_lines: Annotated[int, Field(gt=0)] = 100
+    """Maximum lines that Inspect Script Lines shows; a request for more is an error."""
+    script_characters: Characters = 10_000
+    """Maximum characters of these lines; the last ones are left out."""
+    output_characters: Characters = 4000
+    """Maximum characters of a script's output after Execute Script, of which the end is shown, and of a description by
+    Understand File."""
+    edit_output_characters: Characters = 1500
+    """Maximum characters of a script's output after an edit, which also shows a diff."""
+    diff_characters: Characters = 2000
+    """Maximum characters of the changed lines of an edit; the middle is left out."""
+    error_characters: Characters = 2000
+    """Maximum characters of the error of a script."""
+    traceback: bool = True
+    """Whether an error shows the calls in the agent's script and the whole message; false: the failing line and the
+    first line of the message."""
+    listing_characters: Characters = 1000
+    """Maximum characters of the names that List Files shows, which are at most 50."""
 
 
 @dataclass(frozen=True, config=_STRICT)

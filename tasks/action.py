@@ -1,9 +1,11 @@
 """The table of actions, and the check of an action's arguments.
 
-`ACTIONS` is the only place that states an action's name, arguments and kind; the system prompt is generated from it.
-Names and arguments are those of MLAgentBench. `rollout.environment.actions` maps each action to its handler.
+`ACTIONS` is the only place that states an action's name, arguments, kind and description; the system message is
+generated from it (`tasks.system_text`). Names and arguments are those of MLAgentBench. `rollout.environment.actions`
+maps each action to its handler.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +32,10 @@ class ActionSpec:
     Attributes:
         name: The name, as the agent writes it.
         arguments: The kind of each argument by name, in the order of the usage line.
-        note: A remark for the agent that ends the usage line; `` for none.
+        description: What the action does, in sentences for the agent; `{script_lines}` stands for the maximum number
+            of lines that it can inspect.
+        example: An argument of each name, for the agent.
+        note: A remark for the agent that ends the usage line, with the same placeholder; `` for none.
         is_edit: Whether the action changes a script. An edit has the arguments `script_name`, `edit_instruction` and
             `save_name`, and an edit whose script runs has the outcome `Outcome.EDIT`.
         runs_script: Whether the action runs a script.
@@ -39,6 +44,8 @@ class ActionSpec:
 
     name: str
     arguments: Mapping[str, Kind]
+    description: str
+    example: Mapping[str, str | int]
     note: str = ""
     is_edit: bool = False
     runs_script: bool = False
@@ -48,11 +55,18 @@ class ActionSpec:
         missing = [] if not self.is_edit else sorted(EDIT_ARGUMENTS - self.arguments.keys())
         assert not missing, f"the edit {self.name!r} lacks the arguments {missing}, which every edit has"
 
-    @property
-    def usage(self) -> str:
-        """The action's line in the system prompt."""
+    def usage(self, script_lines: int) -> str:
+        """Return the action's name, its arguments and the note as one line."""
         arguments = ", ".join(f'"{name}": {kind}' for name, kind in self.arguments.items())
-        return f"{self.name} {{{arguments}}}" + (f" ({self.note})" if self.note else "")
+        return f"{self.name} {{{arguments}}}" + (f" ({_with_lines(self.note, script_lines)})" if self.note else "")
+
+    def explanation(self, script_lines: int) -> str:
+        """Return what the action does, its usage, and an example as the last two fields of a response."""
+        example = json.dumps(self.example, ensure_ascii=False)
+        return (
+            f"{self.name}: {_with_lines(self.description, script_lines)}\n"
+            f"Usage: {self.usage(script_lines)}\nExample:\nAction: {self.name}\nAction Input: {example}"
+        )
 
     @property
     def input_file(self) -> str | None:
@@ -60,24 +74,64 @@ class ActionSpec:
         return next((name for name, kind in self.arguments.items() if kind == "file"), None)
 
 
+def _with_lines(text: str, script_lines: int) -> str:
+    return text.replace("{script_lines}", str(script_lines))
+
+
 SPECS = (
-    ActionSpec(LIST_FILES, {"dir_path": "folder"}),
-    ActionSpec(COPY_FILE, {"source": "file", "destination": "file"}),
+    ActionSpec(
+        LIST_FILES,
+        {"dir_path": "folder"},
+        "Lists the files of a folder; `.` is the workspace.",
+        {"dir_path": "."},
+    ),
+    ActionSpec(
+        COPY_FILE,
+        {"source": "file", "destination": "file"},
+        "Copies a file, for instance to keep a script before you overwrite it.",
+        {"source": "train.py", "destination": "train_first.py"},
+    ),
     ActionSpec(
         INSPECT,
         {"script_name": "file", "start_line_number": "number", "end_line_number": "number"},
-        note="100 lines at most",
+        "Shows lines of a script or another text file, {script_lines} at most. Lines count from 1.",
+        {"script_name": "train.py", "start_line_number": 1, "end_line_number": 50},
+        note="{script_lines} lines at most",
     ),
-    ActionSpec(EXECUTE, {"script_name": "file"}, runs_script=True),
-    ActionSpec(UNDERSTAND, {"file_name": "file", "things_to_look_for": "text"}),
+    ActionSpec(
+        EXECUTE,
+        {"script_name": "file"},
+        "Runs a script as it is. Shows the end of its output, or its error.",
+        {"script_name": "train.py"},
+        runs_script=True,
+    ),
+    ActionSpec(
+        UNDERSTAND,
+        {"file_name": "file", "things_to_look_for": "text"},
+        "Asks another model to describe a file.",
+        {"file_name": "train.csv", "things_to_look_for": "the columns, their types, and missing values"},
+    ),
     ActionSpec(
         EDIT,
         {"script_name": "file", "edit_instruction": "text", "save_name": "file"},
+        "Edits a script as instructed, saves it as save_name, and runs it. Shows the changed lines, and the output or "
+        "the error. No other action changes code.",
+        {
+            "script_name": "train.py",
+            "edit_instruction": "Fill missing values of the numeric columns with their median in the training rows.",
+            "save_name": "train_median.py",
+        },
         note="edits, saves, runs",
         is_edit=True,
         runs_script=True,
     ),
-    ActionSpec(FINAL_ANSWER, {"final_answer": "text"}, ends_trajectory=True),
+    ActionSpec(
+        FINAL_ANSWER,
+        {"final_answer": "text"},
+        "Ends the work with a summary.",
+        {"final_answer": "train_boosting.py is the best script, validation rmse 0.2710."},
+        ends_trajectory=True,
+    ),
 )
 ACTIONS: dict[str, ActionSpec] = {spec.name: spec for spec in SPECS}
 

@@ -4,13 +4,27 @@ import re
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from tasks.action import ACTIONS
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
 from tasks.feedback import status_line
 from tasks.state import State
+from tasks.system_text import Kind
 from tasks.task import Instance
 
 IDEAS_LINE = "Try these ideas in your first step: "
 IDEA = re.compile(r"\(\d\) (.*?)(?=\s*\(\d\) |$)")
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
+class Prompt:
+    """The prompt that the expert and the policy read before the first action."""
+
+    system: Kind = "full"
+    """System message. full: explains every action and every field of a response, with examples, in about 1,100 tokens;
+    brief: names them, in about 200 tokens, for short contexts."""
+    show_script: bool = False
+    """Whether the first message contains the initial script, as far as Inspect Script Lines would show it."""
 
 
 class Message(TypedDict):
@@ -20,26 +34,21 @@ class Message(TypedDict):
     content: str
 
 
-def system_text() -> str:
-    """Return the system message, which lists every action of the grammar."""
-    usages = "\n".join(spec.usage for spec in ACTIONS.values())
-    return f"""\
-You are a machine learning engineer. Improve the test score of a script, one action at a time.
+def problem_text(instance: Instance, ideas: Sequence[str] = (), script: str = "") -> str:
+    """Return the task's specification s_0.
 
-Actions and their input:
-{usages}
-
-Answer with six fields, each on a line: Reflection: (on the last result), Research Plan and Status: (best so far), \
-Fact Check: (what is known), Thought: (what to do), Action: (its name), Action Input: (a JSON object with its keys)"""
-
-
-def problem_text(instance: Instance, ideas: Sequence[str] = ()) -> str:
-    """Return the task's specification s_0, with `ideas` for the first step if there are any."""
+    Args:
+        instance: The task under the names of the episode.
+        ideas: Ideas for the first step.
+        script: What to show of the initial script, which comes last, so that no line of it is taken for another part.
+    """
     task, names = instance.task, instance.names
     lines = [f"Research problem {names.project}: {instance.problem()}"]
     if ideas:
         lines.append(IDEAS_LINE + " ".join(f"({i}) {idea}" for i, idea in enumerate(ideas, 1)))
     lines.append(status_line(names.script, task.validation_init))
+    if script:
+        lines.append(script)
     return "\n".join(lines)
 
 
@@ -49,9 +58,15 @@ def parse_ideas(problem: str) -> list[str]:
     return IDEA.findall(lines[0]) if lines else []
 
 
-def messages(state: State) -> list[Message]:
-    """Return the chat whose next message is the agent's; each turn only appends to it."""
-    chat: list[Message] = [{"role": "system", "content": system_text()}, {"role": "user", "content": state.problem}]
+def messages(state: State, system: str) -> list[Message]:
+    """Return the chat whose next message is the agent's; each turn only appends to it.
+
+    Args:
+        state: The task and the turns.
+        system: The system message (`tasks.system_text`).
+    """
+    assert system, "every prompt has a system message"
+    chat: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": state.problem}]
     for turn in state.turns:
         chat.append({"role": "assistant", "content": turn.response})
         chat.append({"role": "user", "content": turn.feedback})

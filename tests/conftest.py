@@ -26,7 +26,7 @@ from rollout.inference.server_process import ServerProcess
 from rollout.sampling.experience import Experience
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from tasks.feedback import Outcome
-from tasks.prompt import system_text
+from tasks.system_text import system_text
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failures due to load or chance
 settings.load_profile("repeatable")
@@ -34,6 +34,7 @@ settings.load_profile("repeatable")
 T = TypeVar("T")
 VOCAB_SIZE = 512
 MAX_MODEL_LEN = 1024
+SYSTEM = system_text("brief", 100)
 NUM_TOKENS = 64  # vocabulary of made-up experiences
 
 
@@ -43,7 +44,7 @@ def write_checkpoint(folder: Path, seed: int) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = train_tokenizer(
-        [system_text(), Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
+        [SYSTEM, Path(__file__).read_text(), Path(asyncio.__file__).read_text()] * 3, folder, 512
     )
     config = Qwen2Config(
         vocab_size=VOCAB_SIZE,
@@ -82,7 +83,7 @@ class ServedPolicy:
 
     def tokenizer(self) -> ChatTokenizer:
         """Return the tokenizer of both checkpoints."""
-        return ChatTokenizer(self.folder)
+        return ChatTokenizer(self.folder, SYSTEM)
 
     def run(self, body: Callable[[PolicyClient], Awaitable[T]], **settings: object) -> T:
         """Run a coroutine with a connected client and return its result."""

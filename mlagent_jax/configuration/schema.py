@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rollout.options import ExecutorOptions, Select, UserPath
+from rollout.options import ExecutorOptions, Observation, Select, UserPath
+from tasks.prompt import Prompt
 from tasks.reward import PAPER, Rules
+from tasks.system_text import system_text
 
 Count = Annotated[int, Field(gt=0)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -375,6 +377,8 @@ class Config:
     needs the extra tensorboard."""
     tasks: Tasks = Tasks()
     executor: ExecutorOptions = ExecutorOptions()
+    prompt: Prompt = Prompt()
+    observation: Observation = Observation()
     expert: EndpointModel = PAPER_EXPERT
     coder: EndpointModel = PAPER_CODER
     ideas: Ideas = Ideas()
@@ -389,3 +393,8 @@ class Config:
     reward: Rules = PAPER
     ppo: PPO = PPO()
     evaluate: Evaluate = Evaluate()
+
+    @property
+    def system_text(self) -> str:
+        """The system message of every prompt."""
+        return system_text(self.prompt.system, self.observation.script_lines)

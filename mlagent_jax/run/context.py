@@ -17,7 +17,7 @@ from rollout.endpoint.coder import EndpointCoder
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
@@ -26,6 +26,7 @@ from rollout.scripted.recipes import recognise
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import RunLayout
 from tasks import registry
+from tasks.prompt import Prompt
 from tasks.task import Task
 
 
@@ -66,6 +67,8 @@ def open_run_context(
     layout: RunLayout,
     tasks: Tasks,
     executor: ExecutorOptions,
+    prompt: Prompt,
+    observation: Observation,
     expert: EndpointModel,
     coder: EndpointModel,
     reporter: Reporter,
@@ -76,6 +79,8 @@ def open_run_context(
         layout: The paths of the run directory.
         tasks: The section `tasks`.
         executor: The section `executor`.
+        prompt: The section `prompt`.
+        observation: The section `observation`.
         expert: The section `expert`.
         coder: The section `coder`.
         reporter: The receiver of a note for each task that was prepared.
@@ -94,7 +99,9 @@ def open_run_context(
         num_slots = opened.scheduler.num_cores
         coding = ScriptedCoder() if coder.kind == "scripted" else EndpointCoder(endpoints.coder())
         prepared = prepare(tasks, layout.data, Path(executor.python or TASK_PYTHON), reporter)
-        environment = Environment(store, TimedExecutor(opened.executor, timeline), coding)
+        environment = Environment(
+            store, TimedExecutor(opened.executor, timeline), coding, observation, prompt.show_script
+        )
         for task in prepared.values():
             environment.store_data(task)
         yield RunContext(

@@ -19,6 +19,7 @@ from rollout.storage.run_layout import RunLayout
 from tasks.checksum import read_sealed, sealed
 from tasks.quoting import shell_command
 from tasks.registry import find
+from tasks.system_text import system_text
 
 SCHEMA = 2  # of a run directory: the names in its records, figures and settings; 1 had no number and said train, heldin
 
@@ -85,7 +86,10 @@ class StageRecords:
         return record
 
     def inputs(self, name: str) -> dict[str, Any]:
-        """Return everything that a stage's output depends on: settings, tasks, and the outputs of earlier stages."""
+        """Return everything that a stage's output depends on: settings, tasks, and the outputs of earlier stages.
+
+        A stage with the section `prompt` also depends on the text of the system message, which the settings only name.
+        """
         stage = self._stages[name]
         found = {
             f"{key}.{leaf}" if leaf else key: value
@@ -96,6 +100,9 @@ class StageRecords:
         for split in {"tasks.held_in", "tasks.held_out"} & set(stage.settings):
             for task in tasks[split.removeprefix("tasks.")]:
                 found[f"the task {task}"] = find(task, tasks["paths"]).identity()
+        if "prompt" in stage.settings:
+            text = system_text(self._settings["prompt"]["system"], self._settings["observation"]["script_lines"])
+            found["the text of the system message"] = hashlib.sha256(text.encode()).hexdigest()
         for earlier in stage.after:
             record = self.record(earlier)
             found[f"the output of {earlier}"] = None if record is None else record["output_id"]

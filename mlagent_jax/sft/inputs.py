@@ -35,12 +35,13 @@ class Data:
 
 
 def make_tokenizer(
-    folder: Path, wordings: Sequence[Sequence[State]], vocab_size: int | None, checkpoint: Path | None
+    folder: Path, system: str, wordings: Sequence[Sequence[State]], vocab_size: int | None, checkpoint: Path | None
 ) -> ChatTokenizer:
     """Return the policy's tokenizer and write it to `folder`, with what else lies beside a checkpoint's weights.
 
     Args:
         folder: The folder to write.
+        system: The system message of every prompt.
         wordings: The wordings of each trajectory, which a new tokenizer is trained on.
         vocab_size: Maximum number of tokens of a new tokenizer, None if the checkpoint's is copied.
         checkpoint: The Hugging Face directory whose tokenizer is copied, None to train a new one.
@@ -52,10 +53,10 @@ def make_tokenizer(
         copy_beside_weights(checkpoint, folder)
     else:
         assert vocab_size is not None, "checked with the configuration"
-        texts = [message["content"] for states in wordings for state in states for message in messages(state)]
+        texts = [message["content"] for states in wordings for state in states for message in messages(state, system)]
         texts += [vocabulary_text()] * NAME_COUNT
         train_tokenizer(texts, folder, vocab_size)
-    return ChatTokenizer(folder)
+    return ChatTokenizer(folder, system)
 
 
 def wordings_of(

@@ -39,6 +39,8 @@ class Collect(Stage):
         *endpoint_settings("expert"),
         *endpoint_settings("coder"),
         "ideas",
+        "prompt",
+        "observation",
         *(f"collect.{key}" for key in ("source", "num_trajectories", "max_steps", "max_minutes")),
     )
     after = ()
@@ -129,7 +131,7 @@ def make_expert(config: Config, context: RunContext) -> ScriptedExpert | Endpoin
     """Return the expert of the configuration; raises ValueError for an endpoint without its key."""
     if config.expert.kind == "scripted":
         return ScriptedExpert(config.collect.max_steps, explores=config.ideas.source != "none")
-    return EndpointExpert(context.endpoints.expert())
+    return EndpointExpert(context.endpoints.expert(), config.system_text)
 
 
 def make_pools(config: Config, layout: RunLayout, context: RunContext, tasks: Sequence[Task]) -> dict[str, IdeaPool]:

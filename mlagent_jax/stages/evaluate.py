@@ -35,7 +35,7 @@ class Evaluate(Stage):
     """
 
     name = "evaluate"
-    settings = ("seed", "tasks.held_in", "tasks.held_out", "evaluate")
+    settings = ("seed", "tasks.held_in", "tasks.held_out", "prompt", "observation", "evaluate")
     after = ("sft", "ppo")
     outputs = (EVALUATION,)
     acts = True
@@ -63,7 +63,7 @@ class Evaluate(Stage):
         require_policy(run_dir, "sft", "ppo")
         tasks = list(run_context.tasks.values())
         plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
-        tokenizer = ChatTokenizer(run_dir.tokenizer)
+        tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
         max_tokens = config.ppo.max_response_tokens
         policies = {"sft": run_dir.sft_policy, "ppo": run_dir.ppo_policy}
         if config.evaluate.pretrained and config.model.path is not None:

@@ -68,7 +68,7 @@ def export_policy(policy: Path, tokenizer: Path, ppo: PPO, folder: Path, tempora
     try:
         check_hf(policy)
         copy_folder(policy, temporary, without=(CANARY, DIGESTS))
-        content = generation_config(ppo, ChatTokenizer(tokenizer), policy / GENERATION_CONFIG)
+        content = generation_config(ppo, ChatTokenizer(tokenizer, ""), policy / GENERATION_CONFIG)
         write_json(temporary / GENERATION_CONFIG, content)
         num_bytes = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         sha256 = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}

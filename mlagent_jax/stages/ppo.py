@@ -27,6 +27,8 @@ class PPO(Stage):
         "optimizer_state.dtype",
         "server.dtype",
         "server.max_model_len",
+        "prompt",
+        "observation",
         "reward",
         "ppo",
     )
@@ -49,7 +51,7 @@ class PPO(Stage):
         require_trajectories(run_dir)
         require_policy(run_dir, "sft")
         keep_compiled_programs(run_dir)
-        tokenizer = ChatTokenizer(run_dir.tokenizer)
+        tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
         pool, counts = make_pool(config, run_dir, run_context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(context.server, run_context.event_loop, *sampling) as client:

@@ -26,7 +26,7 @@ class FineTune(Stage):
     """Fine-tune the policy on the trajectories that are selected from the collection."""
 
     name = "sft"
-    settings = ("seed", "select", "tokenizer", "model", "optimizer_state.dtype", "sft")
+    settings = ("seed", "prompt", "select", "tokenizer", "model", "optimizer_state.dtype", "sft")
     after = ("collect",)
     outputs = (SELECTION, TOKENIZER, OUTPUT)
 
@@ -40,7 +40,7 @@ class FineTune(Stage):
             checkpoint = checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh)
             check_hf(folder)
             files_beside_weights(folder)
-            require_rows(folder, checkpoint.vocab_size, ChatTokenizer(folder).vocab_size)
+            require_rows(folder, checkpoint.vocab_size, ChatTokenizer(folder, config.system_text).vocab_size)
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `selection.json`, `tokenizer/` and `sft/model/`; return the figures of the training.
@@ -83,10 +83,11 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     reword = reword_response if config.expert.kind == "scripted" else None
     wordings = wordings_of(trajectories, config.sft.wordings, config.seed, reword)
     checkpoint = None if config.model.path is None else Path(config.model.path)
+    system = config.system_text
     tokenizer = distributed.from_main(
-        lambda: make_tokenizer(run_dir.tokenizer, wordings, config.tokenizer.vocab_size, checkpoint),
+        lambda: make_tokenizer(run_dir.tokenizer, system, wordings, config.tokenizer.vocab_size, checkpoint),
         encode=lambda _: None,
-        decode=lambda _: ChatTokenizer(run_dir.tokenizer),
+        decode=lambda _: ChatTokenizer(run_dir.tokenizer, system),
     )
     is_validation = [trajectory.trajectory_id in selection.validation for trajectory in trajectories]
     data = load_data(config.sft, config.seed, tokenizer, wordings, is_validation)

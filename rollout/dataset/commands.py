@@ -10,16 +10,19 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from rollout.dataset.import_counts import ImportCounts
+from rollout.dataset.run_settings import recorded_system_text
 from rollout.dataset.selection import choose, write_selection
 from rollout.dataset.sharegpt import read_sharegpt, write_sharegpt
-from rollout.options import FilterName, Select
+from rollout.options import FilterName, Observation, Select
 from rollout.storage.shards import PART_SIZE
 from rollout.storage.trajectories import iterate_trajectories, trajectories_of, write_trajectories
 from rollout.types import Trajectory
 from tasks.quoting import setting, user_path
 from tasks.registry import entries
+from tasks.system_text import Kind, system_text
 
 DEFAULT = Select()
+LINES = Observation().script_lines
 MAX_INVALID_SHARE = 0.9
 
 
@@ -41,6 +44,11 @@ def add_parser(commands: Any) -> None:
     export = commands.add_parser("export", help=text, description=text)
     export.add_argument("folder", type=user_path, help="run directory, or folder of trajectories")
     export.add_argument("--out", type=user_path, required=True, help="file to write, such as data.jsonl")
+    export.add_argument(
+        "--system",
+        choices=get_args(Kind),
+        help="system message of the conversations (default: the one that the run's config.yaml records)",
+    )
     export.set_defaults(run=run_export)
     text = "turn conversations of ShareGPT's or OpenAI's form into trajectories, for collect.source=FOLDER"
     imported = commands.add_parser("import", help=text, description=text)
@@ -91,9 +99,15 @@ def run_export(options: argparse.Namespace) -> None:
     """Write the conversations, and print how many there are and how many trajectories have none.
 
     Raises:
-        ValueError: If no trajectory has an action; nothing is written then.
+        ValueError: If no trajectory has an action, or the system message is not known; nothing is written then.
     """
     folder, num_empty = trajectories_of(options.folder), 0
+    system = system_text(options.system, LINES) if options.system else recorded_system_text(options.folder)
+    if system is None:
+        raise ValueError(
+            f"{options.folder} has no config.yaml with the section `prompt`, so the system message is not known; give "
+            f"--system {' or --system '.join(get_args(Kind))}"
+        )
 
     def trajectories_with_actions() -> Iterator[Trajectory]:
         nonlocal num_empty
@@ -107,7 +121,7 @@ def run_export(options: argparse.Namespace) -> None:
     first = next(acted, None)
     if first is None:
         raise ValueError(f"{folder} has {num_empty} trajectories, none with an action to export; collect again")
-    count = write_sharegpt(options.out, chain([first], acted))
+    count = write_sharegpt(options.out, chain([first], acted), system)
     left_out = f"; {num_empty} trajectories without an action are left out" if num_empty else ""
     print(f"{count} conversations{left_out}")
 
@@ -124,7 +138,7 @@ def run_import(options: argparse.Namespace) -> None:
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; name another --out")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    counts = ImportCounts()
+    counts = ImportCounts([system_text(kind, LINES) for kind in get_args(Kind)])
     count, trajectories = 0, read_sharegpt(options.file, counts)
     with TemporaryDirectory(prefix=f".{options.out.name}.", dir=options.out.parent) as folder:
         unfinished = Path(folder, "whole")

@@ -1,25 +1,28 @@
 """Count what an import leaves out of conversations, or finds in them that fine-tuning cannot use."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rollout.dataset.conversation import SPEAKER, TEXT, system_texts, turns_key
 from rollout.errors import WorthlessResult
 from rollout.types import Trajectory
 from tasks.feedback import Outcome
-from tasks.prompt import messages
 from tasks.quoting import MAX_LISTED, quoted
-from tasks.state import State
 
-OUR_SYSTEM = messages(State(""))[0]["content"]
 NO_ACTION = "the policy would learn to answer like this, and this environment takes no such answer"
 
 
 class ImportCounts:
     """Counts over the conversations of one import."""
 
-    def __init__(self) -> None:
+    def __init__(self, known_systems: Collection[str]) -> None:
+        """Begin an import.
+
+        Args:
+            known_systems: The system texts that an export of this project writes, which are not counted.
+        """
+        self.known_systems = {"", *(text.strip() for text in known_systems)}
         self.num_conversations = self.num_answers = self.num_invalid = 0
         self.with_system = self.with_open_end = 0
         self.num_empty = {"human": 0, "gpt": 0}
@@ -37,7 +40,7 @@ class ImportCounts:
         self.num_conversations += 1
         self.num_answers += len(trajectory.steps)
         self.num_invalid += sum(step.feedback.outcome is Outcome.INVALID for step in trajectory.steps)
-        self.with_system += any(text.strip() not in ("", OUR_SYSTEM.strip()) for text in system_texts(record))
+        self.with_system += any(text.strip() not in self.known_systems for text in system_texts(record))
         self.with_open_end += bool(trajectory.steps[-1].feedback.text)
         feedbacks = [step.feedback.text for step in trajectory.steps[:-1]]
         self.num_empty["human"] += sum(not text.strip() for text in (trajectory.problem, *feedbacks))
@@ -52,7 +55,7 @@ class ImportCounts:
         if self.with_system:
             found.append(
                 f"{self.with_system} of {num} conversations have their own system text, which is dropped: the policy "
-                "always reads this project's"
+                "reads the one that the run's section `prompt` chooses"
             )
         if self.unknown_keys:
             found.append(f"keys of conversations that are not used: {_listed(self.unknown_keys)}")

@@ -20,17 +20,19 @@ NOT_KNOWN = float("nan")
 UNKNOWN = Snapshot({}, NOT_KNOWN, None, "", NOT_KNOWN)  # a conversation records no workspace
 
 
-def to_sharegpt(trajectory: Trajectory) -> dict[str, Any]:
+def to_sharegpt(trajectory: Trajectory, system: str) -> dict[str, Any]:
     """Return a trajectory as one conversation: `id`, `task`, `system`, and `conversations` that end with the agent.
+
+    `system` is the system message that the agent read.
 
     Fine-tuning here trains on the turns of `gpt` only. The last feedback, which has no answer, is left out, as is
     everything that an agent does not read.
     """
-    system, *chat = messages(trajectory.state())
+    _, *chat = messages(trajectory.state(), system)
     return {
         "id": trajectory.trajectory_id,
         "task": trajectory.task,
-        "system": system["content"],
+        "system": system,
         "conversations": [{"from": SPEAKERS[each["role"]], "value": each["content"]} for each in chat[:-1]],
     }
 
@@ -40,7 +42,7 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
 
     Args:
         record: `conversations`, each `{from, value}`, or `messages`, each `{role, content}`, and optionally `id` and
-            `task`. Its system texts are dropped, because a policy always gets the system prompt of this project.
+            `task`. Its system texts are dropped, because a policy gets the system message of its own run.
         name: The trajectory id if the record has none.
 
     Raises:
@@ -63,13 +65,13 @@ def from_sharegpt(record: Mapping[str, Any], name: str) -> Trajectory:
     return Trajectory(own_name or name, task, 0, Names("", "", "", ""), texts[0], (), steps, end)
 
 
-def write_sharegpt(path: Path, trajectories: Iterable[Trajectory]) -> int:
+def write_sharegpt(path: Path, trajectories: Iterable[Trajectory], system: str) -> int:
     """Write one conversation per line, atomically, and return their number; a trajectory without a step has none."""
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for trajectory in trajectories:
             if trajectory.steps:
-                file.write(json.dumps(to_sharegpt(trajectory), ensure_ascii=False) + "\n")
+                file.write(json.dumps(to_sharegpt(trajectory, system), ensure_ascii=False) + "\n")
                 count += 1
     return count
 

@@ -12,9 +12,16 @@ from tasks.task import Instance
 
 @dataclass(frozen=True)
 class EndpointExpert:
-    """An expert model behind an OpenAI-compatible endpoint. The problem text of the state contains the ideas."""
+    """An expert model behind an OpenAI-compatible endpoint. The problem text of the state contains the ideas.
+
+    Attributes:
+        endpoint: The endpoint.
+        system: The system message.
+        temperature: The sampling temperature.
+    """
 
     endpoint: ChatEndpoint
+    system: str
     temperature: float = 1.0
 
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
@@ -28,7 +35,7 @@ class EndpointExpert:
         """
         del instance  # the expert sees only the state
         try:
-            text = await self.endpoint.complete(messages(state), seed=seed, temperature=self.temperature)
+            text = await self.endpoint.complete(messages(state, self.system), seed=seed, temperature=self.temperature)
         except PromptTooLong as error:
             if not state.turns:
                 raise EndpointRefused(

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from rollout.options import Observation
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Coder, Executor
 from tasks.feedback import Outcome
@@ -40,11 +41,13 @@ class Tools:
         store: The contents of files.
         executor: The runner of scripts.
         coder: The writer of code and of file descriptions.
+        observation: The limits on what the agent reads.
     """
 
     store: BlobStore
     executor: Executor
     coder: Coder
+    observation: Observation
 
 
 # (tools, instance, files of the workspace, arguments of the action) -> effect. Raises Refused or InfrastructureError.

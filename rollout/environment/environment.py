@@ -2,18 +2,21 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.environment.actions import perform
 from rollout.environment.effect import Effect, Tools
+from rollout.environment.feedback_text import excerpt
 from rollout.errors import InfrastructureError
+from rollout.options import Observation
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Executor, Snapshot
 from tasks.action import Invalid
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
+from tasks.prompt import problem_text
 from tasks.response import ParsedResponse, parse_response
 from tasks.task import Instance, Task
 
@@ -42,9 +45,20 @@ class StepResult:
 class Environment:
     """The environment: workspaces in a blob store, a coder, and an executor."""
 
-    def __init__(self, store: BlobStore, executor: Executor, coder: Coder) -> None:
-        self.store = store
-        self.tools = Tools(store, executor, coder)
+    def __init__(
+        self, store: BlobStore, executor: Executor, coder: Coder, observation: Observation, show_script: bool
+    ) -> None:
+        """Make an environment.
+
+        Args:
+            store: The contents of files.
+            executor: The runner of scripts.
+            coder: The writer of code and of file descriptions.
+            observation: The limits on what the agent reads.
+            show_script: Whether the problem contains the initial script.
+        """
+        self.store, self.show_script = store, show_script
+        self.tools = Tools(store, executor, coder, observation)
         self._data: dict[Path, str] = {}  # digests of the tasks' data, which does not change during a run
 
     def start(self, instance: Instance) -> Snapshot:
@@ -57,6 +71,15 @@ class Environment:
             best_script=instance.names.script,
             best_score=instance.task.validation_init,
         )
+
+    def problem(self, instance: Instance, ideas: Sequence[str] = ()) -> str:
+        """Return the text from which an episode of `instance` starts, with `ideas` for the first step."""
+        if not self.show_script:
+            return problem_text(instance, ideas)
+        lines, limits = instance.script_source().splitlines(), self.tools.observation
+        first_lines = lines[: limits.script_lines]
+        script = excerpt(instance.names.script, first_lines, 1, len(lines), limits.script_characters)
+        return problem_text(instance, ideas, script)
 
     def store_data(self, task: Task) -> None:
         """Store the task's data, which also replaces what is damaged or missing of it in the store."""

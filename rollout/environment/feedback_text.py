@@ -4,33 +4,36 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from rollout.executor.known_failures import cause_of
+from rollout.executor.known_failures import TRACEBACK, cause_of
+from rollout.options import Observation
 from rollout.types import Execution, Exit
 from tasks.feedback import SCORE_LINE, error_text, shorten
+from tasks.quoting import one_line
 from tasks.task import Limits
 
-# Limits on the parts of a feedback, in characters. Every feedback stays in the context of all later responses.
-OUTPUT_LIMIT = 400
-EDIT_OUTPUT_LIMIT = 200
-ERROR_LIMIT = 300
-DIFF_LIMIT = 500
-DIFF_LINE_LIMIT = 160
+# Limits in characters that do not depend on the model; the others are the section `observation`.
+LINE_LIMIT = 160
 REASON_LIMIT = 300
 
 EXCEPTION_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Iteration)\b.*", re.MULTILINE)
 IMPORT_LINE = re.compile(r"[+-](?:import|from) ")
-FRAME_LINE = re.compile(r'^  File "(?:[^"\n]*/)?([^"/\n]+)", line (\d+)[^\n]*(?:\n    ([^\n]+))?', re.MULTILINE)
+FRAME_LINE = re.compile(
+    r'^  File "(?:[^"\n]*/)?(?P<file>[^"/\n]+)", line (?P<number>\d+)(?:, in (?P<function>[^\n]+))?[^\n]*'
+    r"(?:\n    (?P<code>[^\n]+))?",
+    re.MULTILINE,
+)
+NOT_INDENTED = re.compile(r"^\S.*", re.MULTILINE | re.DOTALL)
 
 
-def diff_text(old: str, new: str) -> str:
-    """Return the removed and added lines of the unified diff of two sources.
+def diff_text(old: str, new: str, limit: int) -> str:
+    """Return the removed and added lines of the unified diff of two sources, at most `limit` characters of them.
 
     Headers and context are left out. So are imports, which follow from the code, unless nothing else changed.
     """
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
     changed = [line for line in lines if not line.startswith("@@")]
     shown = [line for line in changed if not IMPORT_LINE.match(line)] or changed
-    return shorten("\n".join(_cut(line, DIFF_LINE_LIMIT) for line in shown), DIFF_LIMIT)
+    return shorten("\n".join(_cut(line, LINE_LIMIT) for line in shown), limit)
 
 
 def _cut(line: str, limit: int) -> str:
@@ -52,7 +55,7 @@ def output_text(output: str, limit: int) -> str:
     tail = tail_lines(output, limit)
     scores = list(SCORE_LINE.finditer(output))
     if scores and not SCORE_LINE.search(tail):
-        tail = f"{tail}\n{scores[-1][0].strip()}"
+        tail = f"{tail}\n{_cut(scores[-1][0].strip(), LINE_LIMIT)}"
     return tail or "no output"
 
 
@@ -68,22 +71,66 @@ def head_lines(lines: Sequence[str], limit: int) -> list[str]:
     return shown
 
 
-def error_summary(output: str, script: str) -> str:
-    """Return the failing line of `script` and the exception's message, or the output's last lines if there is none."""
+def excerpt(name: str, lines: Sequence[str], first: int, of: object, limit: int) -> str:
+    """Return lines of a file under a heading that names them, as many of the first ones as fit into `limit` characters.
+
+    Args:
+        name: The name of the file.
+        lines: The lines to show.
+        first: The number of the first of them, from 1.
+        of: What they are a part of: the number of all lines, or the size of a large file.
+        limit: The maximum number of characters of the lines.
+    """
+    shown = head_lines(lines, limit)
+    return "\n".join([f"{one_line(name)}, lines {first} to {first + len(shown) - 1} of {of}:", *shown])
+
+
+def error_summary(output: str, script: str, observation: Observation) -> str:
+    """Return what a script printed about its error, or the output's last lines if it printed no exception."""
+    summary = traceback_text if observation.traceback else _failing_line
+    return summary(output, script, observation.error_characters)
+
+
+def traceback_text(output: str, script: str, limit: int) -> str:
+    """Return the calls in `script` of the last traceback and the whole message, or the output's last lines.
+
+    The message has two thirds of the limit. In the rest are as many of the last calls as fit, at least one.
+    """
+    frames = list(FRAME_LINE.finditer(output, max(output.rfind(TRACEBACK), 0)))
+    message = NOT_INDENTED.search(output, frames[-1].end()) if frames else None
+    if message is None:
+        return tail_lines(output, limit)
+    text = shorten(message[0].strip(), 2 * limit // 3)
+    calls = [_call(frame) for frame in frames if frame["file"] == script]
+    newest_first = [_cut(call, limit // 3) for call in reversed(calls)]
+    shown = head_lines(newest_first, max(limit - len(text), limit // 3))
+    cut = ["..."] if len(shown) < len(calls) else []
+    return "\n".join([*cut, *reversed(shown), text])
+
+
+def _call(frame: re.Match[str]) -> str:
+    function = frame["function"]
+    place = f"line {frame['number']}" + (f", in {function}" if function and function != "<module>" else "")
+    return f"{place}: {frame['code']}" if frame["code"] else place
+
+
+def _failing_line(output: str, script: str, limit: int) -> str:
+    """Return the failing line of `script` and the message's first line, or the output's last lines."""
     exceptions = list(EXCEPTION_LINE.finditer(output))
     if not exceptions:
-        return tail_lines(output, ERROR_LIMIT)
+        return tail_lines(output, limit)
     lines = []
-    frames = [frame for frame in FRAME_LINE.finditer(output, 0, exceptions[-1].start()) if frame[1] == script]
+    frames = [frame for frame in FRAME_LINE.finditer(output, 0, exceptions[-1].start()) if frame["file"] == script]
     if frames:
-        number, code = frames[-1][2], frames[-1][3]
-        lines.append(f"line {number}: {shorten(code, ERROR_LIMIT // 3)}" if code else f"line {number}")
-    lines.append(shorten(exceptions[-1][0], ERROR_LIMIT // 2))
+        number, code = frames[-1]["number"], frames[-1]["code"]
+        lines.append(f"line {number}: {shorten(code, limit // 3)}" if code else f"line {number}")
+    lines.append(shorten(exceptions[-1][0], limit // 2))
     return "\n".join(lines)
 
 
-def failure_text(script: str, execution: Execution, limits: Limits) -> str:
+def failure_text(script: str, execution: Execution, limits: Limits, observation: Observation) -> str:
     """Return the feedback on a run that failed."""
+    summary = error_summary(execution.output, script, observation)
     cause = cause_of(execution, limits)
     match execution.exit:
         case Exit.TIMEOUT:
@@ -93,7 +140,7 @@ def failure_text(script: str, execution: Execution, limits: Limits) -> str:
         case Exit.OUT_OF_DISK:
             stopped = f"Stopped: {script} wrote more than the disk space it has."
         case Exit.CRASHED | Exit.KILLED:
-            stopped = error_text(f"{script} crashed.\n{error_summary(execution.output, script)}".rstrip())
+            stopped = error_text(f"{script} crashed.\n{summary}".rstrip())
         case _:  # a limit that `cause` names
-            stopped = f"Stopped: {script} reached a limit.\n{error_summary(execution.output, script)}".rstrip()
+            stopped = f"Stopped: {script} reached a limit.\n{summary}".rstrip()
     return f"{stopped}\n{cause}" if cause else stopped

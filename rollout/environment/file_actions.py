@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 from rollout.environment.effect import Effect, Tools
-from rollout.environment.feedback_text import OUTPUT_LIMIT, head_lines
+from rollout.environment.feedback_text import excerpt
 from rollout.environment.paths import HEAD_BYTES, Refused, head, listed, located, writable
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
@@ -13,15 +13,14 @@ from tasks.quoting import one_line
 from tasks.task import Instance
 from tasks.units import MIB
 
-MAX_INSPECT_LINES = 100
-
 
 async def list_files(
     tools: Tools, instance: Instance, files: Mapping[str, str], arguments: Mapping[str, str]
 ) -> Effect:
     """List the workspace or one of its folders."""
     del instance
-    return Effect(Outcome.NON_EDIT, listed(tools.store, files, arguments["dir_path"]), files)
+    limit = tools.observation.listing_characters
+    return Effect(Outcome.NON_EDIT, listed(tools.store, files, arguments["dir_path"], limit), files)
 
 
 async def copy_file(tools: Tools, instance: Instance, files: Mapping[str, str], arguments: Mapping[str, str]) -> Effect:
@@ -51,15 +50,14 @@ async def inspect_lines(
     lines = text.splitlines()
     if not 1 <= first <= last:
         raise Refused(f"lines {first} to {last} make no range; lines count from 1")
-    if last - first + 1 > MAX_INSPECT_LINES:
-        raise Refused(f"{last - first + 1} lines are too many; {MAX_INSPECT_LINES} is the most at a time")
+    most = tools.observation.script_lines
+    if last - first + 1 > most:
+        raise Refused(f"{last - first + 1} lines are too many; {most} is the most at a time")
     if first > len(lines):
         ending = f"ends at line {len(lines)}" if size <= HEAD_BYTES else f"is shown up to line {len(lines)} only"
         raise Refused(f"{one_line(name)} {ending}")
-    shown = head_lines(lines[first - 1 : last], OUTPUT_LIMIT)
-    last = first + len(shown) - 1
     of = len(lines) if size <= HEAD_BYTES else f"a file of {size:,} bytes"
-    text = "\n".join([f"{one_line(name)}, lines {first} to {last} of {of}:", *shown])
+    text = excerpt(name, lines[first - 1 : last], first, of, tools.observation.script_characters)
     return Effect(Outcome.NON_EDIT, text, files)
 
 
@@ -73,5 +71,6 @@ async def understand_file(
     started = time.monotonic()
     description = await tools.coder.describe(name, content, arguments["things_to_look_for"])
     part = "" if size <= HEAD_BYTES else f", the first {len(content):,} characters of {size:,} bytes"
-    text = f"{one_line(name)}{part}: {shorten(replace_unstorable(description.strip()), OUTPUT_LIMIT)}"
+    shown = shorten(replace_unstorable(description.strip()), tools.observation.output_characters)
+    text = f"{one_line(name)}{part}: {shown}"
     return Effect(Outcome.NON_EDIT, text, files, seconds=time.monotonic() - started)

@@ -3,7 +3,7 @@
 import asyncio
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rollout.environment.feedback_text import head_lines
 from rollout.storage.blob_store import BlobStore
@@ -15,7 +15,7 @@ from tasks.quoting import one_line
 from tasks.task import Instance
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # no folder, and no program mistakes it for an option
-MAX_LISTED, LIST_LIMIT = 50, 1000  # names in the listing of a folder, and its characters
+MAX_LISTED = 50  # names in the listing of a folder
 HEAD_BYTES = 1 << 20  # the part of a file that can be shown; a longer file is cut after a whole line
 
 
@@ -72,25 +72,29 @@ def located(store: BlobStore, files: Mapping[str, str], path: str) -> tuple[str,
     return name, digest
 
 
-def listed(store: BlobStore, files: Mapping[str, str], path: str) -> str:
+def listed(store: BlobStore, files: Mapping[str, str], path: str, limit: int) -> str:
     """Return the listing of the workspace or of one of its folders. Raises Refused if there is no such folder.
 
-    A long listing shows the first names and the numbers of folders and files.
+    A listing of more than `limit` characters shows the first names and the numbers of folders and files.
     """
     if path.strip() in ("", ".", "./"):
-        return "Files: " + ", ".join(sorted(files))
+        return f"Files: {_names(sorted(files), limit)}"
     folder, _, inside = path.strip().removeprefix("./").removesuffix("/").partition("/")
     manifest = files.get(f"{folder}/")
     entries = entries_of(store.files_in(manifest), inside) if manifest else []
     if not entries:
         raise Refused(f"there is no folder {path!r}; the workspace is the folder '.'")
-    shown = head_lines([one_line(replace_unstorable(name)) for name in entries[:MAX_LISTED]], LIST_LIMIT)
+    return f"Files in {one_line('/'.join(filter(None, (folder, inside))))}/: {_names(entries, limit)}"
+
+
+def _names(entries: Sequence[str], limit: int) -> str:
+    shown = head_lines([one_line(replace_unstorable(name)) for name in entries[:MAX_LISTED]], limit)
     if len(shown) < len(entries):
         num_folders = sum(map(is_folder, entries))
         counts = ((num_folders, "folder"), (len(entries) - num_folders, "file"))
         totals = [f"{number} {kind}{'s' * (number > 1)}" for number, kind in counts if number]
         shown.append(f"... ({', '.join(totals)})")
-    return f"Files in {one_line('/'.join(filter(None, (folder, inside))))}/: {', '.join(shown)}"
+    return ", ".join(shown)
 
 
 async def head(store: BlobStore, name: str, digest: str) -> tuple[str, int]:

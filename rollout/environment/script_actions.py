@@ -4,14 +4,7 @@ import time
 from collections.abc import Mapping
 
 from rollout.environment.effect import Effect, Tools
-from rollout.environment.feedback_text import (
-    EDIT_OUTPUT_LIMIT,
-    OUTPUT_LIMIT,
-    REASON_LIMIT,
-    diff_text,
-    failure_text,
-    output_text,
-)
+from rollout.environment.feedback_text import REASON_LIMIT, diff_text, failure_text, output_text
 from rollout.environment.paths import HEAD_BYTES, Refused, existing, head, plain_name, script_path, writable
 from rollout.errors import ExecutorError
 from rollout.storage.utf8 import replace_unstorable
@@ -31,11 +24,11 @@ async def execute_script(
     execution, metric, fault = await _run(tools, instance, files, script)
     if execution.exit is Exit.OK:
         outcome = Outcome.NON_EDIT
-        output = output_text(execution.output, OUTPUT_LIMIT)
+        output = output_text(execution.output, tools.observation.output_characters)
         text = f"Ran {script}:\n{output}" + (f"\n{script} {fault}." if fault else "")
     else:
         outcome = Outcome.CORNER if execution.exit in LIMIT_EXITS else Outcome.ERROR
-        text = failure_text(script, execution, instance.task.limits)
+        text = failure_text(script, execution, instance.task.limits, tools.observation)
     return _effect(outcome, text, files, script, execution, metric)
 
 
@@ -60,16 +53,16 @@ async def edit_script(
         raise Refused("the edit changed nothing")
     files = {**files, saved: tools.store.put(edited.encode())}
     execution, metric, fault = await _run(tools, instance, files, saved)
-    lines = [f"Saved {saved}:", diff_text(source, edited)]
+    lines = [f"Saved {saved}:", diff_text(source, edited, tools.observation.diff_characters)]
     if execution.exit is not Exit.OK:
         outcome = Outcome.CORNER if execution.exit in LIMIT_EXITS else Outcome.ERROR
-        lines.append(failure_text(saved, execution, instance.task.limits))
+        lines.append(failure_text(saved, execution, instance.task.limits, tools.observation))
     elif fault:
         outcome = Outcome.ERROR
         lines.append(error_text(f"{saved} {fault}."))
     else:
         outcome = Outcome.EDIT
-        lines.append(output_text(execution.output, EDIT_OUTPUT_LIMIT))
+        lines.append(output_text(execution.output, tools.observation.edit_output_characters))
     return _effect(outcome, "\n".join(lines), files, saved, execution, metric, coder_seconds)
 
 

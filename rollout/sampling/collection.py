@@ -17,7 +17,6 @@ from rollout.storage.shards import PART_SIZE, Part
 from rollout.types import Actor, Trajectory
 from tasks.feedback import Outcome
 from tasks.naming import draw_names
-from tasks.prompt import problem_text
 from tasks.task import Instance, Task
 
 EPISODE_ATTEMPTS = 2
@@ -158,7 +157,7 @@ async def collect(
     with ExitStack() as stack:
         parts = [stack.enter_context(_part(folder, number, block)) for number, block in enumerate(blocks)]
         _refuse_others(folder, parts)
-        missing = [_missing(part, block, tally) for part, block in zip(parts, blocks, strict=True)]
+        missing = [_missing(part, block, environment, tally) for part, block in zip(parts, blocks, strict=True)]
         for part, left in zip(parts, missing, strict=True):
             if not left:
                 part.store()
@@ -233,19 +232,16 @@ def _refuse_others(folder: Path, parts: Sequence[Part]) -> None:
             raise CorruptRecord(f"{path} belongs to another, larger collection; {OTHER_REMEDY}")
 
 
-def _missing(part: Part, plans: Sequence[EpisodePlan], tally: Tally) -> list[EpisodePlan]:
+def _missing(part: Part, plans: Sequence[EpisodePlan], environment: Environment, tally: Tally) -> list[EpisodePlan]:
     """Return the plans without a trajectory in a part; the others are counted and must belong to this collection."""
     planned = {plan.trajectory_id: plan for plan in plans}
     for trajectory in part.recorded():
         plan = planned.pop(trajectory.trajectory_id, None)
-        if plan is None or _identity(plan) != (trajectory.seed, trajectory.problem, trajectory.ideas):
+        recorded = trajectory.seed, trajectory.problem, trajectory.ideas
+        if plan is None or recorded != (plan.seed, environment.problem(plan.instance), plan.ideas):
             raise CorruptRecord(
                 f"{part.path.parent} holds trajectory {trajectory.trajectory_id} of another collection (other seed, "
                 f"tasks, ideas or number); {OTHER_REMEDY}"
             )
         tally.add(trajectory, plan.instance.task)
     return list(planned.values())
-
-
-def _identity(plan: EpisodePlan) -> tuple[int, str, tuple[str, ...]]:
-    return plan.seed, problem_text(plan.instance), plan.ideas

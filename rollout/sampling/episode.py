@@ -10,7 +10,6 @@ from rollout.storage.utf8 import replace_unstorable
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor, Policy, Response, Snapshot, Step, Trajectory
 from tasks.action import ends_trajectory
-from tasks.prompt import problem_text
 from tasks.state import State
 from tasks.task import Instance
 
@@ -73,7 +72,7 @@ async def run_episode(
         InfrastructureError: If the infrastructure failed; the episode is lost and can be run again.
     """
     began = time.monotonic()
-    state = State(problem_text(instance, ideas))
+    state = State(environment.problem(instance, ideas))
     snapshot = environment.start(instance)
     steps: list[Step] = []
     end = "step_limit"
@@ -98,7 +97,7 @@ async def run_episode(
         task=instance.task.name,
         seed=seed,
         names=instance.names,
-        problem=problem_text(instance),
+        problem=environment.problem(instance),
         ideas=tuple(ideas),
         steps=tuple(steps),
         end=end,

@@ -68,8 +68,10 @@ class ChatTokenizer:
         pad_id: The token for padding: `pad_token` of the configuration, else `<|endoftext|>`, else `eos_id`.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, system: str):
         """Load `tokenizer.json` and the chat template from `folder`: a checkpoint, or written by `train_tokenizer`.
+
+        Every prompt begins with the message `system`, which is empty for a tokenizer that renders no state.
 
         What the file says about cutting, padding and dropout, which a training with `transformers` leaves there, is not
         used: a prompt is encoded whole, and the same each time.
@@ -78,7 +80,7 @@ class ChatTokenizer:
             ValueError: If the folder has no such tokenizer, it does not keep every text as it is, or its chat template
                 cannot be used turn by turn or with these tokens.
         """
-        self.folder = Path(folder)
+        self.folder, self.system = Path(folder), system
         self.tokenizer = _load(self.folder / TOKENIZER_FILE)
         template = read_chat_template(self.folder)
         chat = chat_format(template)
@@ -116,11 +118,11 @@ class ChatTokenizer:
 
     def prompt_ids(self, state: State) -> list[int]:
         """Return the tokens of the prompt that the response to `state` continues."""
-        return self._write(messages(state), self._before_response).token_ids
+        return self._write(messages(state, self.system), self._before_response).token_ids
 
     def prompts(self, state: State) -> tuple[list[int], list[int]]:
         """Return `prompt_ids(state)`, and the length of the prompt after each number of turns, from 0 on."""
-        rendering = self._write(messages(state), self._before_response)
+        rendering = self._write(messages(state, self.system), self._before_response)
         return rendering.token_ids, [*(start for start, _ in rendering.spans), len(rendering.token_ids)]
 
     def response_ids(self, text: str) -> list[int]:
@@ -132,7 +134,7 @@ class ChatTokenizer:
 
         For every k, `render(state).token_ids[:spans[k][0]]` equals `prompt_ids` of the state with the first k turns.
         """
-        return self._write(messages(state), self._after_user)
+        return self._write(messages(state, self.system), self._after_user)
 
     def _write(self, chat: Sequence[Message], closing: FixedText) -> Rendering:
         """Return a conversation as tokens, with a fixed text after its last message."""
@@ -307,4 +309,4 @@ def write_tokenizer(
     }
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-    return ChatTokenizer(folder)
+    return ChatTokenizer(folder, "")

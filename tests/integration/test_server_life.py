@@ -42,7 +42,7 @@ first, second, run_dir = map(Path, sys.argv[1:])
 config = load_config(None, ["server.new_weights=restart", "server.max_model_len=256", "server.kv_cache_mb=16"])
 with EventLoopThread() as event_loop, PolicyServer(config.server, run_dir / "server.log") as server:
     server.launch(first)
-    with connect(server, event_loop, 1.0, 16, [ChatTokenizer(first).eos_id]) as client:
+    with connect(server, event_loop, 1.0, 16, [ChatTokenizer(first, "").eos_id]) as client:
         event_loop.run(client.update_weights(second, 1))
 """
 

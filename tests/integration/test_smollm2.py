@@ -19,8 +19,10 @@ from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Completion
-from tasks.prompt import system_text
 from tasks.state import State
+from tasks.system_text import system_text
+
+SYSTEM = system_text("brief", 100)
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +46,7 @@ LAYER_NAMES = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> ChatTokenizer:
-    return ChatTokenizer(FOLDER)
+    return ChatTokenizer(FOLDER, SYSTEM)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_vllm_samples_and_scores_with_the_same_logprobs(
     for completion in completions:
         whole = logprobs(policy, [*prompt, *completion.token_ids])
         np.testing.assert_allclose(completion.logprobs, whole[len(prompt) - 1 :], rtol=0, atol=2e-3)
-    assert len(completions) == 2 and system_text() in tokenizer.decode(prompt)
+    assert len(completions) == 2 and SYSTEM in tokenizer.decode(prompt)
 
 
 def logprobs(policy: ExportedPolicy, tokens: list[int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rollout.environment.environment import Environment
+from rollout.options import Observation
 from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Completion, Execution, Exit, Job, Response
 from tasks import action as grammar
@@ -145,6 +146,16 @@ class Toys:
     tokenizer = CharacterTokenizer()
 
 
+SHORT = Observation(  # the quickstart's
+    script_characters=400,
+    output_characters=400,
+    edit_output_characters=200,
+    diff_characters=500,
+    error_characters=300,
+    traceback=False,
+)
+
+
 def toy_task(folder: Path, truth: Sequence[int] = TRUTH) -> Task:
     """Return a task with its data in a folder: accuracy on ten rows, from 0.5 to 1.0."""
     public, private = folder / "public", folder / "private"
@@ -181,4 +192,5 @@ def toys(tmp_path: Path) -> Toys:
     store = BlobStore(tmp_path / "blobs")
     executor = FakeExecutor(store)
     names = Names("maple", "birch_train.csv", "birch_test.csv", "cedar.py")
-    return Toys(make_task, Instance(make_task(), names), store, executor, Environment(store, executor, FakeCoder()))
+    environment = Environment(store, executor, FakeCoder(), SHORT, show_script=False)
+    return Toys(make_task, Instance(make_task(), names), store, executor, environment)

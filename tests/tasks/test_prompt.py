@@ -4,11 +4,12 @@ from pathlib import Path
 
 from tasks.feedback import parse_status_line, status_line
 from tasks.naming import Names
-from tasks.prompt import messages, parse_ideas, problem_text, system_text
+from tasks.prompt import messages, parse_ideas, problem_text
 from tasks.state import State
+from tasks.system_text import system_text
 from tasks.task import Instance, Task
 
-SYSTEM = """\
+BRIEF = """\
 You are a machine learning engineer. Improve the test score of a script, one action at a time.
 
 Actions and their input:
@@ -41,8 +42,8 @@ TASK = Task(
 INSTANCE = Instance(TASK, Names("maple", "birch_train.csv", "birch_test.csv", "cedar.py"))
 
 
-def test_the_system_message_lists_the_grammar_in_this_text():
-    assert system_text() == SYSTEM
+def test_the_brief_system_message_lists_the_grammar_in_this_text():
+    assert system_text("brief", 100) == BRIEF
 
 
 def test_the_chat_starts_with_system_and_problem_and_appends_turns():
@@ -52,8 +53,8 @@ def test_the_chat_starts_with_system_and_problem_and_appends_turns():
     )
     assert problem_text(INSTANCE) == problem
     state = State(problem).then("response", "feedback")
-    assert [(one["role"], one["content"]) for one in messages(state)] == [
-        ("system", SYSTEM),
+    assert [(one["role"], one["content"]) for one in messages(state, "the system message")] == [
+        ("system", "the system message"),
         ("user", problem),
         ("assistant", "response"),
         ("user", "feedback"),

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rollout.dataset.run_settings import read_settings
 from rollout.dataset.viewer.page import write_page
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import EVALUATED, EVALUATION, TRAJECTORIES, RunLayout
@@ -37,24 +36,18 @@ class Collection:
     @property
     def rules(self) -> Rules:
         """The reward rules of the run; the paper's if they are unknown."""
-        reward = self._settings().get("reward")
+        reward = self._settings.get("reward")
         return Rules(**reward) if isinstance(reward, dict) else PAPER
 
     @property
     def task_paths(self) -> list[str]:
         """The folders with the run's own tasks."""
-        tasks = self._settings().get("tasks")
+        tasks = self._settings.get("tasks")
         return list(tasks.get("paths") or ()) if isinstance(tasks, dict) else []
 
+    @property
     def _settings(self) -> dict[str, Any]:
-        path = None if self.root is None else RunLayout(self.root).config
-        if path is None or not path.is_file():
-            return {}
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); fix or remove it") from error
-        return settings if isinstance(settings, dict) else {}
+        return {} if self.root is None else read_settings(self.root)
 
 
 def find_collection(folder: Path) -> Collection:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rollout.environment.environment import Environment, StepResult
 from rollout.executor import SandboxPool, open_backend, open_executor
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.storage.blob_store import BlobStore
 from rollout.task_tools.groups import MAX_KNOWN
@@ -65,7 +65,7 @@ class Sandboxes:
             task: The task.
             kind: A key of `executors`.
         """
-        environment = Environment(self.store, self.executors[kind], NoCoder())
+        environment = Environment(self.store, self.executors[kind], NoCoder(), Observation(), show_script=False)
         instance = Instance(task, NAMES)
         run = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": NAMES.script}))
         return self.event_loop.run(environment.step(instance, environment.start(instance), run))

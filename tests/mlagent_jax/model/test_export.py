@@ -51,9 +51,9 @@ def test_transformers_loads_an_export_with_equal_logits_and_ids(run_dir: RunDir)
     folder = run_dir.path("export")
     assert [run_dir.path(output) for output in STAGE.outputs] == [folder]
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ours = ChatTokenizer(folder)
+    ours = ChatTokenizer(folder, "system")
     assert tokenizer(TEXT)["input_ids"] == ours.encode(TEXT)
-    told = tokenizer.apply_chat_template(messages(STATE), tokenize=False, add_generation_prompt=True)
+    told = tokenizer.apply_chat_template(messages(STATE, "system"), tokenize=False, add_generation_prompt=True)
     prompt = ours.prompt_ids(STATE)
     assert tokenizer(told)["input_ids"] == prompt
     assert tokenizer.eos_token_id == ours.eos_id

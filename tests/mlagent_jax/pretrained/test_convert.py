@@ -225,7 +225,7 @@ def test_folder_is_a_whole_checkpoint_with_a_tokenizer(llama: PreTrainedModel, t
     assert capsys.readouterr().out == f"{out}: converted from {source}\n"
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MARKER}
     assert {path.name for path in out.iterdir()} == names
-    tokenizer = ChatTokenizer(out)
+    tokenizer = ChatTokenizer(out, "system")
     assert [tokens()[index] for index in tokenizer.encode("12abcd")] == ["1", "2", "abc", "d"]
     assert (tokenizer.vocab_size, tokenizer.eos_id) == (len(tokens()), 2)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.gguf", "tiny"}

@@ -72,6 +72,26 @@ def test_setting_that_no_output_depends_on_redoes_nothing(run_dir: RunDir) -> No
     assert all(records(run_dir, changed).is_done(name) for name in ("collect", "sft", "ppo"))
 
 
+@pytest.mark.parametrize("stage", ["collect", "sft", "ppo"])
+@pytest.mark.parametrize("key", ["prompt.system=full", "prompt.show_script=true", "observation.script_lines=50"])
+def test_another_prompt_redoes_every_stage_that_renders_one(run_dir: RunDir, stage: str, key: str) -> None:
+    changed = records(run_dir, load_config(None, [key])).changed(stage)
+    text = [] if key == "prompt.show_script=true" else ["the text of the system message"]
+    stated = [] if (stage, key) == ("sft", "observation.script_lines=50") else [key.partition("=")[0]]
+    assert [name for name in changed if not name.startswith("the output of")] == stated + text
+
+
+def test_a_system_message_whose_text_changed_with_the_code_redoes_every_stage_that_renders_it(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert do(run_dir, "evaluate", load_config()) == "" and do(run_dir, "export", load_config()) == ""
+    assert all(records(run_dir).is_done(stage.name) for stage in STAGES)
+    monkeypatch.setattr("tasks.system_text.BRIEF", "Improve the script. {actions}")
+    changed = {stage.name: records(run_dir).changed(stage.name) for stage in STAGES}
+    assert changed == {**dict.fromkeys(OUTPUTS, ["the text of the system message"]), "export": []}
+    assert not any(records(run_dir).is_done(stage.name) for stage in STAGES)
+
+
 def test_a_task_that_says_something_else_redoes_the_stages_that_saw_it(tmp_path: Path) -> None:
     own = tmp_path / "own" / "my_houses"
     shutil.copytree(CATALOG / "house_price", own, ignore=shutil.ignore_patterns("__pycache__"))

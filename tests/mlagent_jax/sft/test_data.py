@@ -15,6 +15,7 @@ from mlagent_jax.sft.data import Batches, Dataset, batch_shape_of, pack
 from rollout.tokenizer.chat import ChatTokenizer, Rendering, train_tokenizer
 from tasks.prompt import messages
 from tasks.state import State
+from tasks.system_text import system_text
 
 STATES = [
     State(f"Predict the price of item {number}.")
@@ -26,8 +27,8 @@ STATES = [
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
-    texts = [message["content"] for state in STATES for message in messages(state)]
-    return train_tokenizer(texts, tmp_path_factory.mktemp("tokenizer"), 320)
+    texts = [message["content"] for state in STATES for message in messages(state, "system")]
+    return ChatTokenizer(train_tokenizer(texts, tmp_path_factory.mktemp("tokenizer"), 320).folder, "system")
 
 
 def longest(tokenizer: ChatTokenizer) -> int:
@@ -167,7 +168,9 @@ def digest(batches: Iterable[PackedBatch]) -> str:
 
 
 def test_batches_are_to_the_bit_those_that_the_published_figures_were_made_with(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer([], tmp_path, 259)  # of bytes, without merges
+    tokenizer = ChatTokenizer(
+        train_tokenizer([], tmp_path, 259).folder, system_text("brief", 100)
+    )  # of bytes, without merges
     dataset = pack(synthetic_states(100), tokenizer, 4200, seed=7, num_epochs=2.5)
     bucket = batch_shape_of([dataset], 4200)
     assert (len(dataset.rows), dataset.num_cut, bucket) == (74, 24, BatchShape(4200, 768))

@@ -42,8 +42,10 @@ from rollout.tokenizer.chat import Rendering
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome
 from tasks.naming import WORDS, Names
+from tasks.system_text import system_text
 
 STEPS = 20
+SYSTEM = system_text("brief", 100)
 
 
 class Stopping(Reporter):
@@ -314,7 +316,7 @@ def trajectories() -> list[Trajectory]:
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5))
     wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
-    tokenizer = inputs.make_tokenizer(tmp_path, wordings, 2304, None)
+    tokenizer = inputs.make_tokenizer(tmp_path, SYSTEM, wordings, 2304, None)
     data = inputs.load_data(config.sft, config.seed, tokenizer, wordings, [number in (3, 8) for number in range(10)])
 
     def words(dataset: Dataset) -> list[str]:
@@ -330,13 +332,13 @@ def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory
 def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
     wordings = inputs.wordings_of(trajectories, 6, seed=0)
     with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
-        inputs.make_tokenizer(tmp_path / "tokenizer", wordings, 2304, checkpoint=tmp_path)
+        inputs.make_tokenizer(tmp_path / "tokenizer", SYSTEM, wordings, 2304, checkpoint=tmp_path)
 
 
 def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
     config = Config(sft=SFT(max_length=20, wordings=1))
     wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
-    tokenizer = inputs.make_tokenizer(tmp_path, wordings, 2304, None)
+    tokenizer = inputs.make_tokenizer(tmp_path, SYSTEM, wordings, 2304, None)
     with pytest.raises(
         ValueError, match=r"no rows for training: 9 sequences, none with a turn within sft\.max_length=20"
     ):

@@ -58,7 +58,7 @@ def trained(checkpoint: Path, make_model: Callable[..., Transformer], tiny_confi
     def export_of_checkpoint() -> Path:
         model = make_model(replace(tiny_config, vocab_size=len(AutoTokenizer.from_pretrained(checkpoint))))
         run = checkpoint.parent / "run"
-        tokenizer = make_tokenizer(run / "tokenizer", [], None, checkpoint)
+        tokenizer = make_tokenizer(run / "tokenizer", "system", [], None, checkpoint)
         (run / "selection.json").write_text("{}")
         save_policy(model, run / "policy", run / "tokenizer", run / "selection.json", [1, 2, 3])
         export_policy(run / "policy", run / "tokenizer", load_config().ppo, run / "export", run / "temporary")
@@ -138,7 +138,7 @@ def test_damaged_file_is_named_before_the_training(
     if content is not None:
         (checkpoint / name).write_text(content)
     with pytest.raises(ValueError, match=complaint) as caught:
-        make_tokenizer(tmp_path / "tokenizer", [], None, checkpoint)
+        make_tokenizer(tmp_path / "tokenizer", "system", [], None, checkpoint)
     assert str(checkpoint / name) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -150,7 +150,7 @@ def test_a_license_of_any_name_is_kept_and_descriptions_of_the_weights_are_not(
     (checkpoint / "LICENSES").mkdir()
     for name in kept | left_out:
         (checkpoint / name).write_text("text")
-    make_tokenizer(tmp_path / "tokenizer", [], None, checkpoint)
+    make_tokenizer(tmp_path / "tokenizer", "system", [], None, checkpoint)
     assert all((tmp_path / "tokenizer" / name).read_text() == "text" for name in kept)
     assert not any((tmp_path / "tokenizer" / name).exists() for name in left_out)
 
@@ -160,13 +160,13 @@ def test_a_link_to_nothing_is_named_instead_of_left_out(name: str, checkpoint: P
     (checkpoint / name).unlink()
     (checkpoint / name).symlink_to("../../blobs/0f3a")
     with pytest.raises(FileNotFoundError, match="a link to '../../blobs/0f3a', which does not exist; copy") as caught:
-        make_tokenizer(tmp_path / "tokenizer", [], None, checkpoint)
+        make_tokenizer(tmp_path / "tokenizer", "system", [], None, checkpoint)
     assert str(checkpoint / name) in str(caught.value)
 
 
 def test_an_export_is_a_checkpoint_to_train_from(checkpoint: Path, export: Path, tmp_path: Path) -> None:
     shutil.rmtree(checkpoint)
-    make_tokenizer(tmp_path / "again", [], None, export)
+    make_tokenizer(tmp_path / "again", "system", [], None, export)
     names = {path.name for path in (tmp_path / "again").iterdir()}
     assert names == {path.name for path in export.iterdir()} - {
         "COMPLETE",

@@ -22,6 +22,7 @@ from rollout.executor.backends.base import Capabilities
 from rollout.executor.resources import Resources
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.pools import build_pools
+from rollout.options import Observation
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder
@@ -95,7 +96,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         store = BlobStore(tmp_path / "blobs")
         with Timeline(run_dir.timeline) as timeline, EventLoopThread() as event_loop:
             pool = SandboxPool(cast(SandboxBackend, Guessing(store)))
-            environment = Environment(store, pool, ScriptedCoder())
+            environment = Environment(store, pool, ScriptedCoder(), Observation(), show_script=False)
             context = RunContext(
                 *({"churn": task}, environment, event_loop, 4, 2, timeline, pool.scheduler),
                 Endpoints(config.expert, config.coder, run_dir.exchanges, event_loop),

@@ -27,6 +27,12 @@ def test_a_stage_whose_name_is_not_that_of_its_file_is_refused(monkeypatch: pyte
         stages.load_stages()
 
 
+def test_every_stage_that_renders_a_prompt_depends_on_it() -> None:
+    for stage in stages.load_stages():
+        renders = stage.acts or stage.name == "sft"
+        assert ("prompt" in stage.settings, "observation" in stage.settings) == (renders, stage.acts), stage.name
+
+
 def test_an_edit_without_an_instruction_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"lacks the arguments \['edit_instruction', 'save_name'\]"):
-        ActionSpec("Rewrite Script", {"script_name": "file"}, is_edit=True)
+        ActionSpec("Rewrite Script", {"script_name": "file"}, "", {}, is_edit=True)

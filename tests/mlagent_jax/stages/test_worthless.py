@@ -18,6 +18,7 @@ from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
 from rollout.errors import EndpointRefused, WorthlessResult
 from rollout.executor import Scheduler
+from rollout.options import Observation
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder
@@ -54,7 +55,9 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., dict]]:
             EventLoopThread() as event_loop,
             Endpoints(config.expert, config.coder, run_dir.exchanges, event_loop) as endpoints,
         ):
-            environment = Environment(store, cast(Executor, None), ScriptedCoder())  # nothing is run
+            environment = Environment(
+                store, cast(Executor, None), ScriptedCoder(), Observation(), show_script=False
+            )  # nothing is run
             context = RunContext(
                 *({"churn": task}, environment, event_loop, 1, 2, timeline, Scheduler(), endpoints, None)
             )

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from rollout.dataset.__main__ import main
-from rollout.dataset.import_counts import OUR_SYSTEM
 from rollout.dataset.sharegpt import read_sharegpt
 from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Trajectory
@@ -15,6 +14,7 @@ from tasks.action import Action
 from tasks.feedback import Outcome
 from tasks.naming import Names
 from tasks.response import FIELDS, format_response
+from tasks.system_text import system_text
 
 ANSWER = format_response(dict.fromkeys(FIELDS[:4], "Fine."), Action(grammar.FINAL_ANSWER, {"final_answer": "a"}))
 
@@ -35,17 +35,18 @@ def imported(tmp_path: Path, capsys, *records: dict, options: tuple[str, ...] = 
 def test_own_system_texts_are_counted(tmp_path: Path, capsys) -> None:
     own = [conversation(system="You are a pirate.")] * 20
     own += [conversation(("system", "You are a pirate."), ("human", "Do it."), ("gpt", ANSWER))] * 17
-    ours = [conversation(system=OUR_SYSTEM), conversation(), conversation(system="")]
+    ours = [conversation(system=system_text("brief", 100)), conversation(), conversation(system="")]
     code, lines, _ = imported(tmp_path, capsys, *own, *ours)
     assert code == 0 and lines[0] == (
-        "37 of 40 conversations have their own system text, which is dropped: the policy always reads this project's"
+        "37 of 40 conversations have their own system text, which is dropped: the policy reads the one that the "
+        "run's section `prompt` chooses"
     )
     assert len(lines) == 2 and lines[1].startswith("40 trajectories in")
 
 
 def test_what_an_export_wrote_is_imported_without_a_remark(tmp_path: Path, capsys) -> None:
     code, lines, _ = imported(
-        tmp_path, capsys, *[conversation(system=OUR_SYSTEM, id=str(i), task="a") for i in range(3)]
+        tmp_path, capsys, *[conversation(system=system_text("full", 100), id=str(i), task="a") for i in range(3)]
     )
     assert code == 0 and len(lines) == 1
 
@@ -178,7 +179,8 @@ def test_trajectories_without_an_action_are_counted_by_an_export(tmp_path: Path,
         ("some", [whole, empty], 0, "1 conversations; 1 trajectories without an action are left out"),
         ("none", [empty], 2, "has 1 trajectories, none with an action to export"),
     ):
+        options = "--out", str(tmp_path / f"{name}.jsonl"), "--system", "brief"
         write_trajectories(tmp_path / name / "trajectories" / "part-00000.parquet", found)
-        assert main(["export", str(tmp_path / name), "--out", str(tmp_path / f"{name}.jsonl")]) == code
+        assert main(["export", str(tmp_path / name), *options]) == code
         output = capsys.readouterr()
         assert said in (output.err if code else output.out) and (tmp_path / f"{name}.jsonl").exists() == (code == 0)

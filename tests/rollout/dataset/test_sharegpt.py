@@ -1,6 +1,7 @@
 """Conversations for other trainers, and conversations of theirs: what is the same, and what is said of a wrong one."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tasks.naming import Names
 from tasks.prompt import messages
 from tasks.response import FIELDS, format_response
 from tasks.reward import PAPER
+from tasks.system_text import system_text
 
 SNAPSHOT = Snapshot({"a.py": "00"}, 0.5, 0.75, "a.py", 0.5)
 
@@ -42,11 +44,15 @@ def recorded(name: str, num_edits: int = 2) -> Trajectory:
     return Trajectory(name, "toy", 7, names, problem, ("idea",), tuple(steps), "final_answer")
 
 
+def conversations(trajectories: Iterable[Trajectory]) -> list[dict[str, object]]:
+    return [to_sharegpt(each, "system") for each in trajectories]
+
+
 def test_a_conversation_is_what_the_agent_read_and_wrote_up_to_its_last_word():
     trajectory = recorded("0-00001")
-    record = to_sharegpt(trajectory)
-    chat = messages(trajectory.state())
-    assert record["system"] == chat[0]["content"]
+    record = to_sharegpt(trajectory, "system")
+    chat = messages(trajectory.state(), "system")
+    assert record["system"] == chat[0]["content"] == "system"
     assert [each["value"] for each in record["conversations"]] == [each["content"] for each in chat[1:-1]]
     assert [each["from"] for each in record["conversations"]] == ["human", "gpt"] * 4
     assert "idea" not in json.dumps(record).replace("ideas", "")
@@ -55,7 +61,9 @@ def test_a_conversation_is_what_the_agent_read_and_wrote_up_to_its_last_word():
 def test_an_edit_of_a_conversation_ran_if_nothing_else_was_said_and_earns_what_nobody_knows(toys, tmp_path: Path):
     before = recorded("a", 3)
     failed = replace(before.steps[1], feedback=Feedback(Outcome.ERROR, error_text("no such script.")))
-    write_sharegpt(tmp_path / "data.jsonl", [replace(before, steps=(before.steps[0], failed, *before.steps[2:]))])
+    write_sharegpt(
+        tmp_path / "data.jsonl", [replace(before, steps=(before.steps[0], failed, *before.steps[2:]))], "system"
+    )
     (after,) = read_sharegpt(tmp_path / "data.jsonl")
     outcomes = [step.feedback.outcome for step in after.steps]
     assert outcomes == [Outcome.EDIT, Outcome.ERROR, Outcome.EDIT, Outcome.INVALID, Outcome.NON_EDIT]
@@ -69,18 +77,18 @@ def test_an_edit_of_a_conversation_ran_if_nothing_else_was_said_and_earns_what_n
 def test_what_is_exported_is_imported_with_the_same_words(tmp_path: Path, form: str):
     path, before = tmp_path / "data.jsonl", [recorded("a"), recorded("b", 0), recorded("c", 5)]
     empty = replace(before[0], trajectory_id="empty", steps=())
-    assert write_sharegpt(path, [*before, empty]) == 3
+    assert write_sharegpt(path, [*before, empty], "system") == 3
     if form == "list":
         path.write_text(json.dumps([json.loads(line) for line in path.read_text().strip().split("\n")]))
     after = list(read_sharegpt(path))
     assert [one.trajectory_id for one in after] == ["a", "b", "c"] and {one.task for one in after} == {"toy"}
-    assert [to_sharegpt(one) for one in after] == [to_sharegpt(one) for one in before]
+    assert conversations(after) == conversations(before)
     steps = after[0].steps
     assert [step.feedback.outcome for step in steps] == [Outcome.EDIT] * 2 + [Outcome.INVALID, Outcome.NON_EDIT]
     assert steps[0].arguments == {"script_name": "a.py", "edit_instruction": "Use trees.", "save_name": "b.py"}
     assert after[0].end == "final_answer" and [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
     write_trajectories(tmp_path / "part-00000.parquet", after)
-    assert [to_sharegpt(one) for one in read_trajectories(tmp_path)] == [to_sharegpt(one) for one in before]
+    assert conversations(read_trajectories(tmp_path)) == conversations(before)
     # nobody knows which of its words are names
     assert wordings(after[0], 3, 0, lambda *_: pytest.fail("there is no meaning")) == [after[0].state()]
 
@@ -102,7 +110,9 @@ def test_what_is_exported_is_imported_with_the_same_words(tmp_path: Path, form: 
 )
 def test_a_conversation_that_is_none_is_named(tmp_path: Path, capsys, conversations: object, said: str):
     path = tmp_path / "data.jsonl"
-    path.write_text("\n".join(map(json.dumps, [to_sharegpt(recorded("a")), {"conversations": conversations}])))
+    path.write_text(
+        "\n".join(map(json.dumps, [to_sharegpt(recorded("a"), "system"), {"conversations": conversations}]))
+    )
     assert main(["import", str(path), "--out", str(tmp_path / "taken")]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
@@ -111,14 +121,14 @@ def test_a_conversation_that_is_none_is_named(tmp_path: Path, capsys, conversati
 
 @pytest.mark.parametrize("line", ["{oops", "[" * 200_000])
 def test_a_line_that_is_no_json_is_named(tmp_path: Path, line: str):
-    (tmp_path / "data.jsonl").write_text(json.dumps(to_sharegpt(recorded("a"))) + f"\n{line}\n")
+    (tmp_path / "data.jsonl").write_text(json.dumps(to_sharegpt(recorded("a"), "system")) + f"\n{line}\n")
     with pytest.raises(ValueError, match=r"data.jsonl line 2 is not JSON"):
         list(read_sharegpt(tmp_path / "data.jsonl"))
 
 
 def test_an_error_far_into_a_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr("rollout.dataset.commands.PART_SIZE", 2)
-    lines = [json.dumps(to_sharegpt(recorded(f"{number}"))) for number in range(5)]
+    lines = [json.dumps(to_sharegpt(recorded(f"{number}"), "system")) for number in range(5)]
     (tmp_path / "data.jsonl").write_text("\n".join([*lines, "{oops"]))
     command = ["import", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "taken")]
     assert main(command) == 2 and "line 6" in capsys.readouterr().err
@@ -128,7 +138,7 @@ def test_an_error_far_into_a_file_leaves_nothing_behind(tmp_path: Path, monkeypa
 
 
 def test_conversations_have_ids_of_their_own_and_null_is_none(tmp_path: Path, capsys):
-    one = to_sharegpt(recorded("a"))
+    one = to_sharegpt(recorded("a"), "system")
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join([json.dumps({**one, "id": None, "task": None})] * 2))
     assert [(each.trajectory_id, each.task) for each in read_sharegpt(path)] == [
@@ -141,7 +151,7 @@ def test_conversations_have_ids_of_their_own_and_null_is_none(tmp_path: Path, ca
 
 
 def test_a_character_that_no_file_can_hold_does_not_stop_an_import(tmp_path: Path):
-    one = to_sharegpt(recorded("a"))
+    one = to_sharegpt(recorded("a"), "system")
     one["conversations"][-1]["value"] = respond(grammar.FINAL_ANSWER, final_answer="a MARK sign").replace(
         "MARK", "\\ud83d"
     )
@@ -150,10 +160,26 @@ def test_a_character_that_no_file_can_hold_does_not_stop_an_import(tmp_path: Pat
     assert read_trajectories(tmp_path / "taken")[0].steps[-1].arguments == {"final_answer": "a ? sign"}
 
 
+def test_an_export_has_the_system_message_of_its_run(tmp_path: Path, capsys) -> None:
+    run_dir, out = tmp_path / "run", tmp_path / "data.jsonl"
+    write_trajectories(run_dir / "trajectories" / "part-00000.parquet", [recorded("a")])
+
+    def exported(folder: Path, *options: str) -> str:
+        assert main(["export", str(folder), "--out", str(out), *options]) == 0
+        return json.loads(out.read_text())["system"]
+
+    assert main(["export", str(run_dir), "--out", str(out)]) == 2 and not out.exists()
+    assert "the system message is not known; give --system full or --system brief" in capsys.readouterr().err
+    assert exported(run_dir, "--system", "brief") == system_text("brief", 100)
+    (run_dir / "config.yaml").write_text("prompt: {system: brief}\nobservation: {script_lines: 40}\n")
+    assert exported(run_dir) == exported(run_dir / "trajectories") == system_text("brief", 40)
+    assert exported(run_dir, "--system", "full") == system_text("full", 100)
+
+
 def test_the_commands_export_import_and_select(tmp_path: Path, capsys):
     run_dir, taken = tmp_path / "run", tmp_path / "taken"
     write_trajectories(run_dir / "trajectories" / "part-00000.parquet", [recorded(f"{i}", i) for i in range(6)])
-    assert main(["export", str(run_dir), "--out", str(tmp_path / "data.jsonl")]) == 0
+    assert main(["export", str(run_dir), "--out", str(tmp_path / "data.jsonl"), "--system", "full"]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 0
     assert main(["import", str(tmp_path / "data.jsonl"), "--out", str(taken)]) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_a_state_that_no_longer_fits_ends_the_episode_and_no_more(chat_server) -
             async with endpoint(server) as model:
                 with pytest.raises(PromptTooLong):
                     await model.complete(ASK, seed=0)  # type: ignore[arg-type]
-                return await EndpointExpert(model).act(None, State("problem").then("a", "b"), 0)  # type: ignore[arg-type]
+                return await EndpointExpert(model, "system").act(None, State("problem").then("a", "b"), 0)  # type: ignore[arg-type]
 
         assert asyncio.run(act()) is None
 
@@ -144,9 +144,9 @@ def test_an_answer_cut_by_the_limit_is_the_experts_doing_and_counted(chat_server
 
         async def act() -> object:
             async with endpoint(server, max_response_tokens=20, exchanges=Exchanges(tmp_path)) as model:
-                response = await EndpointExpert(model).act(None, State("problem"), 0)  # type: ignore[arg-type]
+                response = await EndpointExpert(model, "system").act(None, State("problem"), 0)  # type: ignore[arg-type]
                 assert model.figures()["cut"] == 1
-                assert (await model.ask(messages(State("problem")), seed=0)).is_cut  # as it is when it is replayed
+                assert (await model.ask(messages(State("problem"), "system"), seed=0)).is_cut
                 return response
 
         assert asyncio.run(act()).text == ("word " * 100).strip()  # type: ignore[attr-defined]
@@ -320,7 +320,7 @@ def test_a_task_that_does_not_fit_the_context_is_the_users_to_mend(chat_server) 
 
         async def act() -> None:
             async with endpoint(server, max_response_tokens=4096) as model:
-                await EndpointExpert(model).act(None, State("problem"), 0)  # type: ignore[arg-type]
+                await EndpointExpert(model, "system").act(None, State("problem"), 0)  # type: ignore[arg-type]
 
         said = r"even a task without turns does not fit: lower expert.max_response_tokens \(4096\)"
         with pytest.raises(EndpointRefused, match=said):
@@ -331,7 +331,7 @@ def test_a_state_is_asked_of_as_an_exact_prefix_of_every_later_one() -> None:
     state = State("problem")
     for number in range(4):
         later = state.then(f"response {number}", f"feedback {number}")
-        assert messages(later)[: len(messages(state))] == messages(state)
+        assert messages(later, "system")[: len(messages(state, "system"))] == messages(state, "system")
         state = later
 
 

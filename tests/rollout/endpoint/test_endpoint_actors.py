@@ -83,7 +83,7 @@ def test_the_endpoint_expert_asks_with_the_whole_history() -> None:
 
     problem = "Try these ideas in your first step: (1) Standardize."
     state = State(problem).then("a", "b")
-    expert = EndpointExpert(Canned())  # type: ignore[arg-type]
+    expert = EndpointExpert(Canned(), "system")  # type: ignore[arg-type]
     response = asyncio.run(expert.act(None, state, 7))
     assert response is not None
     assert response.text == "4 messages, seed 7, ideas True"

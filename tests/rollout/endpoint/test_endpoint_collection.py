@@ -16,10 +16,12 @@ from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
 from rollout.environment.environment import Environment
 from rollout.errors import BudgetSpent, CoderError, EndpointRefused, ExpertError
+from rollout.options import Observation
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
+from tasks.system_text import system_text
 
 NUM = 12
 REFUSED = ("429", "429 0", "500", "503")  # not billed
@@ -72,13 +74,13 @@ def run(
             return ChatEndpoint(server.address, name, error, name=name, exchanges=exchanges, **settings)  # type: ignore[arg-type]
 
         expert, coder = model("expert", ExpertError, budget=budget or Budget()), model("coder", CoderError)
-        environment = Environment(toys.store, toys.executor, EndpointCoder(coder))
+        environment = Environment(toys.store, toys.executor, EndpointCoder(coder), Observation(), show_script=False)
         async with expert, coder:
             await collect(
                 root / "trajectories",
                 plans_of(toys),
                 environment,
-                EndpointExpert(expert),
+                EndpointExpert(expert, system_text("brief", 100)),
                 max_steps=5,
                 max_seconds=60.0,
                 num_concurrent=6,

@@ -80,7 +80,7 @@ def test_an_earlier_answer_that_was_empty_is_asked_with_a_word_in_its_place(chat
 
         async def act() -> None:
             async with endpoint(server) as model:
-                await EndpointExpert(model).act(None, state, 0)  # type: ignore[arg-type]
+                await EndpointExpert(model, "system").act(None, state, 0)  # type: ignore[arg-type]
 
         asyncio.run(act())
     assert all(message["content"] for message in server.asked[0].body["messages"])

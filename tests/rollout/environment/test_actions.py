@@ -15,8 +15,9 @@ from rollout.errors import CoderError, ExecutorError
 from tasks import action as grammar
 from tasks.action import ActionSpec
 from tasks.feedback import Outcome
-from tasks.prompt import messages, problem_text, system_text
+from tasks.prompt import messages
 from tasks.state import State
+from tasks.system_text import system_text
 from tasks.task import Instance
 
 from .acting import BEST, step
@@ -102,16 +103,23 @@ def test_a_new_action_takes_one_definition_and_one_handler(toys, monkeypatch: py
         number = len((await head(tools.store, name, digest))[0].splitlines())
         return Effect(Outcome.NON_EDIT, f"{name} has {number} lines.", files)
 
-    spec = ActionSpec("Count Lines", {"file_name": "file", "at_most": "number"}, note="of text")
+    spec = ActionSpec(
+        "Count Lines",
+        {"file_name": "file", "at_most": "number"},
+        "Counts the lines of a file.",
+        {"file_name": "train.csv", "at_most": 9},
+        note="of text",
+    )
     monkeypatch.setitem(grammar.ACTIONS, spec.name, spec)
     monkeypatch.setitem(HANDLERS, spec.name, count_lines)
 
-    assert '\nCount Lines {"file_name": file, "at_most": number} (of text)\n\nAnswer with' in system_text()
+    assert '\nCount Lines {"file_name": file, "at_most": number} (of text)\n\nAnswer with' in system_text("brief", 100)
+    assert "Count Lines: Counts the lines of a file.\nUsage: Count Lines {" in system_text("full", 100)
     result = step(toys, toys.respond("Count Lines", file_name="cedar.py", at_most=9))
     assert (result.action, result.arguments) == ("Count Lines", {"file_name": "cedar.py", "at_most": "9"})
     assert (result.feedback.outcome, result.feedback.text) == (Outcome.NON_EDIT, f"cedar.py has 4 lines.\n{BEST}")
-    state = State(problem_text(toys.instance)).then("a response", result.feedback.text)
-    assert messages(state)[0]["content"] == system_text() and messages(state)[-1]["content"] == result.feedback.text
+    state = State(toys.environment.problem(toys.instance)).then("a response", result.feedback.text)
+    assert messages(state, "system")[-1]["content"] == result.feedback.text
     missing = step(toys, toys.respond("Count Lines", file_name="oak.py", at_most=9))
     assert missing.feedback.text == f"Error: there is no file oak.py\n{BEST}"
     wrong = step(toys, toys.respond("Count Lines", file_name="cedar.py", at_most=9).replace(": 9", ': "few"'))

@@ -22,6 +22,7 @@ from rollout.environment.environment import Environment, StepResult
 from rollout.executor import CachedExecutor, ResultStore, SandboxUnavailable
 from rollout.executor.backends.bubblewrap import BubblewrapBackend
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.options import Observation
 from rollout.storage.blob_store import BlobStore
 from rollout.types import CoderReply, Snapshot
 from tasks import action as grammar
@@ -120,7 +121,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with closing(executor), asyncio.Runner() as runner:
         results = ResultStore(folder / "results", max_mb=64)
         cached = CachedExecutor(executor, store, results, executor.fingerprint())
-        yield RunContext(task, Environment(store, cached, Attacker()), runner)
+        yield RunContext(task, Environment(store, cached, Attacker(), Observation(), show_script=False), runner)
 
 
 def outside(source: str, folder: Path) -> Path:

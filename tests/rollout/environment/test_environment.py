@@ -10,7 +10,7 @@ from rollout.dataset.augmentation import wordings
 from rollout.environment.environment import Environment
 from rollout.executor import CachedExecutor, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.collection import EpisodePlan, collect, plan_collection
 from rollout.sampling.evaluation import InitialScriptActor, plan_evaluation, summarize
@@ -49,7 +49,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     store = BlobStore(folder / "blobs")
     options = ExecutorOptions(python=str(TASK_PYTHON))
     with open_executor(options, store, folder / "cache") as opened, EventLoopThread() as background:
-        environment = Environment(store, opened.executor, ScriptedCoder())
+        environment = Environment(store, opened.executor, ScriptedCoder(), Observation(), show_script=False)
         yield Real(background, opened.executor, environment, load("house_price", folder / "data"))
 
 

@@ -1,7 +1,9 @@
 """Feedback texts."""
 
 from rollout.environment.feedback_text import diff_text, error_summary, head_lines, output_text, tail_lines
+from rollout.options import Observation
 
+SHORT = Observation(error_characters=300, traceback=False)
 WARNING = """\
 /env/lib/python3.11/site-packages/sklearn/linear_model/_logistic.py:465: ConvergenceWarning: lbfgs failed
 STOP: TOTAL NO. OF ITERATIONS REACHED LIMIT.
@@ -12,14 +14,14 @@ validation accuracy: 0.7000
 
 def test_a_diff_has_changed_lines_only_and_leaves_imports_out():
     old = "import os\na\nb\nc\nd\n"
-    assert diff_text(old, "import os\nimport re\na\nx\nc\nd\nf\n") == "-b\n+x\n+f"
-    assert diff_text(old, "import os\nimport re\na\nb\nc\nd\n") == "+import re"
-    assert diff_text(old, old) == ""
+    assert diff_text(old, "import os\nimport re\na\nx\nc\nd\nf\n", 500) == "-b\n+x\n+f"
+    assert diff_text(old, "import os\nimport re\na\nb\nc\nd\n", 500) == "+import re"
+    assert diff_text(old, old, 500) == ""
 
 
 def test_a_diff_stays_short_however_much_changes():
-    assert diff_text("x\n", f"{'y' * 90}{'z' * 90}\n") == f"-x\n+{'y' * 79}...{'z' * 80}"
-    assert len(diff_text("a\n" * 500, "b\n" * 500)) < 550
+    assert diff_text("x\n", f"{'y' * 90}{'z' * 90}\n", 500) == f"-x\n+{'y' * 79}...{'z' * 80}"
+    assert len(diff_text("a\n" * 500, "b\n" * 500, 500)) < 550
 
 
 def test_a_tail_is_of_whole_lines_and_marks_its_cut():
@@ -36,8 +38,8 @@ def test_a_head_is_of_whole_lines():
 
 
 def test_an_error_without_traceback_is_told_by_its_last_lines():
-    assert error_summary("Segmentation fault", "a.py") == "Segmentation fault"
-    assert error_summary("", "a.py") == ""
+    assert error_summary("Segmentation fault", "a.py", SHORT) == "Segmentation fault"
+    assert error_summary("", "a.py", SHORT) == ""
 
 
 def test_the_last_exception_and_the_scripts_own_line_are_told():
@@ -47,9 +49,9 @@ def test_the_last_exception_and_the_scripts_own_line_are_told():
         '  File "/w/a.py", line 9, in <module>\n    save()\n  File "/env/b.py", line 7, in save\n'
         "pandas.errors.ParserError: bad\n"
     )
-    assert error_summary(output, "a.py") == "line 9: save()\npandas.errors.ParserError: bad"
+    assert error_summary(output, "a.py", SHORT) == "line 9: save()\npandas.errors.ParserError: bad"
     syntax = '  File "/w/a.py", line 2\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n'
-    assert error_summary(syntax, "a.py") == "line 2: x = = 1\nSyntaxError: invalid syntax"
+    assert error_summary(syntax, "a.py", SHORT) == "line 2: x = = 1\nSyntaxError: invalid syntax"
 
 
 def test_a_score_is_read_even_where_warnings_come_after_it() -> None:

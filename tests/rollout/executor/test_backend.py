@@ -17,7 +17,7 @@ from rollout.executor.backends.base import Capabilities, MachineLost, workspace_
 from rollout.executor.backends.registry import BACKENDS, backend_class
 from rollout.executor.resources import Resources
 from rollout.executor.scheduling import pool as scheduling
-from rollout.options import ExecutorOptions
+from rollout.options import ExecutorOptions, Observation
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Exit, Job
@@ -175,7 +175,7 @@ def test_a_backend_in_one_file_runs_a_step(store: BlobStore, tmp_path: Path, fol
     instance = Instance(task, Names("maple", "birch_train.csv", "birch_test.csv", "oak.py"))
     response = format_response(dict.fromkeys(FIELDS[:4], "-"), Action(EXECUTE, {"script_name": "oak.py"}))
     with open_executor(ExecutorOptions(isolation=NAME), store, tmp_path / "results") as handle:
-        environment = Environment(store, handle.executor, ScriptedCoder())
+        environment = Environment(store, handle.executor, ScriptedCoder(), Observation(), show_script=False)
         before = environment.start(instance)
         step = asyncio.run(environment.step(instance, before, response))
         again = asyncio.run(environment.step(instance, before, response))

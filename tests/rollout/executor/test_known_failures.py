@@ -18,6 +18,7 @@ from rollout.executor.known_failures import (
     cause_of,
     known_failure,
 )
+from rollout.options import Observation
 from rollout.types import Execution, Exit
 from tasks.task import Limits
 
@@ -63,7 +64,7 @@ def test_the_limit_on_processes_is_named(sandboxes, source, says):
     done = sandboxes.run(source, num_processes=20)
     assert says in done.output.rstrip().splitlines()[-1]
     assert (done.exit, cause_of(done, FEW)) == (Exit.OUT_OF_PROCESSES, PROCESSES)
-    assert failure_text("script.py", done, FEW).endswith(f"\n{PROCESSES}")
+    assert failure_text("script.py", done, FEW, Observation()).endswith(f"\n{PROCESSES}")
 
 
 @landlock
@@ -180,7 +181,7 @@ def check_lacks(sandboxes, source, says, cause):
     done = sandboxes.run(source)
     exit = Exit.KILLED if cause == SIGNAL else Exit.CRASHED
     assert says in done.output and (done.exit, cause_of(done, FEW)) == (exit, cause)
-    assert failure_text("script.py", done, FEW).endswith(f"\n{cause}")
+    assert failure_text("script.py", done, FEW, Observation()).endswith(f"\n{cause}")
 
 
 @bubblewrap
@@ -254,7 +255,7 @@ def test_what_no_test_can_cause_is_recognized_by_its_text(output, exit):
 
 def test_the_memory_of_a_gpu_is_not_called_the_scripts_memory():
     done = failed(T + "torch.OutOfMemoryError: CUDA out of memory.", Exit.OUT_OF_MEMORY)
-    text = failure_text("oak.py", done, Limits(num_gpus=1))
+    text = failure_text("oak.py", done, Limits(num_gpus=1), Observation())
     assert "MiB" not in text and "more memory than its GPU has" in text
 
 
@@ -293,7 +294,7 @@ def test_a_program_without_a_network_says_so_before_the_traceback(line):
 def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so():
     output = "retrying in 8 s: [Errno -3] Temporary failure in name resolution\n"
     expected = f"Stopped: oak.py ran longer than 20 s.\n{NO_NETWORK}"
-    assert failure_text("oak.py", failed(output, Exit.TIMEOUT), Limits()) == expected
+    assert failure_text("oak.py", failed(output, Exit.TIMEOUT), Limits(), Observation()) == expected
     assert cause_of(failed("epoch 3\n", Exit.TIMEOUT), Limits()) == ""
     assert cause_of(failed(output, Exit.OUT_OF_DISK), Limits()) == ""
 
@@ -317,4 +318,4 @@ def test_a_script_that_waited_for_the_network_until_its_time_was_over_is_told_so
 def test_ordinary_failures_read_as_before(output):
     done = failed(output)
     assert known_failure(output) is None and cause_of(done, FEW) == ""
-    assert failure_text("oak.py", done, FEW).startswith("Error: oak.py crashed.")
+    assert failure_text("oak.py", done, FEW, Observation()).startswith("Error: oak.py crashed.")

@@ -6,17 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.tokenizer.chat import END, SPECIAL_TOKENS, START, ChatTokenizer, train_tokenizer
-from tasks.prompt import messages, system_text
+from tasks.prompt import messages
 from tasks.state import State
+from tasks.system_text import system_text
 
-TEXTS = [system_text(), Path(__file__).read_text(), json.__doc__ or ""] * 3
+SYSTEM = system_text("brief", 100)
+TEXTS = [SYSTEM, Path(__file__).read_text(), json.__doc__ or ""] * 3
 RESPONSE = 'Reflection: the score rose.\nThought: try trees.\nAction: Final Answer\nAction Input: {"final_answer": "x"}'
 STATE = State("Research problem ámbar: 1460 rows.").then(RESPONSE, "Best so far: olive.py 0.8123").then(RESPONSE, "ok ")
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
-    return train_tokenizer(TEXTS, tmp_path_factory.mktemp("tokenizer"), 600)
+    return ChatTokenizer(train_tokenizer(TEXTS, tmp_path_factory.mktemp("tokenizer"), 600).folder, SYSTEM)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_ids_of_any_text_equal_those_of_transformers(tokenizer, transformers_tok
 
 
 def test_the_exported_chat_template_renders_the_same_ids(tokenizer, transformers_tokenizer):
-    chat = messages(STATE)
+    chat = messages(STATE, SYSTEM)
     rendered = transformers_tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
     prompt = transformers_tokenizer.apply_chat_template(chat, return_dict=True, add_generation_prompt=True)["input_ids"]
     assert tokenizer.render(STATE).token_ids == rendered
@@ -102,15 +104,15 @@ def test_special_tokens_have_the_last_ids_and_the_size_is_kept(tokenizer):
 
 def test_a_folder_without_a_fitting_tokenizer_is_refused_with_what_is_missing(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="no tokenizer at"):
-        ChatTokenizer(tmp_path)
+        ChatTokenizer(tmp_path, SYSTEM)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="tokenizer.json: not JSON from line 1"):
-        ChatTokenizer(tmp_path)
+        ChatTokenizer(tmp_path, SYSTEM)
     stripped = json.loads((tokenizer.folder / "tokenizer.json").read_text())
     stripped["added_tokens"] = [token for token in stripped["added_tokens"] if token["content"] != START]
     (tmp_path / "tokenizer.json").write_text(json.dumps(stripped))
     with pytest.raises(ValueError, match=r"no token <\|im_start\|>"):
-        ChatTokenizer(tmp_path)
+        ChatTokenizer(tmp_path, SYSTEM)
     with pytest.raises(ValueError, match="too small"):
         train_tokenizer(TEXTS, tmp_path, 200)
 
@@ -121,7 +123,7 @@ def test_a_tokenizer_in_qwen2_5_form_with_more_added_tokens_loads(tokenizer, tmp
     added = dict(real["added_tokens"][0], id=600, content="<tool_call>", special=False)
     real["added_tokens"].append(added)
     (tmp_path / "tokenizer.json").write_text(json.dumps(real))
-    loaded = ChatTokenizer(tmp_path)
+    loaded = ChatTokenizer(tmp_path, SYSTEM)
     assert (loaded.eos_id, loaded.vocab_size) == (599, 601)
     assert loaded.prompt_ids(STATE) == tokenizer.prompt_ids(STATE)
 
@@ -140,14 +142,14 @@ def test_what_a_training_left_in_the_file_does_not_cut_pad_or_vary_a_prompt(toke
     folder = changed(
         tokenizer, tmp_path, truncation=cut, padding=fill | {"strategy": {"Fixed": 4096}}, model={"dropout": 0.9}
     )
-    assert ChatTokenizer(folder).prompt_ids(STATE) == tokenizer.prompt_ids(STATE)
+    assert ChatTokenizer(folder, SYSTEM).prompt_ids(STATE) == tokenizer.prompt_ids(STATE)
 
 
 def test_a_tokenizer_that_reads_special_tokens_in_text_is_refused(tokenizer, tmp_path):
     added = json.loads((tokenizer.folder / "tokenizer.json").read_text())["added_tokens"]
     folder = changed(tokenizer, tmp_path, added_tokens=[token | {"special": False} for token in added])
     with pytest.raises(ValueError, match=r"tokenizer.json: reads .* in plain text as the token; set special to true"):
-        ChatTokenizer(folder)
+        ChatTokenizer(folder, SYSTEM)
 
 
 @pytest.mark.parametrize(
@@ -160,4 +162,4 @@ def test_a_tokenizer_that_reads_special_tokens_in_text_is_refused(tokenizer, tmp
 )
 def test_a_tokenizer_that_changes_text_is_refused(tokenizer, tmp_path, change):
     with pytest.raises(ValueError, match="tokenizer.json: text does not come back from its tokens as it was"):
-        ChatTokenizer(changed(tokenizer, tmp_path, **change))
+        ChatTokenizer(changed(tokenizer, tmp_path, **change), SYSTEM)

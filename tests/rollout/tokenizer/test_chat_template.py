@@ -10,9 +10,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
 from rollout.tokenizer.chat_format import chat_format
 from rollout.tokenizer.chat_template import CHATML, ChatTemplate
-from tasks.prompt import Message, messages, system_text
+from tasks.prompt import Message, messages
 from tasks.state import State
+from tasks.system_text import system_text
 
+SYSTEM = system_text("brief", 100)
 QWEN = Path("models/Qwen2.5-Coder-0.5B-Instruct")
 TEXTS = [
     "def f(x):\n\treturn [10 ** i for i in range(x)]  # don't\n\n\n   print('é')\r\n",
@@ -41,7 +43,8 @@ INSIDE = (
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
-    return train_tokenizer([system_text(), Path(__file__).read_text(), *TEXTS] * 3, tmp_path_factory.mktemp("a"), 600)
+    texts = [SYSTEM, Path(__file__).read_text(), *TEXTS] * 3
+    return ChatTokenizer(train_tokenizer(texts, tmp_path_factory.mktemp("a"), 600).folder, SYSTEM)
 
 
 def with_template(plain: ChatTokenizer, folder: Path, template: object, **settings: object) -> Path:
@@ -59,17 +62,17 @@ def expected_ids(tokenizer: PreTrainedTokenizerFast, chat: list[Message]) -> lis
 @pytest.mark.parametrize("template", [CHATML, INSIDE, TRIMMED], ids=["chatml", "inside", "trimmed"])
 def test_ids_are_those_of_transformers(plain: ChatTokenizer, template: str, tmp_path: Path) -> None:
     folder = with_template(plain, tmp_path, template, bos_token="<|endoftext|>")
-    tokenizer, transformers = ChatTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer, transformers = ChatTokenizer(folder, SYSTEM), AutoTokenizer.from_pretrained(folder)
     for state in STATES:
-        assert tokenizer.prompt_ids(state) == expected_ids(transformers, messages(state))
+        assert tokenizer.prompt_ids(state) == expected_ids(transformers, messages(state, SYSTEM))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not QWEN.is_dir(), reason="`make qwen` fetches it")
 def test_ids_of_qwen2_5_are_those_of_transformers() -> None:
-    tokenizer, transformers = ChatTokenizer(QWEN), AutoTokenizer.from_pretrained(QWEN)
+    tokenizer, transformers = ChatTokenizer(QWEN, SYSTEM), AutoTokenizer.from_pretrained(QWEN)
     for state in STATES:
-        assert tokenizer.prompt_ids(state) == expected_ids(transformers, messages(state))
+        assert tokenizer.prompt_ids(state) == expected_ids(transformers, messages(state, SYSTEM))
     assert tokenizer.encode(SPELLED) == transformers.encode(SPELLED, split_special_tokens=True)
     spelled = tokenizer.prompt_ids(State(SPELLED).then(SPELLED, SPELLED))
     assert spelled.count(tokenizer.eos_id) == 4
@@ -77,7 +80,7 @@ def test_ids_of_qwen2_5_are_those_of_transformers() -> None:
 
 
 def test_special_tokens_in_a_message_stay_text(plain: ChatTokenizer, tmp_path: Path) -> None:
-    tokenizer = ChatTokenizer(with_template(plain, tmp_path, INSIDE, bos_token="<|endoftext|>"))
+    tokenizer = ChatTokenizer(with_template(plain, tmp_path, INSIDE, bos_token="<|endoftext|>"), SYSTEM)
     spelled = tokenizer.prompt_ids(State(SPELLED).then(SPELLED, SPELLED))
     assert [spelled.count(tokenizer.tokenizer.token_to_id(each)) for each in (OPEN, END, "<|endoftext|>")] == [4, 3, 1]
     assert tokenizer.decode(spelled).count(SPELLED) == 3
@@ -96,8 +99,8 @@ def test_responses_stay_as_they_were_sampled_and_the_log_says_so_once(
 ) -> None:
     folder = with_template(plain, tmp_path, template)
     with caplog.at_level(logging.WARNING):
-        tokenizer = ChatTokenizer(folder)
-        ChatTokenizer(folder)
+        tokenizer = ChatTokenizer(folder, SYSTEM)
+        ChatTokenizer(folder, SYSTEM)
     assert [said in line and "stay as they were sampled" in line for line in caplog.messages] == [True]
     response = "<think>\nplan\n</think>\n\nAction: x \n"
     first, state = State("problem"), State("problem").then(response, "ok")
@@ -151,7 +154,7 @@ def test_template_that_cannot_be_used_turn_by_turn_is_refused(
     plain: ChatTokenizer, template: object, complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
-        ChatTokenizer(with_template(plain, tmp_path, template))
+        ChatTokenizer(with_template(plain, tmp_path, template), SYSTEM)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -159,22 +162,22 @@ def test_template_is_the_one_that_transformers_takes(plain: ChatTokenizer, tmp_p
     several = [{"name": "default", "template": INSIDE}, {"name": "tool_use", "template": "{{ 1 / 0 }}"}]
     folder = with_template(plain, tmp_path, several, bos_token={"content": "<|endoftext|>"})
     state = STATES[1]
-    assert ChatTokenizer(folder).prompt_ids(state)[0] == plain.pad_id
+    assert ChatTokenizer(folder, SYSTEM).prompt_ids(state)[0] == plain.pad_id
     (folder / "chat_template.jinja").write_text(TRIMMED)
     for content in (several, None):
         with_template(plain, tmp_path, content)
         transformers = AutoTokenizer.from_pretrained(folder)
-        assert ChatTokenizer(folder).prompt_ids(state) == expected_ids(transformers, messages(state))
+        assert ChatTokenizer(folder, SYSTEM).prompt_ids(state) == expected_ids(transformers, messages(state, SYSTEM))
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"chat_template\.jinja: not a text in UTF-8"):
-        ChatTokenizer(folder)
+        ChatTokenizer(folder, SYSTEM)
 
 
 def test_without_a_template_it_is_chatml(plain: ChatTokenizer, tmp_path: Path) -> None:
     folder = with_template(plain, tmp_path, None)
-    assert ChatTokenizer(folder).prompt_ids(STATES[2]) == plain.prompt_ids(STATES[2])
+    assert ChatTokenizer(folder, SYSTEM).prompt_ids(STATES[2]) == plain.prompt_ids(STATES[2])
     (folder / "tokenizer_config.json").unlink()
-    assert ChatTokenizer(folder).prompt_ids(STATES[2]) == plain.prompt_ids(STATES[2])
+    assert ChatTokenizer(folder, SYSTEM).prompt_ids(STATES[2]) == plain.prompt_ids(STATES[2])
 
 
 @pytest.mark.parametrize(
@@ -184,10 +187,10 @@ def test_without_a_template_it_is_chatml(plain: ChatTokenizer, tmp_path: Path) -
 def test_token_for_padding_is_that_of_the_configuration(
     plain: ChatTokenizer, stated: object, expected: str, tmp_path: Path
 ) -> None:
-    tokenizer = ChatTokenizer(with_template(plain, tmp_path, CHATML, pad_token=stated))
+    tokenizer = ChatTokenizer(with_template(plain, tmp_path, CHATML, pad_token=stated), SYSTEM)
     assert tokenizer.pad_id == tokenizer.tokenizer.token_to_id(expected)
 
 
 def test_token_for_padding_that_is_missing_is_named(plain: ChatTokenizer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no token <pad>, its pad_token"):
-        ChatTokenizer(with_template(plain, tmp_path, CHATML, pad_token="<pad>"))
+        ChatTokenizer(with_template(plain, tmp_path, CHATML, pad_token="<pad>"), SYSTEM)

