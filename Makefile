@@ -36,7 +36,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(WORKERS) $(ARGS)
 
-test-slow: env smollm2 tpu-compiler docs browser
+test-slow: env smollm2 qwen tpu-compiler docs browser
 	$(BIN)/python -m pytest -m "slow and not gpu" $(WORKERS) $(ARGS)
 
 lint: style

@@ -1,6 +1,7 @@
 """The stage `sft`: exploration-enriched fine-tuning on the selected trajectories."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.run.saved_output import require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
-from rollout.inference.canary_file import write_canary
 from rollout.scripted.wording import reword_response
 from rollout.storage.digests import write_digests
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.tokenizer.beside_weights import files_beside_weights
 from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Trajectory
 from tasks.feedback import Outcome
 from tasks.registry import entries
 from tasks.state import State
@@ -71,7 +72,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     from mlagent_jax.sft.inputs import load_data, make_tokenizer, wordings_of
     from mlagent_jax.sft.loop import fine_tune
     from mlagent_jax.training.checkpoint import Checkpoints
-    from mlagent_jax.training.saved_policy import canary_logprobs, save_policy
+    from mlagent_jax.training.saved_policy import save_canary, save_policy
 
     config, run_dir = context.config, context.run_dir
     keep_compiled_programs(run_dir)
@@ -96,9 +97,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     distributed.meet()
     canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
     if checkpoint is not None:  # the stage evaluate may serve it
-        logprobs = canary_logprobs(model, canary_ids)
-        if distributed.is_main():
-            write_canary(run_dir.pretrained_canary, canary_ids, logprobs, digests={})
+        save_canary(model, run_dir.pretrained_canary, canary_ids)
     with (
         Checkpoints(run_dir.sft_checkpoints, saved=run_dir.sync_remote) as checkpoints,
         context.open_tracker() as tracker,
@@ -109,6 +108,20 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
     if distributed.is_main():
         write_digests(run_dir.tokenizer)
+    return {
+        **data_figures(selection, trajectories),
+        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
+        "vocabulary": tokenizer.vocab_size,
+        "num_sequences": len(data.train.sizes),
+        "cut_sequences": data.train.num_cut,
+        "unused_sequences": data.train.num_unused,
+        **figures,
+        "training_seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def data_figures(selection: Selection, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """Return the figures of the trajectories that were selected to train on."""
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     return {
         "trajectories": len(trajectories),
@@ -117,13 +130,6 @@ def train_policy(context: StageContext) -> dict[str, Any]:
         "num_invalid": sum(step.feedback.outcome is Outcome.INVALID for step in steps),
         "dropped_trajectories": {each["filter"]: each["dropped"] for each in selection.report},
         "training_data": selection.identity,
-        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
-        "vocabulary": tokenizer.vocab_size,
-        "num_sequences": len(data.train.sizes),
-        "cut_sequences": data.train.num_cut,
-        "unused_sequences": data.train.num_unused,
-        **figures,
-        "training_seconds": round(time.monotonic() - began, 1),
     }
 
 

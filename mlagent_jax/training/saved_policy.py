@@ -1,7 +1,7 @@
 """Save a trained policy with its tokenizer and a canary, which proves that a server has its weights."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -45,10 +45,25 @@ def save_policy(
         copy_folder(tokenizer, folder)
         shutil.copyfile(training_data, folder / MANIFEST)
     digests = save_hf(model, folder, digest=True)
+    save_canary(model, folder, canary_ids, digests)
+    if is_main():
+        write_digests(folder)
+
+
+def save_canary(
+    model: Transformer, folder: Path, canary_ids: Sequence[int], digests: Mapping[str, str] | None = None
+) -> None:
+    """Write the canary of a model to a folder; every process that holds parameters calls this, and process 0 writes.
+
+    Args:
+        model: The policy.
+        folder: The folder to write to; made if missing.
+        canary_ids: The token ids of a prompt.
+        digests: The SHA-256 of each tensor that was saved, None if none was.
+    """
     logprobs = canary_logprobs(model, canary_ids)
     if is_main():
-        write_canary(folder, canary_ids, logprobs, digests)
-        write_digests(folder)
+        write_canary(folder, canary_ids, logprobs, digests or {})
 
 
 def canary_logprobs(model: Transformer, token_ids: Sequence[int]) -> list[float]:
