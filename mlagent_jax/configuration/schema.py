@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rollout.options import ExecutorOptions, Select, UserPath
-from tasks.reward import PAPER, Rules
+from rollout.options import EditFormat, ExecutorOptions, Select, UserPath
+from tasks.reward import Rules
 
 Count = Annotated[int, Field(gt=0)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -101,8 +101,17 @@ class EndpointModel:
     """Price of a million response tokens, in dollars."""
 
 
+@dataclass(frozen=True, config=_STRICT)
+class CoderModel(EndpointModel):
+    """The model behind the coder."""
+
+    edit_format: EditFormat = "blocks"
+    """Form of the edits that the coder is asked for. blocks: search/replace blocks or whole functions; script: the
+    whole edited script, as in the paper; only for kind endpoint."""
+
+
 PAPER_EXPERT = EndpointModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")
-PAPER_CODER = EndpointModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
+PAPER_CODER = CoderModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -374,7 +383,7 @@ class Config:
     tasks: Tasks = Tasks()
     executor: ExecutorOptions = ExecutorOptions()
     expert: EndpointModel = PAPER_EXPERT
-    coder: EndpointModel = PAPER_CODER
+    coder: CoderModel = PAPER_CODER
     ideas: Ideas = Ideas()
     collect: Collect = Collect()
     select: Select = Select()
@@ -384,6 +393,6 @@ class Config:
     optimizer_state: OptimizerState = OptimizerState()
     sft: SFT = SFT()
     server: Server = Server()
-    reward: Rules = PAPER
+    reward: Rules = Rules()
     ppo: PPO = PPO()
     evaluate: Evaluate = Evaluate()

@@ -38,6 +38,7 @@ class Collect(Stage):
         "tasks.held_in",
         *endpoint_settings("expert"),
         *endpoint_settings("coder"),
+        "coder.edit_format",
         "ideas",
         *(f"collect.{key}" for key in ("source", "num_trajectories", "max_steps", "max_minutes")),
     )
