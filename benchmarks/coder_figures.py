@@ -14,6 +14,7 @@ from rollout.endpoint.edit_answer import apply_answer, check_edit
 from rollout.endpoint.edit_blocks import CannotApply
 from rollout.endpoint.script_checks import syntax_error
 from rollout.options import EditFormat
+from tasks.task import SUBMISSION
 
 FORMATS: tuple[EditFormat, ...] = get_args(EditFormat)
 NUM_CONCURRENT = 8
@@ -49,8 +50,15 @@ def judge(pair: Pair, edit_format: EditFormat, record: Mapping[str, Any], ran: b
         "usable": usable,
         "made": made,
         "runs": ran,
-        "asked": ran and made and pair.edit.done(ast.parse(record["source"])),
+        "asked": ran and made and pair.edit.done(_submitted(record["source"])),
     }
+
+
+def _submitted(source: str) -> ast.Module:
+    """Return a script up to the statement that writes the submission, because what follows has no effect on it."""
+    tree = ast.parse(source)
+    writes = [i for i, statement in enumerate(tree.body) if SUBMISSION in ast.unparse(statement)]
+    return ast.Module(tree.body[: writes[-1] + 1] if writes else tree.body, [])
 
 
 def summarize(

@@ -3,7 +3,8 @@
 import hashlib
 
 from rollout.endpoint import Answer, ChatEndpoint
-from rollout.endpoint.edit_answer import has_edit, read_edit
+from rollout.endpoint.coder_prompts import DESCRIBE_PROMPT, edit_messages, repeat_message
+from rollout.endpoint.edit_answer import Incomplete, apply_answer, check_edit, has_edit
 from rollout.endpoint.edit_blocks import CannotApply
 from rollout.errors import CoderError, PromptTooLong
 from rollout.options import EditFormat
@@ -11,59 +12,6 @@ from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
-EDIT_PROMPTS: dict[EditFormat, str] = {
-    "script": """\
-Edit this Python script as instructed. Answer with the whole edited script in one code block and nothing else. Change \
-only what the instruction asks for. If it cannot be done, answer with CANNOT and the reason, without a code block.
-
-Instruction: {instruction}
-
-```python
-{source}
-```""",
-    "blocks": """\
-Edit this Python script as instructed. Answer with search/replace blocks and nothing else. Each block copies the lines \
-to change exactly as they are in the script, and then gives the lines that replace them.
-
-For example, this answer makes a script scale its columns, which also needs an import:
-
-```python
-<<<<<<< SEARCH
-from sklearn.pipeline import make_pipeline
-=======
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
->>>>>>> REPLACE
-<<<<<<< SEARCH
-model = make_pipeline(SVC(C=2.0))
-=======
-model = make_pipeline(StandardScaler(), SVC(C=2.0))
->>>>>>> REPLACE
-```
-
-Change only what the instruction asks for, and import what you add. If it cannot be done, answer with CANNOT and the \
-reason.
-
-The script:
-
-```python
-{source}
-```
-
-Instruction: {instruction}""",
-}
-REPEAT_PROMPTS: dict[EditFormat, str] = {
-    "script": """\
-This cannot be used: {error}. Answer again with the whole edited script in one code block. The script and the \
-instruction are the same as before.""",
-    "blocks": """\
-This cannot be used: {error}. Answer again with all search/replace blocks that the instruction needs. The script and \
-the instruction are the same as before.""",
-}
-DESCRIBE_PROMPT = """\
-Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
-
-{content}"""
 DESCRIBE_CHARACTERS = 20_000  # longest part of a file in the prompt
 DESCRIPTION_CHARACTERS = 1500  # longest description that is kept
 NUM_ANSWERS = 2  # to one edit; the second is asked for if the first cannot be used
@@ -82,26 +30,29 @@ class EndpointCoder:
         If an answer cannot be used, the model is asked once more, with the answer and what is wrong with it. That does
         not help against the token limit: then half a script, or half an edit, is not used.
         """
-        prompt = EDIT_PROMPTS[self.edit_format].format(instruction=instruction, source=source)
-        chat = [Message(role="user", content=prompt)]
-        error = ""
+        chat = edit_messages(self.edit_format, source, instruction)
+        drafts, reason = [source], ""
         for _ in range(NUM_ANSWERS):
             try:
                 answer = await self._ask(chat)
             except PromptTooLong:
-                return CoderReply(None, error or "the script is longer than the coder can read")
+                return CoderReply(None, reason or "the script is longer than the coder can read")
             said = answer.visible_text
-            if said.startswith("CANNOT") and not has_edit(said):
-                return CoderReply(None, shorten_reason(said))
             try:
-                return CoderReply(read_edit(said, source, self.edit_format))
+                edited = _apply(said, drafts, self.edit_format)
+                check_edit(source, edited)
+                return CoderReply(edited)
+            except Incomplete as problem:
+                drafts.append(problem.script)
+                repeat = repeat_message(self.edit_format, str(problem), is_incomplete=True)
+                reason = str(problem)
             except CannotApply as problem:
-                error = str(problem)
+                repeat = repeat_message(self.edit_format, str(problem), is_incomplete=False)
+                reason = str(problem) if has_edit(said) else shorten_reason(said)
             if answer.is_cut:
                 return CoderReply(None, "the edited script is longer than the coder can write")
-            repeat = REPEAT_PROMPTS[self.edit_format].format(error=error)
-            chat += [Message(role="assistant", content=said), Message(role="user", content=repeat)]
-        return CoderReply(None, error)
+            chat = [*chat, Message(role="assistant", content=said), repeat]
+        return CoderReply(None, reason)
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
         """Return the model's description of a file, cut if it is long. Raises CoderError without an answer."""
@@ -128,6 +79,20 @@ class EndpointCoder:
                 f"the coder's answer has no text (finish_reason {answer.end}); see coder.max_response_tokens"
             )
         return answer
+
+
+def _apply(answer: str, drafts: list[str], edit_format: EditFormat) -> str:
+    """Return the script that an answer makes of the last draft that it fits. Raises CannotApply if it fits none.
+
+    A second answer may have only what the first one lacks, or everything.
+    """
+    error = CannotApply()
+    for draft in reversed(drafts):
+        try:
+            return apply_answer(answer, draft, edit_format)
+        except CannotApply as problem:
+            error = problem
+    raise error
 
 
 def shorten_reason(answer: str) -> str:

@@ -7,16 +7,21 @@ from rollout.endpoint.script_checks import looks_whole, new_undefined_names, syn
 from rollout.options import EditFormat
 
 
+class Incomplete(CannotApply):
+    """An edit that applies, but lacks the imports or definitions of names.
+
+    Attributes:
+        script: The edited script.
+    """
+
+    def __init__(self, message: str, script: str) -> None:
+        super().__init__(message)
+        self.script = script
+
+
 def has_edit(answer: str) -> bool:
     """Return whether an answer contains code, rather than a reason why there is none."""
     return has_blocks(answer) or code_blocks(answer) != ([], True)
-
-
-def read_edit(answer: str, source: str, edit_format: EditFormat) -> str:
-    """Return the edited script in a coder's answer. Raises CannotApply if there is none that can be used."""
-    edited = apply_answer(answer, source, edit_format)
-    check_edit(source, edited)
-    return edited
 
 
 def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
@@ -38,7 +43,12 @@ def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
 
 
 def check_edit(source: str, edited: str) -> None:
-    """Raise CannotApply unless a script parses, differs from `source` and defines the names that it uses."""
+    """Check that a script parses, differs from `source` and defines the names that it uses.
+
+    Raises:
+        Incomplete: If only the last is not the case.
+        CannotApply: If another is not the case.
+    """
     error = syntax_error(edited)
     if error:
         raise CannotApply(f"the edited script does not parse: {error}")
@@ -46,7 +56,7 @@ def check_edit(source: str, edited: str) -> None:
         raise CannotApply("the edited script is the same as before")
     names = new_undefined_names(source, edited)
     if names:
-        raise CannotApply(f"the edited script uses names that it does not import or define: {', '.join(names)}")
+        raise Incomplete(f"the edited script uses {', '.join(names)} without importing or defining it", edited)
 
 
 def _read_code(answer: str, source: str, edit_format: EditFormat) -> str:

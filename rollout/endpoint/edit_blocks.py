@@ -135,24 +135,32 @@ def _equal_stripped(lines: Sequence[str], search: Sequence[str]) -> bool:
 def _equal_indented(lines: Sequence[str], search: Sequence[str]) -> bool:
     if any(line.strip() != other.strip() for line, other in zip(lines, search, strict=True)):
         return False
-    pairs = [(_indent(line), _indent(other)) for line, other in zip(lines, search, strict=True) if line.strip()]
-    return len({(line.removesuffix(other), other.removesuffix(line)) for line, other in pairs}) == 1
+    shifts = {_shift(line, other) for line, other in zip(lines, search, strict=True) if line.strip()}
+    return len(shifts) == 1 and None not in shifts
+
+
+def _shift(line: str, search: str) -> tuple[str, int] | None:
+    """Return the white space that a line of the script has more at its beginning than one of a search, or less.
+
+    Returns:
+        The additional white space, and the number of characters that are missing; None if neither is the case.
+    """
+    actual, written = (each[: len(each) - len(each.lstrip())] for each in (line, search))
+    if actual.endswith(written):
+        return actual.removesuffix(written), 0
+    return ("", len(written) - len(actual)) if written.endswith(actual) else None
 
 
 def _reindented(line: str, search: str, replacement: Sequence[str]) -> Sequence[str]:
     """Return a replacement, moved by the difference of indentation between a line of the script and of the search."""
-    actual, written = _indent(line), _indent(search)
-    if actual == written:
-        return replacement
-    if actual.endswith(written):
-        added = actual.removesuffix(written)
-        return [f"{added}{each}" if each.strip() else each for each in replacement]
-    removed = len(written) - len(actual)
-    return [each[min(removed, len(_indent(each))) :] for each in replacement]
-
-
-def _indent(line: str) -> str:
-    return line[: len(line) - len(line.lstrip())]
+    shift = _shift(line, search)
+    assert shift is not None, "they match"
+    added, missing = shift
+    moved = []
+    for each in replacement:
+        indent = len(each) - len(each.lstrip())
+        moved.append(f"{added}{each[min(missing, indent) :]}" if each.strip() else each)
+    return moved
 
 
 def _trimmed(lines: Sequence[str]) -> Sequence[str]:
