@@ -34,9 +34,9 @@ EXAMPLES = {
 def bundled(name: str) -> Task:
     """Return a bundled task without data, which its script does not need to be edited."""
     entry = find(name)
-    script = (entry.folder / "train.py").read_text()
-    texts = ("", "", script)
-    return Task(name, entry.kind, entry.split, entry.metric, "maximize", 0.5, 0.5, 0.9, *texts, Path(), Path(), 0.0)
+    problem, script = ((entry.folder / name).read_text() for name in ("problem.md", "train.py"))
+    texts = ("", problem, script)
+    return Task(name, entry.kind, entry.split, entry.metric, "maximize", 0.5, 0.5, 0.9, *texts, Path(), Path())
 
 
 def test_the_first_pairs_of_a_longer_list_are_those_of_a_shorter_one_and_can_be_edited() -> None:
