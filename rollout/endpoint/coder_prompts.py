@@ -24,13 +24,11 @@ Edit a Python script. Answer with the whole edited script in one code block, and
 
 Instruction: {instruction}""",
 }
-REPEAT_PROMPTS: dict[EditFormat, str] = {
-    "blocks": "This cannot be used: {error}. Answer again, with all search/replace blocks that the instruction needs.",
-    "script": "This cannot be used: {error}. Answer again, with the whole edited script.",
-}
+# Also after blocks that do not fit, because a model that failed at them rarely succeeds at the second attempt.
+REPEAT_PROMPT = "This cannot be used: {error}. Answer with the whole edited script in one code block."
 COMPLETE_PROMPTS: dict[EditFormat, str] = {
     "blocks": "Something is missing: {error}. Answer with the search/replace blocks that add it.",
-    "script": REPEAT_PROMPTS["script"],
+    "script": REPEAT_PROMPT,
 }
 DESCRIBE_PROMPT = """\
 Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
@@ -93,5 +91,5 @@ def repeat_message(edit_format: EditFormat, error: str, is_incomplete: bool) -> 
         error: What is wrong.
         is_incomplete: Whether the answer can be used, together with what is missing.
     """
-    prompts = COMPLETE_PROMPTS if is_incomplete else REPEAT_PROMPTS
-    return Message(role="user", content=prompts[edit_format].format(error=error))
+    prompt = COMPLETE_PROMPTS[edit_format] if is_incomplete else REPEAT_PROMPT
+    return Message(role="user", content=prompt.format(error=error))
