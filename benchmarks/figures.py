@@ -1,6 +1,7 @@
 """Summarize comparisons: medians, their ratio, and its range."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+Z_95 = 1.959964  # standard deviations of a normal distribution within which 95 % of it lie
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -45,6 +47,15 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 def format_interval(interval: Mapping[str, float]) -> str:
     """Return a mean with its interval as text."""
     return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def wilson(count: int, total: int) -> dict[str, float]:
+    """Return the share `count` / `total` with its Wilson 95 % interval."""
+    share, weight = count / total, Z_95**2 / total
+    center = (share + weight / 2) / (1 + weight)
+    half = Z_95 / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / (4 * total))
+    low, high = max(0.0, center - half), min(1.0, center + half)
+    return {"mean": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def write_results(folder: Path, name: str, result: dict[str, Any], text: str) -> None:

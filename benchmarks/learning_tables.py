@@ -95,11 +95,12 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _rewards(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    lines = ["| actor | all actions | edits that ran | invalid | failed | edits that ran, share |", "|-|-|-|-|-|-|"]
-    lines.append("| never editing | 0 | | 0 % | 0 % | 0 % |")
+    shares = {"invalid": "invalid", "error": "failed", "not_edited": "not edited", "edit": "edits that ran, share"}
+    lines = [f"| actor | all actions | edits that ran | {' | '.join(shares.values())} |", "|-|-|-|-|-|-|-|"]
+    lines.append("| never editing | 0 | | 0 % | 0 % | 0 % | 0 % |")
     for name, described in rows.items():
         cells = [f"{np.mean([row[key] for row in described]):+.3f}" for key in ("mean", "edit_mean")]
-        cells += [_percent([row[f"{key}_share"] for row in described]) for key in ("invalid", "error", "edit")]
+        cells += [_percent([row[f"{key}_share"] for row in described]) for key in shares]
         lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
     return lines
 

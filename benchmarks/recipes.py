@@ -14,6 +14,7 @@ If that is far below 0, never editing is hard to beat, so every claim of learnin
 import argparse
 import random
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,21 +48,18 @@ EPISODE = Names(project="benchmark", train_file="train.csv", test_file="test.csv
 # The recipes that turn an initial script into an improved one: each that fits, in this order.
 IMPROVEMENTS = ("one_hot", "larger_vocabulary", "gradient_boosting")
 BASES = ("initial", "improved")
-MARKS = {Outcome.ERROR: "error", Outcome.CORNER: "limit"}
+FAILURES = (Outcome.ERROR, Outcome.NOT_EDITED)
+MARKS = {Outcome.ERROR: "error", Outcome.NOT_EDITED: "error", Outcome.CORNER: "limit"}
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds.
-
-    `refused` marks an error that is a refused edit, so nothing ran.
-    """
+    """One recipe on one script: the outcome, its reward, whether the script's own score improved, seconds."""
 
     outcome: Outcome
     reward: float
     looks_better: bool
     seconds: float
-    refused: bool
 
 
 async def measure(environment: Environment, instance: Instance, before: Snapshot, recipe: str) -> Effect:
@@ -72,8 +70,7 @@ async def measure(environment: Environment, instance: Instance, before: Snapshot
     result = await environment.step(instance, before, response)
     looks_better = result.after.best_script != before.best_script
     value = reward(instance.task, result.feedback, before.metric)
-    refused = "the edit could not be made" in result.feedback.text
-    return Effect(result.feedback.outcome, value, looks_better, result.seconds, refused)
+    return Effect(result.feedback.outcome, value, looks_better, result.seconds)
 
 
 async def improve(environment: Environment, instance: Instance) -> Snapshot:
@@ -174,12 +171,12 @@ def by_kind(record: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict
             if not effects:
                 continue
             gains = [effect["reward"] for effect in effects if effect["outcome"] is Outcome.EDIT]
-            errors = [effect["refused"] for effect in effects if effect["outcome"] is Outcome.ERROR]
+            outcomes = Counter(effect["outcome"] for effect in effects)
             numbers: dict[str, float] = {
                 "ran": len(gains),
-                "refused": sum(errors),
-                "crashed": len(errors) - sum(errors),
-                "stopped": sum(effect["outcome"] is Outcome.CORNER for effect in effects),
+                "refused": outcomes[Outcome.NOT_EDITED],
+                "crashed": outcomes[Outcome.ERROR],
+                "stopped": outcomes[Outcome.CORNER],
             }
             found[name][kind] = numbers | ({"gain": round(mean(gains), 4)} if gains else {})
     return found
@@ -196,7 +193,7 @@ def means(effects: Sequence[Effect]) -> dict[str, float]:
         "edit_share": round(len(edits) / count, 4),
         "helpful_share": round(sum(value > 0.01 for value in edits) / count, 4),
         "limit_share": round(sum(effect.outcome is Outcome.CORNER for effect in effects) / count, 4),
-        "error_share": round(sum(effect.outcome is Outcome.ERROR for effect in effects) / count, 4),
+        "error_share": round(sum(effect.outcome in FAILURES for effect in effects) / count, 4),
         "misleading_share": round(
             sum(e.looks_better != (e.reward > 0) for e in effects if e.outcome is Outcome.EDIT) / len(edits), 4
         ),

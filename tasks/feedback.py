@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+NOT_MADE, UNCHANGED = "the edit could not be made", "the edit changed nothing"  # reasons for `Outcome.NOT_EDITED`
 NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"
 SCORE_LINE = re.compile(rf"^validation [\w ]+: ({NUMBER}|nan|-?inf)\s*$", re.MULTILINE)
 STATUS_LINE = re.compile(r"Best so far: (\S+) (-?\d+(?:\.\d+)?)")
@@ -13,7 +14,8 @@ class Outcome(StrEnum):
     """The class of one response's result, on which the reward depends (`tasks.reward`)."""
 
     INVALID = "invalid"  # not an action: a field, the action's name, the JSON or its keys are wrong
-    ERROR = "error"  # the action failed: missing file, crash, no submission, or an edit that changed nothing
+    ERROR = "error"  # the action failed: missing file, crash, no submission
+    NOT_EDITED = "not_edited"  # an edit that the coder did not make, which need not be the agent's fault
     NON_EDIT = "non_edit"  # a valid action that edits nothing
     CORNER = "corner"  # an edit or run that hit a limit: time, memory, disk
     EDIT = "edit"  # an edit whose script ran and left a valid submission
@@ -67,6 +69,11 @@ def invalid_text(reason: str) -> str:
 def error_text(reason: str) -> str:
     """Return the feedback on an action that failed."""
     return f"Error: {reason}"
+
+
+def is_not_edited(text: str) -> bool:
+    """Return whether `text` is the feedback on an edit that the coder did not make."""
+    return text.startswith((error_text(NOT_MADE), error_text(UNCHANGED)))
 
 
 def shorten(text: str, limit: int) -> str:

@@ -18,7 +18,7 @@ STEEPNESS = 100.0  # alpha * (m_best - m_init) in the sigmoid of v1
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
 class Rules:
-    """The rules of the reward. The switches are the paper's ablations; `noise_floor` and `repeats` go beyond it."""
+    """The rules of the reward. The first switches are the paper's ablations; the rest goes beyond it."""
 
     version: Version = "v2"
     """Version of the paper's reward: v1 lies between 0 and 1; v2 is -1 for errors and unbounded for edits that ran."""
@@ -28,6 +28,9 @@ class Rules:
     """Whether invalid responses and errors are penalized; false: they count as actions that change nothing."""
     corner_cases: bool = True
     """Whether a script that hits a limit counts as an action that changes nothing; false: it counts as an error."""
+    coder_failures: bool = True
+    """Whether an edit that the coder does not make counts as an action that changes nothing; false: it counts as an
+    error, as in the paper."""
     noise_floor: Annotated[float, Field(ge=0)] = 0.0
     """Score changes up to this many standard deviations of the task's seed noise count as no change."""
     repeats: bool = True
@@ -35,7 +38,7 @@ class Rules:
     nothing."""
 
 
-PAPER = Rules()
+PAPER = Rules(coder_failures=False)
 
 
 def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, repeated: bool = False) -> float:
@@ -60,6 +63,8 @@ def reward(task: Task, feedback: Feedback, before: float, rules: Rules = PAPER, 
             return penalty
         case Outcome.CORNER:
             return neutral if rules.corner_cases else penalty
+        case Outcome.NOT_EDITED:
+            return neutral if rules.coder_failures else penalty
         case Outcome.NON_EDIT:
             return neutral
         case Outcome.EDIT:

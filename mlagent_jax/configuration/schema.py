@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rollout.options import ExecutorOptions, Observation, Select, UserPath
+from rollout.options import EditFormat, ExecutorOptions, Observation, Select, UserPath
 from tasks.prompt import Prompt
-from tasks.reward import PAPER, Rules
+from tasks.reward import Rules
 from tasks.system_text import system_text
 
 Count = Annotated[int, Field(gt=0)]
@@ -103,8 +103,17 @@ class EndpointModel:
     """Price of a million response tokens, in dollars."""
 
 
+@dataclass(frozen=True, config=_STRICT)
+class CoderModel(EndpointModel):
+    """The model behind the coder."""
+
+    edit_format: EditFormat = "blocks"
+    """Form of the edits that the coder is asked for. blocks: search/replace blocks or whole functions; script: the
+    whole edited script, as in the paper; only for kind endpoint."""
+
+
 PAPER_EXPERT = EndpointModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")
-PAPER_CODER = EndpointModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
+PAPER_CODER = CoderModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -380,7 +389,7 @@ class Config:
     prompt: Prompt = Prompt()
     observation: Observation = Observation()
     expert: EndpointModel = PAPER_EXPERT
-    coder: EndpointModel = PAPER_CODER
+    coder: CoderModel = PAPER_CODER
     ideas: Ideas = Ideas()
     collect: Collect = Collect()
     select: Select = Select()
@@ -390,7 +399,7 @@ class Config:
     optimizer_state: OptimizerState = OptimizerState()
     sft: SFT = SFT()
     server: Server = Server()
-    reward: Rules = PAPER
+    reward: Rules = Rules()
     ppo: PPO = PPO()
     evaluate: Evaluate = Evaluate()
 

@@ -19,6 +19,7 @@ POLICY_NAMES = {"initial": "Initial script", "pretrained": "Pretrained", "sft": 
 OUTCOME_COLORS = {
     "invalid": "#8f2d3f",
     "error": "#d98a6a",
+    "not_edited": "#d3b8a5",
     "corner": "#e9c46a",
     "non_edit": "#b8c4ce",
     "edit": "#3f8f7a",
@@ -26,6 +27,7 @@ OUTCOME_COLORS = {
 OUTCOME_NAMES = {
     "invalid": "not an action",
     "error": "failed",
+    "not_edited": "not edited by the coder",
     "corner": "hit a limit",
     "non_edit": "looked, did not edit",
     "edit": "edit that ran",

@@ -36,6 +36,13 @@ def _episodes(prefix: str, limits: str, max_unimproved: float = 0.99) -> tuple[R
         ),
         Rule(f"{prefix}num_failed", steps, "actions failed", 0.5, "read some with `mlagent data view`"),
         Rule(
+            f"{prefix}num_not_edited",
+            steps,
+            "actions are edits that the coder did not make",
+            0.3,
+            "use another coder.model or coder.edit_format",
+        ),
+        Rule(
             f"{prefix}num_out_of_time", finished, f"trajectories ended at {limits}.max_minutes", 0.5, "raise the limit"
         ),
         Rule(

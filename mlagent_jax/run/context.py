@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlagent_jax.configuration.schema import ConfigError, EndpointModel, Tasks
+from mlagent_jax.configuration.schema import CoderModel, ConfigError, EndpointModel, Tasks
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.edits import RecognizeRecipes
@@ -70,7 +70,7 @@ def open_run_context(
     prompt: Prompt,
     observation: Observation,
     expert: EndpointModel,
-    coder: EndpointModel,
+    coder: CoderModel,
     reporter: Reporter,
 ) -> Iterator[RunContext]:
     """Prepare the tasks and yield the context of a run; leaving the block ends every script that runs.
@@ -97,7 +97,8 @@ def open_run_context(
         Endpoints(expert, coder, layout.exchanges, event_loop) as endpoints,
     ):
         num_slots = opened.scheduler.num_cores
-        coding = ScriptedCoder() if coder.kind == "scripted" else EndpointCoder(endpoints.coder())
+        scripted = coder.kind == "scripted"
+        coding = ScriptedCoder() if scripted else EndpointCoder(endpoints.coder(), coder.edit_format)
         prepared = prepare(tasks, layout.data, Path(executor.python or TASK_PYTHON), reporter)
         environment = Environment(
             store, TimedExecutor(opened.executor, timeline), coding, observation, prompt.show_script
@@ -113,7 +114,7 @@ def open_run_context(
             timeline=timeline,
             scheduler=opened.scheduler,
             endpoints=endpoints,
-            recognize=recognise if coder.kind == "scripted" else None,
+            recognize=recognise if scripted else None,
         )
 
 

@@ -38,6 +38,7 @@ class Collect(Stage):
         "tasks.held_in",
         *endpoint_settings("expert"),
         *endpoint_settings("coder"),
+        "coder.edit_format",
         "ideas",
         "prompt",
         "observation",

@@ -24,6 +24,7 @@ class PPO(Stage):
     settings = (
         "seed",
         *endpoint_settings("coder"),
+        "coder.edit_format",
         "optimizer_state.dtype",
         "server.dtype",
         "server.max_model_len",

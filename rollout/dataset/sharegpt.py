@@ -11,7 +11,7 @@ from rollout.storage.atomic_write import replacing
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import Action, ends_trajectory
-from tasks.feedback import Feedback, Outcome, error_text
+from tasks.feedback import Feedback, Outcome, error_text, is_not_edited
 from tasks.naming import Names
 from tasks.prompt import messages
 from tasks.response import parse_response
@@ -129,7 +129,7 @@ def _step(response: str, feedback: str) -> Step:
     if isinstance(action, Action):
         outcome = Outcome.EDIT if action.spec.is_edit else Outcome.NON_EDIT
         if feedback.startswith(error_text("")):
-            outcome = Outcome.ERROR
+            outcome = Outcome.NOT_EDITED if is_not_edited(feedback) else Outcome.ERROR
         arguments = {key: replace_unstorable(value) for key, value in action.arguments.items()}
         return Step(response, action.name, arguments, Feedback(outcome, feedback), UNKNOWN, UNKNOWN, 0.0)
     return Step(response, "", {}, Feedback(Outcome.INVALID, feedback), UNKNOWN, UNKNOWN, 0.0)

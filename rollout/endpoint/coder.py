@@ -1,57 +1,58 @@
 """A coder that is a language model behind an OpenAI-compatible endpoint."""
 
-import ast
 import hashlib
-import re
 
 from rollout.endpoint import Answer, ChatEndpoint
+from rollout.endpoint.coder_prompts import DESCRIBE_PROMPT, edit_messages, repeat_message
+from rollout.endpoint.edit_answer import Incomplete, apply_answer, check_edit, has_edit
+from rollout.endpoint.edit_blocks import CannotApply
 from rollout.errors import CoderError, PromptTooLong
+from rollout.options import EditFormat
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
 
-FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")  # a whole line: the backticks and the text after them
-
-EDIT_PROMPT = """\
-Edit this Python script as instructed. Answer with the whole edited script in one code block and nothing else. Change \
-only what the instruction asks for. If it cannot be done, answer with CANNOT and the reason, without a code block.
-
-Instruction: {instruction}
-
-```python
-{source}
-```"""
-DESCRIBE_PROMPT = """\
-Describe the file {name} in at most 40 words. Look for: {things_to_look_for}
-
-{content}"""
 DESCRIBE_CHARACTERS = 20_000  # longest part of a file in the prompt
 DESCRIPTION_CHARACTERS = 1500  # longest description that is kept
+NUM_ANSWERS = 2  # to one edit; the second is asked for if the first cannot be used
 
 
 class EndpointCoder:
     """A coder model behind an OpenAI-compatible endpoint, such as the paper's Qwen2.5-Coder-32B-Instruct."""
 
-    def __init__(self, endpoint: ChatEndpoint) -> None:
+    def __init__(self, endpoint: ChatEndpoint, edit_format: EditFormat) -> None:
         self.endpoint = endpoint
+        self.edit_format: EditFormat = edit_format
 
     async def edit(self, source: str, instruction: str) -> CoderReply:
         """Return the edited script, or the reason why there is none. Raises CoderError without an answer.
 
-        A script that the token limit cuts off is not returned, because half a script must not run as the edit.
+        If an answer cannot be used, the model is asked once more, with the answer and what is wrong with it. That does
+        not help against the token limit: then half a script, or half an edit, is not used.
         """
-        try:
-            answer = await self._ask(EDIT_PROMPT.format(instruction=instruction, source=source))
-        except PromptTooLong:
-            return CoderReply(None, "the script is longer than the coder can read")
-        blocks, is_closed = code_blocks(answer.visible_text)
-        code = max(blocks, key=len, default=None)
-        # A fence inside the script, such as in a docstring, also ends a block; a script cut there does not parse.
-        if answer.is_cut and not (is_closed and (code is None or _parses(code))):
-            return CoderReply(None, "the edited script is longer than the coder can write")
-        if code is None:
-            return CoderReply(None, shorten_reason(answer.visible_text))
-        return CoderReply(code)
+        chat = edit_messages(self.edit_format, source, instruction)
+        drafts, reason = [source], ""
+        for _ in range(NUM_ANSWERS):
+            try:
+                answer = await self._ask(chat)
+            except PromptTooLong:
+                return CoderReply(None, reason or "the script is longer than the coder can read")
+            said = answer.visible_text
+            try:
+                edited = _apply(said, drafts, self.edit_format)
+                check_edit(source, edited)
+                return CoderReply(edited)
+            except Incomplete as problem:
+                drafts.append(problem.script)
+                repeat = repeat_message(self.edit_format, str(problem), is_incomplete=True)
+                reason = str(problem)
+            except CannotApply as problem:
+                repeat = repeat_message(self.edit_format, str(problem), is_incomplete=False)
+                reason = str(problem) if has_edit(said) else shorten_reason(said)
+            if answer.is_cut:
+                return CoderReply(None, "the edited script is longer than the coder can write")
+            chat = [*chat, Message(role="assistant", content=said), repeat]
+        return CoderReply(None, reason)
 
     async def describe(self, name: str, content: str, things_to_look_for: str) -> str:
         """Return the model's description of a file, cut if it is long. Raises CoderError without an answer."""
@@ -59,19 +60,20 @@ class EndpointCoder:
             name=name, things_to_look_for=things_to_look_for, content=content[:DESCRIBE_CHARACTERS]
         )
         try:
-            said = (await self._ask(prompt)).visible_text
+            said = (await self._ask([Message(role="user", content=prompt)])).visible_text
         except PromptTooLong:
             return f"{len(content.splitlines())} lines, more than can be read at one time"
         return said[:DESCRIPTION_CHARACTERS]
 
-    async def _ask(self, prompt: str) -> Answer:
+    async def _ask(self, chat: list[Message]) -> Answer:
         """Return the answer. Raises CoderError if it has no text, which is not the fault of the agent that asked."""
-        prompt = replace_unstorable(prompt)  # an instruction may contain characters that UTF-8 cannot encode
+        # An instruction may contain characters that UTF-8 cannot encode.
+        chat = [Message(role=each["role"], content=replace_unstorable(each["content"])) for each in chat]
         # The same question gets the same seed, so that a repeated action gets the same answer if the endpoint is
         # deterministic.
-        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
-        message = Message(role="user", content=prompt)
-        answer = await self.endpoint.ask([message], seed=seed, temperature=0.0)
+        text = "\n".join(each["content"] for each in chat)
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        answer = await self.endpoint.ask(chat, seed=seed, temperature=0.0)
         if not answer.visible_text:
             raise CoderError(
                 f"the coder's answer has no text (finish_reason {answer.end}); see coder.max_response_tokens"
@@ -79,34 +81,18 @@ class EndpointCoder:
         return answer
 
 
-def code_blocks(answer: str) -> tuple[list[str], bool]:
-    """Return the non-empty fenced blocks of an answer, and whether the last one was closed.
+def _apply(answer: str, drafts: list[str], edit_format: EditFormat) -> str:
+    """Return the script that an answer makes of the last draft that it fits. Raises CannotApply if it fits none.
 
-    A block ends at a line of only backticks, at least as many as opened it.
+    A second answer may have only what the first one lacks, or everything.
     """
-    blocks: list[str] = []
-    block: list[str] | None = None
-    marks = ""
-    for line in answer.replace("\r\n", "\n").split("\n"):
-        fence = FENCE.fullmatch(line)
-        if block is None:
-            if fence:
-                block, marks = [], fence[1]
-        elif fence and len(fence[1]) >= len(marks) and not fence[2].strip():
-            if any(each.strip() for each in block):
-                blocks.append("".join(f"{each}\n" for each in block))
-            block = None
-        else:
-            block.append(line)
-    return blocks, block is None
-
-
-def _parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError):
-        return False
-    return True
+    error = CannotApply()
+    for draft in reversed(drafts):
+        try:
+            return apply_answer(answer, draft, edit_format)
+        except CannotApply as problem:
+            error = problem
+    raise error
 
 
 def shorten_reason(answer: str) -> str:

@@ -9,7 +9,7 @@ from rollout.environment.paths import HEAD_BYTES, Refused, existing, head, plain
 from rollout.errors import ExecutorError
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Execution, Exit, Job
-from tasks.feedback import Outcome, error_text, shorten, validation_score
+from tasks.feedback import NOT_MADE, UNCHANGED, Outcome, error_text, shorten, validation_score
 from tasks.grading import InvalidSubmission, grade
 from tasks.task import SUBMISSION, Instance
 
@@ -47,10 +47,11 @@ async def edit_script(
     reply = await tools.coder.edit(source, arguments["edit_instruction"])
     coder_seconds = time.monotonic() - started
     if reply.source is None:
-        raise Refused(f"the edit could not be made: {replace_unstorable(reply.reason.strip()) or 'no reason given'}")
+        reason = replace_unstorable(reply.reason.strip()) or "no reason given"
+        return _not_edited(f"{NOT_MADE}: {reason}", files, coder_seconds)
     edited = replace_unstorable(reply.source)
     if edited == source:
-        raise Refused("the edit changed nothing")
+        return _not_edited(UNCHANGED, files, coder_seconds)
     files = {**files, saved: tools.store.put(edited.encode())}
     execution, metric, fault = await _run(tools, instance, files, saved)
     lines = [f"Saved {saved}:", diff_text(source, edited, tools.observation.diff_characters)]
@@ -64,6 +65,12 @@ async def edit_script(
         outcome = Outcome.EDIT
         lines.append(output_text(execution.output, tools.observation.edit_output_characters))
     return _effect(outcome, "\n".join(lines), files, saved, execution, metric, coder_seconds)
+
+
+def _not_edited(reason: str, files: Mapping[str, str], coder_seconds: float) -> Effect:
+    """Return the effect of an edit that the coder did not make; the agent's own mistakes are `Refused`."""
+    text = error_text(shorten(reason, REASON_LIMIT))
+    return Effect(Outcome.NOT_EDITED, text, files, seconds=coder_seconds)
 
 
 async def _run(

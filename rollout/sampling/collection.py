@@ -92,6 +92,7 @@ class Tally:
             "num_steps": self.outcomes.total(),
             "num_invalid": self.outcomes[Outcome.INVALID],
             "num_failed": self.outcomes[Outcome.ERROR],
+            "num_not_edited": self.outcomes[Outcome.NOT_EDITED],
             "num_imported": self.num_imported,
             "num_acted": num_acted,
             "num_unsubmitted": num_acted - self.num_submitted,

@@ -34,7 +34,7 @@ def answer(body: dict) -> str:
     """Returns what the coder or the expert says: two edits that add a comment, then the final answer."""
     first, *rest = body["messages"]
     if first["role"] == "user":
-        source = first["content"].split("```python\n")[1].removesuffix("\n```")
+        source = body["messages"][-1]["content"].split("```python\n")[1].split("\n```")[0]
         return f"```python\n{source}\n# {len(source)}\n```"
     script = re.findall(r"^Best so far: (\S+)", rest[0]["content"], re.MULTILINE)[0]
     depth = (len(rest) - 1) // 2

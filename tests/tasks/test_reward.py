@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,13 @@ def edit(metric: float) -> Feedback:
         (Outcome.ERROR, 0.0, -1.0),
         (Outcome.NON_EDIT, 0.5, 0.0),
         (Outcome.CORNER, 0.5, 0.0),
+        (Outcome.NOT_EDITED, 0.5, 0.0),
     ],
 )
-def test_fixed_rewards_are_the_papers(outcome: Outcome, v1: float, v2: float):
+def test_fixed_rewards_are_the_papers_except_of_unmade_edits(outcome: Outcome, v1: float, v2: float):
     assert reward(task(), Feedback(outcome, ""), 0.5, V1) == v1
     assert reward(task(), Feedback(outcome, ""), 0.5, V2) == v2
+    assert reward(task(), Feedback(outcome, ""), 0.5, PAPER) == (-1.0 if outcome is Outcome.NOT_EDITED else v2)
 
 
 def test_edits_are_rewarded_by_hand_computed_shares_of_the_span():
@@ -96,7 +99,7 @@ def test_an_infrastructure_fault_has_no_reward():
 
 
 def test_the_paper_is_the_second_version_without_what_goes_beyond_it():
-    assert PAPER == V2 and PAPER.repeats and PAPER.noise_floor == 0.0
+    assert PAPER == replace(V2, coder_failures=False) and PAPER.repeats and PAPER.noise_floor == 0.0
 
 
 @pytest.mark.parametrize("version, better, same", [("v1", 0.993307, 0.5), ("v2", 0.05, 0.0)])
@@ -121,12 +124,13 @@ def test_an_instruction_given_before_earns_nothing_more_where_repeats_do_not(ver
 @pytest.mark.parametrize("version, penalty, neutral", [("v1", 0.0, 0.5), ("v2", -1.0, 0.0)])
 def test_each_ablation_of_the_paper_changes_its_own_case_alone(version, penalty: float, neutral: float):
     def rewards(rules: Rules) -> list[float]:
-        outcomes = [Outcome.INVALID, Outcome.ERROR, Outcome.CORNER, Outcome.NON_EDIT]
+        outcomes = [Outcome.INVALID, Outcome.ERROR, Outcome.CORNER, Outcome.NOT_EDITED, Outcome.NON_EDIT]
         fixed = [reward(task(), Feedback(outcome, ""), 0.5, rules) for outcome in outcomes]
         return [*fixed, *(reward(task(), edit(after), 0.5, rules) for after in (0.7, 0.3))]
 
-    scaled = rewards(Rules(version))[4:]
-    assert rewards(Rules(version)) == [penalty, penalty, neutral, neutral, *scaled]
-    assert rewards(Rules(version, format_penalty=False)) == [neutral, neutral, neutral, neutral, *scaled]
-    assert rewards(Rules(version, corner_cases=False)) == [penalty, penalty, penalty, neutral, *scaled]
-    assert rewards(Rules(version, performance="binary")) == [penalty, penalty, neutral, neutral, 1.0, 0.0]
+    scaled = rewards(Rules(version))[5:]
+    assert rewards(Rules(version)) == [penalty, penalty, neutral, neutral, neutral, *scaled]
+    assert rewards(Rules(version, format_penalty=False)) == [neutral, neutral, neutral, neutral, neutral, *scaled]
+    assert rewards(Rules(version, corner_cases=False)) == [penalty, penalty, penalty, neutral, neutral, *scaled]
+    assert rewards(Rules(version, coder_failures=False)) == [penalty, penalty, neutral, penalty, neutral, *scaled]
+    assert rewards(Rules(version, performance="binary")) == [penalty, penalty, neutral, neutral, neutral, 1.0, 0.0]

@@ -25,7 +25,7 @@ async function readIndex() {
   index = JSON.parse(await textOf("index"));
   const rows = index.rows;
   index.count = rows.id.length;
-  index.failed = rows.steps.map((letters) => letters.replace(/[^VXC]/g, "").length);
+  index.failed = rows.steps.map((letters) => letters.replace(/[^VXUC]/g, "").length);
   // The text that a search looks at: id, task and ideas, in lower case.
   index.searchable = rows.id.map((id, row) =>
     [id, index.tasks[rows.task[row]].name, ...rows.ideas[row].map((idea) => index.ideas[idea])].join("\n").toLowerCase(),

@@ -10,7 +10,7 @@ const COLUMNS = [
   ["task", "Task", "by the task's name"],
   ["end", "End", "by how they ended"],
   ["steps", "Steps", "by the number of steps"],
-  ["failed", "Failed", "by the number of steps that were invalid, failed or hit a limit"],
+  ["failed", "Failed", "by the number of steps that were invalid, failed, not edited or hit a limit"],
   ["score", "Score", "by the hidden score of the last submission"],
   ["gain", "Gain", "by (score − initial) / (best − initial)"],
 ];

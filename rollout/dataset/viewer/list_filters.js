@@ -5,6 +5,7 @@ const OUTCOME_NAMES = {
   edit: "edit ran",
   non_edit: "no edit",
   corner: "limit hit",
+  not_edited: "not edited by the coder",
   error: "error",
   invalid: "invalid",
   infrastructure: "infrastructure failure",

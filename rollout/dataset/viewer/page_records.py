@@ -25,6 +25,7 @@ STEP_COLUMNS = (
 LETTERS = {
     Outcome.INVALID: "V",
     Outcome.ERROR: "X",
+    Outcome.NOT_EDITED: "U",
     Outcome.NON_EDIT: "N",
     Outcome.CORNER: "C",
     Outcome.EDIT: "E",

@@ -10,6 +10,7 @@ from tasks.task import Task
 CASES = {
     Outcome.INVALID: "not an action",
     Outcome.ERROR: "the action failed",
+    Outcome.NOT_EDITED: "the coder did not make the edit",
     Outcome.CORNER: "ran into a limit",
     Outcome.NON_EDIT: "edits nothing",
     Outcome.INFRASTRUCTURE: "an infrastructure failure is never rewarded",

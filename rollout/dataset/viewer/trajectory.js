@@ -110,8 +110,8 @@ function drawTrajectory() {
   detail.querySelector("button.step[aria-selected=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-const LEGEND = { non_edit: "no edit", corner: "limit hit", error: "error", invalid: "invalid" };
-const ORDER = "EeNCXVF"; // order of the outcomes in a bar
+const LEGEND = { non_edit: "no edit", corner: "limit hit", not_edited: "not edited", error: "error", invalid: "invalid" };
+const ORDER = "EeNCUXVF"; // order of the outcomes in a bar
 
 // The overview if no trajectory is open: the shown rows by group and task.
 function drawOverview() {

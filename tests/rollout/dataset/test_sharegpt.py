@@ -16,7 +16,7 @@ from rollout.storage.trajectories import read_trajectories, write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks import action as grammar
 from tasks.action import Action
-from tasks.feedback import Feedback, Outcome, error_text
+from tasks.feedback import NOT_MADE, UNCHANGED, Feedback, Outcome, error_text
 from tasks.naming import Names
 from tasks.prompt import messages
 from tasks.response import FIELDS, format_response
@@ -71,6 +71,15 @@ def test_an_edit_of_a_conversation_ran_if_nothing_else_was_said_and_earns_what_n
     assert rewards == [None, -1.0, None, -1.0, 0.0]
     ((first, *_),) = edits_by_trajectory([after], toys.store)
     assert "scripts" not in first.labels and "workspaces" not in first.labels and first.labels["diffs"] == ()
+
+
+@pytest.mark.parametrize("reason", [f"{NOT_MADE}: no.", UNCHANGED])
+def test_an_edit_that_the_coder_did_not_make_is_one_after_an_import(tmp_path: Path, reason: str):
+    before = recorded("a")
+    unmade = replace(before.steps[0], feedback=Feedback(Outcome.NOT_EDITED, error_text(reason)))
+    write_sharegpt(tmp_path / "data.jsonl", [replace(before, steps=(unmade, *before.steps[1:]))])
+    (after,) = read_sharegpt(tmp_path / "data.jsonl")
+    assert after.steps[0].feedback.outcome is Outcome.NOT_EDITED
 
 
 @pytest.mark.parametrize("form", ["lines", "list"])

@@ -124,7 +124,7 @@ def test_a_refusal_is_an_answer_with_text_and_counted(chat_server) -> None:
 def test_a_coder_without_text_is_no_answer_to_the_agent(chat_server, end: str) -> None:
     async def edit() -> None:
         async with endpoint(server, name="coder") as model:
-            coder = EndpointCoder(model)
+            coder = EndpointCoder(model, "script")
             with pytest.raises(CoderError, match=f"the coder's answer has no text .finish_reason {end}"):
                 await coder.edit("x = 1\n", "Use trees.")
             with pytest.raises(CoderError, match="has no text"):

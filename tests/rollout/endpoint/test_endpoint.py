@@ -340,7 +340,7 @@ def test_a_coder_model_edits_over_the_wire(chat_server) -> None:
 
         async def edit() -> object:
             async with endpoint(server) as model:
-                return await EndpointCoder(model).edit("x = 1\n", "Use two.")
+                return await EndpointCoder(model, "script").edit("x = 1\n", "Use two.")
 
         assert asyncio.run(edit()).source == "x = 2\n"  # type: ignore[attr-defined]
     assert "Use two." in server.asked[0].body["messages"][0]["content"]

@@ -3,34 +3,22 @@ import asyncio
 import pytest
 
 from rollout.endpoint import Answer
-from rollout.endpoint.coder import EndpointCoder, code_blocks, shorten_reason
+from rollout.endpoint.coder import EndpointCoder, shorten_reason
+from rollout.endpoint.coder_prompts import EXAMPLE_SCRIPT, edit_messages
+from rollout.endpoint.edit_answer import apply_answer, check_edit
 from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import PromptTooLong
+from rollout.options import EditFormat
+from rollout.types import CoderReply
+from tasks.prompt import Message
 from tasks.state import State
 
+OLD = "old = 1\nkept = 2\n"
+EDITED = "new = 1\nkept = 2\n"
+NEW = f"```python\n{EDITED}```"
+BLOCK = "<<<<<<< SEARCH\nold = 1\n=======\nnew = 1\n>>>>>>> REPLACE\n"
+
 LONGER = "the edited script is longer than the coder can write"
-
-
-@pytest.mark.parametrize(
-    ("answer", "blocks", "is_closed"),
-    [
-        ("Sure:\n```python\na = 1\nb = 2\n```\nand\n```\nx\n```\n", ["a = 1\nb = 2\n", "x\n"], True),
-        ("```py\nprint('```')\n```", ["print('```')\n"], True),
-        (
-            '```python title="train.py"\nx = 1\n```\nRun it so:\n```bash\npython train.py\n```',
-            ["x = 1\n", "python train.py\n"],
-            True,
-        ),
-        ("``` python\nx = 1\n```", ["x = 1\n"], True),
-        ("````\na\n```\nb\n````", ["a\n```\nb\n"], True),
-        ("```python\r\nx = 1\r\n```\r\n", ["x = 1\n"], True),
-        ("no code", [], True),
-        ("```\n\n```", [], True),
-        ("```python\nnever closed\n", [], False),
-    ],
-)
-def test_fences_open_and_close_as_in_markdown(answer: str, blocks: list[str], is_closed: bool) -> None:
-    assert code_blocks(answer) == (blocks, is_closed)
 
 
 def test_an_answer_without_code_becomes_the_reason() -> None:
@@ -38,42 +26,103 @@ def test_an_answer_without_code_becomes_the_reason() -> None:
     assert shorten_reason("") == "the coder gave no code"
 
 
-def test_the_endpoint_coder_is_a_coder_over_a_chat_model() -> None:
-    class Canned:
-        def __init__(self, answer: str, end: str = "stop") -> None:
-            self.answer, self.end, self.seeds = answer, end, []
+class Canned:
+    """A chat model with prepared answers, the last of which it repeats; it keeps what it is asked."""
 
-        async def ask(self, messages: list, *, seed: int, temperature: float) -> Answer:
-            self.seeds.append(seed)
-            assert temperature == 0.0
-            assert "Use it" in messages[0]["content"]
-            if self.end == "too long":
-                raise PromptTooLong("more than 1024 tokens")
-            return Answer(self.answer, self.end)
+    def __init__(self, *answers: str, end: str = "stop") -> None:
+        self.answers, self.end = answers, end
+        self.asked: list[list[Message]] = []
+        self.seeds: list[int] = []
 
-    canned = Canned("```python\nnew = 1\n```")
-    coder = EndpointCoder(canned)  # type: ignore[arg-type]
-    assert asyncio.run(coder.edit("old = 1\n", "Use it")).source == "new = 1\n"
-    asyncio.run(coder.edit("old = 1\n", "Use it"))
-    assert canned.seeds[0] == canned.seeds[1]
-    refusing = EndpointCoder(Canned("CANNOT: no."))  # type: ignore[arg-type]
-    reply = asyncio.run(refusing.edit("old = 1\n", "Use it"))
-    assert reply.source is None
-    assert reply.reason == "no"
-    assert asyncio.run(coder.edit("old = 1\n", "Use it \ud800")).source == "new = 1\n"
-    # Half a script is no edit, even behind a whole block; a whole one with talk behind it is.
-    for answer, source in (
+    async def ask(self, messages: list[Message], *, seed: int, temperature: float) -> Answer:
+        assert temperature == 0.0
+        if self.end == "too long":
+            raise PromptTooLong("more than 1024 tokens")
+        self.seeds.append(seed)
+        self.asked.append(messages)
+        return Answer(self.answers[min(len(self.asked), len(self.answers)) - 1], self.end)
+
+
+def edit(canned: Canned, edit_format: EditFormat = "script", instruction: str = "Use it") -> CoderReply:
+    return asyncio.run(EndpointCoder(canned, edit_format).edit(OLD, instruction))  # type: ignore[arg-type]
+
+
+def test_the_coder_asks_for_a_whole_script_or_for_blocks() -> None:
+    for edit_format, answer, word in (("script", NEW, "whole edited script"), ("blocks", BLOCK, "search/replace")):
+        canned = Canned(answer)
+        assert edit(canned, edit_format).source == EDITED
+        ((*examples, message),) = canned.asked
+        assert word in message["content"] and "Use it" in message["content"] and OLD in message["content"]
+        assert [each["role"] for each in examples] == ["user", "assistant"] * 2
+
+
+@pytest.mark.parametrize("edit_format", ["blocks", "script"])
+def test_the_examples_of_the_prompt_are_edits_of_its_script(edit_format: EditFormat) -> None:
+    chat = edit_messages(edit_format, OLD, "Use it")
+    edited = [apply_answer(chat[i]["content"], EXAMPLE_SCRIPT, edit_format) for i in (1, 3)]
+    assert "HuberRegressor(epsilon=1.2)" in edited[0] and "pd.read_csv" in edited[1]
+    for script in edited:
+        check_edit(EXAMPLE_SCRIPT, script)
+
+
+def test_the_same_edit_is_asked_for_with_the_same_seed() -> None:
+    canned = Canned(NEW)
+    for instruction in ("Use it", "Use it", "Use it \ud800"):
+        assert edit(canned, instruction=instruction).source == EDITED
+    assert canned.seeds[0] == canned.seeds[1] != canned.seeds[2]
+
+
+def test_an_answer_that_cannot_be_used_is_asked_for_once_more_with_the_error() -> None:
+    canned = Canned("```python\nnew = (kept\n```", NEW)
+    assert edit(canned).source == EDITED
+    first, second = canned.asked
+    assert second[:-2] == first and second[-2]["content"] == "```python\nnew = (kept\n```"
+    assert "does not parse: '(' was never closed in line 1" in second[-1]["content"]
+    hopeless = Canned("```python\nnew = (kept\n```", "I am sorry.", NEW)
+    assert edit(hopeless) == CoderReply(None, "I am sorry.")
+    assert len(hopeless.asked) == 2
+
+
+def test_what_the_first_answer_lacks_may_be_all_of_the_second() -> None:
+    use = "<<<<<<< SEARCH\nold = 1\n=======\nnew = make()\n>>>>>>> REPLACE\n"
+    add = "<<<<<<< SEARCH\nnew = make()\n=======\nfrom a import make\nnew = make()\n>>>>>>> REPLACE\n"
+    canned = Canned(use, add)
+    assert edit(canned, "blocks").source == "from a import make\nnew = make()\nkept = 2\n"
+    assert "uses make without importing or defining it" in canned.asked[1][-1]["content"]
+    assert edit(Canned(use, BLOCK), "blocks").source == EDITED  # another edit of the script itself
+    assert edit(Canned(use, use), "blocks").reason == "the edited script uses make without importing or defining it"
+
+
+def test_a_refusal_is_asked_again_and_its_reason_told() -> None:
+    assert edit(Canned("CANNOT: no.")) == CoderReply(None, "no")
+    assert edit(Canned("CANNOT: no.", NEW)).source == EDITED
+
+
+@pytest.mark.parametrize(
+    ("answer", "source"),
+    [
         ("```python\nnew = 1\n", None),
         ("First:\n```\nx = 1\n```\nthen\n```python\nnew = 1\ny", None),
         ("```python\nimport x\ndoc = '''\n```\n", None),  # a fence within the docstring, and there it was cut
-        ("```python\nnew = 1\n```\nThis chan", "new = 1\n"),
-        ("<think>\n```python\na_longer_draft = 1\n```\n</think>\n```python\nnew = 1\n```\n", "new = 1\n"),
-    ):
-        reply = asyncio.run(EndpointCoder(Canned(answer, "length")).edit("old = 1\n", "Use it"))  # type: ignore[arg-type]
-        assert (reply.source, reply.reason) == (source, "" if source else LONGER)
-    short = EndpointCoder(Canned("", "too long"))  # type: ignore[arg-type]
-    assert asyncio.run(short.edit("old = 1\n", "Use it")).reason == "the script is longer than the coder can read"
-    assert "more than can be read" in asyncio.run(short.describe("a.csv", "Use it\n", "x"))
+        (f"{NEW}\nThis chan", EDITED),
+        (f"<think>\n```python\nkept = 'a longer draft'\n```\n</think>\n{NEW}\n", EDITED),
+    ],
+)
+def test_half_a_script_is_no_edit_but_a_whole_one_before_cut_talk_is(answer: str, source: str | None) -> None:
+    canned = Canned(answer, NEW, end="length")
+    assert edit(canned) == CoderReply(source, "" if source else LONGER)
+    assert len(canned.asked) == 1
+
+
+def test_half_a_block_is_no_edit() -> None:
+    assert edit(Canned(BLOCK.replace(">>>>>>> REPLACE\n", ""), end="length"), "blocks") == CoderReply(None, LONGER)
+
+
+def test_what_the_model_cannot_read_is_said() -> None:
+    short = Canned("", end="too long")
+    assert edit(short).reason == "the script is longer than the coder can read"
+    coder = EndpointCoder(short, "script")  # type: ignore[arg-type]
+    assert "more than can be read" in asyncio.run(coder.describe("a.csv", "Use it\n", "x"))
 
 
 def test_the_endpoint_expert_asks_with_the_whole_history() -> None:

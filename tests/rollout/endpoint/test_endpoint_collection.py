@@ -34,7 +34,7 @@ def answers(toys) -> Callable[[dict], str]:
     def answer(body: dict) -> str:
         first, *_ = body["messages"]
         if first["role"] == "user":
-            return describe_or_edit(first["content"])
+            return describe_or_edit(body["messages"][-1]["content"])
         depth = (len(body["messages"]) - 2) // 2
         script = re.findall(r"the script is (\S+)\.$", body["messages"][1]["content"], re.MULTILINE)[0]
         draw = random.Random(body["seed"])
@@ -49,7 +49,7 @@ def answers(toys) -> Callable[[dict], str]:
         asked = re.search(r"^Instruction: (.*)$", prompt, re.MULTILINE)
         if asked is None:
             return f"A file. {prompt[-20:]}"
-        source = prompt.split("```python\n")[1].removesuffix("\n```")
+        source = prompt.split("```python\n")[1].split("```")[0]
         for key, value in json.loads(asked[1]).items():
             source = re.sub(rf"^{key} = .+\n", "", source, flags=re.MULTILINE) + f"{key} = {value!r}\n"
         return f"Done:\n```python\n{source}```\n"
@@ -74,7 +74,8 @@ def run(
             return ChatEndpoint(server.address, name, error, name=name, exchanges=exchanges, **settings)  # type: ignore[arg-type]
 
         expert, coder = model("expert", ExpertError, budget=budget or Budget()), model("coder", CoderError)
-        environment = Environment(toys.store, toys.executor, EndpointCoder(coder), Observation(), show_script=False)
+        coding = EndpointCoder(coder, "script")
+        environment = Environment(toys.store, toys.executor, coding, Observation(), show_script=False)
         async with expert, coder:
             await collect(
                 root / "trajectories",

@@ -116,17 +116,28 @@ def test_what_stands_in_the_submissions_place_is_not_shown_to_the_script(toys):
 @pytest.mark.parametrize(
     "response",
     [
-        {"script_name": "cedar.py", "edit_instruction": "make it better", "save_name": "oak.py"},  # not understood
-        {"script_name": "cedar.py", "edit_instruction": "{}", "save_name": "oak.py"},  # nothing changes
         {"script_name": "cedar.py", "edit_instruction": '{"correct": 6}', "save_name": "birch_test.csv"},
         {"script_name": "cedar.py", "edit_instruction": '{"correct": 6}', "save_name": "oak.txt"},
         {"script_name": "cedar.py", "edit_instruction": '{"correct": 6}', "save_name": "../oak.py"},
         {"script_name": "birch_train.csv", "edit_instruction": '{"correct": 6}', "save_name": "oak.py"},
     ],
 )
-def test_an_edit_that_cannot_be_made_is_an_error_and_saves_nothing(toys, response: dict[str, str]):
+def test_an_edit_of_what_is_no_script_is_an_error_and_saves_nothing(toys, response: dict[str, str]):
     result = step(toys, toys.respond(grammar.EDIT, **response))
     assert result.feedback.outcome is Outcome.ERROR
+    assert result.after == toys.environment.start(toys.instance)
+    assert toys.executor.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("instruction", "feedback"),
+    [("make it better", "Error: the edit could not be made: "), ("{}", "Error: the edit changed nothing\n")],
+)
+def test_an_edit_that_the_coder_does_not_make_is_no_error_of_the_agent(toys, instruction: str, feedback: str):
+    arguments = {"script_name": "cedar.py", "edit_instruction": instruction, "save_name": "oak.py"}
+    result = step(toys, toys.respond(grammar.EDIT, **arguments))
+    assert result.feedback.outcome is Outcome.NOT_EDITED
+    assert result.feedback.text.startswith(feedback) and result.feedback.text.endswith(BEST)
     assert result.after == toys.environment.start(toys.instance)
     assert toys.executor.jobs == []
 

@@ -109,13 +109,14 @@ def collection(toys: Any) -> Collection:
 
     crash = toys.edit("SCRIPT", "oak.py", exit="crashed", output="ValueError: no such column")
     slow = toys.edit("SCRIPT", "fir.py", exit="timeout")
+    unmade = toys.respond(grammar.EDIT, script_name="SCRIPT", edit_instruction="not understood", save_name="fir.py")
     names = list(tasks)
     expert = [
         play(f"a-{i:03d}", [look, edits(4 + i % 6), answer], task=names[i % 3], ideas=[f"Idea number {i % 5}."])
         for i in range(24)
     ]
     expert += [
-        play("crashed", [crash, edits(7), answer]),
+        play("crashed", [crash, unmade, edits(7), answer]),
         play("slow", [slow, edits(8), edits(9), edits(6), answer], task="birch_sound"),
         play("invalid", ["I would rather not.", edits(7), answer]),
         play("cut", [look] * 15, max_steps=15, task="cedar_image"),

@@ -72,7 +72,7 @@ def test_index_has_a_line_for_each_trajectory(collection: Any, decode: Callable[
     assert by_id["slow"] == "CEEeN"  # the last edit ran and made the score worse
 
 
-@pytest.mark.parametrize("rules", [PAPER, Rules("v1"), Rules(performance="binary"), Rules(repeats=False)])
+@pytest.mark.parametrize("rules", [PAPER, Rules(), Rules("v1"), Rules(performance="binary"), Rules(repeats=False)])
 def test_rewards_are_those_of_the_rules(
     collection: Any, decode: Callable[..., Any], tmp_path: Path, rules: Rules
 ) -> None:

@@ -1,0 +1,72 @@
+"""Checks of an edited script that need no run: whether it parses, is whole, and defines the names it uses."""
+
+import ast
+import builtins
+import re
+
+from tasks.task import SUBMISSION
+
+MARKS = (SUBMISSION, "validation ")  # texts in the statements that every script is for: its submission and its score
+MODULE_NAMES = frozenset(dir(builtins)) | {"__file__", "__name__", "__doc__"}
+WORD = re.compile(r"[^\W\d]\w+")
+MIN_KEPT_SHARE = 0.5  # of the words of a script without marks
+
+
+def syntax_error(source: str) -> str:
+    """Return the reason why a script does not parse, `` if it does."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return f"{error.msg} in line {error.lineno}"
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, or too many brackets
+        return str(error) or type(error).__name__
+    return ""
+
+
+def looks_whole(source: str, code: str) -> bool:
+    """Return whether `code` may replace the script `source`, rather than be a fragment of it.
+
+    It must still write the submission and print the validation score, if `source` does. If `source` does neither, it
+    must have half of its words. A caller must also check that it defines the names that it uses, which a fragment
+    rarely does (`new_undefined_names`).
+    """
+    marks = [mark for mark in MARKS if mark in source]
+    if marks:
+        return all(mark in code for mark in marks)
+    words = set(WORD.findall(source))
+    return len(words & set(WORD.findall(code))) >= MIN_KEPT_SHARE * len(words)
+
+
+def new_undefined_names(source: str, edited: str) -> list[str]:
+    """Return the names that the script `edited` uses but nowhere defines or imports, unless `source` does so too."""
+    return sorted(_undefined_names(edited) - _undefined_names(source))
+
+
+def _undefined_names(source: str) -> set[str]:
+    """Return the names that a script reads and nowhere binds, in any scope; none if it does not parse."""
+    if syntax_error(source):
+        return set()
+    used: set[str] = set()
+    bound: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name):
+                bound.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                bound.add(name)
+            case ast.alias(name="*"):
+                return set()  # the names that it binds are not known
+            case ast.alias(name=name, asname=alias):
+                bound.add(alias or name.split(".")[0])
+            case (
+                ast.ExceptHandler(name=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+                | ast.MatchMapping(rest=str(name))
+            ):
+                bound.add(name)
+            case _:
+                pass
+    return used - bound - MODULE_NAMES
