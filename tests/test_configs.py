@@ -135,11 +135,12 @@ def test_default_hyperparameters_are_the_papers() -> None:
     assert (config.expert.model, config.coder.model) == ("gpt-4o-mini", "Qwen/Qwen2.5-Coder-32B-Instruct")
 
 
-def test_the_papers_file_only_describes_its_machines() -> None:
+def test_the_papers_file_only_describes_its_machines_and_counts_unmade_edits_as_errors() -> None:
     paper, default = settings(load_config(ROOT / "configs/paper_7b.yaml")), settings(Config())
     changed = {key for key in paper if paper[key] != default[key]}
     machines = {"executor.slots", "mesh.fsdp", "optimizer_state.offload", "server.address"}
-    assert changed == machines | {"run_dir", "sft.rows_per_micro_batch", "ppo.rows_per_micro_batch"}
+    batches = {"sft.rows_per_micro_batch", "ppo.rows_per_micro_batch"}
+    assert changed == machines | batches | {"run_dir", "reward.coder_failures"}
 
 
 def test_each_ablation_is_the_quickstart_but_for_what_it_is_named_for() -> None:

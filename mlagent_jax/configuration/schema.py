@@ -107,9 +107,9 @@ class EndpointModel:
 class CoderModel(EndpointModel):
     """The model behind the coder."""
 
-    edit_format: EditFormat = "blocks"
-    """Form of the edits that the coder is asked for. blocks: search/replace blocks or whole functions; script: the
-    whole edited script, as in the paper; only for kind endpoint."""
+    edit_format: EditFormat = "script"
+    """Form of the edits that the coder is asked for; only for kind endpoint. script: the whole edited script, as in the
+    paper; blocks: search/replace blocks."""
 
 
 PAPER_EXPERT = EndpointModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")

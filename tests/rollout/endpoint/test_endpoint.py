@@ -343,4 +343,4 @@ def test_a_coder_model_edits_over_the_wire(chat_server) -> None:
                 return await EndpointCoder(model, "script").edit("x = 1\n", "Use two.")
 
         assert asyncio.run(edit()).source == "x = 2\n"  # type: ignore[attr-defined]
-    assert "Use two." in server.asked[0].body["messages"][0]["content"]
+    assert "Use two." in server.asked[0].body["messages"][-1]["content"]

@@ -79,7 +79,7 @@ def test_an_answer_that_cannot_be_used_is_asked_for_once_more_with_the_error() -
     assert second[:-2] == first and second[-2]["content"] == "```python\nnew = (kept\n```"
     assert "does not parse: '(' was never closed in line 1" in second[-1]["content"]
     hopeless = Canned("```python\nnew = (kept\n```", "I am sorry.", NEW)
-    assert edit(hopeless) == CoderReply(None, "I am sorry.")
+    assert edit(hopeless) == CoderReply(None, "I am sorry")
     assert len(hopeless.asked) == 2
 
 

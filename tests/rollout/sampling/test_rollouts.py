@@ -56,6 +56,7 @@ def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[Po
         "repeated_share": 0.0,
         "invalid_share": 0.5,
         "error_share": 0.0,
+        "not_edited_share": 0.0,
         "non_edit_share": 0.0,
         "corner_share": 0.0,
         "edit_share": 0.5,
