@@ -1,6 +1,7 @@
 """Summarize comparisons: medians, their ratio, and its range."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -40,6 +41,15 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table whose heading is the first row."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
+
+
+def wilson(num: int, total: int) -> dict[str, float]:
+    """Return the share `num / total` with its 95 % interval by Wilson, which is sound for shares near 0 and 1 too."""
+    share, z = num / total, statistics.NormalDist().inv_cdf(0.975)
+    center = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    low, high = max(center - half, 0.0), min(center + half, 1.0)
+    return {"share": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def format_interval(interval: Mapping[str, float]) -> str:

@@ -9,6 +9,7 @@ from tasks.quoting import user_path
 
 # A path that a user wrote. Only `~` is replaced: the rest stays as written, such as the slashes of a URL.
 UserPath = Annotated[str, AfterValidator(lambda text: str(user_path(text)) if text.startswith("~") else text)]
+StructuredOutputs = Literal["none", "grammar", "json_schema"]
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)

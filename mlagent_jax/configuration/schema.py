@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rollout.options import ExecutorOptions, Select, UserPath
+from rollout.options import ExecutorOptions, Select, StructuredOutputs, UserPath
 from tasks.reward import PAPER, Rules
 
 Count = Annotated[int, Field(gt=0)]
@@ -101,7 +101,15 @@ class EndpointModel:
     """Price of a million response tokens, in dollars."""
 
 
-PAPER_EXPERT = EndpointModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")
+@dataclass(frozen=True, config=_STRICT)
+class ExpertModel(EndpointModel):
+    """The model behind the expert."""
+
+    structured_outputs: StructuredOutputs = "none"
+    """Field that makes responses valid actions. grammar: vLLM's structured_outputs; json_schema: response_format."""
+
+
+PAPER_EXPERT = ExpertModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")
 PAPER_CODER = EndpointModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
 
 
@@ -355,6 +363,8 @@ class Evaluate:
     """Maximum actions of a trajectory."""
     max_minutes: Positive = 30.0
     """Time limit of a trajectory, in minutes."""
+    constrained: bool = False
+    """Whether the server constrains the policies to valid actions, by a grammar."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -373,7 +383,7 @@ class Config:
     needs the extra tensorboard."""
     tasks: Tasks = Tasks()
     executor: ExecutorOptions = ExecutorOptions()
-    expert: EndpointModel = PAPER_EXPERT
+    expert: ExpertModel = PAPER_EXPERT
     coder: EndpointModel = PAPER_CODER
     ideas: Ideas = Ideas()
     collect: Collect = Collect()

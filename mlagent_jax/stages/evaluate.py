@@ -23,6 +23,7 @@ from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
 from tasks.checksum import sealed
+from tasks.response_grammar import response_grammar
 from tasks.task import Task
 
 
@@ -71,9 +72,12 @@ class Evaluate(Stage):
                 return run_episodes(run_dir.evaluated(name), actor, plans, config, run_context, progress)
 
             found["initial"] = episodes("initial", InitialScriptActor())
-            with connect(
-                context.server, run_context.event_loop, config.ppo.temperature, max_tokens, [tokenizer.eos_id]
-            ) as client:
+            grammar = response_grammar(max_tokens) if config.evaluate.constrained else None
+            sampling = config.ppo.temperature, max_tokens, [tokenizer.eos_id], grammar
+            with connect(context.server, run_context.event_loop, *sampling) as client:
+                if grammar is not None:
+                    probe = client.check_grammars(tokenizer.encode("The word is "), tokenizer.decode)
+                    run_context.event_loop.run(probe)
                 for name, policy in (("sft", run_dir.sft_policy), ("ppo", run_dir.ppo_policy)):
                     serve_policy(client, run_context.event_loop, policy, config.server)
                     actor = PolicyActor(client, tokenizer, config.server.max_model_len, max_tokens)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,8 @@ from rollout.runtime.http import proxy_hint
 from rollout.types import Completion
 
 NOT_A_NUMBER = -9999.0  # what vLLM sends instead of a log-probability that JSON cannot represent
+PROBE = "constrained"
+NO_GRAMMARS = "start it with `python -m rollout.server`, or sample without a grammar"
 
 
 class PolicyClient:
@@ -39,6 +41,7 @@ class PolicyClient:
         stop_ids: Sequence[int],
         request_seconds: float = 600.0,
         restarts: ServerProcess | None = None,
+        grammar: str | None = None,
     ):
         """Describe a client. `connect`, or enter the `async with` block, before using it.
 
@@ -49,6 +52,8 @@ class PolicyClient:
             stop_ids: The tokens that end a response; they are part of it.
             request_seconds: The time limit of one request, including the wait in the server's queue.
             restarts: The server's process, to be restarted on new weights; None if the running server loads them.
+            grammar: The grammar that every response obeys, in EBNF; None for none. The log-probabilities are then those
+                of the constrained distribution, so such responses cannot train the policy. Call `check_grammars` first.
 
         Raises:
             ValueError: If the temperature is not positive.
@@ -58,6 +63,7 @@ class PolicyClient:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.stop_ids = list(stop_ids)
+        self.grammar = grammar
         self.version = 0
         self.connection = Connection(address, request_seconds)
         self._updates: WeightUpdates = (
@@ -118,24 +124,21 @@ class PolicyClient:
         """
         async with self._updating:
             pass
-        answer = await self.connection.post(
-            "/inference/v1/generate",
-            {
-                "token_ids": list(prompt_ids),
-                "sampling_params": {
-                    "n": num_samples,
-                    # vLLM gives sample k the seed + k. Distant seeds keep neighboring seeds from sharing samples.
-                    "seed": random.Random(f"{seed}/sample").getrandbits(48),
-                    "temperature": self.temperature,
-                    "top_p": 1.0,
-                    "top_k": -1,
-                    "max_tokens": self.max_tokens,
-                    "stop_token_ids": self.stop_ids,
-                    "logprobs": 0,
-                    "detokenize": False,
-                },
-            },
-        )
+        sampling = {
+            "n": num_samples,
+            # vLLM gives sample k the seed + k. Distant seeds keep neighboring seeds from sharing samples.
+            "seed": random.Random(f"{seed}/sample").getrandbits(48),
+            "temperature": self.temperature,
+            "top_p": 1.0,
+            "top_k": -1,
+            "max_tokens": self.max_tokens,
+            "stop_token_ids": self.stop_ids,
+            "logprobs": 0,
+            "detokenize": False,
+        }
+        if self.grammar is not None:
+            sampling["structured_outputs"] = {"grammar": self.grammar}
+        answer = await self._generate(prompt_ids, sampling)
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         versions = {span["version"] for choice in choices for span in choice["weight_versions"]}
         if versions != {str(self.version)}:
@@ -146,15 +149,33 @@ class PolicyClient:
 
     async def score(self, token_ids: Sequence[int]) -> list[float]:
         """Return the log-probability at temperature 1 of every token but the first, given the tokens before it."""
-        answer = await self.connection.post(
-            "/inference/v1/generate",
-            {
-                "token_ids": list(token_ids),
-                "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False},
-            },
-        )
+        answer = await self._generate(token_ids, {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False})
         entries = answer["prompt_logprobs"][1:]
         return [_finite(entry[str(token)]["logprob"]) for token, entry in zip(token_ids[1:], entries, strict=True)]
+
+    async def check_grammars(self, prompt_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
+        """Check that the server constrains responses, with a grammar that generates one text.
+
+        Args:
+            prompt_ids: The tokens that the text continues.
+            decode: The function that returns the text of tokens without their end token.
+
+        Raises:
+            ServerError: If the server refuses grammars, or ignores them.
+        """
+        sampling = {"max_tokens": 4 * len(PROBE), "stop_token_ids": self.stop_ids, "detokenize": False}
+        try:
+            answer = await self._generate(
+                prompt_ids, {**sampling, "structured_outputs": {"grammar": f'root ::= "{PROBE}"'}}
+            )
+            text = decode(answer["choices"][0]["token_ids"])
+        except ServerError as error:
+            raise ServerError(f"{error}; {NO_GRAMMARS}") from None
+        if text != PROBE:
+            address = self.connection.address
+            raise ServerError(
+                f"the server at {address} ignores grammars: got {text[:40]!r}, not {PROBE}; {NO_GRAMMARS}"
+            )
 
     async def prefix_cache_stats(self) -> PrefixCacheStats:
         """Return the use of the server's prefix cache by all sampling since the server started.
@@ -204,6 +225,10 @@ class PolicyClient:
     def serves(self, folder: Path, version: int) -> bool:
         """Return whether the server is known to have the weights of a checkpoint directory, as `version`."""
         return self.version == version and self._folder is not None and self._folder.resolve() == folder.resolve()
+
+    async def _generate(self, token_ids: Sequence[int], sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+        body = {"token_ids": list(token_ids), "sampling_params": sampling}
+        return await self.connection.post("/inference/v1/generate", body)
 
     async def _restore(self) -> str:
         """Restore the previous weights after a failed update, and return a description of the server's state."""
