@@ -74,13 +74,16 @@ def keys(section: Any = Config, defaults: Any = None, prefix: str = "") -> Itera
         prefix: The dotted name of the section with a trailing dot; empty for the whole configuration.
     """
     defaults = section() if defaults is None else defaults
-    for name, info in section.__pydantic_fields__.items():
+    for name in section.__pydantic_fields__:
         default = getattr(defaults, name)
         if is_pydantic_dataclass(type(default)):
             yield from keys(type(default), default, f"{prefix}{name}.")
         else:
-            assert info.description, f"{prefix}{name} has no meaning written under it"
-            yield Key(f"{prefix}{name}", _inline(_jsonable(default)), " ".join(info.description.split()))
+            # Pydantic reads the strings of a class itself, not of those that it derives from.
+            stated = (getattr(base, "__pydantic_fields__", {}).get(name) for base in section.__mro__)
+            meaning = next((field.description for field in stated if field and field.description), None)
+            assert meaning, f"{prefix}{name} has no meaning written under it"
+            yield Key(f"{prefix}{name}", _inline(_jsonable(default)), " ".join(meaning.split()))
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
