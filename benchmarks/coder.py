@@ -35,7 +35,7 @@ from rollout.errors import CoderError, InfrastructureError
 from rollout.executor import open_executor
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
-from rollout.options import EditFormat, ExecutorOptions
+from rollout.options import EditFormat, ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore

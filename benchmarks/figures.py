@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Z_95 = 1.959964  # standard deviations of a normal distribution within which 95 % of it lie
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -44,18 +43,18 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
 
 
+def wilson(num: int, total: int) -> dict[str, float]:
+    """Return the share `num / total` with its 95 % interval by Wilson, which is sound for shares near 0 and 1 too."""
+    share, z = num / total, statistics.NormalDist().inv_cdf(0.975)
+    center = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    low, high = max(center - half, 0.0), min(center + half, 1.0)
+    return {"mean": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
 def format_interval(interval: Mapping[str, float]) -> str:
     """Return a mean with its interval as text."""
     return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
-
-
-def wilson(count: int, total: int) -> dict[str, float]:
-    """Return the share `count` / `total` with its Wilson 95 % interval."""
-    share, weight = count / total, Z_95**2 / total
-    center = (share + weight / 2) / (1 + weight)
-    half = Z_95 / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / (4 * total))
-    low, high = max(0.0, center - half), min(1.0, center + half)
-    return {"mean": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def write_results(folder: Path, name: str, result: dict[str, Any], text: str) -> None:

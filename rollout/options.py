@@ -11,6 +11,7 @@ from tasks.quoting import user_path
 UserPath = Annotated[str, AfterValidator(lambda text: str(user_path(text)) if text.startswith("~") else text)]
 Characters = Annotated[int, Field(ge=100)]  # fewer show nothing that helps
 EditFormat = Literal["blocks", "script"]
+StructuredOutputs = Literal["none", "grammar", "json_schema"]
 FilterName = Literal["acted", "valid_format", "ended", "edited", "improved", "no_leak"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)

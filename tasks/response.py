@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tasks.action import ACTIONS, Action, Invalid, InvalidKind, check_arguments
@@ -34,6 +34,17 @@ class ParsedResponse:
     fields: Mapping[str, str] | Invalid
     action: Action | Invalid
     is_exact: bool = True
+
+    @property
+    def needed_leniency(self) -> bool:
+        """Whether there is an action, but not in the exact form."""
+        return isinstance(self.action, Action) and not self.is_exact
+
+
+def lenient_share(responses: Iterable[ParsedResponse]) -> float | None:
+    """Return the share of responses that needed leniency among those with an action, None if none has one."""
+    needed = [response.needed_leniency for response in responses if isinstance(response.action, Action)]
+    return sum(needed) / len(needed) if needed else None
 
 
 def parse_response(response: str) -> ParsedResponse:

@@ -1,8 +1,10 @@
 """Check that the settings of a configuration fit together, before anything starts."""
 
-from mlagent_jax.configuration.schema import PPO, Config, ConfigError, EndpointModel, Mesh, Model, Tokenizer
+from mlagent_jax.configuration.endpoint_models import EndpointModel
+from mlagent_jax.configuration.schema import PPO, Config, ConfigError, Mesh, Model, Tokenizer
 from rollout.options import ExecutorOptions
 from tasks import registry
+from tasks.response_grammar import response_grammar
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # those that vLLM's attention supports on CPUs and GPUs
 SIZES = (
@@ -31,6 +33,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             "evaluate.pretrained=true, but model.path=null starts from random weights; set evaluate.pretrained=false"
         )
+    if config.evaluate.constrained:
+        _check_grammar("ppo.max_response_tokens", config.ppo.max_response_tokens, "evaluate.constrained=false")
     if config.ppo.max_response_tokens >= config.server.max_model_len:
         raise ConfigError(
             f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "
@@ -74,6 +78,9 @@ def _check_endpoints(config: Config) -> None:
 
     check_endpoint("expert", config.expert)
     check_endpoint("coder", config.coder)
+    if config.expert.structured_outputs == "grammar":
+        remedy = "expert.structured_outputs=none"
+        _check_grammar("expert.max_response_tokens", config.expert.max_response_tokens, remedy)
     if config.ideas.source == "endpoint" and config.expert.kind == "scripted":
         raise ConfigError("ideas.source=endpoint asks the expert's endpoint; set expert.kind=endpoint too")
     if config.ideas.source == "endpoint" and config.ideas.pool_size > config.ideas.candidates_per_axis:
@@ -86,6 +93,13 @@ def _check_endpoints(config: Config) -> None:
             f"sft.wordings={config.sft.wordings}: only the scripted expert's text has other wordings; set "
             "sft.wordings=1"
         )
+
+
+def _check_grammar(key: str, max_tokens: int, remedy: str) -> None:
+    try:
+        response_grammar(max_tokens)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}; raise it, or set {remedy}") from None
 
 
 def check_sizes(model: Model, mesh: Mesh) -> None:

@@ -8,29 +8,22 @@ value.
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rollout.options import EditFormat, ExecutorOptions, Observation, Select, UserPath
+from mlagent_jax.configuration.endpoint_models import PAPER_CODER, PAPER_EXPERT, CoderModel, ExpertModel
+from mlagent_jax.configuration.value_types import STRICT, Count, CountOrZero, Dtype, NonNegative, Positive, Share
+from rollout.options import ExecutorOptions, Observation, Select, UserPath
 from tasks.prompt import Prompt
 from tasks.reward import Rules
 from tasks.system_text import system_text
-
-Count = Annotated[int, Field(gt=0)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Dtype = Literal["float32", "bfloat16"]
-
-_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the text says what it is, what was expected, and what to do."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Tasks:
     """The machine-learning tasks that the policy trains on and is evaluated on."""
 
@@ -65,58 +58,7 @@ class Tasks:
     """Folder of raw data files, with a subfolder named after each task; null: they are downloaded."""
 
 
-@dataclass(frozen=True, config=_STRICT)
-class EndpointModel:
-    """The model behind the expert or the coder: the bundled scripted one, or one at an OpenAI-compatible endpoint."""
-
-    kind: Literal["scripted", "endpoint"] = "endpoint"
-    """scripted: the bundled scripted one, which needs no network; endpoint: a model behind an OpenAI-compatible API."""
-    base_url: str | None = None
-    """Address of the endpoint, such as https://api.openai.com/v1; only for kind endpoint."""
-    model: str | None = None
-    """Name of the model at the endpoint; only for kind endpoint."""
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the API key; the key is never stored. null: no key is sent."""
-    max_concurrent: Count = 8
-    """Maximum number of concurrent requests; at least as many episodes run concurrently."""
-    timeout_seconds: Positive = 120.0
-    """Timeout of one request, in seconds; a request that times out is retried."""
-    max_response_tokens: Count = 4096
-    """Maximum tokens of a response, reasoning tokens included."""
-    max_empty_share: Share = 0.5
-    """Maximum share of responses without text, such as those with nothing but reasoning, among the last 20; the stage
-    stops above it. 1: it never stops."""
-    requests_per_minute: Count | None = None
-    """Maximum requests per minute; null: limited only by max_concurrent."""
-    tokens_per_minute: Count | None = None
-    """Maximum tokens of requests and responses per minute; null: no limit."""
-    budget_tokens: Count | None = None
-    """Maximum tokens of requests and responses in the whole run; the stage stops when they are used up. null: no
-    limit."""
-    budget_dollars: Positive | None = None
-    """Maximum cost of the whole run, in dollars; the stage stops when it is spent. Needs the prices. null: no limit."""
-    input_price: NonNegative = 0.0
-    """Price of a million prompt tokens, in dollars."""
-    cached_input_price: NonNegative | None = None
-    """Price of a million prompt tokens that the endpoint finds in its prefix cache, in dollars; null: input_price."""
-    output_price: NonNegative = 0.0
-    """Price of a million response tokens, in dollars."""
-
-
-@dataclass(frozen=True, config=_STRICT)
-class CoderModel(EndpointModel):
-    """The model behind the coder."""
-
-    edit_format: EditFormat = "script"
-    """Form of the edits that the coder is asked for; only for kind endpoint. script: the whole edited script, as in the
-    paper; blocks: search/replace blocks."""
-
-
-PAPER_EXPERT = EndpointModel(base_url="https://api.openai.com/v1", model="gpt-4o-mini", api_key_env="OPENAI_API_KEY")
-PAPER_CODER = CoderModel(base_url="http://127.0.0.1:8001/v1", model="Qwen/Qwen2.5-Coder-32B-Instruct")
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Ideas:
     """The pool of ideas that makes the expert explore."""
 
@@ -135,7 +77,7 @@ class Ideas:
     """Folder or name of the sentence-transformers model that embeds ideas; null: all-MiniLM-L6-v2 from its package."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Collect:
     """The collection of expert trajectories."""
 
@@ -152,7 +94,7 @@ class Collect:
     """Maximum share of responses that are no valid action; the stage stops above it. 1: it never stops."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Tokenizer:
     """The tokenizer of a policy that is trained from scratch; a checkpoint at model.path has its own."""
 
@@ -160,7 +102,7 @@ class Tokenizer:
     """Maximum number of tokens of the byte-level BPE, special tokens included; null: the checkpoint's."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Model:
     """The policy network; the keys that are null have the values of the checkpoint at path."""
 
@@ -189,7 +131,7 @@ class Model:
     matrix products and attention; layer: those of whole layers."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Mesh:
     """The layout of the trainer's devices; the product of the axes is the number of devices."""
 
@@ -203,7 +145,7 @@ class Mesh:
     """Size of the context axis: shards of the sequence."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class OptimizerState:
     """The storage of every optimizer's moments between steps."""
 
@@ -213,7 +155,7 @@ class OptimizerState:
     """Whether the moments are kept in host memory and moved to the devices only for the update."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class SFT:
     """Exploration-enriched fine-tuning on the expert's trajectories."""
 
@@ -246,7 +188,7 @@ class SFT:
     """Number of measurements without a better validation perplexity after which training stops."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Server:
     """The vLLM server that samples from the policy."""
 
@@ -267,7 +209,7 @@ class Server:
     for servers that cannot load any."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class PPO:
     """Step-wise PPO: one action from each state; the states are prefixes of the expert's trajectories."""
 
@@ -356,7 +298,7 @@ class PPO:
     """Number of updates between checkpoints."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Evaluate:
     """The evaluation of the initial script and of the policy in its stages of training by whole trajectories."""
 
@@ -368,9 +310,11 @@ class Evaluate:
     """Maximum actions of a trajectory."""
     max_minutes: Positive = 30.0
     """Time limit of a trajectory, in minutes."""
+    constrained: bool = False
+    """Whether the server constrains the policies to valid actions, by a grammar."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Config:
     """The configuration of a whole run."""
 
@@ -388,7 +332,7 @@ class Config:
     executor: ExecutorOptions = ExecutorOptions()
     prompt: Prompt = Prompt()
     observation: Observation = Observation()
-    expert: EndpointModel = PAPER_EXPERT
+    expert: ExpertModel = PAPER_EXPERT
     coder: CoderModel = PAPER_CODER
     ideas: Ideas = Ideas()
     collect: Collect = Collect()

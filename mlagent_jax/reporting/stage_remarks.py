@@ -104,6 +104,12 @@ def _scripts() -> tuple[Rule, ...]:
     )
 
 
+def _lenient(prefix: str, whose: str) -> Rule:
+    """Return the rule for responses that are not exact, which is no reason for a warning."""
+    what = f"actions {whose}were read after Markdown or text around them was removed"
+    return Rule(f"{prefix}num_lenient", (f"{prefix}num_valid",), what, 1.0, "")
+
+
 def _evaluated(policy: str) -> tuple[Rule, ...]:
     return (
         Rule(
@@ -113,6 +119,7 @@ def _evaluated(policy: str) -> tuple[Rule, ...]:
             0.5,
             "it cannot act, so its gain says little",
         ),
+        _lenient(f"{policy}.", f"of the {policy} policy "),
         Rule(
             f"{policy}.num_tasks_unsubmitted",
             (f"{policy}.num_tasks",),
@@ -127,6 +134,7 @@ def _evaluated(policy: str) -> tuple[Rule, ...]:
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "collect": (
         Rule("num_invalid", ("num_steps",), "responses are no valid action", 0.5, FORMAT),
+        _lenient("", ""),
         Rule(
             "num_imported",
             ("num_trajectories",),

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlagent_jax.configuration.schema import CoderModel, ConfigError, EndpointModel, Tasks
+from mlagent_jax.configuration.endpoint_models import CoderModel, EndpointModel
+from mlagent_jax.configuration.schema import ConfigError, Tasks
 from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.edits import RecognizeRecipes

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mlagent_jax.configuration.schema import EndpointModel
+from mlagent_jax.configuration.endpoint_models import EndpointModel
 from mlagent_jax.tracking.progress import Bar
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.errors import BudgetSpent, CoderError, ExpertError, InfrastructureError

@@ -69,7 +69,12 @@ class PolicyServer:
 
 @contextmanager
 def connect(
-    server: PolicyServer, event_loop: EventLoopThread, temperature: float, max_tokens: int, stop_ids: Sequence[int]
+    server: PolicyServer,
+    event_loop: EventLoopThread,
+    temperature: float,
+    max_tokens: int,
+    stop_ids: Sequence[int],
+    grammar: str | None = None,
 ) -> Iterator[PolicyClient]:
     """Yield a client of the run's server once the server answers.
 
@@ -79,9 +84,15 @@ def connect(
         temperature: Sampling temperature, the one used in training.
         max_tokens: Maximum length of a response in tokens, end token included.
         stop_ids: Ids of the tokens that end a response.
+        grammar: Grammar that every response obeys; None for none, as in training.
     """
     client = PolicyClient(
-        server.address(), temperature=temperature, max_tokens=max_tokens, stop_ids=stop_ids, restarts=server.restarts
+        server.address(),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        stop_ids=stop_ids,
+        restarts=server.restarts,
+        grammar=grammar,
     )
     try:
         event_loop.run(client.connect())

@@ -37,6 +37,7 @@ class Collect(Stage):
         "seed",
         "tasks.held_in",
         *endpoint_settings("expert"),
+        "expert.structured_outputs",
         *endpoint_settings("coder"),
         "coder.edit_format",
         "ideas",
@@ -132,7 +133,7 @@ def make_expert(config: Config, context: RunContext) -> ScriptedExpert | Endpoin
     """Return the expert of the configuration; raises ValueError for an endpoint without its key."""
     if config.expert.kind == "scripted":
         return ScriptedExpert(config.collect.max_steps, explores=config.ideas.source != "none")
-    return EndpointExpert(context.endpoints.expert(), config.system_text)
+    return EndpointExpert(context.endpoints.expert(), config.system_text, config.expert.structured_outputs)
 
 
 def make_pools(config: Config, layout: RunLayout, context: RunContext, tasks: Sequence[Task]) -> dict[str, IdeaPool]:

@@ -24,6 +24,7 @@ from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
 from tasks.checksum import sealed
+from tasks.response_grammar import response_grammar
 from tasks.task import Task
 
 
@@ -85,9 +86,12 @@ class Evaluate(Stage):
                 return run_episodes(run_dir.evaluated(name), actor, plans, config, run_context, progress)
 
             found["initial"] = episodes("initial", InitialScriptActor())
-            with connect(
-                context.server, run_context.event_loop, config.ppo.temperature, max_tokens, [tokenizer.eos_id]
-            ) as client:
+            grammar = response_grammar(max_tokens) if config.evaluate.constrained else None
+            sampling = config.ppo.temperature, max_tokens, [tokenizer.eos_id], grammar
+            with connect(context.server, run_context.event_loop, *sampling) as client:
+                if grammar is not None:
+                    probe = client.check_grammars(tokenizer.encode("The word is "), tokenizer.decode)
+                    run_context.event_loop.run(probe)
                 for name, policy in policies.items():
                     canary = run_dir.pretrained_canary if name == "pretrained" else policy
                     serve_policy(client, run_context.event_loop, policy, config.server, canary)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -127,7 +128,14 @@ class ChatEndpoint:
         """Return the model's answer to `messages` as text without its reasoning; see `ask`."""
         return (await self.ask(messages, seed=seed, temperature=temperature)).visible_text
 
-    async def ask(self, messages: Sequence[Message], *, seed: int, temperature: float = 1.0) -> Answer:
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        temperature: float = 1.0,
+        fields: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Answer:
         """Return the model's answer to `messages`, from the journal if the same request was answered before.
 
         Rate limits (429), server errors, timeouts, lost connections and broken answers are retried. Equal concurrent
@@ -138,6 +146,7 @@ class ChatEndpoint:
             messages: The chat so far.
             seed: The seed of the model's sampling; part of the request's identity.
             temperature: The sampling temperature.
+            fields: Further fields of the request, which constrain the answer.
 
         Raises:
             InfrastructureError: If no answer came, as the endpoint's `error` type.
@@ -155,6 +164,7 @@ class ChatEndpoint:
             "temperature": temperature,
             "max_tokens": self.max_response_tokens,
             "seed": seed,
+            **fields,
         }
         key = digest_of(json.dumps(body, sort_keys=True).encode())
         record = self.exchanges.find(key)

@@ -33,6 +33,7 @@ TOO_LONG = re.compile(
 )
 UNKNOWN_FIELD = "extra_forbidden"  # the error of a server that validates requests with pydantic
 REFUSABLE = ("max_tokens", "temperature", "seed")  # fields that reasoning models, such as OpenAI's, refuse
+CONSTRAINTS = ("structured_outputs", "response_format")  # fields that many endpoints do not take, or only in part
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
 
 
@@ -113,7 +114,7 @@ class Transport:
             if code == FILTERED:
                 raise Filtered(f"the prompt is refused by a filter: {self._shown(response)}")
             if refused not in accepted or not code.startswith("unsupported"):
-                raise self._failure(response)
+                raise self._failure(response, accepted)
             if refused not in self._refused:
                 log.warning("%s: %s; it is not sent any more", self._url, self._shown(response))
                 self._refused.add(refused)
@@ -143,8 +144,8 @@ class Transport:
             # A proxy's page, half an answer, or an error message: with status 200, an answer may have been billed.
             raise Transient(f"no chat completion, but {self._shown(response)}", may_be_billed=True) from None
 
-    def _failure(self, response: httpx.Response) -> Exception:
-        """Return the exception for a response whose status is not 200."""
+    def _failure(self, response: httpx.Response, body: Mapping[str, Any]) -> Exception:
+        """Return the exception for a response to `body` whose status is not 200."""
         status, shown = response.status_code, self._shown(response)
         no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT in response.text
         if (status in TRANSIENT or status >= 500) and not no_credit:
@@ -162,6 +163,11 @@ class Transport:
             )
         elif status == 404 or 300 <= status < 400:
             remedy = f"check {self._settings}.base_url, which ends with /v1, and {self._settings}.model"
+        elif constraint := next((field for field in CONSTRAINTS if field in body), None):
+            remedy = (
+                f"if it does not take the field {constraint}, set {self._settings}.structured_outputs to another kind "
+                f"or to none; else check {self._settings}.model and {self._settings}.max_response_tokens"
+            )
         else:
             remedy = f"check {self._settings}.model and {self._settings}.max_response_tokens"
         return EndpointRefused(f"{self._url} answered status {status}: {shown}; {remedy}")

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,8 @@ from rollout.runtime.http import proxy_hint
 from rollout.types import Completion
 
 NOT_A_NUMBER = -9999.0  # what vLLM sends instead of a log-probability that JSON cannot represent
+PROBE = "constrained"
+NO_GRAMMARS = "start it with `python -m rollout.server`, or sample without a grammar"
 
 
 class PolicyClient:
@@ -39,6 +42,7 @@ class PolicyClient:
         stop_ids: Sequence[int],
         request_seconds: float = 600.0,
         restarts: ServerProcess | None = None,
+        grammar: str | None = None,
     ):
         """Describe a client. `connect`, or enter the `async with` block, before using it.
 
@@ -49,6 +53,8 @@ class PolicyClient:
             stop_ids: The tokens that end a response; they are part of it.
             request_seconds: The time limit of one request, including the wait in the server's queue.
             restarts: The server's process, to be restarted on new weights; None if the running server loads them.
+            grammar: The grammar that every response obeys, in EBNF; None for none. The log-probabilities are then those
+                of the constrained distribution, so such responses cannot train the policy. Call `check_grammars` first.
 
         Raises:
             ValueError: If the temperature is not positive.
@@ -58,6 +64,7 @@ class PolicyClient:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.stop_ids = list(stop_ids)
+        self.grammar = grammar
         self.version = 0
         self.connection = Connection(address, request_seconds)
         self._updates: WeightUpdates = (
@@ -116,43 +123,31 @@ class PolicyClient:
         Raises:
             ServerError: If the server does not answer, refuses, or holds incomplete weights.
         """
-        async with self._updating:
-            pass
-        answer = await self.connection.post(
-            "/inference/v1/generate",
-            {
-                "token_ids": list(prompt_ids),
-                "sampling_params": {
-                    "n": num_samples,
-                    # vLLM gives sample k the seed + k. Distant seeds keep neighboring seeds from sharing samples.
-                    "seed": random.Random(f"{seed}/sample").getrandbits(48),
-                    "temperature": self.temperature,
-                    "top_p": 1.0,
-                    "top_k": -1,
-                    "max_tokens": self.max_tokens,
-                    "stop_token_ids": self.stop_ids,
-                    "logprobs": 0,
-                    "detokenize": False,
-                },
-            },
-        )
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-        versions = {span["version"] for choice in choices for span in choice["weight_versions"]}
-        if versions != {str(self.version)}:
-            async with self._updating:  # wait until new weights are verified before returning their responses
-                if versions & self._rejected:
-                    raise ServerError("a response was sampled from weights that failed verification")
-        return [_completion(choice) for choice in choices]
+        return await self._sample(prompt_ids, num_samples, seed, self.grammar)
+
+    async def check_grammars(self, prompt_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
+        """Check that the server constrains responses, with a grammar that generates one text.
+
+        Args:
+            prompt_ids: The tokens that the text continues.
+            decode: The function that returns the text of a response.
+
+        Raises:
+            ServerError: If the server refuses grammars, or ignores them.
+        """
+        try:
+            (completion,) = await self._sample(prompt_ids, 1, 0, f'root ::= "{PROBE}"')
+        except ServerError as error:
+            raise ServerError(f"{error}; {NO_GRAMMARS}") from None
+        text = decode(completion.token_ids)
+        if text != PROBE:
+            raise ServerError(
+                f"{self.connection.address} ignores grammars: got {text[:40]!r}, expected {PROBE}; {NO_GRAMMARS}"
+            )
 
     async def score(self, token_ids: Sequence[int]) -> list[float]:
         """Return the log-probability at temperature 1 of every token but the first, given the tokens before it."""
-        answer = await self.connection.post(
-            "/inference/v1/generate",
-            {
-                "token_ids": list(token_ids),
-                "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False},
-            },
-        )
+        answer = await self._generate(token_ids, {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False})
         entries = answer["prompt_logprobs"][1:]
         return [_finite(entry[str(token)]["logprob"]) for token, entry in zip(token_ids[1:], entries, strict=True)]
 
@@ -205,6 +200,39 @@ class PolicyClient:
         """Return whether the server is known to have the weights of a checkpoint directory, as `version`."""
         return self.version == version and self._folder is not None and self._folder.resolve() == folder.resolve()
 
+    async def _sample(
+        self, prompt_ids: Sequence[int], num_samples: int, seed: int, grammar: str | None
+    ) -> list[Completion]:
+        async with self._updating:
+            pass
+        sampling = {
+            "n": num_samples,
+            # vLLM gives sample k the seed + k. Distant seeds keep neighboring seeds from sharing samples.
+            "seed": random.Random(f"{seed}/sample").getrandbits(48),
+            "temperature": self.temperature,
+            "top_p": 1.0,
+            "top_k": -1,
+            "max_tokens": self.max_tokens,
+            "stop_token_ids": self.stop_ids,
+            "logprobs": 0,
+            "detokenize": False,
+        }
+        if grammar is not None:
+            sampling["structured_outputs"] = {"grammar": grammar}
+        answer = await self._generate(prompt_ids, sampling)
+        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        versions = {span["version"] for choice in choices for span in choice["weight_versions"]}
+        if versions != {str(self.version)}:
+            async with self._updating:  # wait until new weights are verified before returning their responses
+                if versions & self._rejected:
+                    raise ServerError("a response was sampled from weights that failed verification")
+        completions = [_completion(choice) for choice in choices]
+        return completions if grammar is None else [_ended(completion, self.stop_ids) for completion in completions]
+
+    async def _generate(self, token_ids: Sequence[int], sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+        body = {"token_ids": list(token_ids), "sampling_params": sampling}
+        return await self.connection.post("/inference/v1/generate", body)
+
     async def _restore(self) -> str:
         """Restore the previous weights after a failed update, and return a description of the server's state."""
         if self._folder is not None:
@@ -245,6 +273,16 @@ def _completion(choice: Mapping[str, Any]) -> Completion:
         policy_version=min(int(version) for version in versions),
         finish_reason=choice["finish_reason"],
     )
+
+
+def _ended(completion: Completion, stop_ids: Sequence[int]) -> Completion:
+    """Return a constrained response without the end token, unless that is one of `stop_ids`.
+
+    A grammar ends with the end token that the checkpoint states, which is not that of a turn in base models.
+    """
+    if completion.finish_reason == "length" or completion.token_ids[-1] in stop_ids:
+        return completion
+    return replace(completion, token_ids=completion.token_ids[:-1], logprobs=completion.logprobs[:-1])
 
 
 def _finite(logprob: float) -> float:

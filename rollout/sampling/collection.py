@@ -17,6 +17,7 @@ from rollout.storage.shards import PART_SIZE, Part
 from rollout.types import Actor, Trajectory
 from tasks.feedback import Outcome
 from tasks.naming import draw_names
+from tasks.response import parse_response
 from tasks.task import Instance, Task
 
 EPISODE_ATTEMPTS = 2
@@ -56,6 +57,7 @@ class Tally:
     num_imported: int = 0
     num_submitted: int = 0
     num_improved: int = 0
+    num_lenient: int = 0
     gain: float = 0.0
     num_retried: int = 0
     num_lost: int = 0
@@ -64,6 +66,7 @@ class Tally:
     def add(self, trajectory: Trajectory, task: Task | None) -> None:
         """Count one finished trajectory, with gain 0 if its task is None."""
         self.outcomes.update(step.feedback.outcome.value for step in trajectory.steps)
+        self.num_lenient += sum(parse_response(step.response).needed_leniency for step in trajectory.steps)
         gain = task.gain(trajectory.score(task.m_init)) if task else 0.0
         self.ends[trajectory.end] += 1
         self.num_trajectories += 1
@@ -75,15 +78,19 @@ class Tally:
     def figures(self) -> dict[str, float]:
         """Return the shares of outcomes among steps, the means of steps, valid submissions and gain, and counts.
 
+        `lenient_share` is the share of valid responses that are not exact, 0 if there are none.
+
         An imported trajectory has no workspace, so nothing is known about its submissions; it counts in neither
         `num_unsubmitted` nor `num_unimproved`.
         """
         num_acted = self.num_trajectories - self.num_imported
         steps, trajectories = max(self.outcomes.total(), 1), max(self.num_trajectories, 1)
+        num_valid = self.outcomes.total() - self.outcomes[Outcome.INVALID]
         outcomes = (outcome.value for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE)
         return {
             "num_trajectories": self.num_trajectories,
             **{f"{outcome}_share": self.outcomes[outcome] / steps for outcome in outcomes},
+            "lenient_share": self.num_lenient / max(num_valid, 1),
             "steps": self.outcomes.total() / trajectories,
             "submitted_share": self.num_submitted / trajectories,
             "gain": self.gain / trajectories,
@@ -91,6 +98,8 @@ class Tally:
             "num_lost": self.num_lost,
             "num_steps": self.outcomes.total(),
             "num_invalid": self.outcomes[Outcome.INVALID],
+            "num_valid": num_valid,
+            "num_lenient": self.num_lenient,
             "num_failed": self.outcomes[Outcome.ERROR],
             "num_not_edited": self.outcomes[Outcome.NOT_EDITED],
             "num_imported": self.num_imported,

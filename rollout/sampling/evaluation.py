@@ -14,7 +14,7 @@ from rollout.types import Response, Trajectory
 from tasks.action import EXECUTE, FINAL_ANSWER, Action
 from tasks.feedback import Outcome, status_line
 from tasks.naming import draw_names
-from tasks.response import FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response, parse_response
+from tasks.response import FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response, lenient_share, parse_response
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -130,11 +130,15 @@ def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, An
 
 
 def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Return the shares of outcomes and submissions, the ends of the trajectories, and the grounding of responses."""
+    """Return the shares of outcomes and submissions, the ends of the trajectories, and the grounding of responses.
+
+    `lenient_share` is the share of valid responses that are not exact.
+    """
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     submitted = [one for one in trajectories if one.steps and one.steps[-1].after.last_submission is not None]
     outcomes = [outcome for outcome in Outcome if outcome is not Outcome.INFRASTRUCTURE]
     num_steps = max(len(steps), 1)
+    responses = [parse_response(step.response) for step in steps]
     return {
         "submitted_share": len(submitted) / len(trajectories),
         "steps": len(steps) / len(trajectories),
@@ -142,8 +146,11 @@ def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
             f"{outcome.value}_share": sum(step.feedback.outcome is outcome for step in steps) / num_steps
             for outcome in outcomes
         },
+        "lenient_share": lenient_share(responses) or 0.0,
         "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
-        "context": grounding_shares(read_grounding(parse_response(step.response), step.before) for step in steps),
+        "context": grounding_shares(
+            read_grounding(response, step.before) for response, step in zip(responses, steps, strict=True)
+        ),
     }
 
 

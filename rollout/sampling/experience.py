@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from rollout.types import Snapshot
 from tasks.feedback import Outcome
+from tasks.response import lenient_share, parse_response
 
 Origin = Literal["expert", "policy"]
 
@@ -106,6 +107,8 @@ def begun_share(experiences: Sequence[Experience]) -> float:
 def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     """Return mean and deviation of the reward, the mean of edits that ran, and shares of outcomes, masked and cut.
 
+    `lenient_share` is the share of valid responses that are not exact; it is missing if there are none.
+
     Means and shares of outcomes are over the actions that are neither masked nor cut. `cut_share` is the share of
     rollouts, single actions or whole episodes, that were not begun. `edit_mean` is missing if no edit ran.
     """
@@ -125,7 +128,8 @@ def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
         if outcome is not Outcome.INFRASTRUCTURE:
             num = sum(experience.outcome is outcome for experience in known)
             figures[f"{outcome.value}_share"] = num / len(known)
-    return figures
+    lenient = lenient_share(parse_response(one.reached.response) for one in known if one.reached is not None)
+    return figures if lenient is None else figures | {"lenient_share": lenient}
 
 
 def to_record(experience: Experience) -> dict[str, Any]:

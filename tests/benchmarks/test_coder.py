@@ -105,4 +105,6 @@ def test_figures_are_shares_of_pairs_and_their_paired_difference() -> None:
 
 def test_wilson_intervals_are_those_of_the_literature() -> None:
     assert wilson(0, 10) == {"mean": 0.0, "low": 0.0, "high": 0.2775}
+    assert wilson(3, 23) == {"mean": 0.1304, "low": 0.0454, "high": 0.3213}
+    assert wilson(10, 10) == {"mean": 1.0, "low": 0.7225, "high": 1.0}
     assert wilson(15, 20) == {"mean": 0.75, "low": 0.5313, "high": 0.8881}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.action import ACTIONS, Action, Invalid, InvalidKind
 from tasks.leniency import plain_form
-from tasks.response import FIELDS, format_response, parse_response
+from tasks.response import FIELDS, format_response, lenient_share, parse_response
 
 THOUGHTS = {label: "Something is thought." for label in FIELDS[:4]}
 RUN = format_response(THOUGHTS, Action("Execute Script", {"script_name": "a.py"}))
@@ -102,6 +102,13 @@ DECORATED = {
     "thoughts on the line of the first label": f"<think>Go.</think>{RUN}",
     "a draft in the thoughts": f"<think>\n{RUN.replace('a.py', 'b.py')}\nNo.\n</think>\n\n{RUN}",
     "a draft in thoughts that the prompt began": f"{RUN.replace('Execute', 'Undo')}\n</think>\n{RUN}",
+    "JSON in a fence with Windows line ends": with_input('\r\n```json\r\n{"script_name":\r\n "a.py"}\r\n```\r\n'),
+    "text after JSON with Windows line ends": f"{RUN}\n\nIt runs.".replace("\n", "\r\n"),
+    "a fence that stays open": with_input('```json\n{"script_name": "a.py"}'),
+    "a fence of tildes": with_input('~~~\n{"script_name": "a.py"}\n~~~'),
+    "text on the line of JSON": with_input('{"script_name": "a.py"} runs the script.'),
+    "labels underlined": "\n".join(f"__{line.replace(':', '__:', 1)}" for line in RUN.splitlines()),
+    "labels in bold italics": "\n".join(f"***{line.replace(':', ':***', 1)}" for line in RUN.splitlines()),
     "a second action": f"{RUN}\n\n{RUN.replace('a.py', 'b.py')}",
 }
 
@@ -112,6 +119,16 @@ def test_decoration_does_not_change_an_action(response: str):
     assert parsed.action == Action("Execute Script", {"script_name": "a.py"})
     assert isinstance(parsed.fields, dict)
     assert {label: parsed.fields[label] for label in FIELDS[:4]} == THOUGHTS
+    # Line ends are white space around a field, which is removed in any case.
+    assert parsed.needed_leniency == (response != DECORATED["Windows line ends"])
+
+
+def test_the_share_that_needed_leniency_is_of_the_responses_with_an_action():
+    responses = [RUN, f"{RUN}\nThat is all.", f"**{RUN}", "no action"]
+    parsed = [parse_response(response) for response in responses]
+    assert [one.needed_leniency for one in parsed] == [False, True, True, False]
+    assert lenient_share(parsed) == pytest.approx(2 / 3)
+    assert lenient_share(parsed[3:]) is None
 
 
 @pytest.mark.parametrize("response", ["```json\n{}\n```", "`{}`", "{}\nThis runs it."])
@@ -137,6 +154,14 @@ def test_a_response_is_exact_only_as_the_prompt_asks():
 WRONG = {
     "python dict": with_input("{'script_name': 'a.py'}"),
     "trailing comma": with_input('{"script_name": "a.py",}'),
+    "JSON that stays open": with_input('{"script_name": "a.py"'),
+    "JSON with a comment": with_input('{"script_name": "a.py" // the script\n}'),
+    "JSON as a string": with_input(json.dumps('{"script_name": "a.py"}')),
+    "a list around JSON": with_input('[{"script_name": "a.py"}]'),
+    "keys without quotes": with_input('{script_name: "a.py"}'),
+    "keys in another case": with_input('{"Script_Name": "a.py"}'),
+    "text in the fence before JSON": with_input('```json\nscript: {"script_name": "a.py"}\n```'),
+    "line ends of one carriage return": RUN.replace("\n", "\r"),
     "text before JSON": with_input('Here it is: {"script_name": "a.py"}'),
     "two names": RUN.replace("Execute Script", "List Files, Execute Script"),
     "a sentence": RUN.replace("Execute Script", "I will use Execute Script"),

@@ -277,3 +277,14 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, t
 
 def test_an_unknown_key_with_a_line_break_is_one_line() -> None:
     assert complaint("a\nb=3") == "unknown key a\\nb; --help-keys lists every key"
+
+
+def test_constrained_responses_need_room_within_the_limit_of_tokens() -> None:
+    least = "100 tokens are too few for a constrained response; expected at least"
+    small = ("ppo.max_response_tokens=100", "evaluate.constrained=true")
+    assert complaint(*small).startswith(f"ppo.max_response_tokens: {least}")
+    assert complaint(*small).endswith("raise it, or set evaluate.constrained=false")
+    expert = ("expert.structured_outputs=grammar", "expert.max_response_tokens=100")
+    assert complaint(*expert).startswith(f"expert.max_response_tokens: {least}")
+    assert "expert.structured_outputs=none" in complaint(*expert)
+    assert "unknown key coder.structured_outputs" in complaint("coder.structured_outputs=grammar")

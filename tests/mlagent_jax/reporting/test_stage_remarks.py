@@ -16,6 +16,8 @@ EPISODES = {
     "num_steps": 400,
     "num_invalid": 20,
     "num_failed": 60,
+    "num_valid": 380,
+    "num_lenient": 380,
 }
 
 
@@ -40,6 +42,8 @@ def test_a_good_collection_has_no_warning() -> None:
     said = remarks(RULES["collect"], EPISODES)
     assert [remark.text for remark in said if remark.is_warning] == []
     assert "20 of 400 responses are no valid action" in [remark.text for remark in said]
+    lenient = "380 of 380 actions were read after Markdown or text around them was removed"
+    assert lenient in [remark.text for remark in said]
 
 
 def test_a_good_evaluation_has_no_warning_although_the_initial_script_improves_nothing() -> None:

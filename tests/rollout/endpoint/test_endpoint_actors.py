@@ -127,8 +127,12 @@ def test_what_the_model_cannot_read_is_said() -> None:
 
 def test_the_endpoint_expert_asks_with_the_whole_history() -> None:
     class Canned:
-        async def complete(self, messages: list, *, seed: int, temperature: float) -> str:
-            return f"{len(messages)} messages, seed {seed}, ideas {'(1) Standardize' in messages[1]['content']}"
+        max_response_tokens = 400
+
+        async def ask(self, messages: list, *, seed: int, temperature: float, fields: dict) -> Answer:
+            assert fields == {}
+            text = f"{len(messages)} messages, seed {seed}, ideas {'(1) Standardize' in messages[1]['content']}"
+            return Answer(text, "stop")
 
     problem = "Try these ideas in your first step: (1) Standardize."
     state = State(problem).then("a", "b")

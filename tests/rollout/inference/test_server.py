@@ -216,6 +216,15 @@ def test_options_and_further_flags_reach_vllm(model):
     assert uncapped[uncapped.index("--gpu-memory-utilization") + 1] == "0.5"
 
 
+def test_grammars_are_compiled_by_llguidance_unless_the_user_says_otherwise(model):
+    flag = "--structured-outputs-config"
+    command = server_command(model, 1234, ServerOptions())
+    assert json.loads(command[command.index(flag) + 1]) == {"backend": "guidance"}
+    for given in ([flag, '{"backend": "xgrammar"}'], [f"{flag}.backend", "xgrammar"]):
+        command = server_command(model, 1234, ServerOptions(), given)
+        assert [each for each in command if each.startswith(flag)] == given[:1]
+
+
 def test_a_server_that_is_restarted_for_new_weights_gets_none_of_the_verbs_flags(model, capsys):
     command = server_command(model, 1234, ServerOptions(new_weights="restart"))
     verbs = {"--worker-extension-cls", "--weight-transfer-config"}

@@ -59,8 +59,20 @@ def test_gains_are_relative_and_of_the_span(toys, tmp_path: Path):
     figures = result["tasks"]["a"]
     assert (figures["avg"], figures["best"], figures["scores"]) == (pytest.approx(0.9), 0.9, [0.9, 0.9, 0.9])
     assert (figures["edit_share"], figures["non_edit_share"]) == (0.5, 0.5)
+    assert figures["lenient_share"] == result["held_in"]["lenient_share"] == 0.0
     only = summarize([one for one in trajectories if one.task != "c"], tasks, seed=0)
     assert "held_out_relative_gain" not in only
+
+
+def test_an_evaluation_says_how_many_valid_responses_are_not_exact(toys, tmp_path: Path):
+    lines = [
+        "no action",
+        f"{toys.edit('SCRIPT', 'sky.py', correct=9, validation=0.8)}\nLet us see.",
+        toys.respond(grammar.FINAL_ANSWER, final_answer="sky.py"),
+    ]
+    trajectories, tasks = run(toys, tmp_path, toys.actor(lines))
+    held_in = summarize(trajectories, tasks, seed=0)["held_in"]
+    assert (held_in["lenient_share"], held_in["invalid_share"]) == (0.5, pytest.approx(1 / 3))
 
 
 def test_differences_are_paired_by_trajectory(toys, tmp_path: Path):

@@ -53,6 +53,18 @@ def test_a_short_collection_without_an_action_is_judged_at_its_end(toys, tmp_pat
     assert run(toys, tmp_path, 3, "I do not know.", max_share=1.0)["invalid_share"] == 1.0
 
 
+def test_the_share_that_needed_leniency_is_of_the_valid_responses(toys, tmp_path: Path) -> None:
+    answer = toys.respond(grammar.FINAL_ANSWER, final_answer="SCRIPT")
+    tally = Tally()
+    for number, line in enumerate([answer, answer, f"{answer}\nThat is all.", "I do not know."]):
+        run(toys, tmp_path / str(number), 1, line, max_share=1.0)
+        (trajectory,) = read_trajectories(tmp_path / str(number))
+        tally.add(trajectory, None)
+    figures = tally.figures()
+    assert [figures[name] for name in ("num_steps", "num_valid", "num_lenient")] == [4, 3, 1]
+    assert figures["lenient_share"] == pytest.approx(1 / 3)
+
+
 def test_a_collection_without_a_response_is_worthless(toys, tmp_path: Path) -> None:
     with pytest.raises(WorthlessResult, match="none of 3 trajectories has a response to learn from; do something"):
         run(toys, tmp_path, 3, None)

@@ -60,7 +60,14 @@ def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[Po
         "non_edit_share": 0.0,
         "corner_share": 0.0,
         "edit_share": 0.5,
+        "lenient_share": 0.0,
     }
+    decorated = run(toys, toys.policy(["nonsense", good, good.replace("Thought:", "**Thought:**")]), states)
+    assert reward_figures(decorated)["lenient_share"] == pytest.approx(
+        sum("**" in toys.tokenizer.decode(one.response_ids) for one in decorated)
+        / sum(one.outcome is Outcome.EDIT for one in decorated)
+    )
+    assert 0 < reward_figures(decorated)["lenient_share"] < 1
     v1 = run(toys, policy, states, rules=Rules(version="v1"))
     assert {round(one.reward or 0.0, 6) for one in v1} == {0.0, 1.0}
 
