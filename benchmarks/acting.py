@@ -1,12 +1,12 @@
 """Measure how many responses of an untrained model are valid actions, freely sampled and constrained by the grammar.
 
-    python -m benchmarks.acting MODEL [--states 64] [--dtype bfloat16] [--seed 0] [--concurrent 16]
+    python -m benchmarks.acting MODEL [--system full] [--states 64] [--dtype bfloat16] [--seed 0] [--concurrent 16]
                                 [--out runs/acting] [--results benchmarks/results/acting]
 
 MODEL is a Hugging Face directory, which the benchmark serves. The states are starts of episodes of the bundled tasks
 and states within the scripted expert's trajectories, as evenly over tasks and depths as possible, the same for every
 model. The model answers each once at temperature 1; the responses are parsed, not carried out. What is done is in the
-folder `--out` and is not repeated. Adds the model to acting.json and acting.md.
+folder `--out` and is not repeated. Adds the model under that system message to acting.json and acting.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.figures import machine, table, wilson, write_results
 from benchmarks.learning import sample
@@ -47,6 +47,8 @@ from tasks.action import Invalid, InvalidKind
 from tasks.quoting import shell_command, user_path
 from tasks.response import parse_response
 from tasks.response_grammar import response_grammar
+from tasks.system_text import Kind as SystemKind
+from tasks.system_text import system_text
 
 MAX_TOKENS = 400
 MAX_MODEL_LEN = 8192
@@ -61,6 +63,7 @@ class Options:
 
     Attributes:
         model: The Hugging Face directory.
+        system: The kind of system message.
         num_states: The number of states.
         dtype: The type that the server computes in.
         seed: The seed of states and responses.
@@ -69,18 +72,38 @@ class Options:
     """
 
     model: Path
+    system: SystemKind
     num_states: int
     dtype: str
     seed: int
     num_concurrent: int
     out: Path
 
+    @property
+    def name(self) -> str:
+        """The model and its system message, the name of the measurement."""
+        return f"{self.model.resolve().name}, {self.system}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the server's log and of the responses."""
+        return self.out / self.model.resolve().name / self.system
+
 
 def make_states(options: Options, tokenizer: ChatTokenizer) -> list[PoolState]:
     """Return the states, from trajectories in `out/states` that are collected if they are missing."""
     run_dir = RunDir(options.out / "states")
     config = load_config(CONFIG, [f"seed={options.seed}", f"run_dir={run_dir.root}"])
-    opening = open_run_context(run_dir, config.tasks, config.executor, config.expert, config.coder, Reporter())
+    opening = open_run_context(
+        run_dir,
+        config.tasks,
+        config.executor,
+        config.prompt,
+        config.observation,
+        config.expert,
+        config.coder,
+        Reporter(),
+    )
     with run_dir.lock(), opening as context:
         tasks = list(context.tasks.values())
         pools = library_candidates(tasks)
@@ -111,7 +134,7 @@ async def respond(
     """Return the pieces of work of one kind: the seconds and responses of some states each; kept in a journal."""
     grammar = response_grammar(MAX_TOKENS) if kind == "grammar" else None
     client = PolicyClient(address, temperature=1.0, max_tokens=MAX_TOKENS, stop_ids=[tokenizer.eos_id], grammar=grammar)
-    path = options.out / options.model.resolve().name / f"{kind}-{options.seed}-{len(states)}.jsonl"
+    path = options.folder / f"{kind}-{options.seed}-{len(states)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with Journal(path) as journal:
         async with client:
@@ -178,12 +201,13 @@ def measure(options: Options) -> dict[str, Any]:
         ValueError: If the model cannot be served or there are too few states.
         InfrastructureError: If a sandbox or the server failed.
     """
-    tokenizer = ChatTokenizer(options.model)
+    script_lines = load_config(CONFIG, []).observation.script_lines
+    tokenizer = ChatTokenizer(options.model, system_text(options.system, script_lines))
     states = make_states(options, tokenizer)
     if len(states) < options.num_states:
         raise ValueError(f"--states={options.num_states}: there are {len(states)} states; ask for fewer")
     server = ServerOptions(dtype=options.dtype, max_model_len=MAX_MODEL_LEN, kv_cache_mb=1500, seed=options.seed)
-    log = options.out / options.model.resolve().name / "server.log"
+    log = options.folder / "server.log"
     with ServerProcess(options.model, log, server) as process:
         found = {
             kind: summarize(asyncio.run(respond(options, process.address, tokenizer, states, kind))) for kind in KINDS
@@ -212,7 +236,7 @@ def markdown(models: Mapping[str, Any]) -> str:
             lenient = "" if each["lenient"] is None else f"{each['lenient']:.0%}"
             counts = f"{each['num_valid']} of {each['num_responses']}"
             interval = f"{share['low']:.1%} to {share['high']:.1%}"
-            valid.append([name, kind, f"{counts} ({share['share']:.1%})", interval, lenient, f"{each['cut']:.1%}"])
+            valid.append([name, kind, f"{counts} ({share['mean']:.1%})", interval, lenient, f"{each['cut']:.1%}"])
             reasons.append([name, kind, *(f"{each['invalid'][reason.value]:.1%}" for reason in InvalidKind)])
             speed.append([name, kind, each["mean_tokens"], each["seconds"], each["tokens_per_second"]])
     made = "\n".join(
@@ -243,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit status of the program: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=user_path, help="Hugging Face directory")
+    parser.add_argument("--system", choices=get_args(SystemKind), default="full", help="kind of system message")
     parser.add_argument("--states", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
@@ -250,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=user_path, default=Path("runs/acting"))
     parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/acting"))
     given = parser.parse_args(argv)
-    options = Options(given.model, given.states, given.dtype, given.seed, given.concurrent, given.out)
+    options = Options(given.model, given.system, given.states, given.dtype, given.seed, given.concurrent, given.out)
     try:
         found = measure(options)
     except (ValueError, OSError, InfrastructureError) as error:
@@ -260,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     origin = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine(), "command": command}
     path = given.results / "acting.json"
     models = json.loads(path.read_text())["models"] if path.exists() else {}
-    models[given.model.resolve().name] = {**origin, **found}
+    models[options.name] = {**origin, **found}
     words = markdown(models)
     write_results(given.results, "acting", {"models": models}, words)
     print(words)
