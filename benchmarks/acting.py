@@ -138,9 +138,7 @@ async def respond(
     path.parent.mkdir(parents=True, exist_ok=True)
     with Journal(path) as journal:
         async with client:
-            await client.check_grammars(
-                tokenizer.encode("The word is "), tokenizer.decode
-            )  # and the first, slow request
+            await client.check_grammars(tokenizer.encode("The word is "), tokenizer.decode)
 
             async def one(index: int) -> dict[str, Any]:
                 ids = tokenizer.prompt_ids(states[index].state)
@@ -149,7 +147,10 @@ async def respond(
                 return record(completion, tokenizer)
 
             pieces = list(journal.records)
-            for first in range(sum(len(piece["responses"]) for piece in pieces), len(states), options.num_concurrent):
+            done = sum(len(piece["responses"]) for piece in pieces)
+            if done < len(states):  # not timed, because the server's first requests compile kernels
+                await asyncio.gather(*map(one, range(min(options.num_concurrent, len(states)))))
+            for first in range(done, len(states), options.num_concurrent):
                 began = time.monotonic()
                 indices = range(first, min(first + options.num_concurrent, len(states)))
                 responses = await asyncio.gather(*map(one, indices))

@@ -143,3 +143,19 @@ def test_limits_that_leave_no_room_are_refused_with_the_least_that_does():
     assert Bounds.within(least).thought
     with pytest.raises(ValueError, match=f"expected at least {least}$"):
         Bounds.within(least - 1)
+
+
+def test_xgrammar_reads_the_same_grammar():
+    import xgrammar
+
+    tokens = xgrammar.TokenizerInfo([bytes([byte]) for byte in range(256)] + [b"</s>"], stop_token_ids=[256])
+    compiled = xgrammar.GrammarCompiler(tokens).compile_grammar(response_grammar(MAX_TOKENS))
+
+    def accepts(text: str) -> bool:
+        walker = xgrammar.GrammarMatcher(compiled)
+        return walker.accept_string(text) and walker.accept_token(256)
+
+    assert accepts(EDIT) and accepts(LINES)
+    for seed in range(8):
+        assert accepts(generate(random.Random(seed), most=200))
+    assert not [name for name, response in PLANTED.items() if accepts(response)]
