@@ -74,7 +74,7 @@ def test_unknown_command_is_one_line_with_the_nearest_name(
     [
         (("train", "ppo.num_update=3"), "error: unknown key ppo.num_update; did you mean ppo.num_updates?\n"),
         (("compile",), "error: got 0 topologies"),
-        (("convert",), "usage: mlagent convert [-h] --out DIR FILE\n"),
+        (("convert",), "usage: mlagent convert [-h] --out DIR [--license FILE] FILE\n"),
         (("tasks", "show", "house_prices"), "mlagent tasks: "),
         (("data", "view", "nowhere"), "mlagent data: "),
         (("server", "--model", "nowhere"), "error: "),

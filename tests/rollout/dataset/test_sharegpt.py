@@ -77,7 +77,7 @@ def test_an_edit_of_a_conversation_ran_if_nothing_else_was_said_and_earns_what_n
 def test_an_edit_that_the_coder_did_not_make_is_one_after_an_import(tmp_path: Path, reason: str):
     before = recorded("a")
     unmade = replace(before.steps[0], feedback=Feedback(Outcome.NOT_EDITED, error_text(reason)))
-    write_sharegpt(tmp_path / "data.jsonl", [replace(before, steps=(unmade, *before.steps[1:]))])
+    write_sharegpt(tmp_path / "data.jsonl", [replace(before, steps=(unmade, *before.steps[1:]))], "system")
     (after,) = read_sharegpt(tmp_path / "data.jsonl")
     assert after.steps[0].feedback.outcome is Outcome.NOT_EDITED
 

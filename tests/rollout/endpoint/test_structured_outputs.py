@@ -31,7 +31,7 @@ def act(server: Any, kind: StructuredOutputs, num: int = 1, **options: Any) -> l
 
     async def acting() -> list[str]:
         async with endpoint(server, max_response_tokens=400, **options) as model:
-            expert = EndpointExpert(model, kind)
+            expert = EndpointExpert(model, "system", kind)
             responses = [await expert.act(None, STATE, seed) for seed in range(num)]  # type: ignore[arg-type]
             return [response.text for response in responses if response is not None]
 

@@ -365,7 +365,7 @@ def test_a_grammar_makes_every_response_of_random_weights_an_exact_action(policy
         assert completion.finish_reason == "stop"
         assert completion.token_ids[-1] == policy_server.tokenizer().eos_id
     # Base models state an end token that is not that of a turn. It is no part of the text.
-    others = [policy_server.tokenizer().start_id]
+    others = [policy_server.tokenizer().pad_id]
     for completion in policy_server.run(body, max_tokens=900, grammar=response_grammar(280), stop_ids=others):
         parsed = parse_response(decode(completion.token_ids))
         assert isinstance(parsed.action, Action) and parsed.is_exact

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rollout.dataset.sharegpt import to_sharegpt
+from rollout.endpoint import Answer
 from rollout.endpoint.expert import EndpointExpert
 from rollout.environment.environment import Environment
 from rollout.options import Observation
@@ -33,9 +34,9 @@ class Listening:
         self.chats: list[list[Message]] = []
         self.prompts: list[list[int]] = []
 
-    async def complete(self, chat: list[Message], **options: object) -> str:
+    async def ask(self, chat: list[Message], **options: object) -> Answer:
         self.chats.append(chat)
-        return "no action"
+        return Answer("no action", "stop")
 
     async def sample(self, prompt_ids: list[int], *, num_samples: int, seed: int) -> list[Completion]:
         self.prompts.append(list(prompt_ids))
