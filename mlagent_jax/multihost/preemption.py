@@ -44,7 +44,7 @@ def defer_sigterm() -> Iterator[Callable[[], bool]]:
         if _notice.is_given:
             raise Preempted  # after the last step, when the loop no longer polls
     finally:
-        _notice.is_deferred = False
+        _notice.is_deferred = _notice.is_given = False
 
 
 @contextmanager
