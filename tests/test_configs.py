@@ -44,8 +44,21 @@ SMOLLM2 = replace(
     rope_theta=1e5,
     tie_word_embeddings=True,
 )
+QWEN_CODER_HALF_B = replace(
+    QWEN_7B,
+    num_layers=24,
+    hidden_size=896,
+    num_heads=14,
+    num_kv_heads=2,
+    intermediate_size=4864,
+    tie_word_embeddings=True,
+)
 # The released checkpoints whose sizes the files leave to `model.path`.
-CHECKPOINTS = {"models/Qwen2.5-7B": (QWEN_7B, 152064), "models/SmolLM2-135M-Instruct": (SMOLLM2, 49152)}
+CHECKPOINTS = {
+    "models/Qwen2.5-7B": (QWEN_7B, 152064),
+    "models/Qwen2.5-Coder-0.5B-Instruct": (QWEN_CODER_HALF_B, 151936),
+    "models/SmolLM2-135M-Instruct": (SMOLLM2, 49152),
+}
 # What each of configs/ablations changes in the quickstart, besides the run directory.
 ABLATIONS = {
     "episode_wise": {"ppo.episodes": True, "ppo.trajectories_per_update": 6, "ppo.states_per_trajectory": 1},
