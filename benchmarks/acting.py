@@ -43,7 +43,7 @@ from rollout.storage.journal import Journal
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Completion
-from tasks.action import Invalid, InvalidKind
+from tasks.action import Action, Invalid, InvalidKind
 from tasks.quoting import shell_command, user_path
 from tasks.response import parse_response
 from tasks.response_grammar import response_grammar
@@ -170,11 +170,16 @@ def record(completion: Completion, tokenizer: ChatTokenizer) -> dict[str, Any]:
     }
 
 
-def summarize(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(pieces: Sequence[Mapping[str, Any]], depths: Sequence[int]) -> dict[str, Any]:
     """Return the figures of the responses of one kind, shares among all of them except `lenient`.
 
-    `valid` is `{share, low, high}` with Wilson's 95 % interval, `invalid` has the share of each reason, `cut` is the
-    share that the limit of tokens ended, and `lenient` the share of valid responses that are not exact.
+    `valid` is `{mean, low, high}` with Wilson's 95 % interval, and `valid_first` the same of the states without turns,
+    which show the model no response to imitate; None if there are none. `invalid` has the share of each reason, `cut`
+    is the share that the limit of tokens ended, and `lenient` the share of valid responses that are not exact.
+
+    Args:
+        pieces: The pieces of work, whose responses are in the order of the states.
+        depths: The number of turns of each state.
     """
     responses = [response for piece in pieces for response in piece["responses"]]
     parsed = [parse_response(response["text"]) for response in responses]
@@ -182,10 +187,12 @@ def summarize(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     num, num_valid = len(responses), len(parsed) - reasons.total()
     num_tokens, seconds = sum(each["num_tokens"] for each in responses), sum(piece["seconds"] for piece in pieces)
     lenient = sum(one.needed_leniency for one in parsed)
+    first = [isinstance(one.action, Action) for one, depth in zip(parsed, depths, strict=True) if depth == 0]
     return {
         "num_responses": num,
         "num_valid": num_valid,
         "valid": wilson(num_valid, num),
+        "valid_first": wilson(sum(first), len(first)) if first else None,
         "invalid": {kind.value: round(reasons[kind] / num, 4) for kind in InvalidKind},
         "cut": round(sum(each["end"] == "length" for each in responses) / num, 4),
         "lenient": round(lenient / num_valid, 4) if num_valid else None,
@@ -210,24 +217,25 @@ def measure(options: Options) -> dict[str, Any]:
     server = ServerOptions(dtype=options.dtype, max_model_len=MAX_MODEL_LEN, kv_cache_mb=1500, seed=options.seed)
     log = options.folder / "server.log"
     with ServerProcess(options.model, log, server) as process:
-        found = {
-            kind: summarize(asyncio.run(respond(options, process.address, tokenizer, states, kind))) for kind in KINDS
-        }
-    depths = Counter(state.depth for state in states)
+        pieces = {kind: asyncio.run(respond(options, process.address, tokenizer, states, kind)) for kind in KINDS}
+    depths = [state.depth for state in states]
+    counts = Counter(depths)
     return {
         "num_states": len(states),
         "num_tasks": len({state.instance.task.name for state in states}),
-        "states_by_depth": {str(depth): depths[depth] for depth in sorted(depths)},
+        "states_by_depth": {str(depth): counts[depth] for depth in sorted(counts)},
         "mean_prompt_tokens": round(sum(len(tokenizer.prompt_ids(each.state)) for each in states) / len(states), 1),
         "dtype": options.dtype,
         "num_concurrent": options.num_concurrent,
-        **found,
+        **{kind: summarize(pieces[kind], depths) for kind in KINDS},
     }
 
 
 def markdown(models: Mapping[str, Any]) -> str:
     """Return the figures of all models as text and tables."""
-    valid: list[list[object]] = [["model", "sampling", "valid", "95 %", "needed leniency", "cut at the limit"]]
+    valid: list[list[object]] = [
+        ["model", "sampling", "valid", "95 %", "valid in first step", "needed leniency", "cut at the limit"]
+    ]
     reasons: list[list[object]] = [["model", "sampling", *(kind.value.replace("_", " ") for kind in InvalidKind)]]
     speed: list[list[object]] = [["model", "sampling", "tokens per response", "seconds", "tokens/s"]]
     for name, found in models.items():
@@ -237,7 +245,9 @@ def markdown(models: Mapping[str, Any]) -> str:
             lenient = "" if each["lenient"] is None else f"{each['lenient']:.0%}"
             counts = f"{each['num_valid']} of {each['num_responses']}"
             interval = f"{share['low']:.1%} to {share['high']:.1%}"
-            valid.append([name, kind, f"{counts} ({share['mean']:.1%})", interval, lenient, f"{each['cut']:.1%}"])
+            first = "" if each["valid_first"] is None else f"{each['valid_first']['mean']:.0%}"
+            counts = f"{counts} ({share['mean']:.1%})"
+            valid.append([name, kind, counts, interval, first, lenient, f"{each['cut']:.1%}"])
             reasons.append([name, kind, *(f"{each['invalid'][reason.value]:.1%}" for reason in InvalidKind)])
             speed.append([name, kind, each["mean_tokens"], each["seconds"], each["tokens_per_second"]])
     made = "\n".join(
@@ -251,7 +261,8 @@ def markdown(models: Mapping[str, Any]) -> str:
 
 Each model answers each state once at temperature 1, with at most {MAX_TOKENS} tokens. `free` samples from the whole \
 distribution, `grammar` under that of `tasks/response_grammar.py`. Intervals are Wilson's. The share that needed \
-leniency is of the valid responses.
+leniency is of the valid responses. In the first step the model has only the task; later it also has the responses \
+of the scripted expert before its own, which it can imitate.
 
 {table(valid)}
 
