@@ -121,6 +121,7 @@ def test_chatml_changes_nothing_and_says_nothing(caplog: pytest.LogCaptureFixtur
     ("template", "complaint"),
     [
         ("{% for", "is not a Jinja template"),
+        (f"{{{{{'(' * 3000}1{')' * 3000}}}}}", r"is not a Jinja template \(maximum recursion depth"),
         ("{{ raise_exception('Only tools') }}", r"fails on a conversation of 2 messages \(Only tools\)"),
         (
             "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + CHATML,
@@ -140,6 +141,11 @@ def test_chatml_changes_nothing_and_says_nothing(caplog: pytest.LogCaptureFixtur
         (
             CHATML.replace("message['content']", "message['content'].replace('\n', ' ')"),
             "changes more than the white space around a message of the role system",
+        ),
+        (CHATML.replace("message['content']", "message['content'] | truncate(500)"), "it writes '...<|im_end|>"),
+        (
+            CHATML.replace("message['content']", "message['content'].replace('\\r\\n', '\\n')"),
+            "it writes .*, expected '.{1,2}r.{1,2}n",
         ),
         (CHATML.replace(END, ""), r"after a response; expected an added token .* which ends the turn"),
         (CHATML.replace(OPEN, "<|start|>"), r"no token <\|start\|>, which chat_template of .* writes"),
