@@ -52,8 +52,14 @@ def tail_lines(text: str, limit: int) -> str:
     return "..." + (tail[first_break:] if 0 <= first_break < len(tail) - 1 else tail)
 
 
+def as_displayed(output: str) -> str:
+    """Return what a terminal displays: the last state of a line that is written repeatedly, like a progress bar."""
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.split("\n"))
+
+
 def output_text(output: str, limit: int) -> str:
     """Return the end of a script's output, with its last score line even if that was printed earlier."""
+    output = as_displayed(output)
     tail = tail_lines(output, limit)
     scores = list(SCORE_LINE.finditer(output))
     if scores and not SCORE_LINE.search(tail):
@@ -90,7 +96,7 @@ def excerpt(name: str, lines: Sequence[str], first: int, of: object, limit: int)
 def error_summary(output: str, script: str, observation: Observation) -> str:
     """Return what a script printed about its error, or the output's last lines if it printed no exception."""
     summary = traceback_text if observation.traceback else _failing_line
-    return summary(IGNORED.sub("", output), script, observation.error_characters)
+    return summary(IGNORED.sub("", as_displayed(output)), script, observation.error_characters)
 
 
 def traceback_text(output: str, script: str, limit: int) -> str:
@@ -101,7 +107,8 @@ def traceback_text(output: str, script: str, limit: int) -> str:
     """
     frames = list(FRAME_LINE.finditer(output, max(output.rfind(TRACEBACK), 0)))
     message = NOT_INDENTED.search(output, frames[-1].end()) if frames else None
-    if message is None:
+    # A syntax error has no heading. Frames without either are of a fatal error, which comes before them.
+    if message is None or not (TRACEBACK in output or EXCEPTION_LINE.match(message[0])):
         return tail_lines(output, limit)
     text = shorten(message[0].strip(), 2 * limit // 3)
     calls = next(filter(None, (_calls(part, script) for part in reversed(output.split(TRACEBACK)))), [])

@@ -126,6 +126,11 @@ def test_an_error_has_the_calls_of_the_script_and_the_whole_message() -> None:
         (f"{TRACEBACK}own.Failed: all\n  of it\n", "line 3: fit()\nown.Failed: all\n  of it"),
         (f"{TRACEBACK}KeyError: 1\n\nDuring it:\n\n{TRACEBACK}TypeError: b\n", "line 3: fit()\nTypeError: b"),
         (TRACEBACK.replace("oak", "elm") + "KeyError: 'x'\n", "KeyError: 'x'"),
+        (TRACEBACK.replace("\n", "\r\n") + "KeyError: 'x'\r\n", "line 3: fit()\nKeyError: 'x'"),
+        (
+            'Fatal Python error: Segmentation fault\n\nThread 1:\n  File "/w/oak.py", line 3 in fit\n\nModules: a\n',
+            'Fatal Python error: Segmentation fault\n\nThread 1:\n  File "/w/oak.py", line 3 in fit\n\nModules: a',
+        ),
         (
             f"{TRACEBACK}ValueError: All 5 fits failed:\n{TRACEBACK.replace('oak', 'elm')}TypeError: b\n",
             "line 3: fit()\nTypeError: b",
