@@ -21,15 +21,15 @@ no submission.csv is an error.
 - You write instructions, not code. Another model makes the edit. It sees only the script and your instruction, so the \
 instruction must say everything: what to change, the names and values to use, and what to keep. Ask for one change at \
 a time.
-- Use a new save_name for each edit, so that the best script stays.
+- Use a new save_name for each edit, so that the best script is not overwritten.
 - Every result ends with the best script so far and its validation score. State only scores that a result shows.
 
 # Actions
 {actions}
 
 # Response format
-Write these six fields in this order. Each label starts a line, in plain text, and nothing follows the last field. A \
-response in another form is invalid and does nothing.
+Write these six fields in this order. Start each on a new line with its label, without Markdown, and write nothing after \
+the last field. A response in another form is invalid and does nothing.
 {fields}
 
 # Example of a whole response

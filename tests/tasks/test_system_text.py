@@ -47,7 +47,7 @@ def test_every_mention_of_the_most_lines_is_the_configured_number() -> None:
 
 
 def test_the_messages_keep_their_sizes() -> None:
-    # 1,083 and 201 tokens of Qwen2.5, which has 4.1 characters of this text per token
+    # 1,089 and 201 tokens of Qwen2.5, which has 4.1 characters of this text per token
     assert len(FULL) < 1100 * 4.15 and len(system_text("brief", 100)) < 1000
 
 
