@@ -42,8 +42,15 @@ def test_every_mention_of_the_most_lines_is_the_configured_number() -> None:
     for kind in ("full", "brief"):
         text = system_text(kind, 37)
         assert "(37 lines at most)" in text and "100" not in text and "{" + "script_lines}" not in text
+        text = text.replace('"end_line_number": 37', '"end_line_number": 50')
         assert text.replace("37", "100") == system_text(kind, 100)
     assert "37 at most" in system_text("full", 37)
+
+
+@pytest.mark.parametrize("script_lines", [1, 37, 50, 1000])
+def test_the_example_never_asks_for_more_lines_than_may_be_shown(script_lines: int) -> None:
+    [last] = re.findall(r'"start_line_number": 1, "end_line_number": (\d+)', system_text("full", script_lines))
+    assert int(last) == min(50, script_lines)
 
 
 def test_the_messages_keep_their_sizes() -> None:
