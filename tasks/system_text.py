@@ -28,8 +28,8 @@ a time.
 {actions}
 
 # Response format
-Write these six fields in this order. Start each on a new line with its label, without Markdown, and write nothing after \
-the last field. A response in another form is invalid and does nothing.
+Write these six fields in this order. Start each on a new line with its label, without Markdown, and write nothing \
+after the last field. A response in another form is invalid and does nothing.
 {fields}
 
 # Example of a whole response
