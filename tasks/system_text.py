@@ -1,6 +1,7 @@
 """The system message, which says what the agent is, which actions there are, and how it responds."""
 
-from typing import Literal
+import re
+from typing import Literal, get_args
 
 from tasks.action import ACTIONS, EDIT, Action
 from tasks.response import ACTION, ACTION_INPUT, FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response
@@ -84,6 +85,12 @@ def system_text(kind: Kind, script_lines: int) -> str:
         fields="\n".join(f"{label}: {text}" for label, text in FIELD_TEXTS.items()),
         example=example_response(),
     )
+
+
+def is_system_text(text: str) -> bool:
+    """Return whether `text` is a system message, of either kind and with any number of lines."""
+    lines = re.search(r"\(([0-9]{1,9}) lines at most\)", text)
+    return lines is not None and text in (system_text(kind, int(lines[1])) for kind in get_args(Kind))
 
 
 def example_response() -> str:

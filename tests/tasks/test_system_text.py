@@ -9,7 +9,7 @@ from tasks.action import ACTIONS, EDIT, Action, ActionSpec
 from tasks.prompt import messages
 from tasks.response import FIELDS, format_response, parse_response
 from tasks.state import State
-from tasks.system_text import example_response, system_text
+from tasks.system_text import example_response, is_system_text, system_text
 
 FULL = system_text("full", 100)
 
@@ -51,6 +51,13 @@ def test_every_mention_of_the_most_lines_is_the_configured_number() -> None:
 def test_the_example_never_asks_for_more_lines_than_may_be_shown(script_lines: int) -> None:
     [last] = re.findall(r'"start_line_number": 1, "end_line_number": (\d+)', system_text("full", script_lines))
     assert int(last) == min(50, script_lines)
+
+
+def test_a_system_message_is_known_whatever_its_number_of_lines() -> None:
+    for text in (FULL, system_text("brief", 100), system_text("full", 7), system_text("brief", 999)):
+        assert is_system_text(text) and not is_system_text(f"{text} Be brief.")
+    assert not is_system_text("") and not is_system_text("Show text (40 lines at most).")
+    assert not is_system_text(FULL.replace("100 at most", "99 at most"))
 
 
 def test_the_messages_keep_their_sizes() -> None:
