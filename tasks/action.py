@@ -62,7 +62,11 @@ class ActionSpec:
 
     def explanation(self, script_lines: int) -> str:
         """Return what the action does, its usage, and an example as the last two fields of a response."""
-        example = json.dumps(self.example, ensure_ascii=False)
+        # A number is that of a line: an example must not ask for more lines than may be shown.
+        values = {
+            key: min(value, script_lines) if isinstance(value, int) else value for key, value in self.example.items()
+        }
+        example = json.dumps(values, ensure_ascii=False)
         return (
             f"{self.name}: {_with_lines(self.description, script_lines)}\n"
             f"Usage: {self.usage(script_lines)}\nExample:\nAction: {self.name}\nAction Input: {example}"

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 NOT_MADE, UNCHANGED = "the edit could not be made", "the edit changed nothing"  # reasons for `Outcome.NOT_EDITED`
 NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"
-SCORE_LINE = re.compile(rf"^validation [\w ]+: ({NUMBER}|nan|-?inf)\s*$", re.MULTILINE)
+# A line begins after a carriage return too, with which a progress bar clears itself.
+SCORE_LINE = re.compile(rf"(?:^|(?<=\r))validation [\w ]+: ({NUMBER}|nan|-?inf)\s*$", re.MULTILINE)
 STATUS_LINE = re.compile(r"Best so far: (\S+) (-?\d+(?:\.\d+)?)")
 
 

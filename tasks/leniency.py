@@ -1,4 +1,4 @@
-"""Rewrite a response whose meaning is clear to the exact form that the system prompt asks for.
+"""Rewrite a response whose meaning is clear to the exact form that the system message asks for.
 
 Language models decorate: they think aloud first, set labels in Markdown, put JSON into a code fence, and go on after
 the JSON object. Nothing is guessed: a field that is missing stays missing, and JSON with an error stays so.

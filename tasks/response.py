@@ -27,7 +27,7 @@ class ParsedResponse:
     Attributes:
         fields: The text of each of the six fields, or the reason why the response does not have them.
         action: The action, or the reason why there is none.
-        is_exact: Whether the fields are written exactly as the system prompt asks. If not, they were read after
+        is_exact: Whether the fields are written exactly as the system message asks. If not, they were read after
             Markdown and text around the JSON object were removed (`tasks.leniency`).
     """
 

@@ -1,6 +1,7 @@
 """The system message, which says what the agent is, which actions there are, and how it responds."""
 
-from typing import Literal
+import re
+from typing import Literal, get_args
 
 from tasks.action import ACTIONS, EDIT, Action
 from tasks.response import ACTION, ACTION_INPUT, FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response
@@ -21,15 +22,15 @@ no submission.csv is an error.
 - You write instructions, not code. Another model makes the edit. It sees only the script and your instruction, so the \
 instruction must say everything: what to change, the names and values to use, and what to keep. Ask for one change at \
 a time.
-- Use a new save_name for each edit, so that the best script stays.
+- Use a new save_name for each edit, so that the best script is not overwritten.
 - Every result ends with the best script so far and its validation score. State only scores that a result shows.
 
 # Actions
 {actions}
 
 # Response format
-Write these six fields in this order. Each label starts a line, in plain text, and nothing follows the last field. A \
-response in another form is invalid and does nothing.
+Write these six fields in this order. Start each on a new line with its label, without Markdown, and write nothing \
+after the last field. A response in another form is invalid and does nothing.
 {fields}
 
 # Example of a whole response
@@ -84,6 +85,12 @@ def system_text(kind: Kind, script_lines: int) -> str:
         fields="\n".join(f"{label}: {text}" for label, text in FIELD_TEXTS.items()),
         example=example_response(),
     )
+
+
+def is_system_text(text: str) -> bool:
+    """Return whether `text` is a system message, of either kind and with any number of lines."""
+    lines = re.search(r"\(([0-9]{1,9}) lines at most\)", text)
+    return lines is not None and text in (system_text(kind, int(lines[1])) for kind in get_args(Kind))
 
 
 def example_response() -> str:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,22 @@ def test_named_modules_and_targets_exist(page: Path) -> None:
                 wrong.append(module)
         wrong += [target for target in re.findall(r"(?:^|\s)make ([a-z][\w-]*)", line) if target not in targets]
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_examples_in_python_give_functions_the_arguments_that_they_take(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        tree = ast.parse(block)
+        functions = {
+            alias.name: getattr(importlib.import_module(node.module), alias.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(TOP_FOLDERS)
+            for alias in node.names
+        }
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
+                keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+                inspect.signature(functions[call.func.id]).bind(*call.args, **keywords)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

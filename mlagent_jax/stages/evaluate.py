@@ -44,13 +44,21 @@ class Evaluate(Stage):
     leaves_trajectories = True
 
     def check(self, config: Config) -> None:
-        """Check that the server of the fine-tuned policy can take the weights of the checkpoint at `model.path`."""
+        """Check that the server of the fine-tuned policy can take the weights of the checkpoint at `model.path`.
+
+        Raises:
+            ValueError: If it cannot. A checkpoint in fp64, or with a head that equals the embedding, can be trained,
+                but not served as it is.
+        """
         if config.evaluate.pretrained and config.model.path is not None:
             from mlagent_jax.model.hf import hf_shapes
             from mlagent_jax.model.sizes import checkpoint_config
 
             shapes = hf_shapes(checkpoint_config(config.model, config.tokenizer.vocab_size, config.mesh))
-            check_same_tensors(Path(config.model.path), shapes)
+            try:
+                check_same_tensors(Path(config.model.path), shapes)
+            except ValueError as error:
+                raise ValueError(f"evaluate.pretrained=true: {error}; set evaluate.pretrained=false") from None
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `evaluate/<policy>/` and the statistics of edits; return the evaluation as `evaluation`.

@@ -22,7 +22,7 @@ from tasks.registry import entries
 from tasks.system_text import Kind, system_text
 
 DEFAULT = Select()
-LINES = Observation().script_lines
+LINES = Observation.script_lines
 MAX_INVALID_SHARE = 0.9
 
 
@@ -138,7 +138,7 @@ def run_import(options: argparse.Namespace) -> None:
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out} is not empty; name another --out")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    counts = ImportCounts([system_text(kind, LINES) for kind in get_args(Kind)])
+    counts = ImportCounts()
     count, trajectories = 0, read_sharegpt(options.file, counts)
     with TemporaryDirectory(prefix=f".{options.out.name}.", dir=options.out.parent) as folder:
         unfinished = Path(folder, "whole")

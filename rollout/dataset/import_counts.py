@@ -1,7 +1,7 @@
 """Count what an import leaves out of conversations, or finds in them that fine-tuning cannot use."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rollout.dataset.conversation import SPEAKER, TEXT, system_texts, turns_key
@@ -9,6 +9,7 @@ from rollout.errors import WorthlessResult
 from rollout.types import Trajectory
 from tasks.feedback import Outcome
 from tasks.quoting import MAX_LISTED, quoted
+from tasks.system_text import is_system_text
 
 NO_ACTION = "the policy would learn to answer like this, and this environment takes no such answer"
 
@@ -16,13 +17,7 @@ NO_ACTION = "the policy would learn to answer like this, and this environment ta
 class ImportCounts:
     """Counts over the conversations of one import."""
 
-    def __init__(self, known_systems: Collection[str]) -> None:
-        """Begin an import.
-
-        Args:
-            known_systems: The system texts that an export of this project writes, which are not counted.
-        """
-        self.known_systems = {"", *(text.strip() for text in known_systems)}
+    def __init__(self) -> None:
         self.num_conversations = self.num_answers = self.num_invalid = 0
         self.with_system = self.with_open_end = 0
         self.num_empty = {"human": 0, "gpt": 0}
@@ -40,7 +35,7 @@ class ImportCounts:
         self.num_conversations += 1
         self.num_answers += len(trajectory.steps)
         self.num_invalid += sum(step.feedback.outcome is Outcome.INVALID for step in trajectory.steps)
-        self.with_system += any(text.strip() not in self.known_systems for text in system_texts(record))
+        self.with_system += any(map(_is_own, system_texts(record)))
         self.with_open_end += bool(trajectory.steps[-1].feedback.text)
         feedbacks = [step.feedback.text for step in trajectory.steps[:-1]]
         self.num_empty["human"] += sum(not text.strip() for text in (trajectory.problem, *feedbacks))
@@ -83,6 +78,11 @@ class ImportCounts:
                 f"--max-invalid-share {max_invalid_share:g}: {NO_ACTION}; compare with those of "
                 "`mlagent data export`, or import them anyway with --max-invalid-share 1"
             )
+
+
+def _is_own(system: str) -> bool:
+    """Return whether a system text is none that an export writes."""
+    return bool(system.strip()) and not is_system_text(system.strip())
 
 
 def _stated(values: Mapping[str, Any]) -> set[str]:

@@ -23,6 +23,8 @@ FRAME_LINE = re.compile(
     re.MULTILINE,
 )
 NOT_INDENTED = re.compile(r"^\S.*", re.MULTILINE | re.DOTALL)
+# The traceback of an exception that Python reports and ignores, as of a failing `__del__`.
+IGNORED = re.compile(rf"^Exception ignored [^\n]*\n{re.escape(TRACEBACK)}(?: [^\n]*\n)*[^\n]*\n?", re.MULTILINE)
 
 
 def diff_text(old: str, new: str, limit: int) -> str:
@@ -50,8 +52,14 @@ def tail_lines(text: str, limit: int) -> str:
     return "..." + (tail[first_break:] if 0 <= first_break < len(tail) - 1 else tail)
 
 
+def as_displayed(output: str) -> str:
+    """Return what a terminal displays: the last state of a line that is written repeatedly, like a progress bar."""
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.split("\n"))
+
+
 def output_text(output: str, limit: int) -> str:
     """Return the end of a script's output, with its last score line even if that was printed earlier."""
+    output = as_displayed(output)
     tail = tail_lines(output, limit)
     scores = list(SCORE_LINE.finditer(output))
     if scores and not SCORE_LINE.search(tail):
@@ -88,24 +96,30 @@ def excerpt(name: str, lines: Sequence[str], first: int, of: object, limit: int)
 def error_summary(output: str, script: str, observation: Observation) -> str:
     """Return what a script printed about its error, or the output's last lines if it printed no exception."""
     summary = traceback_text if observation.traceback else _failing_line
-    return summary(output, script, observation.error_characters)
+    return summary(IGNORED.sub("", as_displayed(output)), script, observation.error_characters)
 
 
 def traceback_text(output: str, script: str, limit: int) -> str:
-    """Return the calls in `script` of the last traceback and the whole message, or the output's last lines.
+    """Return the calls in `script` and the whole message of the last traceback, or the output's last lines.
 
-    The message has two thirds of the limit. In the rest are as many of the last calls as fit, at least one.
+    The message has two thirds of the limit. In the rest are as many of the last calls as fit, at least one. If the last
+    traceback has no call in `script`, because a message quotes it (as scikit-learn's do), they are of one before.
     """
     frames = list(FRAME_LINE.finditer(output, max(output.rfind(TRACEBACK), 0)))
     message = NOT_INDENTED.search(output, frames[-1].end()) if frames else None
-    if message is None:
+    # A syntax error has no heading. Frames without either are of a fatal error, which comes before them.
+    if message is None or not (TRACEBACK in output or EXCEPTION_LINE.match(message[0])):
         return tail_lines(output, limit)
     text = shorten(message[0].strip(), 2 * limit // 3)
-    calls = [_call(frame) for frame in frames if frame["file"] == script]
+    calls = next(filter(None, (_calls(part, script) for part in reversed(output.split(TRACEBACK)))), [])
     newest_first = [_cut(call, limit // 3) for call in reversed(calls)]
     shown = head_lines(newest_first, max(limit - len(text), limit // 3))
     cut = ["..."] if len(shown) < len(calls) else []
     return "\n".join([*cut, *reversed(shown), text])
+
+
+def _calls(traceback: str, script: str) -> list[str]:
+    return [_call(frame) for frame in FRAME_LINE.finditer(traceback) if frame["file"] == script]
 
 
 def _call(frame: re.Match[str]) -> str:

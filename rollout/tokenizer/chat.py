@@ -23,7 +23,7 @@ from rollout.tokenizer.chat_format import ChatFormat, chat_format, chat_of
 from rollout.tokenizer.chat_template import CHATML, CONFIG_FILE, TEMPLATE_FILE, ChatTemplate, read_chat_template
 from rollout.tokenizer.token_writer import FixedText, TokenWriter, fixed_text
 from tasks.prompt import Message, messages
-from tasks.quoting import quoted
+from tasks.quoting import quoted, quoted_list
 from tasks.state import State
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -180,23 +180,28 @@ class ChatTokenizer:
         return found
 
     def _require_lossless(self, before_earlier: FixedText) -> None:
-        """Refuse a tokenizer that changes text, or that reads a token of the template in the text of a message."""
+        """Refuse a tokenizer that changes text, or that reads a token of the template in the text of a message.
+
+        White space may be such a token, but not the end token: it marks no part of a conversation.
+        """
         path = self.folder / TOKENIZER_FILE
         fixed = (self._before_system, self._before_user, self._after_user, before_earlier, self._after_response)
         added = self.tokenizer.get_added_tokens_decoder()
-        structure = {self.pad_id, *(each for text in fixed for each in text.token_ids)} & set(added)
+        written = {self.pad_id, *(each for text in fixed for each in text.token_ids)} & set(added)
+        structure = {each for each in written if each == self.eos_id or not added[each].content.isspace()}
         names = [added[token_id].content for token_id in sorted(structure)]
-        probe = PROBE.format(" ".join(names))
+        in_text = [token.content for token in added.values() if not token.special]  # tokens also in plain text
+        probe = PROBE.format(" ".join([*names, *in_text]))
         ids = self.encode(probe)
         if structure & set(ids):
             raise ValueError(
-                f"{path}: reads {' or '.join(names)} in plain text as the token; set special to true for them in "
-                "added_tokens"
+                f"{path}: reads {quoted_list(added[each].content for each in sorted(structure & set(ids)))} in plain "
+                "text as the token; set special to true in added_tokens"
             )
         if self.decode(ids) != probe:
             raise ValueError(
-                f"{path}: text does not come back from its tokens as it was; expected a byte-level BPE like Qwen2's; "
-                "use the tokenizer.json of the original checkpoint"
+                f"{path}: text does not come back from its tokens as it was; expected a byte-level BPE like Qwen2's, "
+                "and no added token that removes white space; use the tokenizer.json of the original checkpoint"
             )
 
     def _require_ids_of_the_whole(self, chat: ChatFormat, template: ChatTemplate) -> None:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 NUM_TURNS = 3  # of the longest conversation that a template is tried on
 DAY, OTHER_DAY = datetime(2001, 2, 3), datetime(2023, 11, 29)
 OPENED = re.compile(r"\s*<think>\s*(</think>\s*)?")  # begins the reasoning of a response, or says that there is none
+# A content that is long and has what a template could escape, replace or wrap.
+LONG = "be\n\n  brief: é\r\n\tx = '日本 🙂' & \"<b>\"\n" * 100 + "end"
 # Parts of responses that some templates do not keep in earlier turns, each with a response that shows it.
 PARTS = {"reasoning": "<think>\nplan\n</think>\n\nanswer", "surrounding white space": "\n answer \n"}
 
@@ -170,10 +172,7 @@ def _with_stripping(found: ChatFormat, render: Render) -> ChatFormat:
 def _require_append_only(found: ChatFormat, render: Render) -> None:
     """Refuse a template that writes something else than the contents between the fixed texts."""
     for num_turns in range(NUM_TURNS + 1):
-        for chat in (
-            chat_of(num_turns),
-            chat_of(num_turns, "be\n\n  brief: é", "1 {}\n\tx = '日本 🙂'", "Thought: {}\n\nAction: x"),
-        ):
+        for chat in (chat_of(num_turns), chat_of(num_turns, LONG, f"{{}} {LONG}", f"Thought: {{}} {LONG}")):
             expected, text = found.template_prompt(chat), render(chat, True, DAY)
             if text != expected:
                 equal = (a == b for a, b in zip(text, expected, strict=False))

@@ -99,7 +99,7 @@ def compiled(template: ChatTemplate) -> Render:
     environment.globals["raise_exception"] = _raise_exception
     try:
         program = environment.from_string(template.text)
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, RecursionError) as error:
         raise ValueError(f"is not a Jinja template ({joined(str(error))})") from None
 
     def render(chat: Sequence[Message], add_generation_prompt: bool, day: datetime) -> str:

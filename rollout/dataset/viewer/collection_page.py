@@ -23,7 +23,7 @@ class Collection:
 
     Attributes:
         title: The title of the page.
-        groups: Name -> folder of trajectories. The names are `expert`, `initial`, `sft`, `ppo`, or the folder's name.
+        groups: Name -> folder of trajectories. The names are `expert` and those of `EVALUATED`, or the folder's name.
         root: The run directory, None for a folder outside of one.
         page: The path of the page.
     """

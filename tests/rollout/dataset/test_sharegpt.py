@@ -183,6 +183,22 @@ def test_an_export_has_the_system_message_of_its_run(tmp_path: Path, capsys) -> 
     (run_dir / "config.yaml").write_text("prompt: {system: brief}\nobservation: {script_lines: 40}\n")
     assert exported(run_dir) == exported(run_dir / "trajectories") == system_text("brief", 40)
     assert exported(run_dir, "--system", "full") == system_text("full", 100)
+    # of another version of the program
+    (run_dir / "config.yaml").write_text(
+        "prompt: {system: brief, tone: 1, 2: 3}\nobservation: {script_characters: 10}\n"
+    )
+    assert exported(run_dir) == system_text("brief", 100)
+
+
+@pytest.mark.parametrize("settings", ["{system: short}\nobservation: {}", "{}\nobservation: {script_lines: '9'}"])
+def test_a_recorded_system_message_that_is_not_known_is_named_with_its_file(
+    tmp_path: Path, settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_trajectories(tmp_path / "trajectories" / "part-00000.parquet", [recorded("a")])
+    (tmp_path / "config.yaml").write_text(f"prompt: {settings}\n")
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "data.jsonl")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'config.yaml'}: prompt.system=" in line and line.endswith("; give --system")
 
 
 def test_the_commands_export_import_and_select(tmp_path: Path, capsys):

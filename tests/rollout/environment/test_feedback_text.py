@@ -2,6 +2,7 @@
 
 from rollout.environment.feedback_text import diff_text, error_summary, head_lines, output_text, tail_lines
 from rollout.options import Observation
+from tasks.feedback import validation_score
 
 SHORT = Observation(error_characters=300, traceback=False)
 WARNING = """\
@@ -61,3 +62,11 @@ def test_a_score_is_read_even_where_warnings_come_after_it() -> None:
     assert output_text("validation mae: 12.5000\n", 80) == "validation mae: 12.5000"
     assert output_text("validation a: 1.0\n" + "x\n" * 99 + "validation a: 2.0\n", 40).count("validation") == 1
     assert output_text("", 80) == "no output"
+
+
+def test_of_a_progress_bar_the_last_state_is_shown_and_a_score_after_it_is_read() -> None:
+    bar = "".join(f"\r{share}%|{'#' * 50}" for share in range(101))
+    assert output_text(f"start\n{bar}\nend\r\n", 200) == f"start\n100%|{'#' * 50}\nend"
+    cleared = f"{bar}\r{' ' * 54}\rvalidation mae: 12.5000\n"
+    assert output_text(cleared, 200) == "validation mae: 12.5000" and validation_score(cleared) == 12.5
+    assert validation_score("50% validation mae: 12.5000\n") is None

@@ -126,10 +126,26 @@ def test_an_error_has_the_calls_of_the_script_and_the_whole_message() -> None:
         (f"{TRACEBACK}own.Failed: all\n  of it\n", "line 3: fit()\nown.Failed: all\n  of it"),
         (f"{TRACEBACK}KeyError: 1\n\nDuring it:\n\n{TRACEBACK}TypeError: b\n", "line 3: fit()\nTypeError: b"),
         (TRACEBACK.replace("oak", "elm") + "KeyError: 'x'\n", "KeyError: 'x'"),
+        (TRACEBACK.replace("\n", "\r\n") + "KeyError: 'x'\r\n", "line 3: fit()\nKeyError: 'x'"),
+        (
+            'Fatal Python error: Segmentation fault\n\nThread 1:\n  File "/w/oak.py", line 3 in fit\n\nModules: a\n',
+            'Fatal Python error: Segmentation fault\n\nThread 1:\n  File "/w/oak.py", line 3 in fit\n\nModules: a',
+        ),
+        (
+            f"{TRACEBACK}ValueError: All 5 fits failed:\n{TRACEBACK.replace('oak', 'elm')}TypeError: b\n",
+            "line 3: fit()\nTypeError: b",
+        ),
     ],
 )
 def test_an_error_without_some_part_is_told_by_the_others(output: str, summary: str) -> None:
     assert error_summary(output, "oak.py", Observation()) == summary
+
+
+@pytest.mark.parametrize("observation", [Observation(), Observation(traceback=False)])
+def test_an_exception_that_python_ignores_is_not_the_error(observation: Observation) -> None:
+    ignored = f"Exception ignored in: <function Pool.__del__ at 0x7f>\n{TRACEBACK.replace('3', '8')}OSError: late\n"
+    for output in (f"{TRACEBACK}KeyError: 1\n{ignored}", f"{ignored}{TRACEBACK}KeyError: 1\n"):
+        assert error_summary(output, "oak.py", observation) == "line 3: fit()\nKeyError: 1"
 
 
 def test_of_many_calls_the_last_ones_are_shown_and_of_a_long_message_both_ends() -> None:

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
@@ -120,6 +121,7 @@ def test_chatml_changes_nothing_and_says_nothing(caplog: pytest.LogCaptureFixtur
     ("template", "complaint"),
     [
         ("{% for", "is not a Jinja template"),
+        (f"{{{{{'(' * 3000}1{')' * 3000}}}}}", r"is not a Jinja template \(maximum recursion depth"),
         ("{{ raise_exception('Only tools') }}", r"fails on a conversation of 2 messages \(Only tools\)"),
         (
             "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + CHATML,
@@ -140,6 +142,11 @@ def test_chatml_changes_nothing_and_says_nothing(caplog: pytest.LogCaptureFixtur
             CHATML.replace("message['content']", "message['content'].replace('\n', ' ')"),
             "changes more than the white space around a message of the role system",
         ),
+        (CHATML.replace("message['content']", "message['content'] | truncate(500)"), "it writes '...<|im_end|>"),
+        (
+            CHATML.replace("message['content']", "message['content'].replace('\\r\\n', '\\n')"),
+            "it writes .*, expected '.{1,2}r.{1,2}n",
+        ),
         (CHATML.replace(END, ""), r"after a response; expected an added token .* which ends the turn"),
         (CHATML.replace(OPEN, "<|start|>"), r"no token <\|start\|>, which chat_template of .* writes"),
         (
@@ -156,6 +163,37 @@ def test_template_that_cannot_be_used_turn_by_turn_is_refused(
     with pytest.raises(ValueError, match=complaint) as caught:
         ChatTokenizer(with_template(plain, tmp_path, template), SYSTEM)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def with_added(plain: ChatTokenizer, folder: Path, content: str, **settings: bool) -> Path:
+    """Write the tokenizer with one more added token, which is also read in plain text, to `folder` and return that."""
+    tokenizer = Tokenizer.from_file(str(plain.folder / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken(content, special=False, **settings)])
+    with_template(plain, folder, CHATML, tokenizer_class="PreTrainedTokenizerFast")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("content", ["\n", "\n\n", "  ", "<tool_call>", "system prompt"])
+def test_added_tokens_that_are_no_part_of_the_structure_may_be_in_text(
+    plain: ChatTokenizer, content: str, tmp_path: Path
+) -> None:
+    tokenizer = ChatTokenizer(with_added(plain, tmp_path, content), SYSTEM)
+    added, text = tokenizer.tokenizer.token_to_id(content), f"a {content} b"
+    assert added in tokenizer.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text
+    for state in (STATES[0], STATES[1]):
+        ids = expected_ids(AutoTokenizer.from_pretrained(tmp_path), messages(state, SYSTEM))
+        assert tokenizer.prompt_ids(state) == ids
+
+
+def test_added_token_that_removes_white_space_of_a_text_is_refused(plain: ChatTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not come back .* no added token that removes white space"):
+        ChatTokenizer(with_added(plain, tmp_path, "<tool>", lstrip=True), SYSTEM)
+
+
+def test_role_that_a_text_can_spell_is_refused_and_named(plain: ChatTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="json: reads 'assistant' in plain text as the token; set special to true"):
+        ChatTokenizer(with_added(plain, tmp_path, "assistant"), SYSTEM)
 
 
 def test_template_is_the_one_that_transformers_takes(plain: ChatTokenizer, tmp_path: Path) -> None:
