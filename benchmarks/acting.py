@@ -39,6 +39,7 @@ from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.episode import draw_seed
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.scripted.expert import ScriptedExpert
+from rollout.storage.blob_store import digest_of
 from rollout.storage.journal import Journal
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
@@ -85,9 +86,14 @@ class Options:
         return f"{self.model.resolve().name}, {self.system}"
 
     @property
+    def system_text(self) -> str:
+        """The system message."""
+        return system_text(self.system, load_config(CONFIG, []).observation.script_lines)
+
+    @property
     def folder(self) -> Path:
-        """The folder of the server's log and of the responses."""
-        return self.out / self.model.resolve().name / self.system
+        """The folder of the server's log and of the responses; another one if the text of the message changes."""
+        return self.out / self.model.resolve().name / f"{self.system}-{digest_of(self.system_text.encode())[:8]}"
 
 
 def make_states(options: Options, tokenizer: ChatTokenizer) -> list[PoolState]:
@@ -209,8 +215,7 @@ def measure(options: Options) -> dict[str, Any]:
         ValueError: If the model cannot be served or there are too few states.
         InfrastructureError: If a sandbox or the server failed.
     """
-    script_lines = load_config(CONFIG, []).observation.script_lines
-    tokenizer = ChatTokenizer(options.model, system_text(options.system, script_lines))
+    tokenizer = ChatTokenizer(options.model, options.system_text)
     states = make_states(options, tokenizer)
     if len(states) < options.num_states:
         raise ValueError(f"--states={options.num_states}: there are {len(states)} states; ask for fewer")
