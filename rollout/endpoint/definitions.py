@@ -1,6 +1,7 @@
 """Edits of a script as whole functions and classes, which replace those of the same name."""
 
 import ast
+import io
 
 from rollout.endpoint.script_checks import syntax_error
 
@@ -18,7 +19,7 @@ def replace_definitions(source: str, code: str) -> str | None:
     new = [node for node in ast.parse(code).body if isinstance(node, Definition)]
     if not new or len(new) < len(ast.parse(code).body):
         return None
-    lines, replacements = source.splitlines(keepends=True), []
+    lines, replacements = _lines(source), []
     for definition in new:
         old = [
             node
@@ -27,8 +28,9 @@ def replace_definitions(source: str, code: str) -> str | None:
         ]
         if len(old) != 1:
             return None
-        text = "".join(code.splitlines(keepends=True)[_first_line(definition) : definition.end_lineno])
-        replacements.append((_first_line(old[0]), old[0].end_lineno, _indented(text, " " * old[0].col_offset)))
+        first, indent = _first_line(old[0]), lines[old[0].lineno - 1][: old[0].col_offset]
+        text = _indented(_lines(code)[_first_line(definition) : definition.end_lineno], indent)
+        replacements.append((first, old[0].end_lineno, text))
     replacements.sort()
     if any(first < last for (_, last, _), (first, _, _) in zip(replacements, replacements[1:], strict=False)):
         return None  # one holds the other
@@ -42,7 +44,11 @@ def _first_line(definition: Definition) -> int:
     return min([definition.lineno, *(each.lineno for each in definition.decorator_list)]) - 1
 
 
-def _indented(text: str, indent: str) -> str:
-    lines = text.splitlines(keepends=True)
-    lines[-1] = lines[-1].rstrip("\n") + "\n"
-    return "".join(f"{indent}{line}" if line.strip() else line for line in lines)
+def _lines(source: str) -> list[str]:
+    """Return the lines that `ast` counts; `str.splitlines` also splits at form feeds and others within strings."""
+    return io.StringIO(source, newline="").readlines()
+
+
+def _indented(lines: list[str], indent: str) -> str:
+    text = "".join(f"{indent}{line}" if line.strip() else line for line in lines)
+    return text if text.endswith(("\n", "\r")) else f"{text}\n"

@@ -38,7 +38,7 @@ def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
     """
     if edit_format == "blocks" and has_blocks(answer):
         return apply_blocks(source, parse_blocks(answer))
-    edited = _read_code(answer, source, edit_format)
+    edited = _read_code(answer, source.replace("\r\n", "\n"), edit_format)
     return edited.replace("\n", "\r\n") if "\r\n" in source else edited
 
 

@@ -94,6 +94,27 @@ def test_a_definition_replaces_the_one_of_its_name() -> None:
     assert both == "import a\n\n\ndef f(x):\n    pass\n\n\nclass C:\n    pass\n\n\nprint(f(C().g()))\n"
 
 
+def test_a_definition_has_the_line_ends_of_the_script() -> None:
+    edited = read_edit(block("def f(x):\n    return 2 * x\n"), FUNCTIONS.replace("\n", "\r\n"), "blocks")
+    assert edited == read_edit(block("def f(x):\n    return 2 * x\n"), FUNCTIONS, "blocks").replace("\n", "\r\n")
+
+
+def test_a_definition_replaces_one_that_is_indented_by_tabs() -> None:
+    edited = read_edit(block("def g(self):\n\treturn 2\n"), FUNCTIONS.replace("    ", "\t"), "blocks")
+    assert edited == FUNCTIONS.replace("return 1", "return 2").replace("    ", "\t")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x0c", "\x85"])
+def test_only_line_breaks_of_python_separate_the_lines_of_definitions(separator: str) -> None:
+    source = f"a = '{separator}'\n{FUNCTIONS}"
+    edited = replace_definitions(source, f"def f(x):\n    y = '{separator}'\n    return y\n")
+    old, new = "@a.b\ndef f(x):\n    return x\n", f"def f(x):\n    y = '{separator}'\n    return y\n"
+    assert edited == source.replace(old, new)
+    assert replace_definitions("def g():\r  pass\rdef f():\r  pass\r", "def f():\n  x") == (
+        "def g():\r  pass\rdef f():\n  x\n"
+    )
+
+
 @pytest.mark.parametrize(
     "code",
     [
