@@ -24,6 +24,12 @@ def has_edit(answer: str) -> bool:
     return has_blocks(answer) or code_blocks(answer) != ([], True)
 
 
+def may_lack_blocks(answer: str) -> bool:
+    """Return whether a cut answer may have been cut between two blocks: no fence closes after its last one."""
+    fenced, is_closed = code_blocks(answer)
+    return has_blocks(answer) and not (fenced and is_closed)
+
+
 def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
     """Return the script that an answer makes of `source`.
 
