@@ -27,14 +27,27 @@ def looks_whole(source: str, code: str) -> bool:
     """Return whether `code` may replace the script `source`, rather than be a fragment of it.
 
     It must still write the submission and print the validation score, if `source` does. If `source` does neither, it
-    must have half of its words. A caller must also check that it defines the names that it uses, which a fragment
+    must have half of its words. It must have more than functions and classes, which do nothing, if `source` has more. A caller must also check that it defines the names that it uses, which a fragment
     rarely does (`new_undefined_names`).
     """
+    if _does_something(source) and not _does_something(code):
+        return False
     marks = [mark for mark in MARKS if mark in source]
     if marks:
         return all(mark in code for mark in marks)
     words = set(WORD.findall(source))
     return len(words & set(WORD.findall(code))) >= MIN_KEPT_SHARE * len(words)
+
+
+def _does_something(source: str) -> bool:
+    """Return whether a script has more than imports, definitions and docstrings, or does not parse."""
+    if syntax_error(source):
+        return True
+    idle = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return not all(
+        isinstance(node, idle) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for node in ast.parse(source).body
+    )
 
 
 def new_undefined_names(source: str, edited: str) -> list[str]:

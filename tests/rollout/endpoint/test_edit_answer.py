@@ -63,6 +63,7 @@ def test_a_whole_script_is_taken_in_either_format(edit_format: EditFormat) -> No
         (block(WHOLE.replace('train.to_csv("submission.csv", index=False)\n', "")), "only a part"),
         (block(WHOLE.replace("print", "# print").replace("validation ", "")), "only a part"),
         (block("def new():\n    return 1\n"), "only a part"),
+        (block("def new():\n    print('validation mae: 1')\n    open('submission.csv', 'w')\n"), "only a part"),
         (block(WHOLE.replace("alpha=0.5)", "alpha=0.5")), "does not parse: '(' was never closed in line 5"),
         (block(f"{SCRIPT}\n"), "the same as before"),
         (block(WHOLE.replace("Lasso(alpha=0.5)", "Ridge()")), "uses Ridge without importing"),
@@ -132,6 +133,14 @@ def test_a_script_without_score_and_submission_is_whole_with_half_of_its_words()
     source = "alpha = 1\nbeta = alpha\ngamma = beta\n"
     assert looks_whole(source, "alpha = 2\nbeta = alpha\n")
     assert not looks_whole(source, "delta = 2\n")
+
+
+def test_definitions_alone_are_whole_only_if_the_script_is_alike() -> None:
+    twice = "class A:\n    def f(self):\n        return 0\n\n\nclass B:\n    def f(self):\n        return 1\n"
+    assert not looks_whole(f"{twice}\n\nprint(A().f())\n", twice)
+    assert looks_whole(twice, twice)
+    assert looks_whole(f"{twice}\n\nprint(A(\n", f"{twice}\n\nprint(A())\n")
+    assert looks_whole("", twice)
 
 
 @pytest.mark.parametrize(
