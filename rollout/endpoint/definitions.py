@@ -2,6 +2,7 @@
 
 import ast
 import io
+import itertools
 
 from rollout.endpoint.script_checks import syntax_error
 
@@ -29,7 +30,7 @@ def replace_definitions(source: str, code: str) -> str | None:
         if len(old) != 1:
             return None
         first, indent = _first_line(old[0]), lines[old[0].lineno - 1][: old[0].col_offset]
-        text = _indented(_lines(code)[_first_line(definition) : definition.end_lineno], indent)
+        text = _indented(_with_comments(definition, _lines(code)), indent)
         replacements.append((first, old[0].end_lineno, text))
     replacements.sort()
     if any(first < last for (_, last, _), (first, _, _) in zip(replacements, replacements[1:], strict=False)):
@@ -42,6 +43,16 @@ def replace_definitions(source: str, code: str) -> str | None:
 def _first_line(definition: Definition) -> int:
     """Return the index of the first line, that of a decorator if there is one."""
     return min([definition.lineno, *(each.lineno for each in definition.decorator_list)]) - 1
+
+
+def _with_comments(definition: Definition, lines: list[str]) -> list[str]:
+    """Return the lines of a definition, with the comments that end its body, which may stand for what is left out."""
+    assert definition.end_lineno is not None, "it is parsed"
+    rest = itertools.takewhile(lambda line: not line.strip() or line[0].isspace(), lines[definition.end_lineno :])
+    text = [*lines[_first_line(definition) : definition.end_lineno], *rest]
+    while not text[-1].strip():
+        text.pop()
+    return text
 
 
 def _lines(source: str) -> list[str]:

@@ -3,7 +3,7 @@
 from rollout.endpoint.code_blocks import code_blocks
 from rollout.endpoint.definitions import replace_definitions
 from rollout.endpoint.edit_blocks import CannotApply, apply_blocks, has_blocks, parse_blocks
-from rollout.endpoint.script_checks import looks_whole, new_undefined_names, syntax_error
+from rollout.endpoint.script_checks import looks_whole, new_undefined_names, placeholder, syntax_error
 from rollout.options import EditFormat
 
 
@@ -49,7 +49,7 @@ def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
 
 
 def check_edit(source: str, edited: str) -> None:
-    """Check that a script parses, differs from `source` and defines the names that it uses.
+    """Check that a script parses, differs from `source`, leaves nothing out and defines the names that it uses.
 
     Raises:
         Incomplete: If only the last is not the case.
@@ -60,6 +60,9 @@ def check_edit(source: str, edited: str) -> None:
         raise CannotApply(f"the edited script does not parse: {error}")
     if _stripped(edited) == _stripped(source):
         raise CannotApply("the edited script is the same as before")
+    left_out = placeholder(source, edited)
+    if left_out:
+        raise CannotApply(f"the edited script has {left_out!r} in place of code")
     names = new_undefined_names(source, edited)
     if names:
         raise Incomplete(f"the edited script uses {', '.join(names)} without importing or defining it", edited)

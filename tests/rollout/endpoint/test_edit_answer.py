@@ -1,5 +1,7 @@
 """The edited script in an answer: definitions and whole scripts, and what must not replace a script."""
 
+import re
+
 import pytest
 
 from rollout.endpoint.definitions import replace_definitions
@@ -133,6 +135,31 @@ def test_a_script_without_score_and_submission_is_whole_with_half_of_its_words()
     source = "alpha = 1\nbeta = alpha\ngamma = beta\n"
     assert looks_whole(source, "alpha = 2\nbeta = alpha\n")
     assert not looks_whole(source, "delta = 2\n")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "    # ... existing code ...\n",
+        "    # The rest of the class remains unchanged\n",
+        "    def h(self):\n        ...\n",
+        "    def h(self): ...\n",
+    ],
+)
+def test_a_placeholder_is_no_code(method: str) -> None:
+    source = "class C:\n    def g(self):\n        return 1\n\n    def h(self):\n        return 2\n\n\nprint(C().h())\n"
+    answer = block(f"class C:\n    def g(self):\n        return 3\n\n{method}")
+    with pytest.raises(CannotApply, match=f"'{re.escape(method.split('h(self):')[-1].strip())}' in place of code"):
+        read_edit(answer, source, "blocks")
+
+
+def test_words_of_a_placeholder_beside_the_code_are_none() -> None:
+    commented = WHOLE.replace("model.fit", "# ... existing code remains the same ...\nmodel.fit")
+    assert read_edit(block(commented), SCRIPT, "script") == commented
+    old = f"# ... more code\nalpha = 1\n{WHOLE}"
+    assert read_edit(block(f"# ... more code\n{WHOLE}"), old, "script") == f"# ... more code\n{WHOLE}"
+    protocol = f"{WHOLE}\n\ndef f():\n    ...\n"
+    assert read_edit(block(protocol), protocol.replace("0.5)", "2.0)"), "script") == protocol
 
 
 def test_definitions_alone_are_whole_only_if_the_script_is_alike() -> None:
