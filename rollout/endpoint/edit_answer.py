@@ -71,7 +71,9 @@ def check_edit(source: str, edited: str) -> None:
 def _read_code(answer: str, source: str, edit_format: EditFormat) -> str:
     """Return the script that the code blocks of an answer make of `source`. Raises CannotApply."""
     blocks, is_closed = code_blocks(answer)
-    code = max(blocks, key=len, default=None)
+    # An answer may repeat the script before it shows the edited one.
+    changed = [block for block in blocks if _stripped(block) != _stripped(source)]
+    code = max(changed or blocks, key=len, default=None)
     if code is None:
         raise CannotApply("the answer has no code block" if is_closed else "the code block does not end")
     if edit_format == "blocks":

@@ -54,6 +54,8 @@ def test_a_whole_script_is_taken_in_either_format(edit_format: EditFormat) -> No
     assert read_edit(f"Sure.\n{block(WHOLE)}It is done.", SCRIPT, edit_format) == WHOLE
     assert read_edit(block(WHOLE), SCRIPT.replace("\n", "\r\n"), edit_format) == WHOLE.replace("\n", "\r\n")
     assert read_edit(block("x = 1\n"), "", edit_format) == "x = 1\n"
+    shorter = WHOLE.replace("alpha=0.5", "")
+    assert read_edit(f"Before:\n{block(SCRIPT)}After:\n{block(shorter)}", SCRIPT, edit_format) == shorter
 
 
 @pytest.mark.parametrize("edit_format", ["blocks", "script"])
