@@ -17,26 +17,25 @@ def replace_definitions(source: str, code: str) -> str | None:
     """
     if syntax_error(source) or syntax_error(code):
         return None
-    new = [node for node in ast.parse(code).body if isinstance(node, Definition)]
-    if not new or len(new) < len(ast.parse(code).body):
+    body = ast.parse(code).body
+    new = [node for node in body if isinstance(node, Definition)]
+    if not new or len(new) < len(body):
         return None
-    lines, replacements = _lines(source), []
+    existing = [node for node in ast.walk(ast.parse(source)) if isinstance(node, Definition)]
+    lines, new_lines = _lines(source), _lines(code)
+    replacements: list[tuple[int, int, str]] = []
     for definition in new:
-        old = [
-            node
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, Definition) and node.name == definition.name
-        ]
+        old = [node for node in existing if node.name == definition.name]
         if len(old) != 1:
             return None
-        first, indent = _first_line(old[0]), lines[old[0].lineno - 1][: old[0].col_offset]
-        text = _indented(_with_comments(definition, _lines(code)), indent)
-        replacements.append((first, old[0].end_lineno, text))
+        indent = lines[old[0].lineno - 1][: old[0].col_offset]
+        text = _indented(_with_comments(definition, new_lines), indent)
+        replacements.append((_first_line(old[0]), _end(old[0]), text))
     replacements.sort()
-    if any(first < last for (_, last, _), (first, _, _) in zip(replacements, replacements[1:], strict=False)):
+    if any(start < stop for (_, stop, _), (start, _, _) in zip(replacements, replacements[1:], strict=False)):
         return None  # one holds the other
-    for first, last, text in reversed(replacements):
-        lines[first:last] = [text]
+    for start, stop, text in reversed(replacements):
+        lines[start:stop] = [text]
     return "".join(lines)
 
 
@@ -45,11 +44,17 @@ def _first_line(definition: Definition) -> int:
     return min([definition.lineno, *(each.lineno for each in definition.decorator_list)]) - 1
 
 
+def _end(definition: Definition) -> int:
+    """Return the index of the last line + 1."""
+    assert definition.end_lineno is not None, "it is parsed"
+    return definition.end_lineno
+
+
 def _with_comments(definition: Definition, lines: list[str]) -> list[str]:
     """Return the lines of a definition, with the comments that end its body, which may stand for what is left out."""
-    assert definition.end_lineno is not None, "it is parsed"
-    rest = itertools.takewhile(lambda line: not line.strip() or line[0].isspace(), lines[definition.end_lineno :])
-    text = [*lines[_first_line(definition) : definition.end_lineno], *rest]
+    end = _end(definition)
+    rest = itertools.takewhile(lambda line: not line.strip() or line[0].isspace(), lines[end:])
+    text = [*lines[_first_line(definition) : end], *rest]
     while not text[-1].strip():
         text.pop()
     return text
