@@ -100,6 +100,11 @@ def format_response(thoughts: Mapping[str, str], action: Action) -> str:
     """
     kinds = action.spec.arguments
     arguments = {key: int(value) if kinds[key] == "number" else value for key, value in action.arguments.items()}
+    return format_fields(thoughts, action.name, arguments)
+
+
+def format_fields(thoughts: Mapping[str, str], name: str, arguments: object) -> str:
+    """Return six fields with the name and the arguments of what need not be an action."""
     lines = [f"{label}: {thoughts[label]}" for label in FIELDS[:4]]
-    lines += [f"{ACTION}: {action.name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]
+    lines += [f"{ACTION}: {name}", f"{ACTION_INPUT}: {json.dumps(arguments, ensure_ascii=False)}"]
     return "\n".join(lines)

@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.action import SPECS, Action, ActionSpec, check_arguments
-from tasks.response import ACTION, FIELDS, format_response
+from tasks.action import ACTIONS, SPECS, Action, ActionSpec, check_arguments
+from tasks.response import ACTION, FIELDS, format_fields, format_response
 
 NAME, INPUT = "name", "input"
 
@@ -29,18 +29,33 @@ def response_schema() -> dict[str, Any]:
 
 
 def text_of_answer(answer: str) -> str:
-    """Return the six-field response that a JSON answer stands for; an answer that has another form is returned as is.
+    """Return the six-field response that a JSON answer stands for; an answer that has other fields is returned as is.
 
-    White space in the fields before the action, line breaks included, becomes single spaces.
+    White space in the fields before the action, line breaks included, becomes single spaces. Arguments that the schema
+    cannot rule out, such as negative numbers, are kept, so that the agent reads what is wrong with them.
     """
     try:
         record = json.loads(answer)
         thoughts = {label: " ".join(record[key].split()) for label, key in THOUGHT_KEYS.items()}
-        name, arguments = record[_key(ACTION)][NAME], record[_key(ACTION)][INPUT]
-        action = check_arguments(name, arguments)
+        name = " ".join(record[_key(ACTION)][NAME].split())
+        arguments = _with_integers(name, record[_key(ACTION)][INPUT])
+        action = check_arguments(name, arguments) if name in ACTIONS else None
+        if isinstance(action, Action):
+            return format_response(thoughts, action)
+        return format_fields(thoughts, name, arguments)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return answer
-    return format_response(thoughts, action) if isinstance(action, Action) else answer
+
+
+def _with_integers(name: str, arguments: Any) -> Any:
+    """Return the arguments of an action with integers for numbers such as 5.0, which JSON schema takes for integers."""
+    if not isinstance(arguments, dict) or name not in ACTIONS:
+        return arguments
+    numbers = {key for key, kind in ACTIONS[name].arguments.items() if kind == "number"}
+    return {
+        key: int(value) if key in numbers and isinstance(value, float) and value.is_integer() else value
+        for key, value in arguments.items()
+    }
 
 
 def _action_schema(spec: ActionSpec) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class ExpertModel(EndpointModel):
     """The model behind the expert."""
 
     structured_outputs: StructuredOutputs = "none"
-    """Field that makes responses valid actions. grammar: vLLM's structured_outputs; json_schema: response_format."""
+    """Field that makes responses valid actions; only for kind endpoint. grammar: vLLM's structured_outputs;
+    json_schema: response_format."""
 
 
 @dataclass(frozen=True, config=STRICT)

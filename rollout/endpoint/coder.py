@@ -4,7 +4,7 @@ import hashlib
 
 from rollout.endpoint import Answer, ChatEndpoint
 from rollout.endpoint.coder_prompts import DESCRIBE_PROMPT, edit_messages, repeat_message
-from rollout.endpoint.edit_answer import Incomplete, apply_answer, check_edit, has_edit
+from rollout.endpoint.edit_answer import Incomplete, apply_answer, check_edit, has_edit, may_lack_blocks
 from rollout.endpoint.edit_blocks import CannotApply
 from rollout.errors import CoderError, PromptTooLong
 from rollout.options import EditFormat
@@ -39,7 +39,7 @@ class EndpointCoder:
                 return CoderReply(None, reason or "the script is longer than the coder can read")
             said = answer.visible_text
             try:
-                edited = _apply(said, drafts, self.edit_format)
+                edited = _apply(answer, drafts, self.edit_format)
                 check_edit(source, edited)
                 return CoderReply(edited)
             except Incomplete as problem:
@@ -81,15 +81,18 @@ class EndpointCoder:
         return answer
 
 
-def _apply(answer: str, drafts: list[str], edit_format: EditFormat) -> str:
+def _apply(answer: Answer, drafts: list[str], edit_format: EditFormat) -> str:
     """Return the script that an answer makes of the last draft that it fits. Raises CannotApply if it fits none.
 
     A second answer may have only what the first one lacks, or everything.
     """
+    said = answer.visible_text
+    if answer.is_cut and may_lack_blocks(said):
+        raise CannotApply("the answer is cut")
     error = CannotApply()
     for draft in reversed(drafts):
         try:
-            return apply_answer(answer, draft, edit_format)
+            return apply_answer(said, draft, edit_format)
         except CannotApply as problem:
             error = problem
     raise error

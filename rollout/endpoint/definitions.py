@@ -1,6 +1,8 @@
 """Edits of a script as whole functions and classes, which replace those of the same name."""
 
 import ast
+import io
+import itertools
 
 from rollout.endpoint.script_checks import syntax_error
 
@@ -15,25 +17,25 @@ def replace_definitions(source: str, code: str) -> str | None:
     """
     if syntax_error(source) or syntax_error(code):
         return None
-    new = [node for node in ast.parse(code).body if isinstance(node, Definition)]
-    if not new or len(new) < len(ast.parse(code).body):
+    body = ast.parse(code).body
+    new = [node for node in body if isinstance(node, Definition)]
+    if not new or len(new) < len(body):
         return None
-    lines, replacements = source.splitlines(keepends=True), []
+    existing = [node for node in ast.walk(ast.parse(source)) if isinstance(node, Definition)]
+    lines, new_lines = _lines(source), _lines(code)
+    replacements: list[tuple[int, int, str]] = []
     for definition in new:
-        old = [
-            node
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, Definition) and node.name == definition.name
-        ]
+        old = [node for node in existing if node.name == definition.name]
         if len(old) != 1:
             return None
-        text = "".join(code.splitlines(keepends=True)[_first_line(definition) : definition.end_lineno])
-        replacements.append((_first_line(old[0]), old[0].end_lineno, _indented(text, " " * old[0].col_offset)))
+        indent = lines[old[0].lineno - 1][: old[0].col_offset]
+        text = _indented(_with_comments(definition, new_lines), indent)
+        replacements.append((_first_line(old[0]), _end(old[0]), text))
     replacements.sort()
-    if any(first < last for (_, last, _), (first, _, _) in zip(replacements, replacements[1:], strict=False)):
+    if any(start < stop for (_, stop, _), (start, _, _) in zip(replacements, replacements[1:], strict=False)):
         return None  # one holds the other
-    for first, last, text in reversed(replacements):
-        lines[first:last] = [text]
+    for start, stop, text in reversed(replacements):
+        lines[start:stop] = [text]
     return "".join(lines)
 
 
@@ -42,7 +44,27 @@ def _first_line(definition: Definition) -> int:
     return min([definition.lineno, *(each.lineno for each in definition.decorator_list)]) - 1
 
 
-def _indented(text: str, indent: str) -> str:
-    lines = text.splitlines(keepends=True)
-    lines[-1] = lines[-1].rstrip("\n") + "\n"
-    return "".join(f"{indent}{line}" if line.strip() else line for line in lines)
+def _end(definition: Definition) -> int:
+    """Return the index of the last line + 1."""
+    assert definition.end_lineno is not None, "it is parsed"
+    return definition.end_lineno
+
+
+def _with_comments(definition: Definition, lines: list[str]) -> list[str]:
+    """Return the lines of a definition, with the comments that end its body, which may stand for what is left out."""
+    end = _end(definition)
+    rest = itertools.takewhile(lambda line: not line.strip() or line[0].isspace(), lines[end:])
+    text = [*lines[_first_line(definition) : end], *rest]
+    while not text[-1].strip():
+        text.pop()
+    return text
+
+
+def _lines(source: str) -> list[str]:
+    """Return the lines that `ast` counts; `str.splitlines` also splits at form feeds and others within strings."""
+    return io.StringIO(source, newline="").readlines()
+
+
+def _indented(lines: list[str], indent: str) -> str:
+    text = "".join(f"{indent}{line}" if line.strip() else line for line in lines)
+    return text if text.endswith(("\n", "\r")) else f"{text}\n"

@@ -3,7 +3,7 @@
 from rollout.endpoint.code_blocks import code_blocks
 from rollout.endpoint.definitions import replace_definitions
 from rollout.endpoint.edit_blocks import CannotApply, apply_blocks, has_blocks, parse_blocks
-from rollout.endpoint.script_checks import looks_whole, new_undefined_names, syntax_error
+from rollout.endpoint.script_checks import looks_whole, new_undefined_names, placeholder, syntax_error
 from rollout.options import EditFormat
 
 
@@ -24,6 +24,12 @@ def has_edit(answer: str) -> bool:
     return has_blocks(answer) or code_blocks(answer) != ([], True)
 
 
+def may_lack_blocks(answer: str) -> bool:
+    """Return whether a cut answer may have been cut between two blocks: no fence closes after its last one."""
+    fenced, is_closed = code_blocks(answer)
+    return has_blocks(answer) and not (fenced and is_closed)
+
+
 def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
     """Return the script that an answer makes of `source`.
 
@@ -38,12 +44,12 @@ def apply_answer(answer: str, source: str, edit_format: EditFormat) -> str:
     """
     if edit_format == "blocks" and has_blocks(answer):
         return apply_blocks(source, parse_blocks(answer))
-    edited = _read_code(answer, source, edit_format)
+    edited = _read_code(answer, source.replace("\r\n", "\n"), edit_format)
     return edited.replace("\n", "\r\n") if "\r\n" in source else edited
 
 
 def check_edit(source: str, edited: str) -> None:
-    """Check that a script parses, differs from `source` and defines the names that it uses.
+    """Check that a script parses, differs from `source`, leaves nothing out and defines the names that it uses.
 
     Raises:
         Incomplete: If only the last is not the case.
@@ -54,6 +60,9 @@ def check_edit(source: str, edited: str) -> None:
         raise CannotApply(f"the edited script does not parse: {error}")
     if _stripped(edited) == _stripped(source):
         raise CannotApply("the edited script is the same as before")
+    left_out = placeholder(source, edited)
+    if left_out:
+        raise CannotApply(f"the edited script has {left_out!r} in place of code")
     names = new_undefined_names(source, edited)
     if names:
         raise Incomplete(f"the edited script uses {', '.join(names)} without importing or defining it", edited)
@@ -62,7 +71,9 @@ def check_edit(source: str, edited: str) -> None:
 def _read_code(answer: str, source: str, edit_format: EditFormat) -> str:
     """Return the script that the code blocks of an answer make of `source`. Raises CannotApply."""
     blocks, is_closed = code_blocks(answer)
-    code = max(blocks, key=len, default=None)
+    # An answer may repeat the script before it shows the edited one.
+    changed = [block for block in blocks if _stripped(block) != _stripped(source)]
+    code = max(changed or blocks, key=len, default=None)
     if code is None:
         raise CannotApply("the answer has no code block" if is_closed else "the code block does not end")
     if edit_format == "blocks":

@@ -24,6 +24,7 @@ SHOWN = 200  # characters of a response that an error shows
 TRANSIENT = frozenset({408, 409, 425, 429})  # statuses worth a retry, besides those from 500 on
 BILLABLE = frozenset({504, 524})  # a proxy did not wait for the model, which may have continued
 FILTERED = "content_filter"  # the error code of a filtered prompt, with status 400
+DISOBEYED = "json_validate_failed"  # Groq's error code of an answer that does not fit the schema, with status 400
 # Also sent with status 429. The text "You exceeded your current quota" is no sign: some servers use it for rate limits.
 NO_CREDIT = "insufficient_quota"
 KEY = re.compile(r"[!-~]+")
@@ -113,6 +114,8 @@ class Transport:
             refused, code = refused_field(response)
             if code == FILTERED:
                 raise Filtered(f"the prompt is refused by a filter: {self._shown(response)}")
+            if code == DISOBEYED:
+                raise Transient(f"status {response.status_code}: {self._shown(response)}", may_be_billed=True)
             if refused not in accepted or not code.startswith("unsupported"):
                 raise self._failure(response, accepted)
             if refused not in self._refused:
@@ -147,9 +150,12 @@ class Transport:
     def _failure(self, response: httpx.Response, body: Mapping[str, Any]) -> Exception:
         """Return the exception for a response to `body` whose status is not 200."""
         status, shown = response.status_code, self._shown(response)
+        unconstrained = self._unconstrained(body)
         no_credit = status == httpx.codes.PAYMENT_REQUIRED or NO_CREDIT in response.text
         if (status in TRANSIENT or status >= 500) and not no_credit:
             pause = retry_after(response.headers.get("Retry-After"))
+            if status >= 500 and unconstrained:
+                shown = f"{shown}; {unconstrained}"
             return Transient(f"status {status}: {shown}", retry_after=pause, may_be_billed=status in BILLABLE)
         if status in (400, 413, 422) and (status == 413 or TOO_LONG.search(response.text)):
             return PromptTooLong(f"{self._url} answered status {status}: {shown}")
@@ -163,14 +169,19 @@ class Transport:
             )
         elif status == 404 or 300 <= status < 400:
             remedy = f"check {self._settings}.base_url, which ends with /v1, and {self._settings}.model"
-        elif constraint := next((field for field in CONSTRAINTS if field in body), None):
-            remedy = (
-                f"if it does not take the field {constraint}, set {self._settings}.structured_outputs to another kind "
-                f"or to none; else check {self._settings}.model and {self._settings}.max_response_tokens"
-            )
         else:
             remedy = f"check {self._settings}.model and {self._settings}.max_response_tokens"
+            remedy = f"{unconstrained}; else {remedy}" if unconstrained else remedy
         return EndpointRefused(f"{self._url} answered status {status}: {shown}; {remedy}")
+
+    def _unconstrained(self, body: Mapping[str, Any]) -> str:
+        """Return the remedy if a server does not take the constraint of a request, `` if the request has none."""
+        field = next((field for field in CONSTRAINTS if field in body), None)
+        if field is None:
+            return ""
+        return (
+            f"if it does not take the field {field}, set {self._settings}.structured_outputs to another kind or to none"
+        )
 
     def _shown(self, response: httpx.Response) -> str:
         """Return the beginning of a response on one line, without the key, which some servers repeat."""

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tasks.action import ACTIONS, Action
+from tasks.action import ACTIONS, INSPECT, Action, Invalid, InvalidKind
 from tasks.response import FIELDS, parse_response
 from tasks.response_schema import response_schema, text_of_answer
 
@@ -69,8 +69,8 @@ OTHER = {
     "a list": "[]",
     "missing field": json.dumps({"action": answer("Execute Script")["action"]}),
     "null": json.dumps(answer("Execute Script", thought=None)),
-    "unknown action": json.dumps(answer("Execute Script", action={"name": "Undo", "input": {}})),
-    "wrong keys": json.dumps(answer("Execute Script", action={"name": "Execute Script", "input": {}})),
+    "no action": json.dumps(answer("Execute Script", action="Execute Script")),
+    "no name": json.dumps(answer("Execute Script", action={"name": ["Execute Script"], "input": {}})),
     "nested too deep": "[" * 100_000,
 }
 
@@ -78,3 +78,39 @@ OTHER = {
 @pytest.mark.parametrize("text", OTHER.values(), ids=OTHER)
 def test_answers_of_another_form_stay_as_they_are(text: str):
     assert text_of_answer(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "kind"),
+    [
+        ("Undo", {}, InvalidKind.UNKNOWN_ACTION),
+        ("Execute\nScript", {}, InvalidKind.WRONG_KEYS),
+        ("Execute Script", {"script_name": "a.py", "more": 1}, InvalidKind.WRONG_KEYS),
+        ("Execute Script", {"script_name": 3}, InvalidKind.BAD_VALUE),
+        ("Execute Script", ["a.py"], InvalidKind.BAD_JSON),
+        (INSPECT, {"script_name": "a.py", "start_line_number": -1, "end_line_number": 9}, InvalidKind.BAD_VALUE),
+        (INSPECT, {"script_name": "a.py", "start_line_number": 1, "end_line_number": 1e12}, InvalidKind.BAD_VALUE),
+        (INSPECT, {"script_name": "a.py", "start_line_number": 1.5, "end_line_number": 9}, InvalidKind.BAD_VALUE),
+        (
+            INSPECT,
+            {"script_name": "a.py", "start_line_number": 1, "end_line_number": float("nan")},
+            InvalidKind.BAD_VALUE,
+        ),
+    ],
+)
+def test_the_agent_reads_what_is_wrong_with_an_action(name: str, arguments: object, kind: InvalidKind) -> None:
+    value = answer("Execute Script", action={"name": name, "input": arguments})
+    parsed = parse_response(text_of_answer(json.dumps(value)))
+    assert isinstance(parsed.action, Invalid) and parsed.action.kind is kind
+    assert isinstance(parsed.fields, dict) and parsed.fields["Thought"] == "So it is."
+
+
+def test_whole_numbers_are_integers_in_any_form():
+    value = answer(INSPECT)
+    value["action"]["input"] |= {"start_line_number": 1.0, "end_line_number": 5e1}
+    jsonschema.validate(value, response_schema())
+    expected = Action(INSPECT, {"script_name": "a.py", "start_line_number": "1", "end_line_number": "50"})
+    text = text_of_answer(json.dumps(value))
+    assert parse_response(text).action == expected
+    value["action"]["input"] = {"end_line_number": "50", "start_line_number": 1, "script_name": "a.py"}
+    assert text_of_answer(json.dumps(value)) == text

@@ -16,6 +16,7 @@ from rollout.endpoint.code_blocks import code_blocks, without_fence
         ("``` python\nx = 1\n```", ["x = 1\n"], True),
         ("````\na\n```\nb\n````", ["a\n```\nb\n"], True),
         ("```python\r\nx = 1\r\n```\r\n", ["x = 1\n"], True),
+        ("1. So:\n   ```python\n   if x:\n       y\n\n z\n   ```\n", ["if x:\n    y\n\nz\n"], True),
         ("no code", [], True),
         ("```\n\n```", [], True),
         ("```python\nnever closed\n", [], False),

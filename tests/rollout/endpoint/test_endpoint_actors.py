@@ -114,8 +114,18 @@ def test_half_a_script_is_no_edit_but_a_whole_one_before_cut_talk_is(answer: str
     assert len(canned.asked) == 1
 
 
-def test_half_a_block_is_no_edit() -> None:
-    assert edit(Canned(BLOCK.replace(">>>>>>> REPLACE\n", ""), end="length"), "blocks") == CoderReply(None, LONGER)
+@pytest.mark.parametrize(
+    ("answer", "source"),
+    [
+        (BLOCK.replace(">>>>>>> REPLACE\n", ""), None),
+        (f"{BLOCK}<<<<<<< SEA", None),  # more blocks would follow
+        (f"```python\n{BLOCK}", None),
+        (f"```python\n{BLOCK}```\nThis chan", EDITED),
+    ],
+)
+def test_half_of_the_blocks_are_no_edit_but_all_before_cut_talk_are(answer: str, source: str | None) -> None:
+    canned = Canned(answer, end="length")
+    assert edit(canned, "blocks") == CoderReply(source, "" if source else LONGER)
 
 
 def test_what_the_model_cannot_read_is_said() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rollout.endpoint import Exchanges
 from rollout.endpoint.expert import NUM_TRIES, EndpointExpert
-from rollout.errors import EndpointRefused
+from rollout.errors import EndpointRefused, InfrastructureError
 from rollout.options import StructuredOutputs
 from tasks.action import Action
 from tasks.response import FIELDS, format_response, parse_response
@@ -80,6 +80,23 @@ def test_an_endpoint_that_fails_now_and_then_is_no_error(chat_server) -> None:
     with chat_server(lambda body: EXACT if body["seed"] % 4 == 0 else "I will run it.").serving() as server:
         texts = act(server, "grammar", num=12)
     assert sum(isinstance(parse_response(text).action, Action) for text in texts) == 3
+
+
+def test_an_endpoint_that_breaks_at_the_field_is_said_with_the_key(chat_server) -> None:
+    tries = {"num_attempts": 2, "max_wait_seconds": 0.01}
+    with chat_server(lambda body: "broken", lambda body, number: "500").serving() as server:
+        with pytest.raises(InfrastructureError, match=r"2 attempts: status 500.*set expert\.structured_outputs to"):
+            act(server, "grammar", **tries)
+        with pytest.raises(InfrastructureError) as stop:
+            act(server, "none", **tries)
+        assert "structured_outputs" not in str(stop.value)
+
+
+def test_one_answer_that_an_endpoint_finds_to_be_no_json_does_not_end_the_run(chat_server) -> None:
+    error = {"error": {"message": "Failed to generate JSON", "code": "json_validate_failed", "failed_generation": "I"}}
+    answers = iter([error, error, ANSWER])
+    with chat_server(lambda body: next(answers), lambda body, number: "400" if number < 2 else "").serving() as server:
+        assert act(server, "json_schema") == [EXACT]
 
 
 def test_cut_and_refused_answers_are_data_under_a_constraint_too(chat_server) -> None:
