@@ -35,7 +35,7 @@ def checkpoint(tmp_path: Path, make_model: Callable[..., Transformer], tiny_conf
     train_tokenizer(["Be brief. Hi there"] * 3, tmp_path / "plain", 300)
     (tmp_path / "plain" / "config.json").write_text(json.dumps(tiny_config.to_hf("float32")))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain")
-    tokenizer.add_tokens([AddedToken("<tool>", special=False, lstrip=True), AddedToken("<think>", special=True)])
+    tokenizer.add_tokens([AddedToken("<tool>", special=False), AddedToken("<think>", special=True, lstrip=True)])
     tokenizer.chat_template = {"default": TEMPLATE, "other": OTHER}
     tokenizer.save_pretrained(folder)
     save_hf(make_model(replace(tiny_config, vocab_size=len(tokenizer))), folder)

@@ -303,7 +303,11 @@ def test_a_budget_holds_for_prompts_of_many_tokens_and_for_answers_that_are_lost
     with chat_server(answer, lambda body, number: fault, hang_seconds=1.2).serving() as server:
 
         async def spend() -> list[object]:
-            settings = {"timeout_seconds": 0.4 if fault == "hang" else 5.0, "max_response_tokens": 100, "max_concurrent": 16}
+            settings = {
+                "timeout_seconds": 0.4 if fault == "hang" else 5.0,
+                "max_response_tokens": 100,
+                "max_concurrent": 16,
+            }
             async with endpoint(server, budget=Budget(max_tokens=10_000), **settings) as model:
                 asked = (model.complete(ask, seed=seed) for seed in range(32))  # type: ignore[arg-type]
                 return await asyncio.gather(*asked, return_exceptions=True)
