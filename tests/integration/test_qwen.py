@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,17 @@ from transformers import AutoModelForCausalLM, Qwen2Tokenizer
 import mlagent_jax
 from mlagent_jax.model.hf import load_hf, save_hf
 from mlagent_jax.model.policy import ExportedPolicy
+from rollout.endpoint import ChatEndpoint
+from rollout.endpoint.expert import EndpointExpert
+from rollout.errors import ExpertError
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
+from rollout.options import StructuredOutputs
 from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Response
+from tasks.action import Action
+from tasks.response import parse_response
 from tasks.state import State
 from tasks.system_text import system_text
 
@@ -27,6 +35,7 @@ FOLDER = Path("models/Qwen2.5-Coder-0.5B-Instruct")
 GGUF = Path(".venv/opt/qwen/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
 NUM_PLAIN_TOKENS = 151_643  # those after it are added
 LENGTH = 2000
+SYSTEM = system_text("full", 100)
 SCRIPT = Path("tasks/catalog/house_price/train.py").read_text(encoding="utf-8")
 STATE = State(f"Research problem olive: improve run_olive.py.\n\n{SCRIPT}").then(
     "Thought: the trees are shallow.\nAction: List Files", "Files: data_olive_train.csv, run_olive.py"
@@ -39,7 +48,7 @@ OTHER_SCRIPTS = (
 
 @pytest.fixture(scope="module")
 def tokenizer() -> ChatTokenizer:
-    return ChatTokenizer(FOLDER, system_text("full", 100))
+    return ChatTokenizer(FOLDER, SYSTEM)
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +96,41 @@ def test_logits_are_those_of_transformers(policy: ExportedPolicy, tokenizer: Cha
     assert (found.argmax(-1) == expected.argmax(-1)).all()
 
 
-def test_greedy_answer_of_vllm_is_ours(policy: ExportedPolicy, tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of the model in fp32."""
+    options = ServerOptions(dtype="float32", max_model_len=2560, kv_cache_mb=256)
+    with ServerProcess(FOLDER, tmp_path_factory.mktemp("server") / "server.log", options) as process:
+        yield process.address
+
+
+def test_greedy_answer_of_vllm_is_ours(policy: ExportedPolicy, tokenizer: ChatTokenizer, address: str) -> None:
     prompt = tokenizer.prompt_ids(STATE)
 
-    async def answer(address: str) -> tuple[int, ...]:
+    async def answer() -> tuple[int, ...]:
         # So cold that only a tie within rounding could be drawn otherwise than by argmax.
         async with PolicyClient(address, temperature=1e-4, max_tokens=64, stop_ids=[]) as client:
             (completion,) = await client.sample(prompt, num_samples=1, seed=0)
             return completion.token_ids
 
-    options = ServerOptions(dtype="float32", max_model_len=2048, kv_cache_mb=256)
-    with ServerProcess(FOLDER, tmp_path / "server.log", options) as process:
-        sampled = list(asyncio.run(answer(process.address)))
+    sampled = list(asyncio.run(answer()))
     # If each token is our first choice after those before it, our greedy answer is the same.
     ours = policy.logits([[*prompt, *sampled]])[0].argmax(-1)[len(prompt) - 1 : -1].tolist()
     assert len(sampled) == 64 and sampled == ours
+
+
+@pytest.mark.parametrize("kind", ["grammar", "json_schema"])
+def test_as_an_expert_it_acts_under_a_constraint_of_the_chat_endpoint(kind: StructuredOutputs, address: str) -> None:
+    async def act() -> list[Response | None]:
+        settings = {"max_response_tokens": 600, "timeout_seconds": 300.0}
+        async with ChatEndpoint(f"{address}/v1", str(FOLDER.resolve()), ExpertError, **settings) as model:
+            expert = EndpointExpert(model, SYSTEM, kind)
+            return list(await asyncio.gather(*(expert.act(None, STATE, seed) for seed in range(3))))  # type: ignore[arg-type]
+
+    for response in asyncio.run(act()):
+        assert response is not None
+        parsed = parse_response(response.text)
+        assert isinstance(parsed.action, Action) and parsed.is_exact, response.text
 
 
 def test_saved_again_the_weights_have_the_same_bytes(tmp_path: Path) -> None:
