@@ -63,13 +63,14 @@ def train(run_dir: Path, *settings: str) -> subprocess.CompletedProcess[str]:
 def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server, tmp_path: Path):
     bucket = (tmp_path / "bucket" / "run").as_uri()
     served = (f"model.path={policy_server.folder}", f"server.address={policy_server.address}", f"mirror={bucket}")
+    served += ("evaluate.pretrained=true",)
     run_dir = tmp_path / "run"
     done = train(run_dir, *served)
     assert done.returncode == 0, done.stderr
 
     summary = json.loads((run_dir / "summary.json").read_text())
     assert set(summary["stages"]) == {"collect", "sft", "ppo", "evaluate", "export"}
-    for policy in ("initial", "sft", "ppo"):
+    for policy in ("initial", "pretrained", "sft", "ppo"):
         for split in ("held_in_relative_gain", "held_out_relative_gain"):
             assert set(summary["evaluation"][policy][split]) == {"mean", "low", "high", "n"}
     assert summary["evaluation"]["initial"]["held_in_relative_gain"]["mean"] == pytest.approx(0.0, abs=1e-6)
@@ -80,7 +81,7 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
         assert all(remark["text"] for remark in figures["remarks"])
         for name in {name for rule in rules for name in (rule.num, *rule.total)}:
             section, _, key = name.rpartition(".")
-            if section not in ("expert", "coder", "dropped_trajectories", "pretrained"):  # only if chosen
+            if section not in ("expert", "coder", "dropped_trajectories"):  # only for endpoints and chosen filters
                 assert key in (figures[section] if section else figures), f"{stage}: {name}"
 
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -96,7 +97,7 @@ def test_every_stage_runs_on_real_parts_and_nothing_is_done_twice(policy_server,
     report = (run_dir / "report.html").read_text()
     assert "data:image/svg+xml" in report and 'href="trajectories.html"' in report
     collection = find_collection(run_dir)
-    assert list(collection.groups) == ["expert", "initial", "sft", "ppo"] and collection.page.exists()
+    assert list(collection.groups) == ["expert", "initial", "pretrained", "sft", "ppo"] and collection.page.exists()
     leftovers = {path.name for path in run_dir.iterdir()} & {"tmp", ".tmp"}
     assert not leftovers
 
