@@ -160,7 +160,7 @@ def test_every_filter_leaves_what_fits(opened: Callable[..., ExecutorHandle]) ->
         assert site.rows() == wanted, settings
         page.click("button[type=reset]")
         expect(page.locator("#summary")).to_contain_text("41 of 41")
-    assert len(cases) == 17
+    assert len(cases) == 18
 
 
 KINDS = set(Outcome) - {Outcome.INFRASTRUCTURE}
