@@ -86,7 +86,7 @@ def outcome_figure(metrics: Lines) -> str | None:
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     _count_on_x(axes, "PPO update")
     axes.set_ylabel("share of actions")
-    _legend(axes, num_columns=3)
+    _legend(axes, num_columns=2)
     return _svg(figure)
 
 
