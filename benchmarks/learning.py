@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.expert_states import expert_states
 from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
 from benchmarks.random_recipe_actor import RandomRecipeActor
 from mlagent_jax.configuration.loading import load_config
@@ -34,18 +35,14 @@ from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.evaluate import serve_policy
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
-from rollout.exploration.candidates import library_candidates
-from rollout.exploration.draws import draw_ideas
 from rollout.runtime.event_loop import gather
-from rollout.sampling.collection import collect, plan_collection
 from rollout.sampling.episode import draw_seed
 from rollout.sampling.experience import Experience
 from rollout.sampling.rewarded_step import rewarded_step
 from rollout.sampling.rollouts import RolloutSpec, roll_out
-from rollout.sampling.state_pool import PoolState, StatePool, interleave, shuffled
+from rollout.sampling.state_pool import PoolState, interleave, shuffled
 from rollout.scripted.expert import ScriptedExpert
 from rollout.storage.atomic_write import write_json, write_text
-from rollout.storage.trajectories import iterate_trajectories
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor
 from tasks.quoting import shell_command, user_path
@@ -77,25 +74,10 @@ def fresh_states(
 ) -> list[PoolState]:
     """Return a fixed sample of states of new expert episodes on one split, short enough for every run."""
     tasks = context.of_split(split)
-    pools = library_candidates(tasks)
-    plans = plan_collection(
-        tasks, NUM_EPISODES[split], STATES_SEED, lambda task, rng: draw_ideas(rng, pools[task.name])
-    )
-    context.event_loop.run(
-        collect(
-            run_dir.path(split),
-            plans,
-            context.environment,
-            ScriptedExpert(config.collect.max_steps),
-            max_steps=config.collect.max_steps,
-            max_seconds=60 * config.collect.max_minutes,
-            num_concurrent=context.num_concurrent,
-        )
-    )
     tokenizers = [ChatTokenizer(run.tokenizer, config.system_text) for run in runs]
     room = config.server.max_model_len - config.ppo.max_response_tokens
-    trajectories = iterate_trajectories(run_dir.path(split))
-    pool = StatePool.cut(trajectories, context.tasks, config.collect.max_steps, tokenizers[0])
+    folder, num = run_dir.path(split), NUM_EPISODES[split]
+    pool = expert_states(config, context, tasks, num, STATES_SEED, folder, tokenizers[0])
     pool = pool.where(lambda state: all(len(tokenizer.prompt_ids(state.state)) <= room for tokenizer in tokenizers))
     return sample(pool.states, NUM_STATES[split], random.Random(f"{STATES_SEED}/learning/{split}"))
 
