@@ -98,8 +98,7 @@ class Evaluate(Stage):
             sampling = config.ppo.temperature, max_tokens, [tokenizer.eos_id], grammar
             with connect(context.server, run_context.event_loop, *sampling) as client:
                 if grammar is not None:
-                    probe = client.check_grammars(tokenizer.encode("The word is "), tokenizer.decode)
-                    run_context.event_loop.run(probe)
+                    run_context.event_loop.run(client.check_grammars(tokenizer.encode, tokenizer.decode))
                 for name, policy in policies.items():
                     canary = run_dir.pretrained_canary if name == "pretrained" else policy
                     serve_policy(client, run_context.event_loop, policy, config.server, canary)

@@ -22,8 +22,11 @@ from rollout.runtime.http import proxy_hint
 from rollout.types import Completion
 
 NOT_A_NUMBER = -9999.0  # what vLLM sends instead of a log-probability that JSON cannot represent
-PROBE = "constrained"
+PROBE_PROMPT, PROBE = "The word is ", "constrained"
 NO_GRAMMARS = "start it with `python -m rollout.server`, or sample without a grammar"
+
+Encode = Callable[[str], list[int]]
+Decode = Callable[[Sequence[int]], str]
 
 
 class PolicyClient:
@@ -125,18 +128,18 @@ class PolicyClient:
         """
         return await self._sample(prompt_ids, num_samples, seed, self.grammar)
 
-    async def check_grammars(self, prompt_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
+    async def check_grammars(self, encode: Encode, decode: Decode) -> None:
         """Check that the server constrains responses, with a grammar that generates one text.
 
         Args:
-            prompt_ids: The tokens that the text continues.
-            decode: The function that returns the text of a response.
+            encode: A function that returns the tokens of a prompt.
+            decode: A function that returns the text of a response.
 
         Raises:
             ServerError: If the server refuses grammars, or ignores them.
         """
         try:
-            (completion,) = await self._sample(prompt_ids, 1, 0, f'root ::= "{PROBE}"')
+            (completion,) = await self._sample(encode(PROBE_PROMPT), 1, 0, f'root ::= "{PROBE}"')
         except ServerError as error:
             raise ServerError(f"{error}; {NO_GRAMMARS}") from None
         text = decode(completion.token_ids)
