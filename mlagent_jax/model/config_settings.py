@@ -1,6 +1,6 @@
 """Read the settings of a `config.json` by an allow-list: a key that nobody reads is refused.
 
-Whatever a key could change in the network is either computed here or refused, so a checkpoint never loads as a
+A key that could change the network is either computed here or refused, so a checkpoint never loads as a
 different function. Nothing here imports JAX.
 """
 

@@ -1,4 +1,4 @@
-"""What a coder model is asked: worked examples of edits, the script with the instruction, and what was wrong."""
+"""The prompts of a coder model: worked examples of edits, the script with the instruction, and the error."""
 
 from rollout.endpoint.edit_blocks import DIVIDER, REPLACE, SEARCH
 from rollout.options import EditFormat

@@ -19,8 +19,8 @@ PPO = "ppo"
 EVALUATION = "evaluate"
 EXPORT = "export"
 
-# What a run can evaluate, in the order of its training: the initial script alone, the checkpoint that training starts
-# from, and the policy after each stage of training.
+# Names of evaluations, in the order of training: the initial script alone, the checkpoint that training starts from,
+# and the policy after each stage of training.
 EVALUATED = ("initial", "pretrained", "sft", "ppo")
 POLICIES = EVALUATED[1:]
 
