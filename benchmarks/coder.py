@@ -16,6 +16,7 @@ coder.json and coder.md when all edits are there; the figures of other models st
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from rollout.endpoint.coder import EndpointCoder
 from rollout.environment.environment import Environment
 from rollout.errors import CoderError, InfrastructureError
 from rollout.executor import open_executor
+from rollout.inference.access import KEY_VARIABLE
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.options import EditFormat, ExecutorOptions, Observation
@@ -126,6 +128,7 @@ def ask_model(options: argparse.Namespace, pairs: Sequence[Pair], work: Path) ->
         return
     server = ServerOptions(dtype=options.dtype, max_model_len=MAX_MODEL_LEN, kv_cache_mb=KV_CACHE_MB)
     with ServerProcess(options.model, work / "server.log", server) as process:
+        os.environ[KEY_VARIABLE] = process.key
         for name, left in missing.items():
             asyncio.run(_ask_in_format(name, left, f"{process.address}/v1", process.model, work, deadline))
 
@@ -133,15 +136,16 @@ def ask_model(options: argparse.Namespace, pairs: Sequence[Pair], work: Path) ->
 async def _ask_in_format(
     name: EditFormat, pairs: Sequence[Pair], address: str, model: Path, work: Path, deadline: float
 ) -> None:
-    async with _endpoint(name, address, model, work) as endpoint:
+    async with _endpoint(name, address, model, work, KEY_VARIABLE) as endpoint:
         await make_edits(endpoint, name, pairs, work / f"{name}.jsonl", deadline)
 
 
-def _endpoint(name: str, address: str, model: Path, work: Path) -> ChatEndpoint:
+def _endpoint(name: str, address: str, model: Path, work: Path, key_variable: str = "") -> ChatEndpoint:
     return ChatEndpoint(
         address,
         str(model),
         CoderError,
+        key_variable,
         name="coder",
         timeout_seconds=REQUEST_SECONDS,
         max_concurrent=NUM_CONCURRENT,

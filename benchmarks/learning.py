@@ -126,7 +126,7 @@ def act_policies(
     """Return the actions of one run's two policies from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     tokenizer = ChatTokenizer(run.tokenizer, config.system_text)
-    with PolicyServer(config.server, run.server_log) as server:
+    with PolicyServer(config.server, run.server_log, run.temporary) as server:
         server.launch(run.sft_policy)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(server, context.event_loop, *sampling) as client:

@@ -37,10 +37,9 @@ from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.evaluate import run_episodes, serve_policy
 from mlagent_jax.stages.ppo import make_pool
-from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_worker
+from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_sync, make_worker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
-from mlagent_jax.weight_sync import WeightSync
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
@@ -71,7 +70,11 @@ def measure(
         copy(base.path(name), run_dir.path(name))
     sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
     opening = open_run_context(run_dir, *sections, Reporter())
-    with run_dir.lock(), opening as context, PolicyServer(config.server, run_dir.server_log) as server:
+    with (
+        run_dir.lock(),
+        opening as context,
+        PolicyServer(config.server, run_dir.server_log, run_dir.temporary) as server,
+    ):
         server.launch(run_dir.sft_policy)
         tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
         pool, _ = make_pool(config, run_dir, context, tokenizer)
@@ -105,7 +108,9 @@ def learn(
     with closing(
         RolloutPrefetcher(context.event_loop, worker, config.ppo.max_staleness, config.ppo.num_updates)
     ) as prefetcher:
-        sync = WeightSync(client, run_dir.temporary / "weights", pool.states[0].prompt_ids, config.server.dtype)
+        sync = make_sync(
+            config.server, config.model.dtype, client, run_dir.temporary / "weights", pool.states[0].prompt_ids
+        )
         leader = make_leader(config, run_dir, context, client, prefetcher, sync)
         leader.begin(0, learner)
         while len(marks) < num_marks:

@@ -27,7 +27,7 @@ from mlagent_jax.sft.step import make_sft_step
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import make_state
 
-LEARNING_RATE = 1e-4
+LEARNING_RATE, ADAM_B2 = 1e-4, 0.95
 CLIP_NORM = 1.0
 
 
@@ -67,7 +67,7 @@ class Ours:
         """Compile the step and return loss and gradient norm of the first pass over the batches."""
         # otherwise a GPU rounds the factors of fp32 products to 10 bits
         jax.config.update("jax_default_matmul_precision", "highest" if dtype == "float32" else None)
-        optimizer = make_optimizer("adamw", LEARNING_RATE, CLIP_NORM)
+        optimizer = make_optimizer("adamw", LEARNING_RATE, CLIP_NORM, adam_b2=ADAM_B2)
         model = self.model(dtype, remat)
         self.state = make_state(model, optimizer, self.mesh)
         self.step = make_sft_step(nnx.split(model)[0], optimizer, self.state)

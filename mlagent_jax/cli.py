@@ -26,9 +26,10 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("mlagent_jax.export", "write a run's newest policy as a Hugging Face directory"),
     "tasks": Command("tasks.__main__", "list, prepare, make and validate tasks"),
     "data": Command("rollout.dataset.__main__", "view, measure, select, export and import trajectories"),
-    "server": Command("rollout.inference.server", "serve a policy with vLLM"),
+    "server": Command("mlagent_jax.server", "serve a policy with vLLM"),
     "executor": Command("rollout.executor.__main__", "check the sandbox, or run one script in it"),
-    "compile": Command("mlagent_jax.compile", "compute memory and time of training on a TPU slice, without a TPU"),
+    "doctor": Command("mlagent_jax.doctor.__main__", "check this machine before the first run on it"),
+    "compile": Command("mlagent_jax.compile", "compute memory and time of training on GPUs or TPUs, without them"),
     "convert": Command("mlagent_jax.convert", "make a Hugging Face directory from a GGUF file"),
 }
 EXAMPLES = """\

@@ -1,4 +1,4 @@
-"""The command `compile`: compute the cost of the training steps of a configuration on a TPU slice, without a TPU."""
+"""The command `compile`: compute the cost of the programs of a configuration on GPUs or a TPU slice, without them."""
 
 import json
 import sys
@@ -9,22 +9,27 @@ from typing import Any
 from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.plans import planned_sizes
 from mlagent_jax.train import USER_ERROR, Parser
 from tasks.error_line import error_line
-from tasks.quoting import user_path
 
 USAGE = "[--config FILE] topology=NAME [key.sub=value ...] [--json]"
 DESCRIPTION = """\
-Compile the fine-tuning and PPO steps of a configuration with the TPU compiler, without a TPU, and
-print what each needs per chip: memory, FLOPs, communication, and the resulting time and utilization
-(the formula is in mlagent_jax/aot/roofline.py). `make tpu-compiler` installs the compiler. No weights
-are needed, only the config.json at model.path or the sizes in the configuration.
+Compile the fine-tuning and PPO programs of a configuration with XLA's compiler for GPUs or TPUs, on
+a machine that has none, and print what each needs per chip: memory, FLOPs, communication, and the
+resulting time and utilization (the formula is in mlagent_jax/aot/roofline.py). `make gpu-compiler`
+and `make tpu-compiler` install the compilers. No weights are needed, only the config.json at
+model.path or the sizes in the configuration.
 
-  topology=NAME   slice to compile for, such as v5p:4x4x4, v5e:16x16 or v6e:4x4; the mesh must have
-                  as many devices
+  topology=NAME   chips to compile for: cards of a host, such as h100:8, h200:1, b200:8 or a100:8,
+                  cards of two hosts, such as h100:2x8, or a TPU slice, such as v5p:4x4x4, v5e:16x16
+                  or v6e:4x4; the mesh must have as many devices
   --config FILE   YAML file of keys that differ from the defaults (without: configs/quickstart.yaml)
   --help-keys     print all keys with their meanings and defaults
   --json          print the figures as JSON, in bytes, FLOPs and seconds
+
+On GPUs, the run's own policy server (server.address=null) counts as sharing one of the cards, unless
+server.gpus names others.
 
 exit codes: 0 every program fits; 4 a program does not fit; 2 invalid input
 """
@@ -38,32 +43,42 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, str, bool]:
         ConfigError: If the command line or the configuration is invalid.
         OSError: If the configuration file cannot be read.
     """
-    parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=user_path)
+    parser = Parser()
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("settings", nargs="*")
     parsed = parser.parse_intermixed_args(arguments)
     topologies = [item.removeprefix("topology=") for item in parsed.settings if item.startswith("topology=")]
     if len(topologies) != 1:
-        raise ConfigError(f"got {len(topologies)} topologies, expected one; give it as topology=v5p:4x4x4")
+        raise ConfigError(f"got {len(topologies)} topologies, expected one; give it as topology=h100:8")
     overrides = [item for item in parsed.settings if not item.startswith("topology=")]
     return load_config(parsed.config, overrides), topologies[0], parsed.json
 
 
 def figures(config: Config, topology: str) -> dict[str, Any]:
-    """Return the figures of every program of a configuration on a slice, as JSON values.
+    """Return the figures of every program of a configuration on a topology, as JSON values.
 
     Raises:
-        ConfigError: If the compiler is not installed, or the mesh does not fit the slice.
+        ConfigError: If the compiler is not installed, or the mesh does not fit the topology.
     """
     from mlagent_jax.aot.compiled import report_program
-    from mlagent_jax.aot.topology import chip_of, find_compiler, topology_mesh
+    from mlagent_jax.aot.topology import chip_of, find_compiler, is_gpu, topology_mesh
+    from mlagent_jax.gpus.server_memory import memory_beside_trainer
 
     chip = chip_of(topology)
-    find_compiler()
+    find_compiler(topology)
     mesh = topology_mesh(config.mesh, topology)
+    server = 0
+    if is_gpu(topology):
+        server = memory_beside_trainer(
+            planned_sizes(config),
+            config.server,
+            config.trainer,
+            mesh.devices.size,
+            chip.hbm_bytes,
+            config.adapter,
+        )
+    hosts = [device.process_index for device in mesh.devices.flat]
     programs = training_programs(config, mesh)
-    reports = [report_program(program, chip, mesh.size, config.model.remat) for program in programs]
+    reports = [report_program(program, chip, config.model.remat, hosts, server) for program in programs]
     return {
         "topology": topology,
         "chip": asdict(chip),
@@ -81,12 +96,17 @@ def training_programs(config: Config, mesh: Any) -> list[Any]:
             `--help` and wrong input do not import JAX.
     """
     from mlagent_jax.aot.programs import ppo_programs, sft_programs
-    from mlagent_jax.model.build import abstract_model, planned_config
 
-    sizes = planned_config(config.model, config.tokenizer.vocab_size, config.mesh, config.sft.max_length)
-    model = abstract_model(sizes, config.model, mesh)
+    model = planned_model(config, mesh)
     programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
     return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
+
+
+def planned_model(config: Config, mesh: Any) -> Any:
+    """Return the policy of a configuration with abstract arrays, on a `jax.sharding.Mesh`."""
+    from mlagent_jax.model.build import abstract_model
+
+    return abstract_model(planned_sizes(config), config.model, mesh, config.adapter)
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.compile") -> int:

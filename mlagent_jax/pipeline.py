@@ -13,7 +13,10 @@ from rich.console import Console
 
 from mlagent_jax.configuration.loading import to_dict, to_yaml
 from mlagent_jax.configuration.schema import Config, ConfigError, Mesh
+from mlagent_jax.gpus.assignment import NO_GPUS, Assignment
 from mlagent_jax.multihost import distributed
+from mlagent_jax.plans import memory_plan, planned_sizes
+from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.diversity import read_diversity, write_diversity
 from mlagent_jax.reporting.remarks import remarks
 from mlagent_jax.reporting.report import write_report
@@ -35,10 +38,16 @@ from rollout.storage.atomic_write import write_json, write_text
 logger = logging.getLogger(__name__)
 
 
-def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
+def run_stages(config: Config, names: Sequence[str], reporter: Reporter, assignment: Assignment = NO_GPUS) -> None:
     """Bring the named stages of the run up to date, and write `summary.json` and `report.html` again after each.
 
     If there are several processes, process 0 does this, and the others join the stages that it announces.
+
+    Args:
+        config: The configuration.
+        names: The names of the stages.
+        reporter: Notes and progress bars.
+        assignment: The GPUs of the trainer and its server; none on machines without.
 
     Raises:
         ValueError: If the run directory is in use, a stage needs another that is not done, or a setting does not work.
@@ -50,7 +59,7 @@ def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None
     if not distributed.is_alone():
         _check_devices(config.mesh)
     if is_leader:
-        _lead(StageContext(config, run_dir, reporter), names)
+        _lead(StageContext(config, run_dir, reporter), names, assignment)
         distributed.announce_stage(None)
     elif leader_settings != fingerprint(to_dict(config)):
         raise ConfigError("this process has other settings than process 0; start all with the same command")
@@ -70,7 +79,7 @@ def _follow(config: Config, run_dir: RunDir) -> None:
             stages[name].follow(context)
 
 
-def _lead(context: StageContext, names: Sequence[str]) -> None:
+def _lead(context: StageContext, names: Sequence[str], assignment: Assignment) -> None:
     config, run_dir, reporter = context.config, context.run_dir, context.reporter
     with ExitStack() as stack:
         stack.enter_context(run_dir.lock())
@@ -91,7 +100,8 @@ def _lead(context: StageContext, names: Sequence[str]) -> None:
         for stage in due:
             stage.check(config)
         if any(stage.samples for stage in due):
-            check_server(config.server)
+            check_server(config.server, config.served_rank)
+        _show_plan(config, assignment, reporter)
         Trackers(*context.extra_trackers()).close()  # raises if the package of a tracker is missing
         write_text(run_dir.config, f"# commit {commit()}\n{to_yaml(config)}")
         began = time.monotonic()  # the first stage's time includes the time to open what it needs
@@ -99,11 +109,28 @@ def _lead(context: StageContext, names: Sequence[str]) -> None:
             sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
             opening = open_run_context(run_dir, *sections, reporter)
             context = replace(context, open_context=stack.enter_context(opening))
-        server = stack.enter_context(PolicyServer(config.server, run_dir.server_log))
+        server = PolicyServer(config.server, run_dir.server_log, run_dir.temporary, assignment, config.served_rank)
+        stack.enter_context(server)
         context = replace(context, open_server=server)
         for stage in due:
             began = _run_stage(stage, context, records, began)
         reporter.note(f"report: {run_dir.report}")
+
+
+def _show_plan(config: Config, assignment: Assignment, reporter: Reporter) -> None:
+    """Print what lies where in the memory of the GPUs; raises ConfigError if it does not fit."""
+    if not assignment.trainer and not assignment.server:
+        return
+    try:
+        network = planned_sizes(config)
+    except ConfigError as error:  # a fatal one for fine-tuning, which says so, but not for later stages
+        logger.warning("no plan of the GPUs' memory: %s", error)
+        return
+    plan = memory_plan(config, network, assignment)
+    for line in plan.lines:
+        reporter.note(line)
+    for warning in plan.warnings:
+        logger.warning(warning)
 
 
 def _check_devices(mesh: Mesh) -> None:
@@ -119,8 +146,10 @@ def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began
     start = records.begin(stage.name)
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
     if stage.samples:
-        context.server.launch(run_dir.sft_policy)  # starts while the stage prepares
+        base = context.config.served_base
+        context.server.launch(run_dir.sft_policy if base is None else Path(base))  # starts while the stage prepares
     figures = stage.run(context)
+    cpu.return_freed_memory()
     ended = time.monotonic()
     found = remarks(RULES.get(stage.name, ()), figures)
     for remark in found:

@@ -14,11 +14,15 @@ from typing import NoReturn
 from mlagent_jax.configuration.key_help import all_keys, useful_keys
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.gpus import environment
 from mlagent_jax.multihost import distributed, preemption
 from mlagent_jax.multihost.peers import PeerFailed
+from mlagent_jax.plans import reserve_host_memory
 from mlagent_jax.platform import cpu, tpu
+from mlagent_jax.platform.memory_errors import explain, is_out_of_memory
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
+from rollout.storage.system_errors import system_error
 from tasks.error_line import error_line, joined
 from tasks.quoting import user_path
 
@@ -48,7 +52,12 @@ logger = logging.getLogger(__name__)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line."""
+    """A parser of a configuration's arguments, `--config FILE key.sub=value ...`, that reports an error in one line."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("--config", type=user_path)
+        self.add_argument("settings", nargs="*")
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
@@ -67,10 +76,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
         ConfigError: If the command line or the configuration is not valid.
         OSError: If the configuration file cannot be read.
     """
-    parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=user_path)
-    parser.add_argument("settings", nargs="*")
-    parsed = parser.parse_intermixed_args(arguments)
+    parsed = Parser().parse_intermixed_args(arguments)
     stages = STAGE_NAMES
     overrides = []
     for setting in parsed.settings:
@@ -99,6 +105,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         config, stages = parse_arguments(arguments)
         run_dir = config.run_dir
         # Imported here because they take seconds, which a wrong key should not cost.
+        assignment = environment.prepare(config.trainer, config.server, config.mesh, config.executor)
+        if {"sft", "ppo"} & set(stages):
+            reserve_host_memory(config)
         cpu.prepare()
         tpu.prepare()
         from mlagent_jax.pipeline import run_stages
@@ -106,7 +115,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
 
         with signals_as_interrupts():
             distributed.initialize()
-            run_stages(config, stages, Reporter())
+            run_stages(config, stages, Reporter(), assignment)
     except BaseException as error:
         explained = _explain(distributed.cause_of(error), run_dir)
         if explained is None:
@@ -133,10 +142,13 @@ def _explain(error: BaseException, run_dir: str) -> tuple[str, int] | None:
         return "interrupted; run the same command to go on", INTERRUPTED
     if isinstance(error, InfrastructureError):
         return f"{type(error).__name__}: {error}; details in {run_dir}/log.txt", INFRASTRUCTURE_ERROR
+    failed = error if isinstance(error, OSError) else system_error(error, run_dir)
+    if failed is not None and failed.errno in (errno.ENOSPC, errno.EDQUOT):
+        path = failed.filename or run_dir
+        return f"the disk is full ({path}); free some space and run the same command to go on", USER_ERROR
+    if is_out_of_memory(error):
+        return explain(error, f"a program that the traceback in {run_dir}/log.txt names"), USER_ERROR
     if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            path = error.filename or run_dir
-            return f"the disk is full ({path}); free some space and run the same command to go on", USER_ERROR
         if error.filename is not None:
             return error_line(error), USER_ERROR
     if isinstance(error, (OSError, ValueError, FloatingPointError)) and _raised_by_us(error):

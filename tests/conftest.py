@@ -20,6 +20,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from rollout.inference.access import KEY_VARIABLE
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
@@ -87,7 +88,8 @@ class ServedPolicy:
 
     def run(self, body: Callable[[PolicyClient], Awaitable[T]], **settings: object) -> T:
         """Run a coroutine with a connected client and return its result."""
-        defaults = {"temperature": 1.0, "max_tokens": 16, "stop_ids": [self.tokenizer().eos_id]}
+        stop_ids = [self.tokenizer().eos_id]
+        defaults = {"temperature": 1.0, "max_tokens": 16, "stop_ids": stop_ids, "key": self.process.key}
 
         async def connected() -> T:
             async with PolicyClient(self.address, **{**defaults, **settings}) as client:  # pyright: ignore
@@ -96,10 +98,20 @@ class ServedPolicy:
         return asyncio.run(connected())
 
 
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Return whether a condition becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 # Files whose tests start policy servers, or look for files that one has left on this machine.
 SERVERS = re.compile(
     "tests/integration/|tests/mlagent_jax/test_weight_restart|tests/mlagent_jax/model/test_planted_faults|"
-    "tests/rollout/inference/"
+    "tests/mlagent_jax/doctor/|tests/rollout/inference/|tests/benchmarks/test_device"
 )
 
 
@@ -137,8 +149,9 @@ def _policy_server(
 
 
 @pytest.fixture
-def policy_server(_policy_server: ServedPolicy) -> Iterator[ServedPolicy]:
-    """A running policy server, whose initial weights are restored after each test."""
+def policy_server(_policy_server: ServedPolicy, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedPolicy]:
+    """A running policy server, whose initial weights are restored after each test; runs find its key."""
+    monkeypatch.setenv(KEY_VARIABLE, _policy_server.process.key)
     yield _policy_server
 
     async def restore(client: PolicyClient) -> None:

@@ -138,10 +138,11 @@ def test_default_hyperparameters_are_the_papers() -> None:
     collect, sft, ppo, evaluate = config.collect, config.sft, config.ppo, config.evaluate
     assert (collect.num_trajectories, collect.max_steps, collect.max_minutes) == (10_000, 15, 30.0)
     assert (sft.learning_rate, sft.batch_size, sft.num_epochs, sft.max_length) == (2e-5, 64, 2.0, 15_000)
-    assert (sft.optimizer, sft.warmup_steps) == ("adamw", 0)
+    assert (sft.optimizer, sft.warmup_steps, sft.adam_b2, sft.patience) == ("adamw", 0, 0.999, None)
     assert (ppo.learning_rate, ppo.critic_learning_rate, ppo.kl_coefficient) == (1e-6, 1e-5, 0.001)
     assert ppo.trajectories_per_update * ppo.states_per_trajectory * ppo.samples_per_state == 256
     assert (ppo.num_updates, ppo.num_epochs, ppo.num_minibatches, ppo.temperature) == (39, 1, 1, 1.0)
+    assert ppo.adam_b2 == 0.999
     assert (ppo.clip, ppo.value_clip, ppo.gamma, ppo.lam, ppo.clip_norm) == (0.2, 0.5, 1.0, 1.0, 1.0)
     assert (ppo.reward_clip, ppo.max_update_kl) == (None, None)
     assert (config.reward.version, evaluate.num_trajectories, evaluate.max_steps) == ("v2", 8, 15)
@@ -151,7 +152,7 @@ def test_default_hyperparameters_are_the_papers() -> None:
 def test_the_papers_file_only_describes_its_machines_and_counts_unmade_edits_as_errors() -> None:
     paper, default = settings(load_config(ROOT / "configs/paper_7b.yaml")), settings(Config())
     changed = {key for key in paper if paper[key] != default[key]}
-    machines = {"executor.slots", "mesh.fsdp", "optimizer_state.offload", "server.address"}
+    machines = {"executor.slots", "mesh.fsdp", "server.address"}
     batches = {"sft.rows_per_micro_batch", "ppo.rows_per_micro_batch"}
     assert changed == machines | batches | {"run_dir", "reward.coder_failures"}
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mlagent_jax.server import parse_arguments as server_arguments
 from mlagent_jax.train import PREEMPTED, parse_arguments
+from rollout.inference.access import KEY_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted([*(ROOT / "deploy").rglob("*.sh"), *(ROOT / "deploy").rglob("*.sbatch")])
@@ -71,6 +73,37 @@ def test_pods_on_gpus_know_coordinator_number_and_count() -> None:
     assert served in container["command"]
     assert pod(server)["volumes"] == pod(trainer)["volumes"]  # weights travel as files, under one path
     assert jobset["spec"]["successPolicy"]["targetReplicatedJobs"] == ["trainer"]
+
+
+def test_server_for_other_machines_has_the_settings_of_the_run_its_key_and_no_other(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    trainer, server = yaml.safe_load((ROOT / "deploy/kubernetes/jobset.yaml").read_text())["spec"]["replicatedJobs"]
+    (training,), (container,) = pod(trainer)["containers"], pod(server)["containers"]
+    assert container["command"][:3] == [".venv/bin/python", "-m", "mlagent_jax.server"]
+    config, host, port = server_arguments(container["command"][3:])
+    assert (host, port) == ("0.0.0.0", container["ports"][0]["containerPort"])
+    run = parse_arguments(training["command"][3:])[0]
+    assert (config.server.dtype, config.server.max_model_len) == (run.server.dtype, run.server.max_model_len)
+    assert (config.run_dir, config.model.path) == (run.run_dir, run.model.path)
+    (key,) = container["env"]
+    assert key in training["env"] and key["name"] == KEY_VARIABLE == run.server.api_key_env
+    assert "envFrom" not in container  # the expert's key stays with the trainer
+
+
+def test_every_container_that_serves_others_or_asks_such_a_server_has_its_key(jobset: dict[str, Any]) -> None:
+    containers = [each for job in jobset["spec"]["replicatedJobs"] for each in pod(job)["containers"]]
+    keyed = [
+        each for each in containers if any(part.startswith(("server.address=", "--host=")) for part in each["command"])
+    ]
+    assert keyed
+    for container in keyed:
+        assert KEY_VARIABLE in [entry["name"] for entry in container["env"]]
+
+
+def test_trainer_of_a_slice_reads_the_servers_key_from_its_file() -> None:
+    script = (ROOT / "deploy/tpu/queued_resource.sh").read_text()
+    (line,) = [line for line in script.splitlines() if "mlagent_jax.train" in line and not line.startswith("#")]
+    assert f"export {KEY_VARIABLE}=\\$(cat $KEY_FILE)" in line
 
 
 def test_tpu_slice_has_as_many_chips_as_its_topology() -> None:

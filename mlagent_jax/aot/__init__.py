@@ -1,1 +1,1 @@
-"""Ahead-of-time compilation of a run's steps for TPU slices, without a TPU, and the cost of the steps."""
+"""Ahead-of-time compilation of a run's programs for GPUs and TPU slices, without them, and their cost."""

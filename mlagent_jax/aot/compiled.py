@@ -3,21 +3,24 @@
 import math
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import PyTree
 
-from mlagent_jax.aot.chips import GIB, Chip
+from mlagent_jax.aot import gpu_compiler
+from mlagent_jax.aot.chips import Chip
 from mlagent_jax.aot.cost import costs
 from mlagent_jax.aot.hlo import parse
+from mlagent_jax.aot.kernels import require_code
 from mlagent_jax.aot.programs import Program
+from mlagent_jax.aot.remedy import remedy
 from mlagent_jax.aot.roofline import Roofline, roofline
+from mlagent_jax.aot.shards import shard_bytes
 from mlagent_jax.model.transformer import Remat
-
-HOST_KINDS = ("pinned_host", "unpinned_host")
+from tasks.units import GIB
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Memory:
         temporaries: The arrays that exist only while it runs, and its code.
         outputs: The results that do not reuse the memory of an argument.
         resident: The arrays of the run that stay on the chip and are not arguments.
+        server: What the policy server takes of the chip that it shares.
         peak: The sum of all of them.
         host: The arguments, temporaries, outputs and resident arrays in the memory of the host.
     """
@@ -37,18 +41,21 @@ class Memory:
     temporaries: int
     outputs: int
     resident: int
+    server: int
     peak: int
     host: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """A program on one chip of a slice.
+    """A program on one chip of a topology.
 
     Attributes:
         program: The name of the program.
         memory: The memory that it needs; None if the compiler ran out of memory for it, which `verdict` then states.
         roofline: The bounds on its time; None in the same case.
+        kernels: The kernels of ours for which there is generated code; on a TPU it is not told apart, and this is
+            empty.
         verdict: Whether it fits, in words.
         remedy: The setting to change so that it fits; None if it fits.
     """
@@ -56,58 +63,77 @@ class Report:
     program: str
     memory: Memory | None
     roofline: Roofline | None
+    kernels: tuple[str, ...]
     verdict: str
     remedy: str | None
 
 
-def report_program(program: Program, chip: Chip, num_chips: int, remat: Remat) -> Report:
-    """Compile a program for the devices of its arguments and return the report."""
+class CompiledProgram(NamedTuple):
+    """The result of compiling a program.
+
+    Attributes:
+        stats: XLA's account of its memory.
+        text: The module after all optimizations.
+        code: The parts of the generated code for an NVIDIA GPU, as assembler text; empty for other devices.
+    """
+
+    stats: Any
+    text: str
+    code: tuple[str, ...]
+
+
+def report_program(program: Program, chip: Chip, remat: Remat, hosts: Sequence[int], server: int = 0) -> Report:
+    """Compile a program for the devices of its arguments and return the report.
+
+    Args:
+        program: The program.
+        chip: The chip that the devices are.
+        remat: The key `model.remat`.
+        hosts: The host of each device.
+        server: The bytes of the policy server that shares a chip.
+    """
     resident, resident_host = shard_bytes(program.resident)
     try:
-        compiled, text = compile_program(program)
+        stats, text, code = compile_program(program)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) or "hbm" not in str(error).lower():
             raise
-        return Report(program.name, None, None, exhausted(str(error)), remedy(program, chip, remat))
-    stats: Any = compiled.memory_analysis()
+        advice = remedy(program, chip, remat, math.inf, server)
+        return Report(program.name, None, None, (), exhausted(str(error)), advice)
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     temporaries = stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
     host += stats.host_output_size_in_bytes - stats.host_alias_size_in_bytes + resident_host
-    peak = stats.argument_size_in_bytes + temporaries + outputs + resident
-    memory = Memory(stats.argument_size_in_bytes, temporaries, outputs, resident, peak, host)
-    fits = peak <= chip.hbm_bytes
+    peak = stats.argument_size_in_bytes + temporaries + outputs + resident + server
+    missing = peak - chip.usable_bytes
+    module = parse(text)
     return Report(
         program=program.name,
-        memory=memory,
-        roofline=roofline(costs(parse(text)), chip, program.model_flops / num_chips),
-        verdict=f"{'fits' if fits else 'does not fit'}: {peak / GIB:.1f} of {chip.hbm_bytes / GIB:.0f} GiB",
-        remedy=None if fits else remedy(program, chip, remat),
+        memory=Memory(stats.argument_size_in_bytes, temporaries, outputs, resident, server, peak, host),
+        roofline=roofline(costs(module), chip, program.model_flops / len(hosts), hosts),
+        kernels=require_code(module, code),
+        verdict=f"{'fits' if missing <= 0 else 'does not fit'}: {peak / GIB:.1f} of {chip.usable_bytes / GIB:.0f} GiB",
+        remedy=None if missing <= 0 else remedy(program, chip, remat, missing, server),
     )
 
 
-def compile_program(program: Program) -> tuple[jax.stages.Compiled, str]:
-    """Return the compiled program and its text after all optimizations.
+def compile_program(program: Program) -> CompiledProgram:
+    """Compile a program for the devices of its arguments.
 
-    The text is the compiler's own dump. `Compiled.as_text` parses the module with another version of XLA than the one
-    that wrote it, which fails on some instructions of libtpu. Parts that the compiler compiles separately are dumped
-    into files with other names.
+    The text of the module is the compiler's own dump. `Compiled.as_text` parses the module with another version of XLA
+    than the one that wrote it, which fails on some instructions of libtpu. Parts that the compiler compiles separately
+    are dumped into files with other names.
     """
     with tempfile.TemporaryDirectory(prefix="mlagent_jax_hlo_") as folder:
-        lowered = program.function.lower(*program.arguments)  # pyright: ignore[reportFunctionMemberAccess]
-        compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+        options: dict[str, Any] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        function: Any = program.function
+        lowered = function.lower(*program.arguments)
+        if _platform(program) == "cuda":
+            options |= gpu_compiler.compiler_options()
+        compiled = lowered.compile(compiler_options=options)
         (text,) = Path(folder).glob("*.jit_*after_optimizations.txt")
-        return compiled, text.read_text()
-
-
-def shard_bytes(tree: PyTree) -> tuple[int, int]:
-    """Return the bytes of abstract arrays that one device holds, in its own memory and in the memory of the host."""
-    on_device = on_host = 0
-    for leaf in (leaf for leaf in jax.tree.leaves(tree) if leaf.sharding is not None):  # scalars have no sharding
-        size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        on_host += size if leaf.sharding.memory_kind in HOST_KINDS else 0
-        on_device += 0 if leaf.sharding.memory_kind in HOST_KINDS else size
-    return on_device, on_host
+        code = tuple(path.read_text() for path in sorted(Path(folder).glob("*.ptx")))
+        return CompiledProgram(compiled.memory_analysis(), text.read_text(), code)
 
 
 def exhausted(message: str) -> str:
@@ -119,11 +145,7 @@ def exhausted(message: str) -> str:
     return f"does not fit: the compiler needs {need} {need_unit}iB and has {have} {have_unit}iB"
 
 
-def remedy(program: Program, chip: Chip, remat: Remat) -> str:
-    """Return the setting to change first so that a program needs less memory."""
-    state = sum(shard_bytes((program.arguments, program.resident))[:1])
-    if state > chip.hbm_bytes / 2 or program.rows_key is None:
-        return f"{state / GIB:.1f} GiB are parameters and optimizer state: raise mesh.fsdp on a larger topology"
-    if remat != "layer":
-        return "set model.remat=layer"
-    return f"lower {program.rows_key}, or raise mesh.fsdp on a larger topology so that a chip has fewer rows"
+def _platform(program: Program) -> str:
+    """Return the platform of the devices that a program is compiled for."""
+    sharded = (leaf for leaf in jax.tree.leaves(program.arguments) if leaf.sharding is not None)
+    return next(iter(next(sharded).sharding.device_set)).platform

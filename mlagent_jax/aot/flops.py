@@ -7,12 +7,13 @@ import numpy as np
 
 from mlagent_jax.aot.hlo import Computation, Instruction, Module
 
-# The number of products of [.., T, H] and [.., S, H] in one attention kernel, splash's or ours, forward and backward.
-# The fused backward kernel of splash also computes dq. A causal mask leaves half of the scores.
+# The number of products of T queries and S keys of size H in one attention kernel, splash's or ours, forward and
+# backward. The fused backward kernel of splash also computes dq. A causal mask leaves half of the scores.
 KERNELS = r"(?:splash_m[hq]a|attention)_(fwd|forward|dq|dkv)"
 KERNEL_PRODUCTS = {"fwd": 2, "forward": 2, "dq": 3, "dkv": 4}
 FUSED_BACKWARD_PRODUCTS = 5
 CAUSAL_SHARE = 0.5
+TPU_KERNEL, GPU_KERNEL = "tpu_custom_call", "__gpu$xla.gpu.triton"  # targets of the custom calls of Pallas
 
 
 def flops(module: Module, computation: Computation, instruction: Instruction) -> float:
@@ -33,7 +34,7 @@ def flops(module: Module, computation: Computation, instruction: Instruction) ->
         return 2.0 * math.prod(instruction.shapes[0].dims) * depth
     if instruction.opcode == "convolution":
         return _convolution_flops(instruction, *(o.shapes[0].dims for o in computation.operands(instruction)))
-    if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.attributes:
+    if instruction.opcode == "custom-call" and kernel_target(instruction) in (TPU_KERNEL, GPU_KERNEL):
         return _kernel_flops(computation, instruction)
     return 0.0
 
@@ -74,6 +75,11 @@ def _meetings(size: int, window: int, outputs: int, stride: int, low: int, base:
     return int(np.sum((at >= 0) & (at < (size - 1) * base + 1) & (at % base == 0)))
 
 
+def kernel_target(instruction: Instruction) -> str | None:
+    """Return the target of a custom call."""
+    return instruction.attribute(r'custom_call_target="([^"]*)"')
+
+
 def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
     kernel = re.search(KERNELS, f"{instruction.name} {instruction.attributes}")
     if kernel is None:
@@ -84,6 +90,8 @@ def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
     arrays = [operand.shapes[0] for operand in computation.operands(instruction) if operand.shapes[0].floating]
     query, key = arrays[0].dims, arrays[1].dims
     products = KERNEL_PRODUCTS[kernel[1]]
+    if kernel_target(instruction) == GPU_KERNEL:
+        return 2.0 * products * math.prod(query) * key[1] * CAUSAL_SHARE  # keys are [B, S, K, H]
     if kernel[1] == "dkv" and sum(shape.floating and len(shape.dims) > len(key) for shape in instruction.shapes) > 0:
         products = FUSED_BACKWARD_PRODUCTS  # its parts of dq, one per block of keys, have an additional dim
     return 2.0 * products * math.prod(query) * key[-2] * CAUSAL_SHARE

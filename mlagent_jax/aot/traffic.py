@@ -1,35 +1,63 @@
 """Bytes that single instructions move, through the HBM of a device and to other devices.
 
 - HBM bytes of an instruction are the operands that it reads and the results that it writes in HBM, each once, without
-  padding. If an array is only sliced, gathered from or updated in place, only the accessed part counts.
+  padding. If an array is only sliced, gathered from or updated in place, only the accessed part counts. A collective of
+  a GPU has none, because it runs beside the other instructions.
 - Collective bytes are the bytes that one device sends in a ring of n devices: for an all-gather, n - 1 times the
   operand; for a reduce-scatter or all-to-all, (n - 1)/n times the operand; for an all-reduce, twice that; for a
   collective-permute, the operand.
 """
 
 import math
-import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from mlagent_jax.aot.groups import Groups, groups_of
 from mlagent_jax.aot.hlo import HBM_SPACE, Computation, Instruction, Module, Shape
 
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+ON_GPU = "collective_backend_config"  # an attribute of the collectives of GPUs
 SLICES = ("dynamic-slice", "slice", "gather")
 # The TPU compiler overlaps a collective with other work as a chain of fusions: the first starts it, the next ones pass
 # it on, and the last ends it. Each contains the collective again; only the first counts.
 CHAIN, CHAIN_START = "chain_id=", "AsyncCollectiveStart"
 
 
-def collective(module: Module, computation: Computation, instruction: Instruction) -> tuple[str | None, float]:
-    """Return the kind of the collective in an instruction, or None, and the bytes that a device sends."""
-    kind, total = None, 0.0
+@dataclass(frozen=True)
+class Sent:
+    """The traffic of a collective.
+
+    Attributes:
+        kind: The kind of collective.
+        num_bytes: The bytes that one device sends.
+        groups: The devices that exchange data with each other.
+        overlaps: Whether other instructions run between its start and its end.
+    """
+
+    kind: str
+    num_bytes: float
+    groups: Groups
+    overlaps: bool
+
+
+def collective(module: Module, computation: Computation, instruction: Instruction) -> Sent | None:
+    """Return what the collective in an instruction sends, or None if there is no collective in it."""
+    found: Sent | None = None
     for inner, part in _parts(module, computation, instruction):
         name = part.opcode.removesuffix("-start")
         if name not in COLLECTIVES or (CHAIN in part.attributes and not _starts_chain(inner)):
             continue
         kind = "reduce-scatter" if inner.name.startswith("all-reduce-scatter") else name  # a fusion that stands for one
-        total += _share_sent(kind, _group_size(module, part)) * sum(o.num_bytes for o in inner.operands(part))
-    return kind, total
+        groups = groups_of(part, module.num_devices)
+        sent = _share_sent(kind, len(groups[0])) * sum(operand.num_bytes for operand in inner.operands(part))
+        found = Sent(kind, sent + (found.num_bytes if found else 0.0), groups, runs_beside(part))
+    return found
+
+
+def runs_beside(collective: Instruction) -> bool:
+    """Return whether a collective, or the start of one, lets other instructions run until its end."""
+    starts = collective.opcode.endswith("-start") and '"is_sync":true' not in collective.attributes
+    return starts or CHAIN in collective.attributes
 
 
 def _parts(
@@ -56,24 +84,12 @@ def _share_sent(kind: str, devices: int) -> float:
     }.get(kind, (devices - 1) / devices)
 
 
-def _group_size(module: Module, instruction: Instruction) -> int:
-    """Return n, the number of devices in a group, from any of the three notations of XLA."""
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", instruction.attributes)
-    if mesh is not None:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])  # an axis, or 'axis':(before)size for a part of one
-        return math.prod(int(part or sizes[axis]) for axis, part in axes)
-    listed = instruction.attribute(r"replica_groups=\[\d+,(\d+)\]<=")
-    if listed is not None:
-        return int(listed)
-    first = instruction.attribute(r"replica_groups=\{\{([\d,]+)\}")
-    return module.num_devices if first is None else len(first.split(","))
-
-
 def hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> float:
     """Return the bytes that one execution of an instruction reads from and writes to HBM."""
     operands = computation.operands(instruction)
     opcode = instruction.opcode
+    if ON_GPU in instruction.attributes:
+        return 0.0
     if opcode == "fusion":
         inner = module.computations[instruction.called("calls") or ""]
         reads = [min(_bytes_read(module, inner, inner.parameter(i).name), o.num_bytes) for i, o in enumerate(operands)]

@@ -19,8 +19,10 @@ def check(config: Config) -> None:
     _check_executor(config.executor)
     if config.model.path is None:
         _check_scratch(config.model, config.tokenizer)
+    _check_adapter(config)
     check_sizes(config.model, config.mesh)
     _check_batches(config)
+    _check_moments(config)
     _check_credit(config.ppo)
     _check_tasks("held_in", config.tasks.held_in, config.tasks.paths)
     _check_tasks("held_out", config.tasks.held_out, config.tasks.paths)
@@ -29,6 +31,13 @@ def check(config: Config) -> None:
             f"server.new_weights=restart cannot restart the server at server.address={config.server.address}; set "
             "server.address=null to have it started here, or server.new_weights=load"
         )
+    if config.server.new_weights == "restart" and config.server.weight_transfer != "files":
+        raise ConfigError(
+            f"server.weight_transfer={config.server.weight_transfer} cannot send weights to a server that "
+            "server.new_weights=restart stops; set server.weight_transfer=files, or server.new_weights=load"
+        )
+    _check_gpus("trainer.gpus", config.trainer.gpus)
+    _check_gpus("server.gpus", config.server.gpus, config.server.tensor_parallel * config.server.data_parallel)
     if config.evaluate.pretrained and config.model.path is None:
         raise ConfigError(
             "evaluate.pretrained=true, but model.path=null starts from random weights; set evaluate.pretrained=false"
@@ -39,6 +48,36 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"ppo.max_response_tokens={config.ppo.max_response_tokens} leaves no room for a prompt in "
             f"server.max_model_len={config.server.max_model_len}; raise server.max_model_len"
+        )
+
+
+def _check_adapter(config: Config) -> None:
+    if config.server.weight_transfer == "adapter" and config.adapter.rank is None:
+        raise ConfigError(
+            "server.weight_transfer=adapter sends adapters, but adapter.rank=null trains all weights; set "
+            "adapter.rank, or server.weight_transfer=files"
+        )
+    if config.served_rank and config.ppo.max_staleness > 1:
+        raise ConfigError(
+            f"ppo.max_staleness={config.ppo.max_staleness} needs more adapters at a time than the two that the server "
+            "takes with server.weight_transfer=adapter; set ppo.max_staleness=1, or server.weight_transfer=files"
+        )
+    if config.adapter.rank is not None and config.sft.optimizer != "adamw":
+        raise ConfigError(
+            f"sft.optimizer={config.sft.optimizer} is for whole matrices, not for adapters; set sft.optimizer=adamw, "
+            "or adapter.rank=null"
+        )
+
+
+def _check_gpus(key: str, gpus: tuple[int | str, ...] | None, count: int | None = None) -> None:
+    if gpus is None:
+        return
+    if len(set(gpus)) != len(gpus):
+        raise ConfigError(f"{key}={list(gpus)} names a GPU twice; name each once")
+    if count is not None and len(gpus) != count:
+        raise ConfigError(
+            f"{key}={list(gpus)} has {len(gpus)} GPUs, expected server.tensor_parallel * server.data_parallel = "
+            f"{count}; give as many, or change one of the two"
         )
 
 
@@ -149,16 +188,8 @@ def _check_scratch(model: Model, tokenizer: Tokenizer) -> None:
 
 def _check_batches(config: Config) -> None:
     ppo, devices = config.ppo, config.mesh.data * config.mesh.fsdp
-    if config.sft.batch_size % devices:
-        raise ConfigError(_indivisible("sft.batch_size", config.sft.batch_size, devices))
-    micro = config.sft.rows_per_micro_batch or config.sft.batch_size
-    if micro % devices:
-        raise ConfigError(_indivisible("sft.rows_per_micro_batch", micro, devices))
-    if config.sft.batch_size % micro:
-        raise ConfigError(
-            f"sft.batch_size={config.sft.batch_size} is not divisible by sft.rows_per_micro_batch={micro}; "
-            f"use {_above(config.sft.batch_size, micro)}"
-        )
+    if (config.sft.rows_per_micro_batch or 0) % devices:
+        raise ConfigError(_indivisible("sft.rows_per_micro_batch", config.sft.rows_per_micro_batch or 0, devices))
     if ppo.rows_per_micro_batch % devices:
         raise ConfigError(_indivisible("ppo.rows_per_micro_batch", ppo.rows_per_micro_batch, devices))
     context = config.mesh.context
@@ -173,12 +204,22 @@ def _check_batches(config: Config) -> None:
             f"ppo.row_length={ppo.row_length} is shorter than server.max_model_len={config.server.max_model_len}; "
             "a state and its response must fit in a row; make it at least as long"
         )
-    predictions = ppo.predictions_per_row or ppo.row_length // 2
-    if ppo.max_response_tokens > predictions:
+    if ppo.max_response_tokens > ppo.num_predictions:
         raise ConfigError(
-            f"ppo.max_response_tokens={ppo.max_response_tokens} is more than the {predictions} predictions of a row; "
-            f"set ppo.predictions_per_row={ppo.max_response_tokens} or more"
+            f"ppo.max_response_tokens={ppo.max_response_tokens} is more than the {ppo.num_predictions} predictions of "
+            f"a row; set ppo.predictions_per_row={ppo.max_response_tokens} or more"
         )
+
+
+def _check_moments(config: Config) -> None:
+    """Refuse a mean of squared gradients that would stand still: bfloat16 rounds away changes below 2^-8."""
+    if config.optimizer_state.dtype == "bfloat16":
+        for key, b2 in (("sft.adam_b2", config.sft.adam_b2), ("ppo.adam_b2", config.ppo.adam_b2)):
+            if 1 - b2 < 2**-8:
+                raise ConfigError(
+                    f"{key}={b2:g} decays by less per step than optimizer_state.dtype=bfloat16 can hold, 2^-8; set "
+                    f"{key}=0.99 or less, or optimizer_state.dtype=float32"
+                )
 
 
 def _check_credit(ppo: PPO) -> None:

@@ -20,8 +20,10 @@ class EndpointModel:
     """Name of the model at the endpoint; only for kind endpoint."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the API key; the key is never stored. null: no key is sent."""
-    max_concurrent: Count = 8
-    """Maximum number of concurrent requests; at least as many episodes run concurrently."""
+    max_concurrent: Count | None = None
+    """Maximum number of concurrent requests; at least as many episodes run concurrently. Up to it, their number grows
+    while the endpoint answers, and falls when it refuses requests or answers too late. null: 256, whatever the number
+    of episodes."""
     timeout_seconds: Positive = 120.0
     """Timeout of one request, in seconds; a request that times out is retried."""
     max_response_tokens: Count = 4096
@@ -30,7 +32,7 @@ class EndpointModel:
     """Maximum share of responses without text, such as those with nothing but reasoning, among the last 20; the stage
     stops above it. 1: it never stops."""
     requests_per_minute: Count | None = None
-    """Maximum requests per minute; null: limited only by max_concurrent."""
+    """Maximum requests per minute; null: no limit."""
     tokens_per_minute: Count | None = None
     """Maximum tokens of requests and responses per minute; null: no limit."""
     budget_tokens: Count | None = None

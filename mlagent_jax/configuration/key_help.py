@@ -18,6 +18,7 @@ USEFUL_KEYS = {
     "mesh.fsdp": "number of devices that share parameters and batch",
     "sft.num_epochs": "passes over the trajectories in fine-tuning",
     "server.address": "a running policy server; null: the run starts its own",
+    "server.gpus": "numbers of the GPUs of the run's server; null: those that the trainer leaves",
     "ppo.num_updates": "number of PPO updates",
     "seed": "seed of every random draw",
 }

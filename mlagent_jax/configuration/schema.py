@@ -11,16 +11,25 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mlagent_jax.configuration.config_error import ConfigError as ConfigError
 from mlagent_jax.configuration.endpoint_models import PAPER_CODER, PAPER_EXPERT, CoderModel, ExpertModel
-from mlagent_jax.configuration.value_types import STRICT, Count, CountOrZero, Dtype, NonNegative, Positive, Share
+from mlagent_jax.configuration.network import Adapter, Mesh, Model, Tokenizer, Trainer
+from mlagent_jax.configuration.value_types import (
+    STRICT,
+    BelowOne,
+    Count,
+    CountOrZero,
+    Dtype,
+    Fraction,
+    Gpus,
+    NonNegative,
+    Positive,
+    Share,
+)
 from rollout.options import ExecutorOptions, Observation, Select, UserPath
 from tasks.prompt import Prompt
 from tasks.reward import Rules
 from tasks.system_text import system_text
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the text says what it is, what was expected, and what to do."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -95,64 +104,14 @@ class Collect:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Tokenizer:
-    """The tokenizer of a policy that is trained from scratch; a checkpoint at model.path has its own."""
-
-    vocab_size: Count | None = None
-    """Maximum number of tokens of the byte-level BPE, special tokens included; null: the checkpoint's."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Model:
-    """The policy network; the keys that are null have the values of the checkpoint at path."""
-
-    path: UserPath | None = "models/Qwen2.5-7B"
-    """Hugging Face directory of the checkpoint to start from; null: from scratch, with the sizes below."""
-    num_layers: Count | None = None
-    """Number of transformer layers; null: the checkpoint's."""
-    hidden_size: Count | None = None
-    """Width of the residual stream; null: the checkpoint's."""
-    num_heads: Count | None = None
-    """Number of query heads; null: the checkpoint's."""
-    num_kv_heads: Count | None = None
-    """Number of key/value heads, a divisor of num_heads; null: the checkpoint's."""
-    intermediate_size: Count | None = None
-    """Width of the SwiGLU feed-forward layer; null: the checkpoint's."""
-    rope_theta: Positive | None = None
-    """Base of the rotary position embedding; null: the checkpoint's."""
-    tie_word_embeddings: bool | None = None
-    """Whether the output head shares the embedding table; null: the checkpoint's."""
-    induction_init: bool = False
-    """Whether a network from scratch starts with attention heads that copy from the context."""
-    dtype: Dtype = "bfloat16"
-    """Type that the network computes in; log-probabilities and losses are always float32."""
-    remat: Literal["none", "matmuls", "layer"] = "layer"
-    """Activations that the backward pass recomputes to save memory. none: none; matmuls: all except the results of
-    matrix products and attention; layer: those of whole layers."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Mesh:
-    """The layout of the trainer's devices; the product of the axes is the number of devices."""
-
-    data: Count = 1
-    """Size of the data axis: replicas of the model that divide the batch."""
-    fsdp: Count = 1
-    """Size of the FSDP axis: shards of parameters and optimizer state, which divide the batch too."""
-    tensor: Count = 1
-    """Size of the tensor axis: shards of attention heads and feed-forward layers."""
-    context: Count = 1
-    """Size of the context axis: shards of the sequence."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class OptimizerState:
     """The storage of every optimizer's moments between steps."""
 
     dtype: Dtype = "float32"
     """Type that the moments are stored in; the update computes in float32."""
     offload: bool = False
-    """Whether the moments are kept in host memory and moved to the devices only for the update."""
+    """Whether the moments are kept in host memory and moved to the devices only for the update. Eight GPUs of 80 GB
+    train 7 billion parameters without."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,7 +124,8 @@ class SFT:
     max_length: Count = 15000
     """Maximum tokens of a trajectory; later turns are cut off and counted."""
     batch_size: Count = 64
-    """Number of packed rows per step."""
+    """Number of trajectories per step, on average: trajectories are packed into rows, and each step takes the number of
+    rows that holds this many. Every wording of a trajectory counts."""
     rows_per_micro_batch: Count | None = None
     """Number of rows per forward and backward pass; gradients are accumulated over a step. null: all rows of a step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -176,6 +136,8 @@ class SFT:
     """Learning rate at the end of the cosine schedule, as a share of the peak."""
     warmup_steps: CountOrZero = 0
     """Number of steps of linear warm-up."""
+    adam_b2: BelowOne = 0.999
+    """Decay of adamw's mean of squared gradients per step."""
     clip_norm: Positive = 1.0
     """Maximum global norm of the gradient."""
     num_epochs: Positive = 2.0
@@ -184,8 +146,9 @@ class SFT:
     """Maximum number of steps; null: limited only by num_epochs."""
     eval_every: Count = 20
     """Number of steps between measurements of the validation perplexity."""
-    patience: Count = 3
-    """Number of measurements without a better validation perplexity after which training stops."""
+    patience: Count | None = None
+    """Number of measurements without a better validation perplexity after which training stops; null: it never stops
+    early."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -194,6 +157,19 @@ class Server:
 
     address: str | None = None
     """Address of a running server, such as http://10.0.0.2:8000; null: the run starts and stops its own."""
+    api_key_env: str = "MLAGENT_SERVER_KEY"
+    """Name of the environment variable that holds the key of the server at address; the key is never stored. The run's
+    own server gets a random key."""
+    gpus: Gpus | None = None
+    """Numbers or UUIDs of the GPUs that the server uses, tensor_parallel times data_parallel of them; null: the first
+    that neither the trainer nor executor.gpus uses, or the trainer's if there are no others."""
+    memory_fraction: Fraction | None = None
+    """Share of the memory of each of its GPUs that the server takes, weights and cache together; null: 0.9, or 0.3 on
+    GPUs that it shares with the trainer. On a CPU, of the machine's memory."""
+    tensor_parallel: Count = 1
+    """Number of GPUs that share one replica of the policy."""
+    data_parallel: Count = 1
+    """Number of replicas of the policy, which the server balances requests over."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the run's own server; 0: a free port."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16"
@@ -201,12 +177,17 @@ class Server:
     max_model_len: Count = 16384
     """Maximum tokens of a prompt and its response together."""
     kv_cache_mb: Count | None = None
-    """Size of the key/value cache, in MiB; null: the server chooses, which takes most of the memory on a CPU."""
+    """Size of the key/value cache on each device, in MiB; null: what memory_fraction leaves, most of the memory on a
+    CPU."""
     start_timeout_seconds: Positive = 1800.0
-    """Time that the server may take to start, in seconds."""
+    """Time that the server may take to start, or to answer at address when it is first needed, in seconds."""
     new_weights: Literal["load", "restart"] = "load"
     """Method of weight updates. load: the running server loads new weights; restart: the server is restarted on them,
     for servers that cannot load any."""
+    weight_transfer: Literal["files", "nccl", "adapter"] = "files"
+    """Way of new weights to a running server. files: whole weights, through memory to the run's own server, else
+    through the run directory; nccl: whole weights, from the trainer's first GPU to those of the server, which must be
+    others; adapter: only the adapter, which the server applies to the weights at model.path."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -232,6 +213,9 @@ class PPO:
     acting_seconds: Positive | None = None
     """Time after which an update starts no more actions, in seconds; started actions are finished, so that fast ones
     are not favored. null: no limit."""
+    max_masked_share: Share = 0.1
+    """Maximum share of an update's actions that may be lost to failures of the infrastructure, such as a coder that is
+    down. Above it nothing is learned: the lost actions run again for up to an hour, then the run stops."""
     max_staleness: CountOrZero = 0
     """Maximum number of updates by which the sampling weights lag behind. 0: actions wait for each update, as in the
     paper; 1: actions run while the learner trains."""
@@ -269,7 +253,8 @@ class PPO:
     are 1."""
     max_logprob_mismatch: Positive | None = None
     """Mean absolute difference between the server's and the trainer's log-probabilities, in nats per token, above which
-    the run stops; null: what rounding explains, 0.002 in float32 and 0.05 in bfloat16."""
+    the run stops; it also stops if the 99th percentile is above 7 (float32) or 6 (bfloat16) times that. null: what
+    rounding explains, 0.005 in float32 and 0.05 in bfloat16."""
     clip: Positive = 0.2
     """Clip range of the probability ratio."""
     max_update_kl: Positive | None = None
@@ -292,10 +277,22 @@ class PPO:
     """Number of passes over the batch of an update."""
     num_minibatches: Count = 1
     """Number of minibatches, and so of optimizer steps, per pass."""
+    adam_b2: BelowOne = 0.999
+    """Decay of adamw's mean of squared gradients per step."""
     clip_norm: Positive = 1.0
     """Maximum global norm of the gradient."""
     checkpoint_every: Count = 5
     """Number of updates between checkpoints."""
+
+    @property
+    def has_own_critic(self) -> bool:
+        """Whether the critic is a separate network."""
+        return self.advantage == "gae" and self.critic == "separate"
+
+    @property
+    def num_predictions(self) -> int:
+        """The maximum number of response tokens of a row."""
+        return self.predictions_per_row or self.row_length // 2
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -339,13 +336,25 @@ class Config:
     select: Select = Select()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
+    adapter: Adapter = Adapter()
     mesh: Mesh = Mesh()
+    trainer: Trainer = Trainer()
     optimizer_state: OptimizerState = OptimizerState()
     sft: SFT = SFT()
     server: Server = Server()
     reward: Rules = Rules()
     ppo: PPO = PPO()
     evaluate: Evaluate = Evaluate()
+
+    @property
+    def served_rank(self) -> int:
+        """The rank of the adapters that the policy server takes as new weights; 0 if it takes whole weights."""
+        return (self.adapter.rank or 0) if self.server.weight_transfer == "adapter" else 0
+
+    @property
+    def served_base(self) -> UserPath | None:
+        """The model that the policy server is started on if it takes adapters, None for the fine-tuned policy."""
+        return self.model.path if self.served_rank else None
 
     @property
     def system_text(self) -> str:

@@ -86,6 +86,14 @@ class TransformerConfig:
         if self.head_dim % 2 or not self.head_dim:
             raise ValueError(f"head_dim={self.head_dim} is odd; rotary embeddings need an even one")
 
+    @property
+    def letters(self) -> dict[str, int]:
+        """The sizes of the dims of a layer's tensors, by the letters of `LAYER_NAMES`."""
+        return {
+            **{"D": self.hidden_size, "F": self.intermediate_size, "H": self.head_dim},
+            **{"N": self.num_heads, "K": self.num_kv_heads},
+        }
+
     @classmethod
     def from_hf(cls, settings: Settings) -> "TransformerConfig":
         """Return the configuration that the settings of a `config.json` state.
@@ -154,3 +162,23 @@ class TransformerConfig:
             "use_sliding_window": False,
             "vocab_size": self.vocab_size,
         }
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The shape of a low-rank adapter; see `mlagent_jax.model.adapter`.
+
+    Attributes:
+        rank: The rank of every product A B.
+        alpha: The products are multiplied by alpha / rank.
+        matrices: Our names of the matrices that have one.
+    """
+
+    rank: int
+    alpha: float
+    matrices: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        """The factor of every product A B."""
+        return self.alpha / self.rank

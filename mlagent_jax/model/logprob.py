@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from mlagent_jax.model.matmul import product
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.sharding import constrain
 from mlagent_jax.model.transformer import Transformer
@@ -123,8 +124,8 @@ def _backward(
         by_logit = -p * (logprob[..., None] + entropy[..., None] * (logits - mean[..., None]))
         by_logit += jnp.where(_chosen(targets, head), logprob[..., None], 0.0)
         by_logit = (by_logit / temperature).astype(hidden.dtype)
-        by_head = jnp.einsum("bcd,bcv->dv", hidden, by_logit, preferred_element_type=jnp.float32)
-        by_hidden = jnp.einsum("bcv,vd->bcd", by_logit, head)
+        by_head = product("bcd,bcv->dv", hidden, by_logit, jnp.float32)
+        by_hidden = product("bcv,vd->bcd", by_logit, head)
         return constrain(head_gradient + by_head, mesh, columns), constrain(by_hidden, mesh, P(*CHUNKS[1:]))
 
     # Summed as [D, V], so that the narrower of the two factors is the transposed one (see `matmul`).
@@ -140,7 +141,7 @@ score_chunks.defvjp(_forward, _backward)
 def _logits(
     hidden: Float[Array, "B C D"], head: Float[Array, "V D"], temperature: float, mesh: Mesh | None
 ) -> Float[Array, "B C V"]:
-    logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32)
+    logits = product("bcd,vd->bcv", hidden, head, jnp.float32)
     return constrain(logits / temperature, mesh, P(*CHUNK_ROWS, *VOCABULARY))
 
 

@@ -7,6 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Int, PyTree
 
 from mlagent_jax.model.sharding import BATCH
+from mlagent_jax.multihost.distributed import meet
 
 
 def place_batch(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -60,10 +61,15 @@ def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(place, tree)
 
 
+def num_shards(mesh: Mesh) -> int:
+    """Return the number of parts that the rows of a batch are divided into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def _owners(mesh: Mesh) -> Int[np.ndarray, "blocks devices"]:
     """Return the processes of the devices that hold each block of rows: one index on the data and fsdp axes."""
     processes = np.array([device.process_index for device in mesh.devices.flat])
-    return processes.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    return processes.reshape(num_shards(mesh), -1)
 
 
 def row_groups(
@@ -90,6 +96,7 @@ def whole(array: jax.Array | np.ndarray) -> np.ndarray:
     """Return the whole array; if its parts lie on several processes, all of them must call this."""
     if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array)
+    meet()  # process 0 may still be writing what it gathered before
     return multihost_utils.process_allgather(array, tiled=True)
 
 

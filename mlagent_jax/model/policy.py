@@ -45,7 +45,7 @@ class ExportedPolicy:
     def logits(self, token_ids: Sequence[Sequence[int]] | np.ndarray | Array) -> Float[np.ndarray, "B T V"]:
         """Return fp32 logits; the one at (b, t, v) is that of token v after the first t + 1 tokens of row b.
 
-        All computation is in fp32, even on accelerators whose matrix units have a lower default precision.
+        All computation is in fp32, as in every network of this type; see `mlagent_jax.model.matmul`.
 
         Args:
             token_ids: `[B, T]` rows of one length, each from its first token on. A shorter row can be padded on the
@@ -58,8 +58,7 @@ class ExportedPolicy:
         length = tokens.shape[1]
         padded = max(SHORTEST, 1 << (length - 1).bit_length())
         tokens = np.pad(tokens, ((0, 0), (0, padded - length)))
-        with jax.default_matmul_precision("highest"):
-            return np.asarray(self._logits(self._parameters, tokens)[:, :length])
+        return np.asarray(self._logits(self._parameters, tokens)[:, :length])
 
 
 def _rectangle(token_ids: Sequence[Sequence[int]] | np.ndarray | Array, vocab_size: int) -> Int[np.ndarray, "B T"]:

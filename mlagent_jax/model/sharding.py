@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
+from mlagent_jax.model.config import LAYER_NAMES
 from mlagent_jax.model.families import FAMILIES
 
 AXES = ("data", "fsdp", "tensor", "context")
@@ -34,11 +35,30 @@ COMMON_RULES: Mapping[str, P] = {
     "up_proj": P(None, "fsdp", "tensor"),
     "down_proj": P(None, "tensor", "fsdp"),
 }
+# matrix of a layer -> the number of its dims, after L, that a product sums over; an adapter can be added to each
+NUM_INPUTS: Mapping[str, int] = {
+    name: len(dims.split(",")[1]) for name, (_, dims) in LAYER_NAMES.items() if "," in dims
+}
+
+
+def adapter_names(matrix: str) -> tuple[str, str]:
+    """Return the names of the two parameters of a matrix's adapter."""
+    return f"{matrix}_lora_a", f"{matrix}_lora_b"
+
+
+def _adapter_rules() -> dict[str, P]:
+    """Return the rules of adapters: the dims of their matrices, and the rank, which is never sharded."""
+    rules = {}
+    for matrix, num_inputs in NUM_INPUTS.items():
+        stack, *dims = COMMON_RULES[matrix]
+        a, b = adapter_names(matrix)
+        rules |= {a: P(stack, *dims[:num_inputs], None), b: P(stack, None, *dims[num_inputs:])}
+    return rules
 
 
 def _all_rules() -> dict[str, P]:
-    """Return the common rules and those of every family; two families may share a name only with the same rule."""
-    rules = dict(COMMON_RULES)
+    """Return the rules of all parameters; two families may share a name only with the same rule."""
+    rules = {**COMMON_RULES, **_adapter_rules()}
     for family in FAMILIES.values():
         for name, axes in family.sharding_rules.items():
             assert rules.setdefault(name, P(*axes)) == P(*axes), f"two sharding rules for {name}"
@@ -108,6 +128,20 @@ def parameter_name(path: tuple) -> str | None:
     return names[-1] if names else None
 
 
+def is_matrix(path: tuple) -> bool:
+    """Return whether a path of a tree leads to a parameter that the fsdp axis divides.
+
+    That is a weight matrix, stacked over layers or not, or one factor of its adapter.
+    """
+    name = parameter_name(path)
+    return name is not None and is_matrix_name(name)
+
+
+def is_matrix_name(name: str) -> bool:
+    """Return whether the fsdp axis divides the parameter of a name; see `is_matrix`."""
+    return "fsdp" in RULES[name]
+
+
 def _rule(path: tuple) -> P | None:
     name = parameter_name(path)
     return None if name is None else RULES[name]
@@ -122,6 +156,23 @@ def constrain(x: Array, mesh: Mesh | None, spec: P) -> Array:
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
+class Frozen(nnx.Variable):
+    """A weight that is not trained; see `mlagent_jax.model.adapter`."""
+
+
+NOTHING = nnx.State({})  # the frozen weights of a network that is trained in full
+
+
 def parameters_of(model: nnx.Module) -> PyTree:
-    """Return the model's parameters as a pytree."""
+    """Return the parameters that are trained as a pytree."""
     return nnx.state(model, nnx.Param)
+
+
+def count_values(tree: PyTree) -> int:
+    """Return the number of values in all arrays of a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def frozen_of(model: nnx.Module) -> PyTree:
+    """Return the frozen weights as a pytree, `NOTHING` if all are trained."""
+    return nnx.state(model, Frozen)

@@ -7,6 +7,7 @@ from mlagent_jax.configuration.checks import HEAD_SIZES, SIZES, check_sizes, mis
 from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
 from mlagent_jax.model.config import TransformerConfig
 from mlagent_jax.model.families import read_config
+from mlagent_jax.model.families.qwen2 import Qwen2Config
 
 
 def checkpoint_config(model: Model, vocab_size: int | None, mesh: Mesh) -> TransformerConfig:
@@ -64,3 +65,47 @@ def require_sizes(model: Model, vocab_size: int | None) -> None:
             f"{', '.join(missing)}: null, and there is no {model.path}/config.json to read a value from; put the "
             "checkpoint or its config.json there, or state the sizes"
         )
+
+
+def model_config(
+    model: Model, vocab_size: int | None, eos_token_id: int, max_length: int, bos_token_id: int = 0
+) -> Qwen2Config:
+    """Return the configuration of a network of the sizes in `model`; a policy from scratch is a Qwen2 network.
+
+    Raises:
+        ConfigError: If one of the sizes is null.
+    """
+    require_sizes(model, vocab_size)
+    assert vocab_size and model.num_layers and model.hidden_size and model.num_heads and model.num_kv_heads
+    assert model.intermediate_size and model.rope_theta and model.tie_word_embeddings is not None
+    return Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        num_kv_heads=model.num_kv_heads,
+        head_dim=model.hidden_size // model.num_heads,
+        rope_theta=model.rope_theta,
+        tie_word_embeddings=model.tie_word_embeddings,
+        max_position_embeddings=max_length,
+        eos_token_id=eos_token_id,
+        bos_token_id=bos_token_id,
+    )
+
+
+def planned_config(model: Model, vocab_size: int | None, mesh: Mesh, max_length: int) -> TransformerConfig:
+    """Return the sizes of the policy: the checkpoint's if there is a `config.json`, else those that are stated.
+
+    Args:
+        model: The section `model`.
+        vocab_size: The key `tokenizer.vocab_size`.
+        mesh: The section `mesh`.
+        max_length: The longest context of a policy from scratch, in tokens.
+
+    Raises:
+        ConfigError: If neither states all sizes, or the two differ.
+    """
+    if model.path is not None and (Path(model.path) / "config.json").is_file():
+        return checkpoint_config(model, vocab_size, mesh)
+    return model_config(model, vocab_size, eos_token_id=0, max_length=max_length)

@@ -18,9 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.attention import Layout, attention
-from mlagent_jax.model.config import TransformerConfig
-from mlagent_jax.model.matmul import PRODUCT, matmul
-from mlagent_jax.model.sharding import RESIDUAL, constrain
+from mlagent_jax.model.config import Adapter, TransformerConfig
+from mlagent_jax.model.matmul import PRODUCT, matmul, product
+from mlagent_jax.model.sharding import RESIDUAL, adapter_names, constrain
 
 Remat = Literal["none", "matmuls", "layer"]
 SAVED = {
@@ -47,6 +47,7 @@ class Block(nnx.Module):
             return nnx.Param(jnp.ones((*stack, h))) if "q_norm" in config.layer_names else None
 
         self.eps = config.rms_norm_eps
+        self.adapter: Adapter | None = None
         self.input_layernorm = nnx.Param(jnp.ones((*stack, d)))
         self.q_proj, self.q_bias, self.q_norm = normal(d, n, h), bias(n), norm()
         self.k_proj, self.k_bias, self.k_norm = normal(d, k, h), bias(k), norm()
@@ -65,17 +66,26 @@ class Block(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Return the residual stream after this layer."""
         y = rms_norm(x, self.input_layernorm, self.eps)
-        q = rotate(self._heads(y, self.q_proj, self.q_bias, self.q_norm), cos, sin)
-        k = rotate(self._heads(y, self.k_proj, self.k_bias, self.k_norm), cos, sin)
-        v = self._heads(y, self.v_proj, self.v_bias, None)
-        x = x + project(attention(q, k, v, layout, mesh), self.o_proj, num_dims=2)
+        q = rotate(self._heads(y, "q_proj", self.q_bias, self.q_norm), cos, sin)
+        k = rotate(self._heads(y, "k_proj", self.k_bias, self.k_norm), cos, sin)
+        v = self._heads(y, "v_proj", self.v_bias, None)
+        x = x + self._product(attention(q, k, v, layout, mesh), "o_proj", num_dims=2)
         y = rms_norm(x, self.post_attention_layernorm, self.eps)
-        return x + project(jax.nn.silu(project(y, self.gate_proj)) * project(y, self.up_proj), self.down_proj)
+        gated = jax.nn.silu(self._product(y, "gate_proj")) * self._product(y, "up_proj")
+        return x + self._product(gated, "down_proj")
+
+    def _product(self, x: Float[Array, "B T *in"], matrix: str, num_dims: int = 1) -> Float[Array, "B T *out"]:
+        """Return the product with a matrix, and with its adapter if it has one."""
+        y = project(x, getattr(self, matrix), num_dims)
+        if self.adapter is None or matrix not in self.adapter.matrices:
+            return y
+        a, b = (getattr(self, name) for name in adapter_names(matrix))
+        return y + self.adapter.scale * project(project(x, a, num_dims), b)
 
     def _heads(
-        self, y: Float[Array, "B T D"], weight: nnx.Param, bias: nnx.Param | None, norm: nnx.Param | None
+        self, y: Float[Array, "B T D"], matrix: str, bias: nnx.Variable | None, norm: nnx.Variable | None
     ) -> Float[Array, "B T M H"]:
-        x = project(y, weight)
+        x = self._product(y, matrix)
         if bias is not None:
             x = x + cast(bias, y)
         return x if norm is None else rms_norm(x, norm, self.eps)
@@ -136,10 +146,10 @@ class Transformer(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
         """Return fp32 logits of hidden states."""
-        return jnp.einsum("...d,vd->...v", hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return product("...d,vd->...v", hidden, self.head().astype(hidden.dtype), jnp.float32)
 
 
-def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) -> Float[Array, "B T *out"]:
+def project(x: Float[Array, "B T *in"], weight: nnx.Variable, num_dims: int = 1) -> Float[Array, "B T *out"]:
     """Return the product over the last `num_dims` dims of x and the first ones of the weight."""
     b, t, *dims = x.shape
     w = cast(weight, x)
@@ -147,12 +157,12 @@ def project(x: Float[Array, "B T *in"], weight: nnx.Param, num_dims: int = 1) ->
     return out.reshape(b, t, *w.shape[num_dims:])
 
 
-def cast(parameter: nnx.Param, like: Float[Array, "..."]) -> Float[Array, "..."]:
+def cast(parameter: nnx.Variable, like: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return the parameter in the dtype of the activations `like`."""
     return parameter[...].astype(like.dtype)
 
 
-def rms_norm(x: Float[Array, "*b D"], weight: nnx.Param, eps: float) -> Float[Array, "*b D"]:
+def rms_norm(x: Float[Array, "*b D"], weight: nnx.Variable, eps: float) -> Float[Array, "*b D"]:
     """Return x / sqrt(mean(x^2) + eps) * weight, with the mean in fp32 as in transformers."""
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)

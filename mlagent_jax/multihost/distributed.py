@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from mlagent_jax.configuration.schema import ConfigError
+from mlagent_jax.configuration.config_error import ConfigError
 from mlagent_jax.multihost.launch import launched, no_proxies
 from mlagent_jax.multihost.peers import PeerFailed, PeerLost, Peers
 
@@ -121,22 +121,17 @@ def next_stage() -> str | None:
 
 def meet() -> None:
     """Return when all processes have called this; needed before device collectives, which time out in half a minute."""
-    if _peers is None:
-        return
-    key = f"{MESSAGES}/{next(_peers.numbers)}"
-    if _peers.client.key_value_increment(f"{key}/here", 1) == _peers.count:
-        _peers.client.key_value_set_bytes(f"{key}/all", b"here")
-    _peers.get(f"{key}/all")
+    any_process(False)
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether `flag` is true on any process; all processes must call this."""
+    """Return whether `flag` is true on any process, when all processes have called this.
+
+    Some may come hours later than others, such as a process 0 that waits for the policy server to start again.
+    """
     if _peers is None:
         return flag
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+    return _peers.meet(f"{MESSAGES}/{next(_peers.numbers)}", flag)
 
 
 def cause_of(error: BaseException) -> BaseException:

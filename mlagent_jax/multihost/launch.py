@@ -1,13 +1,12 @@
 """Read from the environment whether this process is one of several, and the addresses by which they connect."""
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import ConfigError
+from mlagent_jax.configuration.config_error import ConfigError
+from mlagent_jax.platform import tpu
 
 
 def launched() -> dict[str, Any] | None:
@@ -31,8 +30,7 @@ def launched() -> dict[str, Any] | None:
         return {"cluster_detection_method": "slurm"}
     if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         return {"cluster_detection_method": "ompi"}
-    has_chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
-    return {} if has_chips and importlib.util.find_spec("libtpu") else None  # JAX reads the TPU machine's metadata
+    return {} if tpu.has_chips() else None  # JAX reads the TPU machine's metadata
 
 
 @contextmanager

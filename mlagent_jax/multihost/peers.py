@@ -16,6 +16,7 @@ from rollout.errors import InfrastructureError
 
 POLL_MS = 500
 GRACE_SECONDS = 20.0  # time for a process to clean up after another one has failed, before it is ended
+FLAGGED = 2**15  # added to the number of those that have arrived, by each with a true flag; JAX's counters have 32 bits
 FAILURE, LEFT = "mlagent/failure", "mlagent/left"  # keys of the coordination service
 
 
@@ -38,6 +39,7 @@ class Peers:
         self.client, self.index, self.count = client, index, count
         self.numbers = itertools.count()
         self.failure: PeerFailed | None = None
+        self._last_meeting: str | None = None
         self._stopped = threading.Event()
         signal.signal(signal.SIGUSR1, self._raise_failure)
         self._watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
@@ -52,6 +54,17 @@ class Peers:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
         return None
+
+    def meet(self, key: str, flag: bool) -> bool:
+        """Return whether one of the processes gave a true flag, when all have called this with the same new key."""
+        arrived = self.client.key_value_increment(f"{key}/here", 1 + flag * FLAGGED)
+        if arrived % FLAGGED == self.count:
+            self.client.key_value_set_bytes(f"{key}/flag", b"1" if arrived > FLAGGED else b"0")
+            if self._last_meeting is not None:  # all who are here have left that one
+                self.client.key_value_delete(self._last_meeting)
+        found = self.get(f"{key}/flag")
+        self._last_meeting = key
+        return found == b"1"
 
     def _watch(self) -> None:
         try:

@@ -6,6 +6,7 @@ dispatch, a step that is queued while another runs holds its memory at the same 
 """
 
 import ctypes
+import gc
 import os
 import platform
 from importlib.metadata import entry_points
@@ -32,10 +33,25 @@ def prepare() -> bool:
 
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for later allocations; does nothing for other C libraries."""
-    if platform.libc_ver()[0] == "glibc":
+    if _is_glibc():
         library = ctypes.CDLL(None)
         for name, value in KEEP_FREED.items():
             library.mallopt(name, value)
+
+
+def return_freed_memory() -> None:
+    """Return the memory that glibc has kept to the system; does nothing for other C libraries.
+
+    Call this when much memory is free for longer than until the next step: between the updates of PPO, during which
+    the policy server samples, and after a training, when it starts.
+    """
+    gc.collect()
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def expects_accelerator() -> bool:

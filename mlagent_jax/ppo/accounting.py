@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 from rollout.errors import ServerError
-from rollout.inference.prefix_cache_stats import PrefixCacheStats
+from rollout.inference.answers import PrefixCacheStats
 from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline, busy_seconds
 from rollout.sampling.experience import Experience
 
@@ -90,23 +90,46 @@ class PrefixCacheMeter:
         """
         if self._before is None:
             return {}
-        before, self._before = self._before, self._read()
-        used = self._before.since(before)
+        try:
+            now = self._read()
+        except ServerError:  # it is down, and will be brought back before it is needed
+            return {}
+        before, self._before = self._before, now
+        used = now.since(before)
         return {
             "time/prompt_tokens": used.tokens,
             "time/prefix_cache_hit_share": used.hits / used.tokens if used.tokens else math.nan,
         }
 
 
+class RestartCounter:
+    """Count how often the policy server was brought back in each update, which begins when the one before ends."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        """Begin the first update; `read` returns the number of all restarts so far."""
+        self._read, self._before = read, read()
+
+    def lap(self) -> dict[str, float]:
+        """End an update, begin the next, and return the count."""
+        before, self._before = self._before, self._read()
+        return {"server/restarts": float(self._before - before)}
+
+
 def update_counts(metrics: Sequence[Mapping[str, float]]) -> dict[str, int]:
     """Return counts over all updates of a training, from the lines of its metrics.
 
-    `num_flat_updates` counts updates in which all actions had the same reward, and `num_cut_updates` those in which
-    most rollouts were not begun. Actions are counted if they were begun, `num_known` only if they were not masked. The
-    counts of scripts have the names of the metrics, such as `scripts/crashed`.
+    `num_flat_updates` counts updates in which all actions had the same reward, `num_cut_updates` those in which most
+    rollouts were not begun, `num_rejected_updates` those whose every step was longer than `ppo.max_update_kl` allows,
+    `num_redone_updates` those in which actions ran again, because too many were lost, and `num_restarted_updates`
+    those in which the policy server was lost and brought back. Actions are counted if they were begun, `num_known` only
+    if they were not masked. The counts of scripts have the names of the metrics, such as `scripts/crashed`.
     """
     counts: dict[str, int] = dict.fromkeys(
-        ("num_updates", "num_flat_updates", "num_cut_updates", "num_actions", "num_known", "num_masked", "num_invalid"),
+        (
+            *("num_updates", "num_flat_updates", "num_cut_updates", "num_rejected_updates"),
+            *("num_redone_updates", "num_restarted_updates"),
+            *("num_actions", "num_known", "num_masked", "num_invalid"),
+        ),
         0,
     )
     for line in metrics:
@@ -116,10 +139,13 @@ def update_counts(metrics: Sequence[Mapping[str, float]]) -> dict[str, int]:
         num_masked = round(line.get("reward/masked_share", 0.0) * num_actions)
         counts["num_updates"] += 1
         counts["num_flat_updates"] += line.get("reward/std", 1.0) < SAME_REWARD
+        counts["num_restarted_updates"] += line.get("server/restarts", 0.0) > 0
+        counts["num_redone_updates"] += line.get("reward/redone_share", 0.0) > 0
         counts["num_cut_updates"] += line.get("reward/cut_share", 0.0) > 0.5
         counts["num_actions"] += num_actions
         counts["num_masked"] += num_masked
         counts["num_known"] += num_actions - num_masked
+        counts["num_rejected_updates"] += line.get("ppo/step_share") == 0.0
         counts["num_invalid"] += round(line.get("reward/invalid_share", 0.0) * (num_actions - num_masked))
         for name, value in line.items():
             if name.startswith("scripts/") and not name.endswith("_seconds"):

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mlagent_jax.model.matmul import product
+
 
 def token_rewards(
     reward: Float[Array, " R"], mask: Float[Array, "R T"], penalties: Float[Array, "R T"]
@@ -60,8 +62,8 @@ def group_advantages(
         groups: 1 at (s, r) if response r answers state s, else 0.
     """
     to_go = returns_to_go(rewards)
-    mean = groups @ to_go[:, 0] / jnp.sum(groups, axis=1)
-    return (to_go - (groups.T @ mean)[:, None]) * mask
+    mean = product("sr,r->s", groups, to_go[:, 0]) / jnp.sum(groups, axis=1)
+    return (to_go - product("sr,s->r", groups, mean)[:, None]) * mask
 
 
 def normalized_group_advantages(
@@ -74,10 +76,10 @@ def normalized_group_advantages(
     """
     total = returns_to_go(rewards)[:, 0]
     size = jnp.sum(groups, axis=1)
-    centred = total - groups.T @ (groups @ total / size)
-    deviation = jnp.sqrt(groups @ jnp.square(centred) / size)
+    centred = total - product("sr,s->r", groups, product("sr,r->s", groups, total) / size)
+    deviation = jnp.sqrt(product("sr,r->s", groups, jnp.square(centred)) / size)
     scale = jnp.where(deviation > 1e-4, 1.0 / (deviation + 1e-4), 0.0)
-    return group_advantages(rewards, mask, groups) * (groups.T @ scale)[:, None]
+    return group_advantages(rewards, mask, groups) * product("sr,s->r", groups, scale)[:, None]
 
 
 def leave_one_out_advantages(
@@ -89,8 +91,8 @@ def leave_one_out_advantages(
     """
     to_go = returns_to_go(rewards)
     total = to_go[:, 0]
-    others = groups.T @ jnp.sum(groups, axis=1) - 1.0
-    mean_of_others = (groups.T @ (groups @ total) - total) / jnp.maximum(others, 1.0)
+    others = product("sr,s->r", groups, jnp.sum(groups, axis=1)) - 1.0
+    mean_of_others = (product("sr,s->r", groups, product("sr,r->s", groups, total)) - total) / jnp.maximum(others, 1.0)
     return jnp.where(others[:, None] > 0, to_go - mean_of_others[:, None], 0.0) * mask
 
 

@@ -18,7 +18,7 @@ class PPOBatch(NamedTuple):
 
     Attributes:
         rows: The responses, predicted token by token; weight 0 on padding.
-        old_logprobs: Log-probabilities by the policy before the update, computed by the trainer, in nats.
+        old_logprobs: Log-probabilities by the policy before the update, as `Network.score` computes them, in nats.
         reference_logprobs: Log-probabilities by the fine-tuned policy, in nats.
         importance: Truncated importance weights of the trainer's policy against the sampler's.
         old_values: The critic's values before the update.
@@ -63,7 +63,7 @@ class Packed:
 
 def batch_shape_for(config: PPO) -> BatchShape:
     """Return the shape of the rows of every micro-batch."""
-    return BatchShape(config.row_length, config.predictions_per_row or config.row_length // 2)
+    return BatchShape(config.row_length, config.num_predictions)
 
 
 def pack_samples(samples: Sequence[TrainingSample], shape: BatchShape) -> Packed:

@@ -1,12 +1,12 @@
 """The training loop of PPO: roll out, score, update, serve the new weights, and repeat."""
 
-import math
+import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.multihost import preemption
+from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.learner import Learner, LearnerState
 from mlagent_jax.ppo.roles import Role
 from mlagent_jax.tracking.base import Tracker
@@ -14,6 +14,15 @@ from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.checkpoint import Checkpoints
 from rollout.errors import InfrastructureError
 from rollout.runtime.timeline import TRAINING, TRANSFER
+
+LEARNING_RATES = "ppo.learning_rate or ppo.critic_learning_rate"
+NUM_REJECTED = 3  # updates in a row whose step is rejected, after which there is a warning
+REJECTED = (
+    "the last %d updates left the policy unchanged: the KL of every step was above ppo.max_update_kl=%g; "
+    "lower ppo.learning_rate, or raise ppo.max_update_kl"
+)
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -41,29 +50,36 @@ def train(
     Raises:
         ServerError: If the policy server fails permanently, or does not serve the weights that it was given.
         Saved: After a SIGTERM. A SIGTERM during the rollouts stops before the update, a later one after it.
+        FloatingPointError: If a loss, a gradient, a value or a log-probability is not finite.
     """
     began = time.monotonic()
-    num_actions = 0
+    num_actions = num_rejected = 0
     with preemption.defer_sigterm() as is_preempted:
         first = saved_at = restore(learner, checkpoints)
         tracker.rewind("ppo/update", first - 1)
         role.begin(first, learner)
         with reporter.bar("ppo", ppo.num_updates, first) as bar:
             for update in range(first, ppo.num_updates):
-                figures = one_update(learner, role, update, seed)
-                if figures is None:
-                    if update > saved_at:
-                        save(update, learner, checkpoints)
-                    raise preemption.Saved
-                num_actions += int(figures.get("reward/actions", 0))
-                tracker.log({"ppo/update": update, **figures})
-                bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
-                stop = is_preempted()
-                if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
-                    save(update + 1, learner, checkpoints)
-                    saved_at = update + 1
-                if stop:
-                    raise preemption.Saved
+                with checkpoints.named_in_errors(f"update {update}", LEARNING_RATES):
+                    figures = one_update(learner, role, update, seed)
+                    if figures is None:
+                        if update > saved_at:
+                            save(update, learner, checkpoints)
+                        checkpoints.finish()
+                        raise preemption.Saved
+                    num_actions += int(figures.get("reward/actions", 0))
+                    num_rejected = num_rejected + 1 if figures.get("ppo/step_share") == 0.0 else 0
+                    if num_rejected and num_rejected % NUM_REJECTED == 0:
+                        log.warning(REJECTED, num_rejected, ppo.max_update_kl)
+                    tracker.log({"ppo/update": update, **figures})
+                    bar.update(update + 1, {"reward": figures.get("reward/mean", 0.0), "kl": figures["ppo/kl_to_sft"]})
+                    stop = is_preempted()
+                    if (update + 1) % ppo.checkpoint_every == 0 or update + 1 == ppo.num_updates or stop:
+                        save(update + 1, learner, checkpoints)
+                        saved_at = update + 1
+                    if stop:
+                        checkpoints.finish()
+                        raise preemption.Saved
     return {"updates": ppo.num_updates, "actions": num_actions, "training_seconds": round(time.monotonic() - began, 1)}
 
 
@@ -89,7 +105,7 @@ def one_update(learner: Learner, role: Role, update: int, seed: int) -> dict[str
 
     Raises:
         InfrastructureError: If no action has a known reward.
-        FloatingPointError: If a loss or another figure is not finite.
+        NotFinite: If a loss, a gradient, a value or a log-probability is not finite, before anything is served.
     """
     with role.phase("rollout"):
         taken = role.take(update)
@@ -104,16 +120,7 @@ def one_update(learner: Learner, role: Role, update: int, seed: int) -> dict[str
         prepared = learner.score(taken.samples)
     with role.phase("update", TRAINING):
         figures = learner.update(prepared, update, seed, taken.begun_share)
-    require_finite({**prepared.figures, **figures}, update)
+    cpu.return_freed_memory()
     with role.phase("sync", TRANSFER):
         role.serve(learner)
     return {**prepared.figures, **figures, **role.figures()}
-
-
-def require_finite(figures: Mapping[str, float], update: int) -> None:
-    """Raise FloatingPointError if a figure of the losses is not finite, before the server gets such weights."""
-    for name, value in figures.items():
-        if name.startswith("ppo/") and not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} became {value} in update {update}; lower ppo.learning_rate or ppo.critic_learning_rate"
-            )

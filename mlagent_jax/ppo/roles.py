@@ -93,7 +93,7 @@ class Leader(_WeightServing):
         started_on: tuple[Path, Canary],
         stopwatch: Callable[[], Stopwatch],
         prefix_cache: Callable[[], PrefixCacheMeter],
-        script_figures: Callable[[], Mapping[str, float]],
+        counts: Callable[[], Mapping[str, float]],
     ) -> None:
         """Store the parts of the leader.
 
@@ -104,19 +104,19 @@ class Leader(_WeightServing):
             started_on: The directory that a server of this run is started on, the fine-tuned policy, and its canary.
             stopwatch: A function that starts the measurement of times.
             prefix_cache: A function that starts the measurement of the server's prefix cache.
-            script_figures: A function that returns the figures of the scripts that ended since its last call.
+            counts: A function that returns the counts of scripts and of the server's restarts since its last call.
         """
         self._event_loop, self._prefetcher, self._sync = event_loop, prefetcher, sync
         self._started_on = started_on
         self._start = stopwatch, prefix_cache
-        self._script_figures = script_figures
+        self._counts = counts
         self._experiences: list[Experience] = []
 
     def begin(self, update: int, learner: Learner) -> None:
         """See `Role.begin`."""
         super().begin(update, learner)
         self._prefetcher.skip(update)
-        self._script_figures()
+        self._counts()
         stopwatch, prefix_cache = self._start
         self._stopwatch, self._prefix_cache = stopwatch(), prefix_cache()
 
@@ -139,7 +139,7 @@ class Leader(_WeightServing):
         return from_main(lambda: self._event_loop.run(is_serving()))
 
     def _send(self, learner: Learner) -> None:
-        self._event_loop.run(self._sync.give(self._sync.write(learner.model()), learner.version))
+        self._sync.send(self._event_loop, learner.model(), learner.version)
 
     def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
         """See `Role.phase`."""
@@ -151,7 +151,7 @@ class Leader(_WeightServing):
             **rollout_figures(self._experiences),
             **self._stopwatch.lap(self._experiences),
             **self._prefix_cache.lap(),
-            **self._script_figures(),
+            **self._counts(),
         }
 
 
@@ -172,7 +172,7 @@ class Follower(_WeightServing):
         return from_main(only_on_leader)
 
     def _send(self, learner: Learner) -> None:
-        self._writer.write(learner.model())
+        self._writer.follow(learner.model())
 
     def phase(self, name: str, resource: str | None = None) -> AbstractContextManager[None]:
         """Time nothing; see `Role.phase`."""

@@ -1,7 +1,7 @@
 """The compiled functions of an update: scores, gradients of the losses, and optimizer steps."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from mlagent_jax.configuration.schema import PPO
 from mlagent_jax.model.logprob import gather_sources, target_logprobs, token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch
+from mlagent_jax.model.sharding import NOTHING
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.kl import kl_estimate
 from mlagent_jax.ppo.loss import clipped_policy_loss, clipped_value_loss
@@ -43,17 +44,20 @@ class Network:
         score: A function that returns the scores of a micro-batch.
         zeros: A function that returns zero gradients.
         add_gradients: A function that returns the given gradients, which are donated, plus those of the loss on a
-            micro-batch, and its figures. Both are divided by the number of tokens of the minibatch.
+            micro-batch, and its figures. Both are divided by the number of tokens of the minibatch. The last argument
+            says whether the parameters are still those before the update; see `policy_objective`.
         apply: A function that applies one optimizer step.
         between: A function that interpolates between two sets of parameters, at a share of the way from the first to
             the second.
+        frozen: The frozen weights, the last argument of `score` and `add_gradients`.
     """
 
-    score: Callable[[PyTree, PackedBatch], Scores]
+    score: Callable[..., Scores]
     zeros: Callable[[], PyTree]
-    add_gradients: Callable[[PyTree, PyTree, PPOBatch, Float[Array, ""]], tuple[PyTree, Figures]]
+    add_gradients: Callable[..., tuple[PyTree, Figures]]
     apply: Apply
     between: Callable[[PyTree, PyTree, Float[Array, ""]], PyTree]
+    frozen: PyTree = field(default_factory=lambda: NOTHING)
 
 
 def make_policy(
@@ -61,12 +65,14 @@ def make_policy(
 ) -> Network:
     """Return the compiled functions of the policy; later states are sharded like `state`."""
 
-    def score(parameters: PyTree, rows: PackedBatch) -> Scores:
-        return Scores(logprobs=token_logprobs(nnx.merge(graph, parameters), rows, config.temperature)[0])
+    def score(parameters: PyTree, rows: PackedBatch, frozen: PyTree = NOTHING) -> Scores:
+        return Scores(logprobs=token_logprobs(nnx.merge(graph, parameters, frozen), rows, config.temperature)[0])
 
-    def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
-        logprobs, entropy = token_logprobs(nnx.merge(graph, parameters), batch.rows, config.temperature)
-        return policy_objective(config, logprobs, entropy, batch, _mean_of(batch, num_tokens))
+    def loss(
+        parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""], is_first: Bool[Array, ""], frozen: PyTree
+    ) -> tuple[Float[Array, ""], Figures]:
+        logprobs, entropy = token_logprobs(nnx.merge(graph, parameters, frozen), batch.rows, config.temperature)
+        return policy_objective(config, logprobs, entropy, batch, _mean_of(batch, num_tokens), is_first)
 
     return _network(score, loss, optimizer, state)
 
@@ -76,11 +82,14 @@ def make_critic(
 ) -> Network:
     """Return the compiled functions of a separate critic; later states are sharded like `state`."""
 
-    def score(parameters: PyTree, rows: PackedBatch) -> Scores:
-        return Scores(values=nnx.merge(graph, parameters).values(rows))
+    def score(parameters: PyTree, rows: PackedBatch, frozen: PyTree = NOTHING) -> Scores:
+        return Scores(values=nnx.merge(graph, parameters, frozen).values(rows))
 
-    def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
-        values = nnx.merge(graph, parameters).values(batch.rows)
+    def loss(
+        parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""], is_first: Bool[Array, ""], frozen: PyTree
+    ) -> tuple[Float[Array, ""], Figures]:
+        del is_first  # rounding does not move a value beyond the clip range
+        values = nnx.merge(graph, parameters, frozen).values(batch.rows)
         figures = {"value_loss": _value_objective(config, values, batch, _mean_of(batch, num_tokens))}
         return figures["value_loss"], figures
 
@@ -93,21 +102,23 @@ def make_policy_with_critic(
     """Return the compiled functions of a critic whose trunk is the policy; one pass trains both."""
 
     def heads(
-        parameters: PyTree, rows: PackedBatch
+        parameters: PyTree, rows: PackedBatch, frozen: PyTree
     ) -> tuple[Float[Array, "B M"], Float[Array, "B M"], Float[Array, "B M"]]:
-        critic = nnx.merge(graph, parameters)
+        critic = nnx.merge(graph, parameters, frozen)
         hidden = gather_sources(critic.trunk.hidden(rows.tokens, rows.positions, rows.layout), rows.sources)
         logprobs = target_logprobs(critic.trunk, hidden, jnp.asarray(rows.targets), config.temperature)
         return *logprobs, critic.values_of(hidden)
 
-    def score(parameters: PyTree, rows: PackedBatch) -> Scores:
-        logprobs, _, values = heads(parameters, rows)
+    def score(parameters: PyTree, rows: PackedBatch, frozen: PyTree = NOTHING) -> Scores:
+        logprobs, _, values = heads(parameters, rows, frozen)
         return Scores(logprobs, values)
 
-    def loss(parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]) -> tuple[Float[Array, ""], Figures]:
-        logprobs, entropy, values = heads(parameters, batch.rows)
+    def loss(
+        parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""], is_first: Bool[Array, ""], frozen: PyTree
+    ) -> tuple[Float[Array, ""], Figures]:
+        logprobs, entropy, values = heads(parameters, batch.rows, frozen)
         mean = _mean_of(batch, num_tokens)
-        total, figures = policy_objective(config, logprobs, entropy, batch, mean)
+        total, figures = policy_objective(config, logprobs, entropy, batch, mean, is_first)
         figures["value_loss"] = _value_objective(config, values, batch, mean)
         return total + config.value_coefficient * figures["value_loss"], figures
 
@@ -115,9 +126,20 @@ def make_policy_with_critic(
 
 
 def policy_objective(
-    config: PPO, logprobs: Float[Array, "B M"], entropy: Float[Array, "B M"], batch: PPOBatch, mean: Mean
+    config: PPO,
+    logprobs: Float[Array, "B M"],
+    entropy: Float[Array, "B M"],
+    batch: PPOBatch,
+    mean: Mean,
+    is_first: Bool[Array, ""],
 ) -> tuple[Float[Array, ""], Figures]:
     """Return the policy's loss and its figures: -(clipped objective + entropy) + KL, by the settings.
+
+    Before the first optimizer step of an update, the probability ratio is 1. It is exactly 1 only if both of its
+    log-probabilities come from one pass: those of another program, such as `Network.score`, differ by rounding, which
+    in bf16 can exceed the clip range. So the old log-probabilities of the minibatch of the first step are those of the
+    pass itself, without a gradient. With one epoch and one minibatch, these are all. Minibatches of later steps have
+    other parameters, and are compared with the batch's old log-probabilities, from `Network.score`.
 
     Args:
         config: The PPO section of the configuration.
@@ -125,9 +147,11 @@ def policy_objective(
         entropy: The entropy of the next token at each prediction, in nats.
         batch: The micro-batch.
         mean: A function that reduces values at the predictions to their mean over the minibatch.
+        is_first: Whether the parameters are those before the update.
     """
     mask = batch.rows.weights > 0
-    change = jnp.where(mask, logprobs - batch.old_logprobs, 0.0)
+    old_logprobs = jnp.where(is_first, jax.lax.stop_gradient(logprobs), batch.old_logprobs)
+    change = jnp.where(mask, logprobs - old_logprobs, 0.0)
     losses = clipped_policy_loss(change, jnp.zeros_like(change), batch.advantages, config.clip)
     figures = {
         "policy_loss": mean(batch.importance * losses),
@@ -148,13 +172,22 @@ def _value_objective(config: PPO, values: Float[Array, "B M"], batch: PPOBatch, 
 
 
 def accumulate(
-    network: Network, state: TrainState, batches: Sequence[PPOBatch], num_tokens: float
+    network: Network, state: TrainState, batches: Sequence[PPOBatch], num_tokens: float, is_first: bool
 ) -> tuple[TrainState, dict[str, float]]:
-    """Return the state after one optimizer step on a minibatch, given as micro-batches, and its figures."""
+    """Return the state after one optimizer step on a minibatch, given as micro-batches, and its figures.
+
+    Args:
+        network: The compiled functions of the network.
+        state: The state before the step.
+        batches: The micro-batches.
+        num_tokens: The number of tokens of the minibatch.
+        is_first: Whether the parameters are those before the update.
+    """
     assert batches, "a minibatch has at least one micro-batch"
     gradients, all_figures = network.zeros(), []
+    settings = jnp.float32(num_tokens), jnp.bool_(is_first)
     for batch in batches:
-        gradients, figures = network.add_gradients(gradients, state.parameters, batch, jnp.float32(num_tokens))
+        gradients, figures = network.add_gradients(gradients, state.parameters, batch, *settings, network.frozen)
         all_figures.append(figures)
     state, norm = network.apply(state, gradients)
     return state, {name: sum(float(f[name]) for f in all_figures) for name in all_figures[0]} | {
@@ -172,9 +205,14 @@ def _network(score: Callable, loss: Callable, optimizer: optax.GradientTransform
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(shardings.parameters, None))
     def add_gradients(
-        total: PyTree, parameters: PyTree, batch: PPOBatch, num_tokens: Float[Array, ""]
+        total: PyTree,
+        parameters: PyTree,
+        batch: PPOBatch,
+        num_tokens: Float[Array, ""],
+        is_first: Bool[Array, ""],
+        frozen: PyTree = NOTHING,
     ) -> tuple[PyTree, Figures]:
-        gradients, figures = jax.grad(loss, has_aux=True)(parameters, batch, num_tokens)
+        gradients, figures = jax.grad(loss, has_aux=True)(parameters, batch, num_tokens, is_first, frozen)
         return add_trees(total, gradients), figures
 
     @partial(jax.jit, out_shardings=shardings.parameters)

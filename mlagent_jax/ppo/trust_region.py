@@ -4,6 +4,7 @@ Clipping the ratio bounds the gain of a token, not the distance that the weights
 small for every token can still flip a token that all responses share, such as a bracket, and so change all responses.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from mlagent_jax.ppo.batch import PPOBatch
 from mlagent_jax.ppo.kl import kl_estimate
 from mlagent_jax.ppo.step import Network
+from mlagent_jax.training.finite import NotFinite
 
 NUM_HALVINGS = 8  # after these, the step is 0
 
@@ -33,11 +35,16 @@ def within(
         after: The parameters after the update.
         batches: The micro-batches of the update.
         mean_tokens: The mean number of tokens of a response.
+
+    Raises:
+        NotFinite: If the KL is NaN, as it is under parameters that are not finite. An infinite KL is just too large.
     """
     for halvings in range(NUM_HALVINGS):
         share = 0.5**halvings
         parameters = after if halvings == 0 else network.between(before, after, jnp.float32(share))
         kl = update_kl(network, parameters, batches, mean_tokens)
+        if math.isnan(kl):
+            raise NotFinite("the KL of the update became nan")
         if kl <= limit:
             return parameters, {"update_kl": kl, "step_share": share}
     return before, {"update_kl": 0.0, "step_share": 0.0}
@@ -45,7 +52,7 @@ def within(
 
 def update_kl(network: Network, parameters: PyTree, batches: Sequence[PPOBatch], mean_tokens: float) -> float:
     """Return the KL from the policy of the old log-probabilities to that of `parameters`, in nats per response."""
-    sums = [_divergence(network.score(parameters, batch.rows).logprobs, batch) for batch in batches]
+    sums = [_divergence(network.score(parameters, batch.rows, network.frozen).logprobs, batch) for batch in batches]
     divergence, num_tokens = (sum(map(float, each)) for each in zip(*sums, strict=True))
     return mean_tokens * divergence / num_tokens
 

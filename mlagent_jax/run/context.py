@@ -1,6 +1,5 @@
 """The context in which agents act: prepared tasks, an environment, and the event loop that actions run on."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,12 @@ from mlagent_jax.run.endpoints import Endpoints
 from mlagent_jax.tracking.progress import Reporter
 from rollout.dataset.edits import RecognizeRecipes
 from rollout.endpoint.coder import EndpointCoder
+from rollout.endpoint.concurrency import FIRST
 from rollout.environment.environment import Environment
 from rollout.executor import Scheduler, open_executor
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.options import ExecutorOptions, Observation
+from rollout.runtime.child_environment import KAGGLE, NETWORK, child_environment
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
@@ -123,9 +124,9 @@ def count_episodes(num_slots: int, *models: EndpointModel) -> int:
     """Return the number of episodes to run concurrently if `num_slots` scripts run concurrently.
 
     That is twice the number of scripts: while half of the episodes run theirs, the other half is answered. It is at
-    least the number of concurrent requests that any model behind an endpoint takes.
+    least the number of concurrent requests that is set for a model behind an endpoint, or that they begin with.
     """
-    return max([2 * num_slots, *(model.max_concurrent for model in models if model.kind == "endpoint")])
+    return max([2 * num_slots, *(model.max_concurrent or FIRST for model in models if model.kind == "endpoint")])
 
 
 def prepare(tasks: Tasks, data: Path, python: Path, reporter: Reporter) -> dict[str, Task]:
@@ -141,7 +142,7 @@ def prepare(tasks: Tasks, data: Path, python: Path, reporter: Reporter) -> dict[
     command += [argument for path in tasks.paths for argument in ("--path", path)]
     command += ["--raw", tasks.raw] if tasks.raw is not None else []
     # The child's temporary files go into this process's temporary folder, so that they are removed even after a kill.
-    environment = {**os.environ, **dies_with_us(), "TMPDIR": tempfile.gettempdir()}
+    environment = {**child_environment(*NETWORK, *KAGGLE), **dies_with_us(), "TMPDIR": tempfile.gettempdir()}
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from mlagent_jax.configuration.endpoint_models import EndpointModel
 from mlagent_jax.tracking.progress import Bar
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
+from rollout.endpoint.concurrency import MOST
 from rollout.errors import BudgetSpent, CoderError, ExpertError, InfrastructureError
 from rollout.runtime.event_loop import SETTLE_SECONDS, EventLoopThread
 
@@ -56,7 +57,7 @@ class Endpoints:
                 model.api_key_env or "",
                 timeout_seconds=model.timeout_seconds,
                 name=name,
-                max_concurrent=model.max_concurrent,
+                max_concurrent=model.max_concurrent or MOST,
                 max_response_tokens=model.max_response_tokens,
                 max_empty_share=model.max_empty_share,
                 requests_per_minute=model.requests_per_minute,

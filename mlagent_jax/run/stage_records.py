@@ -44,6 +44,11 @@ class Recorded(Protocol):
         ...
 
     @property
+    def version(self) -> int:
+        """The version of how it makes its output from the settings."""
+        ...
+
+    @property
     def after(self) -> tuple[str, ...]:
         """The names of the stages whose output it reads."""
         ...
@@ -86,7 +91,7 @@ class StageRecords:
         return record
 
     def inputs(self, name: str) -> dict[str, Any]:
-        """Return everything that a stage's output depends on: settings, tasks, and the outputs of earlier stages.
+        """Return everything that a stage's output depends on: settings, tasks, version, and outputs of earlier stages.
 
         A stage with the section `prompt` also depends on the text of the system message, which the settings only name.
         """
@@ -94,6 +99,7 @@ class StageRecords:
         found = {
             f"{key}.{leaf}" if leaf else key: value
             for key in stage.settings
+            if key != "adapter" or self._settings["adapter"]["rank"] is not None  # else it is without effect
             for leaf, value in _leaves(self._settings, key)
         }
         tasks = self._settings["tasks"]
@@ -103,6 +109,8 @@ class StageRecords:
         if "prompt" in stage.settings:
             text = system_text(self._settings["prompt"]["system"], self._settings["observation"]["script_lines"])
             found["the text of the system message"] = hashlib.sha256(text.encode()).hexdigest()
+        if stage.version > 1:
+            found["the version of the stage"] = stage.version
         for earlier in stage.after:
             record = self.record(earlier)
             found[f"the output of {earlier}"] = None if record is None else record["output_id"]

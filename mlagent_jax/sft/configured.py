@@ -1,10 +1,12 @@
-"""The optimizer and the step of fine-tuning that the configuration asks for; `step.py` needs only JAX and Flax."""
+"""The configured optimizer, step and evaluation of fine-tuning; `step.py` needs only JAX and Flax."""
 
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from mlagent_jax.configuration.schema import SFT, OptimizerState
-from mlagent_jax.sft.step import SFTStep, make_sft_step
+from mlagent_jax.model.placement import num_shards
+from mlagent_jax.sft.step import SFTEval, SFTStep, make_sft_eval, make_sft_step
 from mlagent_jax.training.optimizer import cosine_schedule, make_optimizer
 from mlagent_jax.training.train_state import TrainState
 
@@ -12,11 +14,27 @@ from mlagent_jax.training.train_state import TrainState
 def sft_optimizer(sft: SFT, optimizer_state: OptimizerState, num_steps: int) -> optax.GradientTransformation:
     """Return the optimizer of a training of `num_steps` steps."""
     schedule = cosine_schedule(sft.learning_rate, num_steps, sft.warmup_steps, sft.min_learning_rate_ratio)
-    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, optimizer_state.dtype)
+    return make_optimizer(sft.optimizer, schedule, sft.clip_norm, optimizer_state.dtype, sft.adam_b2)
+
+
+def padded_rows(sft: SFT, num_rows: int, mesh: Mesh) -> int:
+    """Return the number of rows of a batch with `num_rows` filled ones: whole micro-batches, on all devices."""
+    unit = sft.rows_per_micro_batch or num_shards(mesh)
+    return -(-num_rows // unit) * unit
 
 
 def configured_step(
-    sft: SFT, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
+    sft: SFT, num_rows: int, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState
 ) -> SFTStep:
-    """Return the step with the configured number of micro-batches; `state` may be abstract."""
-    return make_sft_step(graph, optimizer, state, sft.batch_size // (sft.rows_per_micro_batch or sft.batch_size))
+    """Return the step on batches of `num_rows` with the configured micro-batches; `state` may be abstract."""
+    return make_sft_step(graph, optimizer, state, num_micro_batches(sft, num_rows))
+
+
+def configured_eval(sft: SFT, num_rows: int, graph: nnx.GraphDef) -> SFTEval:
+    """Return the evaluation with the micro-batches of the step, so that it needs no more memory."""
+    return make_sft_eval(graph, num_micro_batches(sft, num_rows))
+
+
+def num_micro_batches(sft: SFT, num_rows: int) -> int:
+    """Return the number of parts in which a batch of `num_rows` is processed."""
+    return num_rows // (sft.rows_per_micro_batch or num_rows)

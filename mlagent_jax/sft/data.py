@@ -36,6 +36,10 @@ class Dataset:
         """The number of sequences whose first turn does not fit a row, so that no row has them."""
         return sum(not size.num_tokens for size in self.sizes)
 
+    def rows_of(self, num_sequences: int) -> int:
+        """Return the number of rows that hold `num_sequences` on average, rounded, and at least 1."""
+        return max(1, round(num_sequences * len(self.rows) / sum(map(len, self.rows))))
+
     def row(self, index: int) -> RowBuilder:
         """Return one row with its tokens; each of the agent's tokens is predicted from the token before it."""
         row = RowBuilder()
@@ -64,7 +68,7 @@ def pack(states: Sequence[State], tokenizer: ChatTokenizer, length: int, seed: i
     def render(index: int) -> Rendering:
         return cut(tokenizer.render(states[index]), length)
 
-    with ThreadPoolExecutor() as pool:  # the tokenizer releases the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # `ChatTokenizer.encode` releases the interpreter's lock
         sizes = tuple(pool.map(lambda state: size_of(tokenizer.render(state), length), states))
     num_tokens = [size.num_tokens for size in sizes]
     rows: list[tuple[int, ...]] = []
@@ -83,24 +87,33 @@ def batch_shape_of(datasets: Sequence[Dataset], length: int) -> BatchShape:
 
 
 class Batches:
-    """The rows of a dataset in order, `batch_size` at a time; the last batch is filled with empty rows."""
+    """The rows of a dataset in order, `num_rows` at a time, with empty rows up to a fixed number."""
 
-    def __init__(self, dataset: Dataset, shape: BatchShape, batch_size: int, rows: slice = slice(None)) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        shape: BatchShape,
+        num_rows: int,
+        padded_rows: int | None = None,
+        rows: slice = slice(None),
+    ) -> None:
         """Describe the batches.
 
         Args:
             dataset: The rows.
             shape: Tokens and predictions of a row.
-            batch_size: Rows in a batch.
+            num_rows: Rows of the dataset in a batch; the last batch may have fewer.
+            padded_rows: Rows of a batch with the empty ones; None if only the last batch needs any.
             rows: The rows of every batch that this process feeds; the others are never made.
         """
-        self.dataset, self.shape, self.batch_size, self.rows = dataset, shape, batch_size, rows
+        self.dataset, self.shape, self.num_rows, self.rows = dataset, shape, num_rows, rows
+        self.padded_rows = padded_rows or num_rows
 
     def __len__(self) -> int:
-        return math.ceil(len(self.dataset.rows) / self.batch_size)
+        return math.ceil(len(self.dataset.rows) / self.num_rows)
 
     def __getitem__(self, index: int) -> PackedBatch:
-        planned, mine = self._rows(index), range(self.batch_size)[self.rows]
+        planned, mine = self._rows(index), range(self.padded_rows)[self.rows]
         chosen = [self.dataset.row(planned[index]) if index < len(planned) else RowBuilder() for index in mine]
         return stack_rows(chosen, self.shape.length, self.shape.num_predictions)
 
@@ -112,4 +125,4 @@ class Batches:
     def _rows(self, index: int) -> range:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        return range(len(self.dataset.rows))[index * self.batch_size : (index + 1) * self.batch_size]
+        return range(len(self.dataset.rows))[index * self.num_rows : (index + 1) * self.num_rows]

@@ -11,17 +11,19 @@ from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch
+from mlagent_jax.model.sharding import NOTHING
 from mlagent_jax.training.train_state import TrainState, add_trees, make_apply, shardings_of
 
-SFTStep = Callable[[TrainState, PackedBatch], tuple[TrainState, dict[str, Array]]]
-SFTEval = Callable[[PyTree, PackedBatch], tuple[Array, Array]]
+# The last argument of both are the frozen weights of the network, by default none.
+SFTStep = Callable[..., tuple[TrainState, dict[str, Array]]]
+SFTEval = Callable[..., tuple[Array, Array]]
 
 
 def cross_entropy(
-    graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch
+    graph: nnx.GraphDef, parameters: PyTree, rows: PackedBatch, frozen: PyTree = NOTHING
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the summed -log p of the targets, in nats, and the sum of their weights."""
-    logprob, _ = token_logprobs(nnx.merge(graph, parameters), rows)
+    logprob, _ = token_logprobs(nnx.merge(graph, parameters, frozen), rows)
     return -jnp.sum(jnp.where(rows.weights > 0, logprob * rows.weights, 0.0)), jnp.sum(rows.weights)
 
 
@@ -38,13 +40,13 @@ def make_sft_step(
     """
     apply = make_apply(optimizer, state)
 
-    def loss(parameters: PyTree, rows: PackedBatch, weight: Float[Array, ""]) -> Float[Array, ""]:
-        return cross_entropy(graph, parameters, rows)[0] / weight
+    def loss(parameters: PyTree, rows: PackedBatch, weight: Float[Array, ""], frozen: PyTree) -> Float[Array, ""]:
+        return cross_entropy(graph, parameters, rows, frozen)[0] / weight
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(shardings_of(state), None))
-    def step(state: TrainState, rows: PackedBatch) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, rows: PackedBatch, frozen: PyTree = NOTHING) -> tuple[TrainState, dict[str, Array]]:
         weight = jnp.maximum(jnp.sum(rows.weights), 1.0)
-        gradients_of = partial(jax.value_and_grad(loss), state.parameters, weight=weight)
+        gradients_of = partial(jax.value_and_grad(loss), state.parameters, weight=weight, frozen=frozen)
         if num_micro_batches == 1:
             value, gradients = gradients_of(rows)
         else:
@@ -66,6 +68,22 @@ def micro_batches(rows: PackedBatch, count: int) -> PackedBatch:
     return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
 
 
-def make_sft_eval(graph: nnx.GraphDef) -> SFTEval:
-    """Return the compiled evaluation, which gives the summed cross-entropy and the number of targets of a batch."""
-    return jax.jit(partial(cross_entropy, graph))
+def make_sft_eval(graph: nnx.GraphDef, num_micro_batches: int = 1) -> SFTEval:
+    """Return the compiled evaluation, which gives the summed cross-entropy and the number of targets of a batch.
+
+    Args:
+        graph: The model's graph definition.
+        num_micro_batches: Number of parts of a batch that are evaluated one after the other.
+    """
+
+    @jax.jit
+    def evaluate(parameters: PyTree, rows: PackedBatch, frozen: PyTree = NOTHING) -> tuple[Array, Array]:
+        if num_micro_batches == 1:
+            return cross_entropy(graph, parameters, rows, frozen)
+
+        def add(total: PyTree, part: PackedBatch) -> tuple[PyTree, None]:
+            return add_trees(total, cross_entropy(graph, parameters, part, frozen)), None
+
+        return jax.lax.scan(add, (jnp.zeros(()), jnp.zeros(())), micro_batches(rows, num_micro_batches))[0]
+
+    return evaluate

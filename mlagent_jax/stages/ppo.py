@@ -4,6 +4,7 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.multihost import distributed
+from mlagent_jax.nccl.library import NcclLibrary
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
 from mlagent_jax.run.saved_output import require_policy, require_trajectories
@@ -33,10 +34,16 @@ class PPO(Stage):
         "reward",
         "ppo",
     )
+    version = 2  # since then, checkpoints of a separate critic have no output head
     after = ("collect", "sft")
     outputs = (OUTPUT,)
     acts = True
     samples = True
+
+    def check(self, config: Config) -> None:
+        """Raise ValueError if NCCL is to send weights, and cannot be loaded."""
+        if config.server.weight_transfer == "nccl":
+            NcclLibrary()
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `ppo/` and return the figures of the training.

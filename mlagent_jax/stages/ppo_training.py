@@ -1,18 +1,27 @@
 """Build the parts of PPO training from the configuration, and run it; imported when the stage begins."""
 
 import asyncio
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config
+import jax
+
+from mlagent_jax.configuration.schema import Config, ConfigError, Server
+from mlagent_jax.gpus.training_memory import FP32, count_trained
+from mlagent_jax.model.families import read_config
 from mlagent_jax.model.hf import load_hf
+from mlagent_jax.model.hf.peft import load_adapter
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
-from mlagent_jax.model.value import Critic
+from mlagent_jax.model.value import critic_beside, separate_critic
 from mlagent_jax.multihost import distributed
-from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
-from mlagent_jax.ppo.learner import Learner, has_own_critic
+from mlagent_jax.nccl.library import NcclLibrary
+from mlagent_jax.nccl.sync import NcclFollower, NcclSync
+from mlagent_jax.ppo.accounting import PrefixCacheMeter, RestartCounter, Stopwatch
+from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.loop import train
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.ppo.roles import Follower, Leader, Role
@@ -21,10 +30,20 @@ from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.stage import StageContext
 from mlagent_jax.training.checkpoint import Checkpoints
-from mlagent_jax.training.saved_policy import save_policy
-from mlagent_jax.weight_sync import WeightSync, WeightWriter
+from mlagent_jax.training.saved_policy import canary_logprobs, save_policy
+from mlagent_jax.weight_sync import (
+    NUM_VERSIONS,
+    AdapterSync,
+    AdapterWriter,
+    WeightSync,
+    WeightWriter,
+    transfer_bytes,
+)
+from rollout.inference.agreement import difference
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
+from rollout.inference.transfer_folder import SPARE, SPARE_BESIDE_TRAINER, transfer_folder
+from rollout.inference.weight_files import ADAPTER
 from rollout.runtime.timeline import TimedPolicy
 from rollout.sampling.rollouts import EpisodeLimits, RolloutSpec
 from rollout.sampling.state_pool import StatePool
@@ -39,10 +58,12 @@ def lead(context: StageContext, client: PolicyClient, tokenizer: ChatTokenizer, 
     worker = make_worker(config, run_dir, run_context, client, tokenizer, pool)
     # The canary of the weights is the pool's first prompt.
     canary = distributed.from_main(lambda: list(pool.states[0].prompt))
-    sync = WeightSync(client, run_dir.temporary / "weights", canary, config.server.dtype)
-    with closing(
-        RolloutPrefetcher(run_context.event_loop, worker, config.ppo.max_staleness, config.ppo.num_updates)
-    ) as prefetcher:
+    ahead = config.ppo.max_staleness
+    with (
+        weights_folder(config, run_dir) as folder,
+        closing(RolloutPrefetcher(run_context.event_loop, worker, ahead, config.ppo.num_updates)) as prefetcher,
+    ):
+        sync = make_sync(config.server, config.model.dtype, client, folder / "weights", canary)
         return _train(context, learner, make_leader(config, run_dir, run_context, client, prefetcher, sync), canary)
 
 
@@ -50,7 +71,9 @@ def follow(context: StageContext) -> None:
     """Train on a process other than 0."""
     learner = make_learner(context.config, context.run_dir)
     canary = distributed.from_main(distributed.only_on_leader)
-    writer = WeightWriter(context.run_dir.temporary / "weights", canary)
+    kinds = {"files": WeightWriter, "nccl": NcclFollower, "adapter": AdapterWriter}
+    kind = kinds[context.config.server.weight_transfer]
+    writer = kind(context.run_dir.temporary / "weights", canary, context.config.server.dtype)
     _train(context, learner, Follower(writer), canary)
 
 
@@ -59,8 +82,37 @@ def _train(context: StageContext, learner: Learner, role: Role, canary: list[int
     saving = Checkpoints(run_dir.ppo_checkpoints, saved=run_dir.sync_remote)
     with saving as checkpoints, context.open_tracker() as tracker:
         figures = train(config.ppo, config.seed, learner, role, checkpoints, tracker, context.reporter)
-    save_policy(learner.model(), run_dir.ppo_policy, run_dir.tokenizer, run_dir.selection, canary)
+    parts = run_dir.tokenizer, run_dir.selection, canary, config.model.path
+    save_policy(learner.model(), run_dir.ppo_policy, *parts)
     return figures
+
+
+def make_sync(
+    server: Server, trainer_dtype: str, client: PolicyClient, folder: Path, canary: Sequence[int]
+) -> WeightSync:
+    """Return the sender of weights that `server.weight_transfer` names; see `WeightSync`."""
+    if server.weight_transfer == "nccl":
+        return NcclSync(client, folder, canary, server.dtype, trainer_dtype, NcclLibrary())
+    kind = AdapterSync if server.weight_transfer == "adapter" else WeightSync
+    return kind(client, folder, canary, server.dtype, trainer_dtype)
+
+
+def weights_folder(config: Config, run_dir: RunDir) -> AbstractContextManager[Path]:
+    """Return the folder that weights are sent through, as a context.
+
+    A server that restarts on it needs it after this stage, too.
+    """
+    fallback = run_dir.temporary
+    server = config.server
+    if server.address is not None or server.new_weights == "restart" or server.weight_transfer == "nccl":
+        return nullcontext(fallback)
+    spare = SPARE_BESIDE_TRAINER if jax.default_backend() == "cpu" else SPARE
+    network = read_config(run_dir.sft_policy)
+    if config.served_rank:
+        num_bytes = NUM_VERSIONS * FP32 * count_trained(network, config.adapter)
+    else:
+        num_bytes = transfer_bytes(network, server.dtype)
+    return transfer_folder(fallback, num_bytes, spare)
 
 
 def make_learner(config: Config, run_dir: RunDir) -> Learner:
@@ -71,11 +123,28 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     def fine_tuned() -> Transformer:
         return load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat)
 
-    policy = fine_tuned()
-    critic = Critic(fine_tuned()) if has_own_critic(ppo) else None
+    if config.adapter.rank is None:
+        policy = fine_tuned()
+        critic = separate_critic(fine_tuned()) if ppo.has_own_critic else None
+    else:
+        assert config.model.path is not None, "checked with the configuration"
+        base = load_hf(config.model.path, config.model.dtype, mesh, config.model.remat, frozen=True)
+        policy = load_adapter(base, run_dir.sft_policy / ADAPTER)
+        require_fine_tuned(policy, config, run_dir)
+        critic = critic_beside(policy) if ppo.has_own_critic else None
     distributed.meet()
-    limit = max_mismatch(ppo.max_logprob_mismatch, config.model.dtype, config.server.dtype)
-    return Learner(policy, critic, ppo, mesh, config.optimizer_state, limit)
+    tolerance = max_mismatch(ppo.max_logprob_mismatch, config.model.dtype, config.server.dtype)
+    return Learner(policy, critic, ppo, mesh, config.optimizer_state, tolerance)
+
+
+def require_fine_tuned(policy: Transformer, config: Config, run_dir: RunDir) -> None:
+    """Raise ConfigError if a policy that was put together again is not the fine-tuned one; every process calls this."""
+    canary, _ = read_canary(run_dir.sft_policy, config.model.dtype, max_length=config.server.max_model_len)
+    if not difference(canary_logprobs(policy, canary.token_ids), canary.logprobs).is_within(canary.tolerance):
+        raise ConfigError(
+            f"the model in model.path={config.model.path} is another one than when the stage sft trained its adapter; "
+            "put that one back, or train the adapter again with stage=sft"
+        )
 
 
 def make_worker(
@@ -100,6 +169,7 @@ def make_worker(
         num_depths=ppo.states_per_trajectory,
         acting_seconds=ppo.acting_seconds,
         concurrency=asyncio.Semaphore(context.num_concurrent),
+        max_masked_share=ppo.max_masked_share,
     )
 
 
@@ -112,6 +182,7 @@ def make_leader(
     sync: WeightSync,
 ) -> Leader:
     """Return the role of process 0."""
+    restarts = RestartCounter(lambda: client.num_recoveries)
     canary, _ = read_canary(run_dir.sft_policy, config.server.dtype, max_length=config.server.max_model_len - 1)
     return Leader(
         context.event_loop,
@@ -120,5 +191,5 @@ def make_leader(
         (run_dir.sft_policy, canary),
         stopwatch=lambda: Stopwatch(context.timeline, context.num_slots),
         prefix_cache=lambda: PrefixCacheMeter(lambda: context.event_loop.run(client.prefix_cache_stats())),
-        script_figures=lambda: context.scheduler.take().flat(),
+        counts=lambda: {**context.scheduler.take().flat(), **restarts.lap()},
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.schema import Config
+from mlagent_jax.configuration.schema import Adapter, Config, ConfigError
 from mlagent_jax.multihost import distributed
 from mlagent_jax.run.saved_output import require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
@@ -27,12 +27,20 @@ class FineTune(Stage):
     """Fine-tune the policy on the trajectories that are selected from the collection."""
 
     name = "sft"
-    settings = ("seed", "prompt", "select", "tokenizer", "model", "optimizer_state.dtype", "sft")
+    settings = ("seed", "prompt", "select", "tokenizer", "model", "adapter", "optimizer_state.dtype", "sft")
+    version = 2  # since then, sft.batch_size counts trajectories
     after = ("collect",)
     outputs = (SELECTION, TOKENIZER, OUTPUT)
 
     def check(self, config: Config) -> None:
         """Check all of the checkpoint at `model.path` but the values of its weights, before hours of collecting."""
+        if config.adapter.rank is not None and config.model.path is None:
+            raise ConfigError(
+                f"adapter.rank={config.adapter.rank} trains an adapter of a checkpoint, but model.path=null starts "
+                "from random weights; set adapter.rank=null, or model.path"
+            )
+        if config.adapter.path is not None:
+            check_shape(config.adapter, Path(config.adapter.path))
         if config.model.path is not None:
             from mlagent_jax.model.hf import check_hf
             from mlagent_jax.model.sizes import checkpoint_config, require_rows
@@ -62,13 +70,30 @@ class FineTune(Stage):
 STAGE = FineTune()
 
 
+def check_shape(settings: Adapter, path: Path) -> None:
+    """Check that the adapter to go on from, at `path`, is a saved one of the configured shape.
+
+    Raises:
+        ConfigError: If it is another one.
+        FileNotFoundError: If there is none.
+        ValueError: If it cannot be applied.
+    """
+    from mlagent_jax.model.build import adapter_shape
+    from mlagent_jax.model.hf.peft import read_adapter
+
+    found, expected = read_adapter(path), adapter_shape(settings)
+    if found != expected:
+        raise ConfigError(
+            f"adapter.path={path} has rank {found.rank}, alpha {found.alpha!r} and the matrices "
+            f"{', '.join(found.matrices)}; set adapter.rank, adapter.alpha and adapter.targets to these, where targets "
+            "are those of attention, of mlp or all"
+        )
+
+
 def train_policy(context: StageContext) -> dict[str, Any]:
     """Fine-tune the policy, save it, and return the figures; every process calls this."""
-    import jax
-    from flax import nnx
-
     from mlagent_jax.model.build import build_model
-    from mlagent_jax.model.sharding import make_mesh
+    from mlagent_jax.model.sharding import count_values, frozen_of, make_mesh, parameters_of
     from mlagent_jax.sft.inputs import load_data, make_tokenizer, wordings_of
     from mlagent_jax.sft.loop import fine_tune
     from mlagent_jax.training.checkpoint import Checkpoints
@@ -93,7 +118,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     is_validation = [trajectory.trajectory_id in selection.validation for trajectory in trajectories]
     data = load_data(config.sft, config.seed, tokenizer, wordings, is_validation)
     mesh = make_mesh(**asdict(config.mesh))
-    model = build_model(config.model, tokenizer, mesh, config.seed, config.server.max_model_len)
+    model = build_model(config.model, config.adapter, tokenizer, mesh, config.seed, config.server.max_model_len)
     distributed.meet()
     canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
     if checkpoint is not None:  # the stage evaluate may serve it
@@ -105,12 +130,13 @@ def train_policy(context: StageContext) -> dict[str, Any]:
         figures = fine_tune(
             model, data, config.sft, config.optimizer_state, mesh, checkpoints, tracker, context.reporter
         )
-    save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids)
+    save_policy(model, run_dir.sft_policy, run_dir.tokenizer, run_dir.selection, canary_ids, config.model.path)
     if distributed.is_main():
         write_digests(run_dir.tokenizer)
     return {
         **data_figures(selection, trajectories),
-        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))),
+        "parameters": count_values((parameters_of(model), frozen_of(model))),
+        "trained_parameters": count_values(parameters_of(model)),
         "vocabulary": tokenizer.vocab_size,
         "num_sequences": len(data.train.sizes),
         "cut_sequences": data.train.num_cut,

@@ -85,6 +85,8 @@ class Stage(Protocol):
     Attributes:
         name: The name on the command line and of the file.
         settings: The keys and sections of the configuration that the output depends on.
+        version: The version of how it makes its output and its checkpoints from the settings; those of another are not
+            used.
         after: The names of the stages whose output it reads.
         outputs: The files and folders that it writes, relative to the run directory.
         acts: Whether it runs actions, which needs a run context.
@@ -94,6 +96,7 @@ class Stage(Protocol):
 
     name: ClassVar[str]
     settings: ClassVar[tuple[str, ...]]
+    version: ClassVar[int] = 1
     after: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     acts: ClassVar[bool] = False

@@ -41,33 +41,44 @@ def make_optimizer(
     learning_rate: float | optax.Schedule,
     clip_norm: float,
     moments: DTypeLike = jnp.float32,
+    adam_b2: float = 0.999,
 ) -> optax.GradientTransformation:
     """Return adamw, or muon for the weight matrices and adamw for the rest, after clipping by the global norm.
 
     With muon, both parts use Nesterov momentum; adamw alone does not. The moments are stored in the type `moments`, and
-    the update computes in fp32.
+    the update computes in fp32. Neither GPUs nor TPUs round the operands of muon's products, as they do by default.
     """
     if kind == "adamw":
-        update = optax.adamw(learning_rate, b1=0.9, b2=0.95, weight_decay=0.0)
+        update = optax.adamw(learning_rate, b1=0.9, b2=adam_b2, weight_decay=0.0)
     else:
         update = muon(
             learning_rate,
             beta=0.95,
             weight_decay=0.0,
-            adam_b2=0.95,
+            adam_b2=adam_b2,
             adam_learning_rate=scaled(learning_rate, ADAM_SHARE),
             adam_weight_decay=0.0,
             muon_weight_dimension_numbers=matrix_dims,
             consistent_rms=MUON_RMS,
         )
-    return optax.chain(optax.clip_by_global_norm(clip_norm), store_state_as(moments, update))
+    return optax.chain(optax.clip_by_global_norm(clip_norm), store_state_as(moments, with_exact_products(update)))
+
+
+def with_exact_products(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return `optimizer` with matrix products that do not round float32; see `mlagent_jax.model.matmul`."""
+
+    def update(gradients: PyTree, state: PyTree, parameters: PyTree | None = None) -> tuple[PyTree, PyTree]:
+        with jax.default_matmul_precision("highest"):
+            return optimizer.update(gradients, state, parameters)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def store_state_as(dtype: DTypeLike, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return `optimizer` with its floating-point state stored as `dtype` between steps; updates compute in fp32.
 
     bfloat16 halves the state. Its relative precision is 2^-8: a second moment that decays by less than that per step
-    (b2 above 0.996) would not change; ours decay by 0.05.
+    (b2 above 0.996) would not change, which the configuration refuses.
     """
 
     def cast(state: PyTree, to: DTypeLike) -> PyTree:

@@ -11,13 +11,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from mlagent_jax.model.hf import save_hf
+from mlagent_jax.model.hf.peft import save_adapter
 from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.placement import whole
 from mlagent_jax.model.sharding import AXES
 from mlagent_jax.model.transformer import Transformer
-from mlagent_jax.multihost.distributed import is_main
+from mlagent_jax.multihost.distributed import is_main, meet
+from mlagent_jax.platform.memory_errors import memory_for
+from mlagent_jax.training.finite import require_finite_values
 from rollout.inference.canary_file import write_canary
+from rollout.inference.weight_files import ADAPTER
 from rollout.storage.digests import write_digests
 from rollout.storage.system_errors import copy_folder
 
@@ -25,9 +29,17 @@ MANIFEST = "training_data.json"
 
 
 def save_policy(
-    model: Transformer, folder: Path, tokenizer: Path, training_data: Path, canary_ids: Sequence[int]
+    model: Transformer,
+    folder: Path,
+    tokenizer: Path,
+    training_data: Path,
+    canary_ids: Sequence[int],
+    base: str | None = None,
 ) -> None:
     """Write the model and its tokenizer as one Hugging Face directory.
+
+    If the model has an adapter, the weights are those with the adapter merged into them, and the folder `adapter` in it
+    is the adapter alone, as PEFT writes it.
 
     `training_data.json` in it is the manifest of the trajectories that the model was trained on, each with its hash;
     `canary.json` has the log-probabilities that a server with these weights gives; `digests.json`, written last, has
@@ -40,12 +52,15 @@ def save_policy(
         tokenizer: The folder of the tokenizer's files, and of what else is kept beside the weights.
         training_data: The manifest.
         canary_ids: The token ids of a prompt.
+        base: The path of the base, if the model has an adapter.
     """
     if is_main():
         copy_folder(tokenizer, folder)
         shutil.copyfile(training_data, folder / MANIFEST)
     digests = save_hf(model, folder, digest=True)
     save_canary(model, folder, canary_ids, digests)
+    if model.layers.adapter is not None:
+        save_adapter(model, folder / ADAPTER, base)
     if is_main():
         write_digests(folder)
 
@@ -59,22 +74,46 @@ def save_canary(
         model: The policy.
         folder: The folder to write to; made if missing.
         canary_ids: The token ids of a prompt.
-        digests: The SHA-256 of each tensor that was saved, None if none was.
+        digests: The digest of each tensor that was saved, None if none was.
     """
     logprobs = canary_logprobs(model, canary_ids)
     if is_main():
-        write_canary(folder, canary_ids, logprobs, digests or {})
+        write_canary(folder, canary_ids, logprobs, digests or {}, model.dtype.name)
 
 
+@memory_for("canary", "server.max_model_len")
 def canary_logprobs(model: Transformer, token_ids: Sequence[int]) -> list[float]:
-    """Return the log-probability that the model gives to each token but the first, in nats."""
+    """Return the log-probability that the model gives to each token but the first, in nats.
+
+    Raises:
+        NotFinite: If one is not finite.
+    """
+    return canary_list(canary_scores(model, token_ids), token_ids)
+
+
+def canary_list(scores: Float[Array, "B M"], token_ids: Sequence[int]) -> list[float]:
+    """Return `canary_scores` as `canary_logprobs` does; every process that holds parameters calls this.
+
+    Raises:
+        NotFinite: If one is not finite.
+    """
+    found = whole(scores)[0, : len(token_ids) - 1]
+    require_finite_values({"a log-probability of the canary": found})
+    return found.tolist()
+
+
+def canary_scores(model: Transformer, token_ids: Sequence[int]) -> Float[Array, "B M"]:
+    """Return the log-probabilities as the devices compute them, whose first row begins with those of the tokens.
+
+    An accelerator may still be computing them, so that other work overlaps.
+    """
     row = RowBuilder()
     row.add(list(token_ids))
     for index in range(len(token_ids) - 1):
         row.predict(index, token_ids[index + 1])
     graph, parameters = nnx.split(model)
-    logprobs = _score(graph, parameters, _fill_mesh(row, model.mesh))
-    return whole(logprobs)[0, : len(token_ids) - 1].tolist()
+    meet()  # process 0 may still have been writing the weights
+    return _score(graph, parameters, _fill_mesh(row, model.mesh))
 
 
 def _fill_mesh(row: RowBuilder, mesh: Mesh | None) -> PackedBatch:

@@ -11,8 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from mlagent_jax.model.sharding import optimizer_shardings, parameter_shardings, parameters_of
-
-HOST = "pinned_host"  # host memory that a device reads and writes directly
+from mlagent_jax.training.finite import HOST
 
 
 class TrainState(NamedTuple):

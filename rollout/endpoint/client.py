@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from rollout.endpoint.concurrency import MOST, ConcurrencyWindow
 from rollout.endpoint.empty_answers import EmptyAnswers
 from rollout.endpoint.exchanges import Exchanges
 from rollout.endpoint.rate_limit import Gate
@@ -82,7 +83,7 @@ class ChatEndpoint:
         max_wait_seconds: The longest pause between two attempts; pauses grow exponentially, with jitter. A pause that
             the server requests with Retry-After is added, and applies to all requests.
         name: The section of the user's settings, named in errors.
-        max_concurrent: The number of concurrent requests.
+        max_concurrent: The largest number of concurrent requests; see `ConcurrencyWindow`.
         max_response_tokens: The length limit of an answer in tokens.
         max_empty_share: The largest share of answers without text among the last ones.
         requests_per_minute: The number of attempts allowed in any minute; None for no limit.
@@ -101,7 +102,7 @@ class ChatEndpoint:
     num_attempts: int = 8
     max_wait_seconds: float = 60.0
     name: str = "expert"
-    max_concurrent: int = 8
+    max_concurrent: int = MOST
     max_response_tokens: int = 4096
     max_empty_share: float = 0.5
     requests_per_minute: int | None = None
@@ -114,7 +115,7 @@ class ChatEndpoint:
         self._transport = Transport(
             self.base_url, self.name, self.api_key_variable, self.timeout_seconds, self.max_concurrent
         )
-        self._slots = asyncio.Semaphore(self.max_concurrent)
+        self._window = ConcurrencyWindow(self.max_concurrent)
         self._gate = Gate(self.requests_per_minute, self.tokens_per_minute, self.minute)
         self._spending = Spending(self.budget, self.exchanges.totals, self.name)
         self._counter = TokenCounter()
@@ -248,7 +249,7 @@ class ChatEndpoint:
         try:
             async for attempt in attempts:
                 with attempt:
-                    async with self._spending.room_for(most), self._slots:
+                    async with self._spending.room_for(most), self._window.request():
                         return await self._send(call)
         except Filtered as error:
             raise self.error(f"{self.base_url}: {error}") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout.endpoint.usage import Usage
 from rollout.errors import CorruptRecord
+from rollout.storage.flushing import Flushing
 from rollout.storage.line_checksum import checked_line, from_line, removal, to_line
 from tasks.units import MIB
 
@@ -66,13 +67,14 @@ class Exchanges:
         self._places: dict[bytes, tuple[int, int]] = {}  # request -> part, offset
         self._part, self._end = 0, 0
         self._file: int | None = None
+        self._flushing: Flushing | None = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         parts = sorted(int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.jsonl"))
         for part in parts:
             self._part, self._end = part, self._scan(part, last=part == parts[-1])
-        self._file = self._open(self._part, self._end)
+        self._file, self._flushing = self._open(self._part, self._end)
 
     def find(self, key: str) -> Mapping[str, Any] | None:
         """Return the exchange of an answered request, None if there is none.
@@ -99,7 +101,7 @@ class Exchanges:
         )
 
     def add(self, key: str, counts: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-        """Append an exchange durably; only an answered one can be found again.
+        """Append an exchange, as durably as `Flushing` says; only an answered one can be found again.
 
         Args:
             key: The request's SHA-256.
@@ -117,8 +119,8 @@ class Exchanges:
         line = to_line({**head, **body})
         if self._end >= PART_BYTES:
             following = self._open(self._part + 1, 0)  # before closing: if this fails, the last part stays open
-            os.close(self._file)
-            self._file, self._part, self._end = following, self._part + 1, 0
+            self._close()
+            (self._file, self._flushing), self._part, self._end = following, self._part + 1, 0
         self._write(line)
         if counts["answered"]:
             self._places[bytes.fromhex(key)] = (self._part, self._end)
@@ -127,26 +129,33 @@ class Exchanges:
     def close(self) -> None:
         """Close the journal for writing; `find` still works."""
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            self._close()
+
+    def _close(self) -> None:
+        assert self._file is not None and self._flushing is not None, "open"
+        file, self._file = self._file, None
+        try:
+            self._flushing.close()
+        finally:
+            os.close(file)
 
     def _path(self, part: int) -> Path:
         assert self._folder is not None, "without a folder, nothing is indexed"
         return self._folder / f"part-{part:05d}.jsonl"
 
-    def _open(self, part: int, end: int) -> int:
-        """Open a part for writing, truncated to the end of its last complete line, and return the descriptor."""
+    def _open(self, part: int, end: int) -> tuple[int, Flushing]:
+        """Open a part for writing, truncated to the end of its last complete line, and return its descriptor."""
         file = os.open(self._path(part), os.O_WRONLY | os.O_CREAT, 0o666)
         os.ftruncate(file, end)
-        return file
+        return file, Flushing(file, self._path(part))
 
     def _write(self, line: bytes) -> None:
-        assert self._file is not None, "open"
+        assert self._file is not None and self._flushing is not None, "open"
         try:
             written = 0
             while written < len(line):
                 written += os.pwrite(self._file, line[written:], self._end + written)
-            os.fsync(self._file)
+            self._flushing.appended()
         except BaseException:
             os.ftruncate(self._file, self._end)
             raise

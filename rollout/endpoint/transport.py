@@ -22,6 +22,7 @@ CONNECT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 300.0  # the longest pause that is respected; longer than the minute of a rate limit
 SHOWN = 200  # characters of a response that an error shows
 TRANSIENT = frozenset({408, 409, 425, 429})  # statuses worth a retry, besides those from 500 on
+OVERLOADED = frozenset({408, 429, 503, 504, 524, 529})
 BILLABLE = frozenset({504, 524})  # a proxy did not wait for the model, which may have continued
 FILTERED = "content_filter"  # the error code of a filtered prompt, with status 400
 DISOBEYED = "json_validate_failed"  # Groq's error code of an answer that does not fit the schema, with status 400
@@ -44,11 +45,14 @@ class Transient(Exception):
     Attributes:
         retry_after: The pause that the server requests, in seconds.
         may_be_billed: Whether the server may have generated an answer anyway.
+        is_overload: Whether fewer concurrent requests would have avoided it.
     """
 
-    def __init__(self, reason: str, *, retry_after: float = 0.0, may_be_billed: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, retry_after: float = 0.0, may_be_billed: bool = False, is_overload: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.retry_after, self.may_be_billed = retry_after, may_be_billed
+        self.retry_after, self.may_be_billed, self.is_overload = retry_after, may_be_billed, is_overload
 
 
 class Filtered(Exception):
@@ -135,7 +139,7 @@ class Transport:
             async with asyncio.timeout(self._seconds):
                 return await self._client.post(self._url, content=json.dumps(body).encode(), headers=headers)
         except TimeoutError:
-            raise Transient(f"no answer within {self._seconds:g} s", may_be_billed=True) from None
+            raise Transient(f"no answer within {self._seconds:g} s", may_be_billed=True, is_overload=True) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             reason = self._without_key(f"{type(error).__name__} {error}".strip())
             raise Transient(reason, may_be_billed=not isinstance(error, UNSENT)) from None
@@ -156,7 +160,12 @@ class Transport:
             pause = retry_after(response.headers.get("Retry-After"))
             if status >= 500 and unconstrained:
                 shown = f"{shown}; {unconstrained}"
-            return Transient(f"status {status}: {shown}", retry_after=pause, may_be_billed=status in BILLABLE)
+            return Transient(
+                f"status {status}: {shown}",
+                retry_after=pause,
+                may_be_billed=status in BILLABLE,
+                is_overload=status in OVERLOADED,
+            )
         if status in (400, 413, 422) and (status == 413 or TOO_LONG.search(response.text)):
             return PromptTooLong(f"{self._url} answered status {status}: {shown}")
         if no_credit:

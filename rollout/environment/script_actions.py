@@ -1,16 +1,18 @@
 """Actions that run a script: execute, and edit, which runs the script it saves."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 
 from rollout.environment.effect import Effect, Tools
 from rollout.environment.feedback_text import REASON_LIMIT, diff_text, failure_text, output_text
+from rollout.environment.grading import graded
 from rollout.environment.paths import HEAD_BYTES, Refused, existing, head, plain_name, script_path, writable
 from rollout.errors import ExecutorError
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Execution, Exit, Job
 from tasks.feedback import NOT_MADE, UNCHANGED, Outcome, error_text, shorten, validation_score
-from tasks.grading import InvalidSubmission, grade
+from tasks.grading import InvalidSubmission
 from tasks.task import SUBMISSION, Instance
 
 LIMIT_EXITS = frozenset(Exit) - {Exit.OK, Exit.CRASHED, Exit.KILLED, Exit.INFRASTRUCTURE}
@@ -52,9 +54,11 @@ async def edit_script(
     edited = replace_unstorable(reply.source)
     if edited == source:
         return _not_edited(UNCHANGED, files, coder_seconds)
-    files = {**files, saved: tools.store.put(edited.encode())}
+    # In threads, because writing waits for the disk, and comparing long scripts takes seconds.
+    files = {**files, saved: await asyncio.to_thread(tools.store.put, edited.encode())}
     execution, metric, fault = await _run(tools, instance, files, saved)
-    lines = [f"Saved {saved}:", diff_text(source, edited, tools.observation.diff_characters)]
+    diff = await asyncio.to_thread(diff_text, source, edited, tools.observation.diff_characters)
+    lines = [f"Saved {saved}:", diff]
     if execution.exit is not Exit.OK:
         outcome = Outcome.CORNER if execution.exit in LIMIT_EXITS else Outcome.ERROR
         lines.append(failure_text(saved, execution, instance.task.limits, tools.observation))
@@ -89,7 +93,7 @@ async def _run(
     if execution.submission is None:
         return execution, None, f"left no {SUBMISSION}"
     try:
-        return execution, grade(instance.task, execution.submission), ""
+        return execution, await graded(instance.task, execution.submission), ""
     except InvalidSubmission as error:
         return execution, None, f"left an invalid {SUBMISSION}: {shorten(str(error), REASON_LIMIT)}"
 

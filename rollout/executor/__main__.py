@@ -151,7 +151,7 @@ def run_script(script: Path, inputs: Path | None, limits: Limits, options: Execu
         files = {**data, script.name: store.put(script.read_bytes())}
         with closing(open_backend(options, store, fresh)) as backend:
             job = Job(script.name, files, limits, read_only=frozenset(data))
-            (machine,) = backend.machines()
+            machine, *_ = backend.machines()
             return asyncio.run(backend.run(job, machine))
 
 

@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.runtime.child_environment import child_environment
+
 # The virtual environment's path inside every sandbox, so that tracebacks are the same on every machine.
 PREFIX = Path("/env")
 
@@ -107,7 +109,13 @@ def inspect_interpreter(python: Path) -> TaskInterpreter:
     command = [str(python), "-I", "-c", INSPECT]
     try:
         answer = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60
+            command,
+            env=child_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=60,
         )
         paths = json.loads(answer.stdout)
     except OSError as error:
@@ -141,5 +149,11 @@ def _compile(python: Path, packages: Path) -> None:
     if sources:
         command = [str(python), "-m", "compileall", "-q", "-j0", "-i", "-"]
         subprocess.run(
-            command, input="\n".join(sources), capture_output=True, encoding="utf-8", errors="replace", check=False
+            command,
+            env=child_environment(),
+            input="\n".join(sources),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )

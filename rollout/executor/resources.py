@@ -1,11 +1,8 @@
 """CPU cores, memory and GPUs of machines and runs."""
 
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from tasks.task import Limits
-from tasks.units import MIB
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,3 @@ class Resources:
 
     def __str__(self) -> str:
         return f"{self.cores} cores, {self.memory_mb} MiB of memory and {self.gpus} GPUs"
-
-
-def machine_memory_mb() -> int:
-    """Return the total memory of this machine, or of the control group around this process, in MiB."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    total = next(int(line.split()[1]) // 1024 for line in lines if line.startswith("MemTotal:"))
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # the file is missing, or says `max`
-            total = min(total, int(Path(limit).read_text()) // MIB)
-    return total

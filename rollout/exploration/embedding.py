@@ -6,7 +6,6 @@ standard input and writes float32 `[M, D]`.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rollout.errors import InfrastructureError
+from rollout.runtime.child_environment import NETWORK, child_environment
 from rollout.runtime.parent_death import die_with_parent, dies_with_us
 from rollout.storage.atomic_write import replacing
 
@@ -48,7 +48,7 @@ def embed_texts(texts: Sequence[str], encoder: str | None = None) -> np.ndarray:
                     str(output),
                     *([] if encoder is None else [encoder]),
                 ],
-                env={**os.environ, **dies_with_us()},
+                env={**child_environment(*NETWORK), **dies_with_us()},
                 input="\n".join(json.dumps(text) for text in texts),
                 capture_output=True,
                 encoding="utf-8",

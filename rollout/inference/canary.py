@@ -1,11 +1,13 @@
 """Verify a server's weights by comparing its log-probabilities with those that the trainer computed."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from rollout.errors import ServerError
+from rollout.inference.agreement import Difference, Tolerance, difference
 
 
 @dataclass(frozen=True)
@@ -15,12 +17,12 @@ class Canary:
     Attributes:
         token_ids: The prompt.
         logprobs: The trainer's log-probability of every token but the first, at temperature 1.
-        tolerance: The largest allowed difference, in nats.
+        tolerance: The differences that rounding explains.
     """
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
-    tolerance: float
+    tolerance: Tolerance
 
 
 class Scorer(Protocol):
@@ -32,25 +34,25 @@ class Scorer(Protocol):
 
 
 async def verify_weights(
-    scorer: Scorer, expected: Sequence[tuple[Sequence[int], Sequence[float]]], tolerance: float
-) -> float:
-    """Return the largest difference between the server's log-probabilities and the trainer's, in nats.
+    scorer: Scorer, expected: Sequence[tuple[Sequence[int], Sequence[float]]], tolerance: Tolerance
+) -> Difference:
+    """Return the difference between the server's log-probabilities and the trainer's.
 
     Args:
         scorer: A client that is connected to the server.
         expected: Pairs of token ids and the log-probabilities of all but the first of them, at temperature 1.
-        tolerance: The largest allowed difference, in nats.
+        tolerance: The differences that rounding explains.
 
     Raises:
-        ServerError: If a difference exceeds the tolerance, so the server does not have the trainer's weights.
+        ServerError: If the difference is larger or NaN, so the server does not have the trainer's weights.
     """
     scores = await asyncio.gather(*(scorer.score(token_ids) for token_ids, _ in expected))
-    worst = 0.0
-    for (_, logprobs), score in zip(expected, scores, strict=True):
-        worst = max(worst, *(abs(ours - theirs) for ours, theirs in zip(logprobs, score, strict=True)))
-    if not worst <= tolerance:
+    ours = list(itertools.chain.from_iterable(logprobs for _, logprobs in expected))
+    found = difference(ours, list(itertools.chain.from_iterable(scores)))
+    if not found.is_within(tolerance):
         raise ServerError(
-            f"the policy server does not have the weights that it was given: its log-probabilities are off by up to "
-            f"{worst:.3g} (allowed {tolerance:.3g})"
+            f"the policy server does not have the weights that it was given: its log-probabilities differ by "
+            f"{found.mean:.3g} nats per token on average and {found.p99:.3g} at the 99th percentile, expected at most "
+            f"{tolerance.mean:.3g} and {tolerance.p99:.3g}"
         )
-    return worst
+    return found

@@ -8,6 +8,7 @@ import httpx
 import tenacity
 
 from rollout.errors import ServerError
+from rollout.inference.access import authorization
 from rollout.runtime.http import http_client, proxy_hint
 
 CONNECT_SECONDS = 10.0
@@ -24,12 +25,13 @@ _RETRYING = tenacity.AsyncRetrying(
 class Connection:
     """Requests to one server, whose address may change between them."""
 
-    def __init__(self, address: str, request_seconds: float):
+    def __init__(self, address: str, request_seconds: float, key: str = ""):
         """Create a connection without contacting the server.
 
         Args:
             address: The server's address, such as http://127.0.0.1:8000.
             request_seconds: The time limit of one request.
+            key: The server's key; empty if it has none.
 
         Raises:
             ValueError: If the address is on another machine, and the environment's proxy cannot be used.
@@ -39,6 +41,7 @@ class Connection:
         self._idle.set()
         self._http = http_client(
             address,
+            headers=authorization(key),
             timeout=httpx.Timeout(request_seconds, connect=CONNECT_SECONDS),
             # One connection per request, because the server may close an idle connection just as it is used again.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -56,15 +59,21 @@ class Connection:
 
     async def get(self, path: str) -> Mapping[str, Any]:
         """Return the JSON response. Raises ServerError if there is none or its status is not 200."""
-        return (await self._request("GET", path, None)).json()
+        return (await self._request("GET", path)).json()
 
-    async def text(self, path: str) -> str:
-        """Return the response as text. Raises ServerError if there is none or its status is not 200."""
-        return (await self._request("GET", path, None)).text
+    async def text(self, path: str, body: Mapping[str, Any] | None = None) -> str:
+        """Return the response to a GET, or with a body to a POST, as text.
 
-    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        Raises:
+            ServerError: If there is none or its status is not 200.
+        """
+        return (await self._request("GET" if body is None else "POST", path, body)).text
+
+    async def post(
+        self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Mapping[str, Any]:
         """Return the JSON response. Raises ServerError if there is none or its status is not 200."""
-        return (await self._request("POST", path, body)).json()
+        return (await self._request("POST", path, body, headers)).json()
 
     async def idle(self) -> None:
         """Wait until no request is in flight, including requests that start during the wait."""
@@ -74,11 +83,17 @@ class Connection:
         """Close the connections; the server keeps running."""
         await self._http.aclose()
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         self._in_flight += 1
         self._idle.clear()
         try:
-            response = await _RETRYING(self._http.request, method, path, json=body)
+            response = await _RETRYING(self._http.request, method, path, json=body, headers=headers)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             hint = proxy_hint(self.address)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from rollout.errors import ServerError
+from rollout.inference.access import KEY_VARIABLE, new_key
 from rollout.inference.server import HOST, ServerOptions, check_start, free_port, is_healthy, server_environment
 from rollout.inference.supervisor import POLL_SECONDS, remove_stale_folders
 
@@ -27,7 +28,7 @@ class ServerProcess:
         port: int = 0,
         start_seconds: float = 600.0,
     ):
-        """Describe a server without starting it.
+        """Describe a server without starting it; `key` is its key, a random one.
 
         Args:
             model: The checkpoint directory that it serves first and whose tokenizer it keeps.
@@ -40,6 +41,7 @@ class ServerProcess:
         self.log = Path(log)
         self.options = options or ServerOptions()
         self.start_seconds = start_seconds
+        self.key = new_key()  # the same for all starts, because a client stays connected over restarts
         self.port = self._wanted_port = port
         self.process: subprocess.Popen[bytes] | None = None
         self._log_start = 0  # offset in the log at which the last start begins
@@ -48,6 +50,10 @@ class ServerProcess:
     def address(self) -> str:
         """The server's address, once it is launched."""
         return f"http://{HOST}:{self.port}"
+
+    def is_running(self) -> bool:
+        """Return whether the server was launched and has not ended."""
+        return self.process is not None and self.process.poll() is None
 
     def launch(self, model: Path | None = None) -> None:
         """Start the server without waiting for it; see `wait_ready`.
@@ -74,7 +80,7 @@ class ServerProcess:
         command += ["--parent", str(os.getpid()), "--tokenizer", str(self._tokenizer)]
         for name, value in dataclasses.asdict(self.options).items():
             command += [f"--{name.replace('_', '-')}", str(value)]
-        environment = server_environment(self.options)
+        environment = {**server_environment(self.options), KEY_VARIABLE: self.key}
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb" if is_first else "ab") as log:
             self._log_start = log.tell()

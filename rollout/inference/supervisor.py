@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from rollout.inference.transfer_folder import SHARED_MEMORY, remove_stale
 from rollout.runtime.syscalls import PR_SET_CHILD_SUBREAPER, call, libc, set_parent_death_signal
 
 TEMP_PREFIX = "mlagent-server-"
 # vLLM binds sockets in the folder. Their paths are limited to 107 characters, of which the names of folder and socket
 # take 69.
 LONGEST_ROOT = 107 - 69
-SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.1
 
 
@@ -70,6 +70,7 @@ class SupervisedProcess:
         _reap_group(self.process.pid)
         for path in shared:
             path.unlink(missing_ok=True)
+        remove_stale(SHARED_MEMORY)  # the weights of a trainer that was killed
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

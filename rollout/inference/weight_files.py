@@ -1,17 +1,23 @@
-"""Read names, types, shapes and digests of the tensors in a checkpoint directory's safetensors files."""
+"""Read names, types, shapes and digests of the tensors in safetensors files of checkpoints and adapters."""
 
-import hashlib
 import json
 import mmap
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from rollout.errors import ServerError
 from rollout.storage.checkpoint_files import safetensors_damage
+from rollout.storage.digests import NUM_THREADS
+from rollout.storage.safetensors_layout import Span, read_spans
+from rollout.storage.tensor_digest import has_digest
 from rollout.storage.weight_map import INDEX, WEIGHTS, find_weights
 
+ADAPTER = "adapter"  # its folder beside the policy's weights
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_PREFIX = "base_model.model."  # of the names of its tensors
 FLOAT_DTYPES = ("F32", "BF16", "F16")  # converted to the served type on loading
 
 
@@ -72,33 +78,88 @@ def check_same_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) ->
             raise ValueError(f"{name} in {folder} has shape {shape}; the served model has {expected[name]}")
 
 
+def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], max_rank: int) -> None:
+    """Check that a PEFT directory holds two factors of every matrix that it names, for the layers of a base.
+
+    vLLM itself accepts an adapter that lacks tensors.
+
+    Args:
+        folder: The directory.
+        base: The shape of every tensor of the base.
+        max_rank: The largest rank that the server takes.
+
+    Raises:
+        ValueError: If a tensor is missing, unknown or of another shape, or the rank is too high.
+        OSError: If a file is missing.
+    """
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    rank, targets = config["r"], set(config["target_modules"])
+    if rank > max_rank:
+        raise ValueError(f"{folder}: its rank is {rank}, and the server takes {max_rank} at most")
+    expected = {}
+    for name, shape in base.items():
+        module = name.removesuffix(".weight")
+        if len(shape) == 2 and module.rpartition(".")[2] in targets:
+            expected[f"{ADAPTER_PREFIX}{module}.lora_A.weight"] = (rank, shape[1])
+            expected[f"{ADAPTER_PREFIX}{module}.lora_B.weight"] = (shape[0], rank)
+    found = tensor_shapes(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            has, needs = found.get(name, "none"), expected.get(name, "none")
+            raise ValueError(f"{folder}: {name} has shape {has}, the served model needs {needs}")
+
+
+def changed_tensors(
+    digests: Mapping[str, str], held: Mapping[str, str], fused: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return the names of the tensors to load: of every layer with a tensor that is not held with its digest.
+
+    vLLM loads a layer wholly or not at all, so a layer whose weight changed needs its bias too.
+
+    Args:
+        digests: The digest of every tensor of the new weights, by name.
+        held: The digests of the tensors that the model has.
+        fused: The checkpoint's layers that vLLM fuses, by the fused layer's name: all of them are loaded together.
+    """
+    fused_name = {part: name for name, parts in fused.items() for part in parts}
+
+    def layer(name: str) -> tuple[str, str]:
+        parent, _, last = name.rpartition(".")[0].rpartition(".")
+        return parent, fused_name.get(last, last)
+
+    layers = {layer(name) for name, digest in digests.items() if held.get(name) != digest}
+    return [name for name in digests if layer(name) in layers]
+
+
 def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
-    """Compare the SHA-256 of every tensor in a checkpoint directory with `digests`; empty digests skip the check.
+    """Compare the digest of every tensor in a checkpoint directory with `digests`; empty digests skip the check.
 
     Raises:
         ServerError: If a tensor differs, is missing, or has no digest.
     """
     remaining = dict(digests)
-    for file in weight_files(folder) if digests else ():
-        for name, digest in _digests(file).items():
-            if digest != remaining.pop(name, None):
-                raise ServerError(f"{name} in {file} is not the tensor that was sent")
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for file in weight_files(folder) if digests else ():
+            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                for name, is_same in _compared(content, read_spans(file), remaining, pool):
+                    if not is_same:
+                        raise ServerError(f"{name} in {file} is not the tensor that was sent")
+                    del remaining[name]
     if remaining:
         raise ServerError(f"{', '.join(sorted(remaining))}: sent, but in no file of {folder}")
 
 
-def _digests(file: Path) -> dict[str, str]:
-    """Return the SHA-256 of every tensor in a safetensors file, by name.
+def _compared(
+    content: mmap.mmap, spans: Mapping[str, Span], digests: Mapping[str, str], pool: ThreadPoolExecutor
+) -> list[tuple[str, bool]]:
+    """Return whether each tensor in a file has its digest, by name; threads, because hashing releases Python's lock."""
+    with memoryview(content) as view:
 
-    The format is 8 bytes with the size of the header, the header as JSON, and the tensors.
-    """
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:start])
-        header.pop("__metadata__", None)
-        spans = {name: [start + offset for offset in described["data_offsets"]] for name, described in header.items()}
-        with memoryview(content) as view:
-            return {name: hashlib.sha256(view[first:last]).hexdigest() for name, (first, last) in spans.items()}
+        def is_same(name: str) -> bool:
+            with view[slice(*spans[name])] as tensor:
+                return has_digest(tensor, digests.get(name, ""))
+
+        return list(zip(spans, pool.map(is_same, spans), strict=True))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Run a whole episode: an actor and the environment alternate until a limit is reached."""
 
+import asyncio
 import random
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ class PolicyActor:
     async def act(self, instance: Instance, state: State, seed: int) -> Response | None:
         """Return one sampled response, or None if it does not fit the context; raises ServerError like the policy."""
         del instance  # a policy sees only the state
-        prompt_ids = self.tokenizer.prompt_ids(state)
+        prompt_ids = await asyncio.to_thread(self.tokenizer.prompt_ids, state)  # a long state would hold up the others
         if len(prompt_ids) + self.max_response_tokens > self.context_limit:
             return None
         (completion,) = await self.policy.sample(prompt_ids, num_samples=1, seed=seed)

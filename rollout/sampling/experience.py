@@ -73,6 +73,8 @@ class Experience(TrainingSample):
         grounding: The facts of the state that the response repeats correctly (`rollout.sampling.grounding`).
         reached: The transition that the action caused; None if nothing is known.
         cut: Whether the action was left out, unsampled, because the time for its update was up.
+        attempt: The number of the execution that gave this result; above 1 if the infrastructure lost earlier ones.
+        failure: The failure of the infrastructure; empty if there was none.
     """
 
     origin: Origin = "expert"
@@ -87,6 +89,8 @@ class Experience(TrainingSample):
     grounding: Mapping[str, bool | None]
     reached: Transition | None = None
     cut: bool = False
+    attempt: int = 1
+    failure: str = ""
 
     def training_sample(self) -> TrainingSample:
         """Return the part that the learner uses."""
@@ -104,8 +108,16 @@ def begun_share(experiences: Sequence[Experience]) -> float:
     return 1.0 - sum(cut.values()) / max(len(cut), 1)
 
 
+def masked_share(experiences: Sequence[Experience]) -> float:
+    """Return the share of masked actions among those that were begun; 0 if none was."""
+    begun = [each for each in experiences if not each.cut]
+    return sum(each.reward is None for each in begun) / max(len(begun), 1)
+
+
 def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     """Return mean and deviation of the reward, the mean of edits that ran, and shares of outcomes, masked and cut.
+
+    `redone_share` is the share of actions that were executed again, because the infrastructure lost too many.
 
     `lenient_share` is the share of valid responses that are not exact; it is missing if there are none.
 
@@ -114,7 +126,11 @@ def reward_figures(experiences: Sequence[Experience]) -> dict[str, float]:
     """
     begun = [experience for experience in experiences if not experience.cut]
     known = [experience for experience in begun if experience.reward is not None]
-    figures = {"masked_share": 1.0 - len(known) / max(len(begun), 1), "cut_share": 1.0 - begun_share(experiences)}
+    figures = {
+        "masked_share": masked_share(experiences),
+        "redone_share": sum(each.attempt > 1 for each in begun) / max(len(begun), 1),
+        "cut_share": 1.0 - begun_share(experiences),
+    }
     if not known:
         return figures
     rewards = [experience.reward or 0.0 for experience in known]

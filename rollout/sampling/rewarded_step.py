@@ -22,17 +22,16 @@ async def rewarded_step(
 ) -> Experience:
     """Return the outcome of the response `text` in `state`, without its tokens (see `with_completion`).
 
-    If the infrastructure failed, the reward is None and the outcome `infrastructure`.
+    If the infrastructure failed, the reward is None, the outcome `infrastructure`, and `failure` says how.
     """
     response = parse_response(text)
     masked = replace(unknown(state, prompt_ids), grounding=read_grounding(response, state.snapshot))
     try:
         result = await environment.apply(state.instance, state.snapshot, response)
     except InfrastructureError as error:
-        log.warning(
-            "masked an action in %s at depth %d: %s: %s", state.trajectory_id, state.depth, type(error).__name__, error
-        )
-        return masked
+        failure = f"{type(error).__name__}: {error}"
+        log.warning("masked an action in %s at depth %d: %s", state.trajectory_id, state.depth, failure)
+        return replace(masked, failure=failure)
     instruction = result.arguments["edit_instruction"] if is_edit(result.action) else ""
     plain = plain_instruction(result.action, result.arguments) if is_edit(result.action) else None
     repeated = bool(instruction) and plain in state.plain_instructions
@@ -81,4 +80,14 @@ def with_completion(experience: Experience, completion: Completion) -> Experienc
         logprobs=completion.logprobs,
         policy_version=completion.policy_version,
         finish_reason=completion.finish_reason,
+    )
+
+
+def completion_of(experience: Experience) -> Completion:
+    """Return the response of an action as the policy sampled it."""
+    return Completion(
+        token_ids=experience.response_ids,
+        logprobs=experience.logprobs,
+        policy_version=experience.policy_version,
+        finish_reason=experience.finish_reason,
     )

@@ -4,7 +4,9 @@ import random
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from rollout.sampling.experience import Experience, Origin, Transition
 from rollout.tokenizer.chat import ChatTokenizer
@@ -69,14 +71,15 @@ def states_of(trajectory: Trajectory, task: Task, max_steps: int, tokenizer: Cha
     if ends_trajectory(trajectory.steps[-1].action):
         snapshots.pop()
     snapshots = snapshots[:max_steps]
-    token_ids, lengths = tokenizer.prompts(trajectory.state(len(snapshots) - 1))
+    longest = trajectory.state(len(snapshots) - 1)
+    token_ids, lengths = tokenizer.prompts(longest)
     tokens = memoryview(array("i", token_ids))
     states, instructions = [], frozenset[str]()
     for depth, snapshot in enumerate(snapshots):
         if depth and is_edit((step := trajectory.steps[depth - 1]).action):
             instructions |= {plain_instruction(step.action, step.arguments)}
         prompt = tokens[: lengths[depth]]
-        state = trajectory.state(depth)
+        state = State(longest.problem, longest.turns[:depth])
         states.append(PoolState(trajectory.trajectory_id, depth, state, snapshot, instance, prompt, instructions))
     return states
 
@@ -98,15 +101,17 @@ class StatePool:
         Raises:
             ValueError: If a trajectory has a task that is not in `tasks`.
         """
-        states: list[PoolState] = []
-        for trajectory in filter(has_workspaces, trajectories):
+
+        def states(trajectory: Trajectory) -> list[PoolState]:
             if trajectory.task not in tasks:
                 raise ValueError(
                     f"trajectory {trajectory.trajectory_id} has task {trajectory.task!r}, expected one of "
                     f"{', '.join(sorted(tasks))}; prepare that task or collect again"
                 )
-            states += states_of(trajectory, tasks[trajectory.task], max_steps, tokenizer)
-        return StatePool(states)
+            return states_of(trajectory, tasks[trajectory.task], max_steps, tokenizer)
+
+        with ThreadPoolExecutor() as pool:  # `ChatTokenizer.encode` releases the interpreter's lock
+            return StatePool(chain.from_iterable(pool.map(states, filter(has_workspaces, trajectories))))
 
     def __len__(self) -> int:
         return len(self.states)

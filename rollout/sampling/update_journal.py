@@ -17,7 +17,7 @@ Key = tuple[int, int, int]  # index of the start, number of the response to it, 
 class UpdateJournal:
     """The recorded actions of one update, each with the index of the state that its rollout started from.
 
-    If every rollout of an update was lost to the infrastructure, the records are removed, so that all are repeated.
+    An action that was executed again has several records, of which the last one counts.
     """
 
     def __init__(self, journal: Journal | None, states: Sequence[PoolState], episodes: bool) -> None:
@@ -35,11 +35,6 @@ class UpdateJournal:
         records = list(journal.records) if journal else []
         for record in records:
             self._check_schema(record)
-        # an episode that lost one of its actions is unknown as a whole
-        lost = {_rollout(record) for record in records if record["experience"]["reward"] is None}
-        if journal and lost == {_rollout(record) for record in records}:
-            journal.forget()
-            records = []
         self._records: dict[Key, Record] = {}
         for record in records:
             self._check_state(record, states, episodes)
@@ -79,8 +74,3 @@ class UpdateJournal:
         raise CorruptRecord(
             f"{self._journal.path} holds actions of other states; remove it to roll the update out again"
         )
-
-
-def _rollout(record: Record) -> tuple[int, int]:
-    """Return the action or episode of the update that a record belongs to."""
-    return record["start"], record["experience"]["sample"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from rollout.environment.environment import Environment
 from rollout.errors import CorruptRecord
 from rollout.sampling.deadline import Deadline
 from rollout.sampling.experience import Experience
+from rollout.sampling.lost_actions import without_losses
 from rollout.sampling.rollouts import RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState, StatePool
 from rollout.storage.journal import Journal
@@ -32,6 +33,7 @@ class RolloutWorker:
         num_depths: The number of states drawn from each of them.
         acting_seconds: The time in which the rollouts of an update may begin, in seconds; None for no limit.
         concurrency: The limit on concurrent rollouts over all updates, if there is one.
+        max_masked_share: The largest share of an update's actions that may be lost to the infrastructure.
     """
 
     spec: RolloutSpec
@@ -44,6 +46,7 @@ class RolloutWorker:
     num_depths: int
     acting_seconds: float | None
     concurrency: asyncio.Semaphore
+    max_masked_share: float
 
     def draw(self, update: int) -> list[PoolState]:
         """Return the states of an update, drawn from the pool as it is now."""
@@ -51,9 +54,17 @@ class RolloutWorker:
         return self.pool.sample_groups(self.num_trajectories, self.num_depths, rng)
 
     async def act(self, states: Sequence[PoolState], update: int) -> list[Experience]:
-        """Return the actions of an update, including those in its journal; raises the same errors as `roll_out`."""
+        """Return the actions of an update, including those in its journal; lost ones are run again if too many are.
+
+        Raises the same errors as `roll_out` and `without_losses`.
+        """
         deadline = Deadline(self.acting_seconds, self.concurrency) if self.acting_seconds else None
-        return await self._act(states, update, self.policy, deadline)
+        with Journal(self._path(update)) as journal:
+
+            def run(redo_lost: bool) -> Awaitable[list[Experience]]:
+                return self._roll_out(states, update, self.policy, journal, deadline, redo_lost)
+
+            return await without_losses(run, update, self.max_masked_share)
 
     async def recall(self, states: Sequence[PoolState], update: int) -> list[Experience]:
         """Return the actions of a finished update from its journal alone.
@@ -61,22 +72,29 @@ class RolloutWorker:
         Raises:
             CorruptRecord: If the journal is damaged or lacks an action, which would now be sampled from other weights.
         """
-        return await self._act(states, update, _NoPolicy(self._path(update)), None)
-
-    async def _act(
-        self, states: Sequence[PoolState], update: int, policy: Policy, deadline: Deadline | None
-    ) -> list[Experience]:
         with Journal(self._path(update)) as journal:
-            return await roll_out(
-                self.spec,
-                self.environment,
-                policy,
-                self.tokenizer,
-                states,
-                update=update,
-                journal=journal,
-                deadline=deadline,
-            )
+            return await self._roll_out(states, update, _NoPolicy(self._path(update)), journal)
+
+    async def _roll_out(
+        self,
+        states: Sequence[PoolState],
+        update: int,
+        policy: Policy,
+        journal: Journal,
+        deadline: Deadline | None = None,
+        redo_lost: bool = False,
+    ) -> list[Experience]:
+        return await roll_out(
+            self.spec,
+            self.environment,
+            policy,
+            self.tokenizer,
+            states,
+            update=update,
+            journal=journal,
+            deadline=deadline,
+            redo_lost=redo_lost,
+        )
 
     def _path(self, update: int) -> Path:
         return self.journals / f"{update:05d}.jsonl"

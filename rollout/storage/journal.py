@@ -1,17 +1,17 @@
 """Append-only files of finished work, from which an interrupted run continues."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rollout.errors import CorruptRecord
+from rollout.storage.flushing import Flushing
 from rollout.storage.line_checksum import from_line, removal, to_line
 
 
 class Journal:
-    """A file of JSON lines with checksums, each flushed to disk before `append` returns.
+    """A file of JSON lines with checksums, each flushed to disk before `append` returns, unless it is in a bucket.
 
     A last line that a crash cut off is dropped when the journal is opened.
     """
@@ -28,25 +28,22 @@ class Journal:
         self._file = path.open("ab")
         if size < self._file.tell():
             self._file.truncate(size)
+        self._flushing = Flushing(self._file.fileno(), path)
 
     def append(self, *records: Mapping[str, Any]) -> None:
-        """Write records, which survive a crash of the machine when this returns."""
+        """Write records, which survive this process when this returns; `Flushing` says when a crash of the machine."""
         lines = [to_line(record) for record in records]
         # One write, so that neither a reader nor a crash sees some of the records without the others.
         self._file.write(b"".join(lines))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        self._flushing.appended()
         self.records += map(from_line, lines)
 
-    def forget(self) -> None:
-        """Remove all records."""
-        self._file.truncate(0)
-        os.fsync(self._file.fileno())
-        self.records.clear()
-
     def close(self) -> None:
-        """Close the file; the records stay readable."""
-        self._file.close()
+        """Close the file, whose records survive a crash of the machine when this returns; they stay readable."""
+        if not self._file.closed:
+            with self._file:
+                self._flushing.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,22 +1,37 @@
 """Find the failed call of the system in an error of a library, which gives its number only in its text."""
 
+import errno
 import os
 import re
 import shutil
 from pathlib import Path
 
-NUMBER = re.compile(r"(?:\[Errno |os_error_code='|os error )(\d+)")  # as Python, tensorstore and safetensors write it
+# As Python, Arrow, tensorstore and safetensors write it.
+NUMBER = re.compile(r"(?:\[Errno |os_error_code='|os error )(\d+)", re.IGNORECASE)
+FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT)}
 
 
-def system_error(error: Exception, path: Path) -> OSError | None:
+def system_error(error: BaseException, path: Path | str) -> OSError | None:
     """Return the OSError that an error of a library stands for, such as a full disk, None if it names none.
+
+    A library may raise its own error from the system's, or keep only the text of it.
 
     Args:
         error: The error of the library.
         path: The file or folder that was written.
     """
-    found = NUMBER.search(str(error))
-    return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else None
+    cause: BaseException | None = error
+    while cause is not None:
+        number = cause.errno if isinstance(cause, OSError) and cause.errno else _number_in(str(cause))
+        if number:
+            return OSError(number, os.strerror(number), str(path))
+        cause = cause.__cause__
+    return None
+
+
+def _number_in(text: str) -> int | None:
+    found = NUMBER.search(text)
+    return int(found[1]) if found else next((number for words, number in FULL.items() if words in text), None)
 
 
 def copy_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:

@@ -1,7 +1,10 @@
 """Render chats as token ids with the chat template of a byte-level BPE tokenizer like Qwen2's."""
 
+import functools
 import json
+import os
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,9 @@ END_OF_TEXT = "<|endoftext|>"
 START = "<|im_start|>"
 END = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START, END)
+# The library's own threads do not pay for single texts, and once they exist, a fork of this process prints a warning.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+NUM_REMEMBERED = 4096  # parts of conversations whose tokens are kept: some megabytes
 # Text that a tokenizer must keep, with special tokens in it.
 PROBE = "  def f(x):\n\treturn 10 ** 'é 日本 🙂'\n\n# {} user Don't"
 MARK = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>")  # how special tokens are written, for the message if one is missing
@@ -82,6 +88,8 @@ class ChatTokenizer:
         """
         self.folder, self.system = Path(folder), system
         self.tokenizer = _load(self.folder / TOKENIZER_FILE)
+        # All prompts share the system message, and the next prompt of an episode repeats all parts of the last one.
+        self._encode_part = functools.lru_cache(NUM_REMEMBERED)(lambda text: array("i", self.encode(text)))
         template = read_chat_template(self.folder)
         chat = chat_format(template)
         self._strip = chat.content
@@ -107,7 +115,9 @@ class ChatTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of plain text; special tokens in it are encoded as text, never parsed."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        # Unlike `encode`, this releases the interpreter's lock, so that threads encode in parallel.
+        (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return encoding.ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of a response without its final end token; other special tokens become text."""
@@ -138,12 +148,12 @@ class ChatTokenizer:
 
     def _write(self, chat: Sequence[Message], closing: FixedText) -> Rendering:
         """Return a conversation as tokens, with a fixed text after its last message."""
-        writer = TokenWriter(self.encode)
+        writer = TokenWriter(self._encode_part)
         spans: list[tuple[int, int]] = []
         for message in chat:
             if message["role"] == "assistant":
                 writer.fixed(self._before_response)
-                start, end = writer.tokens(self.encode(message["content"]))
+                start, end = writer.tokens(self._encode_part(message["content"]))
                 spans.append((start, end + 1))
                 writer.fixed(self._after_response)  # begins with the end token
             elif message["role"] == "system":

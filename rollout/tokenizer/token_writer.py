@@ -37,7 +37,7 @@ def fixed_text(text: str, tokenizer: Tokenizer, encode: Callable[[str], list[int
 class TokenWriter:
     """The tokens of a conversation; neighboring texts are encoded as one."""
 
-    def __init__(self, encode: Callable[[str], list[int]]):
+    def __init__(self, encode: Callable[[str], Sequence[int]]):
         self.token_ids: list[int] = []
         self._encode = encode
         self._text = ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.inference.access import KEY_VARIABLE
 from rollout.storage.trajectories import read_trajectories
 from tasks.action import EDIT, FINAL_ANSWER, Action
 from tasks.response import FIELDS, format_response
@@ -167,6 +168,7 @@ def test_a_reasoning_model_whose_answers_have_no_text_ends_no_collection_as_done
 @pytest.mark.vllm
 def test_a_real_server_is_expert_and_coder_of_a_collection(policy_server, tmp_path: Path) -> None:
     settings = ("expert.max_response_tokens=40", "coder.max_response_tokens=100")
+    settings += tuple(f"{model}.api_key_env={KEY_VARIABLE}" for model in ("expert", "coder"))
     address = f"{policy_server.address}/v1"
     # A random model's answers are no actions, which is the agent's doing: nothing is lost, and nothing can be learned.
     said = finish(start(tmp_path / "run", address, *settings, model=str(policy_server.folder)), code=2)

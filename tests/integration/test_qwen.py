@@ -18,6 +18,7 @@ from mlagent_jax.model.policy import ExportedPolicy
 from rollout.endpoint import ChatEndpoint
 from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import ExpertError
+from rollout.inference.access import KEY_VARIABLE
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
@@ -97,19 +98,19 @@ def test_logits_are_those_of_transformers(policy: ExportedPolicy, tokenizer: Cha
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of the model in fp32."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of the model in fp32."""
     options = ServerOptions(dtype="float32", max_model_len=2560, kv_cache_mb=256)
     with ServerProcess(FOLDER, tmp_path_factory.mktemp("server") / "server.log", options) as process:
-        yield process.address
+        yield process
 
 
-def test_greedy_answer_of_vllm_is_ours(policy: ExportedPolicy, tokenizer: ChatTokenizer, address: str) -> None:
+def test_greedy_answer_of_vllm_is_ours(policy: ExportedPolicy, tokenizer: ChatTokenizer, server: ServerProcess) -> None:
     prompt = tokenizer.prompt_ids(STATE)
 
     async def answer() -> tuple[int, ...]:
         # So cold that only a tie within rounding could be drawn otherwise than by argmax.
-        async with PolicyClient(address, temperature=1e-4, max_tokens=64, stop_ids=[]) as client:
+        async with PolicyClient(server.address, temperature=1e-4, max_tokens=64, stop_ids=[], key=server.key) as client:
             (completion,) = await client.sample(prompt, num_samples=1, seed=0)
             return completion.token_ids
 
@@ -120,10 +121,16 @@ def test_greedy_answer_of_vllm_is_ours(policy: ExportedPolicy, tokenizer: ChatTo
 
 
 @pytest.mark.parametrize("kind", ["grammar", "json_schema"])
-def test_as_an_expert_it_acts_under_a_constraint_of_the_chat_endpoint(kind: StructuredOutputs, address: str) -> None:
+def test_as_an_expert_it_acts_under_a_constraint_of_the_chat_endpoint(
+    kind: StructuredOutputs, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, server.key)
+
     async def act() -> list[Response | None]:
         settings = {"max_response_tokens": 600, "timeout_seconds": 300.0}
-        async with ChatEndpoint(f"{address}/v1", str(FOLDER.resolve()), ExpertError, **settings) as model:
+        async with ChatEndpoint(
+            f"{server.address}/v1", str(FOLDER.resolve()), ExpertError, KEY_VARIABLE, **settings
+        ) as model:
             expert = EndpointExpert(model, SYSTEM, kind)
             return list(await asyncio.gather(*(expert.act(None, STATE, seed) for seed in range(3))))  # type: ignore[arg-type]
 

@@ -49,8 +49,10 @@ def test_server_takes_weights_of_qwen3_and_gives_the_trainers_logprobs(
     for path in checkpoint.glob("token*"):
         shutil.copyfile(path, folder / path.name)
 
-    async def push(address: str) -> None:
-        async with PolicyClient(address, temperature=1.0, max_tokens=4, stop_ids=[1]) as client:
+    async def push(process: ServerProcess) -> None:
+        async with PolicyClient(
+            process.address, temperature=1.0, max_tokens=4, stop_ids=[1], key=process.key
+        ) as client:
             sync = WeightSync(client, tmp_path / "weights", CANARY, "float32")
             await sync.give(sync.write(second), 1)  # raises ServerError unless the log-probabilities are the second's
             assert client.version == 1
@@ -60,4 +62,4 @@ def test_server_takes_weights_of_qwen3_and_gives_the_trainers_logprobs(
 
     options = ServerOptions(max_model_len=1024, kv_cache_mb=64, num_threads=1)
     with ServerProcess(folder, tmp_path / "server.log", options) as process:
-        asyncio.run(push(process.address))
+        asyncio.run(push(process))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ServerError
-from rollout.inference.server import is_healthy
+from rollout.inference.access import KEY_VARIABLE
+from rollout.inference.description import read_description
+from rollout.inference.server import free_port, is_healthy
 from rollout.inference.server_process import ServerProcess
 from rollout.inference.supervisor import TEMP_PREFIX, is_running, remove_stale_folders
 
@@ -40,7 +43,7 @@ from rollout.tokenizer.chat import ChatTokenizer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which who started the tests may have switched off
 first, second, run_dir = map(Path, sys.argv[1:])
 config = load_config(None, ["server.new_weights=restart", "server.max_model_len=256", "server.kv_cache_mb=16"])
-with EventLoopThread() as event_loop, PolicyServer(config.server, run_dir / "server.log") as server:
+with EventLoopThread() as event_loop, PolicyServer(config.server, run_dir / "server.log", run_dir) as server:
     server.launch(first)
     with connect(server, event_loop, 1.0, 16, [ChatTokenizer(first, "").eos_id]) as client:
         event_loop.run(client.update_weights(second, 1))
@@ -103,6 +106,33 @@ def test_a_kill_at_any_level_leaves_no_process_and_no_file(victim, checkpoint, t
         trainer.kill()
         trainer.wait()
         trainer.stdout.close()
+
+
+def test_a_server_for_other_machines_keeps_its_key_and_none_of_the_users_secrets(checkpoint, tmp_path):
+    port, key = free_port(), "the-key-of-this-server"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), KEY_VARIABLE: key, "OPENAI_API_KEY": "planted-secret"}
+    command = [sys.executable, "-m", "rollout.server", "--model", str(checkpoint), "--host", "0.0.0.0"]
+    command += ["--port", str(port), "--max-model-len", "256", "--kv-cache-mb", "16"]
+    address = f"http://{socket.gethostbyname(socket.gethostname())}:{port}"
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 300
+        while not is_healthy(address):
+            assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        below = descendants(server.pid)
+        for pid in below:
+            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            assert not [entry for entry in entries if b"planted-secret" in entry]
+            assert key.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert len(below) >= 2  # the API server and its engine
+        with pytest.raises(ValueError, match="refuses requests without a key"):
+            read_description(address, "")
+        assert read_description(address, key).dtype == "float32"
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])

@@ -1,6 +1,5 @@
-"""The real pretrained model that `make smollm2` makes: its logits, its English, vLLM's view of it, and its training."""
+"""The real pretrained model that `make smollm2` makes: its logits, its English, and its training."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -14,11 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import mlagent_jax
 from mlagent_jax.model.policy import ExportedPolicy
-from rollout.inference.client import PolicyClient
-from rollout.inference.server import ServerOptions
-from rollout.inference.server_process import ServerProcess
 from rollout.tokenizer.chat import ChatTokenizer
-from rollout.types import Completion
 from tasks.state import State
 from tasks.system_text import system_text
 
@@ -111,31 +106,6 @@ def test_greedy_answer_is_sensible_english(policy: ExportedPolicy, tokenizer: Ch
     while tokenizer.eos_id not in answer and len(answer) < 20:
         answer.append(int(policy.logits([tokens + answer])[0, -1].argmax()))
     assert tokenizer.decode(answer) == "The capital of France is Paris."
-
-
-def test_vllm_samples_and_scores_with_the_same_logprobs(
-    policy: ExportedPolicy, tokenizer: ChatTokenizer, tmp_path: Path
-) -> None:
-    prompt = tokenizer.prompt_ids(STATE)
-
-    async def body(address: str) -> tuple[list[Completion], list[float]]:
-        async with PolicyClient(address, temperature=1.0, max_tokens=24, stop_ids=[tokenizer.eos_id]) as client:
-            return await client.sample(prompt, num_samples=2, seed=3), await client.score(prompt)
-
-    options = ServerOptions(dtype="float32", max_model_len=1024, kv_cache_mb=256, num_threads=1)
-    with ServerProcess(FOLDER, tmp_path / "server.log", options) as process:
-        completions, scores = asyncio.run(body(process.address))
-    np.testing.assert_allclose(scores, logprobs(policy, prompt), rtol=0, atol=2e-3)
-    for completion in completions:
-        whole = logprobs(policy, [*prompt, *completion.token_ids])
-        np.testing.assert_allclose(completion.logprobs, whole[len(prompt) - 1 :], rtol=0, atol=2e-3)
-    assert len(completions) == 2 and SYSTEM in tokenizer.decode(prompt)
-
-
-def logprobs(policy: ExportedPolicy, tokens: list[int]) -> np.ndarray:
-    """Returns the log-probabilities of all tokens but the first."""
-    table = torch.tensor(policy.logits([tokens])[0]).log_softmax(-1).numpy()
-    return table[np.arange(len(tokens) - 1), tokens[1:]]
 
 
 SHORT = """tasks.held_in=[digit_images] tasks.held_out=[]

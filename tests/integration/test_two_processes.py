@@ -239,6 +239,45 @@ def test_failure_of_one_is_that_of_all(failing: int, programs: Path, tmp_path: P
     assert all(text.count("error: ") == 1 and "Traceback" not in text for text in said), said
 
 
+MEETING = """
+import sys, time, traceback
+import jax, numpy as np
+from jax.experimental import multihost_utils
+from mlagent_jax.multihost import distributed
+distributed.initialize()
+leads = distributed.is_main()
+try:
+    for comes_last in (leads, not leads):
+        for flag, expected in ((False, False), (leads, True), (not leads, True), (True, True)):
+            time.sleep(0.5 * comes_last)
+            assert distributed.any_process(flag) is expected
+    if leads:
+        time.sleep(float(sys.argv[1]))  # as if the policy server were started again
+    distributed.meet()
+    found = multihost_utils.process_allgather(np.array(distributed.process_index()))
+    assert sorted(found.tolist()) == [0, 1]
+    distributed.from_main(lambda: None)
+except BaseException as error:
+    traceback.print_exc()
+    distributed.leave(1, repr(error))
+distributed.leave(0)
+"""
+
+
+def test_processes_wait_for_one_that_is_late_for_longer_than_a_collective_may_take() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for number in range(2):
+        environment = {**os.environ, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+        environment |= {"JAX_PROCESS_ID": str(number), "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()}
+        command = [sys.executable, "-c", MEETING, "75"]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    codes, said = Launched(processes).wait(seconds=300)
+    assert codes == [0, 0], said
+
+
 @pytest.mark.vllm
 def test_two_processes_learn_from_the_same_actions_as_one(policy_server, programs: Path, tmp_path: Path) -> None:
     served = (*LEARNING, f"model.path={policy_server.folder}", f"server.address={policy_server.address}")

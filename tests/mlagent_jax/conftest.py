@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
+from mlagent_jax.model.attention.reference import attention_errors, example_rows, tolerance
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.transformer import Transformer
@@ -137,72 +138,10 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-# Segments of rows as (length, parent): the sequences of a row, or trees of them; what is left of a row is padding.
-SEGMENTS: dict[str, list[list[tuple[int, int | None]]]] = {
-    "packed": [[(70, None), (41, None), (1, None), (150, None)], [(290, None)]],
-    "shared": [[(90, None), (60, 0), (80, 0), (20, 2), (25, None)], [(130, None), (7, 0), (33, 0), (100, 0)]],
-}
-
-
-def _attention_rows(name: str, length: int = 290) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mask `[2, T, T]` of the rows `name`, from the parents of their segments, and its `ends`."""
-    mask = np.broadcast_to(np.eye(length, dtype=bool), (2, length, length)).copy()
-    for row, segments in zip(mask, SEGMENTS[name], strict=True):
-        starts = np.cumsum([0, *(size for size, _ in segments)])
-        for index in range(len(segments)):
-            tokens, seen = slice(starts[index], starts[index + 1]), index
-            while seen is not None:
-                row[tokens, starts[seen] : starts[seen + 1]] = True
-                seen = segments[seen][1]
-        row &= np.tri(length, dtype=bool)
-    return mask, length - np.argmax(mask[:, ::-1], axis=1)  # the index after the last token that sees each
-
-
-def _plain_attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray, d_out: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Return softmax(q k^T / sqrt(H)) v and the gradients of q, k and v, in float64, by the textbook formulas."""
-    q, k, v, d_out = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (q, k, v, d_out))
-    shape, group, scale = k.shape, q.shape[1] // k.shape[1], q.shape[-1] ** -0.5
-    k, v = (np.repeat(x, group, axis=1) for x in (k, v))
-    weights = np.where(mask[:, None], np.exp(scale * q @ k.swapaxes(2, 3)), 0.0)
-    weights /= weights.sum(-1, keepdims=True)
-    d_weights = d_out @ v.swapaxes(2, 3)
-    d_scores = scale * weights * (d_weights - np.sum(weights * d_weights, axis=-1, keepdims=True))
-    d_keys, d_values = (
-        np.sum((left.swapaxes(2, 3) @ right).reshape(*shape[:2], group, *shape[2:]), axis=2)
-        for left, right in ((d_scores, q), (weights, d_out))
-    )
-    return tuple(x.swapaxes(1, 2) for x in (weights @ v, d_scores @ k, d_keys, d_values))
-
-
-def _check_attention(
-    attend: Callable[..., jax.Array],
-    name: str,
-    *,
-    length: int = 290,
-    first: int = 0,
-    heads: tuple[int, int] = (4, 2),
-    head_dim: int = 32,
-    dtype: Any = jnp.float32,
-) -> None:
-    """Compare `attend(q, k, v, ends)` and its gradients with the plain formulas, for the queries from `first` on."""
-    rng = np.random.default_rng(0)
-    mask, ends = _attention_rows(name, length)
-    (n, k_heads), num_queries = heads, length - first
-    shapes = ((num_queries, n), (length, k_heads), (length, k_heads), (num_queries, n))
-    q, k, v, d_out = (jnp.asarray(rng.standard_normal((2, t, h, head_dim)), dtype) for t, h in shapes)
-
-    @jax.jit
-    def with_gradients() -> tuple[jax.Array, ...]:
-        out, backward = jax.vjp(lambda q, k, v: attend(q, k, v, jnp.asarray(ends, jnp.int32)), q, k, v)
-        return out, *backward(d_out)
-
-    tolerance = 2e-5 if dtype == jnp.float32 else 0.02
-    expected = _plain_attention(*(np.asarray(x, np.float32) for x in (q, k, v)), mask[:, first:], np.asarray(d_out))
-    for name, a, b in zip(("out", "dq", "dk", "dv"), with_gradients(), expected, strict=True):
-        assert a.dtype == dtype
-        np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=name)
+def _check_attention(attend: Callable[..., jax.Array], layout: str, **settings: Any) -> None:
+    """Compare `attend(q, k, v, ends)` and its gradients with the plain formulas."""
+    errors = attention_errors(attend, layout, **settings)
+    assert all(error <= tolerance(settings.get("dtype", jnp.float32)) for error in errors.values()), errors
 
 
 def _num_programs(function: Any) -> int:
@@ -243,7 +182,7 @@ def check_attention() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def attention_rows() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    return _attention_rows
+    return example_rows
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from mlagent_jax import pipeline
 from mlagent_jax.configuration.key_help import USEFUL_KEYS, all_keys
 from mlagent_jax.configuration.loading import keys, load_config, to_dict
 from mlagent_jax.configuration.schema import Config
+from mlagent_jax.gpus.assignment import Assignment
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.hf import hf_shapes, save_tensors
 from mlagent_jax.multihost.preemption import Preempted, defer_sigterm
@@ -42,7 +43,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], No
     """Replaces the work of the stages, so that a test can end it as it likes."""
 
     def end_with(action: Callable[[], None]) -> None:
-        def run_stages(config: Config, names: Sequence[str], reporter: Reporter) -> None:
+        def run_stages(config: Config, names: Sequence[str], reporter: Reporter, assignment: Assignment) -> None:
             action()
 
         monkeypatch.setattr(pipeline, "run_stages", run_stages)

@@ -28,7 +28,13 @@ def run(process: ServerProcess, body: Callable[[PolicyClient], Awaitable[T]], ma
 
     async def connected() -> T:
         client = PolicyClient(
-            process.address, temperature=1.0, max_tokens=max_tokens, stop_ids=[1], request_seconds=120, restarts=process
+            process.address,
+            temperature=1.0,
+            max_tokens=max_tokens,
+            stop_ids=[1],
+            request_seconds=120,
+            restarts=process,
+            key=process.key,
         )
         async with client:
             return await body(client)

@@ -32,17 +32,23 @@ def attention(
     On a mesh, every device computes its own rows, heads and part of the sequence. If the sequence is sharded, the keys
     and values of a row are first gathered from the devices of the `context` axis.
     """
+    platform = platform_of(mesh)
     if mesh is None:
-        return _attend(q, k, v, layout.ends, platform=jax.default_backend(), shared=isinstance(layout, SharedLayout))
+        return _attend(q, k, v, layout.ends, platform=platform, shared=isinstance(layout, SharedLayout))
     attend = partial(
         _attend,
-        platform=mesh.devices.flat[0].platform,
+        platform=platform,
         shared=isinstance(layout, SharedLayout),
         sequence_shards=mesh.shape["context"],
     )
     return jax.shard_map(attend, mesh=mesh, in_specs=(HEADS, HEADS, HEADS, ENDS), out_specs=HEADS, check_vma=False)(
         q, k, v, layout.ends
     )
+
+
+def platform_of(mesh: Mesh | None) -> str:
+    """Return the platform that runs a program: cpu, gpu or tpu."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def _attend(

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from mlagent_jax.model.attention.layout import sees
-from mlagent_jax.model.matmul import PRODUCT
+from mlagent_jax.model.matmul import PRODUCT, product
 
 BLOCK = 128  # queries at a time
 UNROLLED = 32  # a row of at most this many blocks is compiled block by block, each with the keys that it can see
@@ -108,13 +108,13 @@ def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, t
     """Return the attention of one block, its weights [B, K, S, GT], and the inverse of their sums [B, K, 1, GT]."""
     b, kv, g, t, h = q.shape
     stacked = q.reshape(b, kv, g * t, h)
-    scores = jnp.einsum("bksh,bkmh->bksm", k, stacked, preferred_element_type=jnp.float32)
+    scores = product("bksh,bkmh->bksm", k, stacked, jnp.float32)
     scores = scores.reshape(b, kv, -1, g, t) + jnp.where(mask, 0.0, -1e30)[:, None, :, None]
     weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True)).reshape(b, kv, -1, g * t)
     scale = 1.0 / jnp.sum(weights, axis=2, keepdims=True)
     weights = weights.astype(v.dtype)
     # normalized after the product, because that is the smaller array
-    attended = jnp.einsum("bksh,bksm->bkhm", v, weights, preferred_element_type=jnp.float32) * scale
+    attended = product("bksh,bksm->bkhm", v, weights, jnp.float32) * scale
     return attended.astype(v.dtype).reshape(b, kv, h, g, t), (weights, scale)
 
 
@@ -125,11 +125,11 @@ def _attend_backward(saved: tuple, g: Float[Array, "B K H G T"]) -> tuple[Array,
     g = g.reshape(*g.shape[:3], -1)
     mean = jnp.sum(g.astype(jnp.float32) * attended.reshape(g.shape), axis=2, keepdims=True) * scale
     g = (g * scale).astype(v.dtype)
-    by_weight = jnp.einsum("bksh,bkhm->bksm", v, g, preferred_element_type=jnp.float32)
+    by_weight = product("bksh,bkhm->bksm", v, g, jnp.float32)
     by_score = (weights * (by_weight - mean)).astype(q.dtype)
-    by_q = jnp.einsum("bksh,bksm->bkmh", k, by_score).reshape(q.shape)
-    by_k = jnp.einsum("bksm,bkmh->bksh", by_score, stacked)
-    return by_q, by_k, jnp.einsum("bksm,bkhm->bksh", weights, g)
+    by_q = product("bksh,bksm->bkmh", k, by_score).reshape(q.shape)
+    by_k = product("bksm,bkmh->bksh", by_score, stacked)
+    return by_q, by_k, product("bksm,bkhm->bksh", weights, g)
 
 
 def _attend_vjp_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from mlagent_jax.model.attention.layout import sees
 from mlagent_jax.model.attention.visits import Visits, pad_to, seen_blocks, visits_of
-from mlagent_jax.model.matmul import PRODUCT
+from mlagent_jax.model.matmul import PRODUCT, precision_of
 
 UNSEEN = -1e30  # finite, so that a query that has seen no key yet does not subtract infinities
 LANES = 128
@@ -167,8 +167,7 @@ def _key_major_specs(group: int, dim: int, sizes: tuple[int, int]) -> tuple[pl.B
 
 
 def _dot(a: Array, b: Array, dims: Any = NN) -> Array:
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jax.lax.dot_general(a, b, dims, precision=precision, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(a, b, dims, precision=precision_of(a, b), preferred_element_type=jnp.float32)
 
 
 def _visit(counts: Any, row: Any, block: Any, step: Any, body: Callable[[bool], None]) -> None:

@@ -1,6 +1,7 @@
-"""Attention on TPUs: JAX's splash attention if the mask is static, and our own kernels otherwise."""
+"""Attention on TPUs: JAX's splash attention for bfloat16 under a static mask, and our own kernels otherwise."""
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
@@ -24,11 +25,11 @@ def splash_attention(
     """Return softmax(q k^T / sqrt(H)) v, where query t sees key s if s <= offset + t < ends[s].
 
     If `shared` is False, no two sequences of a row have the same `ends`, which then serve as segment ids under a causal
-    mask. `interpret` runs the kernels on a CPU, for tests.
+    mask. Splash attention would round float32 to bfloat16. `interpret` runs the kernels on a CPU, for tests.
     """
     length, heads = q.shape[1:3]
     is_whole_row = isinstance(offset, int) and offset == 0 and k.shape[1] == length
-    if shared or not is_whole_row:
+    if shared or not is_whole_row or q.dtype == jnp.float32:
         return mosaic_attention(q, k, v, ends, offset, interpret)
     key_block = block_for(length, KEY_BLOCK)
     q, k, v = (pad_to(x.swapaxes(1, 2), {2: key_block}) for x in (q * q.shape[-1] ** -0.5, k, v))

@@ -23,13 +23,12 @@ TOP_NAMES: Mapping[str, str] = {
 
 def hf_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor in a checkpoint of such a model, by name, in the order of writing."""
-    sizes = {"D": config.hidden_size, "F": config.intermediate_size, "H": config.head_dim}
-    sizes |= {"N": config.num_heads, "K": config.num_kv_heads}
+    letters = config.letters
     table = (config.vocab_size, config.hidden_size)
     shapes = {TOP_NAMES[n]: table if n != "norm" else (config.hidden_size,) for n in top_names(config)}
     for name, (_, dims) in config.layer_names.items():
         for i in range(config.num_layers):
-            shape = tuple(math.prod(sizes[letter] for letter in dim) for dim in dims.split(","))
+            shape = tuple(math.prod(letters[letter] for letter in dim) for dim in dims.split(","))
             shapes[hf_layer_name(config, name, i)] = shape
     return shapes
 

@@ -56,19 +56,23 @@ class CachedExecutor:
         if not job.deterministic:
             self.misses += 1
             return await self._inner.run(job)
-        source = self._store.get(job.files[job.script]).decode(errors="surrogateescape")
-        key = key_of(job, source, self._fingerprint, self._modules)
+        key = await asyncio.to_thread(self._key, job)
         # The second of two identical jobs waits here and then finds the result of the first.
         async with self._locks.setdefault(key.digest, asyncio.Lock()):
-            execution, num_timeouts = self._read(key)
+            execution, num_timeouts = await asyncio.to_thread(self._read, key)
             if execution is not None:
                 self.hits += 1
                 return execution
             self.misses += 1
             execution = await self._inner.run(job)
             if execution.exit in CACHED_EXITS:
-                self._write(key, execution, num_timeouts + (execution.exit is Exit.TIMEOUT))
+                num_timeouts += execution.exit is Exit.TIMEOUT
+                await asyncio.to_thread(self._write, key, execution, num_timeouts)
             return execution
+
+    def _key(self, job: Job) -> JobKey:
+        source = self._store.get(job.files[job.script]).decode(errors="surrogateescape")
+        return key_of(job, source, self._fingerprint, self._modules)
 
     def _read(self, key: JobKey) -> tuple[Execution | None, int]:
         """Return the cached execution, None if there is none to reuse, and the number of its timeouts so far."""

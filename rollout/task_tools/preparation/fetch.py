@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import tenacity
 
+from rollout.runtime.child_environment import KAGGLE, NETWORK, child_environment
 from rollout.runtime.http import download_client, proxy_hint
 from tasks.checksum import sha256_of
 from tasks.entry import Download, Entry
@@ -110,7 +111,10 @@ def download_from_kaggle(name: str, slug: str, folder: Path, say: Callable[[str]
     """Download the files of a competition to `folder` with Kaggle's client. Raises ValueError, with a remedy."""
     say(f"{name}: fetching the competition {slug} from Kaggle")
     command = [sys.executable, "-m", "kaggle", "competitions", "download", "-c", slug, "-p", str(folder), "--quiet"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+    environment = child_environment(*NETWORK, *KAGGLE)
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+    )
     output = f"{done.stdout}\n{done.stderr}".strip()
     if "No module named kaggle" in output:
         raise ValueError(

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from rollout.runtime.child_environment import child_environment
 from rollout.task_tools.preparation.data_folder import require_place, write_data
 from rollout.task_tools.preparation.fetch import fetch_raw_files
 from rollout.task_tools.preparation.initial_score import measure
@@ -87,7 +88,11 @@ def require_modules(entry: Entry, python: Path) -> None:
         return
     look = "import sys; from importlib.util import find_spec as f; print(*(m for m in sys.argv[1:] if not f(m)))"
     missing = subprocess.run(
-        [python, "-I", "-c", look, *entry.needs], capture_output=True, encoding="utf-8", errors="replace"
+        [python, "-I", "-c", look, *entry.needs],
+        env=child_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     ).stdout.split()
     if missing:
         raise ValueError(

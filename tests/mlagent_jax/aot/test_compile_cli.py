@@ -1,4 +1,4 @@
-"""The output and exit status of the command that compiles ahead of time; slow tests use the TPU compiler."""
+"""The output and exit status of the command that compiles for TPUs ahead of time; slow tests use the TPU compiler."""
 
 import json
 import os
@@ -19,18 +19,20 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mlagent_jax import compile as command
-from mlagent_jax.aot.chips import CHIPS, GIB
+from mlagent_jax.aot.chips import CHIPS
 from mlagent_jax.aot.compiled import compile_program, exhausted, report_program
 from mlagent_jax.aot.cost import Cost, costs
 from mlagent_jax.aot.hlo import parse
 from mlagent_jax.aot.programs import Program
 from mlagent_jax.aot.roofline import roofline
 from mlagent_jax.aot.topology import find_compiler
+from mlagent_jax.aot.traffic import Sent
 from mlagent_jax.compile import training_programs
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.model import transformer
 from mlagent_jax.model.sharding import make_mesh
+from tasks.units import GIB
 
 SMALL = [
     "topology=v5e:2x2",
@@ -55,7 +57,7 @@ WIDE = [
 def slice_mesh() -> Mesh:
     """Four chips of v5e, described by the TPU compiler."""
     try:
-        find_compiler()
+        find_compiler("v5e:2x2")
     except ConfigError as error:
         pytest.skip(str(error))
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
@@ -69,9 +71,12 @@ def abstract(mesh: Mesh, *shape: int, dtype: Any = jnp.bfloat16, axis: str | Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "got 0 topologies, expected one; give it as topology=v5p:4x4x4"),
+        ([], "got 0 topologies, expected one; give it as topology=h100:8"),
         (["topology=v5e:2x2", "topology=v5p:2x2x2"], "got 2 topologies"),
-        (["topology=h100:8"], "unknown generation 'h100'; use one of v5e, v5p, v6e"),
+        (
+            ["topology=h90:8"],
+            "unknown generation 'h90'; use one of v5e, v5p, v6e, a100, h100, h200, b200",
+        ),
         (["topology=v5e:2x2", "mesh.fdsp=4"], "unknown key mesh.fdsp; did you mean mesh.fsdp?"),
         (["topology=v5e:2x2", "--config", "nowhere.yaml"], "nowhere.yaml: No such file or directory"),
     ],
@@ -104,12 +109,13 @@ def test_time_is_that_of_the_slower_of_computing_and_loading_in_each_instruction
     chip = CHIPS["v5e"]
     computes = cost_of(trips=3, flops=chip.flops, hbm_bytes=0.5 * chip.hbm_bandwidth)
     loads = cost_of(flops=0.25 * chip.flops, hbm_bytes=chip.hbm_bandwidth)
-    sends = cost_of(trips=2, collective="all-gather", collective_bytes=chip.ici_bandwidth)
+    sends = cost_of(trips=2, sent=Sent("all-gather", chip.link_bandwidth, ((0, 1),), overlaps=True))
     found = roofline([computes, loads, sends], chip, model_flops=2 * chip.flops)
     assert (found.compute_seconds, found.memory_seconds, found.collective_seconds) == (3.25, 2.5, 2.0)
     assert (found.overlapped_seconds, found.serial_seconds) == (4.0, 6.0)
     assert (found.overlapped_utilization, found.serial_utilization) == (0.5, 2 / 6)
-    assert found.collective_bytes == {"all-gather": 2 * chip.ici_bandwidth}
+    assert found.collective_bytes == {"all-gather": 2 * chip.link_bandwidth}
+    assert found.overlapping_bytes == 2 * chip.link_bandwidth
 
 
 def cost_of(**values: Any) -> Cost:
@@ -121,7 +127,8 @@ def test_every_program_of_a_configuration_is_told(slice_mesh: Mesh, capsys: pyte
     assert command.main([*SMALL, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     names = [program["program"] for program in found["programs"]]
-    assert names == ["sft step", *(f"{n} {p}" for n in ("policy", "critic") for p in ("score", "gradients", "apply"))]
+    of_ppo = [f"{network} {part}" for network in ("policy", "critic") for part in ("score", "gradients", "apply")]
+    assert names == ["sft step", "sft evaluation", *of_ppo]
     for program in found["programs"]:
         memory, bounds = program["memory"], program["roofline"]
         assert program["verdict"].startswith("fits:") and program["remedy"] is None
@@ -137,10 +144,10 @@ def test_products_are_not_taken_apart_unless_the_user_says_so(slice_mesh: Mesh, 
 from mlagent_jax.aot.compiled import compile_program
 from mlagent_jax.aot.topology import find_compiler, topology_mesh
 from mlagent_jax.compile import parse_arguments, training_programs
-find_compiler()
 config, topology, _ = parse_arguments({WIDE})
+find_compiler(topology)
 program = training_programs(config, topology_mesh(config.mesh, topology))[0]
-print("windowed_dot_general" in compile_program(program)[1])
+print("windowed_dot_general" in compile_program(program).text)
 """
     environment = {key: value for key, value in os.environ.items() if key != "LIBTPU_INIT_ARGS"}
     said = subprocess.run(
@@ -162,14 +169,14 @@ def test_program_that_does_not_fit_is_told_with_a_remedy(slice_mesh: Mesh) -> No
 
     arguments = (abstract(slice_mesh, 2**19, 1024), abstract(slice_mesh, 1024, 2**14, axis=None))
     program = Program("large", jax.jit(large), arguments, (), 0.0, "sft.batch_size")
-    found = report_program(program, CHIPS["v5e"], 4, remat="layer")
+    found = report_program(program, CHIPS["v5e"], "layer", [0] * 4)
     assert found.verdict.startswith("does not fit: the compiler needs 2") and found.verdict.endswith("has 15.75 GiB")
     assert found.remedy is not None and found.remedy.startswith("lower sft.batch_size")
 
     small = replace(program, function=jax.jit(jnp.sum), arguments=arguments[:1])
     resident = abstract(slice_mesh, 4, 17 * GIB, dtype=jnp.int8)
-    assert report_program(small, CHIPS["v5e"], 4, remat="layer").remedy is None
-    found = report_program(replace(small, resident=resident), CHIPS["v5e"], 4, remat="layer")
+    assert report_program(small, CHIPS["v5e"], "layer", [0] * 4).remedy is None
+    found = report_program(replace(small, resident=resident), CHIPS["v5e"], "layer", [0] * 4)
     assert (
         found.verdict.startswith("does not fit: 17.") and found.remedy is not None and "raise mesh.fsdp" in found.remedy
     )
@@ -192,7 +199,7 @@ def test_attention_kernels_count_by_their_formula(slice_mesh: Mesh, fused: bool)
 
     arguments = (abstract(slice_mesh, b, n, t, h),) * 3
     program = Program("attention", jax.jit(jax.grad(loss, (0, 1, 2))), arguments, (), 0.0, None)
-    found = sum(cost.trips * cost.flops for cost in costs(parse(compile_program(program)[1])))
+    found = sum(cost.trips * cost.flops for cost in costs(parse(compile_program(program).text)))
     products = 2 + (5 if fused else 3 + 4)
     assert found == products * 2 * (b // 4) * n * t * t * h / 2
 
@@ -206,7 +213,7 @@ def test_loop_over_layers_costs_on_a_tpu_what_the_layers_cost_written_out(
     for unrolled in (0, config.model.num_layers):
         monkeypatch.setattr(transformer, "UNROLLED", unrolled)
         program = training_programs(config, slice_mesh)[0]
-        step = costs(parse(compile_program(program)[1]))
-        found.append((sum(c.trips * c.flops for c in step), sum(c.trips * c.collective_bytes for c in step)))
+        step = costs(parse(compile_program(program).text))
+        found.append((sum(c.trips * c.flops for c in step), sum(c.trips * c.sent.num_bytes for c in step if c.sent)))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=0.01)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=0.05)

@@ -42,8 +42,8 @@ def flops(found: Sequence[Cost]) -> float:
 def sent(found: Sequence[Cost]) -> dict[str, float]:
     total: dict[str, float] = defaultdict(float)
     for each in found:
-        if each.collective is not None:
-            total[each.collective] += each.trips * each.collective_bytes
+        if each.sent is not None:
+            total[each.sent.kind] += each.trips * each.sent.num_bytes
     return total
 
 
@@ -120,7 +120,7 @@ def compile_both(monkeypatch: pytest.MonkeyPatch, config: Qwen2Config, mesh: Mes
         rows = abstract_batch(stack_rows([RowBuilder()] * 16, 64, 32), mesh)
         step = make_sft_step(nnx.split(model)[0], optimizer, state, num_micro_batches=2)
         program = Program("sft step", step, (state, rows), (), 0.0, None)
-        texts.append(compile_program(program)[1])
+        texts.append(compile_program(program).text)
     return texts[0], texts[1]
 
 

@@ -12,14 +12,15 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mlagent_jax.aot import programs
-from mlagent_jax.aot.compiled import shard_bytes
 from mlagent_jax.aot.programs import FORWARD, TRAINING, model_flops, ppo_batch, ppo_programs, sft_batch, sft_programs
+from mlagent_jax.aot.shards import shard_bytes
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config, Tokenizer
 from mlagent_jax.configuration.schema import Mesh as MeshShape
-from mlagent_jax.model.build import abstract_model, model_config
+from mlagent_jax.model.adapter import add_adapter, freeze
+from mlagent_jax.model.build import abstract_model, adapter_shape, model_config
 from mlagent_jax.model.placement import abstract_batch, place_batch
-from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.sharding import frozen_of, make_mesh, parameter_shardings
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import Critic
 from mlagent_jax.ppo.learner import Learner
@@ -43,6 +44,7 @@ CONFIG = replace(
     sft=replace(QUICKSTART.sft, max_length=32, batch_size=8, rows_per_micro_batch=4),
     ppo=replace(QUICKSTART.ppo, row_length=32, rows_per_micro_batch=4, max_response_tokens=8),
 )
+ADAPTED = replace(CONFIG, adapter=replace(CONFIG.adapter, rank=4), sft=replace(CONFIG.sft, optimizer="adamw"))
 
 
 class Compiled(Exception):
@@ -56,11 +58,12 @@ def mesh() -> Mesh:
 
 def abstract(config: Config, mesh: Mesh) -> Transformer:
     shape = model_config(config.model, config.tokenizer.vocab_size, 0, config.sft.max_length)
-    return abstract_model(shape, config.model, mesh)
+    return abstract_model(shape, config.model, mesh, config.adapter)
 
 
 def fresh(config: Config, mesh: Mesh) -> Transformer:
-    return Transformer(abstract(config, mesh).config, nnx.Rngs(0), mesh=mesh)
+    made, shape = Transformer(abstract(config, mesh).config, nnx.Rngs(0), mesh=mesh), adapter_shape(config.adapter)
+    return made if shape is None else add_adapter(freeze(made), shape, 0)
 
 
 def described(tree: PyTree) -> PyTree:
@@ -100,28 +103,44 @@ def test_fine_tuning_compiles_the_step_that_training_makes(
     with pytest.raises(Compiled), Checkpoints(tmp_path / "checkpoints") as checkpoints:
         loop.fine_tune(fresh(CONFIG, mesh), rows, *settings, mesh, checkpoints, NoTracker(), Reporter())
     step, state = made
-    (program,) = sft_programs(abstract(CONFIG, mesh), CONFIG.sft, CONFIG.optimizer_state, mesh)
+    program, _ = sft_programs(abstract(CONFIG, mesh), CONFIG.sft, CONFIG.optimizer_state, mesh)
     text = program.function.lower(*program.arguments).as_text()  # pyright: ignore[reportFunctionMemberAccess]
-    assert text == step.lower(state, place_batch(sft_batch(CONFIG.sft), mesh)).as_text()
+    assert text == step.lower(state, place_batch(sft_batch(CONFIG.sft, mesh), mesh)).as_text()
 
 
-def test_ppo_compiles_the_functions_that_the_learner_runs(mesh: Mesh) -> None:
-    learner = Learner(fresh(CONFIG, mesh), Critic(fresh(CONFIG, mesh)), CONFIG.ppo, mesh, CONFIG.optimizer_state)
-    batch, count = place_batch(ppo_batch(CONFIG.ppo), mesh), jax.numpy.float32(1.0)
+@pytest.mark.parametrize("config", [CONFIG, ADAPTED], ids=["full", "adapters"])
+def test_ppo_compiles_the_functions_that_the_learner_runs(config: Config, mesh: Mesh) -> None:
+    learner = Learner(fresh(config, mesh), Critic(fresh(config, mesh)), config.ppo, mesh, config.optimizer_state)
+    arguments = place_batch(ppo_batch(config.ppo), mesh), jax.numpy.float32(1.0), jax.numpy.bool_(True)
     lowered: dict[str, Any] = {}
     for name, network, state in (
         ("policy", learner.policy, learner.state.policy),
         ("critic", learner.critic, learner.state.critic),
     ):
         parts: Any = (network.score, network.add_gradients, network.apply)
-        lowered[f"{name} score"] = parts[0].lower(state.parameters, batch.rows)
-        lowered[f"{name} gradients"] = parts[1].lower(state.parameters, state.parameters, batch, count)
+        frozen = jax.device_put(network.frozen, parameter_shardings(network.frozen, mesh))
+        lowered[f"{name} score"] = parts[0].lower(state.parameters, arguments[0].rows, frozen)
+        lowered[f"{name} gradients"] = parts[1].lower(state.parameters, state.parameters, *arguments, frozen)
         lowered[f"{name} apply"] = parts[2].lower(state, state.parameters)
-    found = ppo_programs(abstract(CONFIG, mesh), CONFIG.ppo, CONFIG.optimizer_state, mesh)
+    found = ppo_programs(abstract(config, mesh), config.ppo, config.optimizer_state, mesh)
     assert {program.name for program in found} == set(lowered)
     for program in found:
         function: Any = program.function
         assert function.lower(*program.arguments).as_text() == lowered[program.name].as_text(), program.name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_base_of_all_adapters_is_in_memory_once(mesh: Mesh, tied: bool) -> None:
+    config = replace(ADAPTED, model=replace(ADAPTED.model, tie_word_embeddings=tied))
+    model = abstract(config, mesh)
+    base = [leaf.shape for leaf in jax.tree.leaves(frozen_of(model)) if leaf.ndim > 1]
+    assert base.count((64, 32)) == (1 if tied else 2)  # embedding, head
+    found = sft_programs(model, config.sft, config.optimizer_state, mesh)
+    found += ppo_programs(model, config.ppo, config.optimizer_state, mesh)
+    assert len(found) == 8
+    for program in found[2:]:
+        held = [leaf.shape for leaf in jax.tree.leaves((program.arguments, program.resident))]
+        assert [held.count(shape) for shape in base] == [base.count(shape) for shape in base], program.name
 
 
 @pytest.mark.parametrize("change", [{"advantage": "group"}, {"critic": "shared"}])
@@ -133,7 +152,7 @@ def test_without_a_critic_of_its_own_only_the_policy_learns(mesh: Mesh, change: 
 @pytest.mark.parametrize("num_layers", [2, 28])
 def test_model_flops_are_six_for_each_parameter_of_a_product_and_token(mesh: Mesh, num_layers: int) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, num_layers=num_layers))
-    model, rows = abstract(config, mesh), sft_batch(config.sft)
+    model, rows = abstract(config, mesh), sft_batch(config.sft, mesh)
     leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
     sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in leaves}
     in_products = sum(size for path, size in sizes.items() if "proj" in path or "embed_tokens" in path)  # a tied head

@@ -1,7 +1,6 @@
 """Checkpoints load and save under transformers' names, and every tensor that does not fit is named."""
 
 import errno
-import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -25,6 +24,8 @@ from mlagent_jax.model.hf import hf_shapes, hf_tensors, load_hf, save_hf
 from mlagent_jax.model.policy import ExportedPolicy
 from mlagent_jax.model.sharding import make_mesh, parameter_shardings, parameters_of
 from mlagent_jax.model.transformer import Transformer
+from rollout.storage.safetensors_layout import read_spans
+from rollout.storage.tensor_digest import tensor_digest
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -237,9 +238,9 @@ def test_marker_is_written_last_and_leaves_first(
     before = (checkpoint / hf.WEIGHTS).read_bytes()
 
     def fail(*_: object, **__: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(hf.save, "save_file", fail)
+    monkeypatch.setattr(hf.tensor_file, "_write", fail)
     with pytest.raises(OSError, match="no space left"):
         save_hf(make_model(seed=1), checkpoint)
     assert not (checkpoint / hf.MARKER).exists()
@@ -266,9 +267,48 @@ def test_digests_are_those_of_the_bytes_in_the_files(model: Transformer, dtype: 
             data = content.read()
         for name, entry in header.items():
             if name != "__metadata__":
-                expected[name] = hashlib.sha256(data[slice(*entry["data_offsets"])]).hexdigest()
+                expected[name] = tensor_digest(memoryview(data[slice(*entry["data_offsets"])]))
     assert found == expected and len(found) == len(hf_shapes(model.config))
     assert save_hf(model, tmp_path, dtype) == {}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_tensors_are_cast_on_the_devices_as_numpy_casts_them(model: Transformer, dtype: str, tmp_path: Path) -> None:
+    save_hf(model, tmp_path / "whole")
+    save_hf(model, tmp_path / "cast", dtype)
+    cast = load_file(tmp_path / "cast" / hf.WEIGHTS)
+    for name, array in load_file(tmp_path / "whole" / hf.WEIGHTS).items():
+        np.testing.assert_array_equal(cast[name], array.astype(jnp.dtype(dtype)), err_msg=name)
+
+
+def test_tensors_that_a_folder_holds_are_not_written_again(
+    make_model: Callable[..., Transformer], model: Transformer, tmp_path: Path
+) -> None:
+    """Plant other bytes in place of a tensor that did not change: they stay, because nothing is written there."""
+    path, other = tmp_path / hf.WEIGHTS, make_model(model.config, seed=1)
+    held = save_hf(model, tmp_path, "bfloat16", digest=True)
+    inode = path.stat().st_ino
+    other.layers.up_proj[...] = model.layers.up_proj[...]
+    planted, spans = bytearray(path.read_bytes()), read_spans(path)
+    planted[slice(*spans[UP])] = bytes(spans[UP][1] - spans[UP][0])
+    path.write_bytes(planted)
+    found = save_hf(other, tmp_path, "bfloat16", digest=True, held=held)
+    save_hf(other, tmp_path / "other", "bfloat16")
+    tensors, expected = load_file(path), load_file(tmp_path / "other" / hf.WEIGHTS)
+    assert path.stat().st_ino == inode and not tensors.pop(UP).any() and expected.pop(UP).any()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array, err_msg=name)
+    assert found[UP] == held[UP] and found[UP.replace("up", "down")] != held[UP.replace("up", "down")]
+
+
+def test_file_of_another_layout_is_replaced_whole(model: Transformer, tmp_path: Path) -> None:
+    held = save_hf(model, tmp_path, "bfloat16", digest=True)
+    save_hf(model, tmp_path, "float32")
+    assert save_hf(model, tmp_path, "bfloat16", digest=True, held=held) == held
+    (tmp_path / hf.WEIGHTS).unlink()
+    assert save_hf(model, tmp_path, "bfloat16", digest=True, held=held) == held
+    save_hf(model, tmp_path / "other", "bfloat16")
+    assert (tmp_path / hf.WEIGHTS).read_bytes() == (tmp_path / "other" / hf.WEIGHTS).read_bytes()
 
 
 def test_weights_have_the_mode_of_the_other_files(model: Transformer, tmp_path: Path) -> None:

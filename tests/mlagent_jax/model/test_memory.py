@@ -65,7 +65,7 @@ def ppo_bytes(shape: Qwen2Config, rows: PackedBatch, remat: Remat) -> int:
     state = abstract_state(model, optimizer, mesh)
     network = make_policy(nnx.split(model)[0], optimizer, state, replace(load_config().ppo, temperature=1.0))
     batch = place_batch(PPOBatch(rows, *6 * [rows.weights]), mesh)
-    lowered = network.add_gradients.lower(state.parameters, state.parameters, batch, jnp.float32(1))
+    lowered = network.add_gradients.lower(state.parameters, state.parameters, batch, jnp.float32(1), jnp.bool_(True))
     return lowered.compile().memory_analysis().temp_size_in_bytes
 
 

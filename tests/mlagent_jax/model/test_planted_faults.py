@@ -14,9 +14,10 @@ from mlagent_jax.model.packed_batch import RowBuilder
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.ppo.learner import Learner
-from mlagent_jax.ppo.train_inference_mismatch import LIMITS, TrainInferenceMismatch
+from mlagent_jax.ppo.train_inference_mismatch import TrainInferenceMismatch
 from mlagent_jax.weight_sync import WeightSync
 from rollout.errors import ServerError
+from rollout.inference.agreement import tolerance_for
 from rollout.inference.client import PolicyClient
 from rollout.sampling.experience import Experience
 
@@ -44,7 +45,7 @@ def model(_policy_server) -> Callable[[str], Transformer]:
 @pytest.fixture(scope="module")
 def learner(model: Callable[[str], Transformer]) -> Learner:
     """A learner of the served policy, with the tolerance of an fp32 run."""
-    return Learner(model("folder"), None, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState(), LIMITS["float32"])
+    return Learner(model("folder"), None, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState(), tolerance_for("float32"))
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_without_a_fault_server_and_trainer_agree_and_first_ratios_are_one(
     assert scored.figures["sampler/logprob_gap_max"] < 1e-3  # at a temperature that is not 1
     (batch, *_) = scored.batches
     _, figures = learner.policy.add_gradients(
-        learner.policy.zeros(), learner.state.policy.parameters, batch, np.float32(1)
+        learner.policy.zeros(), learner.state.policy.parameters, batch, np.float32(1), np.bool_(False)
     )
     assert float(figures["approximate_kl"]) < 1e-6 and float(figures["clipped_share"]) == 0.0
 
@@ -129,7 +130,7 @@ def test_prefix_cache_that_is_not_emptied_is_caught(
     policy_server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    newer = Learner(model("other"), None, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState(), LIMITS["float32"])
+    newer = Learner(model("other"), None, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState(), tolerance_for("float32"))
 
     async def update(client: PolicyClient) -> None:
         await asyncio.gather(*(client.sample(prompt, num_samples=1, seed=0) for prompt in PROMPTS))

@@ -135,8 +135,9 @@ def ppo(
         scored = learner.score(experiences)
         (batch,) = scored.batches
         num_tokens = batch.rows.weights.sum()
+        settings = batch, num_tokens, np.bool_(False)
         gradients = [
-            jax.tree.map(np.asarray, network.add_gradients(network.zeros(), state.parameters, batch, num_tokens)[0])
+            jax.tree.map(np.asarray, network.add_gradients(network.zeros(), state.parameters, *settings)[0])
             for network, state in zip((learner.policy, learner.critic), learner.state, strict=True)
         ]
         figures = {**scored.figures, **learner.update(scored, 0, seed=0)}

@@ -8,8 +8,7 @@ import pytest
 
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError, Mesh, Model
-from mlagent_jax.model.build import model_config, planned_config
-from mlagent_jax.model.sizes import checkpoint_config
+from mlagent_jax.model.sizes import checkpoint_config, model_config, planned_config
 
 NO_PATH = load_config().model
 SHAPE = model_config(NO_PATH, 512, 2, 1024)

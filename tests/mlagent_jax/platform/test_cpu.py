@@ -44,6 +44,33 @@ def test_freed_memory_is_used_again_without_a_page_fault() -> None:
     assert faults(kept=False) > 0.9 * pages  # what it costs otherwise
 
 
+RETURNING = """
+import os
+from mlagent_jax.platform import cpu
+cpu.prepare()
+import jax, numpy as np
+
+def resident():
+    return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+jax.numpy.zeros(4).block_until_ready()
+before = resident()
+arrays = [jax.block_until_ready(jax.device_put(np.ones(1 << 24, np.float32))) for _ in range(4)]
+del arrays
+kept = resident() - before
+cpu.return_freed_memory()
+print(kept, resident() - before)
+"""
+
+
+def test_freed_memory_is_returned_when_asked() -> None:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    ran = subprocess.run([sys.executable, "-c", RETURNING], env=environment, check=True, capture_output=True)
+    kept, returned = map(int, ran.stdout.split())
+    assert kept > 200 << 20
+    assert returned < 20 << 20
+
+
 @pytest.mark.parametrize(("platforms", "plugins", "expected"), [
     ("cpu", True, False),
     ("cuda,cpu", False, True),

@@ -9,7 +9,7 @@ import pytest
 
 from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch, update_counts
 from rollout.errors import ServerError
-from rollout.inference.prefix_cache_stats import PrefixCacheStats
+from rollout.inference.answers import PrefixCacheStats
 from rollout.runtime.timeline import GENERATION, SCRIPTS, TRAINING, TRANSFER, Timeline
 from rollout.sampling.experience import Experience
 
@@ -113,16 +113,24 @@ def test_the_actions_of_all_updates_are_counted_from_the_metrics() -> None:
             "reward/actions": 8.0,
             "reward/std": 0.5,
             **shares,
+            "ppo/step_share": 0.5,
             "scripts/wait_seconds": 0.5,
             "scripts/ok": 2.0,
         },
         {"ppo/update": 1.0, "reward/actions": 4.0, "reward/std": 1e-17, "reward/cut_share": 0.75, "scripts/ok": 3.0},
-        {"ppo/update": 2.0, "reward/actions": 4.0},  # of a version that did not record the deviation
+        # of a version that did not record the deviation
+        {
+            **{"ppo/update": 2.0, "reward/actions": 4.0, "ppo/step_share": 0.0},
+            **{"reward/redone_share": 0.5, "server/restarts": 2.0},
+        },
     ]
     assert update_counts(lines) == {
         "num_updates": 3,
         "num_flat_updates": 1,
         "num_cut_updates": 1,
+        "num_rejected_updates": 1,
+        "num_redone_updates": 1,
+        "num_restarted_updates": 1,
         "num_actions": 16,
         "num_known": 14,
         "num_masked": 2,

@@ -87,9 +87,8 @@ def gradient(
 
     def loss(policy: Policy) -> Array:
         nothing = jnp.zeros_like(mask)
-        return policy_objective(
-            config, logprobs(policy)[chosen], nothing, batch, lambda x: jnp.sum(weights[:, None] * mask * x)
-        )[0]
+        mean = lambda x: jnp.sum(weights[:, None] * mask * x)  # noqa: E731
+        return policy_objective(config, logprobs(policy)[chosen], nothing, batch, mean, jnp.bool_(False))[0]
 
     return jax.tree.map(jnp.negative, jax.grad(loss)(POLICY))
 

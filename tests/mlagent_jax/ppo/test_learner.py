@@ -22,6 +22,7 @@ from mlagent_jax.ppo.train_inference_mismatch import TrainInferenceMismatch
 from mlagent_jax.training.checkpoint import Checkpoints
 from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import make_apply, shardings_of
+from rollout.inference.agreement import Tolerance
 from rollout.sampling.experience import Experience
 
 CONFIG = replace(
@@ -39,6 +40,7 @@ CONFIG = replace(
     reward_clip=1.0,
     importance_limit=None,  # the experiences' sampler is all at sea
 )
+NOT_FIRST = jnp.bool_(False)
 
 
 @dataclass
@@ -91,7 +93,9 @@ def logprobs_of(learner: Learner, experiences: list[Experience]) -> np.ndarray:
     batches = learner.score(experiences).batches
     found = {}
     for batch in batches:
-        scores = np.asarray(learner.policy.score(learner.state.policy.parameters, batch.rows).logprobs)
+        scores = np.asarray(
+            learner.policy.score(learner.state.policy.parameters, batch.rows, learner.policy.frozen).logprobs
+        )
         for row in range(len(scores)):
             weights, targets = np.asarray(batch.rows.weights[row]), np.asarray(batch.rows.targets[row])
             for index, experience in enumerate(experiences):
@@ -139,12 +143,26 @@ def test_reference_never_moves(fresh: Fresh, experiences: list[Experience]) -> N
     assert not is_equal(learner.state.policy.parameters, learner.reference)
 
 
+def test_reference_of_a_bfloat16_policy_has_bfloat16_matrices_and_the_same_log_probs(
+    make_model: Callable[..., Transformer], experiences: list[Experience]
+) -> None:
+    policy = make_model()
+    policy.dtype = jnp.dtype("bfloat16")
+    learner = Learner(policy, None, replace(CONFIG, advantage="group"), make_mesh(1, 1, 1, 1), OptimizerState())
+    types = [{leaf.dtype.name for leaf in jax.tree.leaves(tree)} for tree in (learner.reference, learner.state.policy)]
+    assert types == [{"bfloat16", "float32"}, {"float32", "int32"}]
+    scored = learner.score(experiences)
+    assert scored.figures["ppo/kl_to_sft"] == 0.0
+    learner.update(scored, 0, seed=0)
+    assert learner.score(experiences).figures["ppo/kl_to_sft"] != 0.0  # the reference is not what was trained
+
+
 def test_every_part_of_an_update_compiles_once(
     fresh: Fresh, experiences: list[Experience], num_programs: Callable[[Any], int]
 ) -> None:
     learner = fresh.again()
     assert learner.critic is not None
-    parts = [part for network in (learner.policy, learner.critic) for part in vars(network).values()]
+    parts = [part for network in (learner.policy, learner.critic) for part in vars(network).values() if callable(part)]
     learner.update(learner.score(experiences), 0, seed=0)
     before = [num_programs(part) for part in parts]
     for number in (1, 2):
@@ -215,8 +233,9 @@ def test_shared_critic_learns_with_the_policy_whose_scores_it_does_not_touch(
     assert shared.state.critic is None and isinstance(shared.model(), Transformer)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, shared.state, {"update": 12})
+        expected = numpy(shared.state)
         restored = checkpoints.latest(shared.state)
-    assert restored is not None and is_equal(LearnerState(*restored[0]), shared.state)
+    assert restored is not None and is_equal(LearnerState(*restored[0]), expected)
 
 
 def test_micro_batches_add_up_to_the_gradient_of_one_batch(fresh: Fresh, experiences: list[Experience]) -> None:
@@ -228,8 +247,8 @@ def test_micro_batches_add_up_to_the_gradient_of_one_batch(fresh: Fresh, experie
     network, parameters = learner.policy, learner.state.policy.parameters
     added = network.zeros()
     for batch in batches:
-        added, _ = network.add_gradients(added, parameters, batch, num_tokens)
-    expected, _ = network.add_gradients(network.zeros(), parameters, whole, num_tokens)
+        added, _ = network.add_gradients(added, parameters, batch, num_tokens, NOT_FIRST)
+    expected, _ = network.add_gradients(network.zeros(), parameters, whole, num_tokens, NOT_FIRST)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), added, expected)
 
 
@@ -275,7 +294,7 @@ def still(fresh: Fresh) -> Iterator[None]:
 def test_gap_to_the_samplers_log_probs_is_reported(fresh: Fresh, experiences: list[Experience]) -> None:
     learner = fresh.again()
     scored = learner.score(experiences)
-    assert scored.figures["sampler/logprob_gap_max"] >= scored.figures["sampler/logprob_gap_p95"] > 0.1
+    assert scored.figures["sampler/logprob_gap_max"] >= scored.figures["sampler/logprob_gap_p99"] > 0.1
     exact = [
         replace(e, logprobs=by_token) for e, by_token in zip(experiences, old_of(scored, experiences), strict=True)
     ]
@@ -287,7 +306,7 @@ def test_run_stops_where_the_server_samples_from_another_policy(
     fresh: Fresh, experiences: list[Experience], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = fresh.again()
-    monkeypatch.setattr(learner, "max_logprob_mismatch", 0.01)
+    monkeypatch.setattr(learner, "max_logprob_mismatch", Tolerance(0.01, 0.07))
     by_experience = old_of(learner.score([replace(e, policy_version=-1) for e in experiences]), experiences)
     exact = [replace(e, logprobs=found) for e, found in zip(experiences, by_experience, strict=True)]
     learner.score(exact)
@@ -377,7 +396,10 @@ def test_the_kl_of_an_update_is_that_of_its_responses(fresh: Fresh, experiences:
     figures = learner.update(scored, 0, seed=0)
     total = 0.0
     for batch in scored.batches:
-        new = np.asarray(learner.policy.score(learner.state.policy.parameters, batch.rows).logprobs, np.float64)
+        new = np.asarray(
+            learner.policy.score(learner.state.policy.parameters, batch.rows, learner.policy.frozen).logprobs,
+            np.float64,
+        )
         change = (new - np.asarray(batch.old_logprobs, np.float64))[np.asarray(batch.rows.weights) > 0]
         total += float((np.expm1(change) - change).sum())
     assert figures["ppo/update_kl"] == pytest.approx(total / len(experiences), rel=1e-3) and total > 0

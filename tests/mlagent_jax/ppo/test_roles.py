@@ -13,9 +13,9 @@ from mlagent_jax.ppo.accounting import PrefixCacheMeter, Stopwatch
 from mlagent_jax.ppo.learner import Learner
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
 from mlagent_jax.ppo.roles import Follower, Leader, UpdateSamples
-from mlagent_jax.weight_sync import SavedWeights, WeightSync
+from mlagent_jax.weight_sync import WeightSync
+from rollout.inference.answers import PrefixCacheStats
 from rollout.inference.canary import Canary
-from rollout.inference.prefix_cache_stats import PrefixCacheStats
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.sampling.experience import Experience, TrainingSample
@@ -35,19 +35,18 @@ class VersionedLearner(Learner):
 
 
 class RecordingSync(WeightSync):
-    """Records what is written and given instead of sending it."""
+    """Records the versions that are sent, and counts the parts that followers do."""
 
     def __init__(self, started_on_policy: bool) -> None:
         self.started_on_policy = started_on_policy
-        self.written = 0
+        self.followed = 0
         self.given: list[int] = []
 
-    def write(self, model: Any) -> SavedWeights:
-        self.written += 1
-        return SavedWeights(Path("weights"), {}, [])
-
-    async def give(self, written: SavedWeights, version: int) -> None:
+    def send(self, event_loop: EventLoopThread, model: Any, version: int) -> None:
         self.given.append(version)
+
+    def follow(self, model: Any) -> None:
+        self.followed += 1
 
     async def is_serving(self, folder: Path, version: int, canary: Canary) -> bool:
         return self.started_on_policy and version == 0 and canary is CANARY
@@ -95,11 +94,11 @@ def test_a_fresh_server_is_verified_and_gets_weights_only_when_they_change(make_
     learner = VersionedLearner()
     leader.begin(0, learner)
     leader.serve(learner)  # only the critic learned
-    assert (sync.written, sync.given) == (0, [])
+    assert sync.given == []
     learner.version = 1
     leader.serve(learner)
     leader.serve(learner)
-    assert (sync.written, sync.given) == (1, [1])
+    assert (sync.followed, sync.given) == (0, [1])
 
 
 @pytest.mark.parametrize(("update", "version", "started_on_policy"), [(0, 0, False), (3, 1, True), (1, 0, True)])
@@ -117,11 +116,11 @@ def test_a_follower_writes_its_part_whenever_the_leader_sends(monkeypatch: pytes
         writer, learner = RecordingSync(False), VersionedLearner()
         follower = Follower(writer)
         follower.begin(0, learner)
-        assert writer.written == expected
+        assert writer.followed == expected
         learner.version = 1
         follower.serve(learner)
         follower.serve(learner)
-        assert (writer.written, writer.given) == (expected + 1, [])
+        assert (writer.followed, writer.given) == (expected + 1, [])
 
 
 def test_followers_receive_what_they_learn_from_and_nothing_else(

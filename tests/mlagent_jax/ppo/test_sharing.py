@@ -6,13 +6,16 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from jaxtyping import PyTree
 
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import OptimizerState
-from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.model.adapter import add_adapter, freeze
+from mlagent_jax.model.config import Adapter
+from mlagent_jax.model.sharding import make_mesh, parameters_of
 from mlagent_jax.model.transformer import Transformer
-from mlagent_jax.model.value import Critic
+from mlagent_jax.model.value import Critic, critic_beside
 from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
@@ -31,11 +34,17 @@ CONFIG = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def learner(make_model: Callable[..., Transformer]) -> Learner:
-    critic = Critic(make_model(seed=1))
+@pytest.fixture(scope="module", params=["full", "adapters"])
+def learner(request: pytest.FixtureRequest, make_model: Callable[..., Transformer]) -> Learner:
+    if request.param == "full":
+        policy, critic = make_model(), Critic(make_model(seed=1))
+    else:
+        policy = add_adapter(freeze(make_model()), Adapter(4, 8.0, ("q_proj", "v_proj", "down_proj")), seed=0)
+        critic = critic_beside(policy)
+        for network in (policy, critic):
+            nnx.update(network, jax.tree.map(lambda leaf: leaf + 0.1, parameters_of(network)))
     critic.value_head[...] = critic.value_head[...] + 0.1
-    return Learner(make_model(), critic, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState())
+    return Learner(policy, critic, CONFIG, make_mesh(1, 1, 1, 1), OptimizerState())
 
 
 def random_tree(make_experience: Callable[..., Experience], seed: int) -> list[Experience]:
@@ -67,7 +76,7 @@ def gradients(learner: Learner, scored: PreparedBatch) -> PyTree:
         moved = jax.tree.map(lambda leaf: leaf * 1.01, state.parameters)
         total = network.zeros()
         for batch in scored.batches:
-            total, _ = network.add_gradients(total, moved, batch, num_tokens)
+            total, _ = network.add_gradients(total, moved, batch, num_tokens, np.bool_(False), network.frozen)
         found.append(jax.tree.map(np.asarray, total))
     return found
 

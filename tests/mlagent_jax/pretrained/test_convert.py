@@ -1,5 +1,6 @@
 """A GGUF file of a Llama or Qwen2 network becomes a Qwen2 folder with the same logits, or one line says why not."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -356,9 +357,9 @@ def test_failure_half_way_leaves_nothing(
     source = write_gguf(tmp_path / "tiny.gguf", llama)
 
     def fail(*_: object, **__: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mlagent_jax.model.hf.save.save_file", fail)
+    monkeypatch.setattr("mlagent_jax.model.hf.tensor_file._write", fail)
     assert convert.main([str(source), "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "error: no space left on device\n"
+    assert "model.safetensors: No space left on device; free some space" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]

@@ -161,7 +161,7 @@ def test_every_setting_a_stage_depends_on_exists() -> None:
         assert records(RunDir(Path("nowhere"))).inputs(stage.name)
     decisive = {key.partition(".")[0] for stage in STAGES for key in stage.settings}
     # Where and how fast things run decides nothing about what comes out.
-    assert set(to_dict(load_config())) - decisive == {"run_dir", "mirror", "executor", "mesh", "trackers"}
+    assert set(to_dict(load_config())) - decisive == {"run_dir", "mirror", "executor", "mesh", "trackers", "trainer"}
 
 
 def test_second_run_in_one_directory_is_refused_with_the_holder(tmp_path: Path) -> None:

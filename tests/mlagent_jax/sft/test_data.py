@@ -4,13 +4,17 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from mlagent_jax.configuration.schema import SFT
 from mlagent_jax.model.packed_batch import BatchShape, PackedBatch, RowBuilder
+from mlagent_jax.model.sharding import make_mesh
+from mlagent_jax.sft.configured import padded_rows
 from mlagent_jax.sft.data import Batches, Dataset, batch_shape_of, pack
 from rollout.tokenizer.chat import ChatTokenizer, Rendering, train_tokenizer
 from tasks.prompt import messages
@@ -94,7 +98,7 @@ def test_a_trajectory_too_long_loses_its_last_turns_and_is_counted(tokenizer: Ch
 def test_batches_have_one_shape_and_the_last_is_filled_up(tokenizer: ChatTokenizer) -> None:
     dataset = pack(STATES[:5], tokenizer, longest(tokenizer), seed=0)
     bucket = batch_shape_of([dataset], longest(tokenizer))
-    batches = Batches(dataset, bucket, batch_size=2)
+    batches = Batches(dataset, bucket, num_rows=2)
     found = list(batches)
     assert len(batches) == len(found) == 3
     assert [rows.tokens.shape for rows in found] == [(2, bucket.length)] * 3
@@ -104,6 +108,29 @@ def test_batches_have_one_shape_and_the_last_is_filled_up(tokenizer: ChatTokeniz
     assert sum(np.sum(rows.weights) for rows in found) == sum(len(row.targets) for row in rows_of(dataset))
     lengths = [len(row.tokens) for row in rows_of(dataset)]
     assert [batches.num_tokens(index) for index in range(3)] == [sum(lengths[at : at + 2]) for at in (0, 2, 4)]
+
+
+def test_batch_has_the_rows_that_hold_its_trajectories_on_average(tokenizer: ChatTokenizer) -> None:
+    dataset = pack(STATES, tokenizer, 3 * longest(tokenizer), seed=0)
+    assert sum(map(len, dataset.rows)) == 12 and len(dataset.rows) == 4
+    assert [dataset.rows_of(count) for count in (1, 3, 4, 6, 12)] == [1, 1, 1, 2, 4]
+    alone = pack(STATES, tokenizer, longest(tokenizer), seed=0)
+    assert [alone.rows_of(count) for count in (1, 3, 64)] == [1, 3, 64]
+
+
+def test_batch_has_empty_rows_up_to_whole_micro_batches_on_all_devices(tokenizer: ChatTokenizer) -> None:
+    sft, mesh = SFT(), make_mesh(2, 2, 2, 1)
+    assert [padded_rows(sft, count, mesh) for count in (1, 4, 5)] == [4, 4, 8]
+    assert [padded_rows(replace(sft, rows_per_micro_batch=8), count, mesh) for count in (3, 8, 23)] == [8, 8, 24]
+    dataset = pack(STATES[:5], tokenizer, longest(tokenizer), seed=0)
+    shape = batch_shape_of([dataset], longest(tokenizer))
+    plain, padded = Batches(dataset, shape, 3), Batches(dataset, shape, 3, 4)
+    assert len(plain) == len(padded) == 2
+    for index in range(2):
+        assert padded[index].tokens.shape[0] == 4 and not padded[index].weights[3].any()
+        jax.tree.map(
+            lambda few, all_rows: np.testing.assert_array_equal(few, all_rows[:3]), plain[index], padded[index]
+        )
 
 
 def test_bucket_holds_the_fullest_row_of_any_set(tokenizer: ChatTokenizer) -> None:
@@ -125,7 +152,7 @@ def test_the_rows_of_each_process_are_those_of_the_whole_batch_and_no_other_is_m
     whole = pack(STATES[:7], tokenizer, longest(tokenizer), seed=0)
     bucket = batch_shape_of([whole], longest(tokenizer))
     watched = Dataset(render, whole.sizes, whole.rows)
-    parts = [Batches(watched, bucket, 4, rows) for rows in (slice(0, 1), slice(1, 4))]
+    parts = [Batches(watched, bucket, 4, rows=rows) for rows in (slice(0, 1), slice(1, 4))]
     for index, batch in enumerate(Batches(whole, bucket, 4)):
         found = jax.tree.map(lambda *parts: np.concatenate(parts), *(part[index] for part in parts))
         jax.tree.map(np.testing.assert_array_equal, found, batch)

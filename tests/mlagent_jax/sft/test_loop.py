@@ -1,5 +1,6 @@
 """An interrupted fine-tuning resumes to the same bits, and keeps the parameters with the best validation loss."""
 
+import gc
 import io
 import shutil
 import signal
@@ -17,7 +18,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.configuration.schema import SFT, Config
+from mlagent_jax.configuration.schema import Config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.sharding import make_mesh, parameters_of
@@ -34,41 +35,36 @@ from mlagent_jax.tracking.jsonl import JsonlTracker, read_metrics
 from mlagent_jax.tracking.progress import Bar, Reporter
 from mlagent_jax.train import signals_as_interrupts
 from mlagent_jax.training.checkpoint import Checkpoints
+from mlagent_jax.training.finite import NotFinite
 from mlagent_jax.training.saved_policy import canary_logprobs, save_policy
 from mlagent_jax.training.train_state import TrainState, make_state
 from rollout.inference.canary_file import read_canary
 from rollout.inference.weight_files import check_digests
 from rollout.tokenizer.chat import Rendering
-from rollout.types import Snapshot, Step, Trajectory
-from tasks.feedback import Feedback, Outcome
-from tasks.naming import WORDS, Names
-from tasks.system_text import system_text
 
 STEPS = 20
-SYSTEM = system_text("brief", 100)
 
 
-class Stopping(Reporter):
-    """A reporter at which Ctrl-C is pressed, or another signal comes, after some step."""
+class Watched(Reporter):
+    """A reporter that calls a function with the number of each step, when it has reported the step."""
 
-    def __init__(self, at: int | None, number: signal.Signals = signal.SIGINT) -> None:
+    def __init__(self, watch: Callable[[int], None]) -> None:
         super().__init__(Console(file=io.StringIO()))
-        self.at, self.number = at, number
+        self.watch = watch
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0) -> Iterator[Bar]:
         with super().bar(label, total, done) as bar:
-            yield _StoppingBar(bar, self.at, self.number)
+            yield _WatchedBar(bar, self.watch)
 
 
-class _StoppingBar(Bar):
-    def __init__(self, bar: Bar, at: int | None, number: signal.Signals) -> None:
-        self.bar, self.at, self.number = bar, at, number
+class _WatchedBar(Bar):
+    def __init__(self, bar: Bar, watch: Callable[[int], None]) -> None:
+        self.bar, self.watch = bar, watch
 
     def update(self, done: int, figures: Any = None) -> None:
         self.bar.update(done, figures)
-        if done == self.at:
-            signal.raise_signal(self.number)
+        self.watch(done)
 
 
 @dataclass
@@ -89,8 +85,8 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     jax.config.update("jax_compilation_cache_dir", None)
 
 
-def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS) -> inputs.Data:
-    """Returns rows of noisy counting, forward or backward by the seed."""
+def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS, per_row: int = 1) -> inputs.Data:
+    """Returns rows of noisy counting, forward or backward by the seed, `per_row` trajectories in a row."""
 
     def rows(seed: int, count: int) -> Dataset:
         rng = np.random.default_rng(seed)
@@ -99,15 +95,16 @@ def data_of(train_seed: int, validation_seed: int, num_steps: int = STEPS) -> in
             step = 1 if seed % 2 else -1
             tokens = (rng.integers(64) + step * np.arange(12) + rng.integers(0, 2, 12)) % 64
             made.append(Rendering(tokens.tolist(), [(1, 12)]))
-        return Dataset(made.__getitem__, tuple(size_of(one, 12) for one in made), tuple((i,) for i in range(count)))
+        planned = tuple(tuple(range(first, first + per_row)) for first in range(0, count, per_row))
+        return Dataset(made.__getitem__, tuple(size_of(one, 12) for one in made), planned)
 
-    train, validation = rows(train_seed, 2 * num_steps), rows(validation_seed, 3)
-    return inputs.Data(train, validation, batch_shape_of([train, validation], 12))
+    train, validation = rows(train_seed, 2 * num_steps), rows(validation_seed, 3 * per_row)
+    return inputs.Data(train, validation, batch_shape_of([train, validation], 12 * per_row))
 
 
 def config_of(**settings: Any) -> Config:
-    settings |= {"batch_size": 2, "max_length": 12, "learning_rate": 5e-2, "warmup_steps": 2}
-    return replace(load_config(), sft=replace(load_config().sft, **settings))
+    default = {"batch_size": 2, "max_length": 12, "learning_rate": 5e-2, "warmup_steps": 2}
+    return replace(load_config(), sft=replace(load_config().sft, **default | settings))
 
 
 def train(
@@ -124,7 +121,8 @@ def train(
     if run_dir.mirror:
         run_dir.mirror.pull()
     with signals_as_interrupts():
-        reporter, mesh = Stopping(interrupt_at, number), make_mesh(1, 1, 1, 1)
+        mesh = make_mesh(1, 1, 1, 1)
+        reporter = Watched(lambda done: signal.raise_signal(number) if done == interrupt_at else None)
         saving = Checkpoints(run_dir.sft_checkpoints, saved=run_dir.sync_remote)
         with saving as checkpoints, JsonlTracker(run_dir.metrics) as tracker:
             parts = config.sft, config.optimizer_state
@@ -154,9 +152,9 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     def configured_step(*arguments: Any) -> SFTStep:
         step = make_real_step(*arguments)
 
-        def recorded(state: TrainState, rows: PackedBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+        def recorded(state: TrainState, rows: PackedBatch, frozen: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
             batches.append(np.asarray(rows.tokens).tobytes())
-            return step(state, rows)
+            return step(state, rows, frozen)
 
         return recorded
 
@@ -193,6 +191,37 @@ def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
     again = train(make_model(), tmp_path / "whole", data, config)  # everything is done: nothing changes
     assert not fed and (again.figures, again.metrics) == (whole.figures, whole.metrics)
     jax.tree.map(np.testing.assert_array_equal, again.parameters, whole.parameters)
+
+
+def test_a_step_has_as_many_trajectories_as_the_batch_size_says_not_as_many_rows(
+    make_model: Callable[..., Transformer], tmp_path: Path, fed: list[bytes]
+) -> None:
+    data = data_of(1, 3, num_steps=12, per_row=3)  # 24 trajectories in 8 rows
+    ended = train(make_model(), tmp_path, data, config_of(batch_size=6, max_length=36, eval_every=2))
+    assert ended.figures["steps"] == len(fed) == 4
+    assert {len(tokens) for tokens in fed} == {2 * 36 * np.dtype(np.int32).itemsize}
+
+
+def test_resumed_training_holds_no_more_arrays_than_a_new_one(
+    make_model: Callable[..., Transformer], tmp_path: Path
+) -> None:
+    config, data = config_of(eval_every=5, patience=100), data_of(1, 3, STEPS)
+    mesh, measured = make_mesh(1, 1, 1, 1), []
+
+    def num_bytes() -> int:
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    for stop in (10, None):
+        model, found = make_model(), list[int]()
+        reporter = Watched(lambda done, found=found: found.append(num_bytes()))
+        before = num_bytes()
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints, JsonlTracker(tmp_path / "metrics.jsonl") as tracker:
+            sft = replace(config.sft, max_steps=stop or STEPS)
+            loop.fine_tune(model, data, sft, config.optimizer_state, mesh, checkpoints, tracker, reporter)
+        measured.append(max(found) - before)
+        del model
+    assert measured[1] <= measured[0]
 
 
 @pytest.mark.slow
@@ -245,9 +274,10 @@ def test_training_ends_when_validation_gets_worse_and_the_best_is_kept(
     assert ended.figures["steps"] == len(readings)
     assert ended.figures["validation_loss"] == readings[best]
     assert ended.figures["validation_perplexity"] == pytest.approx(np.exp(readings[best]))
-    evaluate = make_sft_eval(nnx.split(model)[0])
-    kept = loop.validation_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
-    assert kept == pytest.approx(readings[best], rel=1e-5)
+    for num_micro_batches in (1, 2):
+        evaluate = make_sft_eval(nnx.split(model)[0], num_micro_batches)
+        kept = loop.validation_loss(evaluate, parameters_of(model), data, 2, make_mesh(1, 1, 1, 1))
+        assert kept == pytest.approx(readings[best], rel=1e-5)
     with pytest.raises(KeyboardInterrupt):  # when the best is past, but not yet found to be
         train(make_model(), tmp_path / "cut", data, config, interrupt_at=best + 3)
     resumed = train(make_model(), tmp_path / "cut", data, config)
@@ -255,11 +285,35 @@ def test_training_ends_when_validation_gets_worse_and_the_best_is_kept(
     jax.tree.map(np.testing.assert_array_equal, resumed.parameters, ended.parameters)
 
 
-def test_loss_that_is_not_finite_is_named_with_its_step(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
-    model = make_model()
-    model.norm[...] = model.norm[...] * float("nan")
-    with pytest.raises(FloatingPointError, match="loss became nan at step 1; lower sft.learning_rate"):
-        train(model, tmp_path / "run", data_of(1, 3), config_of())
+def test_loss_that_is_not_finite_is_named_with_its_step_and_the_checkpoint_to_go_on_from(
+    make_model: Callable[..., Transformer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(eval_every=4)
+    whole = train(make_model(), tmp_path / "whole", data_of(1, 3), config)
+    advance = loop.Progress.advance
+
+    def poisoned(progress: loop.Progress, *arguments: Any) -> float:
+        if int(progress.state.step) == 8:
+            parameters = jax.tree.map(lambda leaf: leaf * float("nan"), progress.state.parameters)
+            progress.state = progress.state._replace(parameters=parameters)
+        return advance(progress, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "advance", poisoned)
+        with pytest.raises(FloatingPointError, match=r"loss became nan in step 9, .* from \S+/8, or lower sft"):
+            train(make_model(), tmp_path / "run", data_of(1, 3), config)
+    resumed = train(make_model(), tmp_path / "run", data_of(1, 3), config)
+    jax.tree.map(np.testing.assert_array_equal, resumed.parameters, whole.parameters)
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+def test_no_figure_of_a_step_may_be_no_number(name: str) -> None:
+    progress = loop.Progress(TrainState({}, {}, np.int32(0)), {})
+    figures = {"loss": np.float32(1.0), "gradient_norm": np.float32(2.0)}
+    assert progress.advance(lambda state, rows, frozen: (state, figures), lambda: None) == 1.0
+    broken = figures | {name: np.float32("inf")}
+    with pytest.raises(NotFinite, match=f"{name} became inf"):
+        progress.advance(lambda state, rows, frozen: (state, broken), lambda: None)
 
 
 def test_saved_policy_stands_beside_its_tokenizer(make_model: Callable[..., Transformer], tmp_path: Path) -> None:
@@ -290,56 +344,3 @@ def test_saved_policy_has_a_canary_of_its_own_weights(make_model: Callable[..., 
     (tmp_path / "model" / "canary.json").unlink()
     with pytest.raises(ValueError, match=r"canary\.json is damaged, or not a canary; .*remove the record of the stage"):
         read_canary(tmp_path / "model", "float32", max_length=100)
-
-
-@pytest.fixture
-def trajectories() -> list[Trajectory]:
-    """Ten trajectories of one action each, which differ in a word of their problem."""
-    snapshot = Snapshot({}, 0.0, None, "", 0.0)
-    feedback = Feedback(Outcome.EDIT, "fine", None)
-    words = WORDS[:10]
-    return [
-        Trajectory(
-            trajectory_id=word,
-            task="toy",
-            seed=0,
-            names=Names("project", "train.csv", "test.csv", "train.py"),
-            problem=f"Predict the {word}.",
-            ideas=(),
-            steps=(Step(f"Thought: the {word}.", "Final Answer", {}, feedback, snapshot, snapshot, 0.0),),
-            end="final_answer",
-        )
-        for word in words
-    ]
-
-
-def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(sft=SFT(max_length=400, wordings=1, num_epochs=1.5))
-    wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
-    tokenizer = inputs.make_tokenizer(tmp_path, SYSTEM, wordings, 2304, None)
-    data = inputs.load_data(config.sft, config.seed, tokenizer, wordings, [number in (3, 8) for number in range(10)])
-
-    def words(dataset: Dataset) -> list[str]:
-        texts = [tokenizer.decode(dataset.row(index).tokens) for index in range(len(dataset.rows))]
-        return [word for text in texts for word in WORDS[:10] if f"Predict the {word}." in text]
-
-    train, validation = words(data.train), words(data.validation)
-    assert set(validation) == {WORDS[3], WORDS[8]} and len(validation) == 2
-    assert set(train) == {trajectory.trajectory_id for trajectory in trajectories} - set(validation)
-    assert len(train) >= 12 and max(train.count(word) for word in train) == 2  # a pass and a half over eight
-
-
-def test_checkpoint_without_a_tokenizer_is_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    wordings = inputs.wordings_of(trajectories, 6, seed=0)
-    with pytest.raises(ValueError, match=r"tokenizer\.json: no such file; model\.path needs the tokenizer beside"):
-        inputs.make_tokenizer(tmp_path / "tokenizer", SYSTEM, wordings, 2304, checkpoint=tmp_path)
-
-
-def test_data_of_which_nothing_fits_are_refused(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    config = Config(sft=SFT(max_length=20, wordings=1))
-    wordings = inputs.wordings_of(trajectories, config.sft.wordings, config.seed)
-    tokenizer = inputs.make_tokenizer(tmp_path, SYSTEM, wordings, 2304, None)
-    with pytest.raises(
-        ValueError, match=r"no rows for training: 9 sequences, none with a turn within sft\.max_length=20"
-    ):
-        inputs.load_data(config.sft, config.seed, tokenizer, wordings, [not number for number in range(10)])

@@ -41,8 +41,10 @@ def test_newest_checkpoint_comes_back_with_its_values_shardings_and_structure(
         checkpoints.save(4, state, {"update": 4})
         checkpoints.save(5, state, {"update": 5, "best_loss": 0.1})
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "5"]
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(template))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         found = checkpoints.latest(template)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(template))
     assert found is not None and found[1] == {"update": 5, "best_loss": 0.1}
     assert jax.tree.structure(found[0]) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, found[0], state)
@@ -71,7 +73,7 @@ def test_checkpoint_that_a_kill_cut_short_is_passed_over(
     torn.mkdir()
     (torn / "notes").write_text(json.dumps({"update": 2}))
     with Checkpoints(tmp_path) as checkpoints:
-        found = checkpoints.latest(state)
+        found = checkpoints.latest(make_learner_state(1).policy)
         assert found is not None and found[1] == {"update": 1}
         checkpoints.save(2, state, {"update": 2})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]

@@ -10,8 +10,11 @@ import pytest
 from flax import nnx
 from jaxtyping import PyTree
 
+from mlagent_jax.configuration.schema import PPO, SFT, OptimizerState
 from mlagent_jax.model.sharding import parameters_of
 from mlagent_jax.model.transformer import Transformer
+from mlagent_jax.ppo.learner import ppo_optimizers
+from mlagent_jax.sft.configured import sft_optimizer
 from mlagent_jax.training.optimizer import ADAM_SHARE, MATRICES, MUON_RMS, cosine_schedule, make_optimizer
 
 RATE = 1e-2
@@ -52,7 +55,7 @@ def test_muon_turns_each_layers_matrices_orthogonal_and_adamw_takes_the_rest(
     make_model: Callable[..., Transformer],
 ) -> None:
     model = make_model()
-    gradients, muon = first_update(make_optimizer("muon", RATE, 1e9), model)
+    gradients, muon = first_update(make_optimizer("muon", RATE, 1e9, adam_b2=0.95), model)
     adamw = first_update(optax.nadamw(RATE * ADAM_SHARE, b2=0.95), model)[1]
     for name, update in muon.items():
         if name not in MATRICES:
@@ -74,3 +77,18 @@ def test_global_norm_is_clipped_before_the_optimizer() -> None:
     _, state = clip.update(gradient, state, gradient)
     first_moment = optax.tree.get(state, "mu")["w"]
     np.testing.assert_allclose(first_moment, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("b2", [0.9, 0.999])
+def test_mean_of_squared_gradients_decays_as_configured(b2: float) -> None:
+    sft = sft_optimizer(SFT(adam_b2=b2, learning_rate=RATE, min_learning_rate_ratio=1.0), OptimizerState(), 10)
+    policy, critic = ppo_optimizers(
+        PPO(adam_b2=b2, learning_rate=RATE, critic_learning_rate=RATE, critic="separate"), OptimizerState()
+    )
+    mean, square = (0.9 * 0.1 * 0.2 + 0.1 * 0.6) / (1 - 0.9**2), (b2 * 0.2**2 + 0.6**2) / (1 + b2)  # without bias
+    for optimizer in (sft, policy, critic):
+        parameters = {"w": jnp.zeros(())}
+        state = optimizer.init(parameters)
+        _, state = optimizer.update({"w": jnp.float32(0.2)}, state, parameters)
+        update, _ = optimizer.update({"w": jnp.float32(0.6)}, state, parameters)
+        np.testing.assert_allclose(float(update["w"]), -RATE * mean / square**0.5, rtol=1e-4)

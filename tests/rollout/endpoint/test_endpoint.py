@@ -12,6 +12,7 @@ import pytest
 
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
+from rollout.endpoint.concurrency import FIRST
 from rollout.endpoint.expert import EndpointExpert
 from rollout.endpoint.transport import MAX_RETRY_AFTER_SECONDS, retry_after
 from rollout.endpoint.usage import TEMPLATE_TOKENS
@@ -158,6 +159,22 @@ def test_requests_share_connections_and_are_no_more_than_allowed_at_a_time(chat_
         asking(endpoint(server, max_concurrent=4), *range(20))
     assert len({one.connection for one in server.asked}) == 4
     assert server.peak == 4
+
+
+def test_requests_become_as_many_as_the_server_answers(chat_server) -> None:
+    with chat_server(echo, seconds=0.1).serving() as server:
+        asking(endpoint(server, max_concurrent=24), *range(100))
+    first_round = [one for one in server.asked if one.at < server.asked[0].at + 0.05]
+    assert len(first_round) <= FIRST < server.peak <= 24
+
+
+def test_requests_become_fewer_when_the_server_refuses_them(chat_server) -> None:
+    with chat_server(echo, seconds=0.1).serving() as server:
+        server.fault = lambda body, number: "429 0" if server.under_way >= 3 else ""
+        answers = asking(endpoint(server, max_concurrent=24, num_attempts=50), *range(40))
+    assert answers == ["You said: hello"] * 40
+    refused = [one.fault != "" for one in server.asked]
+    assert sum(refused[len(refused) // 2 :]) < sum(refused[: len(refused) // 2])
 
 
 def test_a_retry_after_holds_all_requests(chat_server) -> None:

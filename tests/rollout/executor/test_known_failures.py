@@ -98,7 +98,7 @@ def test_native_libraries_without_threads_name_the_limit(sandboxes):
     done = sandboxes.run("import numpy\nprint('begun')", num_processes=1, num_threads=2)
     if done.output != "begun\n":  # NumPy has seen two cores
         assert "pthread_create failed" in done.output or done.tier == "landlock"  # which may end the script itself
-        assert done.exit is Exit.OUT_OF_PROCESSES
+        assert done.exit is Exit.OUT_OF_PROCESSES or done.output.endswith("begun\n")  # or does without them
 
 
 @each_tier

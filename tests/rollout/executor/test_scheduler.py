@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rollout.errors import ExecutorError
 from rollout.executor.backends.base import Capabilities, SandboxBackend
-from rollout.executor.resources import Resources, machine_memory_mb
+from rollout.executor.resources import Resources
 from rollout.executor.scheduling import scheduler as module
 from rollout.executor.scheduling.pool import SandboxPool
 from rollout.executor.scheduling.scheduler import Machine, Scheduler
@@ -260,7 +260,3 @@ def test_a_job_goes_to_the_machine_with_most_free_resources_and_a_wide_one_is_no
         assert all(queued.machine.done() for queued in more)
 
     on_loop(body)
-
-
-def test_the_machines_memory_is_known() -> None:
-    assert 256 < machine_memory_mb() < 1 << 26

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,19 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import ServerError
-from rollout.inference.server import ServerOptions, check_start, free_port, is_healthy, main, server_command
+from rollout.inference.server import (
+    ServerOptions,
+    check_start,
+    free_port,
+    is_healthy,
+    main,
+    server_command,
+    server_environment,
+)
 from rollout.inference.server_process import ServerProcess
 from rollout.inference.supervisor import LONGEST_ROOT, TEMP_PREFIX, is_running, remove_stale_folders, temporary_root
+
+from ...conftest import eventually
 
 # A stand-in for vLLM: it starts a process of its own, leaves a file in its temporary folder and two in shared
 # memory, says who it is, and ends on SIGTERM only if told to.
@@ -53,15 +62,6 @@ command = [sys.executable, "-c", os.environ["SUPERVISOR"], *sys.argv[1:], str(os
 subprocess.Popen(command, start_new_session=True)
 time.sleep(600)
 """
-
-
-def eventually(condition, seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def parent_of(pid: int) -> int:
@@ -211,9 +211,72 @@ def test_options_and_further_flags_reach_vllm(model):
     assert flags["--kv-cache-memory-bytes"] == str(3 * 2**20)
     assert flags["--port"] == "1234"
     assert command[-2:] == ["--tensor-parallel-size", "2"]
-    uncapped = server_command(model, 1234, ServerOptions(kv_cache_mb=0, gpu_memory_fraction=0.5))
+    uncapped = server_command(model, 1234, ServerOptions(kv_cache_mb=0))
     assert "--kv-cache-memory-bytes" not in uncapped
-    assert uncapped[uncapped.index("--gpu-memory-utilization") + 1] == "0.5"
+
+
+def test_a_share_of_the_memory_and_the_devices_reach_vllm_also_beside_a_size_of_the_cache(model):
+    for kv_cache_mb in (0, 64):
+        options = ServerOptions(kv_cache_mb=kv_cache_mb, memory_fraction=0.25, tensor_parallel=2, data_parallel=4)
+        command = server_command(model, 1234, options)
+        flags = dict(zip(command, command[1:], strict=False))
+        assert flags["--gpu-memory-utilization"] == "0.25"
+        assert (flags["--tensor-parallel-size"], flags["--data-parallel-size"]) == ("2", "4")
+    assert not {"--tensor-parallel-size", "--data-parallel-size"} & set(server_command(model, 1, ServerOptions()))
+
+
+def test_replicas_on_a_cpu_have_an_engine_process_each(model):
+    for count, backend, engines in ((1, "uni", "0"), (2, "mp", "1")):
+        options = ServerOptions(data_parallel=count)
+        command = server_command(model, 1, options)
+        assert command[command.index("--distributed-executor-backend") + 1] == backend
+        assert server_environment(options)["VLLM_ENABLE_V1_MULTIPROCESSING"] == engines
+
+
+def test_the_server_sees_its_own_gpus_and_not_those_of_the_trainer(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert server_environment(ServerOptions())["CUDA_VISIBLE_DEVICES"] == "0"
+    environment = server_environment(ServerOptions(gpus="2,3"))
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("2,3", "PCI_BUS_ID")
+
+
+# A stand-in for vLLM that starts a worker.
+WITH_WORKER = """
+import os, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(sys.argv[sys.argv.index("--model") + 1] + "/pids.part", "w") as report:
+    report.write(f"{os.getpid()} {worker.pid}")
+os.replace(report.name, report.name.removesuffix(".part"))
+time.sleep(600)
+"""
+
+
+def test_no_secret_of_the_user_reaches_the_server_or_its_workers(tmp_path, model, monkeypatch):
+    for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SESSION_TOKEN", "VLLM_API_KEY", "MY_PLAN", "https_proxy"):
+        monkeypatch.setenv(name, "planted-secret")
+    monkeypatch.setenv("NCCL_DEBUG", "WARN")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folder = tmp_path / "vllm" / "entrypoints" / "openai"
+    folder.mkdir(parents=True)
+    for package in (folder, folder.parent, folder.parent.parent):
+        (package / "__init__.py").touch()
+    (folder / "api_server.py").write_text(WITH_WORKER)
+    process = ServerProcess(model, tmp_path / "server.log")
+    process.launch()
+    try:
+        assert eventually((model / "pids").exists)
+        assert process.process is not None
+        pids = [process.process.pid, *map(int, (model / "pids").read_text().split())]
+        environments = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids]
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+    finally:
+        process.stop()
+    for environment, command in zip(environments, commands, strict=True):
+        assert not [entry for entry in environment if b"planted-secret" in entry]
+        assert f"MLAGENT_SERVER_KEY={process.key}".encode() in environment and b"NCCL_DEBUG=WARN" in environment
+        assert any(entry.startswith(b"PATH=") for entry in environment)
+        assert process.key.encode() not in command
+    assert ServerProcess(model, tmp_path / "server.log").key != process.key
 
 
 def test_grammars_are_compiled_by_llguidance_unless_the_user_says_otherwise(model):
@@ -222,6 +285,17 @@ def test_grammars_are_compiled_by_llguidance_unless_the_user_says_otherwise(mode
     assert json.loads(command[command.index(flag) + 1]) == {"backend": "guidance"}
     for given in ([flag, '{"backend": "xgrammar"}'], [f"{flag}.backend", "xgrammar"]):
         command = server_command(model, 1234, ServerOptions(), given)
+        assert [each for each in command if each.startswith(flag)] == given[:1]
+
+
+def test_head_computes_in_float32_unless_the_server_does_anyway_or_the_user_says_otherwise(model):
+    flag = "--hf-overrides"
+    for dtype in ("bfloat16", "float16", "auto"):
+        command = server_command(model, 1234, ServerOptions(dtype=dtype))
+        assert json.loads(command[command.index(flag) + 1]) == {"head_dtype": "float32"}
+    assert flag not in server_command(model, 1234, ServerOptions(dtype="float32"))
+    for given in ([flag, "{}"], [f"{flag}.head_dtype", "model"]):
+        command = server_command(model, 1234, ServerOptions(dtype="bfloat16"), given)
         assert [each for each in command if each.startswith(flag)] == given[:1]
 
 

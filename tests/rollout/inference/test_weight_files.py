@@ -1,5 +1,6 @@
 """The files of a checkpoint are those that its index names, and a file beside them is not sent to a server."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rollout.inference.weight_files import tensor_shapes, weight_files
+from rollout.errors import ServerError
+from rollout.inference.weight_files import changed_tensors, check_digests, tensor_shapes, weight_files
+from rollout.storage.tensor_digest import tensor_digest
 
 
 def save(path: Path, **tensors: float) -> None:
@@ -44,3 +47,36 @@ def test_damaged_file_and_index_are_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(ValueError, match="model.safetensors.index.json: holds an array"):
         weight_files(tmp_path)
+
+
+FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+
+
+def test_layer_is_loaded_wholly_if_one_of_its_tensors_changed() -> None:
+    """The server may fuse several layers of the checkpoint; those of the same name in another block do not count."""
+    names = [f"model.layers.{block}.self_attn.{part}_proj.weight" for block in (0, 1) for part in "qkvo"]
+    names += ["model.layers.0.self_attn.q_proj.bias", "model.layers.0.mlp.gate_proj.weight", "model.norm.weight"]
+    held = dict.fromkeys(names, "old")
+    for changed, loaded in (
+        ([], []),
+        (["model.norm.weight"], ["model.norm.weight"]),
+        (["model.layers.1.self_attn.o_proj.weight"], ["model.layers.1.self_attn.o_proj.weight"]),
+        (["model.layers.0.self_attn.k_proj.weight"], [*names[:3], "model.layers.0.self_attn.q_proj.bias"]),
+        (names, names),
+    ):
+        assert changed_tensors(held | dict.fromkeys(changed, "new"), held, FUSED) == loaded
+    assert changed_tensors(held, {}, FUSED) == names
+    held.pop("model.norm.weight")
+    assert changed_tensors(dict.fromkeys(names, "old"), held, FUSED) == ["model.norm.weight"]
+
+
+def test_digests_of_this_and_of_earlier_versions_are_compared(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", a=1.0, b=2.0)
+    arrays = {name: np.full(3, value, np.float32) for name, value in (("a", 1.0), ("b", 2.0))}
+    fast = {name: tensor_digest(memoryview(array.tobytes())) for name, array in arrays.items()}
+    earlier = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    for digests in (fast, earlier, {}):
+        check_digests(tmp_path, digests)
+        if digests:
+            with pytest.raises(ServerError, match=r"b in .*model.safetensors is not the tensor that was sent"):
+                check_digests(tmp_path, digests | {"b": digests["a"]})

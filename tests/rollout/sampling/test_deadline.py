@@ -25,15 +25,17 @@ NUM_ACTIONS, CONCURRENCY, SECONDS = 24, 4, 20.0
 
 
 class ClockworkLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next thing that is due."""
+    """An event loop whose clock jumps to the next thing that is due, but stands while a thread works."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now, self.num_in_threads = 0.0, 0
         selector = selectors.DefaultSelector()
         super().__init__(selector)
         wait = selector.select
 
         def select(timeout: float | None = None) -> list:
+            if timeout != 0 and self.num_in_threads:
+                return wait(None)  # a thread that ends wakes the loop
             self.now += timeout or 0.0
             return wait(0)
 
@@ -41,6 +43,15 @@ class ClockworkLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def run_in_executor(self, executor: Any, func: Callable, *args: Any) -> asyncio.Future:
+        def done(_: asyncio.Future) -> None:
+            self.num_in_threads -= 1
+
+        future = super().run_in_executor(executor, func, *args)
+        self.num_in_threads += 1
+        future.add_done_callback(done)
+        return future
 
 
 def run(body: Any) -> Any:

@@ -49,6 +49,7 @@ def test_every_sample_is_rewarded_in_order_with_its_tokens(toys, states: list[Po
         assert one.instruction == ("" if said == "nonsense" else '{"correct": 9, "validation": 0.8}')
     assert reward_figures(experiences) == {
         "masked_share": 0.0,
+        "redone_share": 0.0,
         "cut_share": 0.0,
         "mean": pytest.approx(-0.1),
         "std": pytest.approx(0.9),
@@ -97,17 +98,29 @@ def test_what_the_infrastructure_lost_is_masked(toys, states: list[PoolState]):
     toys.executor.faults = [ExecutorError("lost")] * 2
     experiences = run(toys, toys.policy([toys.edit("cedar.py", "oak.py", correct=9)]), states[:1])
     assert {(one.reward, one.outcome) for one in experiences} == {(None, Outcome.INFRASTRUCTURE)}
-    assert reward_figures(experiences) == {"masked_share": 1.0, "cut_share": 0.0}
+    assert reward_figures(experiences) == {"masked_share": 1.0, "redone_share": 0.0, "cut_share": 0.0}
 
 
-def test_an_update_that_was_lost_whole_is_done_again(toys, states: list[PoolState], tmp_path: Path):
-    policy = toys.policy([toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)])
-    toys.executor.faults = [ExecutorError("lost")] * 2
-    for expected in ([None] * 4, [pytest.approx(0.8)] * 4, [pytest.approx(0.8)] * 4):
+def test_lost_actions_run_again_with_their_responses_only_if_that_is_asked_for(toys, states, tmp_path: Path):
+    policy = toys.policy(["nonsense", toys.edit("cedar.py", "oak.py", correct=9, validation=0.8)])
+    toys.executor.faults = [ExecutorError("lost")] * 4  # once for each state, and again for the first
+    found = []
+    for redo in (False, False, True, False):
         with Journal(tmp_path / "actions.jsonl") as journal:
-            assert [one.reward for one in run(toys, policy, states[:1], journal=journal)] == expected
-    assert len(policy.calls) == 2
-    assert len((tmp_path / "actions.jsonl").read_bytes().splitlines()) == 4, "nothing of the lost one is left"
+            found.append(run(toys, policy, states, journal=journal, redo_lost=redo))
+        policy.version += 1  # nothing is sampled again, or its version would be another one
+    first, again, redone, last = map(timeless, found)
+    lost = [index for index, one in enumerate(first) if one.reward is None]
+    assert len(lost) == 2 and again == first and last == redone
+    for index, (before, after) in enumerate(zip(first, redone, strict=True)):
+        if index in lost:
+            assert (before.failure, before.attempt) == ("ExecutorError: lost", 1)
+            assert (after.reward, after.failure, after.attempt) == (pytest.approx(0.8), "", 2)
+            assert after.training_sample() == replace(before, reward=after.reward).training_sample()
+        else:
+            assert after == before
+    assert reward_figures(redone)["redone_share"] == pytest.approx(len(lost) / len(redone))
+    assert len((tmp_path / "actions.jsonl").read_bytes().splitlines()) == len(first) + len(lost), "all records stay"
 
 
 def test_an_interrupted_update_takes_what_is_journalled_and_redoes_the_rest(toys, states, tmp_path: Path):

@@ -104,7 +104,7 @@ def test_an_interrupted_update_goes_on_in_mid_episode(toys, starts: list[PoolSta
             run(toys, policy, starts[::-1], update=2, journal=journal)
 
 
-def test_an_update_whose_episodes_were_all_lost_is_done_again(toys, starts: list[PoolState], tmp_path: Path) -> None:
+def test_a_lost_action_runs_again_and_its_episode_goes_on(toys, starts: list[PoolState], tmp_path: Path) -> None:
     policy, script = toys.policy(edits(toys)), toys.executor.run
 
     async def fails_after_one(job: Any) -> Any:
@@ -116,6 +116,7 @@ def test_an_update_whose_episodes_were_all_lost_is_done_again(toys, starts: list
     for mended in (False, True):
         toys.executor.run = script if mended else fails_after_one
         with Journal(tmp_path / "actions.jsonl") as journal:
-            found = run(toys, policy, starts[:1], num_samples=1, journal=journal)
+            found = run(toys, policy, starts[:1], num_samples=1, journal=journal, redo_lost=mended)
         assert [each.reward is not None for each in found] == ([True] * 3 if mended else [False] * 2)
-    assert len((tmp_path / "actions.jsonl").read_bytes().splitlines()) == 3
+    assert [each.attempt for each in found] == [1, 2, 1]
+    assert len(policy.calls) == 3, "only what follows the lost action is sampled"

@@ -28,7 +28,7 @@ def make_worker(toys, folder: Path, policy, num_states: int, num_samples: int) -
     worker = RolloutWorker(
         RolloutSpec(num_samples, 5, None, PAPER),
         *(toys.environment, policy, toys.tokenizer, StatePool(states), folder),
-        *(num_states, 1, None, asyncio.Semaphore(4)),
+        *(num_states, 1, None, asyncio.Semaphore(4), 0.1),
     )
     return worker, states
 

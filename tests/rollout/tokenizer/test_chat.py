@@ -1,4 +1,6 @@
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,22 @@ def test_ids_of_any_text_equal_those_of_transformers(tokenizer, transformers_tok
     assert tokenizer.encode(text) == transformers_tokenizer.encode(text, split_special_tokens=True)
 
 
+@given(text=texts)
+def test_ids_equal_those_of_the_method_that_holds_the_lock(tokenizer, text):
+    assert tokenizer.encode(text) == tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_a_long_text_does_not_hold_the_lock(tokenizer):
+    text, waits = "".join(TEXTS) * 100, []
+    with ThreadPoolExecutor(1) as pool:
+        encoding = pool.submit(tokenizer.encode, text)
+        while not encoding.done():
+            began = time.monotonic()
+            time.sleep(0.005)
+            waits.append(time.monotonic() - began)
+    assert len(waits) > 10 and max(waits) < 0.1
+
+
 def test_the_exported_chat_template_renders_the_same_ids(tokenizer, transformers_tokenizer):
     chat = messages(STATE, SYSTEM)
     rendered = transformers_tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
@@ -64,6 +82,13 @@ def test_prompts_of_all_prefixes_come_from_one_rendering(tokenizer, state):
     assert [token_ids[:length] for length in lengths] == [
         tokenizer.prompt_ids(State(state.problem, state.turns[:k])) for k in range(len(state.turns) + 1)
     ]
+
+
+def test_repeated_parts_give_the_same_tokens(tokenizer):
+    first = tokenizer.prompts(STATE)
+    assert first == tokenizer.prompts(STATE)
+    changed = tokenizer.prompt_ids(STATE.then(RESPONSE, "ok!"))
+    assert changed == ChatTokenizer(tokenizer.folder, SYSTEM).prompt_ids(STATE.then(RESPONSE, "ok!"))
 
 
 @given(state=states)

@@ -14,8 +14,9 @@ from rollout.executor.backends.local.slots import Slot, Slots
 from rollout.executor.backends.local.watchdog import is_full, watch
 from rollout.executor.backends.local.workspace_io import exit_of, put_files, take_file
 from rollout.executor.interpreter import TaskInterpreter
-from rollout.executor.resources import Resources, machine_memory_mb
+from rollout.executor.resources import Resources
 from rollout.runtime.event_loop import EventLoopThread
+from rollout.runtime.machine_memory import machine_memory_mb
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Job
 from tasks.task import SUBMISSION, Limits
