@@ -126,8 +126,8 @@ def act_policies(
     """Return the actions of one run's two policies from the new states, by split."""
     found: dict[str, Acted] = {split: {} for split in SPLITS}
     tokenizer = ChatTokenizer(run.tokenizer, config.system_text)
-    with PolicyServer(config.server, run.server_log, run.temporary) as server:
-        server.launch(run.sft_policy)
+    with PolicyServer(config.server, run.server_log, run.temporary, max_adapter_rank=config.served_rank) as server:
+        server.launch(Path(config.served_base or run.sft_policy))
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
         with connect(server, context.event_loop, *sampling) as client:
             for name, folder in zip(POLICIES, (run.sft_policy, run.ppo_policy), strict=True):

@@ -40,6 +40,7 @@ from mlagent_jax.stages.ppo import make_pool
 from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_sync, make_worker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
+from rollout.inference.canary import MAX_TOKENS
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
@@ -73,9 +74,11 @@ def measure(
     with (
         run_dir.lock(),
         opening as context,
-        PolicyServer(config.server, run_dir.server_log, run_dir.temporary) as server,
+        PolicyServer(
+            config.server, run_dir.server_log, run_dir.temporary, max_adapter_rank=config.served_rank
+        ) as server,
     ):
-        server.launch(run_dir.sft_policy)
+        server.launch(Path(config.served_base or run_dir.sft_policy))
         tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
         pool, _ = make_pool(config, run_dir, context, tokenizer)
         sampling = config.ppo.temperature, config.ppo.max_response_tokens, [tokenizer.eos_id]
@@ -109,7 +112,7 @@ def learn(
         RolloutPrefetcher(context.event_loop, worker, config.ppo.max_staleness, config.ppo.num_updates)
     ) as prefetcher:
         sync = make_sync(
-            config.server, config.model.dtype, client, run_dir.temporary / "weights", pool.states[0].prompt_ids
+            config.server, config.model.dtype, client, run_dir.temporary / "weights", pool.states[0].prompt[:MAX_TOKENS]
         )
         leader = make_leader(config, run_dir, context, client, prefetcher, sync)
         leader.begin(0, learner)

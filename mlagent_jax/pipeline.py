@@ -146,8 +146,8 @@ def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began
     start = records.begin(stage.name)
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
     if stage.samples:
-        base = context.config.served_base
-        context.server.launch(run_dir.sft_policy if base is None else Path(base))  # starts while the stage prepares
+        served = context.config.served_base or run_dir.sft_policy
+        context.server.launch(Path(served))  # starts while the stage prepares
     figures = stage.run(context)
     cpu.return_freed_memory()
     ended = time.monotonic()

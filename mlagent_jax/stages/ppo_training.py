@@ -40,6 +40,7 @@ from mlagent_jax.weight_sync import (
     transfer_bytes,
 )
 from rollout.inference.agreement import difference
+from rollout.inference.canary import MAX_TOKENS
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
 from rollout.inference.transfer_folder import SPARE, SPARE_BESIDE_TRAINER, transfer_folder
@@ -56,8 +57,8 @@ def lead(context: StageContext, client: PolicyClient, tokenizer: ChatTokenizer, 
     config, run_dir, run_context = context.config, context.run_dir, context.run_context
     learner = make_learner(config, run_dir)
     worker = make_worker(config, run_dir, run_context, client, tokenizer, pool)
-    # The canary of the weights is the pool's first prompt.
-    canary = distributed.from_main(lambda: list(pool.states[0].prompt))
+    # The canary of the weights is the beginning of the pool's first prompt.
+    canary = distributed.from_main(lambda: list(pool.states[0].prompt[:MAX_TOKENS]))
     ahead = config.ppo.max_staleness
     with (
         weights_folder(config, run_dir) as folder,

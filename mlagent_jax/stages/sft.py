@@ -11,6 +11,7 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.run.saved_output import require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
+from rollout.inference.canary import MAX_TOKENS
 from rollout.scripted.wording import reword_response
 from rollout.storage.digests import write_digests
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
@@ -120,7 +121,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     mesh = make_mesh(**asdict(config.mesh))
     model = build_model(config.model, config.adapter, tokenizer, mesh, config.seed, config.server.max_model_len)
     distributed.meet()
-    canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))
+    canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))[:MAX_TOKENS]
     if checkpoint is not None:  # the stage evaluate may serve it
         save_canary(model, run_dir.pretrained_canary, canary_ids)
     with (

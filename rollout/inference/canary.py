@@ -9,6 +9,8 @@ from typing import Protocol
 from rollout.errors import ServerError
 from rollout.inference.agreement import Difference, Tolerance, difference
 
+MAX_TOKENS = 256  # those after them identify the weights no better; tolerances are measured for blocks of as many
+
 
 @dataclass(frozen=True)
 class Canary:

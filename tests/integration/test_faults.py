@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,12 +33,18 @@ def api_servers(run_dir: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("new_weights", ["load", "restart"])
-def test_a_run_whose_server_dies_in_mid_update_goes_on_by_itself(tmp_path: Path, new_weights: str) -> None:
+ADAPTER = ("adapter.rank=4", "sft.optimizer=adamw", "server.weight_transfer=adapter")
+WAYS = {"load": (), "restart": ("server.new_weights=restart",), "adapter": ADAPTER}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_whose_server_dies_in_mid_update_goes_on_by_itself(checkpoint: Path, tmp_path: Path, way: str) -> None:
     run_dir = tmp_path / "run"
-    arguments = command(
-        run_dir, f"server.new_weights={new_weights}", "ppo.num_updates=3", "ppo.critic_warmup_updates=0"
-    )
+    settings = *WAYS[way], "ppo.num_updates=3", "ppo.critic_warmup_updates=0"
+    if way == "adapter":  # of a checkpoint, which the server is started on
+        shutil.copytree(checkpoint, run_dir / "base")
+        settings += (f"model.path={run_dir / 'base'}",)
+    arguments = command(run_dir, *settings)
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     journal = run_dir / "ppo" / "actions" / "00001.jsonl"  # of the second update, which samples from new weights
     deadline = time.monotonic() + 600

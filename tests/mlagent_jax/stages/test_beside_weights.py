@@ -11,8 +11,12 @@ import pytest
 from transformers import AddedToken, AutoTokenizer
 
 from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.model.adapter import add_adapter, freeze
+from mlagent_jax.model.build import build_model
+from mlagent_jax.model.config import Adapter
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.hf import save_hf
+from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.sft.inputs import make_tokenizer
 from mlagent_jax.stages.export import export_policy
@@ -52,11 +56,13 @@ def checkpoint(tmp_path: Path, make_model: Callable[..., Transformer], tiny_conf
 
 
 @pytest.fixture
-def trained(checkpoint: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> Callable[[], Path]:
+def trained(checkpoint: Path, make_model: Callable[..., Transformer], tiny_config: Qwen2Config) -> Callable[..., Path]:
     """A function that returns the export of a policy that began as the checkpoint, without any training."""
 
-    def export_of_checkpoint() -> Path:
+    def export_of_checkpoint(adapter: Adapter | None = None) -> Path:
         model = make_model(replace(tiny_config, vocab_size=len(AutoTokenizer.from_pretrained(checkpoint))))
+        if adapter is not None:
+            add_adapter(freeze(model), adapter, seed=0)
         run = checkpoint.parent / "run"
         tokenizer = make_tokenizer(run / "tokenizer", "system", [], None, checkpoint)
         (run / "selection.json").write_text("{}")
@@ -69,7 +75,7 @@ def trained(checkpoint: Path, make_model: Callable[..., Transformer], tiny_confi
 
 
 @pytest.fixture
-def export(trained: Callable[[], Path]) -> Path:
+def export(trained: Callable[..., Path]) -> Path:
     return trained()
 
 
@@ -110,7 +116,9 @@ def test_stop_tokens_of_the_original_are_kept_and_sampling_is_that_of_training(c
     assert "repetition_penalty" not in content
 
 
-def test_end_of_turn_is_added_to_the_stop_tokens_of_a_base_model(checkpoint: Path, trained: Callable[[], Path]) -> None:
+def test_end_of_turn_is_added_to_the_stop_tokens_of_a_base_model(
+    checkpoint: Path, trained: Callable[..., Path]
+) -> None:
     (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "pad_token_id": None}))
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     content = json.loads((trained() / "generation_config.json").read_text())
@@ -164,13 +172,22 @@ def test_a_link_to_nothing_is_named_instead_of_left_out(name: str, checkpoint: P
     assert str(checkpoint / name) in str(caught.value)
 
 
-def test_an_export_is_a_checkpoint_to_train_from(checkpoint: Path, export: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", [None, Adapter(2, 4.0, ("q_proj",))])
+def test_an_export_is_a_checkpoint_to_train_from(
+    adapter: Adapter | None, checkpoint: Path, trained: Callable[..., Path], tmp_path: Path
+) -> None:
+    export = trained(adapter)
     shutil.rmtree(checkpoint)
-    make_tokenizer(tmp_path / "again", "system", [], None, export)
+    tokenizer = make_tokenizer(tmp_path / "again", "system", [], None, export)
     names = {path.name for path in (tmp_path / "again").iterdir()}
     assert names == {path.name for path in export.iterdir()} - {
         "COMPLETE",
+        "adapter",
         "config.json",
         "model.safetensors",
         "training_data.json",
     }
+    assert (export / "adapter").is_dir() == (adapter is not None)
+    settings = load_config(None, [f"model.path={export}", "adapter.rank=4", "sft.optimizer=adamw"])
+    model = build_model(settings.model, settings.adapter, tokenizer, make_mesh(1, 1, 1, 1), seed=0, max_length=64)
+    assert model.layers.adapter is not None and model.layers.adapter.rank == 4

@@ -24,7 +24,7 @@ SCRIPT = 'import pandas\ntrain = pandas.read_csv("{train}")\ntest = pandas.read_
 
 @dataclass
 class Scripted:
-    """An executor that gives scripted answers and keeps jobs and the tasks that wait for them, in order of their start."""
+    """An executor that gives scripted answers and keeps jobs, and the tasks that wait for them, by their start."""
 
     answer: Callable[[Job], Execution]
     jobs: list[Job] = field(default_factory=list)
