@@ -92,7 +92,6 @@ def report_program(program: Program, chip: Chip, remat: Remat, hosts: Sequence[i
         hosts: The host of each device.
         server: The bytes of the policy server that shares a chip.
     """
-    resident, resident_host = shard_bytes(program.resident)
     try:
         stats, text, code = compile_program(program)
     except jax.errors.JaxRuntimeError as error:
@@ -100,21 +99,33 @@ def report_program(program: Program, chip: Chip, remat: Remat, hosts: Sequence[i
             raise
         advice = remedy(program, chip, remat, math.inf, server)
         return Report(program.name, None, None, (), exhausted(str(error)), advice)
+    memory, module = memory_of(program, stats, server), parse(text)
+    missing, usable = memory.peak - chip.usable_bytes, f"{chip.usable_bytes / GIB:.0f}"
+    return Report(
+        program=program.name,
+        memory=memory,
+        roofline=roofline(costs(module), chip, program.model_flops / len(hosts), hosts),
+        kernels=require_code(module, code),
+        verdict=f"{'does not fit' if missing > 0 else 'fits'}: {memory.peak / GIB:.1f} of {usable} GiB",
+        remedy=remedy(program, chip, remat, missing, server) if missing > 0 else None,
+    )
+
+
+def memory_of(program: Program, stats: Any, server: int = 0) -> Memory:
+    """Return the memory of a compiled program.
+
+    Args:
+        program: The program.
+        stats: XLA's account of it; see `compile_program`.
+        server: The bytes of the policy server that shares a chip.
+    """
+    resident, resident_host = shard_bytes(program.resident)
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     temporaries = stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
     host += stats.host_output_size_in_bytes - stats.host_alias_size_in_bytes + resident_host
     peak = stats.argument_size_in_bytes + temporaries + outputs + resident + server
-    missing = peak - chip.usable_bytes
-    module = parse(text)
-    return Report(
-        program=program.name,
-        memory=Memory(stats.argument_size_in_bytes, temporaries, outputs, resident, server, peak, host),
-        roofline=roofline(costs(module), chip, program.model_flops / len(hosts), hosts),
-        kernels=require_code(module, code),
-        verdict=f"{'fits' if missing <= 0 else 'does not fit'}: {peak / GIB:.1f} of {chip.usable_bytes / GIB:.0f} GiB",
-        remedy=None if missing <= 0 else remedy(program, chip, remat, missing, server),
-    )
+    return Memory(stats.argument_size_in_bytes, temporaries, outputs, resident, server, peak, host)
 
 
 def compile_program(program: Program) -> CompiledProgram:
