@@ -114,11 +114,12 @@ collect.num_trajectories=16 collect.max_steps=3 ideas.pool_size=4
     sft.warmup_steps=1 model.dtype=float32 server.dtype=float32 server.kv_cache_mb=512 server.max_model_len=1024
     ppo.num_updates=2 ppo.trajectories_per_update=2 ppo.states_per_trajectory=1 ppo.samples_per_state=2
     ppo.max_response_tokens=96 ppo.row_length=1280 ppo.rows_per_micro_batch=1 ppo.critic_warmup_updates=0
-    ppo.num_minibatches=1 ppo.critic=shared evaluate.num_trajectories=1 evaluate.max_steps=1""".split()
+    ppo.num_minibatches=1 ppo.critic=shared evaluate.num_trajectories=1 evaluate.max_steps=1
+    adapter.rank=8 sft.learning_rate=1e-3 ppo.learning_rate=1e-4 server.weight_transfer=adapter""".split()
 
 
-def test_goes_through_fine_tuning_and_ppo(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
-    """In fp32: CPUs are slow in bfloat16, and the server's log-probabilities then show that it has our weights."""
+def test_an_adapter_goes_through_fine_tuning_and_ppo(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    """In fp32: CPUs are slow in bfloat16, and the server's log-probabilities then show that it has our adapter."""
     command = [sys.executable, "-m", "mlagent_jax.train", "--config", "configs/smollm2_135m.yaml", *SHORT]
     done = subprocess.run([*command, f"run_dir={tmp_path}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -130,7 +131,7 @@ def test_goes_through_fine_tuning_and_ppo(tokenizer: ChatTokenizer, tmp_path: Pa
     assert [line["ppo/update"] for line in updates] == [0, 1]
     assert all(line["sampler/logprob_gap_max"] < 5e-3 for line in updates)
     assert updates[0]["ppo/kl_to_sft"] == pytest.approx(0.0, abs=1e-4)
-    assert updates[1]["ppo/kl_to_sft"] != 0.0
+    assert updates[1]["ppo/update_kl"] > 0.0  # the values of the first one come from a critic that knows nothing
     exported = mlagent_jax.load_policy(tmp_path / "export")
     state = tokenizer.prompt_ids(STATE)
     before = mlagent_jax.load_policy(tmp_path / "sft" / "model")
