@@ -8,7 +8,7 @@ from typing import Any
 
 from mlagent_jax.configuration.key_help import all_keys
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.configuration.schema import Config, ConfigError
+from mlagent_jax.configuration.schema import Adapter, Config, ConfigError
 from mlagent_jax.plans import planned_sizes
 from mlagent_jax.train import USER_ERROR, Parser
 from tasks.error_line import error_line
@@ -97,16 +97,16 @@ def training_programs(config: Config, mesh: Any) -> list[Any]:
     """
     from mlagent_jax.aot.programs import ppo_programs, sft_programs
 
-    model = planned_model(config, mesh)
-    programs = sft_programs(model, config.sft, config.optimizer_state, mesh)
-    return programs + ppo_programs(model, config.ppo, config.optimizer_state, mesh)
+    fine_tuned, policy = (planned_model(config, mesh, adapter) for adapter in (config.sft_adapter, config.adapter))
+    programs = sft_programs(fine_tuned, config.sft, config.optimizer_state, mesh)
+    return programs + ppo_programs(policy, config.ppo, config.optimizer_state, mesh)
 
 
-def planned_model(config: Config, mesh: Any) -> Any:
-    """Return the policy of a configuration with abstract arrays, on a `jax.sharding.Mesh`."""
+def planned_model(config: Config, mesh: Any, adapter: Adapter) -> Any:
+    """Return the policy of a configuration with abstract arrays, on a `jax.sharding.Mesh`, with an adapter or none."""
     from mlagent_jax.model.build import abstract_model
 
-    return abstract_model(planned_sizes(config), config.model, mesh, config.adapter)
+    return abstract_model(planned_sizes(config), config.model, mesh, adapter)
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.compile") -> int:

@@ -30,7 +30,7 @@ def memory_plan(config: Config, network: TransformerConfig, assignment: Assignme
     """
     state = config.optimizer_state, config.mesh
     needs = [
-        fine_tuning(network, config.model, config.adapter, config.sft, *state),
+        fine_tuning(network, config.model, config.sft_adapter, config.sft, *state),
         ppo_learning(network, config.model, config.adapter, config.ppo, *state),
     ]
     return make_plan(assignment, needs, serving(network, config.server, config.adapter), config.server)
@@ -49,4 +49,6 @@ def reserve_host_memory(config: Config) -> None:
     except ConfigError:  # a fatal one for fine-tuning, which says so, but not for later stages
         return
     dtype, has_critic = config.optimizer_state.dtype, config.ppo.has_own_critic
-    host_memory.reserve(host_memory.moment_bytes(network, config.adapter, dtype, has_critic))
+    of_sft = host_memory.moment_bytes(network, config.sft_adapter, dtype, False)
+    of_ppo = host_memory.moment_bytes(network, config.adapter, dtype, has_critic)
+    host_memory.reserve(max(of_sft, of_ppo))

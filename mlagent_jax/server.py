@@ -91,7 +91,7 @@ def find_policy(config: Config, options: ServerOptions, host: str, port: int) ->
         print(f"serving {config.served_base} as it is; the run sends adapters of it", flush=True)
         return Path(config.served_base)
     if not has_digests(policy):
-        if config.model.path is not None:
+        if config.model.path is not None and not config.served_rank:
             return Path(config.model.path)
         print(f"waiting for {policy}, which the stage sft of the run writes", flush=True)
         wait_until(lambda: has_digests(policy), describe(options, policy), host, port, key_in(KEY_VARIABLE))

@@ -62,11 +62,23 @@ def _check_adapter(config: Config) -> None:
             f"ppo.max_staleness={config.ppo.max_staleness} needs more adapters at a time than the two that the server "
             "takes with server.weight_transfer=adapter; set ppo.max_staleness=1, or server.weight_transfer=files"
         )
-    if config.adapter.rank is not None and config.sft.optimizer != "adamw":
+    if config.sft_adapter.rank is not None and config.sft.optimizer != "adamw":
         raise ConfigError(
             f"sft.optimizer={config.sft.optimizer} is for whole matrices, not for adapters; set sft.optimizer=adamw, "
             "or adapter.rank=null"
         )
+    if config.adapter.first_stage == "ppo":
+        if config.adapter.path is not None:
+            raise ConfigError(
+                f"adapter.path={config.adapter.path} is an adapter for fine-tuning to go on from, but with "
+                "adapter.first_stage=ppo it trains all weights; set adapter.path=null, or adapter.first_stage=sft"
+            )
+        if config.evaluate.pretrained and config.served_rank:
+            raise ConfigError(
+                "evaluate.pretrained=true needs the checkpoint at model.path, but with adapter.first_stage=ppo and "
+                "server.weight_transfer=adapter the server has the fine-tuned weights; set evaluate.pretrained=false, "
+                "or server.weight_transfer=files"
+            )
 
 
 def _check_gpus(key: str, gpus: tuple[int | str, ...] | None, count: int | None = None) -> None:

@@ -57,6 +57,9 @@ class Adapter:
     """Scale of an adapter, which is multiplied by alpha / rank."""
     path: UserPath | None = None
     """PEFT directory of an adapter to go on from, of this rank, alpha and targets; null: a new one."""
+    first_stage: Literal["sft", "ppo"] = "sft"
+    """Stage from which on the adapter is trained; ppo: fine-tuning trains all weights, and PPO an adapter of the
+    result."""
     targets: Literal["attention", "mlp", "all"] = "all"
     """Matrices that have an adapter. attention: those of queries, keys, values and output; mlp: those of the
     feed-forward layer; all: both."""

@@ -6,6 +6,7 @@ into a `Config`. The string under a key is its meaning: `--help-keys` prints it,
 value.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -347,6 +348,11 @@ class Config:
     evaluate: Evaluate = Evaluate()
 
     @property
+    def sft_adapter(self) -> Adapter:
+        """The section `adapter` as fine-tuning has it: without a rank if it trains all weights."""
+        return replace(self.adapter, rank=None) if self.adapter.first_stage == "ppo" else self.adapter
+
+    @property
     def served_rank(self) -> int:
         """The rank of the adapters that the policy server takes as new weights; 0 if it takes whole weights."""
         return (self.adapter.rank or 0) if self.server.weight_transfer == "adapter" else 0
@@ -354,7 +360,7 @@ class Config:
     @property
     def served_base(self) -> UserPath | None:
         """The model that the policy server is started on if it takes adapters, None for the fine-tuned policy."""
-        return self.model.path if self.served_rank else None
+        return self.model.path if self.served_rank and self.sft_adapter.rank else None
 
     @property
     def system_text(self) -> str:

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from mlagent_jax.configuration.schema import Config, ConfigError, Server
 from mlagent_jax.gpus.training_memory import FP32, count_trained
+from mlagent_jax.model.adapter import add_adapter
+from mlagent_jax.model.build import adapter_shape
+from mlagent_jax.model.config import Adapter
 from mlagent_jax.model.families import read_config
 from mlagent_jax.model.hf import load_hf
 from mlagent_jax.model.hf.peft import load_adapter
@@ -83,7 +87,8 @@ def _train(context: StageContext, learner: Learner, role: Role, canary: list[int
     saving = Checkpoints(run_dir.ppo_checkpoints, saved=run_dir.sync_remote)
     with saving as checkpoints, context.open_tracker() as tracker:
         figures = train(config.ppo, config.seed, learner, role, checkpoints, tracker, context.reporter)
-    parts = run_dir.tokenizer, run_dir.selection, canary, config.model.path
+    base = config.model.path if config.sft_adapter.rank else str(run_dir.sft_policy)
+    parts = run_dir.tokenizer, run_dir.selection, canary, base
     save_policy(learner.model(), run_dir.ppo_policy, *parts)
     return figures
 
@@ -124,18 +129,28 @@ def make_learner(config: Config, run_dir: RunDir) -> Learner:
     def fine_tuned() -> Transformer:
         return load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat)
 
-    if config.adapter.rank is None:
+    shape = adapter_shape(config.adapter)
+    if shape is None:
         policy = fine_tuned()
         critic = separate_critic(fine_tuned()) if ppo.has_own_critic else None
     else:
-        assert config.model.path is not None, "checked with the configuration"
-        base = load_hf(config.model.path, config.model.dtype, mesh, config.model.remat, frozen=True)
-        policy = load_adapter(base, run_dir.sft_policy / ADAPTER)
-        require_fine_tuned(policy, config, run_dir)
+        policy = adapted_policy(config, run_dir, shape, mesh)
         critic = critic_beside(policy) if ppo.has_own_critic else None
     distributed.meet()
     tolerance = max_mismatch(ppo.max_logprob_mismatch, config.model.dtype, config.server.dtype)
     return Learner(policy, critic, ppo, mesh, config.optimizer_state, tolerance)
+
+
+def adapted_policy(config: Config, run_dir: RunDir, shape: Adapter, mesh: Mesh) -> Transformer:
+    """Return the fine-tuned policy with the adapter that PPO trains: the one of fine-tuning, or a new one."""
+    if config.sft_adapter.rank is None:
+        base = load_hf(run_dir.sft_policy, config.model.dtype, mesh, config.model.remat, frozen=True)
+        return add_adapter(base, shape, config.seed)
+    assert config.model.path is not None, "checked with the configuration"
+    base = load_hf(config.model.path, config.model.dtype, mesh, config.model.remat, frozen=True)
+    policy = load_adapter(base, run_dir.sft_policy / ADAPTER)
+    require_fine_tuned(policy, config, run_dir)
+    return policy
 
 
 def require_fine_tuned(policy: Transformer, config: Config, run_dir: RunDir) -> None:

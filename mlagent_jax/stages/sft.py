@@ -35,10 +35,10 @@ class FineTune(Stage):
 
     def check(self, config: Config) -> None:
         """Check all of the checkpoint at `model.path` but the values of its weights, before hours of collecting."""
-        if config.adapter.rank is not None and config.model.path is None:
+        if config.sft_adapter.rank is not None and config.model.path is None:
             raise ConfigError(
                 f"adapter.rank={config.adapter.rank} trains an adapter of a checkpoint, but model.path=null starts "
-                "from random weights; set adapter.rank=null, or model.path"
+                "from random weights; set adapter.rank=null, adapter.first_stage=ppo, or model.path"
             )
         if config.adapter.path is not None:
             check_shape(config.adapter, Path(config.adapter.path))
@@ -119,7 +119,7 @@ def train_policy(context: StageContext) -> dict[str, Any]:
     is_validation = [trajectory.trajectory_id in selection.validation for trajectory in trajectories]
     data = load_data(config.sft, config.seed, tokenizer, wordings, is_validation)
     mesh = make_mesh(**asdict(config.mesh))
-    model = build_model(config.model, config.adapter, tokenizer, mesh, config.seed, config.server.max_model_len)
+    model = build_model(config.model, config.sft_adapter, tokenizer, mesh, config.seed, config.server.max_model_len)
     distributed.meet()
     canary_ids = tokenizer.prompt_ids(State(trajectories[0].problem))[:MAX_TOKENS]
     if checkpoint is not None:  # the stage evaluate may serve it

@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 from jaxtyping import PyTree
 
+from mlagent_jax.compile import training_programs
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Adapter as Settings
 from mlagent_jax.configuration.schema import ConfigError
@@ -26,7 +27,7 @@ from mlagent_jax.model.hf import load_hf, save_hf
 from mlagent_jax.model.hf.peft import WEIGHTS, load_adapter, read_adapter, save_adapter
 from mlagent_jax.model.packed_batch import PackedBatch
 from mlagent_jax.model.placement import place_batch
-from mlagent_jax.model.sharding import NUM_INPUTS, frozen_of, make_mesh, parameter_name, parameters_of
+from mlagent_jax.model.sharding import NUM_INPUTS, count_values, frozen_of, make_mesh, parameter_name, parameters_of
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.model.value import critic_beside
 from mlagent_jax.sft.step import cross_entropy, make_sft_step
@@ -320,6 +321,12 @@ def test_an_adapter_to_go_on_from_must_have_the_configured_shape(
             ["adapter.rank=8", "sft.optimizer=adamw", "server.weight_transfer=adapter", "ppo.max_staleness=2"],
             "ppo.max_staleness=2 needs more adapters at a time",
         ),
+        (["adapter.first_stage=ppo", "adapter.path=models/adapter"], "adapter.first_stage=ppo it trains all weights"),
+        (
+            ["adapter.first_stage=ppo", "adapter.rank=8", "server.weight_transfer=adapter", "evaluate.pretrained=true"]
+            + ["model.path=models/base"],
+            "the server has the fine-tuned weights; set evaluate.pretrained=false",
+        ),
         (["adapter.rank=513"], "adapter.rank: got 513, expected less than or equal to 512"),
         (
             ["adapter.rank=8", "sft.optimizer=adamw", "server.weight_transfer=adapter", "server.new_weights=restart"],
@@ -337,3 +344,12 @@ def test_an_adapter_needs_a_checkpoint() -> None:
     assert config.model.path is None
     with pytest.raises(ConfigError, match="adapter.rank=8 trains an adapter of a checkpoint, but model.path=null"):
         STAGE.check(config)
+
+
+def test_fine_tuning_trains_all_weights_if_the_adapter_begins_with_ppo() -> None:
+    config = load_config(None, ["adapter.rank=8", "adapter.first_stage=ppo", "sft.optimizer=muon"])
+    STAGE.check(config)  # of random weights
+    assert (config.sft_adapter.rank, config.adapter.rank) == (None, 8)
+    programs = {program.name: program for program in training_programs(config, make_mesh(1, 1, 1, 1))}
+    all_weights, adapter = (count_values(programs[name].arguments[0]) for name in ("sft evaluation", "policy score"))
+    assert adapter < 0.2 * all_weights
