@@ -1,5 +1,6 @@
 """The stage `ppo`: PPO on rollouts from the states of the selected trajectories."""
 
+from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import Config
@@ -11,6 +12,7 @@ from mlagent_jax.run.saved_output import require_policy, require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.selection import read_selection
+from rollout.inference.weight_files import tensor_shapes
 from rollout.sampling.evolving_pool import EvolvingPool
 from rollout.sampling.state_pool import StatePool
 from rollout.storage.run_layout import PPO as OUTPUT
@@ -41,9 +43,19 @@ class PPO(Stage):
     samples = True
 
     def check(self, config: Config) -> None:
-        """Raise ValueError if NCCL is to send weights, and cannot be loaded."""
+        """Check that weights can be sent as configured, before hours of fine-tuning.
+
+        Raises:
+            ValueError: If NCCL is to send them, and cannot be loaded, or adapters of a checkpoint are to be sent whose
+                tensors the server cannot take.
+        """
         if config.server.weight_transfer == "nccl":
             NcclLibrary()
+        if config.served_base is not None:
+            try:
+                tensor_shapes(Path(config.served_base))
+            except ValueError as error:
+                raise ValueError(f"server.weight_transfer=adapter: {error}; set server.weight_transfer=files") from None
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write `ppo/` and return the figures of the training.

@@ -1,4 +1,4 @@
-"""The stage `evaluate` checks before the run begins that the server can take the pretrained checkpoint."""
+"""The stages `evaluate` and `ppo` check before the run begins that the server can take the checkpoint."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.model.build import model_config
 from mlagent_jax.model.hf import hf_shapes
 from mlagent_jax.stages.evaluate import STAGE
+from mlagent_jax.stages.ppo import STAGE as PPO
 
 
 def test_a_checkpoint_that_can_be_trained_but_not_served_is_refused_with_a_remedy(tmp_path: Path) -> None:
@@ -27,3 +28,8 @@ def test_a_checkpoint_that_can_be_trained_but_not_served_is_refused_with_a_remed
     save_file(tensors | {"model.embed_tokens.weight": embedding.astype(np.float64)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"^evaluate.pretrained=true: .* is F64; .*; set evaluate.pretrained=false$"):
         STAGE.check(config)
+    adapters = ["adapter.rank=4", "sft.optimizer=adamw", "server.weight_transfer=adapter"]
+    with pytest.raises(
+        ValueError, match=r"^server.weight_transfer=adapter: .* is F64; .*; set server."
+    ):
+        PPO.check(load_config(overrides=[f"model.path={tmp_path}", *adapters]))
