@@ -97,7 +97,14 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     add_python(command)
     command = add("new", "create a task from your own table")
     command.add_argument("name", metavar="NAME")
-    command.add_argument("--csv", type=user_path, required=True, metavar="FILE", help="the table")
+    command.add_argument(
+        "--csv",
+        type=user_path,
+        required=True,
+        metavar="FILE",
+        help="the table: CSV or similar text, Parquet, Feather, Excel or JSON lines, also compressed",
+    )
+    command.add_argument("--sheet", metavar="NAME", help="sheet of an Excel workbook (default: the only one)")
     command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
     command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
     command.add_argument("--sep", metavar="CHAR", help="separator of the columns, or tab (default: found)")
@@ -175,6 +182,7 @@ def new(options: argparse.Namespace) -> None:
         options.encoding,
         frozenset(map(str.strip, options.na)),
         frozenset(map(str.strip, options.words)),
+        options.sheet,
     )
     stated = {key: value for key, value in vars(options).items() if key in NewTaskSpec.__dataclass_fields__}
     spec = NewTaskSpec(**stated, form=form)

@@ -15,13 +15,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 SIGNATURES = (
-    (b"PK\x03\x04", "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook; save the sheet as CSV"),
-    (b"PAR1", "a Parquet file; write it as CSV"),
-    (b"ARROW1", "a Feather file; write it as CSV"),
-    (b"\x1f\x8b", "a gzip archive; unpack it"),
-    (b"BZh", "a bzip2 archive; unpack it"),
-    (b"\xfd7zXZ\x00", "an xz archive; unpack it"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook; save it as .xlsx"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it"),
     (b"Rar!", "a rar archive; unpack it"),
@@ -32,24 +26,26 @@ SIGNATURES = (
     (b"\x80\x05\x95", "a pickle; write the table as CSV"),
     (b"%PDF", "a PDF document; write the table as CSV"),
     (b"<", "a web page or an XML file; write the table as CSV"),
-    *((mark, "a JSON file; write the table as CSV") for mark in (b'{"', b"{\n", b"{\r", b"{ ", b"[{", b"[\n", b"[\r")),
 )
 EXAMPLES = "utf-8, utf-16, cp1252 or latin-1"
 WESTERN = ("cp1252", "iso8859-1", "iso8859-15", "mac-roman")  # whose letters with accents are never UTF-8 by chance
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
-def read_text(file: Path, encoding: str | None = None) -> str:
+def decode(file: Path, data: bytes, encoding: str | None = None) -> str:
     """Return the text of a file without its byte order mark.
 
     Args:
-        file: The file.
+        file: The file, for messages.
+        data: Its bytes.
         encoding: The name of a codec; if None, a byte order mark decides, and UTF-8 is the default.
 
     Raises:
-        ValueError: If there is no such file, or it is not text in this encoding. The message names the line.
+        ValueError: If it is not text in this encoding. The message names the line.
     """
-    data = _read_bytes(file)
+    for signature, what in SIGNATURES:
+        if data.lstrip().startswith(signature):
+            raise ValueError(f"{file} cannot be read as a table: it is {what}")
     codec = _codec(file, data, encoding)
     try:
         text = data.decode(codec).removeprefix("\ufeff")
@@ -91,7 +87,8 @@ def line_of(text_before: str) -> int:
     return len(LINE_BREAK.findall(text_before)) + 1
 
 
-def _read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
+    """Return the bytes of a file. Raises ValueError if there is no such file, or nothing in it."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -102,9 +99,6 @@ def _read_bytes(file: Path) -> bytes:
         raise ValueError(f"{file} may not be read by this user; change its permissions") from None
     if not data.strip(b" \t\r\n\0"):
         raise ValueError(f"{file} is empty; expected a table with a header")
-    for signature, what in SIGNATURES:
-        if data.lstrip().startswith(signature):
-            raise ValueError(f"{file} cannot be read as a CSV table: it is {what}")
     return data
 
 

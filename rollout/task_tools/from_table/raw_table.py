@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.task_tools.from_table.decoding import read_text
+from rollout.task_tools.from_table.containers import unpacked
+from rollout.task_tools.from_table.decoding import decode, read_bytes
 from rollout.task_tools.from_table.numbers import is_number_with_any_mark
 from rollout.task_tools.from_table.records import Record, parse_records
 from rollout.task_tools.from_table.swallowed_rows import find_swallowed_rows
+from rollout.task_tools.from_table.typed_files import refuse_text_options, typed_reader
 from tasks.quoting import quoted, quoted_list
 
 INVISIBLE = re.compile(
@@ -27,6 +29,7 @@ class TableFormat:
         encoding: The encoding; None for UTF-8 or what a byte order mark says.
         missing: Texts that mean a missing value, in addition to empty cells.
         words: Columns that are words even if their cells are numbers.
+        sheet: The sheet of an Excel workbook; None for the only one with cells.
     """
 
     separator: str | None = None
@@ -34,6 +37,7 @@ class TableFormat:
     encoding: str | None = None
     missing: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,11 @@ class RawTable:
 
 
 def read_raw_table(file: Path, form: TableFormat) -> RawTable:
-    """Return the table in a file. Raises ValueError, which names the place and a remedy, if it is not a table."""
-    separator, (header, *rows) = parse_records(file, read_text(file, form.encoding), form.separator)
+    """Return the table in a file: text, Parquet, Feather, Excel or JSON, which may be compressed.
+
+    Raises ValueError, which names the place and a remedy, if it is not a table.
+    """
+    separator, (header, *rows) = _read_records(file, form)
     names = [INVISIBLE.sub("", name) for name in header.fields]
     notes: tuple[str, ...] = ()
     if not names[0] and _numbers_rows(rows):
@@ -75,14 +82,26 @@ def read_raw_table(file: Path, form: TableFormat) -> RawTable:
     if swallowed := find_swallowed_rows(rows, separator):
         row, count = swallowed
         raise ValueError(
-            f"{file}: a quoted cell of row {rows.index(row) + 1} (line {row.line}) has {count} lines that are rows of "
-            "the table; close the quote on its line"
+            f"{file}: a quoted cell of {row.place(rows.index(row) + 1)} has {count} lines that are rows of the table; "
+            "close the quote on its line"
         )
     for number, row in enumerate(rows, 1):
         if row.fields == header.fields:
-            raise ValueError(f"{file}: row {number} (line {row.line}) is the header again; remove it")
-    places = [f"row {number} (line {row.line})" for number, row in enumerate(rows, 1)]
+            raise ValueError(f"{file}: {row.place(number)} is the header again; remove it")
+    places = [row.place(number) for number, row in enumerate(rows, 1)]
     return RawTable(file, tuple(names), [row.fields for row in rows], places, separator, notes)
+
+
+def _read_records(file: Path, form: TableFormat) -> tuple[str, list[Record]]:
+    """Return the separator, a comma if cells have types, and the header and rows of a file."""
+    data = unpacked(file, read_bytes(file))
+    read = typed_reader(data)
+    if read is not None:
+        refuse_text_options(file, {"sep": form.separator, "decimal": form.decimal, "encoding": form.encoding})
+        return ",", read(file, data, form.sheet)
+    if form.sheet is not None:
+        raise ValueError(f"--sheet is {quoted(form.sheet)}, but {file} is no Excel workbook; leave it out")
+    return parse_records(file, decode(file, data, form.encoding), form.separator)
 
 
 def _numbers_rows(rows: Sequence[Record]) -> bool:

@@ -24,12 +24,17 @@ class Record:
     """A record of a table.
 
     Attributes:
-        line: The number of its first line in the file.
+        line: The number of its first line in the file, or of its row in a sheet; 0 if the file has no lines.
         fields: Its cells.
     """
 
     line: int
     fields: list[str]
+
+    def place(self, number: int) -> str:
+        """Return the place of the row with this number, from 1; 0 is the header."""
+        line = f" (line {self.line})" if self.line else ""
+        return f"row {number}{line}" if number else f"the header{line}"
 
 
 def parse_records(file: Path, text: str, separator: str | None) -> tuple[str, list[Record]]:
@@ -55,7 +60,7 @@ def parse_records(file: Path, text: str, separator: str | None) -> tuple[str, li
         if width < 2:
             continue
         try:
-            fitting[candidate] = _table(_records(text, candidate, first_line), candidate)
+            fitting[candidate] = equal_records(_records(text, candidate, first_line), candidate)
         except Malformed as error:
             faults.append((width, str(error)))
     if len(fitting) > 1:
@@ -135,7 +140,7 @@ def _is_blank(row: Sequence[str]) -> bool:
     return not row or (len(row) == 1 and row[0].isspace())
 
 
-def _table(records: list[Record], separator: str) -> list[Record]:
+def equal_records(records: list[Record], separator: str) -> list[Record]:
     """Return the records with as many fields as the header. Raises Malformed.
 
     Columns without a name and a cell at the end come from separators at the ends of lines.
@@ -155,8 +160,7 @@ def _require_fields(number: int, record: Record, width: int, separator: str, are
 
     `are_equal` says whether all rows have the same number of fields.
     """
-    place = f"row {number} (line {record.line})" if number else f"the header (line {record.line})"
-    name = separator_name(separator)
+    place, name = record.place(number), separator_name(separator)
     if len(record.fields) != width:
         raise Malformed(
             f"{place} has {len(record.fields)} fields, but the header has {width}, separated by {name}; quote cells "

@@ -29,7 +29,5 @@ def test_a_checkpoint_that_can_be_trained_but_not_served_is_refused_with_a_remed
     with pytest.raises(ValueError, match=r"^evaluate.pretrained=true: .* is F64; .*; set evaluate.pretrained=false$"):
         STAGE.check(config)
     adapters = ["adapter.rank=4", "sft.optimizer=adamw", "server.weight_transfer=adapter"]
-    with pytest.raises(
-        ValueError, match=r"^server.weight_transfer=adapter: .* is F64; .*; set server."
-    ):
+    with pytest.raises(ValueError, match=r"^server.weight_transfer=adapter: .* is F64; .*; set server."):
         PPO.check(load_config(overrides=[f"model.path={tmp_path}", *adapters]))

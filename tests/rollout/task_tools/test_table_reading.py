@@ -1,6 +1,5 @@
 """A user's table is read right, or one line names the cause, the place and the option."""
 
-import gzip
 import math
 import random
 from collections.abc import Callable
@@ -129,13 +128,6 @@ AMBIGUOUS = {
     ),
     "UTF-16 without a mark": (plain().encode("utf-16-le"), "line 1 has a NUL character, so it is not UTF-8 text"),
     "UTF-16 without a mark, high bytes first": (plain().encode("utf-16-be"), "UTF-16, pass --encoding utf-16-be"),
-    "a JSON file": (b'[\n{"area": 1}]', "it is a JSON file; write the table as CSV"),
-    "a gzip archive": (gzip.compress(b"a,b"), "cannot be read as a CSV table: it is a gzip archive; unpack it"),
-    "a workbook": (
-        b"PK\x03\x04....[Content_Types].xml",
-        "it is a zip archive or an Excel workbook; unpack it, or save",
-    ),
-    "a Parquet file": (b"PAR1\x15\x04", "it is a Parquet file; write it as CSV"),
     "white space": (b" \n\n", "is empty; expected a table with a header"),
 }
 
