@@ -120,6 +120,11 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument(
         "--group", metavar="COLUMN", help="a column, such as a patient, whose rows must stay on one side of the split"
     )
+    command.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="a column of dates, times or numbers, by which the latest rows are hidden",
+    )
     command.add_argument("--test-share", type=float, default=0.3, help="share of hidden rows (default: %(default)s)")
     command.add_argument(
         "--split", choices=("held_in", "held_out"), default="held_in", help="train on the task, or only evaluate on it"

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ def write_split(
     seed: int = 0,
     floats: str | None = FLOATS,
     group: str = "",
+    time: str = "",
 ) -> None:
     """Write `train.csv` and `test.csv` to `public` and `answers.csv` to `private`.
 
@@ -41,6 +43,8 @@ def write_split(
         floats: The format of numbers; None writes all digits.
         group: A column whose rows with the same value all become training rows or all become test rows, which makes
             `num_train` and `num_test` approximate. A row without a value is a group of its own.
+        time: A column of times; the training rows are the earlier ones. Rows of one time are not divided, which makes
+            the numbers approximate. It excludes `group`.
 
     Raises:
         ValueError: If the table has too few rows.
@@ -54,6 +58,8 @@ def write_split(
     order = shuffled(len(table), seed)[: num_train + num_test]
     if group:
         order, num_train = by_group(table[group].astype(str).tolist(), order, num_train)
+    if time:
+        order, num_train = by_time(table[time].astype(str).tolist(), order, num_train)
     rows = table.iloc[order].reset_index(drop=True)
     rows.insert(0, "id", rows.index)
     train, test = rows[:num_train], rows[num_train:]
@@ -83,6 +89,44 @@ def by_group(groups: Sequence[str], order: np.ndarray, num_train: int) -> tuple[
     in_train = set(list(sizes)[:num_groups])
     is_train = np.array([key in in_train for key in keys])
     return np.concatenate([order[is_train], order[~is_train]]), int(ends[num_groups - 1])
+
+
+def by_time(times: Sequence[str], order: np.ndarray, num_train: int) -> tuple[np.ndarray, int]:
+    """Return an order of rows in which the earlier ones come first, as training rows, and the number of these.
+
+    The training rows have an order that says nothing of their times, and so have the test rows.
+
+    Args:
+        times: The time of each row of the table; see `time_of`.
+        order: The shuffled row numbers, `[B]`.
+        num_train: The number of training rows that is wanted. Rows of one time are not divided.
+
+    Raises:
+        ValueError: If a time cannot be read, or there is only one.
+    """
+    values = np.array([time_of(str(times[number])) for number in order])
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) < 2:
+        raise ValueError(f"all rows have the time {times[order[0]]}; a split by time needs later rows")
+    ends = np.cumsum(counts)[:-1]
+    last = int(np.abs(ends - num_train).argmin())
+    is_train = values <= distinct[last]
+    return np.concatenate([order[is_train], order[~is_train]]), int(ends[last])
+
+
+def time_of(cell: str) -> float:
+    """Return a time as a number that grows with it: of a number itself, of a date or a time in ISO 8601 the seconds.
+
+    Times without an offset count as UTC.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    try:
+        return float(cell)
+    except ValueError:
+        when = datetime.fromisoformat(cell.strip())
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def group_key(group: str) -> str:

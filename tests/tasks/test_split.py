@@ -1,4 +1,4 @@
-"""Splits by group: no group is on both sides, and no row is lost."""
+"""Splits by group and by time: no group and no time is on both sides, and no row is lost."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.split import MIN_GROUPS, by_group, shuffled, write_split
+from tasks.split import MIN_GROUPS, by_group, by_time, shuffled, time_of, write_split
 
 
 @settings(max_examples=200, deadline=None)
@@ -41,3 +41,47 @@ def test_the_rows_of_a_patient_are_written_to_one_side(tmp_path: Path) -> None:
     assert not set(train["patient"]) & set(test["patient"])
     assert len(train) + len(test) == 300 and len(answers) == len(test) and abs(len(test) - 90) < 15
     assert list(train["id"]) == list(range(len(train)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["1999", "2e3", "2001.5", "2002", "2003"]), min_size=2), st.data())
+def test_test_rows_are_later_and_no_time_is_divided(times: list[str], data: st.DataObject) -> None:
+    wanted, order = data.draw(st.integers(1, len(times) - 1)), shuffled(len(times), 0)
+    if len(set(times)) == 1:
+        with pytest.raises(ValueError, match="all rows have the time .*; a split by time needs later rows"):
+            by_time(times, order, wanted)
+        return
+    rows, num_train = by_time(times, order, wanted)
+    assert sorted(rows) == list(range(len(times))) and 0 < num_train < len(times)
+    train, test = ([float(times[row]) for row in part] for part in np.split(rows, [num_train]))
+    assert max(train) < min(test)
+    assert abs(num_train - wanted) <= max(map(times.count, times))
+
+
+def test_neither_order_nor_id_tells_the_time(tmp_path: Path) -> None:
+    days = [f"2024-{1 + row // 28:02d}-{1 + row % 28:02d}" for row in range(280)]
+    public, private = tmp_path / "public", tmp_path / "private"
+    for folder in (public, private):
+        folder.mkdir()
+    table = pd.DataFrame({"day": days, "target": range(280)})
+    write_split(table, public, private, num_train=200, num_test=80, time="day")
+    train, test = (pd.read_csv(public / name) for name in ("train.csv", "test.csv"))
+    assert train["day"].max() < test["day"].min() and (len(train), len(test)) == (200, 80)
+    for part in (train, test):
+        order = pd.to_datetime(part["day"]).astype(int).corr(part["id"], method="spearman")
+        assert abs(order) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("2023", "2024.5"),
+        ("-1", "1e3"),
+        ("2024-01-31", "2024-02-01"),
+        ("2024-01-31", "2024-01-31T00:01"),
+        ("2024-01-31T12:00+02:00", "2024-01-31T11:00Z"),
+        ("2024-01-31 09:30:00", "2024-01-31 10:00:00"),
+    ],
+)
+def test_times_are_ordered_by_what_they_mean(earlier: str, later: str) -> None:
+    assert time_of(earlier) < time_of(later)

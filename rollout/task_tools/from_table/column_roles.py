@@ -50,7 +50,7 @@ def column_roles(table: UserTable) -> ColumnRoles:
     if table.text:
         return ColumnRoles()  # the script reads no other column
     features = [name for name in table.cells if name not in ("target", table.group)]
-    words = [name for name in features if name not in table.numeric]
+    words = [name for name in features if name not in table.numeric and name != table.time]
     counts = {name: len(set(table.cells[name]) - {""}) for name in words}
     filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
     identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))

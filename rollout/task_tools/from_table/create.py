@@ -19,7 +19,7 @@ from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
-from tasks.split import by_group, shuffled
+from tasks.split import by_group, by_time, shuffled
 from tasks.task import Task
 from tasks.text_table import write_table
 
@@ -49,6 +49,7 @@ class NewTaskSpec:
         best: The score taken as the best achievable; if None, the best score of the reference scripts.
         group: A column whose rows with the same value stay on one side of the split, None if there is none.
         form: The properties of the file that the user states.
+        time: A column of times, by which the latest rows are the test rows, None for a random split.
     """
 
     name: str
@@ -62,6 +63,7 @@ class NewTaskSpec:
     best: float | None = None
     group: str | None = None
     form: TableFormat = field(default_factory=TableFormat)
+    time: str | None = None
 
 
 def make_task(
@@ -85,7 +87,7 @@ def make_task(
         raise ValueError(f"there is a task {spec.name} already; choose another name, or remove {folder}")
     if not 0 < spec.test_share < 1:
         raise ValueError(f"test_share={spec.test_share}, expected a share between 0 and 1, such as 0.3")
-    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column, spec.form, spec.group)
+    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column, spec.form, spec.group, spec.time)
     try:
         roles = column_roles(table)
     except ValueError as error:
@@ -125,17 +127,20 @@ def write_folder(spec: NewTaskSpec, table: UserTable, roles: ColumnRoles, folder
     (folder / "raw").mkdir(parents=True)
     write_table(rows, folder / "raw/data.csv")
     num_train = len(rows) - num_test
-    groups = rows[table.group].tolist() if table.group else []
-    seed = seed_of_split(rows["target"].tolist(), num_train, bool(table.classes), groups)
-    group = f", group={table.group!r}" if table.group else ""
-    prepare = PREPARE.format(num_train=num_train, num_test=num_test, seed=seed, group=group)
+    groups, times = (rows[name].tolist() if name else [] for name in (table.group, table.time))
+    seed = seed_of_split(rows["target"].tolist(), num_train, bool(table.classes), groups, times)
+    sides = {"group": table.group, "time": table.time}
+    stated = "".join(f", {side}={name!r}" for side, name in sides.items() if name)
+    prepare = PREPARE.format(num_train=num_train, num_test=num_test, seed=seed, sides=stated)
     (folder / "prepare.py").write_text(prepare, encoding="utf-8")
     (folder / "train.py").write_text(train_script(table, roles, spec.metric), encoding="utf-8")
     (folder / "problem.md").write_text(problem_text(table, spec.target, spec.metric), encoding="utf-8")
     write_entry(spec, table, folder, 0.0, "", MIN_SECONDS / TIME_FACTOR)
 
 
-def seed_of_split(labels: list[str], num_train: int, must_have_all: bool, groups: Sequence[str] = ()) -> int:
+def seed_of_split(
+    labels: list[str], num_train: int, must_have_all: bool, groups: Sequence[str] = (), times: Sequence[str] = ()
+) -> int:
     """Return the first seed of `tasks.split.write_split` that puts every class into training and test data.
 
     Args:
@@ -143,6 +148,7 @@ def seed_of_split(labels: list[str], num_train: int, must_have_all: bool, groups
         num_train: The number of training rows.
         must_have_all: Whether the labels are classes; otherwise the first seed is returned.
         groups: The group of each row, which no split divides; empty if there are no groups.
+        times: The time of each row, by which the training rows come first; empty for a random split.
 
     Raises:
         ValueError: If no seed does.
@@ -151,10 +157,14 @@ def seed_of_split(labels: list[str], num_train: int, must_have_all: bool, groups
         order, first_test = shuffled(len(labels), seed), num_train
         if groups:
             order, first_test = by_group(groups, order, num_train)
+        if times:
+            order, first_test = by_time(times, order, num_train)
         train, test = ({labels[i] for i in part} for part in (order[:first_test], order[first_test:]))
         if train == test or not must_have_all:
             return seed
-    where = "in too few groups to be on both sides" if groups else "too rare for both training and test data"
+    where = "too rare for both training and test data"
+    if groups or times:
+        where = "in too few groups to be on both sides" if groups else "on one side of the split by time only"
     raise ValueError(f"the rarest class is {where}; leave its rows out")
 
 

@@ -29,6 +29,12 @@ GROUP_SPLIT = (
     "X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",
 )
 
+TIME_SPLIT = (
+    "order = times.argsort()",
+    "fit, val = order[: len(order) * 3 // 4], order[len(order) * 3 // 4 :]",
+    "X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",
+)
+
 PREPARE = '''\
 """Split the user's table, `raw/data.csv`, into training and test data."""
 
@@ -42,7 +48,7 @@ from tasks.split import write_split
 def prepare(raw: Path, public: Path, private: Path) -> None:
     """Write {num_train} training rows and {num_test} test rows."""
     table = pd.read_csv(raw / "data.csv", dtype=str, keep_default_na=False)  # the cells as they are written
-    write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None{group})
+    write_split(table, public, private, num_train={num_train}, num_test={num_test}, seed={seed}, floats=None{sides})
 '''
 
 
@@ -62,6 +68,7 @@ def problem_text(table: UserTable, target: str, metric: str) -> str:
             f"All rows with the same {table.group} are either in the training data or in the test data.\n"
             * bool(table.group)
         )
+        + f"The test data are later than the training data, by {table.time}.\n" * bool(table.time)
     )
 
 
@@ -72,13 +79,14 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
     model = "Ridge(random_state=0)" if regression else "LogisticRegression(max_iter=1000, random_state=0)"
     function, score = SCORES[metric]
     score = score.format(average="binary" if table.classes == ("0", "1") else "macro")
+    splitter = "GroupShuffleSplit" if table.group else "" if table.time else "train_test_split"
     imports = [
         "import pandas as pd",
         "from scipy.stats import pearsonr" if metric == "pearson" else "",
         "from sklearn.feature_extraction.text import CountVectorizer" if table.text else "",
         f"from sklearn.linear_model import {module}",
         f"from sklearn.metrics import {function}" if function else "",
-        f"from sklearn.model_selection import {'GroupShuffleSplit' if table.group else 'train_test_split'}",
+        f"from sklearn.model_selection import {splitter}" if splitter else "",
         "from sklearn.pipeline import make_pipeline",
         "" if table.text else "from sklearn.preprocessing import StandardScaler",
     ]
@@ -91,7 +99,7 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
             'y = train["target"]',
             *_features(table),
             "",
-            *(GROUP_SPLIT if table.group else SPLIT),
+            *(GROUP_SPLIT if table.group else TIME_SPLIT if table.time else SPLIT),
             f"model = make_pipeline({first}, {model})",
             "model.fit(X_fit, y_fit)",
             f"score = {score}",
@@ -106,17 +114,22 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
 
 def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
     options = reading_options(table)
-    group = [table.group] if table.group else []
+    has_dates = bool(table.time) and table.time not in table.numeric
+    apart = [table.group] if table.group else [table.time] if has_dates else []
     from_train, from_test = (
         f".drop(columns={json.dumps(names)})" if names else ""
-        for names in ([*roles.identifiers], [*roles.identifiers, *group])
+        for names in ([*roles.identifiers], [*roles.identifiers, *apart])
     )
     lines = [
         f'train = pd.read_csv("train.csv"{options}){from_train}',
         f'test = pd.read_csv("test.csv"{options}){from_test}',
     ]
-    if group:
+    if table.group:
         lines.append(f"groups = train.pop({json.dumps(table.group)})")
+    if table.time:
+        column = json.dumps(table.time)
+        dates = f'pd.to_datetime(train.pop({column}), format="ISO8601", utc=True)'
+        lines.append(f"times = {dates if has_dates else f'train[{column}]'}")
     if roles.many_valued:
         lines += [
             f"for name in {json.dumps(roles.many_valued)}:",
@@ -131,7 +144,7 @@ def _features(table: UserTable) -> list[str]:
     if table.text:
         column = json.dumps(table.text)
         return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']
-    if table.numeric - {"target", table.group}:
+    if table.numeric - {"target", table.group, table.time}:
         return [
             'X = train.drop(columns=["id", "target"]).select_dtypes("number").fillna(0)',
             "X_test = test[X.columns].fillna(0)",

@@ -15,6 +15,7 @@ from rollout.task_tools.from_table.leaks import numbering, renamed_classes, requ
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
 from rollout.task_tools.from_table.target import CLASS_METRICS, Target, known_target, target_values
+from rollout.task_tools.from_table.time_column import require_times
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list, shell_command
 
@@ -36,6 +37,7 @@ class UserTable:
         classes: The labels, sorted; empty if the target is a number.
         group: The column whose rows with the same value stay on one side of the split, `` if there is none.
         notes: Lines for the user about what was left out or read as something else than what is written.
+        time: The column of times, of which the test rows have the latest; `` if there is none.
     """
 
     cells: pd.DataFrame
@@ -45,6 +47,7 @@ class UserTable:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     group: str = ""
+    time: str = ""
 
 
 def read_user_table(
@@ -54,6 +57,7 @@ def read_user_table(
     id_column: str | None,
     form: TableFormat | None = None,
     group: str | None = None,
+    time: str | None = None,
 ) -> UserTable:
     """Return a user's table with its target in the column `target` and without its id column.
 
@@ -61,24 +65,34 @@ def read_user_table(
     constant target or too few rows, or if the metric does not fit the target.
     """
     form, target, id_column = form or TableFormat(), target.strip(), id_column and id_column.strip()
-    group = group and group.strip()
+    group, time = group and group.strip(), time and time.strip()
     if form.decimal not in (None, *DECIMALS):
         raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
     raw = read_raw_table(file, form)
-    _require_columns(raw, target, id_column, form.words | ({group} if group else set()))
-    if group and group in (target, id_column):
-        other = "target" if group == target else "id"
-        raise ValueError(
-            f"column {quoted(group)} is the {other} and cannot be the group too; leave --{other} or --group out"
-        )
+    _require_columns(raw, target, id_column, form.words | set(filter(None, (group, time))))
+    if group and time:
+        raise ValueError("--group and --time are two ways to split the rows; state one of them")
+    for option, column in (("group", group), ("time", time)):
+        if column and column in (target, id_column):
+            other = "target" if column == target else "id"
+            raise ValueError(
+                f"column {quoted(column)} is the {other} and cannot be the {option} too; leave --{other} or --{option} "
+                "out"
+            )
     try:
-        return _user_table(raw, target, metric, id_column, form, group)
+        return _user_table(raw, target, metric, id_column, form, group, time)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
 
 def _user_table(
-    raw: RawTable, target: str, metric: str, id_column: str | None, form: TableFormat, group: str | None
+    raw: RawTable,
+    target: str,
+    metric: str,
+    id_column: str | None,
+    form: TableFormat,
+    group: str | None,
+    time: str | None,
 ) -> UserTable:
     written = {name: raw.column(name) for name in raw.names if name != id_column}
     unused = form.missing.difference(*(map(str.strip, set(cells)) for cells in written.values()))
@@ -108,23 +122,26 @@ def _user_table(
     if group:
         contents[group], group_notes = one_spelling(group, contents[group])
         notes += group_notes
+    if time:
+        require_times(time, contents[time], places)
     names = _free_names(list(features))
     numeric = [names[name] for name, column in features.items() if column.is_numeric]
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
     distinct = cells.drop_duplicates(ignore_index=True)
     if num_duplicates := len(cells) - len(distinct):
         notes.append(f"{num_duplicates} duplicates of other rows are left out")
-    kept_words = form.words | {group}
+    kept_words = form.words | {group, time}
     words = [name for name, column in features.items() if not (column.is_numeric or name in kept_words)]
     text = _text_column({names[name]: contents[name] for name in words})
-    if text and (others := [name for name in features if names[name] not in (text, names.get(group or ""))]):
+    if text and (others := [name for name in features if names[name] not in (text, names.get(group or time or ""))]):
         notes.append(
             f"column {quoted(text)} holds texts, so train.py reads only it, without {quoted_list(others)}; if it holds "
             "no texts, pass " + shell_command("--words", text)
         )
     kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
     numeric += ["target"] if values.is_numeric else []
-    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), names.get(group or "", ""))
+    sides = names.get(group or "", ""), names.get(time or "", "")
+    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), *sides)
 
 
 def _leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str) -> list[str]:

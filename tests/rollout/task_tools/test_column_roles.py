@@ -28,11 +28,17 @@ Read = Callable[..., UserTable]
 def read(tmp_path: Path) -> Read:
     """Return a function that writes columns beside a target of two classes and reads them as a user's table."""
 
-    def write(num_rows: int, group: str | None = None, metric: str = "accuracy", **columns: object) -> UserTable:
+    def write(
+        num_rows: int,
+        group: str | None = None,
+        metric: str = "accuracy",
+        time: str | None = None,
+        **columns: object,
+    ) -> UserTable:
         rng = np.random.default_rng(0)
         frame = pd.DataFrame({**columns, "y": np.where(rng.random(num_rows) < 0.5, "yes", "no")})
         frame.to_csv(tmp_path / "table.csv", index=False)
-        return read_user_table(tmp_path / "table.csv", "y", metric, None, group=group)
+        return read_user_table(tmp_path / "table.csv", "y", metric, None, group=group, time=time)
 
     return write
 
@@ -46,7 +52,8 @@ def run_script(table: UserTable, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     (folder / "private").mkdir()
     num_train = int(0.7 * len(table.cells))
-    write_split(table.cells, folder, folder / "private", num_train=num_train, floats=None, group=table.group)
+    sides = {"group": table.group, "time": table.time}
+    write_split(table.cells, folder, folder / "private", num_train=num_train, floats=None, **sides)
     (folder / "train.py").write_text(train_script(table, column_roles(table), "accuracy"))
     runpy.run_path("train.py")
     return score((folder / "submission.csv").read_bytes(), folder / "private/answers.csv", "accuracy")
@@ -130,6 +137,56 @@ def test_the_script_of_a_grouped_task_validates_on_other_groups(
     script = train_script(table, column_roles(table), "accuracy")
     assert "GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups)" in script
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+
+
+DAYS = [f"20{10 + row // 365}-{1 + row // 31 % 12:02d}-{1 + row % 28:02d}" for row in range(400)]
+
+
+@pytest.mark.parametrize("kind", ["words", "numbers", "texts"])
+@pytest.mark.parametrize("when", ["days", "years"])
+def test_the_script_of_a_task_about_later_rows_validates_on_later_ones(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, when: str
+) -> None:
+    rng = np.random.default_rng(1)
+    feature = {
+        "words": rng.choice(["a", "b"], 400),
+        "numbers": rng.normal(size=400),
+        "texts": [" ".join(rng.choice(["fever", "cough", "a headache"], 9)) for _ in range(400)],
+    }[kind]
+    times = rng.permutation(DAYS) if when == "days" else rng.integers(1990, 2020, 400)
+    table = read(400, time="sold", sold=times, feature=feature)
+    assert table.time == "sold" and (when == "years") == ("sold" in table.numeric)
+    script = train_script(table, column_roles(table), "accuracy")
+    assert "times.argsort()" in script and "train_test_split" not in script
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+    earlier, later = (pd.read_csv(tmp_path / name)["sold"] for name in ("train.csv", "test.csv"))
+    assert earlier.max() < later.min()
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("", "row 8 (line 9) has no 'sold'; a split by time needs one in every row, so leave the row out"),
+        (
+            "31.01.2024",
+            "column 'sold' holds '31.01.2024' in row 8 (line 9), which is no time; write dates as 2024-01-31",
+        ),
+        ("2024", "column 'sold' holds the date '2010-01-01' in row 1 (line 2) and the number '2024' in row 8 (line 9)"),
+    ],
+)
+def test_what_is_no_time_is_refused_with_its_place(read: Read, cell: str, fault: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read(60, time="sold", sold=[*DAYS[:7], cell, *DAYS[8:60]], x=range(60))
+    assert fault in str(caught.value)
+
+
+def test_a_split_is_by_group_or_by_time(read: Read) -> None:
+    with pytest.raises(ValueError, match="--group and --time are two ways to split the rows; state one of them"):
+        read(60, time="sold", group="x", sold=DAYS[:60], x=range(60))
+    with pytest.raises(
+        ValueError, match="column 'y' is the target and cannot be the time too; leave --target or --time"
+    ):
+        read(60, time="y", x=range(60))
 
 
 @pytest.mark.parametrize(
