@@ -110,12 +110,21 @@ def traceback_text(output: str, script: str, limit: int) -> str:
     # A syntax error has no heading. Frames without either are of a fatal error, which comes before them.
     if message is None or not (TRACEBACK in output or EXCEPTION_LINE.match(message[0])):
         return tail_lines(output, limit)
-    text = shorten(message[0].strip(), 2 * limit // 3)
+    text = shorten(f"{message[0].strip()}{_causes(output)}", 2 * limit // 3)
     calls = next(filter(None, (_calls(part, script) for part in reversed(output.split(TRACEBACK)))), [])
     newest_first = [_cut(call, limit // 3) for call in reversed(calls)]
     shown = head_lines(newest_first, max(limit - len(text), limit // 3))
     cut = ["..."] if len(shown) < len(calls) else []
     return "\n".join([*cut, *reversed(shown), text])
+
+
+def _causes(output: str) -> str:
+    """Return a line for the exception that the last one was raised from, or while handling it; empty if none was."""
+    before, chained, _ = output.rpartition("\n\nThe above exception was the direct cause")
+    if not chained:
+        before, chained, _ = output.rpartition("\n\nDuring handling of the above exception, another")
+    found = EXCEPTION_LINE.findall(before) if chained else []
+    return f"\ncaused by {found[-1]}" if found else ""
 
 
 def _calls(traceback: str, script: str) -> list[str]:
@@ -138,7 +147,7 @@ def _failing_line(output: str, script: str, limit: int) -> str:
     if frames:
         number, code = frames[-1]["number"], frames[-1]["code"]
         lines.append(f"line {number}: {shorten(code, limit // 3)}" if code else f"line {number}")
-    lines.append(shorten(exceptions[-1][0], limit // 2))
+    lines.append(shorten(f"{exceptions[-1][0]}{_causes(output)}", limit // 2))
     return "\n".join(lines)
 
 
@@ -157,4 +166,7 @@ def failure_text(script: str, execution: Execution, limits: Limits, observation:
             stopped = error_text(f"{script} crashed.\n{summary}".rstrip())
         case _:  # a limit that `cause` names
             stopped = f"Stopped: {script} reached a limit.\n{summary}".rstrip()
+    if execution.exit in (Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK) and not cause:
+        last = tail_lines(as_displayed(execution.output), observation.error_characters)
+        stopped += f"\nIts last output:\n{last}" if last else ""
     return f"{stopped}\n{cause}" if cause else stopped

@@ -1,8 +1,19 @@
 """Feedback texts."""
 
-from rollout.environment.feedback_text import diff_text, error_summary, head_lines, output_text, tail_lines
+import pytest
+
+from rollout.environment.feedback_text import (
+    diff_text,
+    error_summary,
+    failure_text,
+    head_lines,
+    output_text,
+    tail_lines,
+)
 from rollout.options import Observation
+from rollout.types import Execution, Exit
 from tasks.feedback import validation_score
+from tasks.task import Limits
 
 SHORT = Observation(error_characters=300, traceback=False)
 WARNING = """\
@@ -70,3 +81,43 @@ def test_of_a_progress_bar_the_last_state_is_shown_and_a_score_after_it_is_read(
     cleared = f"{bar}\r{' ' * 54}\rvalidation mae: 12.5000\n"
     assert output_text(cleared, 200) == "validation mae: 12.5000" and validation_score(cleared) == 12.5
     assert validation_score("50% validation mae: 12.5000\n") is None
+
+
+CHAINED = """Traceback (most recent call last):
+  File "/work/a.py", line 3, in load
+    frame["area"]
+KeyError: 'area'
+
+{heading} exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/work/a.py", line 9, in <module>
+    load()
+ValueError: the table cannot be used
+"""
+DIRECT = CHAINED.replace("{heading} exception, another exception occurred:", "{heading} of the following exception:")
+
+
+@pytest.mark.parametrize("observation", [SHORT, Observation()])
+@pytest.mark.parametrize(
+    "output",
+    [
+        CHAINED.format(heading="During handling of the above"),
+        DIRECT.format(heading="The above exception was the direct cause"),
+    ],
+)
+def test_an_exception_is_told_with_the_one_that_caused_it(output: str, observation: Observation) -> None:
+    summary = error_summary(output, "a.py", observation)
+    assert summary.endswith("load()\nValueError: the table cannot be used\ncaused by KeyError: 'area'")
+    plain = error_summary(output[output.rindex("Traceback") :], "a.py", observation)
+    assert plain.endswith("ValueError: the table cannot be used") and "caused by" not in plain
+
+
+@pytest.mark.parametrize("exit", [Exit.TIMEOUT, Exit.OUT_OF_MEMORY, Exit.OUT_OF_DISK])
+def test_a_stopped_script_is_told_with_its_last_output(exit: Exit) -> None:
+    output = "".join(f"epoch {number}: loss 0.5\n" for number in range(100))
+    text = failure_text("a.py", Execution(exit, output, None, 20.0, "test"), Limits(), SHORT)
+    assert text.startswith("Stopped: a.py ") and "\nIts last output:\n...\n" in text
+    assert text.endswith("epoch 99: loss 0.5") and len(text) < 400
+    silent = failure_text("a.py", Execution(exit, "\n", None, 20.0, "test"), Limits(), SHORT)
+    assert "last output" not in silent and "\n" not in silent
