@@ -62,6 +62,9 @@ def test_a_run_whose_server_dies_in_mid_update_goes_on_by_itself(tmp_path: Path,
     remarks = json.loads((run_dir / "summary.json").read_text())["stages"]["ppo"]["remarks"]
     assert any("updates lost the policy server, which got its weights again" in remark["text"] for remark in remarks)
     assert "the policy server ended" in (run_dir / "log.txt").read_text()
+    if way == "restart":  # on the fine-tuned policy, after each update, after the loss, and on two for the evaluation
+        log = (run_dir / "server.log").read_text().splitlines()
+        assert sum(line.startswith("serving ") for line in log) == 1 + 3 + 1 + 2
     assert api_servers(run_dir) == []
     assert (run_dir / "export" / "adapter").is_dir() == (way == "adapter")
 

@@ -132,23 +132,6 @@ def test_a_table_that_nobody_prepared_goes_through_every_stage(tmp_path: Path):
     assert {trajectory.task for trajectory in read_trajectories(run_dir / "trajectories")} == {"trout"}
 
 
-@pytest.mark.slow
-def test_a_run_whose_server_is_started_anew_for_new_weights(tmp_path: Path):
-    run_dir = tmp_path / "run"
-    done = train(run_dir, "server.new_weights=restart")
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    updates = [line for line in lines if "ppo/update" in line]
-    assert [line["ppo/update"] for line in updates] == [0, 1]
-    assert all(line["sampler/logprob_gap_max"] < 1e-3 for line in updates)
-    assert all(line["sampler/staleness_mean"] == 0.0 for line in updates)
-    # the fine-tuned policy, the policy after the update that changed it, and the two that are evaluated
-    log = (run_dir / "server.log").read_text().splitlines()
-    assert sum(line.startswith("serving ") for line in log) == 4
-    assert "ppo" in json.loads((run_dir / "summary.json").read_text())["evaluation"]
-    assert not any(str(run_dir) in line for line in processes())
-
-
 def assert_loads_in_transformers(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

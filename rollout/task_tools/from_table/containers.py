@@ -18,6 +18,8 @@ COMPRESSED: Mapping[bytes, tuple[str, Callable[[bytes], bytes]]] = {
 }
 ZIP = b"PK\x03\x04"
 WORKBOOK = "xl/workbook.xml"  # the part of a zip archive that makes it an Excel workbook
+# Parts by which other workbooks are told from archives.
+OTHER_WORKBOOKS = {"xl/workbook.bin": "a binary Excel workbook", "content.xml": "an OpenDocument workbook"}
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError)
 
 
@@ -54,6 +56,9 @@ def is_workbook(data: bytes) -> bool:
 def _alone_in_zip(file: Path, data: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for part, what in OTHER_WORKBOOKS.items():
+                if part in archive.namelist():
+                    raise ValueError(f"{file} is {what}; save it as .xlsx or CSV")
             members = [each for each in archive.infolist() if not (each.is_dir() or _is_macos(each.filename))]
             if len(members) != 1:
                 names = quoted_list([each.filename for each in members])

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -83,8 +84,10 @@ def read_excel(file: Path, data: bytes, sheet: str | None) -> list[Record]:
     from openpyxl import load_workbook
 
     try:
-        workbook = load_workbook(io.BytesIO(data), data_only=True)
-        formulas = load_workbook(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and extensions, which no cell depends on
+            workbook = load_workbook(io.BytesIO(data), data_only=True)
+            formulas = load_workbook(io.BytesIO(data))
     except Exception as error:  # whatever a damaged part makes of openpyxl
         raise ValueError(f"{file} is no Excel workbook that can be read ({error}); save it again") from None
     filled = [each.title for each in workbook.worksheets if any(map(_is_filled, each.iter_rows(values_only=True)))]

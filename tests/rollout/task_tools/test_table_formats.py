@@ -138,6 +138,11 @@ REFUSED: Mapping[str, tuple[Callable[[], bytes], dict[str, str], str]] = {
     "gzip that is cut": (lambda: gzip.compress(csv())[:-20], {}, "the gzip data are damaged or cut short"),
     "zip that is cut": (lambda: zipped({"a.csv": csv()})[:-30], {}, "the zip archive is damaged or cut short"),
     "zip of two": (lambda: zipped({"a.csv": csv(), "b": b""}), {}, "a zip archive of 2 files: 'a.csv', 'b'; unpack it"),
+    "OpenDocument": (
+        lambda: zipped({"mimetype": b"", "content.xml": b""}),
+        {},
+        "is an OpenDocument workbook; save it as",
+    ),
     "Parquet that is cut": (lambda: FORMATS["Parquet"]()[:-9], {}, "is damaged or cut short"),
     "Parquet with lists": (
         lambda: parquet_bytes(pa.table({"a": [[1], [2]], "price": [1, 2]})),
