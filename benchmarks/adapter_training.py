@@ -4,7 +4,7 @@
                                           [--sides full_separate ...] [--results benchmarks/results/adapter_training]
 
 Each side is a process of its own, trains on the same rows, drawn as in `benchmarks.ppo` with shared histories, in
-float32, and recomputes as little in the backward pass as its memory allows: nothing with adapters, whole layers
+float32 with moments in bfloat16, without which all weights and a critic of their own need more than 24 GB, and recomputes as little in the backward pass as its memory allows: nothing with adapters, whole layers
 without. The whole update of the trainer is timed: log-probabilities of policy and reference, values, gradients and
 optimizer steps. `separate` has a critic of its own, `shared` one that is a head of the policy. The compiled peak is
 XLA's account of the largest program with all arrays that stay beside it; the measured peak is that of the process.
@@ -49,6 +49,7 @@ from rollout.sampling.experience import Experience
 from tasks.quoting import shell_command, user_path
 from tasks.units import GIB
 
+MOMENTS = OptimizerState(dtype="bfloat16")
 SIDES = ("full_separate", "full_shared", "adapter_separate", "adapter_shared")
 BASELINE = SIDES[0]
 
@@ -65,6 +66,7 @@ def ppo_config(critic: str, row_length: int) -> PPO:
         num_minibatches=1,
         critic_warmup_updates=0,
         max_update_kl=None,
+        adam_b2=0.95,  # one that bfloat16 can hold
     )
 
 
@@ -78,7 +80,7 @@ def make_policy(network: Qwen2Config, rank: int | None) -> Transformer:
 def compiled_peak(network: Qwen2Config, rank: int | None, config: PPO) -> dict[str, Any]:
     """Return the program of an update that needs most memory, and its peak in bytes by XLA's account."""
     policy = nnx.eval_shape(lambda: make_policy(network, rank))
-    programs = ppo_programs(policy, config, OptimizerState(), make_mesh(1, 1, 1, 1))
+    programs = ppo_programs(policy, config, MOMENTS, make_mesh(1, 1, 1, 1))
     peaks = {program.name: memory_of(program, compile_program(program).stats).peak for program in programs}
     largest = max(peaks, key=lambda name: peaks[name])
     return {"program": largest, "compiled_peak": peaks[largest]}
@@ -93,7 +95,7 @@ def measure(side: str, network: Qwen2Config, rank: int, experiences: Sequence[Ex
     policy, critic = make_policy(network, own_rank), None
     if config.has_own_critic:
         critic = separate_critic(make_policy(network, None)) if own_rank is None else critic_beside(policy)
-    learner = Learner(policy, critic, config, make_mesh(1, 1, 1, 1), OptimizerState())
+    learner = Learner(policy, critic, config, make_mesh(1, 1, 1, 1), MOMENTS)
     del policy, critic
     trained = count_values([network.parameters for network in learner.state if network])
     seconds = []
@@ -143,7 +145,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         label = name.replace("_", ", ")
         rows.append((label, f"{side['trained']:,}", f"{total(side):.1f}", *parts, faster, *peaks))
     first = result["sides"][0]
-    title = f"{result['shape']}, float32, adapters of rank {result['rank']} on all matrices"
+    title = f"{result['shape']}, float32 with moments in bfloat16, adapters of rank {result['rank']} on all matrices"
     return f"{title}; {first['tokens']} tokens in rows of {first['row_length']}.\n\n{table(rows)}"
 
 
