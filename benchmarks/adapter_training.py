@@ -3,11 +3,12 @@
     python -m benchmarks.adapter_training [--shape qwen2.5-0.5b] [--rank 16] [--states 1] [--rounds 2]
                                           [--sides full_separate ...] [--results benchmarks/results/adapter_training]
 
-Each side is a process of its own, trains on the same rows, drawn as in `benchmarks.ppo` with shared histories, in
-float32 with moments in bfloat16, without which all weights and a critic of their own need more than 24 GB, and recomputes as little in the backward pass as its memory allows: nothing with adapters, whole layers
-without. The whole update of the trainer is timed: log-probabilities of policy and reference, values, gradients and
-optimizer steps. `separate` has a critic of its own, `shared` one that is a head of the policy. The compiled peak is
-XLA's account of the largest program with all arrays that stay beside it; the measured peak is that of the process.
+Each side is a process of its own and trains on the same rows, drawn as in `benchmarks.ppo` with shared histories, in
+float32 with moments in bfloat16: with others, all weights and a critic of their own need more than 24 GB. It recomputes
+as little in the backward pass as its memory allows: nothing with adapters, whole layers without. The whole update of
+the trainer is timed: log-probabilities of policy and reference, values, gradients and optimizer steps. `separate` has a
+critic of its own, `shared` one that is a head of the policy. The compiled peak is XLA's account of the largest program
+with all arrays that stay beside it; the measured peak is that of the process.
 Writes SHAPE.json and .md. The last line is JSON with the seconds of each side.
 """
 
