@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def by_time(times: Sequence[str], order: np.ndarray, num_train: int) -> tuple[np
     Raises:
         ValueError: If a time cannot be read, or there is only one.
     """
-    values = np.array([time_of(str(times[number])) for number in order])
+    values = np.array([time_of(str(times[number])) for number in order], dtype=object)  # whole numbers stay exact
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) < 2:
         raise ValueError(f"all rows have the time {times[order[0]]}; a split by time needs later rows")
@@ -122,11 +123,11 @@ def time_of(cell: str) -> float:
     Raises:
         ValueError: If it is neither.
     """
-    try:
-        return float(cell)
-    except ValueError:
-        when = datetime.fromisoformat(cell.strip())
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(cell)
+    when = datetime.fromisoformat(cell)
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def group_key(group: str) -> str:

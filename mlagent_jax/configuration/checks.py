@@ -73,7 +73,7 @@ def _check_adapter(config: Config) -> None:
                 f"adapter.path={config.adapter.path} is an adapter for fine-tuning to go on from, but with "
                 "adapter.first_stage=ppo it trains all weights; set adapter.path=null, or adapter.first_stage=sft"
             )
-        if config.evaluate.pretrained and config.served_rank:
+        if config.evaluate.pretrained and config.model.path is not None and config.served_rank:
             raise ConfigError(
                 "evaluate.pretrained=true needs the checkpoint at model.path, but with adapter.first_stage=ppo and "
                 "server.weight_transfer=adapter the server has the fine-tuned weights; set evaluate.pretrained=false, "

@@ -99,7 +99,7 @@ class StageRecords:
         found = {
             f"{key}.{leaf}" if leaf else key: value
             for key in stage.settings
-            if key != "adapter" or self._settings["adapter"]["rank"] is not None  # else it is without effect
+            if key != "adapter" or self._begins_adapter(name)
             for leaf, value in _leaves(self._settings, key)
         }
         tasks = self._settings["tasks"]
@@ -115,6 +115,11 @@ class StageRecords:
             record = self.record(earlier)
             found[f"the output of {earlier}"] = None if record is None else record["output_id"]
         return found
+
+    def _begins_adapter(self, name: str) -> bool:
+        """Return whether there is an adapter that this stage is the first to train; others depend on it by that one."""
+        adapter = self._settings["adapter"]
+        return adapter["rank"] is not None and adapter["first_stage"] == name
 
     def is_done(self, name: str) -> bool:
         """Return whether a stage's output exists and its inputs, and those of the stages before it, are the same."""

@@ -28,6 +28,7 @@ class PPO(Stage):
         "seed",
         *endpoint_settings("coder"),
         "coder.edit_format",
+        "adapter",
         "optimizer_state.dtype",
         "server.dtype",
         "server.max_model_len",

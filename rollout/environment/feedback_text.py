@@ -22,6 +22,8 @@ FRAME_LINE = re.compile(
     r"(?:\n    (?P<code>[^\n]+))?",
     re.MULTILINE,
 )
+# What Python prints between the traceback of a cause and that of the exception.
+CHAINED = re.compile(r"\n\n(?:The above exception was the direct cause|During handling of the above)[^\n]*\n\n\Z")
 NOT_INDENTED = re.compile(r"^\S.*", re.MULTILINE | re.DOTALL)
 # The traceback of an exception that Python reports and ignores, as of a failing `__del__`.
 IGNORED = re.compile(rf"^Exception ignored [^\n]*\n{re.escape(TRACEBACK)}(?: [^\n]*\n)*[^\n]*\n?", re.MULTILINE)
@@ -120,11 +122,14 @@ def traceback_text(output: str, script: str, limit: int) -> str:
 
 def _causes(output: str) -> str:
     """Return a line for the exception that the last one was raised from, or while handling it; empty if none was."""
-    before, chained, _ = output.rpartition("\n\nThe above exception was the direct cause")
-    if not chained:
-        before, chained, _ = output.rpartition("\n\nDuring handling of the above exception, another")
-    found = EXCEPTION_LINE.findall(before) if chained else []
-    return f"\ncaused by {found[-1]}" if found else ""
+    before, _, _ = output.rpartition(TRACEBACK)
+    chained = CHAINED.search(before)
+    if chained is None:
+        return ""
+    _, _, traceback = before[: chained.start()].rpartition(TRACEBACK)
+    frames = list(FRAME_LINE.finditer(traceback))
+    message = NOT_INDENTED.search(traceback, frames[-1].end()) if frames else None
+    return f"\ncaused by {message[0].splitlines()[0]}" if message else ""
 
 
 def _calls(traceback: str, script: str) -> list[str]:

@@ -49,8 +49,9 @@ def column_roles(table: UserTable) -> ColumnRoles:
     """
     if table.text:
         return ColumnRoles()  # the script reads no other column
-    features = [name for name in table.cells if name not in ("target", table.group)]
-    words = [name for name in features if name not in table.numeric and name != table.time]
+    apart = ("target", table.group, "" if table.time in table.numeric else table.time)  # no features
+    features = [name for name in table.cells if name not in apart]
+    words = [name for name in features if name not in table.numeric]
     counts = {name: len(set(table.cells[name]) - {""}) for name in words}
     filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
     identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))
@@ -62,7 +63,7 @@ def column_roles(table: UserTable) -> ColumnRoles:
         )
     if not left:
         raise ValueError(
-            f"it has no column but the target and the group, {quoted(table.group)}; there is nothing to learn from"
+            f"it has no column but the target and {quoted(table.group or table.time)}; there is nothing to learn from"
         )
     kept = {name: counts[name] for name in words if name not in identifiers}
     num_kept = _num_kept(kept, MAX_CELLS // len(table.cells))

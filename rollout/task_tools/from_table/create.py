@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from rollout.task_tools.from_table.column_roles import ColumnRoles, column_roles
@@ -19,7 +20,7 @@ from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import entries, load_entry
-from tasks.split import by_group, by_time, shuffled
+from tasks.split import by_group, by_time, shuffled, time_of
 from tasks.task import Task
 from tasks.text_table import write_table
 
@@ -128,7 +129,10 @@ def write_folder(spec: NewTaskSpec, table: UserTable, roles: ColumnRoles, folder
     write_table(rows, folder / "raw/data.csv")
     num_train = len(rows) - num_test
     groups, times = (rows[name].tolist() if name else [] for name in (table.group, table.time))
-    seed = seed_of_split(rows["target"].tolist(), num_train, bool(table.classes), groups, times)
+    try:
+        seed = seed_of_split(rows["target"].tolist(), num_train, bool(table.classes), groups, times)
+    except ValueError as error:
+        raise ValueError(f"{spec.csv}: {error}") from None
     sides = {"group": table.group, "time": table.time}
     stated = "".join(f", {side}={name!r}" for side, name in sides.items() if name)
     prepare = PREPARE.format(num_train=num_train, num_test=num_test, seed=seed, sides=stated)
@@ -159,12 +163,15 @@ def seed_of_split(
             order, first_test = by_group(groups, order, num_train)
         if times:
             order, first_test = by_time(times, order, num_train)
-        train, test = ({labels[i] for i in part} for part in (order[:first_test], order[first_test:]))
-        if train == test or not must_have_all:
+        parts = [order[:first_test], order[first_test:]]
+        if times:  # the initial script fits on the earlier three quarters
+            earlier = sorted(order[:first_test].tolist(), key=lambda row: time_of(str(times[row])))
+            parts.append(np.array(earlier[: 3 * len(earlier) // 4]))
+        if len({frozenset(labels[row] for row in part) for part in parts}) == 1 or not must_have_all:
             return seed
     where = "too rare for both training and test data"
     if groups or times:
-        where = "in too few groups to be on both sides" if groups else "on one side of the split by time only"
+        where = "in too few groups to be on both sides" if groups else "not in early and late rows alike"
     raise ValueError(f"the rarest class is {where}; leave its rows out")
 
 

@@ -88,15 +88,19 @@ def line_of(text_before: str) -> int:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return the bytes of a file. Raises ValueError if there is no such file, or nothing in it."""
+    """Return the bytes of a file. Raises ValueError if there is no such file."""
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
     except IsADirectoryError:
         raise ValueError(f"{file} is a folder; expected the file of a table") from None
     except PermissionError:
         raise ValueError(f"{file} may not be read by this user; change its permissions") from None
+
+
+def require_content(file: Path, data: bytes) -> bytes:
+    """Return the bytes of a file. Raises ValueError if there is nothing in them."""
     if not data.strip(b" \t\r\n\0"):
         raise ValueError(f"{file} is empty; expected a table with a header")
     return data

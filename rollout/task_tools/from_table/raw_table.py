@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.task_tools.from_table.containers import unpacked
-from rollout.task_tools.from_table.decoding import decode, read_bytes
+from rollout.task_tools.from_table.decoding import decode, read_bytes, require_content
 from rollout.task_tools.from_table.numbers import is_number_with_any_mark
 from rollout.task_tools.from_table.records import Record, parse_records
 from rollout.task_tools.from_table.swallowed_rows import find_swallowed_rows
-from rollout.task_tools.from_table.typed_files import refuse_text_options, typed_reader
+from rollout.task_tools.from_table.typed_files import read_typed
 from tasks.quoting import quoted, quoted_list
 
 INVISIBLE = re.compile(
@@ -49,7 +49,7 @@ class RawTable:
         names: The names of the columns, trimmed and distinct.
         rows: The cells of each row.
         places: The place of each row in the file, such as `row 3 (line 4)`.
-        separator: The separator of the columns.
+        separator: The separator of the columns, empty if cells have types.
         notes: Lines for the user about what was left out.
     """
 
@@ -79,7 +79,7 @@ def read_raw_table(file: Path, form: TableFormat) -> RawTable:
         notes = ("the first column has no name and only numbers the rows; it is left out",)
         header = Record(header.line, header.fields[1:])
     _require_names(file, names)
-    if swallowed := find_swallowed_rows(rows, separator):
+    if separator and (swallowed := find_swallowed_rows(rows, separator)):
         row, count = swallowed
         raise ValueError(
             f"{file}: a quoted cell of {row.place(rows.index(row) + 1)} has {count} lines that are rows of the table; "
@@ -93,14 +93,11 @@ def read_raw_table(file: Path, form: TableFormat) -> RawTable:
 
 
 def _read_records(file: Path, form: TableFormat) -> tuple[str, list[Record]]:
-    """Return the separator, a comma if cells have types, and the header and rows of a file."""
-    data = unpacked(file, read_bytes(file))
-    read = typed_reader(data)
-    if read is not None:
-        refuse_text_options(file, {"sep": form.separator, "decimal": form.decimal, "encoding": form.encoding})
-        return ",", read(file, data, form.sheet)
-    if form.sheet is not None:
-        raise ValueError(f"--sheet is {quoted(form.sheet)}, but {file} is no Excel workbook; leave it out")
+    """Return the separator, empty if cells have types, and the header and rows of a file."""
+    data = require_content(file, unpacked(file, require_content(file, read_bytes(file))))
+    text_options = {"sep": form.separator, "decimal": form.decimal, "encoding": form.encoding}
+    if (records := read_typed(file, data, form.sheet, text_options)) is not None:
+        return "", records
     return parse_records(file, decode(file, data, form.encoding), form.separator)
 
 

@@ -60,7 +60,7 @@ def parse_records(file: Path, text: str, separator: str | None) -> tuple[str, li
         if width < 2:
             continue
         try:
-            fitting[candidate] = equal_records(_records(text, candidate, first_line), candidate)
+            fitting[candidate] = _table(_records(text, candidate, first_line), candidate)
         except Malformed as error:
             faults.append((width, str(error)))
     if len(fitting) > 1:
@@ -140,7 +140,7 @@ def _is_blank(row: Sequence[str]) -> bool:
     return not row or (len(row) == 1 and row[0].isspace())
 
 
-def equal_records(records: list[Record], separator: str) -> list[Record]:
+def _table(records: list[Record], separator: str) -> list[Record]:
     """Return the records with as many fields as the header. Raises Malformed.
 
     Columns without a name and a cell at the end come from separators at the ends of lines.

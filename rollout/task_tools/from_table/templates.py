@@ -3,10 +3,14 @@
 import json
 
 from rollout.task_tools.from_table.column_roles import ColumnRoles
-from rollout.task_tools.from_table.reading_options import reading_options
+from rollout.task_tools.from_table.numbers import is_infinite, is_number
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
+# Words that `pd.read_csv` takes for missing values by default.
+NOT_WORDS = frozenset(
+    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(",")
+)
 SCORES = {
     "accuracy": ("accuracy_score", "accuracy_score(y_val, model.predict(X_val))"),
     "auc": ("roc_auc_score", "roc_auc_score(y_val, model.predict_proba(X_val)[:, 1])"),
@@ -112,10 +116,25 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
     )
 
 
+def reading_options(table: UserTable) -> str:
+    """Return further arguments of `pd.read_csv`, empty if its defaults give the same types.
+
+    Words such as NA would be missing values by default, and codes such as 00123 would be numbers.
+    """
+    words = {name: set(table.cells[name]) for name in table.cells if name not in table.numeric}
+    options = ""
+    if any(NOT_WORDS & cells for cells in words.values()):
+        options += ', keep_default_na=False, na_values=[""]'
+    codes = [name for name, cells in words.items() if any(is_number(cell, ".") or is_infinite(cell) for cell in cells)]
+    if codes:
+        options += f", dtype={{{', '.join(f'{name!r}: str' for name in codes)}}}"
+    return options
+
+
 def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
     options = reading_options(table)
-    has_dates = bool(table.time) and table.time not in table.numeric
-    apart = [table.group] if table.group else [table.time] if has_dates else []
+    is_feature = table.time in table.numeric
+    apart = [table.group] if table.group else [table.time] if table.time and not is_feature else []
     from_train, from_test = (
         f".drop(columns={json.dumps(names)})" if names else ""
         for names in ([*roles.identifiers], [*roles.identifiers, *apart])
@@ -128,8 +147,11 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
         lines.append(f"groups = train.pop({json.dumps(table.group)})")
     if table.time:
         column = json.dumps(table.time)
-        dates = f'pd.to_datetime(train.pop({column}), format="ISO8601", utc=True)'
-        lines.append(f"times = {dates if has_dates else f'train[{column}]'}")
+        times = f"train[{column}]" if is_feature else f"train.pop({column})"
+        if all(is_number(cell, ".") for cell in table.cells[table.time]):
+            lines.append(f"times = {times if is_feature else f'pd.to_numeric({times})'}")
+        else:
+            lines.append(f'times = pd.to_datetime({times}, format="ISO8601", utc=True)')
     if roles.many_valued:
         lines += [
             f"for name in {json.dumps(roles.many_valued)}:",

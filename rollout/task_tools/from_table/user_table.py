@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
-from rollout.task_tools.from_table.group_column import one_spelling
 from rollout.task_tools.from_table.leaks import numbering, renamed_classes, require_no_copy, rescaled
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
+from rollout.task_tools.from_table.split_columns import one_spelling, require_times
 from rollout.task_tools.from_table.target import CLASS_METRICS, Target, known_target, target_values
-from rollout.task_tools.from_table.time_column import require_times
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list, shell_command
 
@@ -99,7 +98,7 @@ def _user_table(
     notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(unused)]
     columns = {name: without_missing(cells, form.missing) for name, cells in written.items()}
     numbers = {name: cells for name, cells in columns.items() if name not in form.words}
-    decimal = form.decimal or decimal_mark(numbers, raw.places, raw.separator)
+    decimal = form.decimal or (decimal_mark(numbers, raw.places, raw.separator) if raw.separator else ".")
     is_known = known_target(columns[target], metric, decimal)
     places = list(compress(raw.places, is_known))
     columns = {name: list(compress(cells, is_known)) for name, cells in columns.items()}
@@ -123,6 +122,7 @@ def _user_table(
         contents[group], group_notes = one_spelling(group, contents[group])
         notes += group_notes
     if time:
+        contents[time] = [cell.strip() for cell in contents[time]]
         require_times(time, contents[time], places)
     names = _free_names(list(features))
     numeric = [names[name] for name, column in features.items() if column.is_numeric]

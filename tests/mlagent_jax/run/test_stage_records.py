@@ -10,9 +10,9 @@ from mlagent_jax.stages import load_stages
 from rollout.storage.run_layout import RunLayout
 
 
-def fingerprint_of(folder: Path, *settings: str) -> str:
+def fingerprint_of(folder: Path, *settings: str, stage: str = "sft") -> str:
     config = load_config(None, ["sft.optimizer=adamw", *settings])
-    return fingerprint(StageRecords(RunLayout(folder), load_stages(), to_dict(config)).inputs("sft"))
+    return fingerprint(StageRecords(RunLayout(folder), load_stages(), to_dict(config)).inputs(stage))
 
 
 @pytest.mark.parametrize("setting", ["adapter.alpha=8", "adapter.targets=mlp"])
@@ -21,3 +21,12 @@ def test_keys_of_an_adapter_count_only_if_there_is_one(setting: str, tmp_path: P
     with_adapter = fingerprint_of(tmp_path, "adapter.rank=8")
     assert with_adapter != fingerprint_of(tmp_path)
     assert fingerprint_of(tmp_path, "adapter.rank=8", setting) != with_adapter
+
+
+def test_only_the_stage_that_begins_an_adapter_depends_on_its_keys(tmp_path: Path) -> None:
+    later = ("adapter.rank=8", "adapter.first_stage=ppo")
+    assert fingerprint_of(tmp_path, *later) == fingerprint_of(tmp_path)
+    of_ppo = fingerprint_of(tmp_path, *later, stage="ppo")
+    assert of_ppo != fingerprint_of(tmp_path, stage="ppo")
+    assert of_ppo != fingerprint_of(tmp_path, *later, "adapter.alpha=8", stage="ppo")
+    assert fingerprint_of(tmp_path, "adapter.rank=8", stage="ppo") == fingerprint_of(tmp_path, stage="ppo")

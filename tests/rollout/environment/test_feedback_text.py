@@ -121,3 +121,12 @@ def test_a_stopped_script_is_told_with_its_last_output(exit: Exit) -> None:
     assert text.endswith("epoch 99: loss 0.5") and len(text) < 400
     silent = failure_text("a.py", Execution(exit, "\n", None, 20.0, "test"), Limits(), SHORT)
     assert "last output" not in silent and "\n" not in silent
+
+
+def test_only_the_exception_before_the_last_one_is_its_cause() -> None:
+    chained = CHAINED.format(heading="During handling of the above")
+    last = 'Traceback (most recent call last):\n  File "/work/a.py", line 20, in <module>\n    end()\nTypeError: no\n'
+    later = chained + last
+    assert error_summary(later, "a.py", Observation()).endswith("end()\nTypeError: no")
+    own = f"ValueError: logged\n{chained}".replace("KeyError: 'area'", "mymod.Failed: no area")
+    assert error_summary(own, "a.py", Observation()).endswith("cannot be used\ncaused by mymod.Failed: no area")

@@ -13,6 +13,7 @@ import pytest
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.scripted.reference_scripts import reference_scripts
 from rollout.task_tools.from_table.column_roles import MAX_CELLS, ColumnRoles, column_roles
+from rollout.task_tools.from_table.create import seed_of_split
 from rollout.task_tools.from_table.templates import train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from tasks import __main__ as door
@@ -178,6 +179,30 @@ def test_what_is_no_time_is_refused_with_its_place(read: Read, cell: str, fault:
     with pytest.raises(ValueError) as caught:
         read(60, time="sold", sold=[*DAYS[:7], cell, *DAYS[8:60]], x=range(60))
     assert fault in str(caught.value)
+
+
+def test_whole_numbers_that_are_codes_are_times_too(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [1_706_704_205_123_456_789 + row for row in np.random.default_rng(0).permutation(400)]
+    table = read(400, time="at", at=times, x=np.random.default_rng(1).normal(size=400))
+    assert "at" not in table.numeric
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+    earlier, later = (pd.read_csv(tmp_path / name)["at"] for name in ("train.csv", "test.csv"))
+    assert earlier.max() < later.min() and len(later) == 120
+
+
+def test_dates_alone_are_nothing_to_learn_from(read: Read) -> None:
+    with pytest.raises(ValueError, match="no column but the target and 'sold'; there is nothing to learn from"):
+        column_roles(read(60, time="sold", sold=DAYS[:60]))
+
+
+def test_a_class_that_only_late_rows_have_is_refused() -> None:
+    times = [str(row) for row in range(100)]
+    labels = ["old"] * 50 + ["new", "old"] * 25
+    assert seed_of_split(labels, 90, True, times=times) == 0
+    with pytest.raises(ValueError, match="the rarest class is not in early and late rows alike; leave its rows out"):
+        seed_of_split(labels, 60, True, times=times)
 
 
 def test_a_split_is_by_group_or_by_time(read: Read) -> None:

@@ -134,16 +134,117 @@ def test_values_of_parquet_are_kept_exactly(tmp_path: Path) -> None:
     assert found.places[2] == "row 3"
 
 
+def test_times_and_durations_of_parquet_are_kept_exactly(tmp_path: Path) -> None:
+    instant = 1_706_704_205_000_001  # microseconds
+    values = pa.table(
+        {
+            "zone": pa.array([instant, 0], pa.timestamp("us", "Europe/Berlin")),
+            "fine": pa.array([instant * 1000, 0], pa.timestamp("ns")),
+            "for": pa.array([1_001, None], pa.duration("ns")),
+            "half": pa.array([0.1, None], pa.float32()),
+            "word": pa.array(["a", None], pa.dictionary(pa.int8(), pa.large_string())),
+        }
+    )
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes(values))
+    rows = read_raw_table(tmp_path / "a.parquet", TableFormat()).rows
+    assert rows[0] == ["2024-01-31T13:30:05.000001+01:00", "2024-01-31T12:30:05.000001", "0.000001001", "0.1", "a"]
+    assert rows[1] == ["1970-01-01T01:00:00+01:00", "1970-01-01", "", "", ""]
+
+
+def test_decimal_commas_in_texts_of_parquet_are_no_numbers(tmp_path: Path) -> None:
+    table = pa.table({"a": ["0,5", "1,5"] * 30, "n": list(range(60)), "price": [row / 7 for row in range(60)]})
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes(table))
+    with pytest.raises(ValueError, match="holds '0,5' in row 1, which is not a plain number; .* with --words 'a'"):
+        read_user_table(tmp_path / "a.parquet", "price", "rmse", None, TableFormat())
+    found = read_user_table(tmp_path / "a.parquet", "price", "rmse", None, TableFormat(words=frozenset({"a"})))
+    assert found.numeric == {"n", "target"} and set(found.cells["a"]) == {"0,5", "1,5"}
+
+
+def test_excel_cells_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    workbook = openpyxl.load_workbook(io.BytesIO(excel({"a": [("text", "time", "no", "q"), ("", "", "", "")]})))
+    sheet = workbook["a"]
+    sheet["A2"], sheet["D2"] = "one_x000D_two", ' "hello" there'
+    sheet["B2"] = datetime.timedelta(days=1, minutes=30)
+    sheet["C2"] = datetime.datetime(2024, 1, 31)
+    sheet["AZ200000"].number_format = "0.00"  # a stray cell without a value
+    workbook.save(tmp_path / "a.xlsx")
+    (row,) = read_raw_table(tmp_path / "a.xlsx", TableFormat()).rows
+    assert row == ["one\rtwo", "88200", "2024-01-31", ' "hello" there']
+
+
+def test_a_formula_whose_result_is_an_empty_text_is_an_empty_cell(tmp_path: Path) -> None:
+    made = excel({"a": [("x", "y"), (1, "=A2"), (2, 5)]})
+    with zipfile.ZipFile(io.BytesIO(made)) as archive, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name).replace(b'<c r="B2"><f>A2</f><v', b'<c r="B2" t="str"><f>A2</f><v')
+            changed.writestr(name, content)
+    assert read_raw_table(tmp_path / "a.xlsx", TableFormat()).rows == [["1", ""], ["2", "5"]]
+
+
+def flipped(data: bytes, *places: int) -> bytes:
+    changed = bytearray(data)
+    for place in places:
+        changed[place] ^= 1
+    return bytes(changed)
+
+
+def lzma_zip() -> bytes:
+    with zipfile.ZipFile(made := io.BytesIO(), "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("flats.csv", csv())
+    return flipped(made.getvalue(), 90, 91, 92)
+
+
+def merged() -> bytes:
+    workbook = openpyxl.load_workbook(io.BytesIO(FORMATS["Excel"]()))
+    workbook["flats"].merge_cells("B2:B4")
+    workbook.save(made := io.BytesIO())
+    return made.getvalue()
+
+
+def feather_1() -> bytes:
+    return b"FEA1" + feather_bytes()[4:]
+
+
 REFUSED: Mapping[str, tuple[Callable[[], bytes], dict[str, str], str]] = {
     "gzip that is cut": (lambda: gzip.compress(csv())[:-20], {}, "the gzip data are damaged or cut short"),
     "zip that is cut": (lambda: zipped({"a.csv": csv()})[:-30], {}, "the zip archive is damaged or cut short"),
-    "zip of two": (lambda: zipped({"a.csv": csv(), "b": b""}), {}, "a zip archive of 2 files: 'a.csv', 'b'; unpack it"),
+    "zip of two": (lambda: zipped({"a.csv": csv(), "b": b""}), {}, "a zip archive of 2 files: 'a.csv', 'b'; pass the"),
     "OpenDocument": (
         lambda: zipped({"mimetype": b"", "content.xml": b""}),
         {},
         "is an OpenDocument workbook; save it as",
     ),
     "Parquet that is cut": (lambda: FORMATS["Parquet"]()[:-9], {}, "is damaged or cut short"),
+    "zip of folders": (lambda: zipped({"a/": b""}), {}, "is a zip archive of 0 files; pass the file of the table"),
+    "zip of nothing": (lambda: zipped({}), {}, "is a zip archive of 0 files; pass the file of the table"),
+    "zip with a damaged member": (lzma_zip, {}, "'flats.csv' in it is damaged ("),
+    "an archive in an archive": (lambda: gzip.compress(gzip.compress(csv())), {}, "holds another archive; unpack it"),
+    "gzip of nothing": (lambda: gzip.compress(b""), {}, "is empty; expected a table with a header"),
+    "Feather of version 1": (feather_1, {}, "is a Feather file of version 1; write it as version 2"),
+    "Parquet of nothing": (lambda: parquet_bytes(pa.table({})), {}, "has no columns; expected a table"),
+    "Parquet with an index": (
+        lambda: parquet_bytes(pa.Table.from_pandas(frame().set_index(pd.date_range("2024-01-01", periods=60)))),
+        {},
+        "has an index of pandas without a name, which is no numbering of the rows; write the file",
+    ),
+    "Parquet with bytes": (
+        lambda: parquet_bytes(pa.table({"a": pa.array([b"aa"], pa.binary(2)), "price": [1]})),
+        {},
+        "column 'a' holds values of the type fixed_size_binary[2]; write numbers or texts",
+    ),
+    "Parquet with a date beyond those of Python": (
+        lambda: parquet_bytes(pa.table({"a": pa.array([10**7], pa.date32()), "price": [1]})),
+        {},
+        "column 'a' of the type date32[day] holds a value that cannot be written as text",
+    ),
+    "Parquet with parts of microseconds": (
+        lambda: parquet_bytes(pa.table({"a": pa.array([5], pa.timestamp("ns")), "price": [1]})),
+        {},
+        "column 'a' of the type timestamp[ns] holds a value that cannot be written as text",
+    ),
+    "Excel with merged cells": (merged, {}, "the cells B2:B4 of sheet 'flats' are merged; unmerge them"),
+    "Excel of a blank": (lambda: excel({"a": [(" ",)]}), {}, "has no cells"),
+    "JSON with half a character": (lambda: b'{"a": "\\ud83d"}\n', {}, "line 1 has half a character or a NUL in a key"),
     "Parquet with lists": (
         lambda: parquet_bytes(pa.table({"a": [[1], [2]], "price": [1, 2]})),
         {},
