@@ -186,3 +186,18 @@ class AdapterWriter(WeightWriter):
 
 class AdapterSync(AdapterWriter, WeightSync):
     """Send adapters to the server and verify them on a canary prompt; see `WeightSync`."""
+
+    async def is_serving(self, folder: Path, version: int, canary: Canary) -> bool:
+        """See `WeightSync.is_serving`.
+
+        Raises:
+            ServerError: If the server was started on the directory, but before it had these weights: no adapter of them
+                would be of use to it.
+        """
+        if not self.client.serves(folder, version):
+            return False
+        try:
+            await self.client.verify(canary)
+        except ServerError as error:
+            raise ServerError(f"{error}; it was started on {folder}, which changed since: start it again") from None
+        return True

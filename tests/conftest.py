@@ -110,8 +110,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 # Files whose tests start policy servers, or look for files that one has left on this machine.
 SERVERS = re.compile(
-    "tests/integration/|tests/mlagent_jax/test_weight_restart|tests/mlagent_jax/model/test_planted_faults|"
-    "tests/mlagent_jax/doctor/|tests/rollout/inference/|tests/benchmarks/test_device"
+    r"tests/integration/(?!test_killed_fine_tuning|test_two_processes\.py)|tests/mlagent_jax/test_weight_restart|"
+    "tests/mlagent_jax/model/test_planted_faults|tests/mlagent_jax/doctor/|tests/rollout/inference/|"
+    "tests/benchmarks/test_device"
 )
 
 

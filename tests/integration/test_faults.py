@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_two_processes import SETTINGS, collected, metrics, weights
+from .processes import SETTINGS, collected, metrics, weights
 from .test_whole_run import command
 
 pytestmark = pytest.mark.slow

@@ -1,5 +1,6 @@
 """A network with an adapter: what it computes, its gradients, its files, and that nothing copies its base."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -33,7 +34,10 @@ from mlagent_jax.model.value import critic_beside
 from mlagent_jax.sft.step import cross_entropy, make_sft_step
 from mlagent_jax.stages.sft import STAGE, check_shape
 from mlagent_jax.training.train_state import make_state
-from mlagent_jax.weight_sync import AdapterWriter
+from mlagent_jax.weight_sync import AdapterSync, AdapterWriter
+from rollout.errors import ServerError
+from rollout.inference.canary import Canary
+from rollout.inference.client import PolicyClient
 from rollout.inference.weight_files import ADAPTER, ADAPTER_CONFIG, check_digests
 
 ADAPTER_SHAPE = Adapter(rank=4, alpha=6.0, matrices=tuple(NUM_INPUTS))
@@ -299,6 +303,27 @@ def test_every_adapter_for_the_server_has_a_folder_of_its_own_and_older_ones_are
         written.append(saved.folder)
         writer._serving = saved.folder  # as the sender does when the server has it
     assert len(set(written)) == 3 and [folder.is_dir() for folder in written] == [False, True, True]
+
+
+class ServerWithOtherWeights(PolicyClient):
+    """A client of a server that was started on a directory before that was trained again."""
+
+    def __init__(self) -> None:
+        """Connect to nothing."""
+
+    def serves(self, folder: Path, version: int) -> bool:
+        return (folder.name, version) == ("model", 0)
+
+    async def verify(self, canary: Canary) -> None:
+        raise ServerError("its log-probabilities differ")
+
+
+def test_a_server_of_older_weights_is_to_be_started_again_before_it_gets_adapters(tmp_path: Path) -> None:
+    sync = AdapterSync(ServerWithOtherWeights(), tmp_path, [3, 1, 4], "float32")
+    canary = sync.canary_of([-1.0, -1.0])
+    assert not asyncio.run(sync.is_serving(tmp_path / "other", 0, canary))
+    with pytest.raises(ServerError, match=r"differ; it was started on .*model, which changed since: start it again"):
+        asyncio.run(sync.is_serving(tmp_path / "model", 0, canary))
 
 
 def test_an_adapter_to_go_on_from_must_have_the_configured_shape(
