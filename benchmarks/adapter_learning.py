@@ -21,7 +21,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.figures import format_interval, machine, table
+from benchmarks.figures import format_interval, machine, save_panels, table
 from benchmarks.learning import train
 from benchmarks.ppo_runs import NUM_UPDATES, measure
 from mlagent_jax.configuration.loading import load_config
@@ -107,9 +107,7 @@ def picture(found: Mapping[tuple[str, int], Mapping[str, Any]], path: Path) -> N
                 axes.plot(range(1, len(rewards) + 1), rewards, color=color, linewidth=1.8, label=label)
             axes.set_title(f"seed {seed}", fontsize=10, loc="left")
             axes.set_xlabel("update")
-        panels[0].set_ylabel("mean reward")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        save_panels(figure, panels, "mean reward", path)
 
 
 def main() -> None:

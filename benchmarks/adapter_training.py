@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.figures import machine, table, write_results
-from benchmarks.ppo import RESPONSE, SAMPLES, draw, row_lengths
+from benchmarks.ppo import RESPONSE, SAMPLES, draw, row_lengths, single_step
 from benchmarks.sft_shapes import SHAPES
 from mlagent_jax.aot.compiled import compile_program, memory_of
 from mlagent_jax.aot.programs import ppo_programs
-from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.adapter import add_adapter, freeze
 from mlagent_jax.model.config import Adapter
@@ -53,22 +51,6 @@ from tasks.units import GIB
 MOMENTS = OptimizerState(dtype="bfloat16")
 SIDES = ("full_separate", "full_shared", "adapter_separate", "adapter_shared")
 BASELINE = SIDES[0]
-
-
-def ppo_config(critic: str, row_length: int) -> PPO:
-    """Return the settings of an update with one row per micro-batch and one optimizer step."""
-    return replace(
-        load_config().ppo,
-        critic=critic,
-        row_length=row_length,
-        predictions_per_row=SAMPLES * RESPONSE[1],
-        rows_per_micro_batch=1,
-        max_response_tokens=RESPONSE[1],
-        num_minibatches=1,
-        critic_warmup_updates=0,
-        max_update_kl=None,
-        adam_b2=0.95,  # one that bfloat16 can hold
-    )
 
 
 def make_policy(network: Qwen2Config, rank: int | None) -> Transformer:
@@ -91,7 +73,8 @@ def measure(side: str, network: Qwen2Config, rank: int, experiences: Sequence[Ex
     """Return the figures of one side; the first update, which compiles, is not timed."""
     kind, critic_kind = side.split("_")
     own_rank = rank if kind == "adapter" else None
-    config = ppo_config(critic_kind, row_lengths("shared", experiences)[0])
+    settings = {"critic": critic_kind, "max_update_kl": None, "adam_b2": 0.95}  # a decay that bfloat16 can hold
+    config = single_step(row_lengths("shared", experiences)[0], SAMPLES * RESPONSE[1], **settings)
     found = compiled_peak(network, own_rank, config)
     policy, critic = make_policy(network, own_rank), None
     if config.has_own_critic:

@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.exploration_gains import ARMS, POLICIES, SPLITS, compare, gains_by_task, to_markdown
-from benchmarks.figures import machine, write_results
+from benchmarks.figures import machine, save_panels, write_results
 from benchmarks.learning import train
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
@@ -83,9 +83,7 @@ def picture(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
                 axes.plot(updates[known], smooth(list(mean)), color=COLORS[arm], linewidth=2, label=label)
             axes.set_title(title, fontsize=10, loc="left")
             axes.set_xlabel("PPO update")
-        panels[0].set_ylabel("mean reward")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        save_panels(figure, panels, "mean reward", path)
 
 
 def main() -> None:

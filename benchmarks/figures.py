@@ -1,4 +1,4 @@
-"""Summarize comparisons: medians, their ratio, and its range."""
+"""Summarize comparisons: medians, their ratio and its range, tables and pictures."""
 
 import json
 import math
@@ -7,7 +7,11 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # most benchmarks draw nothing, and the GPU's run without matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
@@ -41,6 +45,14 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table whose heading is the first row."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|-" * len(rows[0]) + "|", *lines[1:]])
+
+
+def save_panels(figure: "Figure", panels: "Sequence[Axes]", label: str, path: Path, num_columns: int = 2) -> None:
+    """Label the vertical axis that all panels share, put their legend above them, and save the figure as SVG."""
+    panels[0].set_ylabel(label)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper left", ncols=num_columns, frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def wilson(num: int, total: int) -> dict[str, float]:

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.sft_shapes import SHAPES
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.configuration.schema import OptimizerState
+from mlagent_jax.configuration.schema import PPO, OptimizerState
 from mlagent_jax.model.families.qwen2 import Qwen2Config
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
@@ -89,6 +89,20 @@ def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
     return found
 
 
+def single_step(row_length: int, predictions: int, **settings: Any) -> PPO:
+    """Return the settings of an update with one row per micro-batch and one optimizer step of both networks."""
+    return replace(
+        load_config().ppo,
+        row_length=row_length,
+        predictions_per_row=predictions,
+        rows_per_micro_batch=1,
+        max_response_tokens=RESPONSE[1],
+        num_minibatches=1,
+        critic_warmup_updates=0,
+        **settings,
+    )
+
+
 class Side:
     """One variant of an update: a learner and its experiences."""
 
@@ -99,15 +113,7 @@ class Side:
             experiences = [replace(each, trajectory_id=str(number)) for number, each in enumerate(experiences)]
         self.name, self.experiences = name, experiences
         predictions = SAMPLES * RESPONSE[1] if name == "shared" else RESPONSE[1] * (row_length // PROMPT[0])
-        self.config = replace(
-            load_config().ppo,
-            row_length=row_length,
-            predictions_per_row=predictions,
-            rows_per_micro_batch=1,
-            max_response_tokens=RESPONSE[1],
-            num_minibatches=1,
-            critic_warmup_updates=0,
-        )
+        self.config = single_step(row_length, predictions)
         self.packed = pack_samples(experiences, batch_shape_for(self.config))
         mesh = make_mesh(1, 1, 1, 1)
         remat = "none" if dtype == "float32" else "layer"

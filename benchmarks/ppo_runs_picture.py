@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.figures import format_interval, table
+from benchmarks.figures import format_interval, save_panels, table
 from mlagent_jax.reporting.figures import MUTED, STYLE
 
 SPLITS = {"held_in_gain": "held-in tasks", "held_out_gain": "held-out tasks"}
@@ -60,6 +60,4 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
                 axes.errorbar(x, y, yerr=(below, above), fmt="none", color=color, alpha=0.35, linewidth=1.2)
             axes.set_title(title, fontsize=10, loc="left")
             axes.set_xlabel("minutes of PPO")
-        panels[0].set_ylabel("gain")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        save_panels(figure, panels, "gain", path, num_columns=3)

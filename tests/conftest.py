@@ -26,7 +26,9 @@ from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.sampling.experience import Experience
 from rollout.tokenizer.chat import ChatTokenizer, train_tokenizer
-from tasks.feedback import Outcome
+from rollout.types import Snapshot, Step, Trajectory
+from tasks.feedback import Feedback, Outcome
+from tasks.naming import WORDS, Names
 from tasks.system_text import system_text
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)  # no failures due to load or chance
@@ -160,6 +162,24 @@ def policy_server(_policy_server: ServedPolicy, monkeypatch: pytest.MonkeyPatch)
             await client.update_weights(_policy_server.folder, 0)
 
     _policy_server.run(restore)
+
+
+def one_action_trajectories(count: int) -> list[Trajectory]:
+    """Return trajectories of one action each, which differ in a word of their problem."""
+    snapshot, feedback = Snapshot({}, 0.0, None, "", 0.0), Feedback(Outcome.EDIT, "fine", None)
+    return [
+        Trajectory(
+            trajectory_id=word,
+            task="toy",
+            seed=0,
+            names=Names("project", "train.csv", "test.csv", "train.py"),
+            problem=f"Predict the {word}.",
+            ideas=(),
+            steps=(Step(f"Thought: the {word}.", "Final Answer", {}, feedback, snapshot, snapshot, 0.0),),
+            end="final_answer",
+        )
+        for word in WORDS[:count]
+    ]
 
 
 def _make_experience(

@@ -32,7 +32,7 @@ class Memory:
         temporaries: The arrays that exist only while it runs, and its code.
         outputs: The results that do not reuse the memory of an argument.
         resident: The arrays of the run that stay on the chip and are not arguments.
-        server: What the policy server takes of the chip that it shares.
+        server: The memory of the policy server on a chip that it shares.
         peak: The sum of all of them.
         host: The arguments, temporaries, outputs and resident arrays in the memory of the host.
     """

@@ -19,7 +19,7 @@ def send_seconds(sent: Sent, chip: Chip, hosts: Sequence[int]) -> float:
     """Return the time in which the slowest group of a collective sends its bytes at full bandwidth.
 
     Args:
-        sent: What a chip sends.
+        sent: The bytes of a chip and their receivers.
         chip: The chip.
         hosts: The host of each device of the module; empty if there is one host.
     """

@@ -1,7 +1,7 @@
 """The plan of the GPUs' memory: what lies where, and what to change if it does not fit.
 
 It is made before anything starts. Arrays that stay between steps are counted exactly, and a plan in which they do not
-fit is an error. What a step needs besides is an estimate, which alone only warns.
+fit is an error. The further memory of a step is an estimate, which alone only warns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,8 @@ def make_plan(assignment: Assignment, needs: Sequence[Need], serving: ServerNeed
 
     Args:
         assignment: The GPUs of trainer and server, at least one.
-        needs: What the phases of training need.
-        serving: What the server needs.
+        needs: The memory of each phase of training.
+        serving: The memory of the server.
         server: The section `server`.
 
     Raises:

@@ -28,7 +28,7 @@ class Need:
     Attributes:
         phase: The name of the phase.
         kept: The arrays that stay between steps, by name; exact.
-        step: What a step needs besides; an estimate.
+        step: The further memory of a step; an estimate.
     """
 
     phase: str

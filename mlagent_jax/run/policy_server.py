@@ -230,7 +230,7 @@ def require_expected(
 
     Args:
         settings: The section `server`.
-        found: What the server says of itself.
+        found: The description that the server gives.
         address: Its address.
         model: The directory of the policy that it is to serve; None if there is none yet.
         max_adapter_rank: The rank of the adapters that it is to take; 0 if it gets whole weights.

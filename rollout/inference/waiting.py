@@ -24,7 +24,7 @@ def wait_until(is_there: Callable[[], bool], description: ServerDescription, hos
 
     Args:
         is_there: A function that returns whether the weights are complete.
-        description: What the server will be, and the directory that it waits for.
+        description: The description of the future server, with the directory that it waits for.
         host: The address to listen at.
         port: The port.
         key: The server's key; empty for none.

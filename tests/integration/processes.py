@@ -19,9 +19,8 @@ from mlagent_jax.run.stage_records import StageRecords
 from mlagent_jax.stages import load_stages
 from mlagent_jax.train import parse_arguments
 from rollout.storage.trajectories import write_trajectories
-from rollout.types import Snapshot, Step, Trajectory
-from tasks.feedback import Feedback, Outcome
-from tasks.naming import WORDS, Names
+
+from ..conftest import one_action_trajectories
 
 SETTINGS = [
     "model.num_layers=1",
@@ -43,6 +42,15 @@ SETTINGS = [
     "sft.eval_every=8",
     "sft.patience=9",
     "ppo.rows_per_micro_batch=4",
+]
+SMALL_UPDATES = [  # two, on four actions each
+    "ppo.num_updates=2",
+    "ppo.trajectories_per_update=2",
+    "ppo.states_per_trajectory=1",
+    "ppo.samples_per_state=2",
+    "ppo.max_response_tokens=24",
+    "ppo.row_length=1024",
+    "ppo.num_minibatches=1",
 ]
 STEPS = 30
 
@@ -91,26 +99,12 @@ def launch(programs: Path, count: int, *settings: str, by_process: Sequence[Sequ
 
 def collected(folder: Path) -> Path:
     """Returns a run directory in which collecting is done: twelve trajectories of one action."""
-    snapshot, feedback = Snapshot({}, 0.0, None, "", 0.0), Feedback(Outcome.EDIT, "fine", None)
-    trajectories = [
-        Trajectory(
-            trajectory_id=word,
-            task="toy",
-            seed=0,
-            names=Names("project", "train.csv", "test.csv", "train.py"),
-            problem=f"Predict the {word}.",
-            ideas=(),
-            steps=(Step(f"Thought: the {word}.", "Final Answer", {}, feedback, snapshot, snapshot, 0.0),),
-            end="final_answer",
-        )
-        for word in WORDS[:12]
-    ]
     config, _ = parse_arguments([*SETTINGS, f"run_dir={folder}"])
     records = StageRecords(RunDir(folder), load_stages(), to_dict(config))
     folder.mkdir()
     records.begin("collect")
     (folder / "trajectories").mkdir()
-    write_trajectories(folder / "trajectories" / "00000.parquet", trajectories)
+    write_trajectories(folder / "trajectories" / "00000.parquet", one_action_trajectories(12))
     (folder / "ideas.json").write_text("{}")
     records.finish("collect", {}, 0.0)
     return folder

@@ -14,7 +14,7 @@ from rollout.inference.access import KEY_VARIABLE
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 
-from .processes import launch, metrics, wait_until, weights
+from .processes import SMALL_UPDATES, launch, metrics, wait_until, weights
 
 pytestmark = pytest.mark.slow
 
@@ -31,14 +31,8 @@ LEARNING = [
     "sft.max_steps=2",
     "sft.eval_every=1",
     "server.max_model_len=1024",
-    "ppo.num_updates=2",
-    "ppo.trajectories_per_update=2",
-    "ppo.states_per_trajectory=1",
-    "ppo.samples_per_state=2",
-    "ppo.max_response_tokens=24",
-    "ppo.row_length=1024",
+    *SMALL_UPDATES,
     "ppo.critic_warmup_updates=0",
-    "ppo.num_minibatches=1",
 ]
 
 

@@ -18,6 +18,8 @@ from rollout.inference.supervisor import TEMP_PREFIX
 from rollout.runtime.timeline import RESOURCES
 from rollout.storage.trajectories import from_record, read_trajectories, to_record
 
+from .processes import SMALL_UPDATES
+
 SETTINGS = [
     "tasks.held_in=[digit_images]",
     "tasks.held_out=[hotel_rate]",
@@ -37,15 +39,9 @@ SETTINGS = [
     "sft.max_steps=4",
     "sft.eval_every=2",
     "server.max_model_len=1024",
-    "ppo.num_updates=2",
-    "ppo.trajectories_per_update=2",
-    "ppo.states_per_trajectory=1",
-    "ppo.samples_per_state=2",
-    "ppo.max_response_tokens=24",
-    "ppo.row_length=1024",
+    *SMALL_UPDATES,
     "ppo.rows_per_micro_batch=1",
     "ppo.critic_warmup_updates=1",
-    "ppo.num_minibatches=1",
     "evaluate.num_trajectories=1",
     "evaluate.max_steps=1",
 ]

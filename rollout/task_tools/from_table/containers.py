@@ -21,7 +21,7 @@ ZIP, EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 WORKBOOK = "xl/workbook.xml"  # the part of a zip archive that makes it an Excel workbook
 # Parts by which other workbooks are told from archives.
 OTHER_WORKBOOKS = {"xl/workbook.bin": "a binary Excel workbook", "content.xml": "an OpenDocument workbook"}
-# What the libraries raise for damaged archives, and for ones that they do not know.
+# Exceptions that the libraries raise for damaged archives and for unknown kinds of archives.
 DAMAGE = (
     *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
     *(ValueError, NotImplementedError, RuntimeError),

@@ -25,13 +25,7 @@ def read_excel(file: Path, data: bytes, sheet: str | None) -> list[Record]:
         ValueError: If the workbook is damaged, has several sheets with cells and none is stated, or no such sheet, a
             formula has no value, or cells are merged.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and extensions, which no cell depends on
-            workbook = load_workbook(io.BytesIO(data), data_only=True)
-            formulas = load_workbook(io.BytesIO(data))
-    except Exception as error:  # whatever a damaged part makes of openpyxl
-        raise ValueError(f"{file} is no Excel workbook that can be read ({error}); save it again") from None
+    workbook = _load(file, data, data_only=True)
     filled = {each.title: found for each in workbook.worksheets if (found := _texts(each))}
     if sheet is None and len(filled) != 1:
         what = f"has the sheets {quoted_list(list(filled))}; state one with --sheet" if filled else "has no cells"
@@ -39,7 +33,7 @@ def read_excel(file: Path, data: bytes, sheet: str | None) -> list[Record]:
     name = next(iter(filled)) if sheet is None else sheet
     if name not in filled:
         raise ValueError(f"{file} has no sheet {quoted(name)} with cells; it has {quoted_list(list(filled))}")
-    _require_values(file, workbook[name], formulas[name])
+    _require_values(file, data, workbook[name])
     cells = filled[name]
     first_row = min(row for row, _ in cells)
     for merged in workbook[name].merged_cells.ranges:
@@ -66,11 +60,25 @@ def _text(value: Any) -> str:
     return unescape(value) if isinstance(value, str) else cell_text(value)
 
 
-def _require_values(file: Path, sheet: Any, formulas: Any) -> None:
+def _require_values(file: Path, data: bytes, sheet: Any) -> None:
     """Raise ValueError if a formula was never calculated; one whose result is an empty text has its type."""
-    for place, origin in formulas._cells.items():
-        if origin.data_type == "f" and sheet._cells[place].value is None and sheet._cells[place].data_type == "n":
+    empty = [place for place, cell in sheet._cells.items() if cell.value is None and cell.data_type == "n"]
+    if not empty:
+        return
+    formulas = _load(file, data, data_only=False)[sheet.title]
+    for origin in (formulas._cells[place] for place in empty):
+        if origin.data_type == "f":
             raise ValueError(
                 f"{file}: the formula in cell {origin.coordinate} of sheet {quoted(sheet.title)} has no value; open "
                 "the workbook in a spreadsheet program and save it"
             )
+
+
+def _load(file: Path, data: bytes, data_only: bool) -> Any:
+    """Return the workbook, with the values of formulas or with the formulas."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and extensions, which no cell depends on
+            return load_workbook(io.BytesIO(data), data_only=data_only)
+    except Exception as error:  # whatever a damaged part makes of openpyxl
+        raise ValueError(f"{file} is no Excel workbook that can be read ({error}); save it again") from None

@@ -7,33 +7,18 @@ import pytest
 from mlagent_jax.configuration.schema import SFT, Config
 from mlagent_jax.sft import inputs
 from mlagent_jax.sft.data import Dataset
-from rollout.types import Snapshot, Step, Trajectory
-from tasks.feedback import Feedback, Outcome
-from tasks.naming import WORDS, Names
+from rollout.types import Trajectory
+from tasks.naming import WORDS
 from tasks.system_text import system_text
+
+from ...conftest import one_action_trajectories
 
 SYSTEM = system_text("brief", 100)
 
 
 @pytest.fixture
 def trajectories() -> list[Trajectory]:
-    """Ten trajectories of one action each, which differ in a word of their problem."""
-    snapshot = Snapshot({}, 0.0, None, "", 0.0)
-    feedback = Feedback(Outcome.EDIT, "fine", None)
-    words = WORDS[:10]
-    return [
-        Trajectory(
-            trajectory_id=word,
-            task="toy",
-            seed=0,
-            names=Names("project", "train.csv", "test.csv", "train.py"),
-            problem=f"Predict the {word}.",
-            ideas=(),
-            steps=(Step(f"Thought: the {word}.", "Final Answer", {}, feedback, snapshot, snapshot, 0.0),),
-            end="final_answer",
-        )
-        for word in words
-    ]
+    return one_action_trajectories(10)
 
 
 def test_no_trajectory_is_learnt_from_and_held_out(trajectories: list[Trajectory], tmp_path: Path) -> None:
