@@ -23,6 +23,7 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command("mlagent_jax.train", "train an agent: collect, fine-tune, PPO, evaluate, export"),
+    "solve": Command("mlagent_jax.solving.command", "let an agent improve a script on your own table"),
     "export": Command("mlagent_jax.export", "write a run's newest policy as a Hugging Face directory"),
     "tasks": Command("tasks.__main__", "list, prepare, make and validate tasks"),
     "data": Command("rollout.dataset.__main__", "view, measure, select, export and import trajectories"),
@@ -36,6 +37,7 @@ EXAMPLES = """\
 examples:
   mlagent train run_dir=runs/mine ppo.num_updates=8     the quickstart with other settings
   mlagent train --config configs/smollm2_135m.yaml      a configuration of its own
+  mlagent solve --csv flats.csv --target price          the agent on your own table
   mlagent data view runs/mine                           a page of all trajectories of a run
 
 `mlagent COMMAND --help` describes a command.

@@ -1,11 +1,9 @@
 """Run the stages in order: each is skipped if it is done, and otherwise started or resumed."""
 
 import logging
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from mlagent_jax.reporting.summary import build_summary, commit
 from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.mirror import Mirror, require_complete
 from mlagent_jax.run.policy_server import PolicyServer, check_server
-from mlagent_jax.run.run_dir import RunDir
+from mlagent_jax.run.run_dir import RunDir, temporary_files_in
 from mlagent_jax.run.stage_records import StageRecords, fingerprint
 from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.stages.stage import Stage, StageContext
@@ -88,7 +86,7 @@ def _lead(context: StageContext, names: Sequence[str], assignment: Assignment) -
             reporter.note(f"{count} files from {config.mirror}")
         stack.callback(run_dir.sync_remote)
         stack.enter_context(logging_to(run_dir.log, reporter.console))
-        stack.enter_context(_temporary_files_in(run_dir.temporary))
+        stack.enter_context(temporary_files_in(run_dir.temporary))
         stages = load_stages()
         records = StageRecords(run_dir, stages, to_dict(config))
         due = [stage for stage in stages if stage.name in names and not records.is_done(stage.name)]
@@ -175,17 +173,3 @@ def _write_reports(stage: Stage, context: StageContext, records: StageRecords) -
         collection = find_collection(run_dir.root)
         write_collection_page(collection, context.run_context.tasks, config.reward, collection.page)
     write_report(run_dir, summary)
-
-
-@contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Write the temporary files of this process to `folder`, so that even a kill leaves none outside the run."""
-    before = tempfile.tempdir
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    tempfile.tempdir = str(folder.absolute())
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
-        shutil.rmtree(folder, ignore_errors=True)

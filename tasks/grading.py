@@ -60,7 +60,7 @@ def grade(task: Task, submission: bytes) -> float:
         InvalidSubmission: If the submission has no score; the message is the reason.
     """
     if task.grader is None:
-        return score(submission, task.private / task.answers, task.metric, task.submission)
+        return score(submission, task.private / task.answers, task.metric, task.submission, task.part)
     own = _own_grader(task.grader, task.grader.stat().st_mtime_ns)
     try:
         result = float(own(submission, task.private))
@@ -80,7 +80,9 @@ def _own_grader(path: Path, modified: int) -> Callable[[bytes, Path], float]:
     return runpy.run_path(str(path))["grade"]
 
 
-def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_AND_TARGET) -> float:
+def score(
+    submission: bytes, answers: Path, metric: str, form: Submission = ID_AND_TARGET, part: Path | None = None
+) -> float:
     """Return the score of `submission` against the file `answers`.
 
     The answers have the id column and a submission's columns; other columns are ignored. For a distribution, the
@@ -91,12 +93,20 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
         answers: The answers file.
         metric: A name in `METRICS`.
         form: The columns of a submission.
+        part: A file of the ids of the rows that count, one a line; None for all. A submission has all rows.
 
     Raises:
         InvalidSubmission: If the submission has no score; the message is the reason.
         ValueError: If the answers do not have this form.
         OSError: If the answers file is missing.
     """
+    return scored(metric, *aligned(submission, answers, metric, form, part))
+
+
+def aligned(
+    submission: bytes, answers: Path, metric: str, form: Submission = ID_AND_TARGET, part: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the truth and the prediction of each row that counts, in the order of the answers; see `score`."""
     rule = METRICS[metric]
     known = _answers(answers, answers.stat().st_mtime_ns, rule.form, rule.rates, form)
     num_rows, expected = len(known.ids), (form.id, *known.columns)
@@ -108,14 +118,31 @@ def score(submission: bytes, answers: Path, metric: str, form: Submission = ID_A
     ids, *cells = read_columns(submission, header, expected)
     rows = match_ids(ids, known.ids)
     with np.errstate(over="ignore", invalid="ignore"):
-        prediction = _prediction(cells, rule.form, known.classes)
+        prediction = _prediction(cells, rule.form, known.classes)[rows]
+    if part is None:
+        return known.truth, prediction
+    counts = _counts(answers, part, part.stat().st_mtime_ns, rule.form, rule.rates, form)
+    return known.truth[counts], prediction[counts]
+
+
+def scored(metric: str, truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Return the score of aligned predictions; raises InvalidSubmission if they have none."""
+    with np.errstate(over="ignore", invalid="ignore"):
         try:
-            result = rule.function(known.truth, prediction[rows])
+            result = METRICS[metric].function(truth, prediction)
         except Undefined as error:
             raise InvalidSubmission(str(error)) from None
     if not math.isfinite(result):
         raise InvalidSubmission("the predictions are too large to be scored")
     return result
+
+
+@lru_cache(maxsize=64)
+def _counts(answers: Path, part: Path, modified: int, kind: str, rates: bool, form: Submission) -> np.ndarray:
+    """Return whether each row of the answers counts; `modified` invalidates the cache when the part changes."""
+    ids = set(part.read_text(encoding="utf-8").splitlines())
+    known = _answers(answers, answers.stat().st_mtime_ns, kind, rates, form).ids.to_pylist()
+    return np.array([each in ids for each in known])
 
 
 def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[str]) -> np.ndarray:

@@ -82,6 +82,8 @@ class Task:
         limits: The limits of one script run.
         deterministic: Whether a cached result of a script may replace a run of it.
         noise: The standard deviation of the hidden score over a script's random seeds.
+        part: A file of the ids of the test rows that are graded, one a line; None grades all. A task with its own
+            grader has no parts.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Task:
     limits: Limits = field(default_factory=Limits)
     deterministic: bool = True
     noise: float = 0.0
+    part: Path | None = None
 
     def gain(self, metric: float) -> float:
         """Return (m - m_init) / (m_best - m_init) for the hidden score m.

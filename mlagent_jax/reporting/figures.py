@@ -66,7 +66,7 @@ def reward_figure(metrics: Lines) -> str | None:
     _count_on_x(axes, "PPO update")
     axes.set_ylabel("mean reward")
     _legend(axes, num_columns=2)
-    return _svg(figure)
+    return svg_url(figure)
 
 
 def outcome_figure(metrics: Lines) -> str | None:
@@ -87,7 +87,7 @@ def outcome_figure(metrics: Lines) -> str | None:
     _count_on_x(axes, "PPO update")
     axes.set_ylabel("share of actions")
     _legend(axes, num_columns=2)
-    return _svg(figure)
+    return svg_url(figure)
 
 
 def loss_figure(metrics: Lines) -> str | None:
@@ -106,7 +106,7 @@ def loss_figure(metrics: Lines) -> str | None:
     _count_on_x(axes, "SFT step")
     axes.set_ylabel("loss, nats per token")
     _legend(axes, num_columns=2)
-    return _svg(figure)
+    return svg_url(figure)
 
 
 def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
@@ -138,7 +138,7 @@ def gain_figure(evaluation: Mapping[str, Any]) -> str | None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("gain")
     _legend(axes, num_columns=len(policies))
-    return _svg(figure)
+    return svg_url(figure)
 
 
 def _series(metrics: Lines, x: str, y: str) -> tuple[list[float], list[float]]:
@@ -172,7 +172,7 @@ def _legend(axes: Axes, num_columns: int) -> None:
     )
 
 
-def _svg(figure: Figure) -> str:
+def svg_url(figure: Figure) -> str:
     """Return the figure as a data URL, which needs no second file and keeps the ids of two figures apart."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):

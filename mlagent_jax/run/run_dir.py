@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -33,18 +35,7 @@ class RunDir(RunLayout):
             OSError: If the directory cannot be made or written.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.path(".lock"), "a+", errors="replace") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise ConfigError(
-                    f"{self.root} is in use by process {holder}; wait for it to end, or give another run_dir="
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with locked(self.path(".lock"), f"{self.root} is in use", "give another run_dir="):
             yield
 
     def sync_remote(self, every_seconds: float = 0.0) -> None:
@@ -59,3 +50,37 @@ class RunDir(RunLayout):
             if time.monotonic() - self._synced >= every_seconds:
                 self.mirror.push()
                 self._synced = time.monotonic()
+
+
+@contextmanager
+def locked(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with the process, even if the process is killed.
+
+    Raises:
+        ConfigError: If another process holds it: `what` by process N; wait for it to end, or `remedy`.
+    """
+    with open(path, "a+", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ConfigError(f"{what} by process {holder}; wait for it to end, or {remedy}") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Write the temporary files of this process to `folder`, so that even a kill leaves none outside the run."""
+    before = tempfile.tempdir
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tempfile.tempdir = str(folder.absolute())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)

@@ -97,12 +97,8 @@ def make_task(
         say(note)
     spec.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
-        made = Path(temporary) / spec.name
-        write_folder(spec, table, roles, made)
-        data = Path(temporary) / "data"
-        entry = read_entry(made / "task.yaml")
-        prepare_all([entry], data, python, say=lambda _: None)
-        task = load_entry(entry, data)
+        made, data = Path(temporary) / spec.name, Path(temporary) / "data"
+        task = prepare_table(spec, table, roles, made, data, python)
         leaks = find_leaks(task, roles)
         for warning in leaks.warnings:
             say(warning)
@@ -119,6 +115,16 @@ def make_task(
         made.rename(folder)
     say(f"{spec.name}: {table.kind}, {len(table.cells)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
     return folder
+
+
+def prepare_table(
+    spec: NewTaskSpec, table: UserTable, roles: ColumnRoles, folder: Path, data: Path, python: Path
+) -> Task:
+    """Write the files of a task to `folder` and its data to `data`, and return the task; raises like `prepare_all`."""
+    write_folder(spec, table, roles, folder)
+    entry = read_entry(folder / "task.yaml")
+    prepare_all([entry], data, python, say=lambda _: None)
+    return load_entry(entry, data)
 
 
 def write_folder(spec: NewTaskSpec, table: UserTable, roles: ColumnRoles, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 
@@ -24,6 +24,21 @@ TEXT_CHARACTERS = 40  # average length from which a column counts as text
 
 
 @dataclass(frozen=True)
+class Feature:
+    """A column that a script may learn from.
+
+    Attributes:
+        written: The name in the user's file.
+        name: The name in the task's files.
+        is_numeric: Whether it holds numbers.
+    """
+
+    written: str
+    name: str
+    is_numeric: bool
+
+
+@dataclass(frozen=True)
 class UserTable:
     """A table from which a task can be made.
 
@@ -37,6 +52,9 @@ class UserTable:
         group: The column whose rows with the same value stay on one side of the split, `` if there is none.
         notes: Lines for the user about what was left out or read as something else than what is written.
         time: The column of times, of which the test rows have the latest; `` if there is none.
+        features: The columns besides the target, in the order of the task's files.
+        decimal: The decimal mark of the file.
+        labels: The user's spelling of each class.
     """
 
     cells: pd.DataFrame
@@ -47,6 +65,9 @@ class UserTable:
     notes: tuple[str, ...]
     group: str = ""
     time: str = ""
+    features: tuple[Feature, ...] = ()
+    decimal: str = "."
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_user_table(
@@ -94,8 +115,7 @@ def _user_table(
     time: str | None,
 ) -> UserTable:
     written = {name: raw.column(name) for name in raw.names if name != id_column}
-    unused = form.missing.difference(*(map(str.strip, set(cells)) for cells in written.values()))
-    notes = [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(unused)]
+    notes = _unused_markers(form.missing, written)
     columns = {name: without_missing(cells, form.missing) for name, cells in written.items()}
     numbers = {name: cells for name, cells in columns.items() if name not in form.words}
     decimal = form.decimal or (decimal_mark(numbers, raw.places, raw.separator) if raw.separator else ".")
@@ -114,8 +134,8 @@ def _user_table(
         raise ValueError(f"it has no column but {quoted(target)}; there is nothing to learn from")
     contents = {name: column.cells for name, column in features.items()}
     require_no_copy(contents, values.cells, target)
-    num_without = len(raw.rows) - len(given)
-    notes += [f"{num_without} rows without a {quoted(target)} are left out"] if num_without else []
+    if num_without := len(raw.rows) - len(given):
+        notes.append(f"{num_without} rows without a {quoted(target)} are left out")
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
     notes += _leak_notes(features, values, target)
     if group:
@@ -125,23 +145,62 @@ def _user_table(
         contents[time] = [cell.strip() for cell in contents[time]]
         require_times(time, contents[time], places)
     names = _free_names(list(features))
-    numeric = [names[name] for name, column in features.items() if column.is_numeric]
+    named = tuple(Feature(name, names[name], column.is_numeric) for name, column in features.items())
+    numeric = [each.name for each in named if each.is_numeric] + (["target"] if values.is_numeric else [])
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
     distinct = cells.drop_duplicates(ignore_index=True)
     if num_duplicates := len(cells) - len(distinct):
         notes.append(f"{num_duplicates} duplicates of other rows are left out")
-    kept_words = form.words | {group, time}
-    words = [name for name, column in features.items() if not (column.is_numeric or name in kept_words)]
-    text = _text_column({names[name]: contents[name] for name in words})
-    if text and (others := [name for name in features if names[name] not in (text, names.get(group or time or ""))]):
-        notes.append(
-            f"column {quoted(text)} holds texts, so train.py reads only it, without {quoted_list(others)}; if it holds "
-            "no texts, pass " + shell_command("--words", text)
-        )
-    kind = f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}"
-    numeric += ["target"] if values.is_numeric else []
-    sides = names.get(group or "", ""), names.get(time or "", "")
-    return UserTable(distinct, frozenset(numeric), kind, text, values.classes, tuple(notes), *sides)
+    text, text_notes = _find_texts(named, cells, form.words, [names.get(side or "", "") for side in (group, time)])
+    return UserTable(
+        cells=distinct,
+        numeric=frozenset(numeric),
+        kind=f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}",
+        text=text,
+        classes=values.classes,
+        notes=(*notes, *text_notes),
+        group=names.get(group or "", ""),
+        time=names.get(time or "", ""),
+        features=named,
+        decimal=decimal,
+        labels=_spellings(values, given),
+    )
+
+
+def _unused_markers(missing: frozenset[str], written: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a line for each text that is stated to mean a missing value and that no cell holds."""
+    unused = missing.difference(*(map(str.strip, set(cells)) for cells in written.values()))
+    return [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(unused)]
+
+
+def _find_texts(
+    features: Sequence[Feature], cells: pd.DataFrame, stated: frozenset[str], sides: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Return the column of texts, `` if there is none, and a line for the user about the columns beside it.
+
+    Args:
+        features: The features.
+        cells: Their cells.
+        stated: The columns that the user states to be words, by the names in the file.
+        sides: The columns by which the rows are split, by the names in the task's files.
+    """
+    words = [each for each in features if not (each.is_numeric or each.written in stated or each.name in sides)]
+    text = _text_column({each.name: cells[each.name].tolist() for each in words})
+    others = [each.written for each in features if text and each.name not in (text, *sides)]
+    if not others:
+        return text, []
+    return text, [
+        f"column {quoted(text)} holds texts, so train.py reads only it, without {quoted_list(others)}; if it holds "
+        "no texts, pass " + shell_command("--words", text)
+    ]
+
+
+def _spellings(values: Target, given: Sequence[str]) -> dict[str, str]:
+    """Return the user's first spelling of each class; empty for a target of numbers."""
+    spellings: dict[str, str] = {}
+    for label, cell in zip(values.cells, given, strict=True):
+        spellings.setdefault(label, cell.strip())
+    return spellings if values.classes else {}
 
 
 def _leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str) -> list[str]:

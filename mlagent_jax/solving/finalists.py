@@ -1,0 +1,83 @@
+"""Choose among the best scripts of a search by rows that the agent never saw, and measure the choice on others."""
+
+import math
+from dataclasses import dataclass
+
+from rollout.environment.environment import Environment
+from rollout.errors import ExecutorError
+from rollout.runtime.event_loop import gather
+from rollout.search.tree import Node, SearchTree
+from rollout.types import Exit, Job
+from tasks.grading import InvalidSubmission, grade
+from tasks.task import SUBMISSION
+
+NUM_FINALISTS = 8  # scripts that the rows to choose by decide among; more would fit these rows
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A script that may be delivered.
+
+    Attributes:
+        node: The state in which it ran, the root for the initial script.
+        name: The script's name in the workspace.
+        source: Its source.
+        validation: The score that it printed.
+        chosen: Its score on the rows to choose by.
+        submission: Its submission.
+    """
+
+    node: Node
+    name: str
+    source: str
+    validation: float
+    chosen: float
+    submission: bytes
+
+
+async def find_finalists(tree: SearchTree, environment: Environment) -> list[Finalist]:
+    """Return the initial script and the others with the best printed scores, ordered by the rows to choose by.
+
+    Their submissions come from the result cache; a script whose result differs between runs runs again.
+
+    Raises:
+        ExecutorError: If the initial script fails, which it did not when the task was prepared.
+    """
+    sign = 1.0 if tree.task.direction == "maximize" else -1.0
+    scored = [(score, node) for node in tree.nodes if node.script and (score := printed_score(node)) is not None]
+    ranked: dict[str, Node] = {}
+    for _, node in sorted(scored, key=lambda each: -sign * each[0]):
+        ranked.setdefault(node.snapshot.files[node.script], node)
+    initial = tree.instance.names.script
+    ranked.pop(tree.root.snapshot.files[initial], None)
+    chosen = [tree.root, *list(ranked.values())[:NUM_FINALISTS]]
+    found = await gather(_finalist(tree, environment, node) for node in chosen)
+    if found[0] is None:
+        raise ExecutorError("the initial script does not run in the sandbox, though it ran outside; see work/log.txt")
+    finalists = [each for each in found if each is not None]
+    return sorted(finalists, key=lambda each: (-sign * each.chosen, -sign * each.validation, each.node.number))
+
+
+def printed_score(node: Node) -> float | None:
+    """Return the score that the script of a state printed, None if there is none or it is not finite."""
+    score = node.step.feedback.validation if node.step is not None else None
+    return score if score is not None and math.isfinite(score) else None
+
+
+async def _finalist(tree: SearchTree, environment: Environment, node: Node) -> Finalist | None:
+    """Return the finalist of a state, None if its script leaves no valid submission this time."""
+    task, instance = tree.task, tree.instance
+    name = node.script or instance.names.script
+    files = {each: blob for each, blob in node.snapshot.files.items() if each != SUBMISSION}
+    job = Job(name, files, task.limits, task.deterministic, instance.read_only, task.name)
+    execution = await environment.tools.executor.run(job)
+    if execution.exit is not Exit.OK or execution.submission is None:
+        return None
+    try:
+        score = grade(task, execution.submission)
+    except InvalidSubmission:
+        return None
+    validation = printed_score(node) if node.step is not None else task.validation_init
+    assert validation is not None, "only scripts that printed a score are finalists"
+    source = environment.store.get(files[name]).decode()
+    return Finalist(node, name, source, validation, score, execution.submission)

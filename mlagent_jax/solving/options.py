@@ -1,0 +1,139 @@
+"""The options of `mlagent solve`, and the files of its folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from rollout.task_tools.from_table.raw_table import TableFormat
+
+SearchKind = Literal["chain", "best-of", "tree"]
+SEARCHES: tuple[SearchKind, ...] = get_args(SearchKind)
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """What to solve, with which agent, and within which budget.
+
+    Attributes:
+        out: The folder of the result.
+        csv: The user's table, None if `task` is given.
+        target: The column to predict.
+        metric: A name in `tasks.metric.METRICS`; `` to choose one by the target.
+        test: A file of rows to predict, None if there is none.
+        goal: A sentence for the agent, added to the problem.
+        id_column: The column that only numbers the rows.
+        group: The column whose rows with the same value stay together.
+        time: The column of times, by which the latest rows are held out.
+        form: The properties of the table's file that the user states.
+        task: The name or the folder of a task, instead of a table.
+        agent: `scripted`, a directory of a policy, or the address of an endpoint.
+        model: The name of the agent's model at an endpoint.
+        coder: `scripted`, a directory of a model, or the address of an endpoint.
+        key_env: The environment variable with the key of the agent's endpoint, `` if it needs none.
+        price: The dollars for a million tokens of the agent's prompts and answers.
+        coder_model: The name of the coder's model at an endpoint.
+        coder_key_env: The environment variable with the key of the coder's endpoint.
+        coder_price: The dollars for a million tokens of the coder's prompts and answers.
+        dollars: The limit on the cost of all requests, None for no limit.
+        search: The rule that chooses the states to act from.
+        steps: The maximum number of actions of a history.
+        trajectories: The number of histories; with `steps`, the number of actions in all.
+        minutes: The time of the whole command, in minutes.
+        holdout: The share of the rows that the agent does not see, half to choose by and half to report.
+        seed: The seed of all draws.
+        python: The interpreter that scripts run with, None for the one that `make env` installs.
+        slots: The number of scripts that run at a time.
+    """
+
+    out: Path
+    csv: Path | None = None
+    target: str = ""
+    metric: str = ""
+    test: Path | None = None
+    goal: str = ""
+    id_column: str | None = None
+    group: str | None = None
+    time: str | None = None
+    form: TableFormat = field(default_factory=TableFormat)
+    task: str = ""
+    agent: str = "scripted"
+    model: str = ""
+    key_env: str = ""
+    price: tuple[float, float] = (0.0, 0.0)
+    coder: str = "scripted"
+    coder_model: str = ""
+    coder_key_env: str = ""
+    coder_price: tuple[float, float] = (0.0, 0.0)
+    dollars: float | None = None
+    search: SearchKind = "tree"
+    steps: int = 15
+    trajectories: int = 4
+    minutes: float = 30.0
+    holdout: float = 0.3
+    seed: int = 0
+    python: Path | None = None
+    slots: int = 2
+
+    def __post_init__(self) -> None:
+        if bool(self.csv) == bool(self.task):
+            raise ValueError("state what to solve: --csv FILE with --target COLUMN, or --task NAME")
+        if self.csv and not self.target:
+            raise ValueError("--csv needs --target, the column to predict")
+        for name, least in (("steps", 1), ("trajectories", 1), ("slots", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} is {getattr(self, name)}; expected {least} or more")
+        if not self.minutes > 0:
+            raise ValueError(f"--minutes is {self.minutes}; expected a number above 0")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"--holdout is {self.holdout}; expected a share between 0 and 1, such as 0.3")
+        if self.search not in SEARCHES:
+            raise ValueError(f"--search is {self.search}; expected {', '.join(SEARCHES)}")
+        for use, who, model in (("agent", self.agent, self.model), ("coder", self.coder, self.coder_model)):
+            option = "--model" if use == "agent" else "--coder-model"
+            if is_address(who) and not model:
+                raise ValueError(f"--{use} {who} needs {option}, the name of the model there")
+            if not is_address(who) and model:
+                raise ValueError(f"{option} is of an endpoint, but --{use} is {who}; leave it out, or give an address")
+            if who != "scripted" and not is_address(who) and not (Path(who) / "config.json").is_file():
+                raise ValueError(
+                    f"--{use} {who} is no model: expected scripted, a directory with a config.json, such as a run's "
+                    "export, or an address such as https://api.openai.com/v1"
+                )
+        if self.agent != "scripted" and self.coder == "scripted" and is_address(self.agent):
+            raise ValueError("--agent at an endpoint writes instructions of its own; give --coder a model too")
+        if self.dollars is not None and not any((*self.price, *self.coder_price)):
+            raise ValueError("--dollars needs the prices of tokens: --price INPUT OUTPUT, or --coder-price")
+
+    def dollars_of(self, use: str) -> float | None:
+        """Return the limit of one endpoint, `agent` or `coder`: half of it all if both cost money."""
+        both = any(self.price) and any(self.coder_price)
+        return None if self.dollars is None else self.dollars / (2 if both else 1)
+
+
+def is_address(who: str) -> bool:
+    """Return whether an agent or a coder is given as an address."""
+    return who.startswith(("http://", "https://"))
+
+
+class SolveLayout:
+    """The paths in the folder of a result."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.best = root / "best"
+        self.report = root / "report.html"
+        self.result = root / "result.json"
+        self.work = root / "work"
+        self.lock = root / "work/.lock"
+        self.log = root / "work/log.txt"
+        self.options = root / "work/options.json"
+        self.task = root / "work/task"
+        self.data = root / "work/data"
+        self.parts = root / "work/parts"
+        self.blobs = root / "work/blobs"
+        self.result_cache = root / "work/cache"
+        self.temporary = root / "work/tmp"
+        self.search = root / "work/search.jsonl"
+        self.exchanges = root / "work/exchanges"
+        self.coder_log = root / "work/coder.log"
+        self.server_log = root / "work/server.log"

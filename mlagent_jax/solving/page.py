@@ -1,0 +1,138 @@
+"""report.html of `mlagent solve`: one static page without scripts and without network access."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from mlagent_jax.reporting.figures import OUTCOME_NAMES
+from mlagent_jax.solving.figures import search_figures
+from mlagent_jax.solving.finalists import printed_score
+from mlagent_jax.solving.result import ENDS, SolveResult
+from mlagent_jax.tracking.progress import duration_text
+from rollout.dataset.viewer.script_diff import whole_diff
+from rollout.search.tree import Node, SearchTree, instruction_of
+from rollout.storage.atomic_write import write_text
+from rollout.storage.blob_store import BlobStore
+from tasks.action import is_edit
+
+MAX_RANKED = 8  # edits that the page lists as the most and the least helpful
+MAX_INDENT = 12  # levels
+
+
+def write_page(path: Path, result: SolveResult, tree: SearchTree, store: BlobStore, chosen: Node) -> None:
+    """Write the page.
+
+    Args:
+        path: The file to write.
+        result: The result.
+        tree: The search.
+        store: The contents of scripts.
+        chosen: The state whose script is delivered.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(duration=duration_text, score=score_text, signed=signed)
+    template = environment.from_string(Path(__file__).with_name("page_template.html").read_text(encoding="utf-8"))
+    kept = {node.number for node in chosen.path()}
+    changes = edit_changes(tree)
+    text = template.render(
+        result=result,
+        headline=headline(result),
+        end=ENDS[result.end],
+        figures=search_figures(tree, chosen),
+        actions=action_records(tree, store, kept),
+        helped=changes[:MAX_RANKED],
+        hurt=changes[::-1][: min(MAX_RANKED, max(0, len(changes) - MAX_RANKED))],
+        outcome_names=OUTCOME_NAMES,
+        script=(result.best / "train.py").read_text(encoding="utf-8"),
+        script_seconds=sum(node.step.seconds for node in tree.nodes if node.step is not None),
+    )
+    write_text(path, text)
+
+
+def headline(result: SolveResult) -> str:
+    """Return the first sentence of the page."""
+    if result.report is None:
+        return (
+            f"The best script scores {score_text(result.chosen)} on the hidden rows, the initial one "
+            f"{score_text(result.initial['chosen'])} ({result.metric}). The same rows chose it: expect a little less."
+        )
+    new, old, gap = result.report.score, result.report.initial, result.report.difference
+    low, high = sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else (gap.low, gap.high)
+    is_better = gap.value > 0 if result.direction == "maximize" else gap.value < 0
+    change = "better" if is_better else "worse" if gap.value else "the same"
+    change += f" by {score_text(abs(gap.value))} ({score_text(low)} to {score_text(high)})" if gap.value else ""
+    sure = ", which may be chance" if gap.low <= 0 <= gap.high and gap.value else ""
+    return (
+        f"On {result.report.num_rows:,} rows that neither the agent nor the choice used, the delivered script scores "
+        f"{score_text(new.value)} (95 % interval {score_text(new.low)} to {score_text(new.high)}), the initial one "
+        f"{score_text(old.value)}: {change}{sure}."
+    )
+
+
+def edit_changes(tree: SearchTree) -> list[dict[str, Any]]:
+    """Return what each edit changed, the most helpful first: its score minus that of the script that it edited."""
+    scores = {tree.instance.names.script: tree.task.validation_init}
+    rows = []
+    for node in tree.nodes:
+        step, score = node.step, printed_score(node)
+        if step is None or not is_edit(step.action) or score is None or not node.script:
+            continue
+        before = _score_before(node, step.arguments["script_name"], scores)
+        if before is not None:
+            rows.append({"number": node.number, "text": instruction_of(step), "score": score, "change": score - before})
+    sign = -1.0 if tree.task.direction == "maximize" else 1.0
+    return sorted(rows, key=lambda row: sign * row["change"])
+
+
+def _score_before(node: Node, script: str, initial: dict[str, float]) -> float | None:
+    """Return the score that the edited script printed when it last ran, None if it never did."""
+    for earlier in reversed(node.path()[:-1]):
+        if earlier.script == script:
+            return printed_score(earlier)
+    return initial.get(script)
+
+
+def action_records(tree: SearchTree, store: BlobStore, kept: set[int]) -> list[dict[str, Any]]:
+    """Return a record for each action, depth first; several actions from one state are indented below it."""
+    records = []
+    waiting = [(node, 0) for node in reversed(tree.root.children)]
+    while waiting:
+        node, indent = waiting.pop()
+        step = node.step
+        assert step is not None and node.parent is not None, "the root is no action"
+        records.append(
+            {
+                "number": node.number,
+                "indent": min(indent, MAX_INDENT),
+                "outcome": step.feedback.outcome.value,
+                "validation": printed_score(node),
+                "is_best": node.snapshot.best_score != node.parent.snapshot.best_score,
+                "text": instruction_of(step),
+                "diff": _diff_lines(whole_diff(step, store)),
+                "feedback": step.feedback.text,
+                "is_kept": node.number in kept,
+            }
+        )
+        inner = indent + (len(node.children) > 1)
+        waiting += [(child, inner) for child in reversed(node.children)]
+    return records
+
+
+def _diff_lines(diff: str | None) -> Sequence[tuple[str, str]]:
+    """Return the lines of a diff with the class of each."""
+    kinds = {"+": "added", "-": "removed", "@": "place"}
+    return [(kinds.get(line[:1], ""), line) for line in (diff or "").splitlines()[2:]]
+
+
+def score_text(score: float) -> str:
+    """Return a score with four significant digits and a true minus."""
+    return f"{score:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(score: float) -> str:
+    """Return a difference with its sign."""
+    return f"{score:+.3g}".replace("-", "\N{MINUS SIGN}")

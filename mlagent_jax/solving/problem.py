@@ -1,0 +1,152 @@
+"""The problem to solve: a task whose hidden rows are divided into a part to choose by and a part to report on."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from mlagent_jax.solving.options import SolveLayout, SolveOptions
+from rollout.executor.interpreter import TASK_PYTHON
+from rollout.task_tools.from_table.column_roles import column_roles
+from rollout.task_tools.from_table.create import NewTaskSpec, prepare_table
+from rollout.task_tools.from_table.leak_warnings import find_leaks
+from rollout.task_tools.from_table.new_rows import RowReader, row_reader
+from rollout.task_tools.from_table.user_table import UserTable, read_user_table
+from rollout.task_tools.preparation import prepare_all
+from tasks.entry import read_entry
+from tasks.holdout import divide
+from tasks.metric import METRICS, OPTIMUM
+from tasks.registry import find, load_entry
+from tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem to solve.
+
+    Attributes:
+        task: The task; its hidden score is that on the rows to choose by, if it has parts.
+        report: The ids of the rows to report on, None if the task's own grader grades all rows together.
+        rows: All rows that have a target, as the task's `train.csv` has them; None if the problem is no user's table.
+        reader: The reader of further rows of the table.
+        new_rows: The rows to predict, as the task's `test.csv` has them, None if there are none.
+        new_ids: The cells of their id column, None if they have none.
+    """
+
+    task: Task
+    report: Path | None
+    rows: pd.DataFrame | None = None
+    reader: RowReader | None = None
+    new_rows: pd.DataFrame | None = None
+    new_ids: list[str] | None = None
+
+
+def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
+    """Return the problem; its data is prepared in the folder of the result.
+
+    Args:
+        options: The options.
+        layout: The paths of the result.
+        say: Called with lines of text about the data.
+
+    Raises:
+        ValueError: If the table or the task cannot be used. The message has a remedy.
+    """
+    problem = _from_task(options, layout, say) if options.task else _from_table(options, layout, say)
+    if options.goal:
+        text = f"{problem.task.problem.strip()}\n{options.goal.strip()}\n"
+        problem = replace(problem, task=replace(problem.task, problem=text))
+    if problem.task.grader is not None:
+        say("the task has its own grader, so one hidden score both chooses and reports, which makes it too good")
+        return problem
+    time = options.time or "" if options.csv else ""
+    choose, report = divide(problem.task, layout.parts, options.seed, time)
+    return replace(problem, task=replace(problem.task, part=choose), report=report)
+
+
+def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
+    assert options.csv is not None, "checked with the options"
+    metric = options.metric or guess_metric(options, say)
+    form = options.form
+    table = read_user_table(options.csv, options.target, metric, options.id_column, form, options.group, options.time)
+    try:
+        roles = column_roles(table)
+    except ValueError as error:
+        raise ValueError(f"{options.csv}: {error}") from None
+    for note in (*table.notes, *roles.notes):
+        say(note)
+    spec = NewTaskSpec(
+        name=task_name(options.csv),
+        csv=options.csv,
+        target=options.target,
+        metric=metric,
+        out=layout.task,
+        test_share=options.holdout,
+        form=form,
+        group=options.group,
+        time=options.time,
+    )
+    reader = row_reader(table, options.target, options.id_column, form)
+    new_rows, new_ids = (None, None) if options.test is None else reader.read(options.test)
+    folder = layout.task / spec.name
+    if (folder / "task.yaml").is_file():
+        entry = read_entry(folder / "task.yaml")
+        prepare_all([entry], layout.data, options.python or TASK_PYTHON, say=lambda _: None)
+        task = load_entry(entry, layout.data)
+    else:
+        task = prepare_table(spec, table, roles, folder, layout.data, options.python or TASK_PYTHON)
+        for warning in find_leaks(task, roles).warnings:
+            say(warning)
+    task = replace(task, m_best=OPTIMUM[task.direction])
+    return Problem(task, None, numbered(table.cells), reader, None if new_rows is None else numbered(new_rows), new_ids)
+
+
+def _from_task(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
+    folder = Path(options.task)
+    if (folder / "task.yaml").is_file():
+        entry = read_entry((folder / "task.yaml").resolve())
+    else:
+        entry = find(options.task)
+    prepare_all([entry], layout.data, options.python or TASK_PYTHON, say=say)
+    return Problem(load_entry(entry, layout.data), None)
+
+
+def guess_metric(options: SolveOptions, say: Callable[[str], None]) -> str:
+    """Return the metric that fits the target, and say which: auc of two classes, accuracy of several, else rmse."""
+    assert options.csv is not None, "checked with the options"
+    reasons = []
+    for metric in ("auc", "rmse", "accuracy"):
+        try:
+            table = read_user_table(
+                options.csv, options.target, metric, options.id_column, options.form, options.group, options.time
+            )
+        except ValueError as error:
+            reasons.append(error)
+            continue
+        if metric == "rmse" and _are_few_classes(table):
+            continue
+        better = "higher" if METRICS[metric].direction == "maximize" else "lower"
+        say(f"the metric is {metric}, {better} is better; another one with --metric")
+        return metric
+    raise reasons[-1]
+
+
+def _are_few_classes(table: UserTable) -> bool:
+    """Return whether a target of numbers has so few, whole values that they are classes."""
+    values = set(table.cells["target"])
+    return len(values) <= 20 and all(float(value) % 1 == 0 for value in values)
+
+
+def task_name(file: Path) -> str:
+    """Return a name for the task of a table: the file's name in lower-case letters, digits and underscores."""
+    name = re.sub(r"[^a-z0-9]+", "_", file.name.split(".")[0].lower()).strip("_")
+    return name if name[:1].isalpha() else f"table_{name}".rstrip("_")
+
+
+def numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with a first column `id`, as `tasks.split.write_split` numbers them."""
+    rows = rows.reset_index(drop=True)
+    rows.insert(0, "id", rows.index.astype(str))
+    return rows

@@ -1,0 +1,68 @@
+"""Read new rows of a user's table exactly as its first rows were read, to predict them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from rollout.task_tools.from_table.column_types import without_missing
+from rollout.task_tools.from_table.numbers import is_marker, plain_number
+from rollout.task_tools.from_table.raw_table import TableFormat, read_raw_table
+from rollout.task_tools.from_table.user_table import Feature, UserTable
+from tasks.nearest import nearest
+from tasks.quoting import quoted, quoted_list
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """The way in which rows of a table are read.
+
+    Attributes:
+        target: The name of the target in the user's file.
+        id_column: The column that only numbers the rows, None if there is none.
+        form: The properties of the file that the user stated.
+        decimal: The decimal mark.
+        features: The columns that a script reads.
+        labels: The user's spelling of each class; empty if the target is a number.
+    """
+
+    target: str
+    id_column: str | None
+    form: TableFormat
+    decimal: str
+    features: tuple[Feature, ...]
+    labels: Mapping[str, str]
+
+    def read(self, file: Path) -> tuple[pd.DataFrame, list[str] | None]:
+        """Return the rows of a file as the task's `test.csv` has them, without `id`, and the cells of the id column.
+
+        Raises:
+            ValueError: If a column is missing, or a column of numbers holds something else. Names the cell.
+        """
+        raw = read_raw_table(file, self.form)
+        missing = [each.written for each in self.features if each.written not in raw.names]
+        if missing:
+            known = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
+            raise ValueError(f"{file} has no column {quoted(missing[0])}, which the table to learn from has{known}")
+        decimal = self.decimal if raw.separator else "."
+        columns = {}
+        for feature in self.features:
+            cells = without_missing(raw.column(feature.written), self.form.missing)
+            columns[feature.name] = cells
+            if feature.is_numeric:
+                numbers = {cell: "" if is_marker(cell) else plain_number(cell, decimal) for cell in {*cells, ""} - {""}}
+                odd = next((row for row, cell in enumerate(cells) if cell and numbers[cell] is None), None)
+                if odd is not None:
+                    raise ValueError(
+                        f"{file}: column {quoted(feature.written)} holds {quoted(cells[odd])} in {raw.places[odd]}, "
+                        "but numbers in the table to learn from; write a number, or leave the cell empty"
+                    )
+                columns[feature.name] = [numbers[cell] or "" if cell else "" for cell in cells]
+        ids = raw.column(self.id_column) if self.id_column in raw.names and self.id_column is not None else None
+        return pd.DataFrame(columns, dtype=object), ids
+
+
+def row_reader(table: UserTable, target: str, id_column: str | None, form: TableFormat) -> RowReader:
+    """Return the reader of further rows of a table."""
+    return RowReader(target, id_column, form, table.decimal, table.features, table.labels)
