@@ -5,7 +5,7 @@ reported score comes from rows that chose nothing.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,21 +108,53 @@ def compare(task: Task, part: Path, submission: bytes, initial: bytes, seed: int
     Raises:
         InvalidSubmission: If a submission has no score.
     """
-    pairs = [
+    counting = set(part.read_text(encoding="utf-8").splitlines())
+    ids = [row[task.submission.id] for row in read_rows(task.private / task.answers)]
+    ids = [each for each in ids if each in counting]
+    groups = _columns_of(task, ids, [task.group])[task.group] if task.group else None
+    ours, theirs = (
         aligned(each, task.private / task.answers, task.metric, task.submission, part) for each in (submission, initial)
-    ]
-    values = [scored(task.metric, *pair) for pair in pairs]
+    )
+    return compare_predictions(task.metric, [ours], [theirs], seed, groups)
+
+
+# The truth and the prediction of each row.
+Aligned = tuple[np.ndarray, np.ndarray]
+
+
+def compare_predictions(
+    metric: str, ours: Sequence[Aligned], initial: Sequence[Aligned], seed: int, groups: Sequence[str] | None = None
+) -> Comparison:
+    """Return the mean scores of two scripts over their repetitions on the same rows, with intervals.
+
+    Args:
+        metric: A name in `METRICS`.
+        ours: The predictions of the script, one for each repetition.
+        initial: Those of the initial script.
+        seed: The seed of the resampling.
+        groups: The group of each row, `` for none; rows of one group are resampled together. None without groups.
+
+    Raises:
+        InvalidSubmission: If predictions have no score.
+    """
+    truth = ours[0][0]
+    everything = np.arange(len(truth))
+
+    def mean_score(repeats: Sequence[Aligned], rows: np.ndarray) -> float:
+        return float(np.mean([scored(metric, known[rows], predicted[rows]) for known, predicted in repeats]))
+
+    values = mean_score(ours, everything), mean_score(initial, everything)
     drawn = [
-        [scored(task.metric, truth[rows], prediction[rows]) for truth, prediction in pairs]
-        for rows in _resamples(task, part, len(pairs[0][0]), seed)
-        if _is_defined(task.metric, pairs[0][0][rows])
+        (mean_score(ours, rows), mean_score(initial, rows))
+        for rows in _resamples(len(truth), seed, groups)
+        if _is_defined(metric, truth[rows])
     ]
     samples = np.array(drawn)
     return Comparison(
         _interval(values[0], samples[:, 0]),
         _interval(values[1], samples[:, 1]),
         _interval(values[0] - values[1], samples[:, 0] - samples[:, 1]),
-        len(pairs[0][0]),
+        len(truth),
     )
 
 
@@ -136,19 +168,14 @@ def _is_defined(metric: str, truth: np.ndarray) -> bool:
     return metric not in ("auc", "qwk", "pearson") or np.ptp(truth) > 0
 
 
-def _resamples(task: Task, part: Path, num_rows: int, seed: int) -> list[np.ndarray]:
-    """Return the rows of each resample; if the task has groups, all rows of each drawn group."""
+def _resamples(num_rows: int, seed: int, groups: Sequence[str] | None) -> Iterator[np.ndarray]:
+    """Yield the rows of each resample; if there are groups, all rows of each drawn group."""
     rng = np.random.default_rng(seed)
-    if not task.group:
-        return [rng.integers(num_rows, size=num_rows) for _ in range(NUM_RESAMPLES)]
-    counting = set(part.read_text(encoding="utf-8").splitlines())
-    ids = [row[task.submission.id] for row in read_rows(task.private / task.answers)]
-    ids = [each for each in ids if each in counting]
-    groups = _columns_of(task, ids, [task.group])[task.group]
-    names = [group or f"{each}, a row of no group" for each, group in zip(ids, groups, strict=True)]
+    if groups is None:
+        yield from (rng.integers(num_rows, size=num_rows) for _ in range(NUM_RESAMPLES))
+        return
+    names = [group or f"{row}, a row of no group" for row, group in enumerate(groups)]
     _, numbers = np.unique(names, return_inverse=True)
     members = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
-    return [
-        np.concatenate([members[drawn] for drawn in rng.integers(len(members), size=len(members))])
-        for _ in range(NUM_RESAMPLES)
-    ]
+    for _ in range(NUM_RESAMPLES):
+        yield np.concatenate([members[drawn] for drawn in rng.integers(len(members), size=len(members))])

@@ -27,6 +27,7 @@ from rollout.executor.fit import fit
 from rollout.runtime.child_environment import child_environment
 from rollout.search.tree import SearchTree, instruction_of
 from rollout.storage.atomic_write import write_text
+from rollout.types import Exit
 from tasks.feedback import score_text
 from tasks.quoting import one_line
 from tasks.task import SUBMISSION
@@ -84,7 +85,7 @@ async def deliver(
             if problem.rows is None:
                 (made / SUBMISSION).write_bytes(finalist.submission)
             else:
-                await _fit_all(problem, environment, made, seconds)
+                notes += filter(None, [await _fit_all(problem, environment, made, seconds)])
         except ValueError as error:
             notes.append(f"{finalist.name} is left out, because on all rows {error}")
             continue
@@ -95,8 +96,12 @@ async def deliver(
     raise ValueError(f"no script fits all rows: {'; '.join(notes)}")
 
 
-async def _fit_all(problem: Problem, environment: Environment, folder: Path, seconds: float) -> None:
-    """Fit the script in `folder` on all rows, and write what it predicts; raises ValueError if it cannot."""
+async def _fit_all(problem: Problem, environment: Environment, folder: Path, seconds: float) -> str:
+    """Fit the script in `folder` on all rows, and write what it predicts; return a line for the user, `` for none.
+
+    Raises:
+        ValueError: If the script fails on all rows.
+    """
     assert problem.rows is not None and problem.reader is not None, "it is a user's table"
     task = problem.task
     classes = tuple(sorted(problem.reader.labels))
@@ -110,12 +115,15 @@ async def _fit_all(problem: Problem, environment: Environment, folder: Path, sec
     tables = {TRAIN: folder / TRAIN, "test.csv": test}
     tools = environment.tools
     execution = await fit(tools.executor, tools.store, source, tables, task.limits, seconds)
-    predicted = predictions(execution, rows["id"].tolist(), spec)
     test.unlink()
-    if problem.new_rows is not None:
-        write_predictions(folder / PREDICTIONS, predicted, problem.new_ids, problem.reader)
     spec.save(folder / SPEC)
     write_text(folder / PREDICT, PREDICT_SCRIPT)
+    if execution.exit is Exit.TIMEOUT:
+        return "the time was up before train.py was fitted on all rows; predict.py does it"
+    predicted = predictions(execution, rows["id"].tolist(), spec)
+    if problem.new_rows is not None:
+        write_predictions(folder / PREDICTIONS, predicted, problem.new_ids, problem.reader)
+    return ""
 
 
 def _features(rows: pd.DataFrame) -> pd.DataFrame:
@@ -124,8 +132,6 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
 
 def delivered_source(tree: SearchTree, finalist: Finalist) -> str:
     """Return a script under the names train.csv and test.csv, after a comment on how it came about."""
-    names = tree.instance.names
-    source = finalist.source.replace(names.train_file, TRAIN).replace(names.test_file, "test.csv")
     edits = finalist.node.lineage()
     lines = ["# The initial script after these edits:" if edits else "# The initial script, unchanged."]
     for node in edits:
@@ -133,7 +139,7 @@ def delivered_source(tree: SearchTree, finalist: Finalist) -> str:
         score = node.step.feedback.validation
         scored = "" if score is None else f" (validation {score_text(score)})"
         lines.append(f"# - {one_line(instruction_of(node.step))}{scored}")
-    return "\n".join(lines) + "\n\n" + source
+    return "\n".join(lines) + "\n\n" + finalist.source
 
 
 def requirements(python: Path) -> str:

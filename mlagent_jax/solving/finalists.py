@@ -1,17 +1,23 @@
 """Choose among the best scripts of a search by rows that the agent never saw, and measure the choice on others."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from mlagent_jax.solving.cross_validation import cross_validate
+from mlagent_jax.solving.problem import Problem
 from rollout.environment.environment import Environment
 from rollout.errors import ExecutorError
 from rollout.runtime.event_loop import gather
 from rollout.search.tree import Node, SearchTree
 from rollout.types import Exit, Job
-from tasks.grading import InvalidSubmission, grade
+from tasks.grading import InvalidSubmission, grade, scored
+from tasks.holdout import Comparison, compare_predictions
 from tasks.task import SUBMISSION
 
 NUM_FINALISTS = 8  # scripts that the rows to choose by decide among; more would fit these rows
+NUM_CROSS_VALIDATED = 3  # scripts that are fitted fifteen times each
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Finalist:
     Attributes:
         node: The state in which it ran, the root for the initial script.
         name: The script's name in the workspace.
-        source: Its source.
+        source: Its source, with the names train.csv and test.csv.
         validation: The score that it printed.
         chosen: Its score on the rows to choose by.
         submission: Its submission.
@@ -35,7 +41,7 @@ class Finalist:
     submission: bytes
 
 
-async def find_finalists(tree: SearchTree, environment: Environment) -> list[Finalist]:
+async def find_finalists(tree: SearchTree, environment: Environment, most: int = NUM_FINALISTS) -> list[Finalist]:
     """Return the initial script and the others with the best printed scores, ordered by the rows to choose by.
 
     Their submissions come from the result cache; a script whose result differs between runs runs again.
@@ -50,7 +56,7 @@ async def find_finalists(tree: SearchTree, environment: Environment) -> list[Fin
         ranked.setdefault(node.snapshot.files[node.script], node)
     initial = tree.instance.names.script
     ranked.pop(tree.root.snapshot.files[initial], None)
-    chosen = [tree.root, *list(ranked.values())[:NUM_FINALISTS]]
+    chosen = [tree.root, *list(ranked.values())[:most]]
     found = await gather(_finalist(tree, environment, node) for node in chosen)
     if found[0] is None:
         raise ExecutorError("the initial script does not run in the sandbox, though it ran outside; see work/log.txt")
@@ -79,5 +85,43 @@ async def _finalist(tree: SearchTree, environment: Environment, node: Node) -> F
         return None
     validation = printed_score(node) if node.step is not None else task.validation_init
     assert validation is not None, "only scripts that printed a score are finalists"
+    names = instance.names
     source = environment.store.get(files[name]).decode()
+    source = source.replace(names.train_file, "train.csv").replace(names.test_file, "test.csv")
     return Finalist(node, name, source, validation, score, execution.submission)
+
+
+async def rank_by_cross_validation(
+    finalists: Sequence[Finalist], problem: Problem, environment: Environment, folder: Path, seed: int
+) -> list[Finalist]:
+    """Return the finalists with their cross-validated scores, best first.
+
+    Raises:
+        ExecutorError: If the initial script cannot be cross-validated.
+    """
+    assert problem.rows is not None, "a user's table"
+    task, sign = problem.task, 1.0 if problem.task.direction == "maximize" else -1.0
+    found = []
+    for finalist in finalists:
+        repeats = await cross_validate(finalist.source, problem.rows, task, environment, folder, seed)
+        if repeats is not None:
+            mean = sum(scored(task.metric, *each) for each in repeats) / len(repeats)
+            found.append(replace(finalist, chosen=mean))
+    if all(each.node.parent is not None for each in found):
+        raise ExecutorError("the initial script fails on parts of the rows; see work/log.txt")
+    return sorted(found, key=lambda each: (-sign * each.chosen, each.node.number))
+
+
+async def report_by_cross_validation(
+    best: Finalist, initial: Finalist, problem: Problem, environment: Environment, folder: Path, seed: int
+) -> Comparison | None:
+    """Return the cross-validated scores of two scripts on other folds than those of the choice, None if a fit fails."""
+    assert problem.rows is not None, "a user's table"
+    task = problem.task
+    ours, theirs = [
+        await cross_validate(each.source, problem.rows, task, environment, folder, seed + 1) for each in (best, initial)
+    ]
+    if ours is None or theirs is None:
+        return None
+    groups = problem.rows[task.group].tolist() if task.group else None
+    return compare_predictions(task.metric, ours, theirs, seed, groups)

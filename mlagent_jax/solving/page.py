@@ -66,8 +66,11 @@ def headline(result: SolveResult) -> str:
     change = "better" if is_better else "worse" if gap.value else "the same"
     change += f" by {score_text(abs(gap.value))} ({score_text(low)} to {score_text(high)})" if gap.value else ""
     sure = ", which may be chance" if gap.low <= 0 <= gap.high and gap.value else ""
+    rows = f"{result.report.num_rows:,} rows that neither the agent nor the choice used"
+    if result.is_cross_validated:
+        rows = f"{result.report.num_rows:,} rows, each predicted without it (cross-validation, a little too good)"
     return (
-        f"On {result.report.num_rows:,} rows that neither the agent nor the choice used, the delivered script scores "
+        f"On {rows}, the delivered script scores "
         f"{score_text(new.value)} (95 % interval {score_text(new.low)} to {score_text(new.high)}), the initial one "
         f"{score_text(old.value)}: {change}{sure}."
     )

@@ -21,6 +21,8 @@ from tasks.metric import METRICS, OPTIMUM
 from tasks.registry import find, load_entry
 from tasks.task import Task
 
+MIN_PART = 50  # rows to choose by, and rows to report on; of fewer, a score says little
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -33,6 +35,7 @@ class Problem:
         reader: The reader of further rows of the table.
         new_rows: The rows to predict, as the task's `test.csv` has them, None if there are none.
         new_ids: The cells of their id column, None if they have none.
+        is_small: Whether the rows are too few to spare any for a report, which cross-validation gives instead.
     """
 
     task: Task
@@ -41,6 +44,7 @@ class Problem:
     reader: RowReader | None = None
     new_rows: pd.DataFrame | None = None
     new_ids: list[str] | None = None
+    is_small: bool = False
 
 
 def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
@@ -61,6 +65,9 @@ def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str]
     if problem.task.grader is not None:
         say("the task has its own grader, so one hidden score both chooses and reports, which makes it too good")
         return problem
+    if problem.rows is not None and options.time is None and options.holdout / 2 * len(problem.rows) < MIN_PART:
+        say(f"{len(problem.rows)} rows are few, so the score comes from cross-validation instead of rows held out")
+        return replace(problem, is_small=True)
     time = options.time or "" if options.csv else ""
     choose, report = divide(problem.task, layout.parts, options.seed, time)
     return replace(problem, task=replace(problem.task, part=choose), report=report)

@@ -10,7 +10,13 @@ from typing import Any
 from mlagent_jax.run.run_dir import locked, temporary_files_in
 from mlagent_jax.solving.agents import PolicySettings, Team, describe_sending, open_team
 from mlagent_jax.solving.delivery import deliver
-from mlagent_jax.solving.finalists import find_finalists
+from mlagent_jax.solving.finalists import (
+    NUM_CROSS_VALIDATED,
+    NUM_FINALISTS,
+    find_finalists,
+    rank_by_cross_validation,
+    report_by_cross_validation,
+)
 from mlagent_jax.solving.live import show_progress
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
 from mlagent_jax.solving.page import write_page
@@ -35,6 +41,7 @@ from tasks.prompt import problem_text
 from tasks.task import Instance
 
 RESERVED_SHARE, RESERVED_SECONDS = 0.1, 20.0  # of the time, for the choice and the fit on all rows, at least
+SMALL_RESERVED_SHARE = 0.35  # if these include cross-validation
 
 
 def solve(*, resumes: bool = False, **options: Any) -> SolveResult:
@@ -84,7 +91,8 @@ def solve_problem(options: SolveOptions, reporter: Reporter, resumes: bool = Fal
         )
         tree = start_tree(problem, environment, options.seed)
         prepared = time.monotonic() - began
-        end = search(options, tree, environment, team, layout.search, event_loop, reporter, prepared)
+        reserved = SMALL_RESERVED_SHARE if problem.is_small else RESERVED_SHARE
+        end = search(options, tree, environment, team, layout.search, event_loop, reporter, prepared, reserved)
         reporter.note(f"choosing among the best of {tree.num_actions} actions")
         left = 60 * options.minutes - (time.monotonic() - began)
         return finish(options, layout, problem, tree, environment, team, event_loop, python, end, left)
@@ -106,15 +114,22 @@ def finish(
 
     Args:
         end: The reason for the end of the search.
-        seconds: The time that is left, at least the time limit of a script.
+        seconds: The time that is left.
     """
     task = problem.task
-    finalists = event_loop.run(find_finalists(tree, environment))
-    fit_seconds = max(task.limits.seconds, seconds)
-    delivery = event_loop.run(deliver(problem, tree, finalists, environment, layout.best, python, fit_seconds))
+    deadline = time.monotonic() + seconds
+    most = NUM_CROSS_VALIDATED if problem.is_small else NUM_FINALISTS
+    finalists = event_loop.run(find_finalists(tree, environment, most))
+    validation = problem, environment, layout.temporary / "folds", options.seed
+    if problem.is_small:
+        finalists = event_loop.run(rank_by_cross_validation(finalists, *validation))
+    left = max(1.0, deadline - time.monotonic())
+    delivery = event_loop.run(deliver(problem, tree, finalists, environment, layout.best, python, left))
     best, initial = delivery.finalist, next(each for each in finalists if each.node is tree.root)
     report = None
-    if problem.report is not None:
+    if problem.is_small:
+        report = event_loop.run(report_by_cross_validation(best, initial, *validation))
+    elif problem.report is not None:
         report = compare(task, problem.report, best.submission, initial.submission, options.seed)
     result = SolveResult(
         task=task.name,
@@ -136,6 +151,7 @@ def finish(
         report=report,
         optimism=optimism_of(task.direction, best.validation, report),
         finalists=finalist_rows(finalists, delivery),
+        is_cross_validated=problem.is_small,
         endpoints=team.figures(),
         notes=delivery.notes,
     )
@@ -175,11 +191,17 @@ def search(
     event_loop: EventLoopThread,
     reporter: Reporter,
     prepared: float,
+    reserved_share: float,
 ) -> str:
-    """Grow the tree until the budget is spent, and return the reason for the end; an interrupt is one."""
+    """Grow the tree until the budget is spent, and return the reason for the end; an interrupt is one.
+
+    Args:
+        prepared: The seconds that the preparation took.
+        reserved_share: The share of the time that is kept for what follows the search.
+    """
     rule = make_rule(options.search, options.trajectories, options.steps)
     seconds = 60 * options.minutes
-    reserved = max(RESERVED_SHARE * seconds, min(RESERVED_SECONDS, seconds / 2))
+    reserved = max(reserved_share * seconds, min(RESERVED_SECONDS, seconds / 2))
     with Journal(journal) as opened:
         running = Search(tree, environment, team.agent, rule, opened)
         budget = Budget(options.steps * options.trajectories, seconds - reserved - prepared)

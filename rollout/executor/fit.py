@@ -17,5 +17,5 @@ async def fit(
     data = {name: store.put_file(path) for name, path in tables.items()}
     files = {**data, SCRIPT: store.put(source.encode())}
     return await executor.run(
-        Job(SCRIPT, files, replace(limits, seconds=seconds), deterministic=False, read_only=frozenset(data), task="fit")
+        Job(SCRIPT, files, replace(limits, seconds=seconds), read_only=frozenset(data), task="fit")
     )

@@ -18,7 +18,7 @@ from rollout.task_tools.from_table.target import CLASS_METRICS, Target, known_ta
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list, shell_command
 
-MIN_ROWS = 50
+MIN_ROWS = 30
 MIN_SPACES = 3  # in a text
 TEXT_CHARACTERS = 40  # average length from which a column counts as text
 

@@ -174,7 +174,7 @@ def test_what_cannot_be_made_is_said_in_one_line_and_leaves_nothing(
     [
         (b"", "broken.csv is empty"),
         (b"PAR1\x15\x04", "broken.csv is damaged or cut short .*; write or copy it again"),
-        (b"a,price\n1,2\n", "has 1 rows with a 'price'; a task needs at least 50"),
+        (b"a,price\n1,2\n", "has 1 rows with a 'price'; a task needs at least 30"),
     ],
 )
 def test_a_file_that_is_no_table_is_said(tmp_path: Path, capsys, content: bytes, reason: str) -> None:
