@@ -1,16 +1,20 @@
 """Find the columns of a user's table that an initial script cannot encode value by value."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
+from rollout.task_tools.from_table.split_columns import DATE
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.quoting import quoted, quoted_list
+from tasks.split import time_of
 
 NEARLY_ALL = 0.9  # share of different values among the filled cells from which words only name the rows
 MIN_VALUES = 20  # with fewer different values, no column names the rows
 MAX_CELLS = 4_000_000  # in the dense matrix of one-hot columns: 32 MB, of which a script makes several copies
+DATE_PARTS = ("days", "month", "weekday")  # endings of the columns that are made of a column of dates
 MIN_KEPT = 2  # values of a column that are kept, however many columns there are
 
 
@@ -22,21 +26,23 @@ class ColumnRoles:
         identifiers: Columns of words with a different value in nearly every row, which the script leaves out.
         many_valued: Columns of words with so many values that the script keeps only the frequent ones.
         num_kept: The number of values that it keeps of each of them.
+        dates: Columns of dates or times in ISO 8601, of which it makes numbers.
     """
 
     identifiers: tuple[str, ...] = ()
     many_valued: tuple[str, ...] = ()
     num_kept: int = 0
+    dates: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """Lines for the user."""
         lines = []
         if self.identifiers:
-            them = "it" if len(self.identifiers) == 1 else "them"
-            lines.append(
-                f"{_named(self.identifiers)} a different value in nearly every row; train.py leaves {them} out"
-            )
+            left_out = f"train.py leaves {_them(self.identifiers)} out"
+            lines.append(f"{_named(self.identifiers)} a different value in nearly every row; {left_out}")
+        if self.dates:
+            lines.append(f"{_named(self.dates)} dates; train.py makes numbers of {_them(self.dates)}")
         if self.many_valued:
             lines.append(f"{_named(self.many_valued)} many values; train.py keeps the {self.num_kept} most frequent")
         return lines
@@ -51,7 +57,9 @@ def column_roles(table: UserTable) -> ColumnRoles:
         return ColumnRoles()  # the script reads no other column
     apart = ("target", table.group, "" if table.time in table.numeric else table.time)  # no features
     features = [name for name in table.cells if name not in apart]
-    words = [name for name in features if name not in table.numeric]
+    typed = table.numeric | table.words
+    dates = tuple(name for name in features if name not in typed and _are_dates(table.cells, name))
+    words = [name for name in features if name not in table.numeric and name not in dates]
     counts = {name: len(set(table.cells[name]) - {""}) for name in words}
     filled = {name: len(table.cells) - table.cells[name].tolist().count("") for name in words}
     identifiers = tuple(name for name in words if counts[name] >= max(MIN_VALUES, NEARLY_ALL * filled[name]))
@@ -67,7 +75,19 @@ def column_roles(table: UserTable) -> ColumnRoles:
         )
     kept = {name: counts[name] for name in words if name not in identifiers}
     num_kept = _num_kept(kept, MAX_CELLS // len(table.cells))
-    return ColumnRoles(identifiers, tuple(name for name, count in kept.items() if count > num_kept), num_kept)
+    many_valued = tuple(name for name, count in kept.items() if count > num_kept)
+    return ColumnRoles(identifiers, many_valued, num_kept, dates)
+
+
+def _are_dates(cells: pd.DataFrame, name: str) -> bool:
+    """Return whether all filled cells of a column are dates or times, and no column has the names of their parts."""
+    filled = set(cells[name]) - {""}
+    if not filled or any(f"{name}_{part}" in cells for part in DATE_PARTS):
+        return False
+    try:
+        return all(DATE.fullmatch(cell) and math.isfinite(time_of(cell)) for cell in filled)
+    except ValueError:  # such as 2024-02-30
+        return False
 
 
 def _says_nothing(cells: pd.Series) -> bool:
@@ -83,6 +103,10 @@ def _num_kept(counts: Mapping[str, int], most: int) -> int:
     while num_kept > MIN_KEPT and sum(min(count, num_kept) for count in counts.values()) > most:
         num_kept = max(MIN_KEPT, num_kept * 3 // 4)
     return num_kept
+
+
+def _them(names: tuple[str, ...]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _named(names: tuple[str, ...]) -> str:

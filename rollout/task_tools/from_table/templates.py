@@ -101,7 +101,7 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
             "",
             *_tables(table, roles),
             'y = train["target"]',
-            *_features(table),
+            *_features(table, roles),
             "",
             *(GROUP_SPLIT if table.group else TIME_SPLIT if table.time else SPLIT),
             f"model = make_pipeline({first}, {model})",
@@ -152,6 +152,14 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
             lines.append(f"times = {times if is_feature else f'pd.to_numeric({times})'}")
         else:
             lines.append(f'times = pd.to_datetime({times}, format="ISO8601", utc=True)')
+    if roles.dates:
+        lines += [
+            "for part in (train, test):",
+            f"    for name in {json.dumps(roles.dates)}:",
+            '        dates = pd.to_datetime(part.pop(name), format="ISO8601", utc=True)',
+            '        part[f"{name}_days"] = (dates - pd.Timestamp("2000-01-01", tz="UTC")) / pd.Timedelta(days=1)',
+            '        part[f"{name}_month"], part[f"{name}_weekday"] = dates.dt.month, dates.dt.day_of_week',
+        ]
     if roles.many_valued:
         lines += [
             f"for name in {json.dumps(roles.many_valued)}:",
@@ -162,11 +170,11 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
     return lines
 
 
-def _features(table: UserTable) -> list[str]:
+def _features(table: UserTable, roles: ColumnRoles) -> list[str]:
     if table.text:
         column = json.dumps(table.text)
         return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']
-    if table.numeric - {"target", table.group, table.time}:
+    if roles.dates or table.numeric - {"target", table.group, table.time}:
         return [
             'X = train.drop(columns=["id", "target"]).select_dtypes("number").fillna(0)',
             "X_test = test[X.columns].fillna(0)",

@@ -55,6 +55,7 @@ class UserTable:
         features: The columns besides the target, in the order of the task's files.
         decimal: The decimal mark of the file.
         labels: The user's spelling of each class.
+        words: The columns that the user states to be words.
     """
 
     cells: pd.DataFrame
@@ -68,6 +69,7 @@ class UserTable:
     features: tuple[Feature, ...] = ()
     decimal: str = "."
     labels: Mapping[str, str] = field(default_factory=dict)
+    words: frozenset[str] = frozenset()
 
 
 def read_user_table(
@@ -138,12 +140,7 @@ def _user_table(
         notes.append(f"{num_without} rows without a {quoted(target)} are left out")
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
     notes += _leak_notes(features, values, target)
-    if group:
-        contents[group], group_notes = one_spelling(group, contents[group])
-        notes += group_notes
-    if time:
-        contents[time] = [cell.strip() for cell in contents[time]]
-        require_times(time, contents[time], places)
+    notes += _check_sides(contents, places, group, time)
     names = _free_names(list(features))
     named = tuple(Feature(name, names[name], column.is_numeric) for name, column in features.items())
     numeric = [each.name for each in named if each.is_numeric] + (["target"] if values.is_numeric else [])
@@ -164,7 +161,21 @@ def _user_table(
         features=named,
         decimal=decimal,
         labels=_spellings(values, given),
+        words=frozenset(names[name] for name in form.words & features.keys()),
     )
+
+
+def _check_sides(
+    contents: dict[str, list[str]], places: Sequence[str], group: str | None, time: str | None
+) -> list[str]:
+    """Write the cells of the column that splits the rows in one way, and return lines for the user."""
+    if time:
+        contents[time] = [cell.strip() for cell in contents[time]]
+        require_times(time, contents[time], places)
+    if not group:
+        return []
+    contents[group], notes = one_spelling(group, contents[group])
+    return notes
 
 
 def _unused_markers(missing: frozenset[str], written: Mapping[str, Sequence[str]]) -> list[str]:

@@ -14,6 +14,7 @@ from rollout.executor.interpreter import TASK_PYTHON
 from rollout.scripted.reference_scripts import reference_scripts
 from rollout.task_tools.from_table.column_roles import MAX_CELLS, ColumnRoles, column_roles
 from rollout.task_tools.from_table.create import seed_of_split
+from rollout.task_tools.from_table.raw_table import TableFormat
 from rollout.task_tools.from_table.templates import train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from tasks import __main__ as door
@@ -250,3 +251,36 @@ def test_patients_on_both_sides_are_named_and_can_be_kept_apart(tmp_path: Path, 
     task = registry.load("apart", data, own)
     sides = [set(pd.read_csv(task.public / name)["patient"]) for name in ("train.csv", "test.csv")]
     assert not sides[0] & sides[1] and task.group == "patient"
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%SZ"])
+def test_dates_become_numbers_that_the_script_and_every_recipe_read(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    days = pd.date_range("2023-01-01", periods=400, freq="31h")
+    sold = np.where(np.arange(400) % 11 == 0, "", days.strftime(form))
+    table = read(400, sold=sold, rooms=np.random.default_rng(0).integers(1, 6, 400))
+    roles = column_roles(table)
+    assert (roles.dates, roles.identifiers) == (("sold",), ())
+    assert roles.notes == ["column 'sold' has dates; train.py makes numbers of it"]
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+    features = pd.read_csv(tmp_path / "train.csv")["sold"]
+    variables = runpy.run_path("train.py")
+    made = variables["X"]
+    assert list(made) == ["rooms", "sold_days", "sold_month", "sold_weekday"]
+    first = features.notna().idxmax()
+    assert made["sold_month"][first] == pd.Timestamp(features[first]).month
+    for source in reference_scripts((tmp_path / "train.py").read_text()):
+        (tmp_path / "other.py").write_text(source)
+        runpy.run_path("other.py")
+
+
+def test_what_only_looks_like_a_date_stays_words(read: Read, tmp_path: Path) -> None:
+    good, bad = ["2024-01-31"] * 200, ["2024-02-30"] * 200
+    assert column_roles(read(400, day=good + bad)).dates == ()
+    file = tmp_path / "table.csv"
+    assert column_roles(read(400, day=good + ["2024-02-01"] * 200)).dates == ("day",)
+    stated = read_user_table(file, "y", "accuracy", None, TableFormat(words=frozenset({"day"})))
+    assert column_roles(stated).dates == ()
+    taken = read(400, day=good + ["2024-02-01"] * 200, day_month=range(400))
+    assert column_roles(taken).dates == ()

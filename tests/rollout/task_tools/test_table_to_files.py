@@ -72,7 +72,8 @@ def test_every_file_of_a_task_holds_the_cells_as_they_are_written(tmp_path: Path
     split = [*train, *(row | {"target": answers[row["id"]]} for row in test)]
     assert sorted([row[name] for name in names] for row in split) == sorted(list(row.values()) for row in raw)
     read = variables["train"]
-    assert list(variables["X"]) == ["count", "exact", "spelled"], "numbers, and no codes"
+    numbers = ["count", "exact", "spelled", "day_days", "day_month", "day_weekday"]
+    assert list(variables["X"]) == numbers, "numbers and dates, and no codes"
     assert read["zip"].tolist() == [row["zip"] for row in train]
     assert read["account"].tolist() == [row["account"] for row in train]
     assert read["note"].tolist() == [row["note"] for row in train], "NA and None are words"
