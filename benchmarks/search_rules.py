@@ -116,7 +116,7 @@ def summary(records: Sequence[dict[str, Any]], options: argparse.Namespace) -> s
     return (
         "# Chain, best-of and tree at equal numbers of actions\n\n"
         f"{options.steps * options.trajectories} actions of the scripted agent in each search, {options.seeds} seeds, "
-        f"{len(tasks)} tasks; {where['processor']}, {where['cores']} cores, commit {commit()[:10]}. Intervals are of a "
+        f"{len(tasks)} tasks; {where['processor']}, {where['cores']} cores, commit {(commit() or 'unknown')[:10]}. Intervals are of a "
         f"bootstrap over tasks, then seeds.\n\n{table(rows)}\n\n{table(by_task)}"
     )
 
