@@ -91,7 +91,8 @@ def read_options(parsed: argparse.Namespace) -> SolveOptions:
         )
     if parsed.resume:
         return _resumed(parsed, stated)
-    name = parsed.csv.name.split(".")[0] if parsed.csv else Path(parsed.task or "").name
+    file = parsed.csv or parsed.script
+    name = file.name.split(".")[0] if file else Path(parsed.task or "").name
     options = SolveOptions(**{"out": Path("solved") / name, **stated})
     layout = SolveLayout(options.out)
     if not layout.search.exists() and not parsed.dry_run:
@@ -124,7 +125,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Return the parsed command line; options that are not stated are None."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage="%(prog)s (--csv FILE --target COLUMN | --task NAME) [OPTION ...]",
+        usage="%(prog)s (--csv FILE --target COLUMN | --task NAME | --script FILE --score LINE) [OPTION ...]",
         description=DESCRIPTION.format(prog=prog),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=120),
         add_help=False,
@@ -137,6 +138,10 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     data.add_argument(
         "--task", metavar="NAME|DIR", help="a task of the catalog, or a task's folder, instead of a table"
     )
+    data.add_argument("--script", type=user_path, metavar="FILE", help="a script of your own, instead of a table")
+    data.add_argument("--score", metavar="LINE", help="the line that it prints: 'validation rmse: *'")
+    data.add_argument("--data", type=user_path, metavar="DIR", help="the files that it reads (default: its folder)")
+    data.add_argument("--direction", choices=("maximize", "minimize"), help=argparse.SUPPRESS)
     data.add_argument("--metric", help="the metric, such as rmse or accuracy (default: by the target)")
     data.add_argument("--goal", metavar="TEXT", help="a sentence for the agent")
     data.add_argument("--id", dest="id_column", metavar="COLUMN", help="a column that only numbers the rows")

@@ -79,10 +79,12 @@ async def deliver(
     for finalist in finalists:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
-        write_text(made / SCRIPT, delivered_source(tree, finalist))
+        write_text(made / (problem.own_script or SCRIPT), delivered_source(tree, finalist))
         write_text(made / "requirements.txt", requirements(python))
         try:
-            if problem.rows is None:
+            if problem.own_script:
+                pass  # nothing is left but the score
+            elif problem.rows is None:
                 (made / SUBMISSION).write_bytes(finalist.submission)
             else:
                 notes += filter(None, [await _fit_all(problem, environment, made, seconds)])

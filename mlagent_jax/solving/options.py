@@ -26,6 +26,10 @@ class SolveOptions:
         time: The column of times, by which the latest rows are held out.
         form: The properties of the table's file that the user states.
         task: The name or the folder of a task, instead of a table.
+        script: A script of the user's, instead of a table.
+        data: The folder of the files that it reads, None for its own folder.
+        score: The line with the score that it prints, with `*` for the number.
+        direction: `maximize` or `minimize` if the score's name does not say which.
         agent: `scripted`, a directory of a policy, or the address of an endpoint.
         model: The name of the agent's model at an endpoint.
         coder: `scripted`, a directory of a model, or the address of an endpoint.
@@ -56,6 +60,10 @@ class SolveOptions:
     time: str | None = None
     form: TableFormat = field(default_factory=TableFormat)
     task: str = ""
+    script: Path | None = None
+    data: Path | None = None
+    score: str = ""
+    direction: str = ""
     agent: str = "scripted"
     model: str = ""
     key_env: str = ""
@@ -75,8 +83,12 @@ class SolveOptions:
     slots: int = 2
 
     def __post_init__(self) -> None:
-        if bool(self.csv) == bool(self.task):
-            raise ValueError("state what to solve: --csv FILE with --target COLUMN, or --task NAME")
+        if sum(map(bool, (self.csv, self.task, self.script))) != 1:
+            raise ValueError("state what to solve: --csv FILE with --target COLUMN, --task NAME, or --script FILE")
+        if self.script and not self.score:
+            raise ValueError("--script needs --score, the line that it prints, such as 'validation rmse: *'")
+        if self.direction not in ("", "maximize", "minimize"):
+            raise ValueError(f"--direction is {self.direction}; expected maximize or minimize")
         if self.csv and not self.target:
             raise ValueError("--csv needs --target, the column to predict")
         for name, least in (("steps", 1), ("trajectories", 1), ("slots", 1)):

@@ -47,7 +47,7 @@ def write_page(path: Path, result: SolveResult, tree: SearchTree, store: BlobSto
         helped=changes[:MAX_RANKED],
         hurt=changes[::-1][: min(MAX_RANKED, max(0, len(changes) - MAX_RANKED))],
         outcome_names=OUTCOME_NAMES,
-        script=(result.best / "train.py").read_text(encoding="utf-8"),
+        script=(result.best / result.script).read_text(encoding="utf-8"),
         script_seconds=sum(node.step.seconds for node in tree.nodes if node.step is not None),
     )
     write_text(path, text)
@@ -57,8 +57,8 @@ def headline(result: SolveResult) -> str:
     """Return the first sentence of the page."""
     if result.report is None:
         return (
-            f"The best script scores {score_text(result.chosen)} on the hidden rows, the initial one "
-            f"{score_text(result.initial['chosen'])} ({result.metric}). The same rows chose it: expect a little less."
+            f"The best script scores {score_text(result.chosen)}, the initial one "
+            f"{score_text(result.initial['chosen'])} ({result.metric}). The same score chose it: expect a little less."
         )
     new, old, gap = result.report.score, result.report.initial, result.report.difference
     low, high = sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else (gap.low, gap.high)

@@ -35,6 +35,8 @@ class Problem:
         reader: The reader of further rows of the table.
         new_rows: The rows to predict, as the task's `test.csv` has them, None if there are none.
         new_ids: The cells of their id column, None if they have none.
+        own_script: The name of the user's own script, which prints the score and leaves no submission; `` if it is a
+            task's.
         is_small: Whether the rows are too few to spare any for a report, which cross-validation gives instead.
     """
 
@@ -45,6 +47,7 @@ class Problem:
     new_rows: pd.DataFrame | None = None
     new_ids: list[str] | None = None
     is_small: bool = False
+    own_script: str = ""
 
 
 def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:

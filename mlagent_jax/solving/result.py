@@ -42,6 +42,7 @@ class SolveResult:
         initial: The same scores of the initial script, as `validation` and `chosen`.
         report: The scores of both scripts on the rows that chose nothing; None if there are none.
         optimism: How much better `validation` is than the reported score, in the metric's unit; None without `report`.
+        script: The name of the script in `best`.
         is_cross_validated: Whether the report comes from cross-validation on the rows that the agent saw.
         finalists: Validation, chosen score and name of each finalist, in the order in which they were preferred.
         endpoints: The figures of the endpoints that were used.
@@ -67,6 +68,7 @@ class SolveResult:
     report: Comparison | None
     optimism: float | None
     finalists: tuple[dict[str, Any], ...]
+    script: str = "train.py"
     is_cross_validated: bool = False
     endpoints: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

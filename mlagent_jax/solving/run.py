@@ -19,6 +19,7 @@ from mlagent_jax.solving.finalists import (
 )
 from mlagent_jax.solving.live import show_progress
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
+from mlagent_jax.solving.own_script import PrintedScore, score_pattern, script_problem, with_first_score
 from mlagent_jax.solving.page import write_page
 from mlagent_jax.solving.problem import Problem, load_problem
 from mlagent_jax.solving.result import SolveResult, finalist_rows, optimism_of, outcome_counts
@@ -35,6 +36,7 @@ from rollout.search.tree import SearchTree
 from rollout.storage.atomic_write import write_json
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.journal import Journal
+from rollout.types import Executor
 from tasks.holdout import compare
 from tasks.naming import draw_names
 from tasks.prompt import problem_text
@@ -79,16 +81,20 @@ def solve_problem(options: SolveOptions, reporter: Reporter, resumes: bool = Fal
         stack.enter_context(locked(layout.lock, f"{options.out} is in use", "choose another --out"))
         stack.enter_context(logging_to(layout.log, reporter.console))
         stack.enter_context(temporary_files_in(layout.temporary))
-        problem = load_problem(options, layout, reporter.note)
+        load = script_problem if options.script else load_problem
+        problem = load(options, layout, reporter.note)
         store = BlobStore(layout.blobs)
         python = task_python(str(options.python) if options.python else None)
         executor = ExecutorOptions(slots=options.slots, python=str(python))
         opened = stack.enter_context(open_executor(executor, store, layout.result_cache))
         event_loop = stack.enter_context(EventLoopThread())
         team = stack.enter_context(open_team(options, layout, problem.task, event_loop))
-        environment = Environment(
-            store, opened.executor, team.coder, team.settings.observation, team.settings.prompt.show_script
-        )
+        runner: Executor = opened.executor
+        if options.script:
+            runner = PrintedScore(runner, score_pattern(options.score), problem.task.metric)
+            problem = event_loop.run(with_first_score(problem, runner, store, draw_instance(problem, options.seed)))
+        settings = team.settings
+        environment = Environment(store, runner, team.coder, settings.observation, settings.prompt.show_script)
         tree = start_tree(problem, environment, options.seed)
         prepared = time.monotonic() - began
         reserved = SMALL_RESERVED_SHARE if problem.is_small else RESERVED_SHARE
@@ -151,6 +157,7 @@ def finish(
         report=report,
         optimism=optimism_of(task.direction, best.validation, report),
         finalists=finalist_rows(finalists, delivery),
+        script=problem.own_script or "train.py",
         is_cross_validated=problem.is_small,
         endpoints=team.figures(),
         notes=delivery.notes,
@@ -168,8 +175,9 @@ def dry_run(options: SolveOptions) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         layout = SolveLayout(Path(folder))
-        problem = load_problem(options, layout, lambda _: None)
-        instance = Instance(problem.task, draw_names(random.Random(f"{options.seed}/names")))
+        load = script_problem if options.script else load_problem
+        problem = load(options, layout, lambda _: None)
+        instance = draw_instance(problem, options.seed)
         settings = PolicySettings()
         script = f"\n{instance.script_source()}" if settings.prompt.show_script else ""
         return describe_sending(options, settings.system, problem_text(instance, script=script))
@@ -178,8 +186,13 @@ def dry_run(options: SolveOptions) -> str:
 def start_tree(problem: Problem, environment: Environment, seed: int) -> SearchTree:
     """Return a search with nothing but the initial script, under names that depend on the seed."""
     environment.store_data(problem.task)
-    instance = Instance(problem.task, draw_names(random.Random(f"{seed}/names"), problem.task.split == "held_out"))
+    instance = draw_instance(problem, seed)
     return SearchTree(instance, environment.problem(instance), environment.start(instance))
+
+
+def draw_instance(problem: Problem, seed: int) -> Instance:
+    """Return the problem under names that depend on the seed."""
+    return Instance(problem.task, draw_names(random.Random(f"{seed}/names"), problem.task.split == "held_out"))
 
 
 def search(

@@ -2,12 +2,19 @@
 
 Rounding changes all tokens a little and a few a lot: a maximum over tokens grows with their number and fails by chance.
 So the mean and the 99th percentile of the absolute differences are judged. `benchmarks/logprob_noise.py` measures both.
+
+Only likely tokens are judged. Rounding changes a logit in proportion to its size, so the log-probability of an unlikely
+token changes more: over the first 256 tokens of a prompt, a fine-tuned Qwen2.5-Coder-0.5B in bfloat16 differed from
+itself in float32 by 0.058 nats per token on average, and by 0.017 over the likely ones.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+LIKELY = -2.0  # log-probability from which a token is likely
+MIN_LIKELY = 32  # with fewer likely tokens, as from an untrained network, all are judged
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,15 @@ def tolerance_for(*dtypes: str) -> Tolerance:
 
 
 def difference(ours: ArrayLike, theirs: ArrayLike) -> Difference:
-    """Return the difference of two arrays of log-probabilities of the same tokens, at least one."""
+    """Return the difference of two arrays of log-probabilities of the same tokens, at least one.
+
+    If enough tokens are likely by `ours`, it is theirs alone.
+    """
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert a.shape == b.shape and a.size, f"log-probabilities of {a.shape} and {b.shape} tokens"
     with np.errstate(invalid="ignore"):
         size = np.abs(a - b)
+    is_judged = (a >= LIKELY) | ~np.isfinite(size)
+    if np.count_nonzero(is_judged) >= MIN_LIKELY:
+        size = size[is_judged]
     return Difference(float(size.mean()), float(np.percentile(size, 99)), float(size.max()))

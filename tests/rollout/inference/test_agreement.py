@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rollout.errors import ServerError
-from rollout.inference.agreement import TOLERANCE, Difference, Tolerance, difference, tolerance_for
+from rollout.inference.agreement import LIKELY, MIN_LIKELY, TOLERANCE, Difference, Tolerance, difference, tolerance_for
 from rollout.inference.canary import verify_weights
 from rollout.inference.canary_file import read_canary, write_canary
 
@@ -36,6 +36,13 @@ def test_difference_is_that_of_the_definitions():
     assert difference(ours, ours + np.where(np.arange(200) < 1, 9.0, 0.0)).p99 == 0.0
 
 
+def test_unlikely_tokens_are_judged_only_if_few_are_likely():
+    ours = np.concatenate([np.full(MIN_LIKELY, LIKELY), np.full(100, LIKELY - 0.1)])
+    assert difference(ours, ours + np.where(ours < LIKELY, 5.0, 0.01)).largest == pytest.approx(0.01)
+    assert difference(ours[1:], ours[1:] + np.where(ours[1:] < LIKELY, 5.0, 0.01)).largest == 5.0
+    assert difference(ours, ours - np.where(ours < LIKELY, 0.0, 9.0)).mean == 9.0, "a fault that makes them unlikely"
+
+
 def test_one_token_far_off_is_rounding_and_many_a_little_off_are_not():
     tolerance, quiet = Tolerance(mean=0.05, p99=0.3), [-1.0] * 299
     assert verify([[*quiet, -1.0]], [[*quiet, -2.4]], tolerance).largest == pytest.approx(1.4)
@@ -51,8 +58,9 @@ def test_one_token_far_off_is_rounding_and_many_a_little_off_are_not():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("side", ["trainer", "server"])
-def test_a_value_that_is_no_number_is_never_rounding(value: float, side: str):
-    fine, broken = [-1.0] * 200, [-1.0] * 199 + [value]
+@pytest.mark.parametrize("rest", [-1.0, -9.0])
+def test_a_value_that_is_no_number_is_never_rounding(value: float, side: str, rest: float):
+    fine, broken = [-1.0] * 150 + [rest] * 50, [-1.0] * 150 + [rest] * 49 + [value]
     expected, found = (broken, fine) if side == "trainer" else (fine, broken)
     with pytest.raises(ServerError, match="differ by (nan|inf) nats per token"):
         verify([expected], [found], Tolerance(mean=1e9, p99=1e9))
