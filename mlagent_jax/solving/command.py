@@ -25,7 +25,7 @@ Let an agent improve a script on your own data, and measure the result on rows t
 
   {prog} --csv flats.csv --target price
   {prog} --csv train.csv --test test.csv --target y --metric accuracy --minutes 10
---sep --decimal --encoding --na --words --sheet state a table's form, as for `mlagent tasks new`.
+--sep --decimal --encoding --na --words --sheet --python are as for `mlagent tasks new`.
 """
 FORM = ("sep", "decimal", "encoding", "na", "words", "sheet")
 
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Return the parsed command line; options that are not stated are None."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage="%(prog)s (--csv FILE --target COLUMN | --task NAME | --script FILE --score LINE) [OPTION ...]",
+        usage="%(prog)s (--csv FILE --target COLUMN | --task NAME | --script FILE --score LINE) ...",
         description=DESCRIPTION.format(prog=prog),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=120),
         add_help=False,
@@ -138,9 +138,11 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     data.add_argument(
         "--task", metavar="NAME|DIR", help="a task of the catalog, or a task's folder, instead of a table"
     )
-    data.add_argument("--script", type=user_path, metavar="FILE", help="a script of your own, instead of a table")
+    data.add_argument(
+        "--script", type=user_path, metavar="FILE", help="a script of yours; its files: in its folder, or --data DIR"
+    )
     data.add_argument("--score", metavar="LINE", help="the line that it prints: 'validation rmse: *'")
-    data.add_argument("--data", type=user_path, metavar="DIR", help="the files that it reads (default: its folder)")
+    data.add_argument("--data", type=user_path, help=argparse.SUPPRESS)
     data.add_argument("--direction", choices=("maximize", "minimize"), help=argparse.SUPPRESS)
     data.add_argument("--metric", help="the metric, such as rmse or accuracy (default: by the target)")
     data.add_argument("--goal", metavar="TEXT", help="a sentence for the agent")
@@ -155,8 +157,14 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     who.add_argument("--coder", metavar="scripted|DIR|URL", help="the writer of edits")
     who.add_argument("--model", metavar="NAME", help="the agent's model at an endpoint")
     who.add_argument("--key-env", metavar="VARIABLE", help="environment variable with its key")
-    who.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="its dollars per million tokens")
-    who.add_argument("--coder-model", metavar="NAME", help="the coder's; also --coder-key-env and --coder-price")
+    who.add_argument(
+        "--price",
+        type=float,
+        nargs=2,
+        metavar=("IN", "OUT"),
+        help="its dollars per million tokens; all three also as --coder-...",
+    )
+    who.add_argument("--coder-model", help=argparse.SUPPRESS)
     who.add_argument("--coder-key-env", help=argparse.SUPPRESS)
     who.add_argument("--coder-price", type=float, nargs=2, help=argparse.SUPPRESS)
     who.add_argument("--dollars", type=float, help="limit on the cost of all requests")
@@ -172,6 +180,6 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     how.add_argument("--holdout", type=float, metavar="SHARE", help=share)
     how.add_argument("--slots", type=int, help=f"scripts at a time (default: {default['slots']})")
     how.add_argument("--seed", type=int, help=f"seed of all draws (default: {default['seed']})")
-    how.add_argument("--python", type=user_path, metavar="FILE", help="interpreter of the task environment")
+    how.add_argument("--python", type=user_path, help=argparse.SUPPRESS)
     parser.add_argument("--help", "-h", action="help", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
