@@ -2,9 +2,9 @@
 
     python -m benchmarks.canary_noise MODEL [MODEL ...] --text RUN
 
-A canary is the first 256 tokens of the prompt of the first trajectory in the run directory RUN. Each model computes them
-in float32 and in bfloat16. `rollout.inference.agreement` judges only likely tokens because of these figures. Writes
-`results/canary_noise/canary_noise.{json,md}`.
+A canary is the first 256 tokens of the prompt of the first trajectory in the run directory RUN. Each model computes
+them in float32 and in bfloat16. `rollout.inference.agreement` judges only likely tokens because of these figures.
+Writes `results/canary_noise/canary_noise.{json,md}`.
 """
 
 import argparse

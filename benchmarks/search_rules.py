@@ -112,11 +112,11 @@ def summary(records: Sequence[dict[str, Any]], options: argparse.Namespace) -> s
     by_task: list[Sequence[object]] = [("task", *SEARCHES)]
     for number, task in enumerate(tasks):
         by_task.append((task, *(f"{sum(gains(kind)[number]) / len(gains(kind)[number]):+.3f}" for kind in SEARCHES)))
-    where = machine()
+    where, revision = machine(), (commit() or "unknown")[:10]
     return (
         "# Chain, best-of and tree at equal numbers of actions\n\n"
         f"{options.steps * options.trajectories} actions of the scripted agent in each search, {options.seeds} seeds, "
-        f"{len(tasks)} tasks; {where['processor']}, {where['cores']} cores, commit {(commit() or 'unknown')[:10]}. Intervals are of a "
+        f"{len(tasks)} tasks; {where['processor']}, {where['cores']} cores, commit {revision}. Intervals are of a "
         f"bootstrap over tasks, then seeds.\n\n{table(rows)}\n\n{table(by_task)}"
     )
 

@@ -118,7 +118,7 @@ def aligned(
     ids, *cells = read_columns(submission, header, expected)
     rows = match_ids(ids, known.ids)
     with np.errstate(over="ignore", invalid="ignore"):
-        prediction = _prediction(cells, rule.form, known.classes)[rows]
+        prediction = predicted_values(cells, rule.form, known.classes)[rows]
     if part is None:
         return known.truth, prediction
     counts = _counts(answers, part, part.stat().st_mtime_ns, rule.form, rule.rates, form)
@@ -145,8 +145,17 @@ def _counts(answers: Path, part: Path, modified: int, kind: str, rates: bool, fo
     return np.array([each in ids for each in known])
 
 
-def _prediction(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[str]) -> np.ndarray:
-    """Return the metric's input: labels or ratings `[B]`, rankings `[B, 5]`, or numbers or probabilities `[B, C]`."""
+def predicted_values(cells: Sequence[pa.ChunkedArray], kind: str, classes: Sequence[str]) -> np.ndarray:
+    """Return the metric's input: labels or ratings `[B]`, rankings `[B, 5]`, or numbers or probabilities `[B, C]`.
+
+    Args:
+        cells: A column for each name of a submission, `[B]` each.
+        kind: The form of a metric's submissions.
+        classes: The labels, sorted; empty for numbers and ratings.
+
+    Raises:
+        InvalidSubmission: If cells are something else.
+    """
     if kind == "label":
         return to_labels(cells[0], classes) if classes else to_numbers(cells)[:, 0]
     if kind == "ranking":

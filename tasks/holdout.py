@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.grading import aligned, scored
+from tasks.grading import InvalidSubmission, aligned, scored
 from tasks.metric import METRICS
 from tasks.split import by_group, by_time
 from tasks.task import Task
 
 NUM_RESAMPLES = 1000
+NEED_TWO = ("auc", "pearson", "qwk")  # metrics that are undefined if all answers are the same
 INTERVAL = (2.5, 97.5)  # percentiles of the resampled scores
 
 
@@ -58,7 +59,7 @@ def divide(task: Task, folder: Path, seed: int, time: str = "") -> tuple[Path, P
         time: The column of times in `test.csv`, `` if there is none.
 
     Raises:
-        ValueError: If the rows cannot be divided.
+        ValueError: If the rows cannot be divided, or the metric is undefined for a part.
     """
     assert task.grader is None, "only the metric library grades parts"
     answers = read_rows(task.private / task.answers)
@@ -72,6 +73,12 @@ def divide(task: Task, folder: Path, seed: int, time: str = "") -> tuple[Path, P
     else:
         order = _alternating(answers, order) if METRICS[task.metric].form != "number" else order
         num_first = (len(ids) + 1) // 2
+    for part in (order[:num_first], order[num_first:]):
+        targets = {tuple(list(answers[row].values())[1:]) for row in part}
+        if task.metric in NEED_TWO and len(targets) < 2:
+            raise ValueError(
+                f"a part of them has the target {next(iter(targets))[0]} alone, and {task.metric} needs two"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     parts = folder / "choose.txt", folder / "report.txt"
     for part, rows in zip(parts, (order[:num_first], order[num_first:]), strict=True):
@@ -144,11 +151,14 @@ def compare_predictions(
         return float(np.mean([scored(metric, known[rows], predicted[rows]) for known, predicted in repeats]))
 
     values = mean_score(ours, everything), mean_score(initial, everything)
-    drawn = [
-        (mean_score(ours, rows), mean_score(initial, rows))
-        for rows in _resamples(len(truth), seed, groups)
-        if _is_defined(metric, truth[rows])
-    ]
+    drawn = []
+    for rows in _resamples(len(truth), seed, groups):
+        try:
+            drawn.append((mean_score(ours, rows), mean_score(initial, rows)))
+        except ValueError:  # undefined for these rows, such as auc for a single class
+            continue
+    if 2 * len(drawn) < NUM_RESAMPLES:
+        raise InvalidSubmission("the score is undefined for most resamples of so few rows")
     samples = np.array(drawn)
     return Comparison(
         _interval(values[0], samples[:, 0]),
@@ -161,11 +171,6 @@ def compare_predictions(
 def _interval(value: float, samples: np.ndarray) -> Interval:
     low, high = np.percentile(samples, INTERVAL)
     return Interval(value, float(low), float(high))
-
-
-def _is_defined(metric: str, truth: np.ndarray) -> bool:
-    """Return whether a metric has a value for these answers, which a resample of few rows may not have."""
-    return metric not in ("auc", "qwk", "pearson") or np.ptp(truth) > 0
 
 
 def _resamples(num_rows: int, seed: int, groups: Sequence[str] | None) -> Iterator[np.ndarray]:

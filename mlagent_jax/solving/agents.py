@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.loading import load_config
-from mlagent_jax.configuration.schema import Server
-from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.solving.options import SolveLayout, SolveOptions, is_address
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
@@ -18,6 +16,7 @@ from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import CoderError, ExpertError, InfrastructureError
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.draws import draw_ideas
+from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.inference.vllm_package import is_cpu_build
@@ -114,7 +113,7 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             stack.callback(lambda: event_loop.run(opened.close(10.0)))
             return opened
 
-        settings, requests = PolicySettings(), POLICY_REQUESTS
+        settings, requests, served = PolicySettings(), POLICY_REQUESTS, None
         if options.agent == "scripted":
             settings, requests = PolicySettings(Prompt()), 0
             agent = scripted_agent(task, options)
@@ -123,15 +122,16 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             agent = Agent(EndpointExpert(model, settings.system))
         else:
             settings = policy_settings(Path(options.agent))
-            agent = stack.enter_context(_policy(Path(options.agent), settings, layout, event_loop))
+            agent, served = stack.enter_context(_policy(Path(options.agent), settings, layout, event_loop))
         if options.coder == "scripted":
             coder: Coder = ScriptedCoder()
         else:
             address, model_name, key = options.coder, options.coder_model, options.coder_key_env
             if not is_address(options.coder):
-                server = stack.enter_context(_coder_server(Path(options.coder), layout))
-                os.environ[CODER_KEY] = server.key
-                address, model_name, key = f"{server.address}/v1", str(server.model), CODER_KEY
+                if served is None or Path(options.coder).resolve() != served.model:
+                    served = stack.enter_context(_coder_server(Path(options.coder), layout))
+                os.environ[CODER_KEY] = served.key
+                address, model_name, key = f"{served.address}/v1", str(served.model), CODER_KEY
             coder = EndpointCoder(endpoint("coder", address, model_name, key, CoderError), "script")
         yield Team(agent, coder, settings, endpoints, requests)
 
@@ -168,18 +168,33 @@ def policy_settings(directory: Path) -> PolicySettings:
 @contextmanager
 def _policy(
     directory: Path, settings: PolicySettings, layout: SolveLayout, event_loop: EventLoopThread
-) -> Iterator[Agent]:
-    """Yield the policy in a directory, served by vLLM; the responses of one that is not trained obey a grammar."""
+) -> Iterator[tuple[Agent, ServerProcess]]:
+    """Yield the policy in a directory and the server that samples it.
+
+    The responses of a policy that is not trained to act obey a grammar.
+    """
     tokenizer = ChatTokenizer(directory, settings.system)
     grammar = None if settings.is_trained else response_grammar(settings.max_response_tokens)
-    server = Server(max_model_len=settings.max_model_len, kv_cache_mb=CPU_CACHE_MB if is_cpu_build() else None)
-    sampling = settings.temperature, settings.max_response_tokens, [tokenizer.eos_id], grammar
-    with PolicyServer(server, layout.server_log, layout.temporary) as started:
-        started.launch(directory)
-        with connect(started, event_loop, *sampling) as client:
+    options = ServerOptions(
+        dtype="bfloat16", max_model_len=settings.max_model_len, kv_cache_mb=CPU_CACHE_MB if is_cpu_build() else 0
+    )
+    with ServerProcess(directory, layout.server_log, options) as server:
+        client = PolicyClient(
+            server.address,
+            temperature=settings.temperature,
+            max_tokens=settings.max_response_tokens,
+            stop_ids=[tokenizer.eos_id],
+            grammar=grammar,
+            key=server.key,
+        )
+        event_loop.run(client.connect())
+        try:
             if grammar is not None:
                 event_loop.run(client.check_grammars(tokenizer.encode, tokenizer.decode))
-            yield Agent(PolicyActor(client, tokenizer, settings.max_model_len, settings.max_response_tokens))
+            actor = PolicyActor(client, tokenizer, settings.max_model_len, settings.max_response_tokens)
+            yield Agent(actor), server
+        finally:
+            event_loop.run(client.close())
 
 
 def _coder_server(directory: Path, layout: SolveLayout) -> ServerProcess:

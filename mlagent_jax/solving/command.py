@@ -8,14 +8,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from mlagent_jax.solving.options import SEARCHES, SolveLayout, SolveOptions
+from mlagent_jax.solving.options import SEARCHES, SolveLayout, SolveOptions, option_of
 from mlagent_jax.solving.page import headline
 from mlagent_jax.solving.result import SolveResult
 from mlagent_jax.solving.run import dry_run, solve_problem
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.train import INFRASTRUCTURE_ERROR, INTERRUPTED, USER_ERROR, signals_as_interrupts
 from rollout.errors import InfrastructureError
-from rollout.storage.atomic_write import write_atomically
 from rollout.task_tools.from_table.raw_table import TableFormat
 from tasks.error_line import error_line
 from tasks.quoting import user_path
@@ -27,6 +26,7 @@ Let an agent improve a script on your own data, and measure the result on rows t
   {prog} --csv train.csv --test test.csv --target y --metric accuracy --minutes 10
 --sep --decimal --encoding --na --words --sheet --python are as for `mlagent tasks new`.
 """
+MAY_CHANGE = {"out", "test", "steps", "trajectories", "minutes", "slots", "search"}  # of a search that goes on
 FORM = ("sep", "decimal", "encoding", "na", "words", "sheet")
 
 
@@ -93,11 +93,7 @@ def read_options(parsed: argparse.Namespace) -> SolveOptions:
         return _resumed(parsed, stated)
     file = parsed.csv or parsed.script
     name = file.name.split(".")[0] if file else Path(parsed.task or "").name
-    options = SolveOptions(**{"out": Path("solved") / name, **stated})
-    layout = SolveLayout(options.out)
-    if not layout.search.exists() and not parsed.dry_run:
-        write_atomically(layout.options, TypeAdapter(SolveOptions).dump_json(options, indent=1))
-    return options
+    return SolveOptions(**{"out": Path("solved") / name, **stated})
 
 
 def _resumed(parsed: argparse.Namespace, stated: dict[str, object]) -> SolveOptions:
@@ -110,15 +106,13 @@ def _resumed(parsed: argparse.Namespace, stated: dict[str, object]) -> SolveOpti
         raise ValueError(f"there is no search in {parsed.out}; start one without --resume") from None
     except ValidationError:
         raise ValueError(f"{layout.options} is damaged; start the search again in another --out") from None
-    options = replace(before, **stated)
-    fixed = set(stated) - {"out", "steps", "trajectories", "minutes", "slots", "search"}
-    changed = sorted(name for name in fixed if getattr(options, name) != getattr(before, name))
+    given = replace(before, **stated).absolute()
+    fixed = set(stated) - MAY_CHANGE
+    changed = sorted(name for name in fixed if getattr(given, name) != getattr(before, name))
     if changed:
-        raise ValueError(
-            f"--resume goes on with the same {changed[0]}; leave --{changed[0]} out, or start another search"
-        )
-    write_atomically(layout.options, TypeAdapter(SolveOptions).dump_json(options, indent=1))
-    return options
+        option = "sep and the like" if changed[0] == "form" else option_of(changed[0])
+        raise ValueError(f"--resume goes on with what the search began with; leave --{option} out, or start another")
+    return replace(before, **stated)
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:

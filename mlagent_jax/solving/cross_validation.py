@@ -5,20 +5,19 @@ the script still fits them a little: the score may be slightly too good (Cawley 
 """
 
 import io
+import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rollout.environment.environment import Environment
+from mlagent_jax.solving.session import Session
 from rollout.executor.fit import fit
 from rollout.runtime.event_loop import gather
 from rollout.types import Exit
 from tasks.grading import InvalidSubmission, aligned
 from tasks.holdout import Aligned
 from tasks.metric import METRICS
-from tasks.task import Task
 from tasks.text_table import write_table
 
 NUM_FOLDS, NUM_REPEATS = 5, 3
@@ -50,19 +49,18 @@ def make_folds(rows: pd.DataFrame, metric: str, group: str, seed: int) -> list[l
     return repeats
 
 
-async def cross_validate(
-    source: str, rows: pd.DataFrame, task: Task, environment: Environment, folder: Path, seed: int
-) -> list[Aligned] | None:
-    """Return the truth and a script's prediction of all rows, once for each repetition; None if a fit fails.
+async def cross_validate(source: str, session: Session, seed: int, seconds: float) -> list[Aligned]:
+    """Return the truth and a script's prediction of all rows, once for each repetition; none if a fit fails.
 
     Args:
         source: The script, which reads `train.csv` and `test.csv`.
-        rows: All rows, as the task's `train.csv` has them.
-        task: The task.
-        environment: The environment whose sandbox runs the fits.
-        folder: A folder for the tables of the folds.
+        session: The search, with the problem and the sandbox.
         seed: The seed of the folds.
+        seconds: The time after which no further repetition begins.
     """
+    rows, task, tools = session.problem.rows, session.problem.task, session.environment.tools
+    assert rows is not None, "a user's table"
+    folder = session.layout.temporary / "folds"
     folder.mkdir(parents=True, exist_ok=True)
     answers = folder / "answers.csv"
     write_table(rows[["id", "target"]], answers)
@@ -72,18 +70,19 @@ async def cross_validate(
         write_table(rows.drop(index=held), train)
         write_table(rows.iloc[held].drop(columns="target"), test)
         tables = {"train.csv": train, "test.csv": test}
-        tools, limits = environment.tools, task.limits
-        execution = await fit(tools.executor, tools.store, source, tables, limits, limits.seconds)
+        execution = await fit(tools.executor, tools.store, source, tables, task.limits, task.limits.seconds)
         return execution.submission if execution.exit is Exit.OK else None
 
-    folds = make_folds(rows, task.metric, task.group, seed)
-    found = []
-    for repeat, parts in enumerate(folds):
+    found: list[Aligned] = []
+    deadline = time.monotonic() + seconds
+    for repeat, parts in enumerate(make_folds(rows, task.metric, task.group, seed)):
+        if repeat and time.monotonic() > deadline:
+            break
         submissions = await gather(predict(repeat, fold, held) for fold, held in enumerate(parts))
         try:
             found.append(aligned(_pooled(submissions), answers, task.metric, task.submission))
         except InvalidSubmission:
-            return None
+            return []
     return found
 
 

@@ -1,13 +1,10 @@
 """Write the folder `best`: the chosen script, fitted on all rows, with its predictions and a predictor of new rows."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from mlagent_jax.solving.finalists import Finalist
 from mlagent_jax.solving.predictions import (
@@ -21,11 +18,11 @@ from mlagent_jax.solving.predictions import (
     predictions,
     write_predictions,
 )
-from mlagent_jax.solving.problem import Problem
-from rollout.environment.environment import Environment
+from mlagent_jax.solving.problem import numbered
+from mlagent_jax.solving.session import Session
 from rollout.executor.fit import fit
 from rollout.runtime.child_environment import child_environment
-from rollout.search.tree import SearchTree, instruction_of
+from rollout.search.tree import instruction_of
 from rollout.storage.atomic_write import write_text
 from rollout.types import Exit
 from tasks.feedback import score_text
@@ -38,101 +35,96 @@ NUM_TRIED = 200  # rows that a script must predict if the user has none to predi
 
 @dataclass(frozen=True)
 class Delivery:
-    """The content of the folder `best`.
+    """The content of the folder `best`, before it is there.
 
     Attributes:
         finalist: The script in it.
+        folder: The folder that is to become `best`.
         files: The names of its files.
         notes: Lines for the user, such as why a better script is not in it.
     """
 
     finalist: Finalist
+    folder: Path
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-async def deliver(
-    problem: Problem,
-    tree: SearchTree,
-    finalists: Sequence[Finalist],
-    environment: Environment,
-    folder: Path,
-    python: Path,
-    seconds: float,
-) -> Delivery:
-    """Write the first finalist that also fits all rows, whole or not at all, and return what was written.
+async def deliver(session: Session, finalists: Sequence[Finalist], seconds: float) -> Delivery:
+    """Prepare the delivery of the first finalist that also fits all rows.
 
     Args:
-        problem: The problem.
-        tree: The search.
+        session: The search.
         finalists: The scripts, best first.
-        environment: The environment in which they ran.
-        folder: The folder to write; an earlier one is replaced.
-        python: The interpreter of the task environment.
         seconds: The time limit of a fit on all rows.
 
     Raises:
         ValueError: If none fits all rows.
     """
-    notes: list[str] = []
-    made = folder.with_name(f".{folder.name}.{os.getpid()}")
+    problem, notes = session.problem, list[str]()
+    made = session.layout.temporary / "best"
     for finalist in finalists:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
-        write_text(made / (problem.own_script or SCRIPT), delivered_source(tree, finalist))
-        write_text(made / "requirements.txt", requirements(python))
+        write_text(made / (problem.own_script or SCRIPT), delivered_source(finalist))
+        write_text(made / "requirements.txt", requirements(session.python))
         try:
-            if problem.own_script:
-                pass  # nothing is left but the score
-            elif problem.rows is None:
+            if problem.rows is not None:
+                notes += await _fit_all(session, made, seconds)
+            elif not problem.own_script:  # of which nothing is left but the score
                 (made / SUBMISSION).write_bytes(finalist.submission)
-            else:
-                notes += filter(None, [await _fit_all(problem, environment, made, seconds)])
         except ValueError as error:
-            notes.append(f"{finalist.name} is left out, because on all rows {error}")
+            notes.append(f"{finalist.name} is left out: on all rows, {error}")
             continue
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
-        return Delivery(finalist, tuple(sorted(path.name for path in folder.iterdir())), tuple(notes))
-    shutil.rmtree(made, ignore_errors=True)
+        return Delivery(finalist, made, tuple(sorted(path.name for path in made.iterdir())), tuple(notes))
     raise ValueError(f"no script fits all rows: {'; '.join(notes)}")
 
 
-async def _fit_all(problem: Problem, environment: Environment, folder: Path, seconds: float) -> str:
-    """Fit the script in `folder` on all rows, and write what it predicts; return a line for the user, `` for none.
+def install(delivery: Delivery, best: Path) -> None:
+    """Put a delivery in the place of an earlier one."""
+    shutil.rmtree(best, ignore_errors=True)
+    delivery.folder.rename(best)
+
+
+async def _fit_all(session: Session, folder: Path, seconds: float) -> list[str]:
+    """Fit the script in `folder` on all rows, and write what it predicts; return lines for the user.
 
     Raises:
         ValueError: If the script fails on all rows.
     """
+    problem, tools = session.problem, session.environment.tools
     assert problem.rows is not None and problem.reader is not None, "it is a user's table"
-    task = problem.task
-    classes = tuple(sorted(problem.reader.labels))
-    spec = ModelSpec(problem.reader, task.metric, classes, task.limits)
+    task, num_rows = problem.task, len(problem.rows)
+    spec = ModelSpec(
+        reader=problem.reader,
+        metric=task.metric,
+        classes=tuple(sorted(problem.reader.labels)),
+        limits=task.limits,
+        num_rows=num_rows,
+        python=str(session.python),
+    )
     write_table(problem.rows, folder / TRAIN)
     rows = problem.new_rows
-    rows = _features(problem.rows).head(NUM_TRIED) if rows is None else rows
+    if rows is None:
+        rows = numbered(problem.rows.drop(columns=["id", "target"]).head(NUM_TRIED), num_rows)
     test = folder / "test.csv"
     write_table(rows, test)
     source = (folder / SCRIPT).read_text(encoding="utf-8")
     tables = {TRAIN: folder / TRAIN, "test.csv": test}
-    tools = environment.tools
     execution = await fit(tools.executor, tools.store, source, tables, task.limits, seconds)
     test.unlink()
     spec.save(folder / SPEC)
     write_text(folder / PREDICT, PREDICT_SCRIPT)
     if execution.exit is Exit.TIMEOUT:
-        return "the time was up before train.py was fitted on all rows; predict.py does it"
+        missing = f", so there is no {PREDICTIONS}" if problem.new_rows is not None else ""
+        return [f"the time was up before train.py was fitted on all rows{missing}; run best/predict.py"]
     predicted = predictions(execution, rows["id"].tolist(), spec)
     if problem.new_rows is not None:
         write_predictions(folder / PREDICTIONS, predicted, problem.new_ids, problem.reader)
-    return ""
+    return []
 
 
-def _features(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.drop(columns="target")
-
-
-def delivered_source(tree: SearchTree, finalist: Finalist) -> str:
+def delivered_source(finalist: Finalist) -> str:
     """Return a script under the names train.csv and test.csv, after a comment on how it came about."""
     edits = finalist.node.lineage()
     lines = ["# The initial script after these edits:" if edits else "# The initial script, unchanged."]

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mlagent_jax.solving.cross_validation import cross_validate
-from mlagent_jax.solving.problem import Problem
+from mlagent_jax.solving.session import Session
 from rollout.environment.environment import Environment
 from rollout.errors import ExecutorError
 from rollout.runtime.event_loop import gather
@@ -29,7 +28,7 @@ class Finalist:
         name: The script's name in the workspace.
         source: Its source, with the names train.csv and test.csv.
         validation: The score that it printed.
-        chosen: Its score on the rows to choose by.
+        choice: The score by which it is chosen: on hidden rows, or by cross-validation.
         submission: Its submission.
     """
 
@@ -37,7 +36,7 @@ class Finalist:
     name: str
     source: str
     validation: float
-    chosen: float
+    choice: float
     submission: bytes
 
 
@@ -61,7 +60,7 @@ async def find_finalists(tree: SearchTree, environment: Environment, most: int =
     if found[0] is None:
         raise ExecutorError("the initial script does not run in the sandbox, though it ran outside; see work/log.txt")
     finalists = [each for each in found if each is not None]
-    return sorted(finalists, key=lambda each: (-sign * each.chosen, -sign * each.validation, each.node.number))
+    return sorted(finalists, key=lambda each: (-sign * each.choice, -sign * each.validation, each.node.number))
 
 
 def printed_score(node: Node) -> float | None:
@@ -91,37 +90,49 @@ async def _finalist(tree: SearchTree, environment: Environment, node: Node) -> F
     return Finalist(node, name, source, validation, score, execution.submission)
 
 
-async def rank_by_cross_validation(
-    finalists: Sequence[Finalist], problem: Problem, environment: Environment, folder: Path, seed: int
-) -> list[Finalist]:
-    """Return the finalists with their cross-validated scores, best first.
+async def rank_by_cross_validation(finalists: Sequence[Finalist], session: Session, seconds: float) -> list[Finalist]:
+    """Return the finalists with their cross-validated scores, best first; what cannot be cross-validated is left out.
+
+    Args:
+        finalists: The finalists, the initial script among them.
+        session: The search.
+        seconds: The time, of which each finalist may use an equal share; one repetition runs in any case.
 
     Raises:
         ExecutorError: If the initial script cannot be cross-validated.
     """
-    assert problem.rows is not None, "a user's table"
-    task, sign = problem.task, 1.0 if problem.task.direction == "maximize" else -1.0
+    task = session.problem.task
+    sign = 1.0 if task.direction == "maximize" else -1.0
     found = []
     for finalist in finalists:
-        repeats = await cross_validate(finalist.source, problem.rows, task, environment, folder, seed)
-        if repeats is not None:
-            mean = sum(scored(task.metric, *each) for each in repeats) / len(repeats)
-            found.append(replace(finalist, chosen=mean))
+        repeats = await cross_validate(finalist.source, session, session.options.seed, seconds / len(finalists))
+        try:
+            scores = [scored(task.metric, *each) for each in repeats]
+        except InvalidSubmission:
+            continue
+        if scores:
+            found.append(replace(finalist, choice=sum(scores) / len(scores)))
     if all(each.node.parent is not None for each in found):
         raise ExecutorError("the initial script fails on parts of the rows; see work/log.txt")
-    return sorted(found, key=lambda each: (-sign * each.chosen, each.node.number))
+    return sorted(found, key=lambda each: (-sign * each.choice, each.node.number))
 
 
-async def report_by_cross_validation(
-    best: Finalist, initial: Finalist, problem: Problem, environment: Environment, folder: Path, seed: int
-) -> Comparison | None:
-    """Return the cross-validated scores of two scripts on other folds than those of the choice, None if a fit fails."""
+async def report_by_cross_validation(best: Finalist, initial: Finalist, session: Session, seconds: float) -> Comparison:
+    """Return the cross-validated scores of two scripts on other folds than those of the choice.
+
+    Args:
+        best: The delivered script.
+        initial: The initial script.
+        session: The search.
+        seconds: The time; one repetition of each script runs in any case.
+
+    Raises:
+        InvalidSubmission: If a script fails on a fold, or its predictions have no score.
+    """
+    problem, seed = session.problem, session.options.seed + 1
     assert problem.rows is not None, "a user's table"
-    task = problem.task
-    ours, theirs = [
-        await cross_validate(each.source, problem.rows, task, environment, folder, seed + 1) for each in (best, initial)
-    ]
-    if ours is None or theirs is None:
-        return None
-    groups = problem.rows[task.group].tolist() if task.group else None
-    return compare_predictions(task.metric, ours, theirs, seed, groups)
+    ours, theirs = [await cross_validate(each.source, session, seed, seconds / 2) for each in (best, initial)]
+    if not ours or not theirs:
+        raise InvalidSubmission("the script fails on a part of the rows")
+    groups = problem.rows[problem.task.group].tolist() if problem.task.group else None
+    return compare_predictions(problem.task.metric, ours, theirs, seed, groups)

@@ -1,13 +1,18 @@
 """The options of `mlagent solve`, and the files of its folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from rollout.task_tools.from_table.raw_table import TableFormat
+from tasks.quoting import user_path
 
 SearchKind = Literal["chain", "best-of", "tree"]
 SEARCHES: tuple[SearchKind, ...] = get_args(SearchKind)
+PATHS = ("out", "csv", "test", "script", "data", "python")
+OF_TABLES = ("target", "metric", "test", "id_column", "group", "time")  # options that only a table has
+OF_SCRIPTS = ("data", "score", "direction")
+MAX_HOLDOUT = 0.9
 
 
 @dataclass(frozen=True)
@@ -83,23 +88,38 @@ class SolveOptions:
     slots: int = 2
 
     def __post_init__(self) -> None:
-        if sum(map(bool, (self.csv, self.task, self.script))) != 1:
-            raise ValueError("state what to solve: --csv FILE with --target COLUMN, --task NAME, or --script FILE")
-        if self.script and not self.score:
-            raise ValueError("--script needs --score, the line that it prints, such as 'validation rmse: *'")
-        if self.direction not in ("", "maximize", "minimize"):
-            raise ValueError(f"--direction is {self.direction}; expected maximize or minimize")
-        if self.csv and not self.target:
-            raise ValueError("--csv needs --target, the column to predict")
-        for name, least in (("steps", 1), ("trajectories", 1), ("slots", 1)):
+        for name in PATHS:
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, user_path(str(given)))
+        self._check_problem()
+        for name, least in (("steps", 1), ("trajectories", 1), ("slots", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} is {getattr(self, name)}; expected {least} or more")
         if not self.minutes > 0:
             raise ValueError(f"--minutes is {self.minutes}; expected a number above 0")
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"--holdout is {self.holdout}; expected a share between 0 and 1, such as 0.3")
+        if not 0 < self.holdout <= MAX_HOLDOUT:
+            raise ValueError(f"--holdout is {self.holdout}; expected a share up to {MAX_HOLDOUT}, such as 0.3")
         if self.search not in SEARCHES:
             raise ValueError(f"--search is {self.search}; expected {', '.join(SEARCHES)}")
+        self._check_team()
+
+    def _check_problem(self) -> None:
+        """Raise ValueError unless the options state one problem, and nothing that it does not have."""
+        if sum(map(bool, (self.csv, self.task, self.script))) != 1:
+            raise ValueError("state what to solve: --csv FILE with --target COLUMN, --task NAME, or --script FILE")
+        if self.csv and not self.target:
+            raise ValueError("--csv needs --target, the column to predict")
+        if self.script and not self.score:
+            raise ValueError("--script needs --score, the line that it prints, such as 'validation rmse: *'")
+        if self.direction not in ("", "maximize", "minimize"):
+            raise ValueError(f"--direction is {self.direction}; expected maximize or minimize")
+        for owner, others in (("csv", OF_TABLES), ("script", OF_SCRIPTS)):
+            stated = [name for name in others if getattr(self, name) and not getattr(self, owner)]
+            if stated:
+                raise ValueError(f"--{option_of(stated[0])} goes with --{owner}; leave it out, or state --{owner}")
+
+    def _check_team(self) -> None:
+        """Raise ValueError unless the agent and the coder can be asked."""
         for use, who, model in (("agent", self.agent, self.model), ("coder", self.coder, self.coder_model)):
             option = "--model" if use == "agent" else "--coder-model"
             if is_address(who) and not model:
@@ -111,15 +131,46 @@ class SolveOptions:
                     f"--{use} {who} is no model: expected scripted, a directory with a config.json, such as a run's "
                     "export, or an address such as https://api.openai.com/v1"
                 )
+            price = self.price if use == "agent" else self.coder_price
+            if self.dollars is not None and is_address(who) and not any(price):
+                prices = "--price" if use == "agent" else "--coder-price"
+                raise ValueError(f"--dollars needs the prices of all endpoints: add {prices} INPUT OUTPUT")
         if self.agent != "scripted" and self.coder == "scripted" and is_address(self.agent):
             raise ValueError("--agent at an endpoint writes instructions of its own; give --coder a model too")
-        if self.dollars is not None and not any((*self.price, *self.coder_price)):
-            raise ValueError("--dollars needs the prices of tokens: --price INPUT OUTPUT, or --coder-price")
+        if self.dollars is not None and not (is_address(self.agent) or is_address(self.coder)):
+            raise ValueError("--dollars is a limit on endpoints, and none is given; leave it out")
+
+    def require_files(self) -> None:
+        """Raise ValueError if a file to read is missing."""
+        for name in ("csv", "test", "script"):
+            file = getattr(self, name)
+            if file is not None and not file.is_file():
+                raise ValueError(f"there is no file {file}; check --{name}")
+
+    @property
+    def task_file(self) -> Path | None:
+        """The `task.yaml` of a task that is given by its folder, None if it is given by its name."""
+        file = user_path(self.task) / "task.yaml"
+        return file.absolute() if self.task and file.is_file() else None
+
+    def absolute(self) -> "SolveOptions":
+        """Return the options with absolute paths, which mean the same in any folder."""
+        paths = {name: path.absolute() for name in PATHS if (path := getattr(self, name)) is not None}
+        models = {
+            name: str(Path(who).absolute()) for name in ("agent", "coder") if Path(who := getattr(self, name)).is_dir()
+        }
+        task = str(self.task_file.parent) if self.task_file else self.task
+        return replace(self, **paths, **models, task=task)
 
     def dollars_of(self, use: str) -> float | None:
         """Return the limit of one endpoint, `agent` or `coder`: half of it all if both cost money."""
         both = any(self.price) and any(self.coder_price)
         return None if self.dollars is None else self.dollars / (2 if both else 1)
+
+
+def option_of(name: str) -> str:
+    """Return the name of the option of the command that sets a field."""
+    return {"id_column": "id"}.get(name, name.replace("_", "-"))
 
 
 def is_address(who: str) -> bool:
@@ -139,6 +190,7 @@ class SolveLayout:
         self.lock = root / "work/.lock"
         self.log = root / "work/log.txt"
         self.options = root / "work/options.json"
+        self.problem = root / "work/problem.json"
         self.task = root / "work/task"
         self.data = root / "work/data"
         self.parts = root / "work/parts"

@@ -7,13 +7,13 @@ from typing import Any
 import jinja2
 
 from mlagent_jax.reporting.figures import OUTCOME_NAMES
+from mlagent_jax.solving.delivery import delivered_source
 from mlagent_jax.solving.figures import search_figures
-from mlagent_jax.solving.finalists import printed_score
+from mlagent_jax.solving.finalists import Finalist, printed_score
 from mlagent_jax.solving.result import ENDS, SolveResult
 from mlagent_jax.tracking.progress import duration_text
 from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.search.tree import Node, SearchTree, instruction_of
-from rollout.storage.atomic_write import write_text
 from rollout.storage.blob_store import BlobStore
 from tasks.action import is_edit
 
@@ -21,44 +21,42 @@ MAX_RANKED = 8  # edits that the page lists as the most and the least helpful
 MAX_INDENT = 12  # levels
 
 
-def write_page(path: Path, result: SolveResult, tree: SearchTree, store: BlobStore, chosen: Node) -> None:
-    """Write the page.
+def render_page(result: SolveResult, tree: SearchTree, store: BlobStore, best: Finalist) -> str:
+    """Return the page.
 
     Args:
-        path: The file to write.
         result: The result.
         tree: The search.
         store: The contents of scripts.
-        chosen: The state whose script is delivered.
+        best: The delivered script.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(duration=duration_text, score=score_text, signed=signed)
     template = environment.from_string(Path(__file__).with_name("page_template.html").read_text(encoding="utf-8"))
-    kept = {node.number for node in chosen.path()}
+    kept = {node.number for node in best.node.path()}
     changes = edit_changes(tree)
-    text = template.render(
+    return template.render(
         result=result,
         headline=headline(result),
         end=ENDS[result.end],
-        figures=search_figures(tree, chosen),
+        figures=search_figures(tree, best.node),
         actions=action_records(tree, store, kept),
         helped=changes[:MAX_RANKED],
         hurt=changes[::-1][: min(MAX_RANKED, max(0, len(changes) - MAX_RANKED))],
         outcome_names=OUTCOME_NAMES,
-        script=(result.best / result.script).read_text(encoding="utf-8"),
+        script=delivered_source(best),
         script_seconds=sum(node.step.seconds for node in tree.nodes if node.step is not None),
     )
-    write_text(path, text)
 
 
 def headline(result: SolveResult) -> str:
     """Return the first sentence of the page."""
     if result.report is None:
         return (
-            f"The best script scores {score_text(result.chosen)}, the initial one "
-            f"{score_text(result.initial['chosen'])} ({result.metric}). The same score chose it: expect a little less."
+            f"The best script scores {score_text(result.choice)}, the initial one "
+            f"{score_text(result.initial['choice'])} ({result.metric}). The same score chose it: expect a little less."
         )
     new, old, gap = result.report.score, result.report.initial, result.report.difference
     low, high = sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else (gap.low, gap.high)

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
+from mlagent_jax.solving.problem import numbered
 from rollout.errors import ExecutorError
 from rollout.executor import open_executor
 from rollout.executor.fit import fit
@@ -21,6 +22,7 @@ from rollout.task_tools.from_table.new_rows import RowReader
 from rollout.types import Execution, Exit
 from tasks.csv_columns import InvalidSubmission, match_ids, read_columns, read_header, require_columns
 from tasks.error_line import error_line
+from tasks.grading import predicted_values
 from tasks.labels import to_labels
 from tasks.metric import METRICS
 from tasks.quoting import quoted, user_path
@@ -55,12 +57,16 @@ class ModelSpec:
         metric: The metric, on which the form of the predictions depends.
         classes: The classes as the script knows them; empty if the target is a number.
         limits: The limits of a run of the script.
+        num_rows: The number of the rows that it is fitted on, from which the ids of others count.
+        python: The interpreter of the task environment.
     """
 
     reader: RowReader
     metric: str
     classes: tuple[str, ...]
     limits: Limits
+    num_rows: int
+    python: str
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -108,13 +114,18 @@ def predict(folder: Path, file: Path, out: Path) -> int:
         ExecutorError: If the sandbox failed.
     """
     spec = load_spec(folder / SPEC)
+    if out.resolve() == file.resolve():
+        raise ValueError(f"{out} holds the rows to predict; write the predictions to another file")
     rows, ids = spec.reader.read(file)
-    rows.insert(0, "id", rows.index.astype(str))
+    rows = numbered(rows, spec.num_rows)
     with tempfile.TemporaryDirectory() as temporary:
         test = Path(temporary) / "test.csv"
         write_table(rows, test)
         store = BlobStore(Path(temporary) / "blobs")
-        with open_executor(ExecutorOptions(), store, Path(temporary) / "cache") as opened, EventLoopThread() as loop:
+        with (
+            open_executor(ExecutorOptions(python=spec.python), store, Path(temporary) / "cache") as opened,
+            EventLoopThread() as loop,
+        ):
             source = (folder / SCRIPT).read_text(encoding="utf-8")
             tables = {TRAIN: folder / TRAIN, "test.csv": test}
             execution = loop.run(fit(opened.executor, store, source, tables, spec.limits, SECONDS))
@@ -137,11 +148,13 @@ def predictions(execution: Execution, ids: Sequence[str], spec: ModelSpec) -> pd
         found, *cells = read_columns(execution.submission, header, ("id", *spec.columns))
         order = match_ids(found, pa.chunked_array([list(ids)], pa.string()))
         cells = [column.take(pa.array(order)) for column in cells]
-        if METRICS[spec.metric].form == "label":
+        form = METRICS[spec.metric].form
+        predicted_values(cells, form, spec.classes)  # raises unless they are numbers, or labels
+        if form == "label":
             return pd.DataFrame({spec.reader.target: _users_labels(cells[0], spec)}, dtype=object)
     except InvalidSubmission as error:
         raise ValueError(f"the script's predictions are not usable: {error}") from None
-    if METRICS[spec.metric].form == "distribution":
+    if form == "distribution":
         names = [spec.reader.labels[name] for name in spec.columns]
     else:
         names = [spec.reader.target]
@@ -162,6 +175,9 @@ def _users_labels(cells: pa.ChunkedArray, spec: ModelSpec) -> list[str]:
 def write_predictions(out: Path, table: pd.DataFrame, ids: Sequence[str] | None, reader: RowReader) -> None:
     """Write predictions with the cells of the user's id column first, if there is one."""
     if ids is not None:
-        table.insert(0, reader.id_column or "id", list(ids))
+        name = reader.id_column or "id"
+        while name in table.columns:  # a class may be named like it
+            name += "_id"
+        table.insert(0, name, list(ids))
     with replacing(out) as temporary:
         write_table(table, temporary)

@@ -18,7 +18,9 @@ from rollout.task_tools.preparation import prepare_all
 from tasks.entry import read_entry
 from tasks.holdout import divide
 from tasks.metric import METRICS, OPTIMUM
+from tasks.quoting import quoted
 from tasks.registry import find, load_entry
+from tasks.split import shuffled
 from tasks.task import Task
 
 MIN_PART = 50  # rows to choose by, and rows to report on; of fewer, a score says little
@@ -37,6 +39,7 @@ class Problem:
         new_ids: The cells of their id column, None if they have none.
         own_script: The name of the user's own script, which prints the score and leaves no submission; `` if it is a
             task's.
+        notes: Lines for the user about the result.
         is_small: Whether the rows are too few to spare any for a report, which cross-validation gives instead.
     """
 
@@ -48,6 +51,7 @@ class Problem:
     new_ids: list[str] | None = None
     is_small: bool = False
     own_script: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
@@ -69,10 +73,15 @@ def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str]
         say("the task has its own grader, so one hidden score both chooses and reports, which makes it too good")
         return problem
     if problem.rows is not None and options.time is None and options.holdout / 2 * len(problem.rows) < MIN_PART:
-        say(f"{len(problem.rows)} rows are few, so the score comes from cross-validation instead of rows held out")
+        say(f"{len(problem.rows)} rows with --holdout {options.holdout:g} are few, so cross-validation gives the score")
         return replace(problem, is_small=True)
-    time = options.time or "" if options.csv else ""
-    choose, report = divide(problem.task, layout.parts, options.seed, time)
+    try:
+        choose, report = divide(problem.task, layout.parts, options.seed, options.time or "")
+    except ValueError as error:
+        if not options.group:
+            raise ValueError(f"the rows that are held out cannot be divided: {error}; raise --holdout") from None
+        say(f"cross-validation gives the score, because the groups that are held out cannot be divided: {error}")
+        return replace(problem, is_small=True)
     return replace(problem, task=replace(problem.task, part=choose), report=report)
 
 
@@ -98,7 +107,7 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
         group=options.group,
         time=options.time,
     )
-    reader = row_reader(table, options.target, options.id_column, form)
+    reader = row_reader(table, options.target, options.id_column, form, roles.dates)
     new_rows, new_ids = (None, None) if options.test is None else reader.read(options.test)
     folder = layout.task / spec.name
     if (folder / "task.yaml").is_file():
@@ -110,15 +119,23 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
         for warning in find_leaks(task, roles).warnings:
             say(warning)
     task = replace(task, m_best=OPTIMUM[task.direction])
-    return Problem(task, None, numbered(table.cells), reader, None if new_rows is None else numbered(new_rows), new_ids)
+    rows = shuffled_rows(table.cells, options.seed)
+    notes = []
+    if metric == "auc":
+        notes.append(f"the predictions are probabilities of {quoted(table.labels['1'])}")
+    return Problem(
+        task=task,
+        report=None,
+        rows=rows,
+        reader=reader,
+        new_rows=None if new_rows is None else numbered(new_rows, len(rows)),
+        new_ids=new_ids,
+        notes=tuple(notes),
+    )
 
 
 def _from_task(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
-    folder = Path(options.task)
-    if (folder / "task.yaml").is_file():
-        entry = read_entry((folder / "task.yaml").resolve())
-    else:
-        entry = find(options.task)
+    entry = read_entry(options.task_file) if options.task_file else find(options.task)
     prepare_all([entry], layout.data, options.python or TASK_PYTHON, say=say)
     return Problem(load_entry(entry, layout.data), None)
 
@@ -126,7 +143,13 @@ def _from_task(options: SolveOptions, layout: SolveLayout, say: Callable[[str], 
 def guess_metric(options: SolveOptions, say: Callable[[str], None]) -> str:
     """Return the metric that fits the target, and say which: auc of two classes, accuracy of several, else rmse."""
     assert options.csv is not None, "checked with the options"
-    reasons = []
+    reasons, passed_over = [], False
+
+    def tell(metric: str) -> str:
+        better = "higher" if METRICS[metric].direction == "maximize" else "lower"
+        say(f"the metric is {metric}, {better} is better; another one with --metric")
+        return metric
+
     for metric in ("auc", "rmse", "accuracy"):
         try:
             table = read_user_table(
@@ -136,10 +159,11 @@ def guess_metric(options: SolveOptions, say: Callable[[str], None]) -> str:
             reasons.append(error)
             continue
         if metric == "rmse" and _are_few_classes(table):
+            passed_over = True
             continue
-        better = "higher" if METRICS[metric].direction == "maximize" else "lower"
-        say(f"the metric is {metric}, {better} is better; another one with --metric")
-        return metric
+        return tell(metric)
+    if passed_over:  # a count with rare values is no class
+        return tell("rmse")
     raise reasons[-1]
 
 
@@ -155,8 +179,13 @@ def task_name(file: Path) -> str:
     return name if name[:1].isalpha() else f"table_{name}".rstrip("_")
 
 
-def numbered(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with a first column `id`, as `tasks.split.write_split` numbers them."""
+def numbered(rows: pd.DataFrame, first: int = 0) -> pd.DataFrame:
+    """Return rows with a first column `id`, whose numbers begin with `first`."""
     rows = rows.reset_index(drop=True)
-    rows.insert(0, "id", rows.index.astype(str))
+    rows.insert(0, "id", [str(first + row) for row in range(len(rows))])
     return rows
+
+
+def shuffled_rows(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return rows in an order that, like their ids, says nothing of the target; so has the task's training data."""
+    return numbered(rows.iloc[shuffled(len(rows), seed)])

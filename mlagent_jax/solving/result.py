@@ -32,19 +32,21 @@ class SolveResult:
         coder: The coder.
         end: The reason for the end of the search, a key of `ENDS`.
         num_actions: The number of actions.
-        num_scripts: The number of actions that ran a script.
+        num_scripts: The number of actions that ran a script, or answered from the cache.
         outcomes: The number of actions by outcome.
-        seconds: The time of the search, in seconds.
+        search_seconds: The time of the search, in seconds.
+        seconds: The time of the whole command, in seconds, with the searches of earlier ones.
         best: The folder with the script and what belongs to it.
+        script: The name of the script in it.
         files: The files in it.
         validation: The score that the script printed, which the agent saw.
-        chosen: Its score on the rows that chose among the finalists, all hidden rows if there are no parts.
-        initial: The same scores of the initial script, as `validation` and `chosen`.
+        choice: The score by which it was chosen: on the rows to choose by, on all hidden rows if they are not divided,
+            or by cross-validation.
+        initial: The same scores of the initial script, as `validation` and `choice`.
         report: The scores of both scripts on the rows that chose nothing; None if there are none.
         optimism: How much better `validation` is than the reported score, in the metric's unit; None without `report`.
-        script: The name of the script in `best`.
         is_cross_validated: Whether the report comes from cross-validation on the rows that the agent saw.
-        finalists: Validation, chosen score and name of each finalist, in the order in which they were preferred.
+        finalists: The name and the scores of each finalist, in the order in which they were preferred.
         endpoints: The figures of the endpoints that were used.
         notes: Lines for the user.
     """
@@ -59,16 +61,17 @@ class SolveResult:
     num_actions: int
     num_scripts: int
     outcomes: dict[str, int]
+    search_seconds: float
     seconds: float
     best: Path
+    script: str
     files: tuple[str, ...]
     validation: float
-    chosen: float
+    choice: float
     initial: dict[str, float]
     report: Comparison | None
     optimism: float | None
     finalists: tuple[dict[str, Any], ...]
-    script: str = "train.py"
     is_cross_validated: bool = False
     endpoints: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -98,7 +101,7 @@ def finalist_rows(finalists: list[Finalist], delivery: Delivery) -> tuple[dict[s
             "node": each.node.number,
             "script": each.name,
             "validation": each.validation,
-            "chosen": each.chosen,
+            "choice": each.choice,
             "is_delivered": each is delivery.finalist,
         }
         for each in finalists

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.grading import InvalidSubmission, grade, score
-from tasks.holdout import compare, divide
+from tasks.holdout import compare, compare_predictions, divide
 from tasks.task import Task
 
 
@@ -134,3 +134,21 @@ def test_a_resample_with_one_class_alone_is_left_out(tmp_path):
     _, report = divide(task, tmp_path / "parts", seed=0)
     found = compare(task, report, submission([0.9, 0.1, 0.2, 0.3, 0.8, 0.2, 0.1, 0.4]), submission([0.5] * 8), seed=0)
     assert (found.score.value, found.initial.value) == (1.0, 0.5)
+
+
+def test_a_part_for_which_the_metric_is_undefined_is_refused_before_the_search(tmp_path):
+    days = [f"2024-01-{1 + row:02d}" for row in range(20)]
+    task = make_task(tmp_path, "auc", [1] * 10 + [0] * 10, {"day": days})
+    with pytest.raises(ValueError, match="a part of them has the target 1 alone, and auc needs two"):
+        divide(task, tmp_path / "parts", seed=0, time="day")
+    assert not (tmp_path / "parts").exists()
+
+
+def test_resamples_without_a_score_are_left_out_and_too_many_are_refused():
+    truth = np.arange(30.0)
+    rare = np.where(np.arange(30) == 3, 1.0, 0.0)  # a third of the resamples do not draw the row
+    found = compare_predictions("pearson", [(truth, truth)], [(truth, rare)], seed=0)
+    assert found.score.value == pytest.approx(1.0) and found.initial.low < found.initial.high
+    negative = np.where(np.arange(30) == 3, -1.0, truth)
+    with pytest.raises(InvalidSubmission, match="a prediction is -1 or less"):
+        compare_predictions("rmsle", [(truth, negative)], [(truth, truth)], seed=0)

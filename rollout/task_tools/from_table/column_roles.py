@@ -1,15 +1,13 @@
 """Find the columns of a user's table that an initial script cannot encode value by value."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from rollout.task_tools.from_table.split_columns import DATE
+from rollout.task_tools.from_table.split_columns import is_date
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.quoting import quoted, quoted_list
-from tasks.split import time_of
 
 NEARLY_ALL = 0.9  # share of different values among the filled cells from which words only name the rows
 MIN_VALUES = 20  # with fewer different values, no column names the rows
@@ -82,12 +80,8 @@ def column_roles(table: UserTable) -> ColumnRoles:
 def _are_dates(cells: pd.DataFrame, name: str) -> bool:
     """Return whether all filled cells of a column are dates or times, and no column has the names of their parts."""
     filled = set(cells[name]) - {""}
-    if not filled or any(f"{name}_{part}" in cells for part in DATE_PARTS):
-        return False
-    try:
-        return all(DATE.fullmatch(cell) and math.isfinite(time_of(cell)) for cell in filled)
-    except ValueError:  # such as 2024-02-30
-        return False
+    is_free = not any(f"{name}_{part}" in cells for part in DATE_PARTS)
+    return bool(filled) and is_free and all(map(is_date, filled))
 
 
 def _says_nothing(cells: pd.Series) -> bool:

@@ -1,7 +1,7 @@
 """Read new rows of a user's table exactly as its first rows were read, to predict them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +9,7 @@ import pandas as pd
 from rollout.task_tools.from_table.column_types import without_missing
 from rollout.task_tools.from_table.numbers import is_marker, plain_number
 from rollout.task_tools.from_table.raw_table import TableFormat, read_raw_table
+from rollout.task_tools.from_table.split_columns import is_date
 from rollout.task_tools.from_table.user_table import Feature, UserTable
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list
@@ -25,6 +26,7 @@ class RowReader:
         decimal: The decimal mark.
         features: The columns that a script reads.
         labels: The user's spelling of each class; empty if the target is a number.
+        dates: The features, by their names in the task's files, that hold dates or times.
     """
 
     target: str
@@ -33,6 +35,7 @@ class RowReader:
     decimal: str
     features: tuple[Feature, ...]
     labels: Mapping[str, str]
+    dates: tuple[str, ...] = ()
 
     def read(self, file: Path) -> tuple[pd.DataFrame, list[str] | None]:
         """Return the rows of a file as the task's `test.csv` has them, without `id`, and the cells of the id column.
@@ -40,7 +43,9 @@ class RowReader:
         Raises:
             ValueError: If a column is missing, or a column of numbers holds something else. Names the cell.
         """
-        raw = read_raw_table(file, self.form)
+        # With a single feature there is no separator to find.
+        alone = self.form.separator is None and len(self.features) == 1 and file.suffix in (".csv", ".txt")
+        raw = read_raw_table(file, replace(self.form, separator=",") if alone else self.form)
         missing = [each.written for each in self.features if each.written not in raw.names]
         if missing:
             known = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
@@ -50,6 +55,13 @@ class RowReader:
         for feature in self.features:
             cells = without_missing(raw.column(feature.written), self.form.missing)
             columns[feature.name] = cells
+            if feature.name in self.dates:
+                odd = next((row for row, cell in enumerate(cells) if cell and not is_date(cell)), None)
+                if odd is not None:
+                    raise ValueError(
+                        f"{file}: column {quoted(feature.written)} holds {quoted(cells[odd])} in {raw.places[odd]}, "
+                        "but dates in the table to learn from; write a date as 2024-01-31, or leave the cell empty"
+                    )
             if feature.is_numeric:
                 numbers = {cell: "" if is_marker(cell) else plain_number(cell, decimal) for cell in {*cells, ""} - {""}}
                 odd = next((row for row, cell in enumerate(cells) if cell and numbers[cell] is None), None)
@@ -63,6 +75,8 @@ class RowReader:
         return pd.DataFrame(columns, dtype=object), ids
 
 
-def row_reader(table: UserTable, target: str, id_column: str | None, form: TableFormat) -> RowReader:
-    """Return the reader of further rows of a table."""
-    return RowReader(target, id_column, form, table.decimal, table.features, table.labels)
+def row_reader(
+    table: UserTable, target: str, id_column: str | None, form: TableFormat, dates: tuple[str, ...] = ()
+) -> RowReader:
+    """Return the reader of further rows of a table, whose columns `dates` hold dates."""
+    return RowReader(target, id_column, form, table.decimal, table.features, table.labels, dates)

@@ -1,15 +1,24 @@
 """Check the column by which a user wants the rows split: the group, of which each gets one spelling, or the time."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 from rollout.task_tools.from_table.numbers import is_number
 from tasks.quoting import quoted
-from tasks.split import group_key
+from tasks.split import group_key, time_of
 
 # Dates and times in ISO 8601 that Python and pandas read alike.
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}:\d{2})?)?", re.ASCII)
+
+
+def is_date(cell: str) -> bool:
+    """Return whether a cell is a date or a time in ISO 8601 that exists, which 2024-02-30 does not."""
+    try:
+        return bool(DATE.fullmatch(cell)) and math.isfinite(time_of(cell))
+    except ValueError:
+        return False
 
 
 def one_spelling(name: str, cells: Sequence[str]) -> tuple[list[str], list[str]]:

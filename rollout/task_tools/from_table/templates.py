@@ -1,6 +1,7 @@
 """Text of the files of a task made from a user's table: `problem.md`, `prepare.py` and the initial `train.py`."""
 
 import json
+from collections.abc import Sequence
 
 from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.numbers import is_infinite, is_number
@@ -119,16 +120,32 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
 def reading_options(table: UserTable) -> str:
     """Return further arguments of `pd.read_csv`, empty if its defaults give the same types.
 
-    Words such as NA would be missing values by default, and codes such as 00123 would be numbers.
+    Words such as NA would be missing values by default, codes such as 00123 would be numbers, and True and False would
+    be truth values in a table without gaps alone.
     """
     words = {name: set(table.cells[name]) for name in table.cells if name not in table.numeric}
     options = ""
     if any(NOT_WORDS & cells for cells in words.values()):
         options += ', keep_default_na=False, na_values=[""]'
-    codes = [name for name, cells in words.items() if any(is_number(cell, ".") or is_infinite(cell) for cell in cells)]
+    codes = [
+        name
+        for name, cells in words.items()
+        if any(is_number(cell, ".") or is_infinite(cell) for cell in cells) or _are_truths(cells)
+    ]
     if codes:
         options += f", dtype={{{', '.join(f'{name!r}: str' for name in codes)}}}"
     return options
+
+
+def _are_truths(cells: set[str]) -> bool:
+    """Return whether cells are read as truth values, which are words only if one is missing."""
+    filled = {cell.lower() for cell in cells if cell}
+    return bool(filled) and filled <= {"true", "false"}
+
+
+def _literal(names: str | Sequence[str]) -> str:
+    """Return a name, or a list of names, as a Python literal."""
+    return json.dumps(names, ensure_ascii=False)
 
 
 def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
@@ -136,7 +153,7 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
     is_feature = table.time in table.numeric
     apart = [table.group] if table.group else [table.time] if table.time and not is_feature else []
     from_train, from_test = (
-        f".drop(columns={json.dumps(names)})" if names else ""
+        f".drop(columns={_literal(names)})" if names else ""
         for names in ([*roles.identifiers], [*roles.identifiers, *apart])
     )
     lines = [
@@ -144,9 +161,9 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
         f'test = pd.read_csv("test.csv"{options}){from_test}',
     ]
     if table.group:
-        lines.append(f"groups = train.pop({json.dumps(table.group)})")
+        lines.append(f"groups = train.pop({_literal(table.group)})")
     if table.time:
-        column = json.dumps(table.time)
+        column = _literal(table.time)
         times = f"train[{column}]" if is_feature else f"train.pop({column})"
         if all(is_number(cell, ".") for cell in table.cells[table.time]):
             lines.append(f"times = {times if is_feature else f'pd.to_numeric({times})'}")
@@ -155,14 +172,14 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
     if roles.dates:
         lines += [
             "for part in (train, test):",
-            f"    for name in {json.dumps(roles.dates)}:",
+            f"    for name in {_literal(roles.dates)}:",
             '        dates = pd.to_datetime(part.pop(name), format="ISO8601", utc=True)',
             '        part[f"{name}_days"] = (dates - pd.Timestamp("2000-01-01", tz="UTC")) / pd.Timedelta(days=1)',
             '        part[f"{name}_month"], part[f"{name}_weekday"] = dates.dt.month, dates.dt.day_of_week',
         ]
     if roles.many_valued:
         lines += [
-            f"for name in {json.dumps(roles.many_valued)}:",
+            f"for name in {_literal(roles.many_valued)}:",
             f"    frequent = train[name].value_counts().index[:{roles.num_kept}]",
             '    train[name] = train[name].where(train[name].isin(frequent), "other")',
             '    test[name] = test[name].where(test[name].isin(frequent), "other")',
@@ -172,7 +189,7 @@ def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:
 
 def _features(table: UserTable, roles: ColumnRoles) -> list[str]:
     if table.text:
-        column = json.dumps(table.text)
+        column = _literal(table.text)
         return [f'X = train[{column}].fillna("")', f'X_test = test[{column}].fillna("")']
     if roles.dates or table.numeric - {"target", table.group, table.time}:
         return [

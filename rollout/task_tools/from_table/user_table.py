@@ -148,6 +148,10 @@ def _user_table(
     distinct = cells.drop_duplicates(ignore_index=True)
     if num_duplicates := len(cells) - len(distinct):
         notes.append(f"{num_duplicates} duplicates of other rows are left out")
+    if len(distinct) < MIN_ROWS:
+        raise ValueError(
+            f"it has {len(distinct)} different rows with a {quoted(target)}; a task needs at least {MIN_ROWS}"
+        )
     text, text_notes = _find_texts(named, cells, form.words, [names.get(side or "", "") for side in (group, time)])
     return UserTable(
         cells=distinct,

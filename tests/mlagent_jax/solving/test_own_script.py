@@ -93,7 +93,7 @@ def test_a_script_is_improved_in_place_of_a_table(tmp_path: Path, capsys: pytest
     command = ["--script", str(tmp_path / "mine.py"), "--score", "my rmse = *", "--out", str(out), *options]
     assert main(command) == 0
     result = json.loads((out / "result.json").read_text())
-    assert result["chosen"] < 0.6 * result["initial"]["chosen"] and result["report"] is None
+    assert result["choice"] < 0.6 * result["initial"]["choice"] and result["report"] is None
     assert result["files"] == ["mine.py", "requirements.txt"]
     assert 'read_csv("tables/flats.csv")' in (out / "best/mine.py").read_text()
     assert "The same score chose it: expect a little less." in capsys.readouterr().out

@@ -142,7 +142,7 @@ def test_a_finished_search_goes_on_with_more_steps_and_is_not_overwritten(solved
     assert json.loads((folder / "result.json").read_text())["num_actions"] == 15
     assert read_journal(folder / "work/search.jsonl")[:12] == read_journal(solved / "out/work/search.jsonl")
     assert main(["--resume", "--out", str(folder), "--seed", "4"]) == 2
-    assert "--resume goes on with the same seed" in capsys.readouterr().err
+    assert "leave --seed out, or start another" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -210,7 +210,10 @@ def test_ctrl_c_writes_the_best_so_far(tmp_path):
         (["--task", "house_price", "--agent", "models/none"], "--agent models/none is no model"),
         (["--task", "house_price", "--agent", "https://x/v1"], "needs --model"),
         (["--task", "house_price", "--agent", "https://x/v1", "--model", "m"], "give --coder a model too"),
-        (["--task", "house_price", "--dollars", "2"], "--dollars needs the prices of tokens"),
+        (["--task", "house_price", "--dollars", "2"], "--dollars is a limit on endpoints"),
+        (["--task", "house_price", "--metric", "rmse"], "--metric goes with --csv"),
+        (["--task", "house_price", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (["--task", "house_price", "--holdout", "0.97"], "--holdout is 0.97; expected a share up to 0.9"),
         (["--resume"], "--resume needs --out"),
         (["--resume", "--out", "nowhere"], "there is no search in nowhere"),
     ],
