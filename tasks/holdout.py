@@ -76,9 +76,8 @@ def divide(task: Task, folder: Path, seed: int, time: str = "") -> tuple[Path, P
     for part in (order[:num_first], order[num_first:]):
         targets = {tuple(list(answers[row].values())[1:]) for row in part}
         if task.metric in NEED_TWO and len(targets) < 2:
-            raise ValueError(
-                f"a part of them has the target {next(iter(targets))[0]} alone, and {task.metric} needs two"
-            )
+            ((only, *_),) = targets
+            raise ValueError(f"a part of them has the target {only} alone, and {task.metric} needs two")
     folder.mkdir(parents=True, exist_ok=True)
     parts = folder / "choose.txt", folder / "report.txt"
     for part, rows in zip(parts, (order[:num_first], order[num_first:]), strict=True):

@@ -88,9 +88,6 @@ class SolveOptions:
     slots: int = 2
 
     def __post_init__(self) -> None:
-        for name in PATHS:
-            if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, user_path(str(given)))
         self._check_problem()
         for name, least in (("steps", 1), ("trajectories", 1), ("slots", 1), ("seed", 0)):
             if getattr(self, name) < least:

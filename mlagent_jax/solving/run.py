@@ -14,7 +14,7 @@ from mlagent_jax.run.run_dir import locked, temporary_files_in
 from mlagent_jax.solving.agents import PolicySettings, describe_sending, open_team
 from mlagent_jax.solving.conclusion import conclude
 from mlagent_jax.solving.live import show_progress
-from mlagent_jax.solving.options import SolveLayout, SolveOptions
+from mlagent_jax.solving.options import PATHS, SolveLayout, SolveOptions
 from mlagent_jax.solving.own_script import PrintedScore, score_pattern, script_problem, with_first_score
 from mlagent_jax.solving.problem import Problem, load_problem
 from mlagent_jax.solving.result import SolveResult
@@ -36,6 +36,7 @@ from rollout.storage.journal import Journal
 from rollout.types import Executor
 from tasks.naming import draw_names
 from tasks.prompt import problem_text
+from tasks.quoting import user_path
 from tasks.task import Instance
 
 RESERVED_SHARE, RESERVED_SECONDS = 0.1, 20.0  # of the time, for the choice and the fit on all rows, at least
@@ -47,13 +48,15 @@ def solve(*, resumes: bool = False, **options: Any) -> SolveResult:
 
     Args:
         resumes: Whether to go on with the search in `out`.
-        options: The fields of `mlagent_jax.solving.options.SolveOptions`, such as `csv`, `target`, `out` and `minutes`.
+        options: The fields of `mlagent_jax.solving.options.SolveOptions`, such as `csv`, `target`, `out` and `minutes`;
+            paths may be text.
 
     Raises:
         ValueError: If the problem cannot be solved as stated. The message has a remedy.
         InfrastructureError: If the sandbox, the server or an endpoint failed.
     """
-    return solve_problem(SolveOptions(**options), Reporter(), resumes)
+    paths = {name: user_path(str(options[name])) for name in PATHS if options.get(name) is not None}
+    return solve_problem(SolveOptions(**{**options, **paths}), Reporter(), resumes)
 
 
 def solve_problem(options: SolveOptions, reporter: Reporter, resumes: bool = False) -> SolveResult:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rollout.task_tools.from_table.column_types import without_missing
 from rollout.task_tools.from_table.numbers import is_marker, plain_number
-from rollout.task_tools.from_table.raw_table import TableFormat, read_raw_table
+from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table
 from rollout.task_tools.from_table.split_columns import is_date
 from rollout.task_tools.from_table.user_table import Feature, UserTable
 from tasks.nearest import nearest
@@ -43,9 +43,7 @@ class RowReader:
         Raises:
             ValueError: If a column is missing, or a column of numbers holds something else. Names the cell.
         """
-        # With a single feature there is no separator to find.
-        alone = self.form.separator is None and len(self.features) == 1 and file.suffix in (".csv", ".txt")
-        raw = read_raw_table(file, replace(self.form, separator=",") if alone else self.form)
+        raw = self._read_raw(file)
         missing = [each.written for each in self.features if each.written not in raw.names]
         if missing:
             known = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
@@ -73,6 +71,15 @@ class RowReader:
                 columns[feature.name] = [numbers[cell] or "" if cell else "" for cell in cells]
         ids = raw.column(self.id_column) if self.id_column in raw.names and self.id_column is not None else None
         return pd.DataFrame(columns, dtype=object), ids
+
+    def _read_raw(self, file: Path) -> RawTable:
+        """Return the cells of a file, which has a single column if there is a single feature and nothing else."""
+        try:
+            return read_raw_table(file, self.form)
+        except ValueError:
+            if len(self.features) > 1:
+                raise
+            return read_raw_table(file, replace(self.form, separator=self.form.separator or ","), min_columns=1)
 
 
 def row_reader(

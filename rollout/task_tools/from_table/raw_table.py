@@ -66,12 +66,14 @@ class RawTable:
         return [row[index] for row in self.rows]
 
 
-def read_raw_table(file: Path, form: TableFormat) -> RawTable:
+def read_raw_table(file: Path, form: TableFormat, min_columns: int = 2) -> RawTable:
     """Return the table in a file: text, Parquet, Feather, Excel or JSON, which may be compressed.
+
+    A text with fewer than `min_columns` columns is no table; with 1, the separator must be stated.
 
     Raises ValueError, which names the place and a remedy, if it is not a table.
     """
-    separator, (header, *rows) = _read_records(file, form)
+    separator, (header, *rows) = _read_records(file, form, min_columns)
     names = [INVISIBLE.sub("", name) for name in header.fields]
     notes: tuple[str, ...] = ()
     if not names[0] and _numbers_rows(rows):
@@ -92,13 +94,13 @@ def read_raw_table(file: Path, form: TableFormat) -> RawTable:
     return RawTable(file, tuple(names), [row.fields for row in rows], places, separator, notes)
 
 
-def _read_records(file: Path, form: TableFormat) -> tuple[str, list[Record]]:
+def _read_records(file: Path, form: TableFormat, min_columns: int) -> tuple[str, list[Record]]:
     """Return the separator, empty if cells have types, and the header and rows of a file."""
     data = require_content(file, unpacked(file, require_content(file, read_bytes(file))))
     text_options = {"sep": form.separator, "decimal": form.decimal, "encoding": form.encoding}
     if (records := read_typed(file, data, form.sheet, text_options)) is not None:
         return "", records
-    return parse_records(file, decode(file, data, form.encoding), form.separator)
+    return parse_records(file, decode(file, data, form.encoding), form.separator, min_columns)
 
 
 def _numbers_rows(rows: Sequence[Record]) -> bool:

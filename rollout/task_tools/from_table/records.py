@@ -37,7 +37,7 @@ class Record:
         return f"row {number}{line}" if number else f"the header{line}"
 
 
-def parse_records(file: Path, text: str, separator: str | None) -> tuple[str, list[Record]]:
+def parse_records(file: Path, text: str, separator: str | None, min_columns: int = 2) -> tuple[str, list[Record]]:
     """Return a table's separator, and its header and rows, which have equal numbers of fields; skip blank lines.
 
     Args:
@@ -57,7 +57,7 @@ def parse_records(file: Path, text: str, separator: str | None) -> tuple[str, li
     faults: list[tuple[int, str]] = []
     for candidate in candidates:
         width = _width(text, candidate)
-        if width < 2:
+        if width < min_columns:
             continue
         try:
             fitting[candidate] = _table(_records(text, candidate, first_line), candidate)

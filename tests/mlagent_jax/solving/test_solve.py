@@ -250,7 +250,8 @@ def test_a_dry_run_says_what_would_leave_the_machine_and_sends_nothing(tmp_path,
 
 def test_the_function_is_in_the_package_and_takes_the_options_of_the_command(tmp_path):
     table = write_flats(tmp_path / "flats.csv")
-    options = {"csv": table, "target": "price", "out": tmp_path / "out", "steps": 2, "trajectories": 1, "minutes": 2.0}
+    options = {"target": "price", "steps": 2, "trajectories": 1, "minutes": 2.0}
+    options |= {"csv": str(table), "out": str(tmp_path / "out")}
     result = mlagent_jax.solve(**options)
     assert result.num_actions == 2 and result.best == tmp_path / "out/best"
     with pytest.raises(ValueError, match="--csv needs --target"):

@@ -277,10 +277,42 @@ def test_dates_become_numbers_that_the_script_and_every_recipe_read(
 
 def test_what_only_looks_like_a_date_stays_words(read: Read, tmp_path: Path) -> None:
     good, bad = ["2024-01-31"] * 200, ["2024-02-30"] * 200
-    assert column_roles(read(400, day=good + bad)).dates == ()
+    number = np.random.default_rng(0).integers(0, 9000, 400)  # keeps the rows distinct
+    assert column_roles(read(400, day=good + bad, number=number)).dates == ()
     file = tmp_path / "table.csv"
-    assert column_roles(read(400, day=good + ["2024-02-01"] * 200)).dates == ("day",)
+    assert column_roles(read(400, day=good + ["2024-02-01"] * 200, number=number)).dates == ("day",)
     stated = read_user_table(file, "y", "accuracy", None, TableFormat(words=frozenset({"day"})))
     assert column_roles(stated).dates == ()
     taken = read(400, day=good + ["2024-02-01"] * 200, day_month=range(400))
     assert column_roles(taken).dates == ()
+
+
+def test_words_that_are_truth_values_have_one_type_with_and_without_gaps(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = np.where(np.arange(400) % 3 == 0, "True", "False")
+    plans = np.random.default_rng(1).choice(["a", "b"], 400)
+    table = read(400, flag=flags, plan=plans, user=[f"u{row}" for row in range(400)])
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+    columns = ["flag_True", "flag_False"]
+    before = runpy.run_path("train.py")["X_test"][columns]
+    test = pd.read_csv(tmp_path / "test.csv", dtype=str, keep_default_na=False)
+    test.loc[0, "flag"] = ""
+    test.to_csv(tmp_path / "test.csv", index=False)
+    after = runpy.run_path("train.py")["X_test"][columns]
+    assert after.iloc[1:].equals(before.iloc[1:])
+
+
+def test_names_beyond_ascii_are_names_in_the_script(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = pd.date_range("2023-01-01", periods=400, freq="31h").strftime("%Y-%m-%d")
+    columns = {"\U0001f4e7": emails(400), "\U0001f4c5": days, 'size "m2"': np.arange(400) % 7}
+    table = read(400, **columns)
+    assert column_roles(table).identifiers == ("\U0001f4e7",)
+    assert 0 < run_script(table, tmp_path, monkeypatch) < 1
+
+
+def test_a_table_of_few_different_rows_is_refused(read: Read) -> None:
+    with pytest.raises(ValueError, match=r"it has \d+ different rows with a 'y'; a task needs at least 30"):
+        read(400, flag=np.where(np.arange(400) % 2, "a", "b"))

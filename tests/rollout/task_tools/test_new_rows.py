@@ -70,3 +70,23 @@ def test_words_among_numbers_and_a_missing_column_are_refused_by_name(tmp_path):
     new.write_text("zone,zip,sise,id\nnorth,0123,40,1\n")
     with pytest.raises(ValueError, match="has no column 'size', which the table to learn from has.*'sise'"):
         reader.read(new)
+
+
+def test_a_table_of_one_column_and_its_new_rows_are_read(tmp_path):
+    file = tmp_path / "flats.csv"
+    file.write_text("size,price\n" + "".join(f"{row},{2 * row + row % 3}\n" for row in range(60)))
+    table = read_user_table(file, "price", "rmse", None)
+    new = tmp_path / "new.csv"
+    new.write_text("size\n3\n4\n")
+    rows, _ = row_reader(table, "price", None, TableFormat()).read(new)
+    assert rows["size"].tolist() == ["3", "4"]
+
+
+def test_a_date_that_is_none_is_refused_by_its_cell(tmp_path):
+    file = tmp_path / "sales.csv"
+    file.write_text("day,price\n" + "".join(f"2024-01-{1 + row % 28:02d},{row}\n" for row in range(60)))
+    reader = row_reader(read_user_table(file, "price", "rmse", None), "price", None, TableFormat(), ("day",))
+    new = tmp_path / "new.csv"
+    new.write_text("day,x\n2024-02-01,1\n,1\n2024-02-30,1\n")
+    with pytest.raises(ValueError, match=r"'day' holds '2024-02-30' in row 3 \(line 4\), but dates in the table"):
+        reader.read(new)
