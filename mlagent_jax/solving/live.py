@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Group
@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class Progress:
     """The progress of a search: its best score, the newest actions, and what is left of the budget."""
 
-    def __init__(self, tree: SearchTree, budget: Budget) -> None:
-        self._tree, self._budget = tree, budget
+    def __init__(self, tree: SearchTree, budget: Budget, cost: Callable[[], str]) -> None:
+        """Describe a search; `cost` returns what its requests cost so far, `` if they cost nothing."""
+        self._tree, self._budget, self._cost = tree, budget, cost
         self._newest: deque[Node] = deque(tree.nodes[1:], NUM_SHOWN)
         self._start = time.monotonic() - tree.nodes[-1].seconds
         self._last_line = 0.0
@@ -41,10 +42,11 @@ class Progress:
         """Return the state of the search in one line."""
         task = self._tree.task
         spent = time.monotonic() - self._start
+        cost = self._cost()
         return (
             f"{self._tree.num_actions} of {self._budget.actions} actions · best validation {task.metric} "
             f"{score_text(best_score(self._tree))} (initial {score_text(task.validation_init)}) · "
-            f"{duration_text(max(0.0, self._budget.seconds - spent))} left"
+            f"{duration_text(max(0.0, self._budget.seconds - spent))} left" + (f" · {cost}" if cost else "")
         )
 
     def __rich__(self) -> Group:
@@ -71,9 +73,11 @@ def best_score(tree: SearchTree) -> float:
 
 
 @contextmanager
-def show_progress(tree: SearchTree, budget: Budget, reporter: Reporter) -> Iterator[Progress]:
-    """Yield the progress of a search, which a terminal shows as a live table."""
-    progress = Progress(tree, budget)
+def show_progress(
+    tree: SearchTree, budget: Budget, reporter: Reporter, cost: Callable[[], str] = str
+) -> Iterator[Progress]:
+    """Yield the progress of a search, which a terminal shows as a live table; `cost` as in `Progress`."""
+    progress = Progress(tree, budget, cost)
     if not reporter.console.is_terminal:
         yield progress
         return

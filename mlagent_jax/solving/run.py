@@ -144,6 +144,16 @@ def draw_instance(problem: Problem, seed: int) -> Instance:
     return Instance(problem.task, draw_names(random.Random(f"{seed}/names"), problem.task.split == "held_out"))
 
 
+def cost_text(session: Session) -> str:
+    """Return the tokens and dollars that requests to endpoints have taken, `` if there are no endpoints."""
+    figures = session.team.figures().values()
+    if not figures:
+        return ""
+    tokens = sum(each["input_tokens"] + each["output_tokens"] for each in figures)
+    dollars, limit = sum(each["dollars"] for each in figures), session.options.dollars
+    return f"{tokens:,} tokens, ${dollars:.2f}" + (f" of ${limit:.2f}" if limit is not None else "")
+
+
 def search(session: Session, reporter: Reporter) -> str:
     """Grow the tree until the budget is spent, and return the reason for the end; an interrupt is one."""
     options, tree = session.options, session.tree
@@ -155,7 +165,7 @@ def search(session: Session, reporter: Reporter) -> str:
         running = Search(tree, session.environment, session.team.agent, rule, journal)
         budget = Budget(options.steps * options.trajectories, seconds - reserved - session.seconds)
         num_concurrent = session.team.num_concurrent(options.slots)
-        with show_progress(tree, budget, reporter) as progress:
+        with show_progress(tree, budget, reporter, lambda: cost_text(session)) as progress:
             try:
                 session.event_loop.run(running.run(budget, options.seed, num_concurrent, progress.update))
             except KeyboardInterrupt:
