@@ -202,7 +202,7 @@ def test_ctrl_c_writes_the_best_so_far(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "state what to solve: --csv FILE with --target COLUMN, or --task NAME"),
+        ([], "state what to solve: --csv FILE with --target COLUMN, --task NAME, or --script FILE"),
         (["--csv", "a.csv"], "--csv needs --target"),
         (["--csv", "missing.csv", "--target", "y"], "there is no file missing.csv"),
         (["--task", "hous_price"], "unknown task 'hous_price' (nearest: house_price)"),
