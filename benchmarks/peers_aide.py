@@ -6,6 +6,8 @@ TASK.json has the folder of the data, the goal, the metric, the number of script
 After each script, one line of `steps.jsonl` in the working directory says how it went, and its submission is kept.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import shutil
 import sys

@@ -5,6 +5,8 @@
 Fits on `train.csv` of the data folder for the given seconds, and writes `submission.csv` to the working directory.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import sys
 from pathlib import Path

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
         print(f"error: {error_line(error)}", file=sys.stderr)
         return USER_ERROR
     print(summary(result))
-    return INTERRUPTED if result.end == "interrupted" else 0
+    return {"interrupted": INTERRUPTED, "failed": INFRASTRUCTURE_ERROR}.get(result.end, 0)
 
 
 def summary(result: SolveResult) -> str:

@@ -15,7 +15,8 @@ ENDS = {
     "time": "the time is up",
     "dollars": "the budget of the endpoint is spent",
     "exhausted": "no state is left to act from",
-    "interrupted": "interrupted",
+    "interrupted": "it was interrupted",
+    "failed": "the infrastructure failed",
 }
 
 

@@ -1,5 +1,6 @@
 """Solve a problem: search within the budget, then conclude."""
 
+import logging
 import random
 import tempfile
 import time
@@ -23,6 +24,7 @@ from mlagent_jax.solving.session import Session
 from mlagent_jax.tracking.logs import logging_to
 from mlagent_jax.tracking.progress import Reporter
 from rollout.environment.environment import Environment
+from rollout.errors import InfrastructureError
 from rollout.executor import open_executor
 from rollout.executor.interpreter import task_python
 from rollout.options import ExecutorOptions
@@ -38,6 +40,8 @@ from tasks.naming import draw_names
 from tasks.prompt import problem_text
 from tasks.quoting import user_path
 from tasks.task import Instance
+
+logger = logging.getLogger(__name__)
 
 RESERVED_SHARE, RESERVED_SECONDS = 0.1, 20.0  # of the time, for the choice and the fit on all rows, at least
 SMALL_RESERVED_SHARE = 0.35  # if these include cross-validation
@@ -155,7 +159,10 @@ def cost_text(session: Session) -> str:
 
 
 def search(session: Session, reporter: Reporter) -> str:
-    """Grow the tree until the budget is spent, and return the reason for the end; an interrupt is one."""
+    """Grow the tree until the budget is spent, and return the reason for the end.
+
+    An interrupt and a failure of the infrastructure are reasons too: what was found so far is kept.
+    """
     options, tree = session.options, session.tree
     rule = make_rule(options.search, options.trajectories, options.steps)
     seconds = 60 * options.minutes
@@ -171,4 +178,7 @@ def search(session: Session, reporter: Reporter) -> str:
             except KeyboardInterrupt:
                 reporter.note("interrupted; writing the best so far")
                 return "interrupted"
+            except InfrastructureError as error:
+                logger.warning("%s: %s; writing the best so far", type(error).__name__, error)
+                return "failed"
     return running.end
