@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import aide
 from aide.backend import backend_openai
@@ -24,7 +25,7 @@ def count_tokens() -> None:
     """Count the tokens of all requests, which AIDE reads from the answers and drops."""
     ask = backend_openai.query
 
-    def counted(*arguments: object, **settings: object) -> tuple:
+    def counted(*arguments: Any, **settings: Any) -> tuple:
         answer = ask(*arguments, **settings)
         USAGE["input"] += answer[2]
         USAGE["output"] += answer[3]
