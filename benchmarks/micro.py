@@ -90,7 +90,7 @@ def compare_scores(whole: Mapping[str, float | None], micro: Mapping[str, float 
 
 def regained(task: Task, whole: Mapping[str, float | None], micro: Mapping[str, float | None]) -> float:
     """Return the score of the micro version's best script on the whole task, from 0 (initial) to 1 (its best)."""
-    sign = 1.0 if task.direction == "maximize" else -1.0
+    sign = task.sign
     known = {name: sign * score for name, score in whole.items() if score is not None and micro[name] is not None}
     chosen = max(known, key=lambda name: sign * (micro[name] or 0.0))
     return (known[chosen] - known[INITIAL]) / (max(known.values()) - known[INITIAL])

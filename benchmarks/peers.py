@@ -135,7 +135,7 @@ def run_aide(task: Task, report: Path, options: argparse.Namespace, server: Serv
     seconds = run_peer(python, "aide", folder, stated, endpoint)
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     good = [step for step in steps if step["metric"] is not None and step["has_submission"]]
-    sign = 1.0 if task.direction == "maximize" else -1.0
+    sign = task.sign
     best = max(good, key=lambda step: sign * step["metric"], default=None)
     valid = [score_of(task, report, folder / f"submission-{step['step']}.csv") is not None for step in steps]
     return {

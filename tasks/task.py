@@ -123,8 +123,12 @@ class Task:
         """
         if self.m_init == 0:
             return self.gain(metric)
-        beta = 1.0 if self.direction == "maximize" else -1.0
-        return beta * (metric - self.m_init) / abs(self.m_init)
+        return self.sign * (metric - self.m_init) / abs(self.m_init)
+
+    @property
+    def sign(self) -> float:
+        """The factor that makes a higher score the better one: 1, or -1 if the metric is to minimize."""
+        return 1.0 if self.direction == "maximize" else -1.0
 
     def is_better(self, a: float, b: float) -> bool:
         """Return whether score `a` is better than score `b` in the task's direction."""

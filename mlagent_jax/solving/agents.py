@@ -36,7 +36,7 @@ from tasks.task import Task
 
 POLICY_REQUESTS = 8  # responses of a served policy at a time
 CODER_KEY = "MLAGENT_SOLVE_CODER_KEY"  # environment variable with the key of a coder's own server
-CODER_TOKENS = 4096  # of a prompt and its answer
+CODER_CONTEXT = 8192  # tokens of a prompt and its answer
 CPU_CACHE_MB = 1024  # for keys and values of each server on a CPU
 
 
@@ -129,7 +129,7 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             address, model_name, key = options.coder, options.coder_model, options.coder_key_env
             if not is_address(options.coder):
                 if served is None or Path(options.coder).resolve() != served.model:
-                    served = stack.enter_context(_coder_server(Path(options.coder), layout))
+                    served = stack.enter_context(_server(Path(options.coder), layout.coder_log, CODER_CONTEXT))
                 os.environ[CODER_KEY] = served.key
                 address, model_name, key = f"{served.address}/v1", str(served.model), CODER_KEY
             coder = EndpointCoder(endpoint("coder", address, model_name, key, CoderError), "script")
@@ -175,10 +175,7 @@ def _policy(
     """
     tokenizer = ChatTokenizer(directory, settings.system)
     grammar = None if settings.is_trained else response_grammar(settings.max_response_tokens)
-    options = ServerOptions(
-        dtype="bfloat16", max_model_len=settings.max_model_len, kv_cache_mb=CPU_CACHE_MB if is_cpu_build() else 0
-    )
-    with ServerProcess(directory, layout.server_log, options) as server:
+    with _server(directory, layout.server_log, settings.max_model_len) as server:
         client = PolicyClient(
             server.address,
             temperature=settings.temperature,
@@ -197,12 +194,11 @@ def _policy(
             event_loop.run(client.close())
 
 
-def _coder_server(directory: Path, layout: SolveLayout) -> ServerProcess:
-    """Return a server of a coder's directory."""
-    options = ServerOptions(
-        dtype="bfloat16", max_model_len=2 * CODER_TOKENS, kv_cache_mb=CPU_CACHE_MB if is_cpu_build() else 0
-    )
-    return ServerProcess(directory, layout.coder_log, options)
+def _server(directory: Path, log: Path, max_model_len: int) -> ServerProcess:
+    """Return a server of the model in a directory, not yet started."""
+    cache_mb = CPU_CACHE_MB if is_cpu_build() else 0
+    options = ServerOptions(dtype="bfloat16", max_model_len=max_model_len, kv_cache_mb=cache_mb)
+    return ServerProcess(directory, log, options)
 
 
 def describe_sending(options: SolveOptions, system: str, problem: str) -> str:

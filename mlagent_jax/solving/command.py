@@ -68,7 +68,7 @@ def summary(result: SolveResult) -> str:
 
 
 def read_options(parsed: argparse.Namespace) -> SolveOptions:
-    """Return the options of a command line; with `--resume`, those of the search, except for what is stated anew.
+    """Return the options of a command line; with `--resume`, those of the search, except for what is stated again.
 
     Raises:
         ValueError: If the options are wrong, or there is no search to resume.

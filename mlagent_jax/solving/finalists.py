@@ -48,7 +48,7 @@ async def find_finalists(tree: SearchTree, environment: Environment, most: int =
     Raises:
         ExecutorError: If the initial script fails, which it did not when the task was prepared.
     """
-    sign = 1.0 if tree.task.direction == "maximize" else -1.0
+    sign = tree.task.sign
     scored = [(score, node) for node in tree.nodes if node.script and (score := printed_score(node)) is not None]
     ranked: dict[str, Node] = {}
     for _, node in sorted(scored, key=lambda each: -sign * each[0]):
@@ -102,7 +102,7 @@ async def rank_by_cross_validation(finalists: Sequence[Finalist], session: Sessi
         ExecutorError: If the initial script cannot be cross-validated.
     """
     task = session.problem.task
-    sign = 1.0 if task.direction == "maximize" else -1.0
+    sign = task.sign
     found = []
     for finalist in finalists:
         repeats = await cross_validate(finalist.source, session, session.options.seed, seconds / len(finalists))

@@ -9,8 +9,7 @@ import pandas as pd
 
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.task_tools.from_table.column_roles import column_roles
-from rollout.task_tools.from_table.create import NewTaskSpec, prepare_table
+from rollout.task_tools.from_table.create import NewTaskSpec, prepare_table, read_table
 from rollout.task_tools.from_table.leak_warnings import find_leaks
 from rollout.task_tools.from_table.new_rows import RowReader, row_reader
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
@@ -88,14 +87,6 @@ def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str]
 def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
     assert options.csv is not None, "checked with the options"
     metric = options.metric or guess_metric(options, say)
-    form = options.form
-    table = read_user_table(options.csv, options.target, metric, options.id_column, form, options.group, options.time)
-    try:
-        roles = column_roles(table)
-    except ValueError as error:
-        raise ValueError(f"{options.csv}: {error}") from None
-    for note in (*table.notes, *roles.notes):
-        say(note)
     spec = NewTaskSpec(
         name=task_name(options.csv),
         csv=options.csv,
@@ -103,11 +94,13 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
         metric=metric,
         out=layout.task,
         test_share=options.holdout,
-        form=form,
+        id_column=options.id_column,
+        form=options.form,
         group=options.group,
         time=options.time,
     )
-    reader = row_reader(table, options.target, options.id_column, form, roles.dates)
+    table, roles = read_table(spec, say)
+    reader = row_reader(table, options.target, options.id_column, options.form, roles.dates)
     new_rows, new_ids = (None, None) if options.test is None else reader.read(options.test)
     folder = layout.task / spec.name
     if (folder / "task.yaml").is_file():

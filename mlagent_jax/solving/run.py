@@ -84,20 +84,22 @@ def solve_problem(options: SolveOptions, reporter: Reporter, resumes: bool = Fal
         stack.enter_context(locked(layout.lock, f"{options.out} is in use", "choose another --out"))
         stack.enter_context(logging_to(layout.log, reporter.console))
         stack.enter_context(temporary_files_in(layout.temporary))
-        keep_or_clear(options, layout)
+        identity = keep_or_clear(options, layout)
         write_atomically(layout.options, TypeAdapter(SolveOptions).dump_json(options.absolute(), indent=1))
-        session = stack.enter_context(open_session(options, layout, reporter.note))
+        session = stack.enter_context(open_session(options, layout, identity, reporter.note))
         end = search(session, reporter)
         reporter.note(f"choosing among the best of {session.tree.num_actions} actions")
         return conclude(session, end, reporter.note)
 
 
 @contextmanager
-def open_session(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Iterator[Session]:
+def open_session(
+    options: SolveOptions, layout: SolveLayout, identity: str, say: Callable[[str], None]
+) -> Iterator[Session]:
     """Prepare the problem and yield what a search needs; leaving the block ends every script and server."""
     began = time.monotonic()
     problem = load(options, layout, say)
-    mark_prepared(options, layout)
+    mark_prepared(layout, identity)
     store = BlobStore(layout.blobs)
     python = task_python(str(options.python) if options.python else None)
     executor = ExecutorOptions(slots=options.slots, python=str(python))

@@ -27,8 +27,8 @@ def problem_identity(options: SolveOptions) -> str:
     return hashlib.sha256(json.dumps([known, form, files], default=str, sort_keys=True).encode()).hexdigest()
 
 
-def keep_or_clear(options: SolveOptions, layout: SolveLayout) -> None:
-    """Remove what an unfinished preparation, or one of another problem, has left.
+def keep_or_clear(options: SolveOptions, layout: SolveLayout) -> str:
+    """Remove what an unfinished preparation, or one of another problem, has left; return the problem's identity.
 
     Raises:
         ValueError: If there is a search on another problem.
@@ -39,7 +39,7 @@ def keep_or_clear(options: SolveOptions, layout: SolveLayout) -> None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         found = None
     if found == identity:
-        return
+        return identity
     if layout.search.exists():
         raise ValueError(
             f"the search in {options.out} is on other data, or on the same data with other options; give it what it "
@@ -47,8 +47,9 @@ def keep_or_clear(options: SolveOptions, layout: SolveLayout) -> None:
         )
     for folder in (layout.task, layout.data, layout.parts):
         shutil.rmtree(folder, ignore_errors=True)
+    return identity
 
 
-def mark_prepared(options: SolveOptions, layout: SolveLayout) -> None:
-    """Record that the data in the folder is complete."""
-    write_json(layout.problem, {"identity": problem_identity(options)})
+def mark_prepared(layout: SolveLayout, identity: str) -> None:
+    """Record that the data in the folder is complete, and that of the problem with this identity."""
+    write_json(layout.problem, {"identity": identity})

@@ -79,9 +79,8 @@ class UpperConfidence:
 
     def _summaries(self, tree: SearchTree) -> tuple[list[int], list[float], list[bool]]:
         """Return the actions in and below each state, the best value there, and whether one there can be acted from."""
-        sign = 1.0 if tree.task.direction == "maximize" else -1.0
         sizes = [1 + len(node.running) for node in tree.nodes]
-        tops = [sign * node.snapshot.best_score for node in tree.nodes]
+        tops = [tree.task.sign * node.snapshot.best_score for node in tree.nodes]
         is_open = [not node.end and node.depth < self.max_steps for node in tree.nodes]
         for node in reversed(tree.nodes[1:]):  # a state comes after the one before it
             assert node.parent is not None, "only the root has none"

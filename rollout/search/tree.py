@@ -144,21 +144,6 @@ class SearchTree:
         """Yield the states that nothing follows."""
         return (node for node in self.nodes if not node.children and node.step is not None)
 
-    def trajectory(self, node: Node) -> Trajectory:
-        """Return the actions from the root to a state as a trajectory."""
-        steps = tuple(each.step for each in node.path() if each.step is not None)
-        instance = self.instance
-        return Trajectory(
-            trajectory_id=f"{node.number}",
-            task=self.task.name,
-            seed=0,
-            names=instance.names,
-            problem=node.state.problem,
-            ideas=(),
-            steps=steps,
-            end=node.end or "step_limit",
-        )
-
     def record(self, node: Node) -> dict[str, Any]:
         """Return a state as one line of a journal; `replay` is the inverse."""
         assert node.parent is not None and node.step is not None, "the root is not recorded"

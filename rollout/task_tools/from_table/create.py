@@ -88,13 +88,7 @@ def make_task(
         raise ValueError(f"there is a task {spec.name} already; choose another name, or remove {folder}")
     if not 0 < spec.test_share < 1:
         raise ValueError(f"test_share={spec.test_share}, expected a share between 0 and 1, such as 0.3")
-    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column, spec.form, spec.group, spec.time)
-    try:
-        roles = column_roles(table)
-    except ValueError as error:
-        raise ValueError(f"{spec.csv}: {error}") from None
-    for note in (*table.notes, *roles.notes):
-        say(note)
+    table, roles = read_table(spec, say)
     spec.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
         made, data = Path(temporary) / spec.name, Path(temporary) / "data"
@@ -115,6 +109,22 @@ def make_task(
         made.rename(folder)
     say(f"{spec.name}: {table.kind}, {len(table.cells)} rows, m_init {task.m_init:.4f}, m_best {best:.4f} ({source})")
     return folder
+
+
+def read_table(spec: NewTaskSpec, say: Callable[[str], None]) -> tuple[UserTable, ColumnRoles]:
+    """Return the user's table and the roles of its columns, and say what is read as something else or left out.
+
+    Raises:
+        ValueError: If the table cannot be read as it is stated, or has nothing to learn from.
+    """
+    table = read_user_table(spec.csv, spec.target, spec.metric, spec.id_column, spec.form, spec.group, spec.time)
+    try:
+        roles = column_roles(table)
+    except ValueError as error:
+        raise ValueError(f"{spec.csv}: {error}") from None
+    for note in (*table.notes, *roles.notes):
+        say(note)
+    return table, roles
 
 
 def prepare_table(

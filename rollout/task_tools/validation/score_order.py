@@ -61,7 +61,7 @@ def shuffled_is_worse(case: Case) -> str:
     best = _gold_score(case)
     if best is None:
         return NOT_CHECKED
-    sign = 1.0 if task.direction == "maximize" else -1.0
+    sign = task.sign
     try:
         leads = [sign * (best - _score(case, shuffled(case, seed))) for seed in range(NUM_SHUFFLES)]
     except InvalidSubmission as error:

@@ -9,7 +9,7 @@ import pytest
 
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
 from mlagent_jax.solving.problem import guess_metric, shuffled_rows, task_name
-from mlagent_jax.solving.same_problem import keep_or_clear, mark_prepared
+from mlagent_jax.solving.same_problem import keep_or_clear, mark_prepared, problem_identity
 from rollout.task_tools.from_table.user_table import read_user_table
 
 
@@ -66,7 +66,7 @@ def test_a_folder_keeps_the_problem_that_it_holds_and_clears_another(tmp_path: P
     layout = SolveLayout(options.out)
     for folder in (layout.task, layout.data, layout.parts):
         folder.mkdir(parents=True)
-    mark_prepared(options, layout)
+    mark_prepared(layout, problem_identity(options))
     keep_or_clear(replace(options, minutes=5.0, steps=3, agent="scripted"), layout)
     assert layout.task.exists()
     layout.search.write_text("")

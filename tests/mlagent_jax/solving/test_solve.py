@@ -45,6 +45,7 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 OPTIONS = "--target price --id flat --steps 4 --trajectories 3 --search best-of --seed 1 --minutes 3"
 ARGUMENTS = OPTIONS.split()
+SOLVE = (sys.executable, "-m", "mlagent_jax.solve")
 
 
 @pytest.fixture(scope="module")
@@ -145,29 +146,26 @@ def test_a_finished_search_goes_on_with_more_steps_and_is_not_overwritten(solved
     assert "leave --seed out, or start another" in capsys.readouterr().err
 
 
+def start_solving(folder: Path, num_actions: int, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a search in `folder/out`, and return its process once it has journaled so many actions."""
+    table = write_flats(folder / "flats.csv")
+    command = [*SOLVE, "--csv", str(table), "--out", str(folder / "out"), *ARGUMENTS, *arguments]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(read_journal(folder / "out/work/search.jsonl")) < num_actions and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
 @pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(tmp_path):
-    table = write_flats(tmp_path / "flats.csv")
-    command = [
-        sys.executable,
-        "-m",
-        "mlagent_jax.solve",
-        "--csv",
-        str(table),
-        "--out",
-        str(tmp_path / "out"),
-        *ARGUMENTS,
-    ]
     journal = tmp_path / "out/work/search.jsonl"
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(read_journal(journal)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = start_solving(tmp_path, 3)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     before = read_journal(journal)
     assert 3 <= len(before) < 12
-    done = subprocess.run([*command[:3], "--resume", "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    done = subprocess.run([*SOLVE, "--resume", "--out", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_journal(journal)[: len(before)] == before
     assert json.loads((tmp_path / "out/result.json").read_text())["num_actions"] == 12
@@ -176,21 +174,7 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_writes_the_best_so_far(tmp_path):
-    table = write_flats(tmp_path / "flats.csv")
-    command = [
-        sys.executable,
-        "-m",
-        "mlagent_jax.solve",
-        "--csv",
-        str(table),
-        "--out",
-        str(tmp_path / "out"),
-        *ARGUMENTS,
-    ]
-    process = subprocess.Popen([*command, "--steps", "40"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(read_journal(tmp_path / "out/work/search.jsonl")) < 5 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = start_solving(tmp_path, 5, "--steps", "40")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
