@@ -22,6 +22,7 @@ from mlagent_jax.platform import cpu, tpu
 from mlagent_jax.platform.memory_errors import explain, is_out_of_memory
 from mlagent_jax.stages import STAGE_NAMES
 from rollout.errors import InfrastructureError
+from rollout.runtime.signals import raise_from_handler
 from rollout.storage.system_errors import system_error
 from tasks.error_line import error_line, joined
 from tasks.quoting import user_path
@@ -184,7 +185,7 @@ def signals_as_interrupts() -> Iterator[None]:
         if is_raised or (number == signal.SIGTERM and preemption.give_notice()):
             return
         is_raised = True
-        raise preemption.Preempted if number == signal.SIGTERM else KeyboardInterrupt
+        raise_from_handler(preemption.Preempted() if number == signal.SIGTERM else KeyboardInterrupt())
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in numbers}

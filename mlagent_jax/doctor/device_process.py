@@ -19,6 +19,7 @@ from mlagent_jax.plans import memory_plan, planned_sizes, reserve_host_memory
 from mlagent_jax.platform import cpu, tpu
 from mlagent_jax.train import Parser
 from rollout.runtime.parent_death import die_with_parent
+from rollout.runtime.signals import raise_from_handler
 
 
 class Arguments(NamedTuple):
@@ -99,7 +100,7 @@ class Checks:
 def main(arguments: Sequence[str]) -> None:
     """Run the checks that the first argument names, and write their findings to standard output."""
     die_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server is stopped
+    signal.signal(signal.SIGTERM, lambda *_: raise_from_handler(KeyboardInterrupt()))  # so that the server is stopped
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no finding
     names, *rest = arguments

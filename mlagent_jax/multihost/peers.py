@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from rollout.errors import InfrastructureError
+from rollout.runtime.signals import raise_from_handler
 
 POLL_MS = 500
 GRACE_SECONDS = 20.0  # time for a process to clean up after another one has failed, before it is ended
@@ -85,7 +86,7 @@ class Peers:
 
     def _raise_failure(self, number: int, frame: FrameType | None) -> None:
         if self.failure is not None:
-            raise self.failure
+            raise_from_handler(self.failure)
 
     def leave(self, code: int, message: str | None) -> None:
         """Exit with `code`; a process that fails notifies the others first.
