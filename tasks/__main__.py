@@ -106,7 +106,7 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     )
     command.add_argument("--sheet", metavar="NAME", help="sheet of an Excel workbook (default: the only one)")
     command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
-    command.add_argument("--metric", required=True, help="the metric, such as rmse or accuracy")
+    command.add_argument("--metric", help="the metric, such as rmse or accuracy (default: by the target)")
     command.add_argument("--sep", metavar="CHAR", help="separator of the columns, or tab (default: found)")
     command.add_argument("--decimal", metavar="MARK", help="decimal mark, . or , (default: found)")
     command.add_argument("--encoding", metavar="NAME", help="encoding, such as cp1252 (default: UTF-8, or its mark)")
@@ -125,7 +125,10 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
         metavar="COLUMN",
         help="a column of dates, times or numbers, by which the latest rows are hidden",
     )
-    command.add_argument("--test-share", type=float, default=0.3, help="share of hidden rows (default: %(default)s)")
+    command.add_argument("--test-share", type=float, metavar="SHARE", help="share of hidden rows (default: 0.3)")
+    command.add_argument(
+        "--test", type=user_path, metavar="FILE", help="hidden rows of your own, with the target (default: drawn)"
+    )
     command.add_argument(
         "--split", choices=("held_in", "held_out"), default="held_in", help="train on the task, or only evaluate on it"
     )

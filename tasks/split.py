@@ -28,6 +28,7 @@ def write_split(
     floats: str | None = FLOATS,
     group: str = "",
     time: str = "",
+    test_is_last: bool = False,
 ) -> None:
     """Write `train.csv` and `test.csv` to `public` and `answers.csv` to `private`.
 
@@ -46,6 +47,8 @@ def write_split(
             `num_train` and `num_test` approximate. A row without a value is a group of its own.
         time: A column of times; the training rows are the earlier ones. Rows of one time are not divided, which makes
             the numbers approximate. It excludes `group`.
+        test_is_last: Whether the first `num_train` rows of the table are the training rows and the others the test
+            rows. It excludes `group` and `time`.
 
     Raises:
         ValueError: If the table has too few rows.
@@ -61,6 +64,8 @@ def write_split(
         order, num_train = by_group(table[group].astype(str).tolist(), order, num_train)
     if time:
         order, num_train = by_time(table[time].astype(str).tolist(), order, num_train)
+    if test_is_last:
+        order = first_and_last(order, num_train)
     rows = table.iloc[order].reset_index(drop=True)
     rows.insert(0, "id", rows.index)
     train, test = rows[:num_train], rows[num_train:]
@@ -113,6 +118,12 @@ def by_time(times: Sequence[str], order: np.ndarray, num_train: int) -> tuple[np
     last = int(np.abs(ends - num_train).argmin())
     is_train = values <= distinct[last]
     return np.concatenate([order[is_train], order[~is_train]]), int(ends[last])
+
+
+def first_and_last(order: np.ndarray, num_first: int) -> np.ndarray:
+    """Return a shuffled order of rows in which the first `num_first` rows of the table come before the others."""
+    is_first = order < num_first
+    return np.concatenate([order[is_first], order[~is_first]])
 
 
 def time_of(cell: str) -> float:

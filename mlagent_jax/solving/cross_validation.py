@@ -56,7 +56,7 @@ async def cross_validate(source: str, session: Session, seed: int, seconds: floa
         source: The script, which reads `train.csv` and `test.csv`.
         session: The search, with the problem and the sandbox.
         seed: The seed of the folds.
-        seconds: The time after which no further repetition begins.
+        seconds: The time that is left; a repetition begins only if the longest one before fits into the rest.
     """
     rows, task, tools = session.problem.rows, session.problem.task, session.environment.tools
     assert rows is not None, "a user's table"
@@ -74,11 +74,13 @@ async def cross_validate(source: str, session: Session, seed: int, seconds: floa
         return execution.submission if execution.exit is Exit.OK else None
 
     found: list[Aligned] = []
-    deadline = time.monotonic() + seconds
+    deadline, longest = time.monotonic() + seconds, 0.0
     for repeat, parts in enumerate(make_folds(rows, task.metric, task.group, seed)):
-        if repeat and time.monotonic() > deadline:
+        began = time.monotonic()
+        if repeat and began + longest > deadline:
             break
         submissions = await gather(predict(repeat, fold, held) for fold, held in enumerate(parts))
+        longest = max(longest, time.monotonic() - began)
         try:
             found.append(aligned(_pooled(submissions), answers, task.metric, task.submission))
         except InvalidSubmission:

@@ -9,14 +9,14 @@ import pandas as pd
 
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
 from rollout.executor.interpreter import TASK_PYTHON
-from rollout.task_tools.from_table.create import NewTaskSpec, prepare_table, read_table
+from rollout.task_tools.from_table.create import prepare_table, read_table
+from rollout.task_tools.from_table.folder import NewTaskSpec
 from rollout.task_tools.from_table.leak_warnings import find_leaks
 from rollout.task_tools.from_table.new_rows import RowReader, row_reader
-from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from rollout.task_tools.preparation import prepare_all
 from tasks.entry import read_entry
 from tasks.holdout import divide
-from tasks.metric import METRICS, OPTIMUM
+from tasks.metric import OPTIMUM
 from tasks.quoting import quoted
 from tasks.registry import find, load_entry
 from tasks.split import shuffled
@@ -86,12 +86,11 @@ def load_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[str]
 
 def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
     assert options.csv is not None, "checked with the options"
-    metric = options.metric or guess_metric(options, say)
     spec = NewTaskSpec(
         name=task_name(options.csv),
         csv=options.csv,
         target=options.target,
-        metric=metric,
+        metric=options.metric or None,
         out=layout.task,
         test_share=options.holdout,
         id_column=options.id_column,
@@ -114,7 +113,7 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
     task = replace(task, m_best=OPTIMUM[task.direction])
     rows = shuffled_rows(table.cells, options.seed)
     notes = []
-    if metric == "auc":
+    if table.metric == "auc":
         notes.append(f"the predictions are probabilities of {quoted(table.labels['1'])}")
     return Problem(
         task=task,
@@ -131,39 +130,6 @@ def _from_task(options: SolveOptions, layout: SolveLayout, say: Callable[[str], 
     entry = read_entry(options.task_file) if options.task_file else find(options.task)
     prepare_all([entry], layout.data, options.python or TASK_PYTHON, say=say)
     return Problem(load_entry(entry, layout.data), None)
-
-
-def guess_metric(options: SolveOptions, say: Callable[[str], None]) -> str:
-    """Return the metric that fits the target, and say which: auc of two classes, accuracy of several, else rmse."""
-    assert options.csv is not None, "checked with the options"
-    reasons, passed_over = [], False
-
-    def tell(metric: str) -> str:
-        better = "higher" if METRICS[metric].direction == "maximize" else "lower"
-        say(f"the metric is {metric}, {better} is better; another one with --metric")
-        return metric
-
-    for metric in ("auc", "rmse", "accuracy"):
-        try:
-            table = read_user_table(
-                options.csv, options.target, metric, options.id_column, options.form, options.group, options.time
-            )
-        except ValueError as error:
-            reasons.append(error)
-            continue
-        if metric == "rmse" and _are_few_classes(table):
-            passed_over = True
-            continue
-        return tell(metric)
-    if passed_over:  # a count with rare values is no class
-        return tell("rmse")
-    raise reasons[-1]
-
-
-def _are_few_classes(table: UserTable) -> bool:
-    """Return whether a target of numbers has so few, whole values that they are classes."""
-    values = set(table.cells["target"])
-    return len(values) <= 20 and all(float(value) % 1 == 0 for value in values)
 
 
 def task_name(file: Path) -> str:

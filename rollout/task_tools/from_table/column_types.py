@@ -26,6 +26,21 @@ class TypedColumn:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Feature:
+    """A column that a script may learn from.
+
+    Attributes:
+        written: The name in the user's file.
+        name: The name in the task's files.
+        is_numeric: Whether it holds numbers.
+    """
+
+    written: str
+    name: str
+    is_numeric: bool
+
+
 def without_missing(cells: Sequence[str], missing: frozenset[str]) -> list[str]:
     """Return cells with empty text for those that are blank or stated to be missing."""
     known = {cell: "" if not cell.strip() or cell.strip() in missing else cell for cell in set(cells)}

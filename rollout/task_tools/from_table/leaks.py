@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rollout.task_tools.from_table.column_types import TypedColumn
 from rollout.task_tools.from_table.numbers import plain_number
-from tasks.quoting import quoted
+from rollout.task_tools.from_table.target import Target
+from tasks.quoting import quoted, shell_command
 
 MIN_SHARE = 0.5  # share of filled cells from which a column may be a copy
 MIN_VALUES = 20  # different values that cannot agree with the target by chance
@@ -65,3 +67,26 @@ def _comparable(cell: str) -> float | str:
     """Return a cell as a number or, if it is none or a number cannot hold its digits, as text without its case."""
     number = plain_number(cell, ".")
     return float(number) if number is not None and len(number) <= 15 else cell.strip().casefold()
+
+
+def leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str) -> list[str]:
+    """Return a line for each feature that tells the order of the table or determines the target."""
+    cells = {name: column.cells for name, column in features.items()}
+    numbers = {
+        name: np.array(list(map(float, column.cells)))
+        for name, column in features.items()
+        if column.is_numeric and all(column.cells)
+    }
+    told = renamed_classes(cells, values.cells) if values.classes else rescaled(numbers, values.cells)
+    return [
+        *(
+            f"column {quoted(name)} counts the rows, so it tells the order of the table; to leave it out, pass "
+            + shell_command("--id", name)
+            for name in numbering(numbers)
+        ),
+        *(
+            f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when "
+            "the prediction is made"
+            for name in told
+        ),
+    ]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from rollout.task_tools.from_table.column_types import without_missing
+from rollout.task_tools.from_table.column_types import Feature, without_missing
 from rollout.task_tools.from_table.numbers import is_marker, plain_number
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table
 from rollout.task_tools.from_table.split_columns import is_date
-from rollout.task_tools.from_table.user_table import Feature, UserTable
+from rollout.task_tools.from_table.user_table import UserTable
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list
 

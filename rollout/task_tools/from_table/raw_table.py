@@ -51,6 +51,7 @@ class RawTable:
         places: The place of each row in the file, such as `row 3 (line 4)`.
         separator: The separator of the columns, empty if cells have types.
         notes: Lines for the user about what was left out.
+        num_test: The number of the last rows, which are those of the user's own test file; 0 if there is none.
     """
 
     file: Path
@@ -59,6 +60,12 @@ class RawTable:
     places: Sequence[str]
     separator: str
     notes: tuple[str, ...] = ()
+    num_test: int = 0
+
+    @property
+    def is_test(self) -> list[bool]:
+        """Whether each row is one of the user's own test file."""
+        return [row >= len(self.rows) - self.num_test for row in range(len(self.rows))]
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.numbers import is_infinite, is_number
+from rollout.task_tools.from_table.split_seed import NEEDS_ALL, num_parts
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
@@ -28,9 +29,9 @@ SCORES = {
 }
 PREDICTIONS = {"auc": "model.predict_proba(X_test)[:, 1]", "rmsle": "model.predict(X_test).clip(min=0)"}
 
-SPLIT = ("X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)",)
+SPLIT = ("X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0{stratify})",)
 GROUP_SPLIT = (
-    "fit, val = next(GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups))",
+    "fit, val = next({splitter}.split(X, y, groups))",
     "X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",
 )
 
@@ -57,18 +58,18 @@ def prepare(raw: Path, public: Path, private: Path) -> None:
 '''
 
 
-def problem_text(table: UserTable, target: str, metric: str) -> str:
+def problem_text(table: UserTable, target: str) -> str:
     """Return the problem text, with the placeholders that an episode fills in."""
     features = f"the texts in column {table.text}" if table.text else "the columns of a table"
     submission = {
         "log_loss": f"a column of probabilities for each class ({', '.join(table.classes)})",
         "auc": "the column target (the probability of 1)",
-    }.get(metric, "the column target")
-    better = "higher" if METRICS[metric].direction == "maximize" else "lower"
+    }.get(table.metric, "the column target")
+    better = "higher" if METRICS[table.metric].direction == "maximize" else "lower"
     return (
         f"{table.kind.replace('-', ' ').capitalize()}: predict {target} (column target) from {features}.\n"
         f"Train on {{train_file}}, predict {{test_file}}, start from {{script}}. "
-        f"submission.csv has the column id and {submission}. Metric: {metric}, {better} is better.\n"
+        f"submission.csv has the column id and {submission}. Metric: {table.metric}, {better} is better.\n"
         + (
             f"All rows with the same {table.group} are either in the training data or in the test data.\n"
             * bool(table.group)
@@ -77,14 +78,15 @@ def problem_text(table: UserTable, target: str, metric: str) -> str:
     )
 
 
-def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
+def train_script(table: UserTable, roles: ColumnRoles) -> str:
     """Return the source of a simple initial script: numeric columns or word counts, and a linear model."""
     regression = table.kind.endswith("regression")
     module = "Ridge" if regression else "LogisticRegression"
     model = "Ridge(random_state=0)" if regression else "LogisticRegression(max_iter=1000, random_state=0)"
+    metric = table.metric
     function, score = SCORES[metric]
     score = score.format(average="binary" if table.classes == ("0", "1") else "macro")
-    splitter = "GroupShuffleSplit" if table.group else "" if table.time else "train_test_split"
+    splitter, split = _split(table)
     imports = [
         "import pandas as pd",
         "from scipy.stats import pearsonr" if metric == "pearson" else "",
@@ -104,7 +106,7 @@ def train_script(table: UserTable, roles: ColumnRoles, metric: str) -> str:
             'y = train["target"]',
             *_features(table, roles),
             "",
-            *(GROUP_SPLIT if table.group else TIME_SPLIT if table.time else SPLIT),
+            *split,
             f"model = make_pipeline({first}, {model})",
             "model.fit(X_fit, y_fit)",
             f"score = {score}",
@@ -146,6 +148,25 @@ def _are_truths(cells: set[str]) -> bool:
 def _literal(names: str | Sequence[str]) -> str:
     """Return a name, or a list of names, as a Python literal."""
     return json.dumps(names, ensure_ascii=False)
+
+
+def _split(table: UserTable) -> tuple[str, list[str]]:
+    """Return the name of the splitter that the script imports, `` if it needs none, and the lines that split the rows.
+
+    Where the metric has no value for rows that lack a class, each part has all of them.
+    """
+    if table.time:
+        return "", [*TIME_SPLIT]
+    needs_all = table.metric in NEEDS_ALL
+    if not table.group:
+        stratify = ", stratify=y" if needs_all else ""
+        return "train_test_split", [line.format(stratify=stratify) for line in SPLIT]
+    splitter = (
+        f"StratifiedGroupKFold({num_parts(table)})"
+        if needs_all
+        else "GroupShuffleSplit(test_size=0.25, random_state=0)"
+    )
+    return splitter.partition("(")[0], [line.format(splitter=splitter) for line in GROUP_SPLIT]
 
 
 def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:

@@ -1,41 +1,26 @@
 """Read and check a user's table: its columns, its target, and the kind of problem."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from rollout.task_tools.from_table.column_types import TypedColumn, typed_feature, without_missing
-from rollout.task_tools.from_table.leaks import numbering, renamed_classes, require_no_copy, rescaled
+from rollout.task_tools.from_table.column_types import Feature, TypedColumn, typed_feature, without_missing
+from rollout.task_tools.from_table.leaks import leak_notes, require_no_copy
+from rollout.task_tools.from_table.metric_guess import guess_metric, metric_note
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
 from rollout.task_tools.from_table.split_columns import one_spelling, require_times
 from rollout.task_tools.from_table.target import CLASS_METRICS, Target, known_target, target_values
+from rollout.task_tools.from_table.test_rows import with_test_rows
+from rollout.task_tools.from_table.texts import find_texts
 from tasks.nearest import nearest
-from tasks.quoting import quoted, quoted_list, shell_command
+from tasks.quoting import quoted, quoted_list
 
 MIN_ROWS = 30
-MIN_SPACES = 3  # in a text
-TEXT_CHARACTERS = 40  # average length from which a column counts as text
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A column that a script may learn from.
-
-    Attributes:
-        written: The name in the user's file.
-        name: The name in the task's files.
-        is_numeric: Whether it holds numbers.
-    """
-
-    written: str
-    name: str
-    is_numeric: bool
+MIN_TEST_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -46,6 +31,7 @@ class UserTable:
         cells: The features and the column `target`, without duplicate rows and those that have no target. Every cell is
             the text that the task's files hold, empty if a value is missing.
         numeric: The columns that hold numbers.
+        metric: The metric, stated or guessed.
         kind: The family of problem.
         text: The column of texts, `` if the features are tabular.
         classes: The labels, sorted; empty if the target is a number.
@@ -56,10 +42,12 @@ class UserTable:
         decimal: The decimal mark of the file.
         labels: The user's spelling of each class.
         words: The columns that the user states to be words.
+        num_test: The number of the last rows, which are those of the user's own test file; 0 if there is none.
     """
 
     cells: pd.DataFrame
     numeric: frozenset[str]
+    metric: str
     kind: str
     text: str
     classes: tuple[str, ...]
@@ -70,21 +58,34 @@ class UserTable:
     decimal: str = "."
     labels: Mapping[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
+    num_test: int = 0
 
 
 def read_user_table(
     file: Path,
     target: str,
-    metric: str,
+    metric: str | None,
     id_column: str | None,
     form: TableFormat | None = None,
     group: str | None = None,
     time: str | None = None,
+    test: Path | None = None,
 ) -> UserTable:
     """Return a user's table with its target in the column `target` and without its id column.
 
-    Raises ValueError, with a remedy, if the file is not a table, can be read in two ways, lacks a column, has a
-    constant target or too few rows, or if the metric does not fit the target.
+    Args:
+        file: The file of the table.
+        target: The column to predict.
+        metric: The metric, None to guess it from the target.
+        id_column: A column that only numbers the rows, None if there is none.
+        form: The properties of the file that the user states.
+        group: A column whose rows with the same value stay on one side of the split, None if there is none.
+        time: A column of times by which the latest rows are the test rows, None if there is none.
+        test: A file with the test rows, None to split the table.
+
+    Raises:
+        ValueError: If the file is not a table, can be read in two ways, lacks a column, has a constant target or too
+            few rows, or if the metric does not fit the target. The message has a remedy.
     """
     form, target, id_column = form or TableFormat(), target.strip(), id_column and id_column.strip()
     group, time = group and group.strip(), time and time.strip()
@@ -92,8 +93,9 @@ def read_user_table(
         raise ValueError(f"--decimal is {quoted(form.decimal)}; expected a point or a comma")
     raw = read_raw_table(file, form)
     _require_columns(raw, target, id_column, form.words | set(filter(None, (group, time))))
-    if group and time:
-        raise ValueError("--group and --time are two ways to split the rows; state one of them")
+    sides = {"group": group, "time": time, "test": test}
+    if len(stated := [f"--{option}" for option, side in sides.items() if side]) > 1:
+        raise ValueError(f"{' and '.join(stated)} are different ways to split the rows; state one of them")
     for option, column in (("group", group), ("time", time)):
         if column and column in (target, id_column):
             other = "target" if column == target else "id"
@@ -101,8 +103,10 @@ def read_user_table(
                 f"column {quoted(column)} is the {other} and cannot be the {option} too; leave --{other} or --{option} "
                 "out"
             )
+    if test is not None:
+        raw = with_test_rows(raw, test, form)
     try:
-        return _user_table(raw, target, metric, id_column, form, group, time)
+        return _user_table(raw, target, metric, id_column, form, group, time, test)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -110,17 +114,21 @@ def read_user_table(
 def _user_table(
     raw: RawTable,
     target: str,
-    metric: str,
+    metric: str | None,
     id_column: str | None,
     form: TableFormat,
     group: str | None,
     time: str | None,
+    test: Path | None,
 ) -> UserTable:
     written = {name: raw.column(name) for name in raw.names if name != id_column}
     notes = _unused_markers(form.missing, written)
     columns = {name: without_missing(cells, form.missing) for name, cells in written.items()}
     numbers = {name: cells for name, cells in columns.items() if name not in form.words}
     decimal = form.decimal or (decimal_mark(numbers, raw.places, raw.separator) if raw.separator else ".")
+    if metric is None:
+        metric = guess_metric(target, columns[target], raw.places, decimal)
+        notes.append(metric_note(metric))
     is_known = known_target(columns[target], metric, decimal)
     places = list(compress(raw.places, is_known))
     columns = {name: list(compress(cells, is_known)) for name, cells in columns.items()}
@@ -139,34 +147,60 @@ def _user_table(
     if num_without := len(raw.rows) - len(given):
         notes.append(f"{num_without} rows without a {quoted(target)} are left out")
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
-    notes += _leak_notes(features, values, target)
+    notes += leak_notes(features, values, target)
     notes += _check_sides(contents, places, group, time)
     names = _free_names(list(features))
     named = tuple(Feature(name, names[name], column.is_numeric) for name, column in features.items())
     numeric = [each.name for each in named if each.is_numeric] + (["target"] if values.is_numeric else [])
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
-    distinct = cells.drop_duplicates(ignore_index=True)
-    if num_duplicates := len(cells) - len(distinct):
-        notes.append(f"{num_duplicates} duplicates of other rows are left out")
-    if len(distinct) < MIN_ROWS:
-        raise ValueError(
-            f"it has {len(distinct)} different rows with a {quoted(target)}; a task needs at least {MIN_ROWS}"
-        )
-    text, text_notes = _find_texts(named, cells, form.words, [names.get(side or "", "") for side in (group, time)])
+    distinct, num_test, left_out = _distinct_rows(cells, list(compress(raw.is_test, is_known)), target, test)
+    text, text_notes = find_texts(named, cells, form.words, [names.get(side or "", "") for side in (group, time)])
     return UserTable(
         cells=distinct,
         numeric=frozenset(numeric),
+        metric=metric,
         kind=f"{'text' if text else 'tabular'}-{'regression' if metric not in CLASS_METRICS else 'classification'}",
         text=text,
         classes=values.classes,
-        notes=(*notes, *text_notes),
+        notes=(*notes, *left_out, *text_notes),
         group=names.get(group or "", ""),
         time=names.get(time or "", ""),
         features=named,
         decimal=decimal,
         labels=_spellings(values, given),
         words=frozenset(names[name] for name in form.words & features.keys()),
+        num_test=num_test,
     )
+
+
+def _distinct_rows(
+    cells: pd.DataFrame, is_test: Sequence[bool], target: str, test: Path | None
+) -> tuple[pd.DataFrame, int, list[str]]:
+    """Return the rows without duplicates, the number of test rows at their end, and lines for the user.
+
+    Args:
+        cells: The rows that have a target.
+        is_test: Whether each is of the user's own test file; these come last.
+        target: The column to predict.
+        test: The user's own test file, None if there is none.
+
+    Raises:
+        ValueError: If there are too few rows.
+    """
+    is_new = ~cells.duplicated().to_numpy()
+    distinct, num_test = cells.drop_duplicates(ignore_index=True), sum(compress(is_test, is_new))
+    if len(distinct) - num_test < MIN_ROWS:
+        raise ValueError(
+            f"it has {len(distinct) - num_test} different rows with a {quoted(target)}; a task needs at least "
+            f"{MIN_ROWS}"
+        )
+    if test is not None and num_test < MIN_TEST_ROWS:
+        raise ValueError(
+            f"{test} has {num_test} rows with a {quoted(target)} that are not in the training data too; a task needs "
+            f"at least {MIN_TEST_ROWS}"
+        )
+    num_duplicates = len(cells) - len(distinct)
+    return distinct, num_test, [f"{num_duplicates} duplicates of other rows are left out"] * bool(num_duplicates)
 
 
 def _check_sides(
@@ -188,57 +222,12 @@ def _unused_markers(missing: frozenset[str], written: Mapping[str, Sequence[str]
     return [f"no cell is {quoted(marker)}, which --na states" for marker in sorted(unused)]
 
 
-def _find_texts(
-    features: Sequence[Feature], cells: pd.DataFrame, stated: frozenset[str], sides: Sequence[str]
-) -> tuple[str, list[str]]:
-    """Return the column of texts, `` if there is none, and a line for the user about the columns beside it.
-
-    Args:
-        features: The features.
-        cells: Their cells.
-        stated: The columns that the user states to be words, by the names in the file.
-        sides: The columns by which the rows are split, by the names in the task's files.
-    """
-    words = [each for each in features if not (each.is_numeric or each.written in stated or each.name in sides)]
-    text = _text_column({each.name: cells[each.name].tolist() for each in words})
-    others = [each.written for each in features if text and each.name not in (text, *sides)]
-    if not others:
-        return text, []
-    return text, [
-        f"column {quoted(text)} holds texts, so train.py reads only it, without {quoted_list(others)}; if it holds "
-        "no texts, pass " + shell_command("--words", text)
-    ]
-
-
 def _spellings(values: Target, given: Sequence[str]) -> dict[str, str]:
     """Return the user's first spelling of each class; empty for a target of numbers."""
     spellings: dict[str, str] = {}
     for label, cell in zip(values.cells, given, strict=True):
         spellings.setdefault(label, cell.strip())
     return spellings if values.classes else {}
-
-
-def _leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str) -> list[str]:
-    """Return a line for each feature that tells the order of the table or determines the target."""
-    cells = {name: column.cells for name, column in features.items()}
-    numbers = {
-        name: np.array(list(map(float, column.cells)))
-        for name, column in features.items()
-        if column.is_numeric and all(column.cells)
-    }
-    told = renamed_classes(cells, values.cells) if values.classes else rescaled(numbers, values.cells)
-    return [
-        *(
-            f"column {quoted(name)} counts the rows, so it tells the order of the table; to leave it out, pass "
-            + shell_command("--id", name)
-            for name in numbering(numbers)
-        ),
-        *(
-            f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when "
-            "the prediction is made"
-            for name in told
-        ),
-    ]
 
 
 def _require_columns(raw: RawTable, target: str, id_column: str | None, words: frozenset[str]) -> None:
@@ -261,19 +250,3 @@ def _free_names(names: list[str]) -> dict[str, str]:
             new += "_column"
         free[name] = new
     return free
-
-
-def _text_column(words: Mapping[str, Sequence[str]]) -> str:
-    """Return the column of texts among columns of words, `` if there is none."""
-    lengths = {
-        name: statistics.mean(map(len, filter(None, cells)))
-        for name, cells in words.items()
-        if len(set(cells)) > len(cells) / 2 < sum(map(_has_words, cells))
-    }
-    longest = max(lengths, key=lambda name: lengths[name], default="")
-    return longest if longest and lengths[longest] >= TEXT_CHARACTERS else ""
-
-
-def _has_words(cell: str) -> bool:
-    """Return whether a cell has several words, which an address in the web or a hash has not; Chinese has no spaces."""
-    return cell.count(" ") >= MIN_SPACES or not cell.isascii()

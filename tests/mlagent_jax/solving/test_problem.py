@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
-from mlagent_jax.solving.problem import guess_metric, shuffled_rows, task_name
+from mlagent_jax.solving.problem import shuffled_rows, task_name
 from mlagent_jax.solving.same_problem import keep_or_clear, mark_prepared, problem_identity
 from rollout.task_tools.from_table.user_table import read_user_table
 
@@ -33,10 +33,9 @@ def write_csv(file: Path, target: list[object]) -> Path:
     ],
 )
 def test_the_metric_fits_the_target(tmp_path: Path, target: list[object], metric: str) -> None:
-    options = SolveOptions(out=tmp_path, csv=write_csv(tmp_path / "t.csv", target), target="y")
-    said: list[str] = []
-    assert guess_metric(options, said.append) == metric
-    assert said[0].startswith(f"the metric is {metric}, ")
+    table = read_user_table(write_csv(tmp_path / "t.csv", target), "y", None, None)
+    assert table.metric == metric
+    assert table.notes[0].startswith(f"the metric is {metric}, ")
 
 
 @pytest.mark.parametrize(

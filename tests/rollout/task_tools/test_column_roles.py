@@ -13,8 +13,9 @@ import pytest
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.scripted.reference_scripts import reference_scripts
 from rollout.task_tools.from_table.column_roles import MAX_CELLS, ColumnRoles, column_roles
-from rollout.task_tools.from_table.create import seed_of_split
+from rollout.task_tools.from_table.folder import NewTaskSpec, write_folder
 from rollout.task_tools.from_table.raw_table import TableFormat
+from rollout.task_tools.from_table.split_seed import seed_of_split
 from rollout.task_tools.from_table.templates import train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from tasks import __main__ as door
@@ -56,7 +57,7 @@ def run_script(table: UserTable, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     num_train = int(0.7 * len(table.cells))
     sides = {"group": table.group, "time": table.time}
     write_split(table.cells, folder, folder / "private", num_train=num_train, floats=None, **sides)
-    (folder / "train.py").write_text(train_script(table, column_roles(table), "accuracy"))
+    (folder / "train.py").write_text(train_script(table, column_roles(table)))
     runpy.run_path("train.py")
     return score((folder / "submission.csv").read_bytes(), folder / "private/answers.csv", "accuracy")
 
@@ -81,7 +82,7 @@ def test_identifiers_are_left_out_of_the_script(read: Read, tmp_path: Path, monk
     assert column_roles(table).notes == [
         "column 'email' has a different value in nearly every row; train.py leaves it out"
     ]
-    script = train_script(table, column_roles(table), "accuracy")
+    script = train_script(table, column_roles(table))
     assert 'pd.read_csv("train.csv").drop(columns=["email"])' in script and len(list(reference_scripts(script))) >= 2
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
 
@@ -108,7 +109,7 @@ def test_a_column_of_many_values_is_encoded_by_its_frequent_ones(
     cities = [f"city{value}" for value in rng.integers(0, 200, 400)]
     table = read(400, city=cities, plan=rng.choice(["a", "b"], 400))
     assert column_roles(table).many_valued == ("city",)
-    script = train_script(table, column_roles(table), "accuracy")
+    script = train_script(table, column_roles(table))
     assert len(list(reference_scripts(script))) >= 2
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
 
@@ -117,7 +118,7 @@ def test_ordinary_columns_have_no_role(read: Read) -> None:
     rng = np.random.default_rng(1)
     table = read(300, size=rng.normal(size=300), number=range(300), plan=rng.choice(["a", "b", "c"], 300))
     assert column_roles(table) == ColumnRoles((), (), 3)
-    script = train_script(table, column_roles(table), "accuracy")
+    script = train_script(table, column_roles(table))
     assert "drop(columns=" not in script.replace('.drop(columns=["id", "target"])', "")
     few = read(60, name=[f"n{row % 19}" for row in range(60)])
     assert column_roles(few).identifiers == ()
@@ -136,7 +137,7 @@ def test_the_script_of_a_grouped_task_validates_on_other_groups(
     }[kind]
     table = read(400, group="patient", patient=patients, feature=feature)
     assert table.group == "patient"
-    script = train_script(table, column_roles(table), "accuracy")
+    script = train_script(table, column_roles(table))
     assert "GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups)" in script
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
 
@@ -158,7 +159,7 @@ def test_the_script_of_a_task_about_later_rows_validates_on_later_ones(
     times = rng.permutation(DAYS) if when == "days" else rng.integers(1990, 2020, 400)
     table = read(400, time="sold", sold=times, feature=feature)
     assert table.time == "sold" and (when == "years") == ("sold" in table.numeric)
-    script = train_script(table, column_roles(table), "accuracy")
+    script = train_script(table, column_roles(table))
     assert "times.argsort()" in script and "train_test_split" not in script
     assert 0 < run_script(table, tmp_path, monkeypatch) < 1
     earlier, later = (pd.read_csv(tmp_path / name)["sold"] for name in ("train.csv", "test.csv"))
@@ -198,16 +199,42 @@ def test_dates_alone_are_nothing_to_learn_from(read: Read) -> None:
         column_roles(read(60, time="sold", sold=DAYS[:60]))
 
 
-def test_a_class_that_only_late_rows_have_is_refused() -> None:
-    times = [str(row) for row in range(100)]
+def test_a_class_that_only_late_rows_have_is_refused(tmp_path: Path) -> None:
     labels = ["old"] * 50 + ["new", "old"] * 25
-    assert seed_of_split(labels, 90, True, times=times) == 0
-    with pytest.raises(ValueError, match="the rarest class is not in early and late rows alike; leave its rows out"):
-        seed_of_split(labels, 60, True, times=times)
+    rows = pd.DataFrame({"x": np.random.default_rng(0).normal(size=100), "sold": range(100), "y": labels})
+    rows.to_csv(tmp_path / "table.csv", index=False)
+    table = read_user_table(tmp_path / "table.csv", "y", "accuracy", None, time="sold")
+    assert seed_of_split(table, 90) == 0
+    with pytest.raises(ValueError, match="class 'new' is not in early and late rows alike; leave its rows out"):
+        seed_of_split(table, 60)
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "auc"])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_script_of_a_task_with_a_rare_class_validates_on_all_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, grouped: bool
+) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        patients = rng.integers(0, 20, 200)
+        kinds = ["common"] * 200 if metric == "auc" else rng.choice(["common", "usual"], 200).tolist()
+        for patient in (2, 7, 11, 12, 16):  # five rows in five groups
+            kinds[np.flatnonzero(patients == patient)[0]] = "rare"
+        rows = pd.DataFrame({"x": rng.normal(size=200), "patient": patients, "y": kinds})
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        rows.to_csv(folder / "table.csv", index=False)
+        read = read_user_table(folder / "table.csv", "y", metric, None, group="patient" if grouped else None)
+        write_folder(NewTaskSpec("rare", folder / "table.csv", "y", metric, folder), read, column_roles(read), folder)
+        for part in ("public", "private"):
+            (folder / part).mkdir()
+        runpy.run_path(str(folder / "prepare.py"))["prepare"](folder / "raw", folder / "public", folder / "private")
+        monkeypatch.chdir(folder / "public")
+        assert np.isfinite(runpy.run_path(str(folder / "train.py"))["score"])
 
 
 def test_a_split_is_by_group_or_by_time(read: Read) -> None:
-    with pytest.raises(ValueError, match="--group and --time are two ways to split the rows; state one of them"):
+    with pytest.raises(ValueError, match="--group and --time are different ways to split the rows; state one of them"):
         read(60, time="sold", group="x", sold=DAYS[:60], x=range(60))
     with pytest.raises(
         ValueError, match="column 'y' is the target and cannot be the time too; leave --target or --time"

@@ -95,7 +95,7 @@ def test_the_initial_script_leaves_a_submission_with_a_score(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "private").mkdir()
     write_split(read.cells, tmp_path, tmp_path / "private", num_train=200)
-    (tmp_path / "train.py").write_text(train_script(read, column_roles(read), metric))
+    (tmp_path / "train.py").write_text(train_script(read, column_roles(read)))
     runpy.run_path("train.py")
     assert f"validation {metric}: " in capsys.readouterr().out
     result = score((tmp_path / "submission.csv").read_bytes(), tmp_path / "private/answers.csv", metric)
@@ -130,7 +130,7 @@ def test_texts_become_a_text_task(table: Path, tmp_path: Path) -> None:
 def initial_script(file: Path, target: str, metric: str) -> str:
     """Return the initial script of a table."""
     table = read_user_table(file, target, metric, "flat")
-    return train_script(table, column_roles(table), metric)
+    return train_script(table, column_roles(table))
 
 
 @pytest.mark.parametrize("metric", SCORES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.task_tools.from_table.column_roles import column_roles
-from rollout.task_tools.from_table.create import NewTaskSpec, write_folder
+from rollout.task_tools.from_table.folder import NewTaskSpec, write_folder
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from tasks import __main__ as door
 from tasks.grading import score
