@@ -45,6 +45,8 @@ def conclude(session: Session, end: str, say: Callable[[str], None]) -> SolveRes
     delivery = run(deliver(session, finalists, max(MIN_SECONDS, session.seconds_left)))
     best, initial = delivery.finalist, next(each for each in finalists if each.node is tree.root)
     report, reason = _report(session, best, initial)
+    if end == "time" and not tree.num_actions:
+        reason += ("the preparation took all the time, so no action was taken; raise --minutes, or use fewer rows",)
     task, options = problem.task, session.options
     result = SolveResult(
         task=task.name,

@@ -42,7 +42,8 @@ class ColumnRoles:
         if self.dates:
             lines.append(f"{_named(self.dates)} dates; train.py makes numbers of {_them(self.dates)}")
         if self.many_valued:
-            lines.append(f"{_named(self.many_valued)} many values; train.py keeps the {self.num_kept} most frequent")
+            why = "more values than fit in memory as columns"
+            lines.append(f"{_named(self.many_valued)} {why}; train.py keeps the {self.num_kept} most frequent")
         return lines
 
 

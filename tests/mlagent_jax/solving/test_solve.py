@@ -232,6 +232,15 @@ def test_a_dry_run_says_what_would_leave_the_machine_and_sends_nothing(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_search_without_time_for_an_action_delivers_the_first_script_and_says_so(tmp_path, capsys):
+    table = write_flats(tmp_path / "flats.csv")
+    assert main(["--csv", str(table), "--out", str(tmp_path / "out"), *ARGUMENTS, "--minutes", "0.01"]) == 0
+    said = capsys.readouterr()
+    assert "the preparation took all the time, so no action was taken; raise --minutes" in said.out + said.err
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["num_actions"] == 0 and (tmp_path / "out/best/train.py").exists()
+
+
 def test_the_function_is_in_the_package_and_takes_the_options_of_the_command(tmp_path):
     table = write_flats(tmp_path / "flats.csv")
     options = {"target": "price", "steps": 2, "trajectories": 1, "minutes": 2.0}

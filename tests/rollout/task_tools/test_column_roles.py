@@ -98,7 +98,8 @@ def test_only_frequent_values_are_encoded(read: Read, num_columns: int) -> None:
     roles = column_roles(table)
     assert roles.identifiers == () and roles.many_valued == tuple(columns)
     assert 2 <= roles.num_kept <= max(2, MAX_CELLS / len(table.cells) / num_columns)
-    assert roles.notes[0].endswith(f"many values; train.py keeps the {roles.num_kept} most frequent")
+    kept = f"train.py keeps the {roles.num_kept} most frequent"
+    assert roles.notes[0].endswith(f"more values than fit in memory as columns; {kept}")
 
 
 def test_a_column_of_many_values_is_encoded_by_its_frequent_ones(
