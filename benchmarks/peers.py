@@ -51,6 +51,7 @@ AIDE = (
     "aideml==0.2.2",
     *"funcy humanize jsonschema openai anthropic google-genai pandas==2.2.3 numpy==1.26.4 scikit-learn==1.6.1".split(),
     *"rich dataclasses_json omegaconf loguru shutup tqdm coolname python-igraph genson backoff black requests".split(),
+    *"lightgbm xgboost statsmodels matplotlib".split(),  # which its prompt names
 )
 FLAML = ("flaml[automl]==2.3.4", "pandas==2.2.3", "numpy==1.26.4", "scikit-learn==1.6.1")
 SECONDS = 60  # of one script

@@ -99,7 +99,7 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
         time=options.time,
     )
     table, roles = read_table(spec, say)
-    reader = row_reader(table, options.target, options.id_column, options.form, roles.dates)
+    reader = row_reader(table, options.target, options.id_column, options.form, roles)
     new_rows, new_ids = (None, None) if options.test is None else reader.read(options.test)
     folder = layout.task / spec.name
     if (folder / "task.yaml").is_file():

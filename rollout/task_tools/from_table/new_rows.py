@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.column_types import Feature, without_missing
 from rollout.task_tools.from_table.numbers import is_marker, plain_number
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table
@@ -27,6 +28,7 @@ class RowReader:
         features: The columns that a script reads.
         labels: The user's spelling of each class; empty if the target is a number.
         dates: The features, by their names in the task's files, that hold dates or times.
+        optional: The features, by these names, that name rows; a file may lack them.
     """
 
     target: str
@@ -36,6 +38,7 @@ class RowReader:
     features: tuple[Feature, ...]
     labels: Mapping[str, str]
     dates: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def read(self, file: Path) -> tuple[pd.DataFrame, list[str] | None]:
         """Return the rows of a file as the task's `test.csv` has them, without `id`, and the cells of the id column.
@@ -44,14 +47,16 @@ class RowReader:
             ValueError: If a column is missing, or a column of numbers holds something else. Names the cell.
         """
         raw = self._read_raw(file)
-        missing = [each.written for each in self.features if each.written not in raw.names]
+        absent = {each.written: each.name for each in self.features if each.written not in raw.names}
+        missing = [written for written, name in absent.items() if name not in self.optional]
         if missing:
             known = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
             raise ValueError(f"{file} has no column {quoted(missing[0])}, which the table to learn from has{known}")
         decimal = self.decimal if raw.separator else "."
         columns = {}
         for feature in self.features:
-            cells = without_missing(raw.column(feature.written), self.form.missing)
+            written = [""] * len(raw.rows) if feature.written in absent else raw.column(feature.written)
+            cells = without_missing(written, self.form.missing)
             columns[feature.name] = cells
             if feature.name in self.dates:
                 odd = next((row for row, cell in enumerate(cells) if cell and not is_date(cell)), None)
@@ -83,7 +88,8 @@ class RowReader:
 
 
 def row_reader(
-    table: UserTable, target: str, id_column: str | None, form: TableFormat, dates: tuple[str, ...] = ()
+    table: UserTable, target: str, id_column: str | None, form: TableFormat, roles: ColumnRoles
 ) -> RowReader:
-    """Return the reader of further rows of a table, whose columns `dates` hold dates."""
-    return RowReader(target, id_column, form, table.decimal, table.features, table.labels, dates)
+    """Return the reader of further rows of a table whose columns have `roles`."""
+    stated = (target, id_column, form, table.decimal, table.features, table.labels)
+    return RowReader(*stated, dates=roles.dates, optional=roles.identifiers)

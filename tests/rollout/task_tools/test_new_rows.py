@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
+from rollout.task_tools.from_table.column_roles import column_roles
 from rollout.task_tools.from_table.new_rows import RowReader, row_reader
 from rollout.task_tools.from_table.raw_table import TableFormat
 from rollout.task_tools.from_table.user_table import read_user_table
@@ -27,7 +28,7 @@ def write_table(file: Path, form: TableFormat = TableFormat(), rows: int = 80) -
 
 def reader_of(file: Path, form: TableFormat = TableFormat()) -> tuple[RowReader, pd.DataFrame]:  # noqa: B008
     table = read_user_table(file, "price", "rmse", "flat", form)
-    return row_reader(table, "price", "flat", form), table.cells
+    return row_reader(table, "price", "flat", form, column_roles(table)), table.cells
 
 
 @pytest.mark.parametrize(
@@ -78,15 +79,31 @@ def test_a_table_of_one_column_and_its_new_rows_are_read(tmp_path):
     table = read_user_table(file, "price", "rmse", None)
     new = tmp_path / "new.csv"
     new.write_text("size\n3\n4\n")
-    rows, _ = row_reader(table, "price", None, TableFormat()).read(new)
+    rows, _ = row_reader(table, "price", None, TableFormat(), column_roles(table)).read(new)
     assert rows["size"].tolist() == ["3", "4"]
 
 
 def test_a_date_that_is_none_is_refused_by_its_cell(tmp_path):
     file = tmp_path / "sales.csv"
     file.write_text("day,price\n" + "".join(f"2024-01-{1 + row % 28:02d},{row}\n" for row in range(60)))
-    reader = row_reader(read_user_table(file, "price", "rmse", None), "price", None, TableFormat(), ("day",))
+    table = read_user_table(file, "price", "rmse", None)
+    reader = row_reader(table, "price", None, TableFormat(), column_roles(table))
     new = tmp_path / "new.csv"
     new.write_text("day,x\n2024-02-01,1\n,1\n2024-02-30,1\n")
     with pytest.raises(ValueError, match=r"'day' holds '2024-02-30' in row 3 \(line 4\), but dates in the table"):
+        reader.read(new)
+
+
+def test_rows_may_lack_a_column_that_only_names_them(tmp_path):
+    file = tmp_path / "flats.csv"
+    rows = "".join(f"tenant {row},{row % 7},{2 * (row % 7) + row % 3}\n" for row in range(60))
+    file.write_text("name,size,price\n" + rows)
+    table = read_user_table(file, "price", "rmse", None)
+    reader = row_reader(table, "price", None, TableFormat(), column_roles(table))
+    new = tmp_path / "new.csv"
+    new.write_text("size,other\n3,x\n4,y\n")
+    found, _ = reader.read(new)
+    assert found.to_dict("list") == {"name": ["", ""], "size": ["3", "4"]}
+    new.write_text("name,other\na,x\n")
+    with pytest.raises(ValueError, match="has no column 'size', which the table to learn from has"):
         reader.read(new)
