@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NOT_MADE, UNCHANGED = "the edit could not be made", "the edit changed nothing"  # reasons for `Outcome.NOT_EDITED`
+SAVED = "Saved "  # the beginning of the feedback on an edit that saved a script
 NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"
 # A line begins after a carriage return too, with which a progress bar clears itself.
 SCORE_LINE = re.compile(rf"(?:^|(?<=\r))validation [\w ]+: ({NUMBER}|nan|-?inf)\s*$", re.MULTILINE)

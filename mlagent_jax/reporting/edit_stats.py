@@ -2,10 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from rollout.dataset.association import association
 from rollout.dataset.edit_vocabulary import CATEGORY_TITLES
 from rollout.dataset.edits import RecognizeRecipes, categories_of
+from rollout.dataset.rarefaction import effective_number
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Step, Trajectory
 from tasks.action import Invalid, is_edit
@@ -23,17 +26,21 @@ def edit_stats(
     trajectories: Sequence[Trajectory],
     tasks: Mapping[str, Task],
     store: BlobStore,
+    seed: int,
     recognize: RecognizeRecipes | None = None,
 ) -> dict[str, Any]:
     """Return the statistics of the edits in `trajectories` as plain JSON values.
 
     `actions` has the share of each action, `categories` the edits by primary category, `recipes` those by recipe if
-    `recognize` is given, and `example` one trajectory. See `count_edits` for the rows.
+    `recognize` is given, and `example` one trajectory. See `count_edits` for the rows. `effective_kinds` is the
+    effective number of kinds of edits, which are recipes if `recognize` is given and categories otherwise, and `choice`
+    says whether they depend on the kind of the task.
 
     Args:
         trajectories: The trajectories of one policy.
         tasks: Name -> task.
         store: The blobs of their scripts.
+        seed: The seed of the permutations of `choice`.
         recognize: A function that names the recipes that an instruction asks for, if a scripted coder carried it out.
     """
     steps = [step for trajectory in trajectories for step in trajectory.steps]
@@ -46,11 +53,19 @@ def edit_stats(
         assert recognize is not None
         return recognize(step.arguments["edit_instruction"]) or [OTHER_RECIPE]
 
+    kinds_of = category if recognize is None else recipes
+    kinds = [
+        (tasks[each.task].kind, [kind for step in each.steps if is_edit(step.action) for kind in kinds_of(step)])
+        for each in trajectories
+    ]
+    choice = association(kinds, seed)
     return {
         "num_trajectories": len(trajectories),
         "actions": {name: count / len(steps) for name, count in actions.most_common()},
         "categories": count_edits(trajectories, tasks, category),
         "recipes": [] if recognize is None else count_edits(trajectories, tasks, recipes),
+        "effective_kinds": effective_number(Counter(kind for _, labels in kinds for kind in labels)),
+        "choice": None if choice is None else asdict(choice),
         "example": example(trajectories, tasks) if trajectories else None,
     }
 

@@ -45,6 +45,16 @@ FACT_NAMES = {
     "best_script": "Names the best script so far",
     "best_score": "States its score",
 }
+FAILURE_NAMES = {
+    "all": "All failures",
+    "invalid": "Not a valid action",
+    "repeated": "Repeats an earlier edit",
+    "unknown_file": "Works on a file that is not there",
+    "not_edited": "The coder did not make the edit",
+    "script": "The script crashed, or left no valid submission",
+    "limit": "The script hit a limit",
+    "refused": "Refused for another reason",
+}
 
 
 def write_report(layout: RunLayout, summary: Mapping[str, Any]) -> None:
@@ -99,6 +109,7 @@ def render(
         policy_names=POLICY_NAMES,
         outcome_names=OUTCOME_NAMES,
         fact_names=FACT_NAMES,
+        failure_names=FAILURE_NAMES,
         tables={title: rows for key, title in EDIT_TABLES.items() if (rows := _edit_rows(edits, key))},
         diversity=(summary["diversity"] or {}).get("equal"),
         diversity_names=DIVERSITY_NAMES,

@@ -105,7 +105,7 @@ class Evaluate(Stage):
                     actor = PolicyActor(client, tokenizer, config.server.max_model_len, max_tokens)
                     found[name] = episodes(name, actor)
         store, recognize = run_context.environment.store, run_context.recognize
-        stats = {name: edit_stats(found[name], run_context.tasks, store, recognize) for name in policies}
+        stats = {name: edit_stats(found[name], run_context.tasks, store, config.seed, recognize) for name in policies}
         write_json(run_dir.edit_stats, sealed(stats))
         result = evaluation(found, tasks, config.seed)
         num_trajectories = sum(map(len, found.values()))

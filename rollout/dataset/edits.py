@@ -19,8 +19,8 @@ from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import RunLayout
 from rollout.types import Step, Trajectory
 from tasks.action import is_edit
+from tasks.feedback import SAVED
 
-SAVED = "Saved "
 FILE_NAME = re.compile(r"[\w-]+\.(?:py|csv)\b")
 DIFF_LINE = re.compile(r"[+-]|\[\d+ characters cut\]$")
 MAX_SCRIPT_BYTES = 1 << 18  # longer scripts are not compared

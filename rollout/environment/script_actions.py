@@ -11,7 +11,7 @@ from rollout.environment.paths import HEAD_BYTES, Refused, existing, head, plain
 from rollout.errors import ExecutorError
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Execution, Exit, Job
-from tasks.feedback import NOT_MADE, UNCHANGED, Outcome, error_text, shorten, validation_score
+from tasks.feedback import NOT_MADE, SAVED, UNCHANGED, Outcome, error_text, shorten, validation_score
 from tasks.grading import InvalidSubmission
 from tasks.task import SUBMISSION, Instance
 
@@ -58,7 +58,7 @@ async def edit_script(
     files = {**files, saved: await asyncio.to_thread(tools.store.put, edited.encode())}
     execution, metric, fault = await _run(tools, instance, files, saved)
     diff = await asyncio.to_thread(diff_text, source, edited, tools.observation.diff_characters)
-    lines = [f"Saved {saved}:", diff]
+    lines = [f"{SAVED}{saved}:", diff]
     if execution.exit is not Exit.OK:
         outcome = Outcome.CORNER if execution.exit in LIMIT_EXITS else Outcome.ERROR
         lines.append(failure_text(saved, execution, instance.task.limits, tools.observation))

@@ -9,6 +9,7 @@ import numpy as np
 
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.episode import draw_seed
+from rollout.sampling.failures import failure_shares, repeated_share
 from rollout.sampling.grounding import grounding_shares, read_grounding
 from rollout.types import Response, Trajectory
 from tasks.action import EXECUTE, FINAL_ANSWER, Action
@@ -130,9 +131,10 @@ def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, An
 
 
 def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Return the shares of outcomes and submissions, the ends of the trajectories, and the grounding of responses.
+    """Return the shares of outcomes, failures and submissions, the ends of the trajectories, and the grounding.
 
-    `lenient_share` is the share of valid responses that are not exact.
+    `lenient_share` is the share of valid responses that are not exact, `repeated_share` that of edits whose instruction
+    was given before in the trajectory, and `failures` has the share of each cause among all actions.
     """
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     submitted = [one for one in trajectories if one.steps and one.steps[-1].after.last_submission is not None]
@@ -147,6 +149,8 @@ def behavior(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
             for outcome in outcomes
         },
         "lenient_share": lenient_share(responses) or 0.0,
+        "failures": failure_shares(trajectories),
+        "repeated_share": repeated_share(trajectories),
         "ends": {end: sum(one.end == end for one in trajectories) for end in sorted({one.end for one in trajectories})},
         "context": grounding_shares(
             read_grounding(response, step.before) for response, step in zip(responses, steps, strict=True)

@@ -78,7 +78,7 @@ def test_edits_are_counted_by_category_with_their_mean_change(store: BlobStore) 
         trajectory("1", "held_in", edit("Grow trees.", 20.0, 19.0), edit("Sing a song.", 19.0, 19.5, "alpha")),
         trajectory("2", "held_in", edit("Sing a song.", 19.0, None, None)),
     ]
-    model, tuned, refused = edit_stats(done, TASKS, store)["categories"]
+    model, tuned, refused = edit_stats(done, TASKS, store, 0)["categories"]
     assert (model["name"], model["count"], model["num_ran"]) == ("model", 3, 2)
     assert model["mean_change"] == pytest.approx((0.5 + 0.1) / 2)  # lower is better here
     assert tuned["name"] == "hyper-parameters" and tuned["mean_change"] == pytest.approx(-0.05)
@@ -89,16 +89,28 @@ def test_recipes_are_counted_only_if_a_scripted_coder_names_them(store: BlobStor
     done = [
         trajectory("0", "held_in", edit("Use a random forest.", 20.0, 15.0), edit("Sing a song.", 15.0, 15.5, "alpha")),
     ]
-    assert edit_stats(done, TASKS, store)["recipes"] == []
-    forest, other = edit_stats(done, TASKS, store, recognize)["recipes"]
+    assert edit_stats(done, TASKS, store, 0)["recipes"] == []
+    forest, other = edit_stats(done, TASKS, store, 0, recognize)["recipes"]
     assert forest["title"] == "random forest" and forest["mean_change"] == pytest.approx(0.5)
     assert other["name"] == OTHER_RECIPE and other["mean_change"] == pytest.approx(-0.05)
 
 
 def test_edit_that_never_ran_has_no_change(store: BlobStore) -> None:
     done = [trajectory("0", "held_in", edit("Use a random forest.", 20.0, None))]
-    (row,) = edit_stats(done, TASKS, store)["categories"]
+    (row,) = edit_stats(done, TASKS, store, 0)["categories"]
     assert row["mean_change"] is None
+
+
+def test_variety_is_that_of_recipes_or_else_of_categories(store: BlobStore) -> None:
+    done = [
+        trajectory("0", "held_in", edit("Use a random forest.", 20.0, 15.0), edit("Sing a song.", 15.0, 15.5, "alpha")),
+        trajectory("1", "held_out", edit("Use a random forest.", 20.0, 15.0)),
+    ]
+    stats = edit_stats(done, TASKS, store, 0, recognize)
+    assert stats["effective_kinds"] == pytest.approx(3 / 4 ** (1 / 3))  # exp of the entropy of 2 and 1
+    assert stats["choice"]["p_value"] == 1.0  # a single kind of task
+    assert edit_stats(done[1:], TASKS, store, 0)["effective_kinds"] == 1.0
+    assert edit_stats([], TASKS, store, 0)["choice"] is None
 
 
 def test_example_is_the_trajectory_of_median_gain() -> None:
@@ -130,7 +142,7 @@ def test_evaluation_of_real_records_fills_the_report(store: BlobStore) -> None:
     assert evaluated["ppo_minus_sft"]["held_out_gain"]["mean"] == pytest.approx(0.5)
     assert evaluated["ppo"]["tasks"]["a_held_in"]["gain_interval"]["mean"] == pytest.approx(0.75)
     summary = {"evaluation": evaluated, "diversity": None, "stages": {}, "seconds": 0.0, "seed": 0, "commit": None}
-    edits = {name: edit_stats(found[name], TASKS, store, recognize) for name in ("sft", "ppo")}
+    edits = {name: edit_stats(found[name], TASKS, store, 0, recognize) for name in ("sft", "ppo")}
     page = render(summary | {"versions": {}, "config": to_dict(load_config())}, [], edits)
     assert "a held in" in page or page.count("<img") == 1
     page = page.replace("\N{NO-BREAK SPACE}", " ")

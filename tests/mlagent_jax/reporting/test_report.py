@@ -58,7 +58,8 @@ def fake_evaluation() -> dict[str, Any]:
     evaluation: dict[str, Any] = {}
     for policy, level in {"initial": 0.0, "sft": 0.12, "ppo": 0.34}.items():
         reading = {"file_exists": 0.93, "best_script": 0.9, "best_score": 0.88, "num_file_exists": 80}
-        done = {"invalid_share": 0.06 - level / 10, "context": reading}
+        failures = {"all": 0.3 - level / 2, "repeated": 0.1 - level / 5, "script": 0.2 - 3 * level / 10}
+        done = {"invalid_share": 0.06 - level / 10, "context": reading, "failures": failures, "repeated_share": 0.12}
         evaluation[policy] = {
             "held_in_relative_gain": interval(level / 3, 0.02),
             "held_out_relative_gain": interval(0.7 * level / 3, 0.03),
@@ -112,6 +113,8 @@ def fake_edits() -> dict[str, Any]:
             "actions": {"Edit Script (AI)": 0.8, "List Files": 0.2},
             "categories": rows(categories, column),
             "recipes": rows(recipes, column),
+            "effective_kinds": 12.3 - 4 * column,
+            "choice": {"information": 0.31, "by_chance": 0.24, "p_value": 0.012},
             "example": {"task": "house_price", "gain": 0.27, "steps": [step, {**step, **nonsense}]},
         }
         for policy, column in (("sft", 0), ("ppo", 1))

@@ -1,0 +1,92 @@
+"""Why the actions of trajectories fail, and how often an edit repeats an earlier one."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from enum import StrEnum
+
+from rollout.environment.paths import FILE_NAME
+from rollout.types import Step, Trajectory
+from tasks.action import ACTIONS, is_edit, plain_instruction
+from tasks.feedback import SAVED, Outcome
+
+
+class Cause(StrEnum):
+    """The causes of failures, of which the first that holds counts."""
+
+    INVALID = "invalid"  # the response is not an action
+    REPEATED = "repeated"  # the instruction was given before in the trajectory
+    UNKNOWN_FILE = "unknown_file"  # the file to work on is not in the workspace
+    NOT_EDITED = "not_edited"  # the coder did not make the edit
+    LIMIT = "limit"  # the script hit a limit: time, memory, disk
+    SCRIPT = "script"  # the script crashed, or left no valid submission
+    REFUSED = "refused"  # any other refusal, such as to write a read-only file
+
+
+FAILED = frozenset({Outcome.INVALID, Outcome.ERROR, Outcome.NOT_EDITED, Outcome.CORNER})
+
+
+def failure_cause(step: Step, earlier: Collection[str]) -> Cause | None:
+    """Return why an action failed, None if it did not.
+
+    Args:
+        step: The action.
+        earlier: The plain instructions of the edits before it in its trajectory.
+    """
+    outcome = step.feedback.outcome
+    if outcome not in FAILED:
+        return None
+    if outcome is Outcome.INVALID:
+        return Cause.INVALID
+    if is_edit(step.action) and plain_instruction(step.action, step.arguments) in earlier:
+        return Cause.REPEATED
+    if _is_unknown_file(step):
+        return Cause.UNKNOWN_FILE
+    if outcome is Outcome.NOT_EDITED:
+        return Cause.NOT_EDITED
+    if outcome is Outcome.CORNER:
+        return Cause.LIMIT
+    return Cause.SCRIPT if _ran(step) else Cause.REFUSED
+
+
+def failure_shares(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the share of each cause among all actions, and their sum as `all`."""
+    causes = [failure_cause(step, earlier) for one in trajectories for step, earlier in _with_earlier(one.steps)]
+    counts, total = Counter(filter(None, causes)), max(len(causes), 1)
+    shares = {cause.value: counts[cause] / total for cause in Cause}
+    return {"all": sum(shares.values()), **shares}
+
+
+def repeated_share(trajectories: Iterable[Trajectory]) -> float:
+    """Return the share of edits whose instruction was given before in their trajectory, 0 without edits."""
+    are_repeated = [
+        plain_instruction(step.action, step.arguments) in earlier
+        for one in trajectories
+        for step, earlier in _with_earlier(one.steps)
+        if is_edit(step.action)
+    ]
+    return sum(are_repeated) / max(len(are_repeated), 1)
+
+
+def _with_earlier(steps: Iterable[Step]) -> Iterator[tuple[Step, frozenset[str]]]:
+    """Yield each step with the plain instructions of the edits before it."""
+    earlier: frozenset[str] = frozenset()
+    for step in steps:
+        yield step, earlier
+        if is_edit(step.action):
+            earlier |= {plain_instruction(step.action, step.arguments)}
+
+
+def _is_unknown_file(step: Step) -> bool:
+    spec = ACTIONS.get(step.action)
+    if spec is None or spec.input_file is None:
+        return False
+    name = step.arguments[spec.input_file].strip().removeprefix("./")
+    return (
+        FILE_NAME.fullmatch(name) is not None and name not in step.before.files and f"{name}/" not in step.before.files
+    )
+
+
+def _ran(step: Step) -> bool:
+    """Return whether an action that failed has run a script; a refused one has not."""
+    text = step.feedback.text
+    return text.startswith(SAVED) or " crashed." in text.partition("\n")[0]
