@@ -75,15 +75,23 @@ def headline(result: SolveResult) -> str:
 
 
 def edit_changes(tree: SearchTree) -> list[dict[str, Any]]:
-    """Return what each edit changed, the most helpful first: its score minus that of the script that it edited."""
+    """Return what each edit changed, the most helpful first: its score minus that of the script that it edited.
+
+    Edits that make the same script of the same one are listed once.
+    """
     scores = {tree.instance.names.script: tree.task.validation_init}
-    rows = []
+    rows, seen = [], set()
     for node in tree.nodes:
         step, score = node.step, printed_score(node)
         if step is None or not is_edit(step.action) or score is None or not node.script:
             continue
-        before = _score_before(node, step.arguments["script_name"], scores)
-        if before is not None:
+        source = step.arguments["script_name"]
+        before, made = (
+            _score_before(node, source, scores),
+            (step.before.files.get(source), step.after.files[node.script]),
+        )
+        if before is not None and made not in seen:
+            seen.add(made)
             rows.append({"number": node.number, "text": instruction_of(step), "score": score, "change": score - before})
     sign = -1.0 if tree.task.direction == "maximize" else 1.0
     return sorted(rows, key=lambda row: sign * row["change"])

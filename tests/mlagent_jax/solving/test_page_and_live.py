@@ -151,6 +151,13 @@ def test_changes_are_relative_to_the_edited_script(make):
     assert [row["number"] for row in edit_changes(made.tree)][0] == min(changes, key=lambda number: changes[number])
 
 
+def test_an_edit_that_makes_a_known_script_of_the_same_one_is_listed_once(make):
+    made = make(4)
+    first = made.tree.nodes[1]
+    made.tree.add(made.tree.root, "problem", first.step, 1, 9.0)
+    assert sorted(row["number"] for row in edit_changes(made.tree)) == [1, 2, 3, 4]
+
+
 def test_the_live_table_shows_the_newest_actions_and_what_is_left(make):
     made = make(9)
     out = io.StringIO()
