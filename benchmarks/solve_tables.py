@@ -99,7 +99,7 @@ def make_sales(num_rows: int, seed: int) -> pd.DataFrame:
     shop = rng.choice([f"shop {number}" for number in range(12)], num_rows)
     level = pd.Series(shop).map({f"shop {number}": 50 + 7 * number for number in range(12)}).to_numpy()
     promoted = rng.random(num_rows) < 0.2
-    season = 20 * np.sin(2 * np.pi * day.dt.dayofyear.to_numpy() / 365)
+    season = 20 * np.sin(2 * np.pi * day.dt.day_of_year.to_numpy() / 365)
     weekend = 15 * (day.dt.day_of_week.to_numpy() >= 5)
     sales = level * (1 + 0.4 * promoted) + season + weekend + 0.01 * since
     promotion = np.where(promoted, "yes", "no")

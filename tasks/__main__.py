@@ -181,7 +181,8 @@ def new(options: argparse.Namespace) -> None:
     """Create a task from the user's table, and print where it is and how to use it."""
     # Imported here because it needs pandas, which most commands do not.
     from rollout.scripted.reference_scripts import reference_scripts
-    from rollout.task_tools.from_table.create import NewTaskSpec, make_task
+    from rollout.task_tools.from_table.create import make_task
+    from rollout.task_tools.from_table.folder import NewTaskSpec
     from rollout.task_tools.from_table.raw_table import TableFormat
 
     form = TableFormat(

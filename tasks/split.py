@@ -59,6 +59,10 @@ def write_split(
         raise ValueError(
             f"{num_train} training and {num_test} test rows were requested from a table of {len(table)}; request fewer"
         )
+    if test_is_last and num_train + num_test < len(table):
+        raise ValueError(
+            f"the table has {len(table)} rows, expected {num_train} training rows and then {num_test} test rows"
+        )
     order = shuffled(len(table), seed)[: num_train + num_test]
     if group:
         order, num_train = by_group(table[group].astype(str).tolist(), order, num_train)

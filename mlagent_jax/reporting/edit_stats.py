@@ -34,7 +34,7 @@ def edit_stats(
     `actions` has the share of each action, `categories` the edits by primary category, `recipes` those by recipe if
     `recognize` is given, and `example` one trajectory. See `count_edits` for the rows. `effective_kinds` is the
     effective number of kinds of edits, which are recipes if `recognize` is given and categories otherwise, and `choice`
-    says whether they depend on the kind of the task.
+    says whether they depend on the task.
 
     Args:
         trajectories: The trajectories of one policy.
@@ -55,7 +55,7 @@ def edit_stats(
 
     kinds_of = category if recognize is None else recipes
     kinds = [
-        (tasks[each.task].kind, [kind for step in each.steps if is_edit(step.action) for kind in kinds_of(step)])
+        (each.task, [kind for step in each.steps if is_edit(step.action) for kind in kinds_of(step)])
         for each in trajectories
     ]
     choice = association(kinds, seed)

@@ -49,10 +49,10 @@ FAILURE_NAMES = {
     "all": "All failures",
     "invalid": "Not a valid action",
     "repeated": "Repeats an earlier edit",
+    "limit": "The script hit a limit",
+    "script": "The script crashed, or an edited one left no valid submission",
     "unknown_file": "Works on a file that is not there",
     "not_edited": "The coder did not make the edit",
-    "script": "The script crashed, or left no valid submission",
-    "limit": "The script hit a limit",
     "refused": "Refused for another reason",
 }
 

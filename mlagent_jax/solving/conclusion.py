@@ -46,7 +46,7 @@ def conclude(session: Session, end: str, say: Callable[[str], None]) -> SolveRes
     best, initial = delivery.finalist, next(each for each in finalists if each.node is tree.root)
     report, reason = _report(session, best, initial)
     if end == "time" and not tree.num_actions:
-        reason += ("the preparation took all the time, so no action was taken; raise --minutes, or use fewer rows",)
+        reason += ("the time was up before an action ended; raise --minutes, or use fewer rows",)
     task, options = problem.task, session.options
     result = SolveResult(
         task=task.name,

@@ -29,8 +29,8 @@ def association(groups: Sequence[tuple[str, Sequence[str]]], seed: int) -> Assoc
     """Return the association of the first label of groups with the labels in them, None if there are no labels.
 
     Args:
-        groups: The first label and the second labels of each group, such as the kind of the task and the edits of a
-            trajectory. First labels are permuted between groups, because the labels of a group depend on one another.
+        groups: The first label and the second labels of each group, such as the task of a trajectory and the kinds of
+            its edits. First labels are permuted among groups, because the labels of a group depend on one another.
         seed: The seed of the permutations.
     """
     filled = [(first, seconds) for first, seconds in groups if seconds]

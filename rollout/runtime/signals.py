@@ -21,11 +21,14 @@ def raise_from_handler(error: BaseException) -> NoReturn:
         raise error
 
     def hook(discarded: "sys.UnraisableHookArgs") -> None:
+        found = discarded.exc_value
+        while found is not None and found is not error:  # a finalizer may have raised another one meanwhile
+            found = found.__context__
+        if found is error:
+            signal.signal(signal.SIGALRM, raise_again)
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
         if discarded.exc_value is not error:
             before(discarded)
-            return
-        signal.signal(signal.SIGALRM, raise_again)
-        signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
     sys.unraisablehook = hook
     raise error

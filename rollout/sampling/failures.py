@@ -15,10 +15,10 @@ class Cause(StrEnum):
 
     INVALID = "invalid"  # the response is not an action
     REPEATED = "repeated"  # the instruction was given before in the trajectory
+    LIMIT = "limit"  # the script hit a limit: time, memory, disk
+    SCRIPT = "script"  # the script crashed, or an edited one left no valid submission
     UNKNOWN_FILE = "unknown_file"  # the file to work on is not in the workspace
     NOT_EDITED = "not_edited"  # the coder did not make the edit
-    LIMIT = "limit"  # the script hit a limit: time, memory, disk
-    SCRIPT = "script"  # the script crashed, or left no valid submission
     REFUSED = "refused"  # any other refusal, such as to write a read-only file
 
 
@@ -39,13 +39,13 @@ def failure_cause(step: Step, earlier: Collection[str]) -> Cause | None:
         return Cause.INVALID
     if is_edit(step.action) and plain_instruction(step.action, step.arguments) in earlier:
         return Cause.REPEATED
-    if _is_unknown_file(step):
-        return Cause.UNKNOWN_FILE
-    if outcome is Outcome.NOT_EDITED:
-        return Cause.NOT_EDITED
     if outcome is Outcome.CORNER:
         return Cause.LIMIT
-    return Cause.SCRIPT if _ran(step) else Cause.REFUSED
+    if _ran(step):
+        return Cause.SCRIPT
+    if _is_unknown_file(step):
+        return Cause.UNKNOWN_FILE
+    return Cause.NOT_EDITED if outcome is Outcome.NOT_EDITED else Cause.REFUSED
 
 
 def failure_shares(trajectories: Sequence[Trajectory]) -> dict[str, float]:

@@ -85,3 +85,15 @@ def test_neither_order_nor_id_tells_the_time(tmp_path: Path) -> None:
 )
 def test_times_are_ordered_by_what_they_mean(earlier: str, later: str) -> None:
     assert time_of(earlier) < time_of(later)
+
+
+def test_rows_at_the_end_are_the_test_rows_and_all_rows_must_be_used(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": range(100), "target": range(100)})
+    folders = tmp_path / "public", tmp_path / "private"
+    for folder in folders:
+        folder.mkdir()
+    write_split(table, *folders, num_train=70, num_test=30, test_is_last=True)
+    assert sorted(pd.read_csv(folders[0] / "train.csv")["target"]) == list(range(70))
+    assert sorted(pd.read_csv(folders[1] / "answers.csv")["target"]) == list(range(70, 100))
+    with pytest.raises(ValueError, match="the table has 100 rows, expected 60 training rows and then 20 test rows"):
+        write_split(table, *folders, num_train=60, num_test=20, test_is_last=True)

@@ -51,7 +51,7 @@ def make_task(
     with tempfile.TemporaryDirectory(dir=spec.out, prefix=".new-") as temporary:
         made, data = Path(temporary) / spec.name, Path(temporary) / "data"
         task = prepare_table(spec, table, roles, made, data, python)
-        leaks = find_leaks(task, roles)
+        leaks = find_leaks(task, roles, spec.test is None)
         for warning in leaks.warnings:
             say(warning)
         prepared = read_prepared(data / spec.name)

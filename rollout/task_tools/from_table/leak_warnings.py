@@ -32,12 +32,14 @@ class Leaks:
             equal rows do not have equal targets.
         identifiers: The columns that name rows.
         near: The distance from the best possible score from which a score is suspicious.
+        is_drawn: Whether the test rows were drawn from the table, and not stated by the user.
     """
 
     groups: tuple[SharedGroups, ...]
     copied: float
     identifiers: tuple[str, ...]
     near: float
+    is_drawn: bool = True
 
     @property
     def warnings(self) -> list[str]:
@@ -45,7 +47,7 @@ class Leaks:
         lines = [
             f"warning: rows with the same {quoted(each.column)} have {'the same' if each.are_equal else 'a similar'} "
             f"target, and {each.share:.0%} of the test rows have one that occurs in the training data; if the task is "
-            "about new ones, pass " + shell_command("--group", each.column)
+            "about new ones, " + self._remedy(each.column)
             for each in self.groups[:MAX_COLUMNS]
         ]
         if self.copied:
@@ -64,24 +66,28 @@ class Leaks:
     def suspicion(self) -> str:
         """The end of a sentence about the table."""
         column = f" through {quoted(self.groups[0].column)}" if self.groups else ""
-        return f"the table probably gives the target away{column}; remove such columns, or pass --group"
+        remedy = "pass --group" if self.is_drawn else "leave such test rows out"
+        return f"the table probably gives the target away{column}; remove such columns, or {remedy}"
+
+    def _remedy(self, column: str) -> str:
+        return f"pass {shell_command('--group', column)}" if self.is_drawn else "leave these test rows out"
 
 
-def find_leaks(task: Task, roles: ColumnRoles) -> Leaks:
-    """Return the leaks of a prepared task's target."""
+def find_leaks(task: Task, roles: ColumnRoles, is_drawn: bool = True) -> Leaks:
+    """Return the leaks of a prepared task's target; `is_drawn` says whether its test rows were drawn from the table."""
     tables = read_task_tables(task.public, task.private, task.submission, task.answers)
     near = SAME if task.metric in OF_MISTAKES else NEAR
     if task.metric in IN_UNITS:
         near *= float(np.std(tables.answers["target"].astype(float)))
     sides = both_sides(tables)
     if sides is None:
-        return Leaks((), 0.0, roles.identifiers, near)
+        return Leaks((), 0.0, roles.identifiers, near, is_drawn)
     copied = 0.0
     if roles.identifiers:
         # Rows that differ only in an identifier are those of one group.
         train, test = (pd.DataFrame({"rest": _joined(side, roles.identifiers), TARGET: side[TARGET]}) for side in sides)
         copied = next((found.share for found in shared_groups(train, test)), 0.0)
-    return Leaks(tuple(shared_groups(*sides, with_similar=True)), copied, roles.identifiers, near)
+    return Leaks(tuple(shared_groups(*sides, with_similar=True)), copied, roles.identifiers, near, is_drawn)
 
 
 def _joined(side: pd.DataFrame, ignored: tuple[str, ...]) -> pd.Series:

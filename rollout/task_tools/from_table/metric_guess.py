@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import compress
 
+from rollout.task_tools.from_table.numbers import is_formatted, is_number_with_any_mark
 from rollout.task_tools.from_table.target import known_target, target_values
 from tasks.metric import METRICS
 
@@ -21,7 +22,8 @@ def guess_metric(name: str, cells: Sequence[str], places: Sequence[str], decimal
     Raises:
         ValueError: If none fits.
     """
-    fault, is_count = None, False
+    faults: dict[str, ValueError] = {}
+    is_count = False
     for metric in ("auc", "rmse", "accuracy"):
         try:
             is_known = known_target(cells, metric, decimal)
@@ -29,7 +31,7 @@ def guess_metric(name: str, cells: Sequence[str], places: Sequence[str], decimal
                 name, list(compress(cells, is_known)), list(compress(places, is_known)), metric, decimal
             )
         except ValueError as error:
-            fault = error
+            faults[metric] = error
             continue
         if metric == "rmse" and _are_few_and_whole(values.cells):
             is_count = True
@@ -37,14 +39,18 @@ def guess_metric(name: str, cells: Sequence[str], places: Sequence[str], decimal
         return metric
     if is_count:  # a count with rare values, which are no classes
         return "rmse"
-    assert fault is not None, "one was raised, or a metric was returned"
-    raise fault
+    are_numbers = len(set(cells)) > MAX_NUMBERS and 2 * sum(map(_is_like_number, cells)) > len(cells)
+    raise faults["rmse" if are_numbers else "accuracy"]
 
 
 def metric_note(metric: str) -> str:
     """Return a line for the user about a metric that was guessed."""
     better = "higher" if METRICS[metric].direction == "maximize" else "lower"
     return f"the metric is {metric}, {better} is better; another one with --metric"
+
+
+def _is_like_number(cell: str) -> bool:
+    return is_number_with_any_mark(cell) or is_formatted(cell.strip())
 
 
 def _are_few_and_whole(numbers: Sequence[str]) -> bool:

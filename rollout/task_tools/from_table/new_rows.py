@@ -12,8 +12,10 @@ from rollout.task_tools.from_table.numbers import is_marker, plain_number
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table
 from rollout.task_tools.from_table.split_columns import is_date
 from rollout.task_tools.from_table.user_table import UserTable
-from tasks.nearest import nearest
+from tasks.nearest import closest, nearest
 from tasks.quoting import quoted, quoted_list
+
+SIMILAR = 0.75  # from which a column may be another one under a wrong name
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class RowReader:
         """
         raw = self._read_raw(file)
         absent = {each.written: each.name for each in self.features if each.written not in raw.names}
-        missing = [written for written, name in absent.items() if name not in self.optional]
+        others = [name for name in raw.names if name not in {each.written for each in self.features}]
+        missing = [each for each, name in absent.items() if name not in self.optional or closest(each, others, SIMILAR)]
         if missing:
             known = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
             raise ValueError(f"{file} has no column {quoted(missing[0])}, which the table to learn from has{known}")

@@ -1,6 +1,6 @@
 """Find a split of a user's table that puts every class on both sides."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -9,24 +9,25 @@ from tasks.quoting import quoted
 from tasks.split import by_group, by_time, first_and_last, shuffled, time_of
 
 MAX_SEEDS = 50
-NEEDS_ALL = ("auc", "log_loss")  # metrics without a value for rows that lack a class, so train.py stratifies
-MAX_PARTS = 4  # of the training data, of which train.py validates on one
 
 
 def seed_of_split(table: UserTable, num_train: int) -> int:
     """Return the first seed of `tasks.split.write_split` that puts every class into training and test data.
 
+    The initial script divides the training data once more, so for auc and log_loss at least two rows of each class, or
+    two groups, are training data. For auc the latest quarter of them has both classes, if the split is by time.
+
     Args:
-        table: The table; test rows of the user's own may lack classes, unless the metric needs all.
+        table: The table.
         num_train: The number of training rows.
 
     Raises:
-        ValueError: If no seed does.
+        ValueError: If no seed does. The message names a class and has a remedy.
     """
     if not table.classes:
         return 0
     groups, times = (table.cells[name].tolist() if name else [] for name in (table.group, table.time))
-    rare: set[str] = set()
+    fault = ""
     for seed in range(1 if times or table.num_test else MAX_SEEDS):
         order, first_test = shuffled(len(table.cells), seed), num_train
         if groups:
@@ -35,38 +36,38 @@ def seed_of_split(table: UserTable, num_train: int) -> int:
             order, first_test = by_time(times, order, num_train)
         elif table.num_test:
             order = first_and_last(order, num_train)
-        rare = _rare(table, order[:first_test], order[first_test:], times)
-        if not rare:
+        train, test = order[:first_test], order[first_test:]
+        fault = _fault(table, train, test) or _fault_of_times(table, train)
+        if not fault:
             return seed
-    if table.num_test:
-        where = "not in training and test data alike"
-    elif groups:
-        where = "in too few groups to be on both sides"
-    else:
-        where = "not in early and late rows alike" if times else "too rare for both training and test data"
-    raise ValueError(f"class {quoted(min(rare))} is {where}; leave its rows out, or merge it with another class")
+    raise ValueError(f"{fault}; leave its rows out, or merge it with another class")
 
 
-def num_parts(table: UserTable) -> int:
-    """Return the number of parts of the training data, so many that each can have every class.
+def _fault(table: UserTable, train: np.ndarray, test: np.ndarray) -> str:
+    """Return which class has too few training or test rows, or groups, `` if none has."""
+    least = 2 if table.metric in ("auc", "log_loss") else 1
+    in_train, in_test = _holders(table, train), _holders(table, test)
+    rare = [label for label in table.classes if in_train[label] < least or in_test[label] < 1]
+    if not rare:
+        return ""
+    label = min(rare, key=lambda each: in_train[each] + in_test[each])
+    what = "groups" if table.group else "rows"
+    return (
+        f"class {quoted(table.labels[label])} is in {in_train[label]} {what} to train on and {in_test[label]} to test "
+        f"on, and needs at least {least} and 1"
+    )
 
-    If a table is still to be split, one row, or group, of each class is left to the test data.
-    """
-    rows = range(len(table.cells) - table.num_test)
-    rarest = min(_holders(table, rows).values())
-    return min(MAX_PARTS, max(2, rarest - (table.num_test == 0)))
 
-
-def _rare(table: UserTable, train: np.ndarray, test: np.ndarray, times: Sequence[str]) -> set[str]:
-    """Return the classes that a part of a split has too few of."""
-    least = num_parts(table) if table.metric in NEEDS_ALL and not times else 1
-    parts = [(train.tolist(), least)]
-    if table.num_test == 0 or table.metric in NEEDS_ALL:
-        parts.append((test.tolist(), 1))
-    if times:  # the initial script fits on the earlier three quarters
-        earlier = sorted(train.tolist(), key=lambda row: time_of(str(times[row])))
-        parts.append((earlier[: 3 * len(earlier) // 4], 1))
-    return {label for rows, number in parts for label, count in _holders(table, rows).items() if count < number}
+def _fault_of_times(table: UserTable, train: np.ndarray) -> str:
+    """Return which class the initial script lacks when it fits on the earlier three quarters of the training rows."""
+    if not table.time:
+        return ""
+    times = table.cells[table.time].tolist()
+    ordered = sorted(train.tolist(), key=lambda row: time_of(str(times[row])))
+    num_fit = 3 * len(ordered) // 4
+    parts = [ordered[:num_fit], *([ordered[num_fit:]] if table.metric == "auc" else [])]
+    missing = [label for part in parts for label, count in _holders(table, part).items() if not count]
+    return f"class {quoted(table.labels[missing[0]])} is not in early and late training rows alike" if missing else ""
 
 
 def _holders(table: UserTable, rows: Iterable[int]) -> dict[str, int]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.numbers import is_infinite, is_number
-from rollout.task_tools.from_table.split_seed import NEEDS_ALL, num_parts
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.metric import METRICS
 
@@ -29,16 +28,24 @@ SCORES = {
 }
 PREDICTIONS = {"auc": "model.predict_proba(X_test)[:, 1]", "rmsle": "model.predict(X_test).clip(min=0)"}
 
-SPLIT = ("X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0{stratify})",)
-GROUP_SPLIT = (
-    "fit, val = next({splitter}.split(X, y, groups))",
-    "X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",
+SPLIT = ("X_fit, X_val, y_fit, y_val = train_test_split(X, y, test_size=0.25, random_state=0)",)
+PARTS = ("X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",)
+GROUP_SPLIT = ("fit, val = next(GroupShuffleSplit(test_size=0.25, random_state=0).split(X, y, groups))", *PARTS)
+# The first split of many in which the classes are where the metric needs them.
+CLASS_SPLIT = (
+    "splits = {splitter}(1000, test_size=0.25, random_state=0).split({arguments})",
+    "fit, val = next((fit, val) for fit, val in splits if {condition})",
+    *PARTS,
 )
+HAS_ALL = {
+    "auc": "y.iloc[fit].nunique() == y.iloc[val].nunique() == y.nunique()",
+    "log_loss": "y.iloc[fit].nunique() == y.nunique()",
+}
 
 TIME_SPLIT = (
     "order = times.argsort()",
     "fit, val = order[: len(order) * 3 // 4], order[len(order) * 3 // 4 :]",
-    "X_fit, X_val, y_fit, y_val = X.iloc[fit], X.iloc[val], y.iloc[fit], y.iloc[val]",
+    *PARTS,
 )
 
 PREPARE = '''\
@@ -150,23 +157,15 @@ def _literal(names: str | Sequence[str]) -> str:
     return json.dumps(names, ensure_ascii=False)
 
 
-def _split(table: UserTable) -> tuple[str, list[str]]:
-    """Return the name of the splitter that the script imports, `` if it needs none, and the lines that split the rows.
-
-    Where the metric has no value for rows that lack a class, each part has all of them.
-    """
+def _split(table: UserTable) -> tuple[str, Sequence[str]]:
+    """Return the splitter that the script imports, `` if it needs none, and the lines that split the rows."""
     if table.time:
-        return "", [*TIME_SPLIT]
-    needs_all = table.metric in NEEDS_ALL
-    if not table.group:
-        stratify = ", stratify=y" if needs_all else ""
-        return "train_test_split", [line.format(stratify=stratify) for line in SPLIT]
-    splitter = (
-        f"StratifiedGroupKFold({num_parts(table)})"
-        if needs_all
-        else "GroupShuffleSplit(test_size=0.25, random_state=0)"
-    )
-    return splitter.partition("(")[0], [line.format(splitter=splitter) for line in GROUP_SPLIT]
+        return "", TIME_SPLIT
+    if condition := HAS_ALL.get(table.metric):
+        splitter, arguments = ("GroupShuffleSplit", "X, y, groups") if table.group else ("ShuffleSplit", "X")
+        values = {"splitter": splitter, "arguments": arguments, "condition": condition}
+        return splitter, [line.format(**values) for line in CLASS_SPLIT]
+    return ("GroupShuffleSplit", GROUP_SPLIT) if table.group else ("train_test_split", SPLIT)
 
 
 def _tables(table: UserTable, roles: ColumnRoles) -> list[str]:

@@ -104,7 +104,7 @@ def read_user_table(
                 "out"
             )
     if test is not None:
-        raw = with_test_rows(raw, test, form)
+        raw = with_test_rows(raw, test, form, id_column)
     try:
         return _user_table(raw, target, metric, id_column, form, group, time, test)
     except ValueError as error:

@@ -39,6 +39,20 @@ def test_the_metric_fits_the_target(tmp_path: Path, target: list[object], metric
 
 
 @pytest.mark.parametrize(
+    ("odd", "fault"),
+    [
+        ("12a", "rmse needs numbers, but column 'y' holds '12a' in row 5"),
+        ("$1,234.00", "rmse needs numbers, but column 'y' holds '\\$1,234.00' in row 5"),
+    ],
+)
+def test_a_faulty_number_among_many_is_named(tmp_path: Path, odd: str, fault: str) -> None:
+    target: list[object] = [f"{100 + row / 7:.2f}" for row in range(80)]
+    target[4] = f'"{odd}"'
+    with pytest.raises(ValueError, match=fault):
+        read_user_table(write_csv(tmp_path / "t.csv", target), "y", None, None)
+
+
+@pytest.mark.parametrize(
     ("file", "name"),
     [
         ("flats.csv", "flats"),

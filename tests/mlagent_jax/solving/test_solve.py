@@ -236,7 +236,7 @@ def test_a_search_without_time_for_an_action_delivers_the_first_script_and_says_
     table = write_flats(tmp_path / "flats.csv")
     assert main(["--csv", str(table), "--out", str(tmp_path / "out"), *ARGUMENTS, "--minutes", "0.01"]) == 0
     said = capsys.readouterr()
-    assert "the preparation took all the time, so no action was taken; raise --minutes" in said.out + said.err
+    assert "the time was up before an action ended; raise --minutes" in said.out + said.err
     result = json.loads((tmp_path / "out/result.json").read_text())
     assert result["num_actions"] == 0 and (tmp_path / "out/best/train.py").exists()
 

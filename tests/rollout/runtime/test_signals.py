@@ -27,9 +27,19 @@ def callback(reference):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.01)
 
+class Failing:
+    def __del__(self):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        finally:
+            [][0]
+
 def arrive(place):
     if place == "finalizer":
         Finalized()
+    elif place == "failing":
+        Failing()
     elif place == "callback":
         thing = Referenced()
         reference = weakref.ref(thing, callback)
@@ -66,3 +76,8 @@ def test_exception_is_raised_in_the_main_thread_and_nothing_is_printed(place: st
     said, errors = output("ours", place)
     assert said == "raised" and "KeyboardInterrupt" not in errors
     assert "ZeroDivisionError" in errors  # what others discard is still printed
+
+
+def test_an_exception_that_a_finalizer_replaces_by_another_arrives_too() -> None:
+    said, errors = output("ours", "failing")
+    assert said == "raised" and "IndexError" in errors

@@ -13,9 +13,7 @@ import pytest
 from rollout.executor.interpreter import TASK_PYTHON
 from rollout.scripted.reference_scripts import reference_scripts
 from rollout.task_tools.from_table.column_roles import MAX_CELLS, ColumnRoles, column_roles
-from rollout.task_tools.from_table.folder import NewTaskSpec, write_folder
 from rollout.task_tools.from_table.raw_table import TableFormat
-from rollout.task_tools.from_table.split_seed import seed_of_split
 from rollout.task_tools.from_table.templates import train_script
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
 from tasks import __main__ as door
@@ -198,40 +196,6 @@ def test_whole_numbers_that_are_codes_are_times_too(
 def test_dates_alone_are_nothing_to_learn_from(read: Read) -> None:
     with pytest.raises(ValueError, match="no column but the target and 'sold'; there is nothing to learn from"):
         column_roles(read(60, time="sold", sold=DAYS[:60]))
-
-
-def test_a_class_that_only_late_rows_have_is_refused(tmp_path: Path) -> None:
-    labels = ["old"] * 50 + ["new", "old"] * 25
-    rows = pd.DataFrame({"x": np.random.default_rng(0).normal(size=100), "sold": range(100), "y": labels})
-    rows.to_csv(tmp_path / "table.csv", index=False)
-    table = read_user_table(tmp_path / "table.csv", "y", "accuracy", None, time="sold")
-    assert seed_of_split(table, 90) == 0
-    with pytest.raises(ValueError, match="class 'new' is not in early and late rows alike; leave its rows out"):
-        seed_of_split(table, 60)
-
-
-@pytest.mark.parametrize("metric", ["log_loss", "auc"])
-@pytest.mark.parametrize("grouped", [True, False])
-def test_the_script_of_a_task_with_a_rare_class_validates_on_all_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, grouped: bool
-) -> None:
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        patients = rng.integers(0, 20, 200)
-        kinds = ["common"] * 200 if metric == "auc" else rng.choice(["common", "usual"], 200).tolist()
-        for patient in (2, 7, 11, 12, 16):  # five rows in five groups
-            kinds[np.flatnonzero(patients == patient)[0]] = "rare"
-        rows = pd.DataFrame({"x": rng.normal(size=200), "patient": patients, "y": kinds})
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        rows.to_csv(folder / "table.csv", index=False)
-        read = read_user_table(folder / "table.csv", "y", metric, None, group="patient" if grouped else None)
-        write_folder(NewTaskSpec("rare", folder / "table.csv", "y", metric, folder), read, column_roles(read), folder)
-        for part in ("public", "private"):
-            (folder / part).mkdir()
-        runpy.run_path(str(folder / "prepare.py"))["prepare"](folder / "raw", folder / "public", folder / "private")
-        monkeypatch.chdir(folder / "public")
-        assert np.isfinite(runpy.run_path(str(folder / "train.py"))["score"])
 
 
 def test_a_split_is_by_group_or_by_time(read: Read) -> None:

@@ -107,3 +107,6 @@ def test_rows_may_lack_a_column_that_only_names_them(tmp_path):
     new.write_text("name,other\na,x\n")
     with pytest.raises(ValueError, match="has no column 'size', which the table to learn from has"):
         reader.read(new)
+    new.write_text("Name,size\na,3\n")  # the same column under another name
+    with pytest.raises(ValueError, match="has no column 'name', which the table to learn from has.*'Name'"):
+        reader.read(new)

@@ -94,7 +94,10 @@ def test_a_class_that_only_the_test_file_has_is_refused(tmp_path: Path, capsys) 
     train, test = (flats(size, size).assign(kind=["a", "b"] * (size // 2)) for size in (60, 20))
     test.loc[:6, "kind"] = "c"
     assert new(write(tmp_path, train, test), "--metric", "accuracy", target="kind") == 2
-    assert "class 'c' is not in training and test data alike; leave its rows out" in capsys.readouterr().err
+    assert (
+        "class 'c' is in 0 rows to train on and 7 to test on, and needs at least 1 and 1; leave its rows out"
+        in capsys.readouterr().err
+    )
 
 
 def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
@@ -102,3 +105,35 @@ def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
     flats(20, 1).to_parquet(tmp_path / "test.parquet")
     with pytest.raises(ValueError, match="is a text, and the cells of the other have types; convert one of them"):
         read_user_table(files[0], "price", "rmse", None, test=tmp_path / "test.parquet")
+
+
+def test_the_test_file_may_lack_the_id_column(tmp_path: Path) -> None:
+    train = flats(60, 0)
+    train.insert(0, "flat", [f"F{row}" for row in range(60)])
+    files = write(tmp_path, train, flats(20, 1))
+    assert read_user_table(files[0], "price", "rmse", "flat", test=files[1]).num_test == 20
+    with pytest.raises(ValueError, match="test.csv has no column 'flat', which"):
+        read_user_table(files[0], "price", "rmse", None, test=files[1])
+
+
+def test_a_mark_that_may_separate_thousands_is_refused_in_the_test_file_too(tmp_path: Path) -> None:
+    files = write(tmp_path, flats(60, 0).assign(area=range(1000, 1060)), flats(20, 1))
+    lines = [f"1.{300 + row};north;{row}" for row in range(20)]
+    files[1].write_text("\n".join(["area;place;price", *lines]) + "\n")
+    with pytest.raises(ValueError, match="test.csv: column 'area' holds '1.300' in row 1 .line 2., whose point may be"):
+        read_user_table(files[0], "price", "rmse", None, test=files[1])
+
+
+def test_leaky_test_rows_are_to_be_left_out(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.normal(size=30).round(2)
+
+    def of_patients(size: int) -> pd.DataFrame:
+        patients = rng.integers(0, 30, size)
+        return pd.DataFrame(
+            {"x": rng.normal(size=size).round(4), "patient": [f"P{each}" for each in patients], "y": levels[patients]}
+        )
+
+    assert new(write(tmp_path, of_patients(120), of_patients(40)), "--best", "0", target="y") == 0
+    said = capsys.readouterr().out
+    assert "leave these test rows out" in said and "--group" not in said
