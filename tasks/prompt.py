@@ -13,7 +13,7 @@ from tasks.system_text import Kind
 from tasks.task import Instance
 
 IDEAS_LINE = "Try these ideas in your first step: "
-IDEA = re.compile(r"\(\d\) (.*?)(?=\s*\(\d\) |$)")
+IDEA = re.compile(r"\(\d+\) (.*?)(?=\s*\(\d+\) |$)")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))

@@ -81,7 +81,7 @@ def save_canary(
         write_canary(folder, canary_ids, logprobs, digests or {}, model.dtype.name)
 
 
-@memory_for("canary", "server.max_model_len")
+@memory_for("canary")
 def canary_logprobs(model: Transformer, token_ids: Sequence[int]) -> list[float]:
     """Return the log-probability that the model gives to each token but the first, in nats.
 

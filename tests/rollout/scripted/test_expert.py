@@ -282,6 +282,8 @@ def test_ideas_are_read_back_from_the_problem() -> None:
     ideas = ["Use (a) random forest.", "Tune it; by 2.5 times.", "Standardize."]
     assert parse_ideas(problem_text(instance(), ideas)) == ideas
     assert parse_ideas(problem_text(instance())) == []
+    many = [f"Use {count} trees." for count in range(12)]
+    assert parse_ideas(problem_text(instance(), many)) == many
 
 
 def test_the_description_of_a_table_says_which_recipes_are_likely() -> None:
