@@ -9,7 +9,7 @@ from rollout.environment.paths import Refused, plain_name, script_path
 from rollout.storage.trajectories import from_record, to_record
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import ACTIONS, COPY_FILE, EDIT, EXECUTE, ends_trajectory, is_edit
-from tasks.feedback import Outcome
+from tasks.feedback import SAVED, Outcome
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -171,7 +171,8 @@ def ran_script(step: Step) -> bool:
     """Return whether an action ran a script, or would have if it had not been answered from the cache."""
     if step.action not in ACTIONS or not ACTIONS[step.action].runs_script:
         return False
-    refused = step.feedback.outcome is Outcome.ERROR and step.before.files == step.after.files and is_edit(step.action)
+    is_saved = step.feedback.text.startswith(SAVED)
+    refused = step.feedback.outcome is Outcome.ERROR and is_edit(step.action) and not is_saved
     return step.feedback.outcome is not Outcome.NOT_EDITED and not refused
 
 

@@ -11,7 +11,7 @@ import pytest
 from rollout.errors import BudgetSpent, ExecutorError
 from rollout.search.rules import Chains, Rule, UpperConfidence, make_rule
 from rollout.search.search import Agent, Budget, Search
-from rollout.search.tree import SearchTree, instruction_of
+from rollout.search.tree import SearchTree, instruction_of, ran_script
 from rollout.storage.journal import Journal
 from rollout.types import Response
 from tasks import action as grammar
@@ -195,3 +195,17 @@ def test_the_lineage_of_a_script_has_its_edits_alone(toys, tmp_path):
         "Copy File",
         "a response that is no action",
     ]
+
+
+def test_an_edit_that_saves_the_same_failing_script_again_ran_and_a_refused_one_did_not(toys, tmp_path):
+    crash = toys.edit("SCRIPT", "a.py", exit="crashed")
+    lines = [
+        crash,
+        crash,
+        toys.edit("SCRIPT", toys.instance.names.train_file, correct=6),
+        toys.respond(grammar.EDIT, script_name="SCRIPT", edit_instruction="Sing.", save_name="b.py"),
+        toys.respond(grammar.LIST_FILES, dir_path="."),
+        toys.respond(grammar.EXECUTE, script_name="a.py"),
+    ]
+    search = run(make_search(toys, tmp_path, toys.actor(lines), Chains(1, 6)), 6, 1)
+    assert [ran_script(node.step) for node in search.tree.nodes[1:]] == [True, True, False, False, False, True]
