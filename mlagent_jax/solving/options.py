@@ -78,7 +78,7 @@ class SolveOptions:
     coder_key_env: str = ""
     coder_price: tuple[float, float] = (0.0, 0.0)
     dollars: float | None = None
-    search: SearchKind = "tree"
+    search: SearchKind = "chain"
     steps: int = 15
     trajectories: int = 4
     minutes: float = 30.0

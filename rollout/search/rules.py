@@ -55,8 +55,8 @@ class UpperConfidence:
     """
 
     max_steps: int
-    exploration: float = 0.5
-    widening: float = 0.4
+    exploration: float = 0.05
+    widening: float = 0.1
 
     def choose(self, tree: SearchTree) -> Node | None:
         """Return the state to act from, None if all have ended."""
@@ -94,11 +94,12 @@ class UpperConfidence:
 def make_rule(search: str, num_trajectories: int, max_steps: int) -> Rule:
     """Return the rule of a kind of search, with `num_trajectories * max_steps` actions in mind.
 
-    `chain` is one trajectory after the other, `best-of` are several side by side, `tree` chooses among all states.
+    `chain` is one trajectory with all actions, `best-of` are several side by side, and `tree` chooses among all states.
+    `python -m benchmarks.search_rules` compares them, and chose the constants of the tree.
     """
     if search == "chain":
         return Chains(1, num_trajectories * max_steps)
     if search == "best-of":
         return Chains(num_trajectories, max_steps)
     assert search == "tree", search
-    return UpperConfidence(max_steps)
+    return UpperConfidence(num_trajectories * max_steps)
