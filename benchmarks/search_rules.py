@@ -117,7 +117,8 @@ def summary(records: Sequence[dict[str, Any]], options: argparse.Namespace) -> s
         "# Chain, best-of and tree at equal numbers of actions\n\n"
         f"{options.steps * options.trajectories} actions of the scripted agent in each search, {options.seeds} seeds, "
         f"{len(tasks)} tasks; {where['processor']}, {where['cores']} cores, commit {revision}. Intervals are of a "
-        f"bootstrap over tasks, then seeds.\n\n{table(rows)}\n\n{table(by_task)}"
+        "bootstrap over tasks, then seeds. The rules share a cache of results, so the seconds of the first one are the "
+        f"longest.\n\n{table(rows)}\n\n{table(by_task)}"
     )
 
 
