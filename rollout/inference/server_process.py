@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,7 @@ class ServerProcess:
         options: ServerOptions | None = None,
         port: int = 0,
         start_seconds: float = 600.0,
+        flags: Sequence[str] = (),
     ):
         """Describe a server without starting it; `key` is its key, a random one.
 
@@ -36,11 +38,12 @@ class ServerProcess:
             options: The server's options; None for the defaults.
             port: The port; 0 takes a free one at each start.
             start_seconds: The time limit for the first answer after a start.
+            flags: Further flags for vLLM.
         """
         self.model = self._tokenizer = Path(model).resolve()
         self.log = Path(log)
         self.options = options or ServerOptions()
-        self.start_seconds = start_seconds
+        self.start_seconds, self.flags = start_seconds, tuple(flags)
         self.key = new_key()  # the same for all starts, because a client stays connected over restarts
         self.port = self._wanted_port = port
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,6 +83,7 @@ class ServerProcess:
         command += ["--parent", str(os.getpid()), "--tokenizer", str(self._tokenizer)]
         for name, value in dataclasses.asdict(self.options).items():
             command += [f"--{name.replace('_', '-')}", str(value)]
+        command += self.flags
         environment = {**server_environment(self.options), KEY_VARIABLE: self.key}
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb" if is_first else "ab") as log:

@@ -203,6 +203,20 @@ def test_a_later_start_leaves_the_log_of_those_before_and_looks_for_errors_in_it
     assert server.log.read_text().startswith(before)
 
 
+def test_further_flags_of_a_process_reach_vllm(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "vllm" / "entrypoints" / "openai").mkdir(parents=True)
+    for package in ("vllm", "vllm/entrypoints", "vllm/entrypoints/openai"):
+        (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / "vllm/entrypoints/openai/api_server.py").write_text("import sys\nraise KeyError(sys.argv[-2:])\n")
+    flags = ("--tool-call-parser", "hermes")
+    server = ServerProcess(model, tmp_path / "server.log", start_seconds=30, flags=flags)
+    server.launch()
+    with pytest.raises(ServerError, match=r"KeyError: \['--tool-call-parser', 'hermes'\]"):
+        server.wait_ready()
+    server.stop()
+
+
 def test_options_and_further_flags_reach_vllm(model):
     options = ServerOptions(dtype="bfloat16", max_model_len=9000, kv_cache_mb=3, seed=5)
     command = server_command(model, 1234, options, ["--tensor-parallel-size", "2"])
