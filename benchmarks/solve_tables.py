@@ -3,7 +3,7 @@
     python -m benchmarks.solve_tables [NAME ...] [--minutes 10] [--work runs/solve_tables]
 
 Three tables come from R packages and are in no bundled task; three are made here, so that any number of fresh rows can
-be drawn. Each is solved by `mlagent solve --agent scripted`; a table whose record exists is not solved again. Writes
+be drawn. Each is solved by `mlagent solve --agent scripted --search tree`; a table whose record exists is not solved again. Writes
 `results/solve_tables/NAME.json` for each table, and `tables.md` with all of them.
 """
 
@@ -131,6 +131,7 @@ def solve_example(name: str, minutes: float, work: Path) -> dict[str, Any]:
         csv=folder / f"{name}.csv",
         target=example.target,
         metric=example.metric,
+        search="tree",  # which uses all slots
         steps=STEPS,
         trajectories=TRAJECTORIES,
         minutes=minutes,
