@@ -3,8 +3,8 @@
     python -m benchmarks.solve_tables [NAME ...] [--minutes 10] [--work runs/solve_tables]
 
 Three tables come from R packages and are in no bundled task; three are made here, so that any number of fresh rows can
-be drawn. Each is solved by `mlagent solve --agent scripted --search tree`; a table whose record exists is not solved again. Writes
-`results/solve_tables/NAME.json` for each table, and `tables.md` with all of them.
+be drawn. Each is solved by `mlagent solve --agent scripted --search tree`; a table whose record exists is not solved
+again. Writes `results/solve_tables/NAME.json` for each table, and `tables.md` with all of them.
 """
 
 import argparse
