@@ -56,7 +56,11 @@ AIDE = (
 FLAML = ("flaml[automl]==2.3.4", "pandas==2.2.3", "numpy==1.26.4", "scikit-learn==1.6.1")
 SECONDS = 60  # of one script
 CONTEXT = 8192
-TOOL_CALLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")  # how AIDE asks for its reviews
+# AIDE asks for its reviews as tool calls, and states no limit for an answer, which a small model may never end.
+AIDE_FLAGS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--override-generation-config", '{"max_new_tokens": 2048}'),
+)
 HOURS = 3600.0 * 12
 
 
@@ -247,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 record("ours", run_ours(task, choose, report, options, folder))
             if (task.name, "aide") not in done:
                 served = ServerOptions(dtype="bfloat16", max_model_len=CONTEXT, kv_cache_mb=1024)
-                with ServerProcess(options.model, options.work / "server.log", served, flags=TOOL_CALLS) as server:
+                with ServerProcess(options.model, options.work / "server.log", served, flags=AIDE_FLAGS) as server:
                     record("aide", run_aide(task, report, options, server))
             if (task.name, "flaml") not in done:
                 python = environment_of(options.work, "flaml", FLAML)
