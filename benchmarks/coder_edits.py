@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import Cannot, apply
-from tasks.naming import draw_names
-from tasks.task import Instance, Task
+from tasks.task import Instance, Task, draw_instance
 
 REGRESSION = ("tabular-regression",)
 CLASSIFICATION = ("tabular-classification", "image-classification")
@@ -317,7 +316,7 @@ def draw_pairs(tasks: Sequence[Task], num_pairs: int, seed: int) -> list[Pair]:
     for index in range(num_pairs):
         task = tasks[index % len(tasks)]
         rng = random.Random(f"{seed}/coder/{index}")
-        instance = Instance(task, draw_names(rng, held_out=task.split == "held_out"))
+        instance = draw_instance(task, rng)
         recipes, source = _changed(instance, index // len(tasks) % (MAX_RECIPES + 1), rng)
         fitting = [edit for edit in EDITS if edit.fits(task.kind, source)]
         edit = min(rng.sample(fitting, len(fitting)), key=lambda each: drawn[each.name])

@@ -13,6 +13,7 @@ the other half, FLAML's only one. FLAML gets the seconds that our side took. A s
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -26,8 +27,6 @@ from mlagent_jax.reporting.summary import commit
 from mlagent_jax.solving.agents import open_team
 from mlagent_jax.solving.finalists import find_finalists
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
-from mlagent_jax.solving.problem import Problem
-from mlagent_jax.solving.run import draw_instance
 from rollout.environment.environment import Environment
 from rollout.executor import open_executor
 from rollout.inference.server import ServerOptions
@@ -43,7 +42,7 @@ from tasks.grading import InvalidSubmission, grade
 from tasks.holdout import divide
 from tasks.quoting import user_path
 from tasks.registry import load
-from tasks.task import Task
+from tasks.task import Task, draw_instance
 
 RESULTS = Path("benchmarks/results/peers")
 TASKS = ("customer_churn", "house_price", "hotel_rate", "credit_status")
@@ -170,7 +169,7 @@ def run_ours(task: Task, choose: Path, report: Path, options: argparse.Namespace
     ):
         settings = team.settings
         environment = Environment(store, opened.executor, team.coder, settings.observation, settings.prompt.show_script)
-        instance = draw_instance(Problem(task, report), 0)
+        instance = draw_instance(task, random.Random("0/names"))
         tree = SearchTree(instance, environment.problem(instance), environment.start(instance))
         rule = ScriptLimit(make_rule("tree", options.scripts, stated.steps), options.scripts)
         search = Search(tree, environment, team.agent, rule, journal)

@@ -35,10 +35,9 @@ from rollout.storage.blob_store import BlobStore
 from rollout.storage.journal import Journal
 from tasks.grading import grade
 from tasks.holdout import divide
-from tasks.naming import draw_names
 from tasks.quoting import user_path
 from tasks.registry import load, names
-from tasks.task import Instance, Task
+from tasks.task import Task, draw_instance
 
 RESULTS = Path("benchmarks/results/search_rules")
 HOURS = 3600.0 * 12
@@ -56,7 +55,7 @@ def run_search(
     folder = options.work / f"{task.name}-{kind}-{seed}"
     choose, report = divide(task, folder, seed)
     task = replace(task, part=choose)
-    instance = Instance(task, draw_names(random.Random(f"{seed}/names"), task.split == "held_out"))
+    instance = draw_instance(task, random.Random(f"{seed}/names"))
     tree = SearchTree(instance, environment.problem(instance), environment.start(instance))
     stated = SolveOptions(
         out=folder, task=task.name, search=kind, steps=options.steps, trajectories=options.trajectories

@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import machine, table
-from benchmarks.solve_tables import EXAMPLES, NUM_ROWS, fresh_scores
+from benchmarks.solve_tables import EXAMPLES, NUM_ROWS, fresh_scores, solve_rows
 from mlagent_jax.reporting.summary import commit
-from mlagent_jax.solving.options import SolveOptions
-from mlagent_jax.solving.run import solve_problem
-from mlagent_jax.tracking.progress import Reporter
 from rollout.storage.journal import Journal
 from tasks.quoting import user_path
 
@@ -33,19 +30,8 @@ MADE = [name for name, example in EXAMPLES.items() if example.is_made]
 def solve_seed(name: str, seed: int, work: Path) -> dict[str, Any]:
     """Return the record of one drawn table."""
     example, folder = EXAMPLES[name], work / f"{name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    example.make(NUM_ROWS, 100 + seed).to_csv(folder / f"{name}.csv", index=False)
-    options = SolveOptions(
-        out=folder / "out",
-        csv=folder / f"{name}.csv",
-        target=example.target,
-        metric=example.metric,
-        steps=STEPS,
-        trajectories=TRAJECTORIES,
-        minutes=MINUTES,
-        seed=seed,
-    )
-    result = solve_problem(options, Reporter(), resumes=(folder / "out/work/search.jsonl").exists())
+    budget = {"steps": STEPS, "trajectories": TRAJECTORIES, "minutes": MINUTES}
+    result = solve_rows(name, example.make(NUM_ROWS, 100 + seed), folder, **budget, seed=seed)
     assert result.report is not None, "the table has enough rows"
     score = result.report.score
     fresh = fresh_scores(example, folder, result)
@@ -63,6 +49,11 @@ def solve_seed(name: str, seed: int, work: Path) -> dict[str, Any]:
     }
 
 
+def is_covered(record: dict[str, Any]) -> bool:
+    """Return whether the reported interval covers the score on fresh rows."""
+    return record["low"] <= record["fresh"] <= record["high"]
+
+
 def summary(records: Sequence[dict[str, Any]]) -> str:
     """Return the page of all records."""
     rows: list[Sequence[object]] = [
@@ -76,12 +67,12 @@ def summary(records: Sequence[dict[str, Any]]) -> str:
             "fitted on all / fresh",
         )
     ]
-    covered = [each["low"] <= each["fresh"] <= each["high"] for each in records]
+    covered = sum(map(is_covered, records))
     for name in MADE:
         ours = [each for each in records if each["table"] == name]
         if not ours:
             continue
-        inside = sum(each["low"] <= each["fresh"] <= each["high"] for each in ours)
+        inside = sum(map(is_covered, ours))
         ratios = (
             np.mean([each[key] / each["fresh"] for each in ours])
             for key in ("value", "choice", "validation", "fresh_delivered")
@@ -89,8 +80,8 @@ def summary(records: Sequence[dict[str, Any]]) -> str:
         rows.append((f"{name} ({EXAMPLES[name].metric})", len(ours), inside, *(f"{ratio:.3f}" for ratio in ratios)))
     where = machine()
     return (
-        "# How often the reported interval covers the score on fresh rows\n\n"
-        f"{sum(covered)} of {len(covered)} intervals of 95 % cover it. Each row is about the made tables of one kind, "
+        "# Coverage of the reported interval on fresh rows\n\n"
+        f"{covered} of {len(records)} intervals of 95 % cover it. Each row is about the made tables of one kind, "
         f"{NUM_ROWS:,} rows each, {STEPS * TRAJECTORIES} actions of the scripted agent; {where['processor']}, "
         f"{where['cores']} cores. The ratios are means over seeds.\n\n{table(rows)}"
     )

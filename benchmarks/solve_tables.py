@@ -122,21 +122,8 @@ NUM_ROWS = 2000  # of a made table
 def solve_example(name: str, minutes: float, work: Path) -> dict[str, Any]:
     """Return the record of one table."""
     example, folder = EXAMPLES[name], work / name
-    folder.mkdir(parents=True, exist_ok=True)
     rows = example.make(NUM_ROWS, 0).drop_duplicates()
-    rows.to_csv(folder / f"{name}.csv", index=False)
-    out = folder / "out"
-    options = SolveOptions(
-        out=out,
-        csv=folder / f"{name}.csv",
-        target=example.target,
-        metric=example.metric,
-        search="tree",  # which uses all slots
-        steps=STEPS,
-        trajectories=TRAJECTORIES,
-        minutes=minutes,
-    )
-    result = solve_problem(options, Reporter(), resumes=(out / "work/search.jsonl").exists())
+    result = solve_rows(name, rows, folder, steps=STEPS, trajectories=TRAJECTORIES, minutes=minutes)
     assert result.report is not None, "all tables have enough rows"
     return {
         "source": example.source,
@@ -152,6 +139,22 @@ def solve_example(name: str, minutes: float, work: Path) -> dict[str, Any]:
         "commit": commit(),
         "machine": machine(),
     }
+
+
+def solve_rows(name: str, rows: pd.DataFrame, folder: Path, **options: Any) -> SolveResult:
+    """Return the result of `mlagent solve` on rows of an example, in a folder, with further options."""
+    example, file = EXAMPLES[name], folder / f"{name}.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(file, index=False)
+    stated = SolveOptions(
+        out=folder / "out",
+        csv=file,
+        target=example.target,
+        metric=example.metric,
+        search="tree",  # which uses all slots
+        **options,
+    )
+    return solve_problem(stated, Reporter(), resumes=SolveLayout(stated.out).search.exists())
 
 
 def fresh_scores(example: Example, folder: Path, result: SolveResult) -> dict[str, float]:

@@ -15,6 +15,7 @@ from rollout.storage.run_layout import RunLayout
 from rollout.storage.trajectories import iterate_trajectories
 from rollout.types import Step, Trajectory
 from tasks.action import is_edit
+from tasks.metric import better_direction
 from tasks.quoting import user_path
 from tasks.registry import load
 from tasks.task import Task
@@ -59,7 +60,7 @@ def describe_step(number: int, step: Step, task: Task) -> list[str]:
 
 def transcript(trajectory: Trajectory, task: Task, num_steps: int) -> str:
     """Return the Markdown of one trajectory: a sentence on the task, then a fenced diff."""
-    better = "higher" if task.direction == "maximize" else "lower"
+    better = better_direction(task.direction)
     lines = [
         f"`{trajectory.task}` ({task.split.replace('_', '-')}): {task.metric}, {better} is better; the initial script "
         f"scores {task.m_init:.4g} on the hidden labels, the best known script {task.m_best:.4g}.",

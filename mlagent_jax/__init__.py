@@ -5,6 +5,7 @@ JAX is imported with it, not with the package. `mlagent_jax.solve` lets an agent
 `mlagent_jax.make` opens the environment of a task for any agent.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,17 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["load_policy", "make", "solve"]
 
 
+_MODULES = {
+    "load_policy": "mlagent_jax.model.policy",
+    "make": "mlagent_jax.env.make",
+    "solve": "mlagent_jax.solving.run",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "load_policy":
-        from mlagent_jax.model.policy import load_policy
-
-        return load_policy
-    if name == "solve":
-        from mlagent_jax.solving.run import solve
-
-        return solve
-    if name == "make":
-        from mlagent_jax.env.make import make
-
-        return make
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -153,6 +153,11 @@ def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.clip(correlations, -1, 1).mean())
 
 
+def better_direction(direction: str) -> str:
+    """Return `higher` or `lower`: which scores are better in a direction, in words."""
+    return "higher" if direction == "maximize" else "lower"
+
+
 def _columns(numbers: np.ndarray) -> np.ndarray:
     """Return `[B]` or `[B, C]` as `[B, C]`."""
     return numbers.reshape(len(numbers), -1)

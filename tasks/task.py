@@ -1,12 +1,13 @@
 """A prepared task, and the instance of it that one episode works on."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from tasks.naming import Names
+from tasks.naming import Names, draw_names
 
 SUBMISSION = "submission.csv"  # the file with a script's predictions
 
@@ -173,3 +174,8 @@ class Instance:
         if "{train_file}" not in self.task.problem and "{test_file}" not in self.task.problem:
             return {}
         return {"train.csv": self.names.train_file, "test.csv": self.names.test_file}
+
+
+def draw_instance(task: Task, rng: random.Random) -> Instance:
+    """Return a task under drawn names; a held-out task has names that no training episode has."""
+    return Instance(task, draw_names(rng, held_out=task.split == "held_out"))

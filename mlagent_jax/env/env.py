@@ -12,11 +12,10 @@ from rollout.runtime.event_loop import EventLoopThread, gather
 from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot
 from tasks.action import ends_trajectory, plain_instruction
-from tasks.naming import draw_names
 from tasks.prompt import Message, messages
 from tasks.reward import Rules, reward
 from tasks.state import State
-from tasks.task import Instance, Task
+from tasks.task import Instance, Task, draw_instance
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class EnvState:
     Attributes:
         instance: The task under the names of the episode.
         history: The problem, the responses and the feedback so far.
-        snapshot: The workspace and the scores, of which an agent must not read the hidden ones.
+        snapshot: The workspace and the scores; an agent must not read the hidden ones.
         system: The system message.
         instructions: The plain instructions of the edits so far.
         end: Why the episode is over, `final_answer` or `step_limit`; `` if it goes on.
@@ -109,7 +108,7 @@ class Env:
 
     def reset(self, seed: int = 0) -> EnvState:
         """Begin an episode and return its first state; the seed draws the names of the project and its files."""
-        instance = Instance(self.task, draw_names(random.Random(f"{seed}/names"), self.task.split == "held_out"))
+        instance = draw_instance(self.task, random.Random(f"{seed}/names"))
         problem = State(self._environment.problem(instance))
         self.state = EnvState(instance, problem, self._environment.start(instance), self._system)
         return self.state

@@ -12,12 +12,12 @@ from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.scripted.coder import ScriptedCoder
 from rollout.storage.blob_store import BlobStore
-from rollout.task_tools.preparation import prepare_all
+from rollout.task_tools.preparation import prepared_task
 from rollout.types import Coder
 from tasks.entry import read_entry
 from tasks.prompt import Prompt
 from tasks.quoting import user_path
-from tasks.registry import find, load_entry
+from tasks.registry import find
 from tasks.reward import PAPER, Rules
 from tasks.system_text import system_text
 from tasks.task import Task
@@ -77,5 +77,4 @@ def _prepared(task: str | Path, data: Path, python: Path) -> Task:
     """Return a task whose data is in a folder, where it is prepared if it is missing or stale."""
     file = Path(task) / "task.yaml"
     entry = read_entry(file) if file.is_file() else find(str(task))
-    prepare_all([entry], data, python, say=lambda _: None)
-    return load_entry(entry, data)
+    return prepared_task(entry, data, python)

@@ -13,7 +13,7 @@ from mlagent_jax.solving.problem import Problem, task_name
 from rollout.storage.blob_store import BlobStore
 from rollout.types import Execution, Executor, Exit, Job
 from tasks.feedback import NUMBER
-from tasks.metric import METRICS, OPTIMUM
+from tasks.metric import METRICS, OPTIMUM, better_direction
 from tasks.task import Instance, Limits, Task
 
 GRADER = '''\
@@ -91,7 +91,7 @@ def script_problem(options: SolveOptions, layout: SolveLayout, say: Callable[[st
     grader = layout.task / "grade.py"
     grader.parent.mkdir(parents=True, exist_ok=True)
     grader.write_text(GRADER, encoding="utf-8")
-    better = "higher" if direction == "maximize" else "lower"
+    better = better_direction(direction)
     task = Task(
         name=task_name(options.script),
         kind=kind_of(source),

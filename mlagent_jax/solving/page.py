@@ -86,10 +86,8 @@ def edit_changes(tree: SearchTree) -> list[dict[str, Any]]:
         if step is None or not is_edit(step.action) or score is None or not node.script:
             continue
         source = step.arguments["script_name"]
-        before, made = (
-            _score_before(node, source, scores),
-            (step.before.files.get(source), step.after.files[node.script]),
-        )
+        before = _score_before(node, source, scores)
+        made = step.before.files.get(source), step.after.files[node.script]
         if before is not None and made not in seen:
             seen.add(made)
             rows.append({"number": node.number, "text": instruction_of(step), "score": score, "change": score - before})

@@ -13,12 +13,12 @@ from rollout.task_tools.from_table.create import prepare_table, read_table
 from rollout.task_tools.from_table.folder import NewTaskSpec
 from rollout.task_tools.from_table.leak_warnings import find_leaks
 from rollout.task_tools.from_table.new_rows import RowReader, row_reader
-from rollout.task_tools.preparation import prepare_all
+from rollout.task_tools.preparation import prepared_task
 from tasks.entry import read_entry
 from tasks.holdout import divide
 from tasks.metric import OPTIMUM
 from tasks.quoting import quoted
-from tasks.registry import find, load_entry
+from tasks.registry import find
 from tasks.split import shuffled
 from tasks.task import Task
 
@@ -104,8 +104,7 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
     folder = layout.task / spec.name
     if (folder / "task.yaml").is_file():
         entry = read_entry(folder / "task.yaml")
-        prepare_all([entry], layout.data, options.python or TASK_PYTHON, say=lambda _: None)
-        task = load_entry(entry, layout.data)
+        task = prepared_task(entry, layout.data, options.python or TASK_PYTHON)
     else:
         task = prepare_table(spec, table, roles, folder, layout.data, options.python or TASK_PYTHON)
         for warning in find_leaks(task, roles).warnings:
@@ -128,8 +127,7 @@ def _from_table(options: SolveOptions, layout: SolveLayout, say: Callable[[str],
 
 def _from_task(options: SolveOptions, layout: SolveLayout, say: Callable[[str], None]) -> Problem:
     entry = read_entry(options.task_file) if options.task_file else find(options.task)
-    prepare_all([entry], layout.data, options.python or TASK_PYTHON, say=say)
-    return Problem(load_entry(entry, layout.data), None)
+    return Problem(prepared_task(entry, layout.data, options.python or TASK_PYTHON, say), None)
 
 
 def task_name(file: Path) -> str:

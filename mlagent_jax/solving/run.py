@@ -36,10 +36,9 @@ from rollout.storage.atomic_write import write_atomically
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.journal import Journal
 from rollout.types import Executor
-from tasks.naming import draw_names
 from tasks.prompt import problem_text
 from tasks.quoting import user_path
-from tasks.task import Instance
+from tasks.task import Instance, draw_instance
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def open_session(
         runner: Executor = opened.executor
         if options.script:
             runner = PrintedScore(runner, score_pattern(options.score), problem.task.metric)
-            problem = event_loop.run(with_first_score(problem, runner, store, draw_instance(problem, options.seed)))
+            problem = event_loop.run(with_first_score(problem, runner, store, first_instance(problem, options.seed)))
         settings = team.settings
         environment = Environment(store, runner, team.coder, settings.observation, settings.prompt.show_script)
         tree = start_tree(problem, environment, options.seed)
@@ -132,7 +131,7 @@ def dry_run(options: SolveOptions) -> str:
     options.require_files()
     with tempfile.TemporaryDirectory() as folder:
         problem = load(options, SolveLayout(Path(folder)), lambda _: None)
-        instance = draw_instance(problem, options.seed)
+        instance = first_instance(problem, options.seed)
         settings = PolicySettings()
         script = f"\n{instance.script_source()}" if settings.prompt.show_script else ""
         return describe_sending(options, settings.system, problem_text(instance, script=script))
@@ -141,13 +140,13 @@ def dry_run(options: SolveOptions) -> str:
 def start_tree(problem: Problem, environment: Environment, seed: int) -> SearchTree:
     """Return a search with nothing but the initial script, under names that depend on the seed."""
     environment.store_data(problem.task)
-    instance = draw_instance(problem, seed)
+    instance = first_instance(problem, seed)
     return SearchTree(instance, environment.problem(instance), environment.start(instance))
 
 
-def draw_instance(problem: Problem, seed: int) -> Instance:
+def first_instance(problem: Problem, seed: int) -> Instance:
     """Return the problem under names that depend on the seed."""
-    return Instance(problem.task, draw_names(random.Random(f"{seed}/names"), problem.task.split == "held_out"))
+    return draw_instance(problem.task, random.Random(f"{seed}/names"))
 
 
 def cost_text(session: Session) -> str:

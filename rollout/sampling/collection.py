@@ -16,9 +16,8 @@ from rollout.sampling.episode import draw_seed, run_episode
 from rollout.storage.shards import PART_SIZE, Part
 from rollout.types import Actor, Trajectory
 from tasks.feedback import Outcome
-from tasks.naming import draw_names
 from tasks.response import parse_response
-from tasks.task import Instance, Task
+from tasks.task import Instance, Task, draw_instance
 
 EPISODE_ATTEMPTS = 2
 MAX_LOST_SHARE = 0.1  # a larger share of lost episodes means that the infrastructure is broken
@@ -126,10 +125,10 @@ def plan_collection(
         block, position = divmod(index, len(tasks))
         order = random.Random(f"{seed}/tasks/{block}").sample(range(len(tasks)), len(tasks))
         task = tasks[order[position]]
-        names = draw_names(random.Random(f"{seed}/names/{index}"), held_out=task.split == "held_out")
+        instance = draw_instance(task, random.Random(f"{seed}/names/{index}"))
         ideas = tuple(draw_ideas(task, random.Random(f"{seed}/ideas/{index}")))
         episode_seed = draw_seed(seed, "episode", index)
-        plans.append(EpisodePlan(f"{seed}-{index:05d}", Instance(task, names), episode_seed, ideas))
+        plans.append(EpisodePlan(f"{seed}-{index:05d}", instance, episode_seed, ideas))
     return plans
 
 

@@ -14,10 +14,9 @@ from rollout.sampling.grounding import grounding_shares, read_grounding
 from rollout.types import Response, Trajectory
 from tasks.action import EXECUTE, FINAL_ANSWER, Action
 from tasks.feedback import Outcome, status_line
-from tasks.naming import draw_names
 from tasks.response import FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_response, lenient_share, parse_response
 from tasks.state import State
-from tasks.task import Instance, Task
+from tasks.task import Instance, Task, draw_instance
 
 NUM_RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles of the resampled means
@@ -55,7 +54,7 @@ def plan_evaluation(tasks: Sequence[Task], num_trajectories: int, seed: int) -> 
     for task in tasks:
         for index in range(num_trajectories):
             rng = random.Random(f"{seed}/names/{task.name}/{index}")
-            instance = Instance(task, draw_names(rng, held_out=task.split == "held_out"))
+            instance = draw_instance(task, rng)
             episode_seed = draw_seed(seed, "evaluate", task.name, index)
             plans.append(EpisodePlan(f"{task.name}-{seed}-{index:03d}", instance, episode_seed))
     return plans

@@ -11,7 +11,7 @@ from tasks.feedback import SAVED, Outcome
 
 
 class Cause(StrEnum):
-    """The causes of failures, of which the first that holds counts."""
+    """The causes of failures; the first that holds counts."""
 
     INVALID = "invalid"  # the response is not an action
     REPEATED = "repeated"  # the instruction was given before in the trajectory

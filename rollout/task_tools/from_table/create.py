@@ -9,11 +9,11 @@ from rollout.task_tools.from_table.column_roles import ColumnRoles, column_roles
 from rollout.task_tools.from_table.folder import NewTaskSpec, write_entry, write_folder
 from rollout.task_tools.from_table.leak_warnings import Leaks, find_leaks
 from rollout.task_tools.from_table.user_table import UserTable, read_user_table
-from rollout.task_tools.preparation import prepare_all
+from rollout.task_tools.preparation import prepared_task
 from rollout.task_tools.preparation.initial_score import run
 from tasks.entry import read_entry, read_prepared
 from tasks.metric import OPTIMUM
-from tasks.registry import entries, load_entry
+from tasks.registry import entries
 from tasks.task import Task
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -92,9 +92,7 @@ def prepare_table(
 ) -> Task:
     """Write the files of a task to `folder` and its data to `data`, and return the task; raises like `prepare_all`."""
     write_folder(spec, table, roles, folder)
-    entry = read_entry(folder / "task.yaml")
-    prepare_all([entry], data, python, say=lambda _: None)
-    return load_entry(entry, data)
+    return prepared_task(read_entry(folder / "task.yaml"), data, python)
 
 
 def reference(task: Task, python: Path, scripts: Iterable[str]) -> tuple[float, str, bool]:

@@ -5,7 +5,7 @@ from itertools import compress
 
 from rollout.task_tools.from_table.numbers import is_formatted, is_number_with_any_mark
 from rollout.task_tools.from_table.target import known_target, target_values
-from tasks.metric import METRICS
+from tasks.metric import METRICS, better_direction
 
 MAX_NUMBERS = 20  # different whole numbers that count as classes
 
@@ -45,7 +45,7 @@ def guess_metric(name: str, cells: Sequence[str], places: Sequence[str], decimal
 
 def metric_note(metric: str) -> str:
     """Return a line for the user about a metric that was guessed."""
-    better = "higher" if METRICS[metric].direction == "maximize" else "lower"
+    better = better_direction(METRICS[metric].direction)
     return f"the metric is {metric}, {better} is better; another one with --metric"
 
 

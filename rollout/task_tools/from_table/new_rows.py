@@ -50,11 +50,12 @@ class RowReader:
         """
         raw = self._read_raw(file)
         absent = {each.written: each.name for each in self.features if each.written not in raw.names}
-        others = [name for name in raw.names if name not in {each.written for each in self.features}]
+        known = {each.written for each in self.features}
+        others = [name for name in raw.names if name not in known]
         missing = [each for each, name in absent.items() if name not in self.optional or closest(each, others, SIMILAR)]
         if missing:
-            known = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
-            raise ValueError(f"{file} has no column {quoted(missing[0])}, which the table to learn from has{known}")
+            found = f"{nearest(missing[0], raw.names)}; it has {quoted_list(raw.names)}"
+            raise ValueError(f"{file} has no column {quoted(missing[0])}, which the table to learn from has{found}")
         decimal = self.decimal if raw.separator else "."
         columns = {}
         for feature in self.features:

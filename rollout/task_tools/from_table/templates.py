@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.numbers import is_infinite, is_number
 from rollout.task_tools.from_table.user_table import UserTable
-from tasks.metric import METRICS
+from tasks.metric import METRICS, better_direction
 
 # Words that `pd.read_csv` takes for missing values by default.
 NOT_WORDS = frozenset(
@@ -72,7 +72,7 @@ def problem_text(table: UserTable, target: str) -> str:
         "log_loss": f"a column of probabilities for each class ({', '.join(table.classes)})",
         "auc": "the column target (the probability of 1)",
     }.get(table.metric, "the column target")
-    better = "higher" if METRICS[table.metric].direction == "maximize" else "lower"
+    better = better_direction(METRICS[table.metric].direction)
     return (
         f"{table.kind.replace('-', ' ').capitalize()}: predict {target} (column target) from {features}.\n"
         f"Train on {{train_file}}, predict {{test_file}}, start from {{script}}. "

@@ -11,10 +11,10 @@ from rollout.task_tools.from_table.column_types import Feature, TypedColumn, typ
 from rollout.task_tools.from_table.leaks import leak_notes, require_no_copy
 from rollout.task_tools.from_table.metric_guess import guess_metric, metric_note
 from rollout.task_tools.from_table.numbers import DECIMALS, decimal_mark
+from rollout.task_tools.from_table.own_test_file import with_test_rows
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table, require_one_target
 from rollout.task_tools.from_table.split_columns import one_spelling, require_times
 from rollout.task_tools.from_table.target import CLASS_METRICS, Target, known_target, target_values
-from rollout.task_tools.from_table.test_rows import with_test_rows
 from rollout.task_tools.from_table.texts import find_texts
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list

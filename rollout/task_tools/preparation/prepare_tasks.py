@@ -21,9 +21,16 @@ from rollout.task_tools.preparation.initial_score import measure
 from rollout.task_tools.preparation.sources import checksum, must_fetch, own_folder, sources_of
 from tasks.checksum import sealed
 from tasks.entry import Entry, Prepared, read_prepared
-from tasks.registry import task_of
+from tasks.registry import load_entry, task_of
+from tasks.task import Task
 
 NUM_SCRIPTS = 2  # initial scripts that run concurrently
+
+
+def prepared_task(entry: Entry, out: Path, python: Path, say: Callable[[str], None] = lambda _: None) -> Task:
+    """Return a task, whose data is prepared in `out` if it is missing or not current; raises like `prepare_all`."""
+    prepare_all([entry], out, python, say=say)
+    return load_entry(entry, out)
 
 
 def prepare_all(
