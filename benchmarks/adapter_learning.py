@@ -1,17 +1,18 @@
 """Compare PPO of all weights with PPO of an adapter, from the same fine-tuned policy: rewards by update, over seeds.
 
-    python -m benchmarks.adapter_learning [--seeds 2] [--minutes 25] [--rank 16] [--out runs/adapter_learning]
+    python -m benchmarks.adapter_learning [--seeds 2] [--updates 10] [--rank 16] [--out runs/adapter_learning]
                                           [--config configs/smollm2_135m.yaml] [key.sub=value ...]
                                           [--results benchmarks/results/adapter_learning]
 
 For each seed all weights are fine-tuned once. From there PPO trains either all weights or an adapter of the frozen
-weights with ten times the learning rate, both for as many minutes of updates, and the policies are evaluated on whole
-trajectories of every task before and after. One training is finished at a time and recorded as KIND_SEED.json in the
+weights with ten times the learning rate, both for as many updates, and the policies are evaluated on whole trajectories
+of every task before and after. One training is finished at a time and recorded as KIND_SEED.json in the
 results; the same command goes on with the next one. Writes adapter_learning.md and the picture rewards.svg at the end.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.figures import format_interval, machine, save_panels, table
 from benchmarks.learning import train
-from benchmarks.ppo_runs import NUM_UPDATES, measure
+from benchmarks.ppo_runs import measure
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.figures import MUTED, STYLE
@@ -53,14 +54,14 @@ def settings_of(kind: str, config_path: Path, settings: Sequence[str], rank: int
     ]
 
 
-def train_one(kind: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the updates of one training, and the gains before and after it."""
+def train_one(kind: str, seed: int, arguments: argparse.Namespace, before: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the updates of one training, and the gains before and after it, those before if they are known."""
     folder = arguments.out / str(seed)
     base = [*arguments.settings, f"seed={seed}"]
     train(arguments.config, [*base, f"run_dir={folder / 'base'}"], ("collect", "sft"))
-    own = [*base, f"ppo.num_updates={NUM_UPDATES}", *settings_of(kind, arguments.config, base, arguments.rank)]
+    own = [*base, f"ppo.num_updates={arguments.updates}", *settings_of(kind, arguments.config, base, arguments.rank)]
     config = load_config(arguments.config, [*own, f"run_dir={folder / kind}"])
-    measured = measure(config, RunDir(folder / "base"), arguments.minutes, 1, None)
+    measured = measure(config, RunDir(folder / "base"), math.inf, 1, before)
     return {
         "kind": kind,
         "seed": seed,
@@ -114,7 +115,7 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=25.0, help="minutes of updates of each training")
+    parser.add_argument("--updates", type=int, default=10, help="updates of each training")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--out", type=user_path, default=Path("runs/adapter_learning"))
     parser.add_argument("--results", type=user_path, default=Path("benchmarks/results/adapter_learning"))
@@ -125,11 +126,13 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     found = {}
     for seed in range(arguments.seeds):
+        before = None
         for kind in KINDS:
             record = arguments.results / f"{kind}_{seed}.json"
             if not record.exists():
-                write_json(record, train_one(kind, seed, arguments))
+                write_json(record, train_one(kind, seed, arguments, before))
             found[kind, seed] = json.loads(record.read_text())
+            before = found[kind, seed]["marks"][0]
     write_text(arguments.results / "adapter_learning.md", to_markdown(found))
     picture(found, arguments.results / "rewards.svg")
     print(to_markdown(found))

@@ -102,7 +102,10 @@ def learn(
     minutes: float,
     num_marks: int,
 ) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """Return the figures of the updates in `minutes` of training, and the policies that were saved at the marks."""
+    """Return the figures of the updates in `minutes` of training, and the policies that were saved at the marks.
+
+    A training of fewer updates ends with the last of them.
+    """
     learner = make_learner(config, run_dir)
     worker = make_worker(config, run_dir, context, client, ChatTokenizer(run_dir.tokenizer, config.system_text), pool)
     updates: list[dict[str, float]] = []
@@ -116,14 +119,14 @@ def learn(
         )
         leader = make_leader(config, run_dir, context, client, prefetcher, sync)
         leader.begin(0, learner)
-        while len(marks) < num_marks:
+        while len(marks) < num_marks and len(updates) < config.ppo.num_updates:
             began = time.monotonic()
             figures = one_update(learner, leader, len(updates), config.seed)
             assert figures is not None, "nothing interrupts it"
             seconds += time.monotonic() - began
             updates.append(figures)
             print(len(updates), round(seconds), figures.get("reward/mean"), file=sys.stderr, flush=True)
-            if seconds >= 60 * minutes * (len(marks) + 1) / num_marks:
+            if seconds >= 60 * minutes * (len(marks) + 1) / num_marks or len(updates) == config.ppo.num_updates:
                 policy = run_dir.path("marks", str(len(updates)))
                 save_policy(learner.model(), policy, run_dir.tokenizer, run_dir.selection, sync.canary)
                 marks.append({"minutes": seconds / 60, "updates": len(updates), "policy": policy})
