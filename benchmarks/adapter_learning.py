@@ -28,8 +28,7 @@ from benchmarks.ppo_runs import measure
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.figures import MUTED, STYLE
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.run_dir import RunDir
 from rollout.storage.atomic_write import write_json, write_text
 from tasks.quoting import shell_command, user_path

@@ -42,8 +42,7 @@ from mlagent_jax.model.value import critic_beside, separate_critic
 from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.batch import batch_shape_for, pack_samples
 from mlagent_jax.ppo.learner import Learner
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from rollout.sampling.experience import Experience
 from tasks.quoting import shell_command, user_path
 from tasks.units import GIB

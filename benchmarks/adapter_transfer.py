@@ -32,8 +32,7 @@ from mlagent_jax.model.hf import save_hf
 from mlagent_jax.model.sharding import NUM_INPUTS, adapter_names, make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.platform import cpu
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from mlagent_jax.training.saved_policy import canary_logprobs
 from mlagent_jax.weight_sync import AdapterSync
 from rollout.inference.canary import MAX_TOKENS

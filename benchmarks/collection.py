@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from rollout.dataset.edits import edits_by_trajectory, store_beside
 from rollout.dataset.selection import digest
 from rollout.runtime.timeline import SCRIPTS

@@ -25,8 +25,7 @@ from benchmarks.figures import machine, write_results
 from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.figures import STYLE
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.context import open_run_context
 from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.stages.collect import make_pools

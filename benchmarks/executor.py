@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from rollout.executor import open_executor
 from rollout.executor.backends.bubblewrap import BubblewrapBackend
 from rollout.executor.backends.bubblewrap.command import find_bwrap

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from rollout.executor import ExecutorHandle, open_executor
 from rollout.options import ExecutorOptions
 from rollout.storage.blob_store import BlobStore

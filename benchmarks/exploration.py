@@ -27,8 +27,7 @@ from benchmarks.figures import machine, save_panels, write_results
 from benchmarks.learning import train
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.diversity import diversity, read_edits
 from rollout.scripted.recipes import recognise

@@ -16,7 +16,7 @@ import sys
 from benchmarks.sft_compare import Unequal, last_line, run, to_markdown, variants
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import versions
 from tasks.quoting import user_path
 
 

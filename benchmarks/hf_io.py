@@ -23,8 +23,7 @@ from benchmarks.figures import compare, machine, table, write_results
 from benchmarks.hf_io_side import OPTIONS
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import Worker, WorkerFailed
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from tasks.quoting import shell_command, user_path
 
 FILE_SHARE = 5  # approximate number of files of a checkpoint

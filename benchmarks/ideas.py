@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import machine, table, write_results
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from rollout.errors import InfrastructureError
 from rollout.exploration.candidates import Candidates
 from rollout.exploration.embedding import PACKAGE, embed_texts

@@ -27,8 +27,7 @@ from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summar
 from benchmarks.random_recipe_actor import RandomRecipeActor
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir

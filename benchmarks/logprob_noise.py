@@ -43,8 +43,7 @@ from mlagent_jax.model.logprob import token_logprobs
 from mlagent_jax.model.packed_batch import PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.platform import cpu
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from rollout.inference.access import KEY_VARIABLE, new_key
 from rollout.inference.client import PolicyClient
 from rollout.inference.server import ServerOptions, free_port, is_healthy, server_command, server_environment

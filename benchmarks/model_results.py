@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine, write_results
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from tasks.quoting import shell_command
 
 Markdown = Callable[[Mapping[str, Any]], str]

@@ -38,8 +38,7 @@ from mlagent_jax.model.value import Critic
 from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.batch import batch_shape_for, by_response, pack_samples
 from mlagent_jax.ppo.learner import Learner, PreparedBatch
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from rollout.sampling.experience import Experience
 from tasks.feedback import Outcome
 from tasks.quoting import shell_command, user_path

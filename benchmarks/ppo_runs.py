@@ -30,8 +30,7 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.loop import one_update
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
-from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.policy_server import PolicyServer, connect
 from mlagent_jax.run.run_dir import RunDir

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.compile import DOES_NOT_FIT
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import versions
 from rollout.storage.atomic_write import write_json, write_text
 from tasks.quoting import user_path
 from tasks.units import GIB

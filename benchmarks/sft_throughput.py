@@ -17,8 +17,7 @@ from benchmarks.figures import machine, write_results
 from benchmarks.sft_compare import TOLERANCE, Unequal, last_line, run, to_markdown, variants
 from benchmarks.sft_shapes import SHAPES
 from benchmarks.worker import WorkerFailed
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from tasks.quoting import shell_command, user_path
 
 

@@ -45,8 +45,7 @@ from mlagent_jax.model.hf.tensor_file import NUM_THREADS
 from mlagent_jax.model.sharding import make_mesh
 from mlagent_jax.model.transformer import Transformer
 from mlagent_jax.platform import cpu
-from mlagent_jax.reporting.summary import commit
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import commit, versions
 from mlagent_jax.training.saved_policy import canary_logprobs
 from mlagent_jax.weight_sync import WeightSync, transfer_bytes
 from rollout.inference.agreement import Tolerance

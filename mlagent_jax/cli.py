@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("mlagent_jax.train", "train an agent: collect, fine-tune, PPO, evaluate, export"),
     "solve": Command("mlagent_jax.solving.command", "let an agent improve a script on your own table"),
     "export": Command("mlagent_jax.export", "write a run's newest policy as a Hugging Face directory"),
+    "track": Command("mlagent_jax.track", "send a run's figures to wandb, MLflow, Trackio or TensorBoard"),
     "tasks": Command("tasks.__main__", "list, prepare, make and validate tasks"),
     "data": Command("rollout.dataset.__main__", "view, measure, select, export and import trajectories"),
     "server": Command("mlagent_jax.server", "serve a policy with vLLM"),

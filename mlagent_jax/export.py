@@ -9,9 +9,9 @@ from pathlib import Path
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.export import export_policy
 from mlagent_jax.train import USER_ERROR
+from rollout.storage.digests import require_policy
 from tasks.error_line import error_line
 from tasks.quoting import user_path
 

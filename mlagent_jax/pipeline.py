@@ -27,9 +27,11 @@ from mlagent_jax.run.run_dir import RunDir, temporary_files_in
 from mlagent_jax.run.stage_records import StageRecords, fingerprint
 from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.stages.stage import Stage, StageContext
-from mlagent_jax.tracking.base import Trackers
+from mlagent_jax.tracking.follower_process import following
+from mlagent_jax.tracking.jsonl import drop_stages
 from mlagent_jax.tracking.logs import logging_to
 from mlagent_jax.tracking.progress import Reporter, duration_text
+from mlagent_jax.tracking.services.service import require_package
 from rollout.dataset.viewer import find_collection, write_collection_page
 from rollout.storage.atomic_write import write_json, write_text
 
@@ -100,8 +102,10 @@ def _lead(context: StageContext, names: Sequence[str], assignment: Assignment) -
         if any(stage.samples for stage in due):
             check_server(config.server, config.served_rank)
         _show_plan(config, assignment, reporter)
-        Trackers(*context.extra_trackers()).close()  # raises if the package of a tracker is missing
+        for name in config.trackers:
+            require_package(name)
         write_text(run_dir.config, f"# commit {commit()}\n{to_yaml(config)}")
+        stack.enter_context(following(run_dir, config.trackers, reporter))
         began = time.monotonic()  # the first stage's time includes the time to open what it needs
         if any(stage.acts for stage in due):
             sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
@@ -141,8 +145,10 @@ def _check_devices(mesh: Mesh) -> None:
 def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began: float) -> float:
     """Run one stage, whose time counts from `began`, and return its end time, both by the monotonic clock."""
     run_dir, reporter = context.run_dir, context.reporter
-    start = records.begin(stage.name)
+    start, replaced = records.begin(stage.name)
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
+    if replaced is not None:
+        _forget_figures(stage, run_dir, replaced)
     if stage.samples:
         served = context.config.served_base or run_dir.sft_policy
         context.server.launch(Path(served))  # starts while the stage prepares
@@ -158,6 +164,16 @@ def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began
     run_dir.sync_remote()
     reporter.note(f"{stage.name}: done in {duration_text(ended - began)}")
     return ended
+
+
+def _forget_figures(stage: Stage, run_dir: RunDir, replaced: Path) -> None:
+    """Keep the figures of a stage whose output was replaced, and of the later ones, with that output.
+
+    The tracked runs that show these figures stay as they are, and new ones begin.
+    """
+    if drop_stages(run_dir.metrics, STAGE_NAMES[STAGE_NAMES.index(stage.name) :], replaced / run_dir.metrics.name):
+        if run_dir.tracking.exists():
+            run_dir.tracking.rename(replaced / run_dir.tracking.name)
 
 
 def _write_reports(stage: Stage, context: StageContext, records: StageRecords) -> None:

@@ -68,3 +68,8 @@ def _yaml(text: str) -> str:
 def user_path(text: str) -> Path:
     """Return a path that a user wrote, with `~` and `~name` replaced by the home folder of a user that there is."""
     return Path(os.path.expanduser(text))
+
+
+def replace_unstorable(text: str) -> str:
+    """Return `text` with a question mark for each lone surrogate, which JSON can spell but UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -323,9 +323,8 @@ class Config:
     mirror: UserPath | None = None
     """URL that run_dir is copied to as it grows, such as gs://bucket/run, so that another machine can resume the run;
     null: no copy."""
-    trackers: tuple[Literal["tensorboard"], ...] = ()
-    """Trackers that record figures in addition to metrics.jsonl. tensorboard: event files in tensorboard/ of run_dir;
-    needs the extra tensorboard."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Tracking services that also get the figures of metrics.jsonl. Each needs the extra of its name."""
     tasks: Tasks = Tasks()
     executor: ExecutorOptions = ExecutorOptions()
     prompt: Prompt = Prompt()

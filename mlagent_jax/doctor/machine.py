@@ -13,7 +13,7 @@ from mlagent_jax.configuration.schema import Config, ConfigError
 from mlagent_jax.gpus import environment
 from mlagent_jax.gpus.visible import visible_gpus
 from mlagent_jax.platform import tpu
-from mlagent_jax.reporting.versions import versions
+from mlagent_jax.reporting.summary import versions
 from rollout.executor.__main__ import run_script
 from rollout.inference.vllm_package import BEFORE, FIRST, installed_version, is_cpu_build, is_supported
 from rollout.types import Exit

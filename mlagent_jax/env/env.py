@@ -9,10 +9,10 @@ from typing import Any
 
 from rollout.environment.environment import Environment
 from rollout.runtime.event_loop import EventLoopThread, gather
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot
 from tasks.action import ends_trajectory, plain_instruction
 from tasks.prompt import Message, messages
+from tasks.quoting import replace_unstorable
 from tasks.reward import Rules, reward
 from tasks.state import State
 from tasks.task import Instance, Task, draw_instance

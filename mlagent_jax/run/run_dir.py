@@ -1,7 +1,5 @@
 """A run directory that one process at a time writes to, and its copy elsewhere."""
 
-import fcntl
-import os
 import shutil
 import tempfile
 import threading
@@ -10,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.run.mirror import Mirror
+from rollout.storage.folder_lock import locked
 from rollout.storage.run_layout import RunLayout
 
 SYNC_SECONDS = 300.0  # time between two copies if there is no checkpoint to wait for
@@ -31,11 +29,11 @@ class RunDir(RunLayout):
         """Create the run directory and lock it; the lock ends with the process, even if the process is killed.
 
         Raises:
-            ConfigError: If another process holds it.
+            ValueError: If another process holds it.
             OSError: If the directory cannot be made or written.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with locked(self.path(".lock"), f"{self.root} is in use", "give another run_dir="):
+        with locked(self.root, f"{self.root} is in use", "give another run_dir="):
             yield
 
     def sync_remote(self, every_seconds: float = 0.0) -> None:
@@ -50,26 +48,6 @@ class RunDir(RunLayout):
             if time.monotonic() - self._synced >= every_seconds:
                 self.mirror.push()
                 self._synced = time.monotonic()
-
-
-@contextmanager
-def locked(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Hold the lock of a folder, which ends with the process, even if the process is killed.
-
-    Raises:
-        ConfigError: If another process holds it: `what` by process N; wait for it to end, or `remedy`.
-    """
-    with open(path, "a+", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ConfigError(f"{what} by process {holder}; wait for it to end, or {remedy}") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 @contextmanager

@@ -145,18 +145,22 @@ class StageRecords:
         now, before = self.inputs(name), started["inputs"]
         return sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
 
-    def begin(self, name: str) -> str:
-        """Record that a stage is running, and return a description of the output that it resumes from, empty if none.
+    def begin(self, name: str) -> tuple[str, Path | None]:
+        """Record that a stage is running.
 
         Partial output of the same inputs stays, to resume from. Output of other inputs is moved to `replaced/` instead
         of deleted, because it may have been expensive.
+
+        Returns:
+            A description of the output that the stage resumes from, empty if there is none, and the folder that output
+            of other inputs was moved to, None if there was none.
         """
         inputs = self.inputs(name)
         current = fingerprint(inputs)
         started = self._read(f"{name}.started")
         self._layout.stages.mkdir(parents=True, exist_ok=True)
         existing = [output for output in self._stages[name].outputs if self._layout.path(output).exists()]
-        note = ""
+        note, folder = "", None
         if existing and started is not None and started["fingerprint"] == current:
             # If the stage was finished, part of its output was removed since, or an earlier stage was run again.
             note = "going on where it stopped"
@@ -167,7 +171,7 @@ class StageRecords:
         self._path(f"{name}.json").unlink(missing_ok=True)
         started = {"schema": SCHEMA, "fingerprint": current, "inputs": inputs}
         write_json(self._path(f"{name}.started"), sealed(started))
-        return note
+        return note, folder
 
     def finish(self, name: str, figures: Mapping[str, Any], seconds: float) -> None:
         """Write the record of a finished stage; `seconds` is its wall-clock time in this process."""

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import grain
+
 from mlagent_jax.model.packed_batch import BatchShape, PackedBatch, RowBuilder, stack_rows
 from mlagent_jax.sft.packing import Size, cut, first_fit, size_of
 from rollout.tokenizer.chat import ChatTokenizer, Rendering
 from tasks.state import State
+
+PREFETCHED = 2  # batches
 
 
 @dataclass(frozen=True)
@@ -126,3 +130,13 @@ class Batches:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         return range(len(self.dataset.rows))[index * self.num_rows : (index + 1) * self.num_rows]
+
+
+def stream(batches: Batches) -> grain.DatasetIterator[PackedBatch]:
+    """Return an iterator that makes the next batches in a background thread; the caller closes it.
+
+    Its `get_state()` is a JSON value, the index of the next batch, which depends neither on prefetching nor on the rows
+    that this process feeds. After `set_state`, also in another process, the same batches follow.
+    """
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)
+    return iter(grain.MapDataset.source(batches).to_iter_dataset(options))

@@ -21,10 +21,9 @@ from mlagent_jax.model.sharding import NOTHING, frozen_of
 from mlagent_jax.multihost import preemption
 from mlagent_jax.platform.memory_errors import memory_for
 from mlagent_jax.sft.configured import configured_eval, configured_step, padded_rows, sft_optimizer
-from mlagent_jax.sft.data import Batches
+from mlagent_jax.sft.data import Batches, stream
 from mlagent_jax.sft.inputs import Data
 from mlagent_jax.sft.step import SFTEval, SFTStep
-from mlagent_jax.sft.stream import stream
 from mlagent_jax.tracking.base import Tracker, with_prefix
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.checkpoint import Checkpoints

@@ -184,7 +184,6 @@ class SolveLayout:
         self.report = root / "report.html"
         self.result = root / "result.json"
         self.work = root / "work"
-        self.lock = root / "work/.lock"
         self.log = root / "work/log.txt"
         self.options = root / "work/options.json"
         self.problem = root / "work/problem.json"

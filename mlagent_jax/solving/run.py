@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mlagent_jax.run.run_dir import locked, temporary_files_in
+from mlagent_jax.run.run_dir import temporary_files_in
 from mlagent_jax.solving.agents import PolicySettings, describe_sending, open_team
 from mlagent_jax.solving.conclusion import conclude
 from mlagent_jax.solving.live import show_progress
@@ -34,6 +34,7 @@ from rollout.search.search import Budget, Search
 from rollout.search.tree import SearchTree
 from rollout.storage.atomic_write import write_atomically
 from rollout.storage.blob_store import BlobStore
+from rollout.storage.folder_lock import locked
 from rollout.storage.journal import Journal
 from rollout.types import Executor
 from tasks.prompt import problem_text
@@ -80,7 +81,7 @@ def solve_problem(options: SolveOptions, reporter: Reporter, resumes: bool = Fal
         raise ValueError(f"{options.out} holds a search already; go on with --resume, or choose another --out")
     layout.work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(locked(layout.lock, f"{options.out} is in use", "choose another --out"))
+        stack.enter_context(locked(layout.work, f"{options.out} is in use", "choose another --out"))
         stack.enter_context(logging_to(layout.log, reporter.console))
         stack.enter_context(temporary_files_in(layout.temporary))
         identity = keep_or_clear(options, layout)

@@ -9,7 +9,6 @@ from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
 from mlagent_jax.run.run_dir import SYNC_SECONDS
-from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import read_canary
 from rollout.inference.client import PolicyClient
@@ -19,6 +18,7 @@ from rollout.sampling.collection import EpisodePlan, Progress, collect
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
 from rollout.storage.atomic_write import write_json
+from rollout.storage.digests import require_policy
 from rollout.storage.run_layout import EVALUATION
 from rollout.storage.trajectories import read_trajectories
 from rollout.tokenizer.chat import ChatTokenizer

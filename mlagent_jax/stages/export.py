@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.configuration.schema import PPO
-from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.stages.stage import Stage, StageContext
 from rollout.inference.canary_file import FILE as CANARY
 from rollout.storage.atomic_write import write_json
-from rollout.storage.digests import DIGESTS
+from rollout.storage.digests import DIGESTS, require_policy
 from rollout.storage.run_layout import EXPORT
 from rollout.storage.system_errors import copy_folder
 from rollout.tokenizer.beside_weights import GENERATION_CONFIG, read_token_ids

@@ -8,13 +8,13 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.nccl.library import NcclLibrary
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import connect
-from mlagent_jax.run.saved_output import require_policy, require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, endpoint_settings, keep_compiled_programs
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.selection import read_selection
 from rollout.inference.weight_files import tensor_shapes
 from rollout.sampling.evolving_pool import EvolvingPool
 from rollout.sampling.state_pool import StatePool
+from rollout.storage.digests import require_policy, require_trajectories
 from rollout.storage.run_layout import PPO as OUTPUT
 from rollout.storage.run_layout import RunLayout
 from rollout.tokenizer.chat import ChatTokenizer

@@ -8,12 +8,11 @@ from typing import Any
 
 from mlagent_jax.configuration.schema import Adapter, Config, ConfigError
 from mlagent_jax.multihost import distributed
-from mlagent_jax.run.saved_output import require_trajectories
 from mlagent_jax.stages.stage import Stage, StageContext, keep_compiled_programs
 from rollout.dataset.selection import Selection, choose, read_selection, write_selection
 from rollout.inference.canary import MAX_TOKENS
 from rollout.scripted.wording import reword_response
-from rollout.storage.digests import write_digests
+from rollout.storage.digests import require_trajectories, write_digests
 from rollout.storage.run_layout import SELECTION, TOKENIZER, RunLayout
 from rollout.storage.run_layout import SFT as OUTPUT
 from rollout.tokenizer.beside_weights import files_beside_weights

@@ -1,7 +1,7 @@
 """The interface of a stage, and the parts of a run that the pipeline passes to it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -10,16 +10,10 @@ from mlagent_jax.multihost import distributed
 from mlagent_jax.run.context import RunContext
 from mlagent_jax.run.policy_server import PolicyServer
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.tracking.base import Metrics, NoTracker, Tracker, Trackers, with_prefix
+from mlagent_jax.tracking.base import Metrics, NoTracker, Tracker, with_prefix
 from mlagent_jax.tracking.jsonl import JsonlTracker
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.tracking.tensorboard import TensorBoardTracker
 from tasks.quoting import user_path
-
-# The trackers that `trackers` can name, besides `metrics.jsonl`, which every run has.
-TRACKERS: Mapping[str, Callable[[RunDir], Tracker]] = {
-    "tensorboard": lambda run_dir: TensorBoardTracker(run_dir.tensorboard)
-}
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,7 @@ class StageContext:
         """Return the tracker that the stage reports its figures to; a context manager."""
         if not distributed.is_main():
             return NoTracker()
-        others = self.extra_trackers()  # first, because it may raise
-        return Trackers(JsonlTracker(self.run_dir.metrics), *others)
-
-    def extra_trackers(self) -> list[Tracker]:
-        """Return the trackers that the key `trackers` names; raises ConfigError if the package of one is missing."""
-        return [TRACKERS[name](self.run_dir) for name in self.config.trackers]
+        return JsonlTracker(self.run_dir.metrics)
 
     def log_result(self, stage: str, figures: Metrics) -> None:
         """Log the figures of a stage without steps, in place of those of an earlier run of it.

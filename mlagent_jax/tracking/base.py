@@ -1,13 +1,8 @@
-"""The interface through which stages report their figures.
-
-A new tracker is a `Tracker` in a file of this folder, a value of the key `trackers`, and a line in
-`mlagent_jax.stages.stage.TRACKERS`. It is opened once per stage, and once to check that it can be opened.
-"""
+"""The interface through which stages report their figures."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import ExitStack
 from types import TracebackType
 from typing import SupportsFloat
 
@@ -64,29 +59,6 @@ class NoTracker(Tracker):
 
     def close(self) -> None:
         """Do nothing."""
-
-
-class Trackers(Tracker):
-    """Several trackers that get the same figures."""
-
-    def __init__(self, *trackers: Tracker) -> None:
-        self.trackers = trackers
-
-    def log(self, metrics: Metrics) -> None:
-        """Log to each tracker."""
-        for tracker in self.trackers:
-            tracker.log(metrics)
-
-    def rewind(self, key: str, last: float) -> None:
-        """Rewind each tracker."""
-        for tracker in self.trackers:
-            tracker.rewind(key, last)
-
-    def close(self) -> None:
-        """Close each tracker, also if closing another one fails."""
-        with ExitStack() as stack:
-            for tracker in self.trackers:
-                stack.callback(tracker.close)
 
 
 def finite_values(metrics: Metrics) -> dict[str, float]:

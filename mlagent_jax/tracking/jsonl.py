@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ class JsonlTracker(Tracker):
         self.path = path
         lines = read_metrics(path)
         if path.exists():
-            self._rewrite(lines)
+            _write(self.path, lines)
         self._file = open(path, "a", encoding="utf-8")
         before = max((line.get("time/run_seconds", 0.0) for line in lines), default=0.0)
         self._began = time.monotonic() - before
@@ -36,15 +37,12 @@ class JsonlTracker(Tracker):
     def rewind(self, key: str, last: float) -> None:
         """Drop the lines whose `key` is above `last`."""
         self._file.close()
-        self._rewrite([line for line in read_metrics(self.path) if line.get(key, last) <= last])
+        _write(self.path, [line for line in read_metrics(self.path) if line.get(key, last) <= last])
         self._file = open(self.path, "a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def _rewrite(self, lines: list[dict[str, float]]) -> None:
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -70,3 +68,21 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             "without it"
         )
     return lines
+
+
+def drop_stages(path: Path, stages: Sequence[str], to: Path) -> bool:
+    """Move the lines of some stages, the first name of whose first figure is theirs, to the file `to`.
+
+    Returns:
+        Whether there were any.
+    """
+    lines = read_metrics(path)
+    dropped = [line for line in lines if next(iter(line)).partition("/")[0] in stages]
+    if dropped:
+        _write(to, dropped)
+        _write(path, [line for line in lines if line not in dropped])
+    return bool(dropped)
+
+
+def _write(path: Path, lines: Iterable[Mapping[str, float]]) -> None:
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -8,12 +8,12 @@ from typing import Any
 from rollout.dataset.conversation import SPEAKERS, turns_of
 from rollout.dataset.import_counts import ImportCounts
 from rollout.storage.atomic_write import replacing
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.action import Action, ends_trajectory
 from tasks.feedback import Feedback, Outcome, error_text, is_not_edited
 from tasks.naming import Names
 from tasks.prompt import messages
+from tasks.quoting import replace_unstorable
 from tasks.response import parse_response
 
 NOT_KNOWN = float("nan")

@@ -21,8 +21,8 @@ from rollout.endpoint.transport import Filtered, Transient, Transport
 from rollout.endpoint.usage import TokenCounter, Usage, most_tokens
 from rollout.errors import InfrastructureError
 from rollout.storage.blob_store import digest_of
-from rollout.storage.utf8 import replace_unstorable
 from tasks.prompt import Message
+from tasks.quoting import replace_unstorable
 
 FIRST_WAIT_SECONDS = 1.0
 EMPTY = "(nothing)"  # replaces an empty message, such as an earlier empty answer, because some endpoints refuse those

@@ -8,9 +8,9 @@ from rollout.endpoint.edit_answer import Incomplete, apply_answer, check_edit, h
 from rollout.endpoint.edit_blocks import CannotApply
 from rollout.errors import CoderError, PromptTooLong
 from rollout.options import EditFormat
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import CoderReply
 from tasks.prompt import Message
+from tasks.quoting import replace_unstorable
 
 DESCRIBE_CHARACTERS = 20_000  # longest part of a file in the prompt
 DESCRIPTION_CHARACTERS = 1500  # longest description that is kept

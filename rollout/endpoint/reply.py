@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollout.storage.utf8 import replace_unstorable
+from tasks.quoting import replace_unstorable
 
 # Reasoning as models write it into the text, if the server does not set it apart. The opening of `<think>` may be in
 # the prompt, and an answer that is cut off has no end of it.

@@ -12,11 +12,11 @@ from rollout.environment.feedback_text import excerpt
 from rollout.errors import InfrastructureError
 from rollout.options import Observation
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Coder, Executor, Snapshot
 from tasks.action import Invalid
 from tasks.feedback import Feedback, Outcome, invalid_text, status_line
 from tasks.prompt import problem_text
+from tasks.quoting import replace_unstorable
 from tasks.response import ParsedResponse, parse_response
 from tasks.task import Instance, Task
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from rollout.environment.effect import Effect, Tools
 from rollout.environment.feedback_text import excerpt
 from rollout.environment.paths import HEAD_BYTES, Refused, head, listed, located, writable
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import Outcome, shorten
-from tasks.quoting import one_line
+from tasks.quoting import one_line, replace_unstorable
 from tasks.task import Instance
 from tasks.units import MIB
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from rollout.environment.feedback_text import head_lines
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.directory_manifest import entries_of
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import is_folder
 from tasks.feedback import shorten
-from tasks.quoting import one_line
+from tasks.quoting import one_line, replace_unstorable
 from tasks.task import Instance
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # no folder, and no program mistakes it for an option

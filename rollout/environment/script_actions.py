@@ -9,10 +9,10 @@ from rollout.environment.feedback_text import REASON_LIMIT, diff_text, failure_t
 from rollout.environment.grading import graded
 from rollout.environment.paths import HEAD_BYTES, Refused, existing, head, plain_name, script_path, writable
 from rollout.errors import ExecutorError
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Execution, Exit, Job
 from tasks.feedback import NOT_MADE, SAVED, UNCHANGED, Outcome, error_text, shorten, validation_score
 from tasks.grading import InvalidSubmission
+from tasks.quoting import replace_unstorable
 from tasks.task import SUBMISSION, Instance
 
 LIMIT_EXITS = frozenset(Exit) - {Exit.OK, Exit.CRASHED, Exit.KILLED, Exit.INFRASTRUCTURE}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollout.environment.environment import Environment, StepResult
-from rollout.storage.utf8 import replace_unstorable
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor, Policy, Response, Snapshot, Step, Trajectory
 from tasks.action import ends_trajectory
+from tasks.quoting import replace_unstorable
 from tasks.state import State
 from tasks.task import Instance
 

@@ -13,8 +13,8 @@ from rollout.sampling.episode import draw_seed
 from rollout.search.rules import Rule
 from rollout.search.tree import OUT_OF_CONTEXT, Node, SearchTree
 from rollout.storage.journal import Journal
-from rollout.storage.utf8 import replace_unstorable
 from rollout.types import Actor, Step
+from tasks.quoting import replace_unstorable
 from tasks.state import State
 
 MAX_FAILURES = 3  # consecutive failures of the infrastructure that end a search

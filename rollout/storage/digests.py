@@ -9,6 +9,7 @@ from pathlib import Path
 from rollout.errors import CorruptRecord
 from rollout.storage.atomic_write import sync_to_disk, write_json
 from rollout.storage.directory_manifest import files_below
+from rollout.storage.run_layout import RunLayout
 from tasks.checksum import sha256_of
 from tasks.quoting import shell_command
 
@@ -75,3 +76,15 @@ def _digests(folder: Path, names: list[str]) -> dict[str, str]:
     """Return the SHA-256 of files by relative path; threads, because hashing releases the interpreter's lock."""
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         return dict(zip(names, pool.map(lambda name: sha256_of(folder / name), names), strict=True))
+
+
+def require_policy(layout: RunLayout, *stages: str) -> None:
+    """Raise CorruptRecord, with a remedy, if a policy of the stages, `sft` or `ppo`, or the tokenizer is damaged."""
+    for stage in stages:
+        require_whole(layout.path(stage, "model"), layout.record(stage))
+    require_whole(layout.tokenizer, layout.record("sft"))
+
+
+def require_trajectories(layout: RunLayout) -> None:
+    """Raise CorruptRecord, with a remedy, if a file of the collected trajectories is damaged or missing."""
+    require_whole(layout.trajectories, layout.record("collect"))

@@ -71,6 +71,17 @@ class RunLayout:
         return self.path("tensorboard")
 
     @property
+    def tracking(self) -> Path:
+        """The folder of what tracking services have, one subfolder for each."""
+        return self.path("tracking")
+
+    @property
+    def artifacts(self) -> tuple[Path, ...]:
+        """The files and folders that tracking services keep of a finished run."""
+        pages = self.report, self.trajectory_page
+        return self.config, self.summary, self.metrics, *pages, self.trajectories, self.evaluation, self.export
+
+    @property
     def timeline(self) -> Path:
         """The spans of work, in the Trace Event Format."""
         return self.path("timeline.json")

@@ -17,11 +17,11 @@ from jaxtyping import PyTree
 
 from mlagent_jax.configuration.loading import to_dict
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.run.saved_output import require_policy
 from mlagent_jax.run.stage_records import StageRecords
 from mlagent_jax.stages import load_stages
 from mlagent_jax.train import parse_arguments
 from rollout.errors import CorruptRecord
+from rollout.storage.digests import require_policy
 from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
 from tasks.feedback import Feedback, Outcome

@@ -25,6 +25,7 @@ from mlagent_jax.run.run_dir import RunDir
 from mlagent_jax.run.stage_records import StageRecords
 from mlagent_jax.stages import STAGE_NAMES, load_stages
 from mlagent_jax.tracking.progress import Reporter
+from mlagent_jax.tracking.services.service import SERVICES, Entry
 from mlagent_jax.train import main, parse_arguments
 from rollout.errors import ServerError
 from rollout.tokenizer.chat import train_tokenizer
@@ -214,10 +215,10 @@ def test_server_that_does_not_answer_is_found_out_first(tmp_path: Path, capsys: 
 def test_missing_package_of_a_tracker_is_found_out_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert main([f"run_dir={tmp_path}", "stage=collect", "trackers=[tensorboard]"]) == 2
+    monkeypatch.setitem(SERVICES, "wandb", Entry("wandb_service", "WeightsAndBiases", "no_such_package"))
+    assert main([f"run_dir={tmp_path}", "stage=collect", "trackers=[wandb]"]) == 2
     said = capsys.readouterr().err
-    assert "needs the package tensorboardX; install mlagent-jax[tensorboard], or set trackers=[]" in said
+    assert "the tracker wandb needs the package no_such_package; install mlagent-jax[wandb], or set trackers=[]" in said
     assert said.count("\n") == 1 and not (tmp_path / "data").exists()
 
 

@@ -21,7 +21,6 @@ from safetensors.numpy import save_file
 from mlagent_jax.configuration.loading import load_config, to_dict
 from mlagent_jax.run.mirror import Mirror
 from mlagent_jax.run.run_dir import RunDir
-from mlagent_jax.run.saved_output import require_policy, require_trajectories
 from mlagent_jax.run.stage_records import StageRecords
 from mlagent_jax.stages import load_stages
 from mlagent_jax.train import _explain
@@ -32,7 +31,7 @@ from rollout.executor.result_cache.result_store import ResultStore
 from rollout.options import Select
 from rollout.storage.atomic_write import write_json, write_text
 from rollout.storage.blob_store import BlobStore
-from rollout.storage.digests import write_digests
+from rollout.storage.digests import require_policy, require_trajectories, write_digests
 from rollout.storage.journal import Journal
 from rollout.storage.shards import Part
 from rollout.storage.trajectories import iterate_trajectories, to_record

@@ -7,7 +7,7 @@ import pytest
 from mlagent_jax import stages
 from mlagent_jax.configuration.schema import PPO, Config
 from mlagent_jax.ppo.credit import CRITIC_FREE
-from mlagent_jax.stages.stage import TRACKERS
+from mlagent_jax.tracking.services.service import SERVICES
 from tasks.action import ActionSpec
 
 
@@ -15,9 +15,9 @@ def test_every_advantage_that_can_be_configured_exists() -> None:
     assert set(get_args(get_type_hints(PPO)["advantage"])) == {"gae", *CRITIC_FREE}
 
 
-def test_every_tracker_that_can_be_configured_exists() -> None:
+def test_every_tracking_service_that_can_be_configured_exists() -> None:
     name, _ = get_args(get_type_hints(Config)["trackers"])
-    assert set(get_args(name)) == set(TRACKERS)
+    assert set(get_args(name)) == set(SERVICES)
 
 
 def test_a_stage_whose_name_is_not_that_of_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Runs in tracking services: TensorBoard, Weights & Biases, MLflow and Trackio."""
