@@ -49,7 +49,6 @@ def settings_of(kind: str, config_path: Path, settings: Sequence[str], rank: int
         f"adapter.rank={rank}",
         f"adapter.alpha={2 * rank}.0",
         f"ppo.learning_rate={FASTER * rate}",
-        "server.weight_transfer=adapter",
     ]
 
 
