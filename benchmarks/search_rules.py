@@ -26,7 +26,7 @@ from rollout.environment.environment import Environment
 from rollout.executor import open_executor
 from rollout.options import ExecutorOptions, Observation
 from rollout.runtime.event_loop import EventLoopThread
-from rollout.sampling.evaluation import bootstrap
+from rollout.sampling.intervals import bootstrap
 from rollout.scripted.coder import ScriptedCoder
 from rollout.search.rules import make_rule
 from rollout.search.search import Budget, Search

@@ -16,7 +16,8 @@ from rollout.inference.weight_files import check_same_tensors
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.collection import EpisodePlan, Progress, collect
 from rollout.sampling.episode import PolicyActor
-from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.sampling.evaluation import InitialScriptActor, gain_difference, plan_evaluation, summarize
+from rollout.sampling.intervals import bootstrap
 from rollout.storage.atomic_write import write_json
 from rollout.storage.digests import require_policy
 from rollout.storage.run_layout import EVALUATION

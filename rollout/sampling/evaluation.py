@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.episode import draw_seed
 from rollout.sampling.failures import failure_shares, repeated_share
 from rollout.sampling.grounding import grounding_shares, read_grounding
+from rollout.sampling.intervals import bootstrap
 from rollout.types import Response, Trajectory
 from tasks.action import EXECUTE, FINAL_ANSWER, Action
 from tasks.feedback import Outcome, status_line
@@ -18,8 +17,6 @@ from tasks.response import FACT_CHECK, REFLECTION, STATUS, THOUGHT, format_respo
 from tasks.state import State
 from tasks.task import Instance, Task, draw_instance
 
-NUM_RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles of the resampled means
 SPLITS = ("held_in", "held_out")
 
 
@@ -82,27 +79,6 @@ def summarize(trajectories: Sequence[Trajectory], tasks: Sequence[Task], seed: i
         result[split] = behavior([one for task in members for one in by_task[task.name]])
     result["tasks"] = {task.name: task_figures(task, by_task[task.name]) for task in tasks if by_task[task.name]}
     return result
-
-
-def bootstrap(values: Sequence[Sequence[float]], seed: int, num_resamples: int = NUM_RESAMPLES) -> dict[str, float]:
-    """Return the mean over tasks of the mean over trajectories, and its 95 % percentile bootstrap interval.
-
-    Each resample draws tasks with replacement, then trajectories of each drawn task with replacement.
-
-    Args:
-        values: For each task, one value per trajectory.
-        seed: The seed of the resampling.
-        num_resamples: The number of resamples.
-    """
-    rng = np.random.default_rng(seed)
-    arrays = [np.asarray(task_values, dtype=np.float64) for task_values in values]
-    means = np.empty(num_resamples)
-    for resample in range(num_resamples):
-        drawn = rng.integers(len(arrays), size=len(arrays))
-        means[resample] = np.mean([rng.choice(arrays[task], size=arrays[task].size).mean() for task in drawn])
-    low, high = np.percentile(means, INTERVAL)
-    mean = np.mean([array.mean() for array in arrays])
-    return {"mean": float(mean), "low": float(low), "high": float(high), "n": sum(array.size for array in arrays)}
 
 
 def task_figures(task: Task, trajectories: Sequence[Trajectory]) -> dict[str, Any]:

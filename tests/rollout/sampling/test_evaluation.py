@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rollout.sampling.collection import collect
-from rollout.sampling.evaluation import InitialScriptActor, bootstrap, gain_difference, plan_evaluation, summarize
+from rollout.sampling.evaluation import InitialScriptActor, gain_difference, plan_evaluation, summarize
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Trajectory
 from tasks import action as grammar
@@ -85,17 +84,3 @@ def test_differences_are_paired_by_trajectory(toys, tmp_path: Path):
         "high": pytest.approx(0.4),
         "n": 5,
     }
-
-
-def test_the_bootstrap_resamples_tasks_then_trajectories():
-    constant = bootstrap([[1.0, 1.0], [3.0, 3.0]], seed=1)
-    # Tasks alone vary: the mean of two drawn tasks is 1, 2 or 3, with chances 1/4, 1/2 and 1/4.
-    assert constant == {"mean": 2.0, "low": 1.0, "high": 3.0, "n": 4}
-    values = np.random.default_rng(0).normal(size=400)
-    one_task = bootstrap([values.tolist()], seed=1)
-    half_width = 1.96 * values.std() / 20
-    assert one_task["low"] == pytest.approx(values.mean() - half_width, abs=0.02)
-    assert one_task["high"] == pytest.approx(values.mean() + half_width, abs=0.02)
-    assert bootstrap([[0.0, 1.0]], seed=1) == bootstrap([[0.0, 1.0]], seed=1)
-    # The mean is over tasks: a task with more trajectories weighs no more.
-    assert bootstrap([[0.0] * 10, [1.0]], seed=1)["mean"] == 0.5
