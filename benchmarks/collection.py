@@ -26,11 +26,9 @@ from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from rollout.dataset.edits import edits_by_trajectory, store_beside
 from rollout.dataset.selection import digest
 from rollout.runtime.timeline import SCRIPTS
+from rollout.sampling.failures import ran_script
 from rollout.storage.shards import PART_SIZE
 from rollout.storage.trajectories import from_record, iterate_trajectories
-from rollout.types import Step
-from tasks.action import EDIT, EXECUTE
-from tasks.feedback import Outcome
 from tasks.quoting import shell_command, user_path
 
 NAMES = {
@@ -84,13 +82,6 @@ def run(command: list[str], folder: Path, kill_at: int | None) -> tuple[float, f
     if process.returncode != expected:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}, expected {expected}")
     return time.monotonic() - began, usage.ru_maxrss / 1024
-
-
-def ran_script(step: Step) -> bool:
-    """Return whether a step ran a script or used a cached result."""
-    if step.action == EDIT:
-        return step.after.files != step.before.files
-    return step.action == EXECUTE and step.feedback.outcome is not Outcome.ERROR
 
 
 def figures(run_dir: Path, before: dict[str, str], seconds: float, peaks: list[float]) -> dict[str, Any]:

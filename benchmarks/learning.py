@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.expert_states import expert_states
 from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
-from benchmarks.random_recipe_actor import RandomRecipeActor
+from rollout.scripted.random_recipes import RandomRecipeActor
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions

@@ -33,9 +33,10 @@ from rollout.inference.server import ServerOptions
 from rollout.inference.server_process import ServerProcess
 from rollout.options import ExecutorOptions
 from rollout.runtime.event_loop import EventLoopThread
+from rollout.sampling.failures import ran_script
 from rollout.search.rules import Rule, make_rule
 from rollout.search.search import Budget, Search
-from rollout.search.tree import Node, SearchTree, ran_script
+from rollout.search.tree import Node, SearchTree
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.journal import Journal
 from tasks.grading import InvalidSubmission, grade

@@ -24,6 +24,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "train": Command("mlagent_jax.train", "train an agent: collect, fine-tune, PPO, evaluate, export"),
     "solve": Command("mlagent_jax.solving.command", "let an agent improve a script on your own table"),
+    "evaluate": Command("mlagent_jax.evaluating.command", "evaluate agents on tasks"),
     "export": Command("mlagent_jax.export", "write a run's newest policy as a Hugging Face directory"),
     "track": Command("mlagent_jax.track", "send a run's figures to wandb, MLflow, Trackio or TensorBoard"),
     "tasks": Command("tasks.__main__", "list, prepare, make and validate tasks"),

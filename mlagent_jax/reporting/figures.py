@@ -47,7 +47,19 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "report",  # the same data gives the same file
 }
 
+# For pages that follow the colors of the screen.
+PALETTES = {
+    "light": {"ink": INK, "muted": MUTED, "grid": GRID, "accent": "#2f6fb0", "good": "#2f8f6b"},
+    "dark": {"ink": "#dde4ec", "muted": "#93a0ad", "grid": "#2c343d", "accent": "#7fb2e8", "good": "#62c79f"},
+}
+
 Lines = Sequence[Mapping[str, float]]
+
+
+def palette_style(palette: Mapping[str, str]) -> dict[Any, Any]:
+    """Return the style of a figure in the colors of a palette."""
+    edges = dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), palette["muted"])
+    return {**STYLE, "text.color": palette["ink"], "grid.color": palette["grid"], **edges}
 
 
 def reward_figure(metrics: Lines) -> str | None:

@@ -4,11 +4,11 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.configuration.loading import load_config
+from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, model_server, policy_settings, served_policy
 from mlagent_jax.solving.options import SolveLayout, SolveOptions, is_address
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
@@ -16,54 +16,16 @@ from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import CoderError, ExpertError, InfrastructureError
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.draws import draw_ideas
-from rollout.inference.client import PolicyClient
-from rollout.inference.server import ServerOptions
-from rollout.inference.server_process import ServerProcess
-from rollout.inference.vllm_package import is_cpu_build
-from rollout.options import Observation
 from rollout.runtime.event_loop import EventLoopThread
-from rollout.sampling.episode import PolicyActor
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import ScriptedExpert
 from rollout.search.search import Agent
-from rollout.storage.run_layout import RunLayout
-from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Coder
 from tasks.prompt import Prompt
-from tasks.response_grammar import response_grammar
-from tasks.system_text import system_text
 from tasks.task import Task
 
-POLICY_REQUESTS = 8  # responses of a served policy at a time
 CODER_KEY = "MLAGENT_SOLVE_CODER_KEY"  # environment variable with the key of a coder's own server
 CODER_CONTEXT = 8192  # tokens of a prompt and its answer
-CPU_CACHE_MB = 1024  # for keys and values of each server on a CPU
-
-
-@dataclass(frozen=True)
-class PolicySettings:
-    """The settings with which a policy acts.
-
-    Attributes:
-        prompt: The prompt.
-        observation: The limits on what one feedback shows.
-        max_model_len: The maximum number of tokens of a prompt and its response together.
-        max_response_tokens: The maximum number of tokens of a response.
-        temperature: The sampling temperature.
-        is_trained: Whether it learned to act, so that its responses need no constraint.
-    """
-
-    prompt: Prompt = field(default_factory=lambda: Prompt(show_script=True))
-    observation: Observation = field(default_factory=Observation)
-    max_model_len: int = 8192
-    max_response_tokens: int = 512
-    temperature: float = 1.0
-    is_trained: bool = False
-
-    @property
-    def system(self) -> str:
-        """The system message."""
-        return system_text(self.prompt.system, self.observation.script_lines)
 
 
 @dataclass(frozen=True)
@@ -122,14 +84,16 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             agent = Agent(EndpointExpert(model, settings.system))
         else:
             settings = policy_settings(Path(options.agent))
-            agent, served = stack.enter_context(_policy(Path(options.agent), settings, layout, event_loop))
+            policy = served_policy(Path(options.agent), settings, layout.server_log, event_loop)
+            actor, served = stack.enter_context(policy)
+            agent = Agent(actor)
         if options.coder == "scripted":
             coder: Coder = ScriptedCoder()
         else:
             address, model_name, key = options.coder, options.coder_model, options.coder_key_env
             if not is_address(options.coder):
                 if served is None or Path(options.coder).resolve() != served.model:
-                    served = stack.enter_context(_server(Path(options.coder), layout.coder_log, CODER_CONTEXT))
+                    served = stack.enter_context(model_server(Path(options.coder), layout.coder_log, CODER_CONTEXT))
                 os.environ[CODER_KEY] = served.key
                 address, model_name, key = f"{served.address}/v1", str(served.model), CODER_KEY
             coder = EndpointCoder(endpoint("coder", address, model_name, key, CoderError), "script")
@@ -146,59 +110,6 @@ def scripted_agent(task: Task, options: SolveOptions) -> Agent:
         return draw_ideas(random.Random(f"{seed}/ideas"), pool)
 
     return Agent(ScriptedExpert(num_steps + 1), draw)  # its last action would be the final answer
-
-
-def policy_settings(directory: Path) -> PolicySettings:
-    """Return the settings of the run that a policy is from, or those for a model that no run here trained."""
-    for folder in (directory.resolve().parent, directory.resolve().parent.parent):
-        file = RunLayout(folder).config
-        if file.is_file():
-            config = load_config(file, ())
-            return PolicySettings(
-                prompt=config.prompt,
-                observation=config.observation,
-                max_model_len=config.server.max_model_len,
-                max_response_tokens=config.ppo.max_response_tokens,
-                temperature=config.ppo.temperature,
-                is_trained=True,
-            )
-    return PolicySettings()
-
-
-@contextmanager
-def _policy(
-    directory: Path, settings: PolicySettings, layout: SolveLayout, event_loop: EventLoopThread
-) -> Iterator[tuple[Agent, ServerProcess]]:
-    """Yield the policy in a directory and the server that samples it.
-
-    The responses of a policy that is not trained to act obey a grammar.
-    """
-    tokenizer = ChatTokenizer(directory, settings.system)
-    grammar = None if settings.is_trained else response_grammar(settings.max_response_tokens)
-    with _server(directory, layout.server_log, settings.max_model_len) as server:
-        client = PolicyClient(
-            server.address,
-            temperature=settings.temperature,
-            max_tokens=settings.max_response_tokens,
-            stop_ids=[tokenizer.eos_id],
-            grammar=grammar,
-            key=server.key,
-        )
-        event_loop.run(client.connect())
-        try:
-            if grammar is not None:
-                event_loop.run(client.check_grammars(tokenizer.encode, tokenizer.decode))
-            actor = PolicyActor(client, tokenizer, settings.max_model_len, settings.max_response_tokens)
-            yield Agent(actor), server
-        finally:
-            event_loop.run(client.close())
-
-
-def _server(directory: Path, log: Path, max_model_len: int) -> ServerProcess:
-    """Return a server of the model in a directory, not yet started."""
-    cache_mb = CPU_CACHE_MB if is_cpu_build() else 0
-    options = ServerOptions(dtype="bfloat16", max_model_len=max_model_len, kv_cache_mb=cache_mb)
-    return ServerProcess(directory, log, options)
 
 
 def describe_sending(options: SolveOptions, system: str, problem: str) -> str:

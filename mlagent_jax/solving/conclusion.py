@@ -14,7 +14,7 @@ from mlagent_jax.solving.finalists import (
 from mlagent_jax.solving.page import render_page
 from mlagent_jax.solving.result import SolveResult, finalist_rows, optimism_of, outcome_counts
 from mlagent_jax.solving.session import Session
-from rollout.search.tree import ran_script
+from rollout.sampling.failures import ran_script
 from rollout.storage.atomic_write import write_json, write_text
 from tasks.grading import InvalidSubmission
 from tasks.holdout import Comparison, compare

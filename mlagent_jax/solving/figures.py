@@ -7,14 +7,10 @@ import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlagent_jax.reporting.figures import STYLE, svg_url
+from mlagent_jax.reporting.figures import PALETTES, palette_style, svg_url
 from mlagent_jax.solving.finalists import printed_score
 from rollout.search.tree import Node, SearchTree
 
-PALETTES = {
-    "light": {"ink": "#1f2933", "muted": "#66717e", "grid": "#e4e8ec", "accent": "#2f6fb0", "good": "#2f8f6b"},
-    "dark": {"ink": "#dde4ec", "muted": "#93a0ad", "grid": "#2c343d", "accent": "#7fb2e8", "good": "#62c79f"},
-}
 FAR = 3.0  # scores worse than the initial one by more than this many spreads of the better ones are drawn at the edge
 
 
@@ -32,13 +28,7 @@ def search_figures(tree: SearchTree, chosen: Node) -> dict[str, dict[str, str]]:
 
 
 def _figure(tree: SearchTree, chosen: Node, x: str, palette: dict[str, str]) -> str:
-    style = {
-        **STYLE,
-        "text.color": palette["ink"],
-        "grid.color": palette["grid"],
-        **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), palette["muted"]),
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(palette_style(palette)):
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.add_subplot()
         _draw(axes, tree, chosen, x, palette)

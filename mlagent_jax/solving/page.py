@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from mlagent_jax.reporting.figures import OUTCOME_NAMES
+from mlagent_jax.reporting.page import render, score_text
 from mlagent_jax.solving.delivery import delivered_source
 from mlagent_jax.solving.figures import search_figures
 from mlagent_jax.solving.finalists import Finalist, printed_score
 from mlagent_jax.solving.result import ENDS, SolveResult
-from mlagent_jax.tracking.progress import duration_text
 from rollout.dataset.viewer.script_diff import whole_diff
 from rollout.search.tree import Node, SearchTree, instruction_of
 from rollout.storage.blob_store import BlobStore
@@ -30,14 +28,10 @@ def render_page(result: SolveResult, tree: SearchTree, store: BlobStore, best: F
         store: The contents of scripts.
         best: The delivered script.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(duration=duration_text, score=score_text, signed=signed)
-    template = environment.from_string(Path(__file__).with_name("page_template.html").read_text(encoding="utf-8"))
     kept = {node.number for node in best.node.path()}
     changes = edit_changes(tree)
-    return template.render(
+    return render(
+        Path(__file__).with_name("page_template.html"),
         result=result,
         headline=headline(result),
         end=ENDS[result.end],
@@ -133,13 +127,3 @@ def _diff_lines(diff: str | None) -> Sequence[tuple[str, str]]:
     """Return the lines of a diff with the class of each."""
     kinds = {"+": "added", "-": "removed", "@": "place"}
     return [(kinds.get(line[:1], ""), line) for line in (diff or "").splitlines()[2:]]
-
-
-def score_text(score: float) -> str:
-    """Return a score with four significant digits and a true minus."""
-    return f"{score:.4g}".replace("-", "\N{MINUS SIGN}")
-
-
-def signed(score: float) -> str:
-    """Return a difference with its sign."""
-    return f"{score:+.3g}".replace("-", "\N{MINUS SIGN}")

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from mlagent_jax.agents.policy import PolicySettings
 from mlagent_jax.run.run_dir import temporary_files_in
-from mlagent_jax.solving.agents import PolicySettings, describe_sending, open_team
+from mlagent_jax.solving.agents import describe_sending, open_team
 from mlagent_jax.solving.conclusion import conclude
 from mlagent_jax.solving.live import show_progress
 from mlagent_jax.solving.options import PATHS, SolveLayout, SolveOptions

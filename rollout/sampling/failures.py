@@ -41,11 +41,21 @@ def failure_cause(step: Step, earlier: Collection[str]) -> Cause | None:
         return Cause.REPEATED
     if outcome is Outcome.CORNER:
         return Cause.LIMIT
-    if _ran(step):
+    if ran_script(step):
         return Cause.SCRIPT
     if _is_unknown_file(step):
         return Cause.UNKNOWN_FILE
     return Cause.NOT_EDITED if outcome is Outcome.NOT_EDITED else Cause.REFUSED
+
+
+def ran_script(step: Step) -> bool:
+    """Return whether an action ran a script, or would have if it had not been answered from the cache."""
+    if step.action not in ACTIONS or not ACTIONS[step.action].runs_script:
+        return False
+    if step.feedback.outcome is not Outcome.ERROR:
+        return step.feedback.outcome is not Outcome.NOT_EDITED
+    text = step.feedback.text  # one that was refused has run nothing
+    return text.startswith(SAVED) or " crashed." in text.partition("\n")[0]
 
 
 def failure_shares(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -84,9 +94,3 @@ def _is_unknown_file(step: Step) -> bool:
     return (
         FILE_NAME.fullmatch(name) is not None and name not in step.before.files and f"{name}/" not in step.before.files
     )
-
-
-def _ran(step: Step) -> bool:
-    """Return whether an action that failed has run a script; a refused one has not."""
-    text = step.feedback.text
-    return text.startswith(SAVED) or " crashed." in text.partition("\n")[0]

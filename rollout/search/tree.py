@@ -8,8 +8,8 @@ from typing import Any
 from rollout.environment.paths import Refused, plain_name, script_path
 from rollout.storage.trajectories import from_record, to_record
 from rollout.types import Snapshot, Step, Trajectory
-from tasks.action import ACTIONS, COPY_FILE, EDIT, EXECUTE, ends_trajectory, is_edit
-from tasks.feedback import SAVED, Outcome
+from tasks.action import COPY_FILE, EDIT, EXECUTE, ends_trajectory, is_edit
+from tasks.feedback import Outcome
 from tasks.state import State
 from tasks.task import Instance, Task
 
@@ -165,15 +165,6 @@ class SearchTree:
         if (last.task, last.names, last.trajectory_id) != expected or step.before != parent.snapshot:
             raise ValueError("its journal belongs to another search, of other data or another seed")
         self.add(parent, last.problem, step, record["draw"], record["elapsed_seconds"])
-
-
-def ran_script(step: Step) -> bool:
-    """Return whether an action ran a script, or would have if it had not been answered from the cache."""
-    if step.action not in ACTIONS or not ACTIONS[step.action].runs_script:
-        return False
-    is_saved = step.feedback.text.startswith(SAVED)
-    refused = step.feedback.outcome is Outcome.ERROR and is_edit(step.action) and not is_saved
-    return step.feedback.outcome is not Outcome.NOT_EDITED and not refused
 
 
 def instruction_of(step: Step) -> str:

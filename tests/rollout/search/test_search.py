@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import BudgetSpent, ExecutorError
+from rollout.sampling.failures import ran_script
 from rollout.search.rules import Chains, Rule, UpperConfidence, make_rule
 from rollout.search.search import Agent, Budget, Search
-from rollout.search.tree import SearchTree, instruction_of, ran_script
+from rollout.search.tree import SearchTree, instruction_of
 from rollout.storage.journal import Journal
 from rollout.types import Response
 from tasks import action as grammar

@@ -3,7 +3,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.random_recipe_actor import RandomRecipeActor
+from rollout.scripted.random_recipes import RandomRecipeActor
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.recipes import recognise
 from tasks import action as grammar

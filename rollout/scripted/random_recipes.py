@@ -1,4 +1,4 @@
-"""A baseline for the learning benchmark that edits by random recipes."""
+"""A baseline that edits by random recipes."""
 
 import random
 
