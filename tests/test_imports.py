@@ -56,6 +56,7 @@ def violations(package: str) -> list[str]:
 # The only modules that construct the scripted stand-ins; no other module imports them.
 SCRIPTED_USERS = {
     "mlagent_jax/env/make.py",
+    "mlagent_jax/evaluating/agents.py",
     "mlagent_jax/run/context.py",
     "mlagent_jax/solving/agents.py",
     "mlagent_jax/stages/collect.py",

@@ -13,6 +13,7 @@ from mlagent_jax.solving.options import is_address
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
+from rollout.endpoint.transport import require_listening
 from rollout.errors import CoderError, ExpertError, InfrastructureError
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.draws import draw_ideas
@@ -101,6 +102,7 @@ def endpoint(
     kind: type[InfrastructureError],
 ) -> Iterator[ChatEndpoint]:
     """Yield the model at an endpoint, whose answers are journaled, so that none is paid for twice."""
+    require_listening(spec.where, kind)
     budget = Budget(max_dollars=options.dollars, prices=Prices(spec.price[0], spec.price[0], spec.price[1]))
     journal = Exchanges(exchanges / spec.name)
     model = ChatEndpoint(spec.where, spec.model, kind, spec.key_env, name=spec.name, budget=budget, exchanges=journal)

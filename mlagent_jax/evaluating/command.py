@@ -51,12 +51,11 @@ def summary(result: Mapping[str, Any], out: Path) -> str:
     agents = result["agents"]
     order = list(agents)
     width = max(map(len, order), default=0)
-    lines = [
-        f"{name:{width}}  gain {gain_text(gain['mean'])} ({gain_text(gain['low'])} to {gain_text(gain['high'])}), best of "
-        f"{result['options']['k']} {gain_text(agents[name]['all']['best_gain']['mean'])}"
-        for name in order
-        if (gain := agents[name]["all"]["gain"])
-    ]
+    lines = []
+    for name in order:
+        gain, best = agents[name]["all"]["gain"], agents[name]["all"]["best_gain"]
+        mean, low, high, top = map(gain_text, (gain["mean"], gain["low"], gain["high"], best["mean"]))
+        lines.append(f"{name:{width}}  gain {mean} ({low} to {high}), best of {result['options']['k']} {top}")
     lines += [f"{name} was not evaluated: {why}" for name, why in result["failures"].items()]
     return "\n".join([*lines, headline(result, order), f"report: {out / 'report.html'}"])
 

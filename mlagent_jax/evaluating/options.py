@@ -96,7 +96,7 @@ class EvaluateOptions:
         """Return what the trajectories of an agent depend on, besides tasks and seeds, as JSON values."""
         scripted = agent.where in ("initial", "automl")
         coder = {} if scripted else {"coder": self.coder.where, "coder_model": self.coder.model}
-        limits = {"k": self.k, "steps": self.steps, "minutes": self.minutes}
+        limits = {"k": self.k, "steps": self.steps, "minutes": self.minutes, "tasks": list(self.tasks)}
         return {"agent": agent.where, "model": agent.model, **coder, **limits}
 
 

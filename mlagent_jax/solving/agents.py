@@ -13,6 +13,7 @@ from mlagent_jax.solving.options import SolveLayout, SolveOptions, is_address
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
+from rollout.endpoint.transport import require_listening
 from rollout.errors import CoderError, ExpertError, InfrastructureError
 from rollout.exploration.candidates import library_candidates
 from rollout.exploration.draws import draw_ideas
@@ -67,6 +68,7 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
         endpoints: dict[str, ChatEndpoint] = {}
 
         def endpoint(use: str, address: str, model: str, key: str, kind: type[InfrastructureError]) -> ChatEndpoint:
+            require_listening(address, kind)
             prices = options.price if use == "agent" else options.coder_price
             budget = Budget(max_dollars=options.dollars_of(use), prices=Prices(prices[0], prices[0], prices[1]))
             exchanges = Exchanges(layout.exchanges / use)

@@ -5,15 +5,17 @@ import json
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from rollout.endpoint.reply import Reply, read_reply
-from rollout.errors import EndpointRefused, PromptTooLong
+from rollout.errors import EndpointRefused, InfrastructureError, PromptTooLong
 from rollout.runtime.http import http_client
 
 log = logging.getLogger(__name__)
@@ -234,3 +236,19 @@ def retry_after(header: str | None) -> float:
         except (ValueError, OverflowError):
             return 0.0
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else 0.0
+
+
+def require_listening(base_url: str, kind: type[InfrastructureError]) -> None:
+    """Raise an error of `kind` if nothing accepts connections at the address of an endpoint.
+
+    Requests are repeated for minutes, since a server may come back; one that was never there should cost no minutes.
+    Behind a proxy nothing is checked.
+    """
+    url = httpx.URL(base_url)
+    if getproxies() and not proxy_bypass(url.host):
+        return
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise kind(f"nothing answers at {base_url} ({error.strerror or error}); check the address, and start it") from None

@@ -3,8 +3,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from rollout.scripted.random_recipes import RandomRecipeActor
 from rollout.scripted.expert import recipes_for
+from rollout.scripted.random_recipes import RandomRecipeActor
 from rollout.scripted.recipes import recognise
 from tasks import action as grammar
 from tasks.action import Action
