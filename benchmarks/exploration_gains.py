@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from benchmarks.figures import format_interval, table
 from rollout.dataset.diversity import table as diversity_table
-from rollout.sampling.evaluation import INTERVAL, NUM_RESAMPLES
+from rollout.sampling.intervals import NUM_RESAMPLES, expanded_tail
 
 ARMS = {"ideas": "with ideas", "none": "without ideas"}
 POLICIES = {"sft": "after SFT", "ppo": "after PPO"}
@@ -57,10 +57,11 @@ def compare(gains: Mapping[str, Mapping[str, Gains]], seed: int) -> dict[str, An
     """
     groups = {f"{arm} {policy}": gains[arm][policy] for arm in ARMS for policy in POLICIES}
     draws = resampled_means(groups, seed)
+    tail = expanded_tail(len(groups[next(iter(groups))][0]))  # for the number of tasks
 
     def interval(plus: str, minus: str | None = None) -> dict[str, float]:
         sample = draws[plus] - (draws[minus] if minus else 0.0)
-        low, high = np.percentile(sample, INTERVAL)
+        low, high = np.quantile(sample, (tail, 1 - tail))
         mean = mean_gain(groups[plus]) - (mean_gain(groups[minus]) if minus else 0.0)
         return {"mean": mean, "low": float(low), "high": float(high)}
 
