@@ -24,7 +24,6 @@ from typing import Any
 
 from benchmarks.expert_states import expert_states
 from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
-from rollout.scripted.random_recipes import RandomRecipeActor
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
@@ -41,6 +40,7 @@ from rollout.sampling.rewarded_step import rewarded_step
 from rollout.sampling.rollouts import RolloutSpec, roll_out
 from rollout.sampling.state_pool import PoolState, interleave, shuffled
 from rollout.scripted.expert import ScriptedExpert
+from rollout.scripted.random_recipes import RandomRecipeActor
 from rollout.storage.atomic_write import write_json, write_text
 from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Actor

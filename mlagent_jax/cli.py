@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, Command] = {
     "solve": Command("mlagent_jax.solving.command", "let an agent improve a script on your own table"),
     "evaluate": Command("mlagent_jax.evaluating.command", "evaluate agents on tasks"),
     "export": Command("mlagent_jax.export", "write a run's newest policy as a Hugging Face directory"),
+    "runs": Command("mlagent_jax.browsing.command", "list the runs in a folder, or show them in a browser"),
     "track": Command("mlagent_jax.track", "send a run's figures to wandb, MLflow, Trackio or TensorBoard"),
     "tasks": Command("tasks.__main__", "list, prepare, make and validate tasks"),
     "data": Command("rollout.dataset.__main__", "view, measure, select, export and import trajectories"),

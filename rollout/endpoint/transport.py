@@ -251,4 +251,6 @@ def require_listening(base_url: str, kind: type[InfrastructureError]) -> None:
     try:
         socket.create_connection((url.host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise kind(f"nothing answers at {base_url} ({error.strerror or error}); check the address, and start it") from None
+        raise kind(
+            f"nothing answers at {base_url} ({error.strerror or error}); check the address, and start it"
+        ) from None

@@ -44,7 +44,10 @@ def test_suites_name_their_tasks_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--agents", "scriptd", "--tasks", "house_price"], "unknown agent 'scriptd' (nearest: scripted); expected initial,"),
+        (
+            ["--agents", "scriptd", "--tasks", "house_price"],
+            "unknown agent 'scriptd' (nearest: scripted); expected initial,",
+        ),
         (["--agents", "x=no/such/folder", "--tasks", "house_price"], "no/such/folder is no model: expected"),
         (["--agents", "https://a.b/v1", "--tasks", "house_price"], "https://a.b/v1 needs a name, as in gpt=https"),
         (["--agents", "g=https://a.b/v1", "--tasks", "house_price"], "needs --model g=MODEL"),
