@@ -31,17 +31,19 @@ function cell(row, text, kind = "") {
 }
 
 function showRuns() {
-  const body = element("runs").tBodies[0];
+  const body = element("runs").tBodies[0], focused = document.activeElement?.dataset?.run;
   body.replaceChildren();
   for (const run of runs) {
     const row = body.insertRow(), first = cell(row, "");
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: chosen.has(run.name) });
+    box.dataset.run = run.name;
     box.setAttribute("aria-label", `show ${run.name}`);
     box.disabled = !box.checked && chosen.size >= MAX_CHOSEN;
     box.addEventListener("change", () => { choose(run.name, box.checked); showRuns(); update(); });
     const swatch = document.createElement("span");
     swatch.className = `swatch ${chosen.has(run.name) ? `c${chosen.get(run.name)}` : ""}`;
     first.append(box, swatch);
+    if (run.name === focused) box.focus({ preventScroll: true });
     cell(row, run.name, "name");
     cell(row, run.state, run.state);
     cell(row, `${run.stage} ${run.progress}`.trim());
@@ -143,7 +145,7 @@ async function poll() {
     runs = (await ask("runs")) ?? [];
     if (isFirst && runs.length) { choose(runs[0].name, true); isFirst = false; }
     element("status").textContent = runs.length ? `${runs.length} run${runs.length > 1 ? "s" : ""}; the page follows them` : "There is no run yet";
-    if (!element("runs").contains(document.activeElement)) showRuns();
+    showRuns();
     await update();
   } catch (error) {
     element("status").textContent = "The server does not answer; start mlagent runs serve again";
