@@ -145,10 +145,8 @@ def _check_devices(mesh: Mesh) -> None:
 def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began: float) -> float:
     """Run one stage, whose time counts from `began`, and return its end time, both by the monotonic clock."""
     run_dir, reporter = context.run_dir, context.reporter
-    start, replaced = records.begin(stage.name)
+    start = records.begin(stage.name, lambda folder: _forget_figures(stage, run_dir, folder))
     reporter.note(f"{stage.name}{f': {start}' if start else ''}")
-    if replaced is not None:
-        _forget_figures(stage, run_dir, replaced)
     if stage.samples:
         served = context.config.served_base or run_dir.sft_policy
         context.server.launch(Path(served))  # starts while the stage prepares
@@ -167,13 +165,13 @@ def _run_stage(stage: Stage, context: StageContext, records: StageRecords, began
 
 
 def _forget_figures(stage: Stage, run_dir: RunDir, replaced: Path) -> None:
-    """Keep the figures of a stage whose output was replaced, and of the later ones, with that output.
+    """Keep the figures of a stage whose output is replaced, and of the later ones, with that output.
 
     The tracked runs that show these figures stay as they are, and new ones begin.
     """
-    if drop_stages(run_dir.metrics, STAGE_NAMES[STAGE_NAMES.index(stage.name) :], replaced / run_dir.metrics.name):
-        if run_dir.tracking.exists():
-            run_dir.tracking.rename(replaced / run_dir.tracking.name)
+    if run_dir.tracking.exists():  # first: a kill in between leaves one tracked run too many, and none with both
+        run_dir.tracking.rename(replaced / run_dir.tracking.name)
+    drop_stages(run_dir.metrics, STAGE_NAMES[STAGE_NAMES.index(stage.name) :], replaced / run_dir.metrics.name)
 
 
 def _write_reports(stage: Stage, context: StageContext, records: StageRecords) -> None:

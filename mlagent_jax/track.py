@@ -9,7 +9,7 @@ from pathlib import Path
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.tracking.follower import Follower
 from mlagent_jax.tracking.services.service import SERVICES
-from mlagent_jax.train import INTERRUPTED, USER_ERROR
+from mlagent_jax.train import INTERRUPTED, USER_ERROR, signals_as_interrupts
 from rollout.storage.folder_lock import is_locked
 from rollout.storage.run_layout import RunLayout
 from tasks.error_line import error_line
@@ -26,7 +26,7 @@ def track(run: Path, to: str) -> int:
         The number of lines of `metrics.jsonl` that the service has.
 
     Raises:
-        ConfigError: If there are no figures, or the service cannot be used or does not take them.
+        ValueError: If there are no figures, or the service cannot be used or does not take them.
     """
     layout = RunLayout(run)
     if not layout.metrics.exists():
@@ -35,8 +35,14 @@ def track(run: Path, to: str) -> int:
         while is_locked(layout.root):
             follower.catch_up()
             time.sleep(POLL_SECONDS)
-        follower.finish(LAST_SECONDS, with_artifacts=True)
+        follower.finish(LAST_SECONDS, with_artifacts=is_finished(layout))
         return follower.num_sent
+
+
+def is_finished(layout: RunLayout) -> bool:
+    """Return whether every stage that began has ended."""
+    begun, ended = ({path.stem for path in layout.stages.glob(f"*.{kind}")} for kind in ("started", "json"))
+    return bool(ended) and begun <= ended
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_jax.track") -> int:
@@ -51,7 +57,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mlagent_
     parser.add_argument("--to", required=True, choices=SERVICES, metavar="NAME", help=", ".join(SERVICES))
     parsed = parser.parse_args(arguments)
     try:
-        count = track(parsed.run, parsed.to)
+        with signals_as_interrupts():
+            count = track(parsed.run, parsed.to)
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command to go on", file=sys.stderr)
         return INTERRUPTED

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mlagent_jax.stages import STAGE_NAMES
-from mlagent_jax.tracking.services.service import parse_line
+from mlagent_jax.tracking.jsonl import parse_line
 from rollout.storage.folder_lock import is_locked
 from rollout.storage.run_layout import POLICIES, RunLayout
 
@@ -98,7 +98,7 @@ def read_last_lines(path: Path) -> list[Mapping[str, float]]:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LAST_BYTES))
             lines = file.read().rpartition(b"\n")[0].splitlines()[size > LAST_BYTES :]
-        return [parse_line(number, line.decode()).figures for number, line in enumerate(lines)]
+        return [parse_line(number, line).figures for number, line in enumerate(lines)]
     except (OSError, ValueError):
         return []
 

@@ -84,13 +84,15 @@ def open_agent(
 
 
 @contextmanager
-def open_coder(options: EvaluateOptions, exchanges: Path, event_loop: EventLoopThread) -> Iterator[Coder]:
-    """Yield the coder of all agents."""
+def open_coder(
+    options: EvaluateOptions, exchanges: Path, event_loop: EventLoopThread
+) -> Iterator[tuple[Coder, Callable[[], dict[str, Any]]]]:
+    """Yield the coder of all agents, and a function that returns its tokens and dollars so far."""
     if options.coder.where == "scripted":
-        yield ScriptedCoder()
+        yield ScriptedCoder(), dict
         return
     with endpoint(options.coder, options, exchanges, event_loop, CoderError) as model:
-        yield EndpointCoder(model, "script")
+        yield EndpointCoder(model, "script"), model.figures
 
 
 @contextmanager

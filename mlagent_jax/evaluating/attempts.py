@@ -23,6 +23,7 @@ class Attempt:
         seconds: The time of scripts and edits; a known result takes none.
         failed_share: The share of the actions that failed.
         repeated_share: The share of the edits whose instruction was given before.
+        timed_out: Whether it ended at the time limit.
         note: Why there is no submission, if an agent that does not act says so.
     """
 
@@ -36,6 +37,7 @@ class Attempt:
     seconds: float
     failed_share: float = 0.0
     repeated_share: float = 0.0
+    timed_out: bool = False
     note: str = ""
 
 
@@ -54,6 +56,7 @@ def from_trajectory(trajectory: Trajectory, task: Task, seed: int) -> Attempt:
         seconds=sum(step.seconds for step in steps),
         failed_share=failure_shares([trajectory])["all"],
         repeated_share=repeated_share([trajectory]),
+        timed_out=trajectory.end == "time_limit",
     )
 
 

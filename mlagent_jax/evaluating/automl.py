@@ -1,7 +1,6 @@
 """The AutoML baseline: FLAML on a task's tables, within the time of a trajectory."""
 
 import asyncio
-import json
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from rollout.runtime.child_environment import child_environment
 from rollout.runtime.parent_death import dies_with_us
 from rollout.sampling.episode import draw_seed
 from rollout.storage.atomic_write import write_json
+from tasks.checksum import read_sealed, sealed
 from tasks.grading import InvalidSubmission, grade
 from tasks.task import SUBMISSION, Task
 
@@ -41,8 +41,8 @@ async def attempt(task: Task, seed: int, options: EvaluateOptions, folder: Path)
     Only the data that an agent can read is passed to it.
     """
     file = folder / f"{task.name}.json"
-    if file.exists():
-        return Attempt(**json.loads(file.read_text()))
+    if (known := recorded(folder, task.name)) is not None:
+        return known
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / task.name
     work.mkdir(exist_ok=True)
@@ -66,8 +66,16 @@ async def attempt(task: Task, seed: int, options: EvaluateOptions, folder: Path)
         failed_share=float(not is_valid),
         note=note,
     )
-    write_json(file, asdict(found))
+    write_json(file, sealed(asdict(found)))
     return found
+
+
+def recorded(folder: Path, task: str) -> Attempt | None:
+    """Return the attempt at a task that is in `folder`, None if there is none or it is damaged."""
+    try:
+        return Attempt(**read_sealed(folder / f"{task}.json"))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 async def _fit(task: Task, seed: int, options: EvaluateOptions, work: Path) -> tuple[str, float]:

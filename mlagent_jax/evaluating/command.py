@@ -10,6 +10,7 @@ from mlagent_jax.evaluating.options import BUILT_IN, CODER, SUITES, AgentSpec, E
 from mlagent_jax.evaluating.page import headline
 from mlagent_jax.evaluating.run import evaluate_agents
 from mlagent_jax.reporting.page import gain_text
+from mlagent_jax.solving.options import is_address
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.train import INFRASTRUCTURE_ERROR, INTERRUPTED, USER_ERROR, signals_as_interrupts
 from rollout.errors import InfrastructureError
@@ -66,6 +67,8 @@ def read_options(parsed: argparse.Namespace) -> EvaluateOptions:
     paths = tuple(parsed.path or ())
     coder = AgentSpec(CODER, "scripted")
     if parsed.coder != "scripted":
+        if not is_address(parsed.coder):
+            raise ValueError(f"--coder is {parsed.coder}; expected scripted, or the address of an endpoint")
         (coder,) = read_agents(
             [f"{CODER}={parsed.coder}"],
             *({CODER: each[CODER]} if CODER in each else {} for each in (models, keys, prices)),

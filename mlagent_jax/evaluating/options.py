@@ -1,5 +1,7 @@
 """The options of `mlagent evaluate`, and the files of its folder."""
 
+import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -79,25 +81,40 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         for name in ("k", "seeds", "steps", "slots"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; expected 1 or more")
-        if not self.minutes > 0:
+                option = "-k" if name == "k" else f"--{name}"
+                raise ValueError(f"{option} is {getattr(self, name)}; expected 1 or more")
+        if not 0 < self.minutes < math.inf:
             raise ValueError(f"--minutes is {self.minutes}; expected a number above 0")
+        if self.dollars is not None and not 0 < self.dollars < math.inf:
+            raise ValueError(f"--dollars is {self.dollars}; expected an amount above 0")
+        if self.raw is not None and not self.raw.is_dir():
+            raise ValueError(f"there is no folder {self.raw}; check --raw")
         names = [agent.name for agent in self.agents]
+        if CODER in names:
+            raise ValueError(f"no agent can be named {CODER}, the name of the coder; give another, as NAME=WHERE")
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"two agents are named {doubled[0]}; name one, as in other={doubled[0]}")
         for agent in (*self.agents, self.coder):
             if is_address(agent.where) and not agent.model:
                 raise ValueError(f"{agent.name}={agent.where} needs --model {agent.name}=MODEL, the model there")
+            if not is_address(agent.where) and (agent.model or agent.key_env or any(agent.price)):
+                raise ValueError(f"--model, --key-env and --price are for endpoints; leave them out for {agent.name}")
+            if agent.key_env and agent.key_env not in os.environ:
+                raise ValueError(
+                    f"--key-env {agent.name}={agent.key_env}: that environment variable is not set; export it"
+                )
             if self.dollars is not None and is_address(agent.where) and not any(agent.price):
                 raise ValueError(f"--dollars needs all prices: add --price {agent.name}=INPUT,OUTPUT")
 
     def identity(self, agent: AgentSpec) -> dict[str, Any]:
-        """Return what the trajectories of an agent depend on, besides tasks and seeds, as JSON values."""
-        scripted = agent.where in ("initial", "automl")
-        coder = {} if scripted else {"coder": self.coder.where, "coder_model": self.coder.model}
-        limits = {"k": self.k, "steps": self.steps, "minutes": self.minutes, "tasks": list(self.tasks)}
-        return {"agent": agent.where, "model": agent.model, **coder, **limits}
+        """Return what the trajectories of an agent depend on, besides tasks, weights and seeds, as JSON values."""
+        own: dict[str, Any] = {"agent": agent.where, "model": agent.model}
+        if agent.where == "automl":
+            own["slots"] = self.slots
+        elif agent.where != "initial":
+            own |= {"coder": self.coder.where, "coder_model": self.coder.model}
+        return {**own, "k": self.k, "steps": self.steps, "minutes": self.minutes}
 
 
 class EvaluateLayout:
@@ -116,9 +133,14 @@ class EvaluateLayout:
         self.temporary = root / "tmp"
         self.exchanges = root / "exchanges"
 
+    @property
+    def agents(self) -> Path:
+        """The folder of all agents."""
+        return self.root / "agents"
+
     def agent(self, name: str) -> Path:
         """Return the folder of an agent's trajectories."""
-        return self.root / "agents" / name
+        return self.agents / name
 
     def seed(self, name: str, seed: int) -> Path:
         """Return the folder of an agent's trajectories of one seed."""
@@ -180,7 +202,7 @@ def as_json(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def _where(text: str) -> str:
-    if text in BUILT_IN or text == "scripted" or is_address(text):
+    if text in BUILT_IN or is_address(text):
         return text
     path = user_path(text)
     if not path.exists() and "/" not in text:
@@ -204,7 +226,7 @@ def _default_name(text: str) -> str:
 def _price(name: str, text: str) -> tuple[float, float]:
     try:
         given, answered = map(float, text.split(","))
-        if min(given, answered) < 0:
+        if not (0 <= given < math.inf and 0 <= answered < math.inf):
             raise ValueError
     except ValueError:
         raise ValueError(f"--price {name}={text}; expected dollars per million tokens, as {name}=2.5,10") from None

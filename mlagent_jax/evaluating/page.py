@@ -30,6 +30,7 @@ def render_page(result: Mapping[str, Any]) -> str:
         splits=splits,
         headline=headline(result, order),
         figures={split: _figures(agents, order, split) for split in splits},
+        least_p={split: 2 / 2 ** _num_tasks(agents, split) for split in splits},
         few=[text for split, text in splits.items() if _num_tasks(agents, split) < MIN_TASKS],
         has_medals=any(each["medals"]["attempts"] for each in agents.values()),
         paper=paper_rows(result, order),
@@ -49,6 +50,8 @@ def headline(result: Mapping[str, Any], order: Sequence[str]) -> str:
     if not order:
         return "No agent was evaluated."
     best = agents[order[0]]["all"]["gain"]
+    if best["mean"] <= 0:
+        return f"On {tasks}, no agent improves on the initial script."
     text = (
         f"On {tasks}, {order[0]} reaches the largest mean gain, {gain_text(best['mean'])} "
         f"({gain_text(best['low'])} to {gain_text(best['high'])})"

@@ -1,23 +1,30 @@
 """Run an evaluation: every agent on every task and seed, as far as it is not done."""
 
-import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from mlagent_jax.agents.policy import POLICY_REQUESTS
 from mlagent_jax.configuration.schema import Tasks
 from mlagent_jax.evaluating import automl
 from mlagent_jax.evaluating.agents import OpenAgent, open_agent, open_coder
-from mlagent_jax.evaluating.attempts import Attempt, from_trajectory
 from mlagent_jax.evaluating.grading_report import grading_report
-from mlagent_jax.evaluating.options import AgentSpec, EvaluateLayout, EvaluateOptions, as_json
+from mlagent_jax.evaluating.options import CODER, AgentSpec, EvaluateLayout, EvaluateOptions, as_json
 from mlagent_jax.evaluating.page import render_page
+from mlagent_jax.evaluating.records import (
+    attempts_of,
+    comparable_agents,
+    is_complete,
+    keep_identity,
+    mark_complete,
+    read_usage,
+    require_own_folder,
+    write_usage,
+)
 from mlagent_jax.evaluating.statistics import summarize
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.context import prepare
@@ -37,8 +44,9 @@ from rollout.storage.atomic_write import write_json, write_text
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.folder_lock import locked
 from rollout.storage.trajectories import iterate_trajectories
-from rollout.types import Coder, Executor
+from rollout.types import Coder, Executor, Trajectory
 from tasks.entry import Medals
+from tasks.error_line import joined
 from tasks.registry import entries
 from tasks.reward import PAPER
 from tasks.task import Task
@@ -57,6 +65,7 @@ class Bench:
         store: The contents of workspaces.
         executor: The sandboxes.
         coder: The writer of edits.
+        coder_figures: A function that returns the coder's tokens and dollars so far.
         event_loop: The thread whose event loop actions run on.
         reporter: Notes and progress.
     """
@@ -67,6 +76,7 @@ class Bench:
     store: BlobStore
     executor: Executor
     coder: Coder
+    coder_figures: Callable[[], dict[str, Any]]
     event_loop: EventLoopThread
     reporter: Reporter
 
@@ -81,66 +91,73 @@ def evaluate_agents(options: EvaluateOptions, reporter: Reporter) -> dict[str, A
         InfrastructureError: If no agent could be evaluated.
     """
     layout = EvaluateLayout(options.out)
-    layout.root.mkdir(parents=True, exist_ok=True)
+    require_own_folder(layout)
     if any(agent.where == "automl" for agent in options.agents):
         automl.require_flaml()
+    layout.agents.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(locked(layout.root, f"{layout.root} is in use", "choose another --out"))
         stack.enter_context(logging_to(layout.log, reporter.console))
         stack.enter_context(temporary_files_in(layout.temporary))
-        for agent in options.agents:
-            _keep_identity(options, layout, agent)
-        section = Tasks(
-            held_in=options.tasks, held_out=(), paths=tuple(map(str, options.paths)), raw=_text(options.raw)
-        )
+        raw = None if options.raw is None else str(options.raw)
+        section = Tasks(held_in=options.tasks, held_out=(), paths=tuple(map(str, options.paths)), raw=raw)
         tasks = prepare(section, layout.data, task_python(None), reporter)
+        for agent in options.agents:
+            keep_identity(agent, options, layout, tasks)
         store = BlobStore(layout.blobs)
         opened = stack.enter_context(open_executor(ExecutorOptions(slots=options.slots), store, layout.result_cache))
         event_loop = stack.enter_context(EventLoopThread())
-        coder = stack.enter_context(open_coder(options, layout.exchanges, event_loop))
-        bench = Bench(options, layout, tasks, store, opened.executor, coder, event_loop, reporter)
-        failures: dict[str, str] = {}
-        usage: dict[str, dict[str, Any]] = {}
+        coder, figures = stack.enter_context(open_coder(options, layout.exchanges, event_loop))
+        bench = Bench(options, layout, tasks, store, opened.executor, coder, figures, event_loop, reporter)
+        failures: dict[str, Exception] = {}
+        result: dict[str, Any] = {"agents": {}}
         for agent in options.agents:
             try:
-                usage[agent.name] = _evaluate(agent, bench)
-            except InfrastructureError as error:
-                failures[agent.name] = str(error)
+                _evaluate(agent, bench)
+            except (InfrastructureError, ValueError) as error:
+                failures[agent.name] = error
                 logger.warning("%s failed: %s; the same command tries it again", agent.name, error)
-            write_results(bench, usage, failures)
-        if len(failures) == len(options.agents):
-            raise InfrastructureError("; ".join(f"{name}: {why}" for name, why in failures.items()))
-        return write_results(bench, usage, failures)
+            result = write_results(bench, failures)
+        if not result["agents"]:
+            raise next(iter(failures.values()))
+        return result
 
 
-def _evaluate(agent: AgentSpec, bench: Bench) -> dict[str, Any]:
-    """Bring the trajectories of an agent up to date, and return its usage."""
+def _evaluate(agent: AgentSpec, bench: Bench) -> None:
+    """Bring the attempts of an agent up to date.
+
+    Raises:
+        ValueError: If the agent cannot be used, or its budget is spent.
+        InfrastructureError: If it, or one of its episodes, failed.
+    """
     options, layout = bench.options, bench.layout
-    began = time.monotonic()
     if agent.where == "automl":
         with bench.reporter.bar(agent.name, options.seeds * len(bench.tasks)) as bar:
             for seed in range(options.seeds):
                 for task in bench.tasks.values():
                     bench.event_loop.run(automl.attempt(task, seed, options, layout.seed(agent.name, seed)))
                     bar.update(bar.done + 1)
-        return {"seconds": time.monotonic() - began}
-    if all(_is_done(layout.seed(agent.name, seed)) for seed in range(options.seeds)):
-        return _usage(layout, agent)
+        seconds = sum(one.seconds for one in attempts_of(agent, options, layout, bench.tasks))
+        write_usage(layout, agent.name, {"seconds": seconds})
+        return
+    if all(is_complete(layout.seed(agent.name, seed)) for seed in range(options.seeds)):
+        return
+    before, began = read_usage(layout, agent.name).get("seconds", 0.0), time.monotonic()
     opening = open_agent(agent, options, layout.agent(agent.name), layout.exchanges, bench.event_loop)
     with opening as opened:
-        for seed in range(options.seeds):
-            _act(agent, opened, bench, seed)
-        figures = opened.figures()
-    spent = _usage(layout, agent).get("seconds", 0.0) + time.monotonic() - began
-    write_json(layout.agent(agent.name) / "usage.json", {"seconds": spent, **figures})
-    return _usage(layout, agent)
+        try:
+            for seed in range(options.seeds):
+                _act(agent, opened, bench, seed)
+        finally:
+            seconds = before + time.monotonic() - began
+            write_usage(layout, agent.name, {"seconds": seconds, **opened.figures()})
 
 
 def _act(agent: AgentSpec, opened: OpenAgent, bench: Bench, seed: int) -> None:
     """Run the trajectories of one seed that are missing."""
     options, settings = bench.options, opened.settings
     folder = bench.layout.seed(agent.name, seed)
-    if _is_done(folder):
+    if is_complete(folder):
         return
     environment = Environment(
         bench.store, bench.executor, bench.coder, settings.observation, settings.prompt.show_script
@@ -150,7 +167,7 @@ def _act(agent: AgentSpec, opened: OpenAgent, bench: Bench, seed: int) -> None:
     plans = opened.prepare(plan_evaluation(list(bench.tasks.values()), options.k, seed))
     label = agent.name if options.seeds == 1 else f"{agent.name}, seed {seed}"
     with bench.reporter.bar(label, len(plans), done=None) as bar:
-        bench.event_loop.run(
+        found = bench.event_loop.run(
             collect(
                 folder,
                 plans,
@@ -162,31 +179,27 @@ def _act(agent: AgentSpec, opened: OpenAgent, bench: Bench, seed: int) -> None:
                 progress=lambda done, total, figures: bar.update(done, {"gain": figures["gain"]}),
             )
         )
-    write_text(folder / "DONE", "")
+    if found["num_trajectories"] < len(plans):
+        lost = len(plans) - int(found["num_trajectories"])
+        raise InfrastructureError(f"{lost} of {len(plans)} episodes were lost to failures; the log has their causes")
+    mark_complete(folder)
 
 
-def attempts_of(agent: AgentSpec, bench: Bench) -> list[Attempt]:
-    """Return the attempts of an agent that are recorded."""
-    found = []
-    for seed in range(bench.options.seeds):
-        folder = bench.layout.seed(agent.name, seed)
-        if agent.where == "automl":
-            files = [folder / f"{name}.json" for name in bench.tasks]
-            found += [Attempt(**json.loads(file.read_text())) for file in files if file.exists()]
-        elif _is_done(folder):
-            found += [from_trajectory(one, bench.tasks[one.task], seed) for one in iterate_trajectories(folder)]
-    return found
+def write_results(bench: Bench, failures: Mapping[str, Exception]) -> dict[str, Any]:
+    """Write results.json, the pages and the grading reports of what is complete so far, and return the results.
 
-
-def write_results(bench: Bench, usage: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]) -> dict[str, Any]:
-    """Write results.json, the pages and the grading reports of what is recorded so far, and return the results."""
+    Agents that the folder has results of on the same tasks and limits are among them.
+    """
     options, layout, made = bench.options, bench.layout, datetime.now(UTC)
     medals = _medals(options)
-    found = {agent.name: own for agent in options.agents if (own := attempts_of(agent, bench))}
+    agents = comparable_agents(options, layout)
+    found = {agent.name: own for agent in agents if (own := attempts_of(agent, options, layout, bench.tasks))}
+    usage = {name: read_usage(layout, name) for name in found}
     result = {
         **summarize(found, bench.tasks, medals, seed=0),
-        "usage": dict(usage),
-        "failures": dict(failures),
+        "where": {agent.name: agent.where for agent in agents},
+        "usage": {**usage, **({CODER: figures} if (figures := bench.coder_figures()) else {})},
+        "failures": {name: joined(str(error)) for name, error in failures.items()},
         "options": as_json(options),
         "made": made.isoformat(),
         "commit": commit(),
@@ -194,22 +207,20 @@ def write_results(bench: Bench, usage: Mapping[str, Mapping[str, Any]], failures
     }
     write_json(layout.results, result)
     for name, attempts in found.items():
-        for seed in range(options.seeds):
+        for seed in sorted({attempt.seed for attempt in attempts}):
             report = grading_report(attempts, bench.tasks, medals, seed, made)
             write_json(layout.reports / name / f"seed-{seed}.json", report)
     groups = {
-        agent.name: _trajectories(bench, agent)
-        for agent in options.agents
-        if agent.where != "automl" and agent.name in found
+        agent.name: _trajectories(bench, agent) for agent in agents if agent.where != "automl" and agent.name in found
     }
     write_page(layout.trajectories, groups, bench.tasks, PAPER, layout.root.name, bench.store)
     write_text(layout.report, render_page(result))
     return result
 
 
-def _trajectories(bench: Bench, agent: AgentSpec) -> Any:
+def _trajectories(bench: Bench, agent: AgentSpec) -> Iterator[Trajectory]:
     for seed in range(bench.options.seeds):
-        if _is_done(folder := bench.layout.seed(agent.name, seed)):
+        if is_complete(folder := bench.layout.seed(agent.name, seed)):
             for trajectory in iterate_trajectories(folder):
                 yield replace(trajectory, trajectory_id=f"{agent.name}-{trajectory.trajectory_id}")
 
@@ -217,32 +228,3 @@ def _trajectories(bench: Bench, agent: AgentSpec) -> Any:
 def _medals(options: EvaluateOptions) -> dict[str, Medals]:
     known = entries(options.paths)
     return {name: found for name in options.tasks if (found := known[name].medals) is not None}
-
-
-def _keep_identity(options: EvaluateOptions, layout: EvaluateLayout, agent: AgentSpec) -> None:
-    """Record what an agent's results depend on; raise ValueError if the folder holds other results of that name."""
-    file, identity = layout.agent(agent.name) / "agent.json", options.identity(agent)
-    if file.exists():
-        before = json.loads(file.read_text())
-        changed = sorted(key for key in identity.keys() | before.keys() if identity.get(key) != before.get(key))
-        if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{layout.root} holds results of {agent.name} with {key}={before.get(key)}, not {identity.get(key)}; "
-                "give the agent another name, or choose another --out"
-            )
-    else:
-        write_json(file, identity)
-
-
-def _is_done(folder: Path) -> bool:
-    return (folder / "DONE").exists()
-
-
-def _usage(layout: EvaluateLayout, agent: AgentSpec) -> dict[str, Any]:
-    file = layout.agent(agent.name) / "usage.json"
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -81,6 +81,7 @@ def _figures(attempts: Sequence[Attempt], tasks: Mapping[str, Task], seed: int) 
         "steps": nested_mean(nested(lambda one: float(one.steps))),
         "failed_share": nested_mean(nested(lambda one: one.failed_share)),
         "repeated_share": nested_mean(nested(lambda one: one.repeated_share)),
+        "timed_out_share": nested_mean(nested(lambda one: float(one.timed_out))),
     }
 
 

@@ -9,7 +9,7 @@ output and never from that of other inputs.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -145,33 +145,36 @@ class StageRecords:
         now, before = self.inputs(name), started["inputs"]
         return sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
 
-    def begin(self, name: str) -> tuple[str, Path | None]:
-        """Record that a stage is running.
+    def begin(self, name: str, before_replacing: Callable[[Path], None] = lambda folder: None) -> str:
+        """Record that a stage is running, and return a description of the output that it resumes from, empty if none.
 
         Partial output of the same inputs stays, to resume from. Output of other inputs is moved to `replaced/` instead
         of deleted, because it may have been expensive.
 
-        Returns:
-            A description of the output that the stage resumes from, empty if there is none, and the folder that output
-            of other inputs was moved to, None if there was none.
+        Args:
+            name: The name of the stage.
+            before_replacing: Called with the folder that output is about to be moved to, again if a kill follows.
         """
         inputs = self.inputs(name)
         current = fingerprint(inputs)
         started = self._read(f"{name}.started")
         self._layout.stages.mkdir(parents=True, exist_ok=True)
         existing = [output for output in self._stages[name].outputs if self._layout.path(output).exists()]
-        note, folder = "", None
+        note = ""
         if existing and started is not None and started["fingerprint"] == current:
             # If the stage was finished, part of its output was removed since, or an earlier stage was run again.
             note = "going on where it stopped"
         elif existing:
-            folder = self._replace(name, existing, started["fingerprint"] if started else "unknown")
+            folder = self._free_folder(name, started["fingerprint"] if started else "unknown")
+            before_replacing(folder)
+            for output in existing:
+                self._layout.path(output).rename(folder / output)
             changed = ", ".join(self.changed(name)) or "it was never finished"
             note = f"its inputs changed ({changed}); the earlier output is in {folder}"
         self._path(f"{name}.json").unlink(missing_ok=True)
         started = {"schema": SCHEMA, "fingerprint": current, "inputs": inputs}
         write_json(self._path(f"{name}.started"), sealed(started))
-        return note, folder
+        return note
 
     def finish(self, name: str, figures: Mapping[str, Any], seconds: float) -> None:
         """Write the record of a finished stage; `seconds` is its wall-clock time in this process."""
@@ -196,15 +199,14 @@ class StageRecords:
                 found[name] = {"seconds": record["seconds"], "up_to_date": self.is_done(name), **record["figures"]}
         return found
 
-    def _replace(self, name: str, outputs: Sequence[str], earlier: str) -> Path:
+    def _free_folder(self, name: str, earlier: str) -> Path:
+        """Make a folder in `replaced/` for output of the inputs with the fingerprint `earlier`."""
         base = folder = self._layout.replaced / f"{name}-{earlier[:8]}"
         number = 1
         while folder.exists():
             number += 1
             folder = base.with_name(f"{base.name}-{number}")
         folder.mkdir(parents=True)
-        for output in outputs:
-            self._layout.path(output).rename(folder / output)
         return folder
 
     def _path(self, name: str) -> Path:

@@ -10,6 +10,7 @@ import logging
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,6 +20,7 @@ from mlagent_jax.tracking.tail import Tail
 from rollout.storage.atomic_write import replacing
 from rollout.storage.folder_lock import locked
 from rollout.storage.run_layout import RunLayout
+from tasks.checksum import read_sealed, sealed
 from tasks.error_line import error_line
 from tasks.quoting import one_line, shell_command
 
@@ -39,7 +41,8 @@ class Follower:
             name: The service, a key of `SERVICES`.
 
         Raises:
-            ConfigError: If the service's package is missing, another process sends to it, or it fails.
+            ConfigError: If the service's package is missing, or it fails.
+            ValueError: If another process sends to it.
         """
         require_package(name)
         self.name, self._layout = name, layout
@@ -124,25 +127,47 @@ class Follower:
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._stack = ExitStack()
-        what = f"{self._layout.root} is already sent to {self.name}"
-        self._stack.enter_context(locked(self.folder, what, "give another service"))
-        state = json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
-        config = yaml.safe_load(self._layout.config.read_text()) if self._layout.config.exists() else {}
-        root = self._layout.root
-        run = TrackedRun(root.resolve().name, root, self.folder.absolute(), config, state.get("id"))
-        self._service: Service = load_service(self.name)(run)
+        with ExitStack() as stack:
+            what = f"{self._layout.root} is already sent to {self.name}"
+            stack.enter_context(locked(self.folder, what, "give another service"))
+            state, root = self._read_state(), self._layout.root
+            run = TrackedRun(root.resolve().name, root, self.folder.absolute(), self._read_config(), state.get("id"))
+            self._service: Service = load_service(self.name)(run)
+            self._destination = self._service.destination()
+            before = state.get("destination", self._destination)
+            if before != self._destination:
+                raise ConfigError(
+                    f"{root} is in {self.name} at {before}, not at {self._destination}; set that again, or send it "
+                    f"anew after `{shell_command('rm', '-r', self.folder)}`"
+                )
+            try:
+                self._id = self._service.open()
+            except Exception as error:  # whatever a library raises without an account or a server
+                raise ConfigError(f"{self.name} could not begin a tracked run: {error_line(error)}") from None
+            self._artifacts: dict[str, str] = state.get("artifacts", {})
+            self._record(state.get("num_sent", 0))
+            self._tail = Tail(self._layout.metrics, self.num_sent)
+            stack.callback(self._tail.close)
+            self._waiting: list[Line] = []
+            self._stack = stack.pop_all()
+
+    def _read_state(self) -> dict[str, Any]:
+        """Return what is recorded, empty for a new tracked run; raises ConfigError if it is damaged."""
+        if not self._state_path.exists():
+            return {}
         try:
-            self._id = self._service.open()
-        except Exception as error:
-            self._stack.close()
-            reason = error_line(error)
-            raise ConfigError(f"{self.name} could not begin a tracked run: {reason}; or set trackers=[]") from None
-        self._artifacts: dict[str, str] = state.get("artifacts", {})
-        self._record(state.get("num_sent", 0))
-        self._tail = Tail(self._layout.metrics, self.num_sent)
-        self._stack.callback(self._tail.close)
-        self._waiting: list[Line] = []
+            return read_sealed(self._state_path)
+        except ValueError as error:
+            remedy = shell_command("rm", "-r", self.folder)
+            raise ConfigError(f"{error}; send everything anew after `{remedy}`") from None
+
+    def _read_config(self) -> dict[str, Any]:
+        """Return the run's configuration, empty if there is none or it is damaged, which the run itself reports."""
+        try:
+            found = yaml.safe_load(self._layout.config.read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _close(self) -> None:
         with self._stack:
@@ -154,9 +179,14 @@ class Follower:
     def _record(self, num_sent: int) -> None:
         """Record how many lines the service has; raises FileNotFoundError if the folder was moved away."""
         self.num_sent = num_sent
-        state = {"id": self._id, "num_sent": num_sent, "artifacts": self._artifacts}
+        state = {
+            "id": self._id,
+            "destination": self._destination,
+            "num_sent": num_sent,
+            "artifacts": self._artifacts,
+        }
         with replacing(self._state_path) as temporary:
-            temporary.write_text(json.dumps(state, indent=1))
+            temporary.write_text(json.dumps(sealed(state), indent=1))
 
 
 def _stamp(path: Path) -> str:

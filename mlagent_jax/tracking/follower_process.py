@@ -11,14 +11,16 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlagent_jax.configuration.schema import ConfigError
 from mlagent_jax.tracking.follower import Follower
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.tracking.services.service import require_package
+from rollout.storage.folder_lock import is_locked
 from rollout.storage.run_layout import RunLayout
 from tasks.quoting import shell_command
 
@@ -71,7 +73,7 @@ def _start(layout: RunLayout, name: str) -> subprocess.Popen[bytes]:
     finally:
         os.close(writing)
     with open(reading, "rb") as answers:
-        answer = answers.read()
+        answer = answers.readline()
     if answer != READY:
         _tell(process, b"")
         process.wait(END_SECONDS)
@@ -119,21 +121,27 @@ def main(arguments: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the run ends it, after the last figures
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    layout = RunLayout(root)
+    if is_locked(layout.tracking / name):  # by that of a run which was killed, and which sends its last figures
+        _say(answer, READY)
+        while is_locked(layout.tracking / name):
+            time.sleep(POLL_SECONDS)
     try:
-        follower = Follower(RunLayout(root), name)
-    except ValueError as error:
-        os.write(answer, str(error).encode())
-        return UNSENT
-    os.write(answer, READY)
-    os.close(answer)
-    with follower:
-        is_complete = _follow(follower)
-        try:
+        with Follower(layout, name) as follower:
+            _say(answer, READY)
+            is_complete = _follow(follower)
             follower.finish(LAST_SECONDS, with_artifacts=is_complete)
-        except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return UNSENT
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _say(answer, f"{error}; or set trackers=[]".encode())
+        return UNSENT
     return 0
+
+
+def _say(answer: int, text: bytes) -> None:
+    """Write to the run, which reads one line and then no more."""
+    with suppress(OSError):
+        os.write(answer, text)
 
 
 def _follow(follower: Follower) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from mlagent_jax.tracking.base import Metrics, Tracker, finite_values
+from mlagent_jax.tracking.services.service import Line
 from rollout.storage.atomic_write import write_text
 from rollout.storage.line_checksum import removal
 
@@ -68,6 +69,14 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             "without it"
         )
     return lines
+
+
+def parse_line(index: int, text: bytes) -> Line:
+    """Return a line of a metrics file; raises ValueError if it is no object of finite numbers."""
+    figures = _METRICS.validate_json(text)
+    if not figures:
+        raise ValueError("the line is empty")
+    return Line(index, figures)
 
 
 def drop_stages(path: Path, stages: Sequence[str], to: Path) -> bool:

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from mlagent_jax.tracking.services.service import Line, parse_line
+from mlagent_jax.tracking.jsonl import parse_line
+from mlagent_jax.tracking.services.service import Line
+from rollout.storage.line_checksum import removal
 
 
 class Tail:
@@ -24,24 +26,31 @@ class Tail:
         """Return the complete lines that are new since the last call; none if there is no file.
 
         Raises:
-            ValueError: If one is damaged. Names file and line.
+            ValueError: If the next line is damaged. Names file and line; the lines before it were returned.
         """
         file = self._current_file()
         if file is None:
             return []
-        begins_at = file.tell()
-        complete, newline, _ = file.read().rpartition(b"\n")
-        file.seek(begins_at + len(complete) + len(newline))
-        found = []
-        for text in complete.split(b"\n") if newline else ():
-            if self._index >= self.num_read:
-                try:
-                    found.append(parse_line(self._index, text.decode()))
-                except ValueError as error:
-                    raise ValueError(f"{self._path}: {error}") from None
-                self.num_read = self._index + 1
+        found: list[Line] = []
+        while True:
+            begins_at = file.tell()
+            text = file.readline()
+            try:
+                if text.endswith(b"\n") and self._index >= self.num_read:
+                    found.append(parse_line(self._index, text))
+            except ValueError:
+                file.seek(begins_at)
+                if found:
+                    return found
+                number = self._index + 1
+                raise ValueError(
+                    f"{self._path} line {number} is damaged; remove it with `{removal(self._path, [number])}`"
+                ) from None
+            if not text.endswith(b"\n"):
+                file.seek(begins_at)
+                return found
             self._index += 1
-        return found
+            self.num_read = max(self.num_read, self._index)
 
     def close(self) -> None:
         """Close the file."""

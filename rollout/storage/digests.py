@@ -1,6 +1,7 @@
 """The SHA-256 of each file of a folder, written after the files, so that damage is found before one of them is used."""
 
 import errno
+import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,12 @@ def write_digests(folder: Path) -> None:
     """Write `digests.json` into a folder whose other files are complete, replacing an earlier one."""
     write_json(folder / DIGESTS, _digests(folder, sorted(files_below(folder).keys() - {DIGESTS})))
     sync_to_disk(folder)
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a SHA-256 of the names and contents of a folder's files."""
+    names = sorted(files_below(folder).keys() - {DIGESTS})
+    return hashlib.sha256(json.dumps(_digests(folder, names)).encode()).hexdigest()
 
 
 def has_digests(folder: Path) -> bool:

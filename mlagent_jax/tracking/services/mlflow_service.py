@@ -1,6 +1,7 @@
 """MLflow: the store that `MLFLOW_TRACKING_URI` names; `MLFLOW_EXPERIMENT_NAME` names the experiment."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ PARAMETER_LENGTH = 6000
 
 class MLflow(Service):
     """A run of MLflow. A line that is sent again changes nothing, because its times are those of the run."""
+
+    def destination(self) -> str:
+        """Return the address of the store."""
+        import mlflow  # pyright: ignore[reportMissingImports]
+
+        return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())  # without a password
 
     def open(self) -> str:
         """Create the run with the configuration as parameters, or go on with it."""

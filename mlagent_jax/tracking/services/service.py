@@ -4,7 +4,6 @@ A new service is a `Service` in a file of this folder, an entry of `SERVICES`, a
 and an extra in pyproject.toml.
 """
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -54,17 +53,6 @@ class Line:
         return self.figures.get(SECONDS, 0.0)
 
 
-def parse_line(index: int, text: str) -> Line:
-    """Return the line that `text` holds; raises ValueError if it is no object of numbers."""
-    try:
-        figures = json.loads(text)
-    except json.JSONDecodeError:
-        figures = None
-    if not isinstance(figures, dict) or not figures or not all(isinstance(each, float) for each in figures.values()):
-        raise ValueError(f"line {index + 1} is damaged")
-    return Line(index, figures)
-
-
 def artifact_name(run: str, path: Path) -> str:
     """Return a name for a file or folder of a run in the characters that services allow."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{run}-{path.name}")
@@ -94,6 +82,10 @@ class Service(ABC):
 
     def __init__(self, run: TrackedRun) -> None:
         self.run = run
+
+    @abstractmethod
+    def destination(self) -> str:
+        """Return where the run is kept, as the environment variables of the service say."""
 
     @abstractmethod
     def open(self) -> str:
@@ -133,9 +125,7 @@ def require_package(name: str) -> None:
     """Raise ConfigError if the package of a service is not installed."""
     package = SERVICES[name].package
     if find_spec(package) is None:
-        raise ConfigError(
-            f"the tracker {name} needs the package {package}; install mlagent-jax[{name}], or set trackers=[]"
-        )
+        raise ConfigError(f"the tracker {name} needs the package {package}; install mlagent-jax[{name}]")
 
 
 def load_service(name: str) -> type[Service]:

@@ -1,6 +1,6 @@
 """TensorBoard: event files in the run directory, one folder for each stage, written by the package tensorboardX."""
 
-import shutil
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,17 @@ class TensorBoard(Service):
     line that was written twice shows once.
     """
 
+    def destination(self) -> str:
+        """Return a constant: the files are in the run directory."""
+        return "the run directory"
+
     def open(self) -> str:
-        """Remove the files of an earlier run in the same directory, unless this one goes on with them."""
+        """Rename the folder of an earlier run to `tensorboard-1` or so, unless this one goes on with it."""
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
-        if self.run.id is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.run.id is None and self._folder.exists():
+            names = (self._folder.with_name(f"{self._folder.name}-{number}") for number in itertools.count(1))
+            self._folder.rename(next(name for name in names if not name.exists()))
         self._make_writer, self._writers = SummaryWriter, dict[str, Any]()
         return str(self._folder)
 

@@ -1,5 +1,6 @@
 """Trackio: a local store, or the Space or server that `TRACKIO_SPACE_ID` or `TRACKIO_SERVER_URL` names."""
 
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ SETTLE_SECONDS = 1.5  # trackio stores what it was given every half second
 
 class Trackio(Service):
     """A run of Trackio, whose step is the number of the line; the steps of the stages are figures of it."""
+
+    def destination(self) -> str:
+        """Return the Space, the server, or the folder of the local store."""
+        named = (os.environ.get(name) for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DIR"))
+        return next(filter(None, named), "the local store").partition("?")[0]  # a token may follow
 
     def open(self) -> str:
         """Begin a run under a name of its own, because Trackio finds runs by name, or resume the one of that name."""

@@ -14,6 +14,11 @@ SETTLE_SECONDS = 0.5
 class WeightsAndBiases(Service):
     """A run of wandb, whose step is the number of the line and whose axes are the steps of the stages."""
 
+    def destination(self) -> str:
+        """Return `offline`, or the server's address."""
+        mode = os.environ.get("WANDB_MODE", "online")
+        return mode if mode != "online" else os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
     def open(self) -> str:
         """Begin or resume the run."""
         import wandb  # pyright: ignore[reportMissingImports]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,14 @@ import pytest
 
 from mlagent_jax.evaluating.automl import INSTALLED_AT
 from mlagent_jax.evaluating.command import main
+from rollout.errors import ServerError
+from rollout.sampling.evaluation import InitialScriptActor
 from rollout.storage.trajectories import read_trajectories
-from rollout.types import Trajectory
+from rollout.types import Response, Trajectory
+from tasks.state import State
+from tasks.task import Instance
+
+ROOT = Path(__file__).parents[3]
 
 LIMITS = ["-k", "2", "--steps", "3", "--minutes", "1", "--tasks", "house_price", "leaf_species"]
 
@@ -76,7 +83,7 @@ def test_the_same_command_does_nothing_again_and_other_agents_and_seeds_are_adde
     parts = {path: path.stat().st_mtime_ns for path in done.rglob("part-*")}
     assert evaluate(done, "initial", "again=initial", more=("--seeds", "2")) == 0
     assert parts.items() <= {path: path.stat().st_mtime_ns for path in done.rglob("part-*")}.items()
-    assert set(results(done)["agents"]) == {"initial", "again"}
+    assert set(results(done)["agents"]) == {"initial", "again", "random", "scripted"}  # those of before stay
     assert results(done)["agents"]["again"]["all"]["gain"]["n"] == 8
     assert {one.seed for one in trajectories(done, "again")} != {one.seed for one in trajectories(done, "again", 1)}
 
@@ -84,18 +91,93 @@ def test_the_same_command_does_nothing_again_and_other_agents_and_seeds_are_adde
 def test_other_limits_are_refused_in_the_same_folder(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(done, "random", more=("--steps", "4")) == 2
     said = capsys.readouterr().err
-    assert "holds results of random with steps=3, not 4; give the agent another name, or choose another --out" in said
+    assert (
+        "holds results of random with other steps 3, not 4; give the agent another name, or choose another --out"
+        in said
+    )
+
+
+@pytest.mark.slow
+def test_a_changed_task_is_not_taken_for_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "tasks" / "own_prices"
+    shutil.copytree(ROOT / "tasks" / "catalog" / "house_price", own)
+    stated = (own / "task.yaml").read_text().replace("name: house_price", "name: own_prices")
+    (own / "task.yaml").write_text(stated)
+    command = ["--agents", "initial", "--tasks", "own_prices", "--path", str(own.parent), "-k", "1", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    (own / "train.py").write_text((own / "train.py").read_text() + "\n# changed\n")
+    assert main([*command, str(tmp_path / "out")]) == 2
+    assert "holds results of initial with other tasks; give the agent another name" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.html").write_text("a run's")
+    assert evaluate(tmp_path, "initial") == 2
+    assert "holds other files; choose another --out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.slow
+def test_lost_episodes_are_tried_again_instead_of_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    act, loses = InitialScriptActor.act, {"leaf_species"}
+
+    async def losing(self: InitialScriptActor, instance: Instance, state: State, seed: int) -> Response:
+        if instance.task.name in loses:
+            raise ServerError("lost")
+        return await act(self, instance, state, seed)
+
+    monkeypatch.setattr(InitialScriptActor, "act", losing)
+    command = [
+        "--agents",
+        "initial",
+        "random",
+        "--tasks",
+        "house_price",
+        "leaf_species",
+        "-k",
+        "1",
+        "--steps",
+        "1",
+        "--out",
+    ]
+    assert main([*command, str(tmp_path / "out")]) == 3
+    assert "initial was not evaluated: 1 of 2 episodes were lost to failures" in capsys.readouterr().out
+    assert set(results(tmp_path / "out")["agents"]) == {"random"}
+    loses.clear()
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert results(tmp_path / "out")["agents"]["initial"]["all"]["tasks"] == 2
+
+
+@pytest.mark.parametrize("name", ["agent.json", "usage.json"])
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_records_are_one_line_or_made_again(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done, out, symlinks=True)
+    (out / "agents" / "initial" / name).write_text(content)
+    code = evaluate(out, "initial")
+    said = capsys.readouterr().err
+    if name == "agent.json":
+        assert code == 2 and "agent.json is damaged; remove the agent's results with `rm -r " in said
+        assert said.splitlines()[-1].startswith("error: ")
+    else:
+        assert code == 0
 
 
 def test_an_endpoint_that_does_not_answer_costs_no_other_result(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agents = "initial", "away=http://127.0.0.1:9/v1"
     assert evaluate(done, *agents, more=("--model", "away=m")) == 3
     result = results(done)
-    assert set(result["agents"]) == {"initial"} and "127.0.0.1:9" in result["failures"]["away"]
+    assert {"initial", "random"} <= set(result["agents"]) and "away" not in result["agents"]
+    assert "127.0.0.1:9" in result["failures"]["away"]
     assert "away was not evaluated" in (done / "report.html").read_text()
     assert "away was not evaluated: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_ends_like_one_that_was_not(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "mlagent_jax.evaluate", "--agents", "scripted", *LIMITS, "--out", str(out)]

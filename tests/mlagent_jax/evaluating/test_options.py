@@ -54,10 +54,25 @@ def test_suites_name_their_tasks_once() -> None:
         (["--agents", "initial", "--tasks", "house_prise"], "unknown task 'house_prise'"),
         (["--agents", "initial", "initial", "--tasks", "house_price"], "two agents are named initial"),
         (["--agents", "../x=initial", "--tasks", "house_price"], "'../x' is no name of an agent"),
-        (["--agents", "initial", "--tasks", "house_price", "-k", "0"], "--k is 0; expected 1 or more"),
+        (["--agents", "initial", "--tasks", "house_price", "-k", "0"], "-k is 0; expected 1 or more"),
         (["--agents", "initial", "--tasks", "house_price", "--minutes", "nan"], "--minutes is nan; expected"),
         (["--agents", "initial", "--tasks", "house_price", "--model", "gpt"], "--model gpt; expected --model AGENT="),
         (["--agents", "initial", "--tasks", "house_price", "--model", "gpt=x"], "no agent is named gpt"),
+        (
+            ["--agents", "initial", "--tasks", "house_price", "--model", "initial=x"],
+            "are for endpoints; leave them out",
+        ),
+        (["--agents", "coder=initial", "--tasks", "house_price"], "no agent can be named coder"),
+        (
+            ["--agents", "initial", "--tasks", "house_price", "--coder", "random"],
+            "--coder is random; expected scripted",
+        ),
+        (["--agents", "initial", "--tasks", "house_price", "--dollars", "nan"], "--dollars is nan; expected"),
+        (["--agents", "initial", "--tasks", "house_price", "--raw", "/nope"], "there is no folder /nope; check --raw"),
+        (
+            ["--agents", "g=http://a/v1", "--model", "g=m", "--key-env", "g=NO_SUCH", "--tasks", "house_price"],
+            "--key-env g=NO_SUCH: that environment variable is not set; export it",
+        ),
         (
             ["--agents", "g=http://a/v1", "--model", "g=m", "--price", "g=1", "--tasks", "house_price"],
             "--price g=1; expected dollars per million tokens, as g=2.5,10",

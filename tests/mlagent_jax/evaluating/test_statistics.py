@@ -130,6 +130,7 @@ def test_names_of_agents_are_text_on_the_page() -> None:
     result = {
         **summarize({"<b>x": FOUND["weak"], "y": FOUND["strong"]}, TASKS, {"a": MEDALS}, seed=0),
         "failures": {"z": "<i>away"},
+        "where": {"<b>x": "scripted", "y": "automl"},
         "usage": {"y": {"seconds": 3.0, "input_tokens": 10, "output_tokens": 2, "dollars": 0.5}},
         "options": {"k": 2, "seeds": 2, "steps": 5, "minutes": 1.0, "coder": {"where": "scripted"}, "paths": []},
         "made": "today",

@@ -27,7 +27,7 @@ def records(run_dir: RunDir, config: Config | None = None) -> StageRecords:
 
 def do(run_dir: RunDir, name: str, config: Config) -> str:
     """Does a stage, with a file for each of its outputs; returns what it began from."""
-    note, _ = records(run_dir, config).begin(name)
+    note = records(run_dir, config).begin(name)
     for output in OUTPUTS[name]:
         write_text(run_dir.path(output), name)
     records(run_dir, config).finish(name, {"made": 1}, seconds=2.0)
@@ -123,11 +123,11 @@ def test_missing_output_redoes_the_stage(run_dir: RunDir) -> None:
 
 def test_interrupted_stage_goes_on_from_its_partial_output(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
-    assert records(run_dir).begin("collect") == ("", None)
+    assert records(run_dir).begin("collect") == ""
     run_dir.path("trajectories").mkdir()
     write_text(run_dir.path("trajectories", "journal"), "half")
     assert not records(run_dir).is_done("collect")
-    assert records(run_dir).begin("collect") == ("going on where it stopped", None)
+    assert records(run_dir).begin("collect") == "going on where it stopped"
     assert run_dir.path("trajectories", "journal").read_text() == "half"
 
 

@@ -12,7 +12,7 @@ import pytest
 from mlagent_jax.configuration.loading import load_config, to_yaml
 from mlagent_jax.tracking.jsonl import JsonlTracker, drop_stages, read_metrics
 from mlagent_jax.tracking.services.service import SERVICES
-from rollout.storage.folder_lock import is_locked
+from rollout.storage.folder_lock import is_locked, locked
 from rollout.storage.run_layout import RunLayout
 
 pytestmark = pytest.mark.slow
@@ -39,6 +39,12 @@ def layout(tmp_path: Path) -> RunLayout:
 
 def python(layout: RunLayout, *arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
     """Runs Python with the packages of the services, offline, with stores beside the run directory."""
+    process = start(layout, *arguments, **more)
+    said, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def start(layout: RunLayout, *arguments: object, **more: str) -> "subprocess.Popen[str]":
     beside = layout.root.parent
     environment = {
         **os.environ,
@@ -49,7 +55,9 @@ def python(layout: RunLayout, *arguments: object, **more: str) -> "subprocess.Co
         **more,
     }
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=beside, capture_output=True, text=True, timeout=300)
+    return subprocess.Popen(
+        command, env=environment, cwd=beside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def run(layout: RunLayout, service: str, first: int, last: int, *how: str) -> "subprocess.CompletedProcess[str]":
@@ -153,6 +161,54 @@ def test_artifacts_of_a_finished_run_are_kept(layout: RunLayout, service: str) -
     if service == "wandb":
         staged = b"".join(path.read_bytes() for path in layout.tracking.rglob("*.wandb"))
         assert b"report.html" in staged and b"export" in staged
+
+
+@each_service
+def test_run_that_restarts_while_its_last_figures_are_sent_does_not_wait(layout: RunLayout, service: str) -> None:
+    with locked(_made(layout.tracking / service), "held", "wait"):  # by the follower of a killed run
+        began = time.monotonic()
+        process = start(layout, HERE / "tracked_run.py", layout.root, service, 0, 3)
+        while not layout.metrics.exists():
+            assert time.monotonic() - began < 60 and process.poll() is None, "the run waits"
+            time.sleep(0.1)
+        time.sleep(3)
+        assert not (layout.tracking / service / "state.json").exists()
+    assert process.wait(120) == 0
+    assert_shows_the_run(layout, service)
+
+
+def test_another_store_is_refused_instead_of_taken_for_the_same(layout: RunLayout) -> None:
+    layout.metrics.write_text('{"ppo/update": 0.0}\n')
+    command = "-m", "mlagent_jax.track", layout.root, "--to", "trackio"
+    assert python(layout, *command).returncode == 0
+    done = python(layout, *command, TRACKIO_DIR=str(layout.root.parent / "other"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "set that again, or send it anew after `rm -r " in done.stderr
+
+
+def test_interrupted_run_is_not_marked_as_finished(layout: RunLayout) -> None:
+    layout.metrics.write_text('{"ppo/update": 0.0}\n')
+    layout.stages.mkdir()
+    (layout.stages / "ppo.started").write_text("{}")
+    command = "-m", "mlagent_jax.track", layout.root, "--to", "mlflow"
+    assert python(layout, *command).returncode == 0 and state(layout, "mlflow")["artifacts"] == {}
+    (layout.stages / "ppo.json").write_text("{}")
+    assert python(layout, *command).returncode == 0
+    assert set(state(layout, "mlflow")["artifacts"]) == {"config.yaml", "metrics.jsonl"}  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_state_is_one_line_with_the_remedy(layout: RunLayout, content: str) -> None:
+    layout.metrics.write_text('{"ppo/update": 0.0}\n')
+    (_made(layout.tracking / "tensorboard") / "state.json").write_text(content)
+    done = python(layout, "-m", "mlagent_jax.track", layout.root, "--to", "tensorboard")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "state.json is damaged; send everything anew after `rm -r " in done.stderr
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_server_that_is_away_is_one_line_before_the_run_begins(layout: RunLayout) -> None:

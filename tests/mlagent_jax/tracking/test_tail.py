@@ -51,14 +51,15 @@ def test_incomplete_line_is_read_when_it_is_complete(tmp_path: Path) -> None:
     tail.close()
 
 
-@pytest.mark.parametrize("text", ["[1]", "{}", '{"a": "x"}', "{"])
-def test_damaged_line_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"a": "x"}', "{", '{"a": NaN}', "\udcff"])
+def test_damaged_line_is_named_after_the_lines_before_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"sft/step": 1.0}}\n{text}\n')
-    tail = Tail(path, 0)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2 is damaged"):
-        tail.read()
-    tail.close()
+    path.write_text(f'{{"sft/step": 1}}\n{text}\n', errors="surrogateescape")
+    with closing(Tail(path, 0)) as tail:
+        assert [line.step for line in tail.read()] == [1]
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 is damaged; remove it with `sed"):
+                tail.read()
 
 
 def test_figures_of_a_replaced_stage_and_of_later_ones_stay_with_the_replaced_output(tmp_path: Path) -> None:
