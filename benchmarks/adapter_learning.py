@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from benchmarks.exploration_gains import gains_by_task
 from benchmarks.figures import format_interval, machine, save_panels, table
 from benchmarks.learning import train
 from benchmarks.ppo_runs import measure
@@ -30,6 +31,7 @@ from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.figures import MUTED, STYLE
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.run_dir import RunDir
+from rollout.sampling.intervals import bootstrap
 from rollout.storage.atomic_write import write_json, write_text
 from tasks.quoting import shell_command, user_path
 
@@ -71,6 +73,14 @@ def train_one(kind: str, seed: int, arguments: argparse.Namespace, before: dict[
     }
 
 
+def intervals(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the mean gains of an evaluation, held-in and held-out, with their intervals."""
+    return [
+        format_interval(bootstrap(list(gains_by_task(evaluation, split).values()), seed=0))
+        for split in ("held_in", "held_out")
+    ]
+
+
 def to_markdown(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
     """Return the trainings as a table."""
     rows: list[Sequence[object]] = [
@@ -80,12 +90,12 @@ def to_markdown(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
     for (kind, seed), each in sorted(found.items(), key=lambda item: (item[0][1], item[0][0])):
         updates, (before, after) = each["updates"], each["marks"]
         if kind == "adapter":  # both begin alike
-            gains = [format_interval(before[split]) for split in ("held_in_gain", "held_out_gain")]
+            gains = intervals(before)
             rows.append(("before PPO", seed, 0, "", "", "", "", *gains))
         last = statistics.mean(update[REWARD] for update in updates[-NUM_LAST:])
         seconds = statistics.median(update[SECONDS] for update in updates)
         figures = f"{seconds:.0f}", f"{updates[0][REWARD]:+.3f}", f"{last:+.3f}", f"{updates[-1][KL]:.2f}"
-        gains = [format_interval(after[split]) for split in ("held_in_gain", "held_out_gain")]
+        gains = intervals(after)
         rows.append((KINDS[kind][0], seed, len(updates), *figures, *gains))
     return (
         f"Rewards are means over the actions of an update, the last ones over {NUM_LAST} updates. Gain is "

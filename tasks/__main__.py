@@ -8,6 +8,8 @@ python -m tasks new my_task --csv data.csv --target y --metric rmse
 python -m tasks grade house_price submission.csv --data DATA
                                                   print the score of a submission
 python -m tasks validate house_price --data DATA  check a task without any model
+python -m tasks export house_price --to harbor --out FOLDER --data DATA
+                                                  write a task for another framework
 python -m tasks micro house_price --rows 100 --out FOLDER --data DATA
                                                   create a task with fewer rows of the same data
 """
@@ -24,7 +26,7 @@ from tasks.entry import Entry
 from tasks.error_line import error_line
 from tasks.grading import grade
 from tasks.quoting import setting, user_path
-from tasks.registry import CATALOG, PAPER, entries, find, load, names
+from tasks.registry import CATALOG, PAPER, entries, find, load, load_entry, names
 
 ARROWS = {"maximize": "up", "minimize": "down"}
 
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m tasks") -> in
             micro(options)
         elif options.command == "new":
             new(options)
+        elif options.command == "export":
+            export(options)
         else:
             task = load(options.name, options.data, options.path)
             print(grade(task, options.submission.read_bytes()))
@@ -161,6 +165,15 @@ def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     command.add_argument("--json", action="store_true", help="print a JSON list instead of the table")
     add_raw(command)
     add_python(command)
+    command = add("export", "write tasks in the format of another framework")
+    command.add_argument("names", nargs="+", metavar="NAME")
+    command.add_argument("--to", choices=("harbor",), required=True, help="the format")
+    command.add_argument("--out", type=user_path, required=True, metavar="DIR", help="a task goes to DIR/NAME")
+    command.add_argument(
+        "--data", type=user_path, required=True, metavar="DIR", help="prepared tasks; missing ones are prepared here"
+    )
+    add_raw(command)
+    add_python(command)
     command = add("micro", "create a task with fewer rows of another task's data")
     command.add_argument("name", metavar="NAME")
     command.add_argument(
@@ -258,6 +271,15 @@ def micro(options: argparse.Namespace) -> None:
         prepare_all([parent], options.data, options.python, options.raw, say)
     load(parent.name, options.data, options.path)  # raises if the data is damaged
     say(f"{make_micro(parent, options.data, options.rows, options.out)}")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write tasks in the format of another framework."""
+    from rollout.task_tools.harbor import export_harbor
+
+    for entry in [find(name, options.path) for name in options.names]:
+        prepare_all([entry], options.data, options.python, options.raw, say)
+        say(f"{export_harbor(load_entry(entry, options.data), entry, options.out, options.python)}")
 
 
 def say(line: str) -> None:

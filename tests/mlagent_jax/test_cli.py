@@ -13,7 +13,7 @@ from mlagent_jax.cli import COMMANDS, main
 ROOT = Path(__file__).parents[2]
 LINES, COLUMNS = 40, 100
 NESTED = [
-    *(("tasks", name) for name in ("list", "show", "prepare", "new", "grade", "validate", "micro")),
+    *(("tasks", name) for name in ("list", "show", "prepare", "new", "grade", "validate", "export", "micro")),
     *(("data", name) for name in ("view", "diversity", "select", "export", "import")),
     *(("executor", name) for name in ("doctor", "run")),
 ]
