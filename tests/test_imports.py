@@ -118,6 +118,7 @@ def test_the_trainer_loads_no_torch_vllm_or_transformers() -> None:
         for path in modules("mlagent_jax")
     ]
     assert "mlagent_jax.train" in names
+    names.remove("mlagent_jax.env.verifiers_env")  # of an extra that is not installed
     program = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
