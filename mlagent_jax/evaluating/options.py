@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from mlagent_jax.agents.policy import find_policy
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Tasks
@@ -197,8 +199,16 @@ def read_tasks(names: Sequence[str], paths: Sequence[Path]) -> tuple[str, ...]:
 
 def as_json(options: EvaluateOptions) -> dict[str, Any]:
     """Return the options as JSON values."""
-    raw = None if options.raw is None else str(options.raw)
-    return {**asdict(options), "out": str(options.out), "paths": list(map(str, options.paths)), "raw": raw}
+    agents = [{**asdict(agent), "where": shown(agent.where)} for agent in options.agents]
+    paths = {"out": options.out, "paths": options.paths, "raw": options.raw}
+    own = {name: to_jsonable_python(value) for name, value in paths.items()}
+    return {**asdict(options), **own, "agents": agents}
+
+
+def shown(where: str) -> str:
+    """Return where an agent is, relative to the working directory if it is below that."""
+    path = Path(where)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else where
 
 
 def _where(text: str) -> str:

@@ -13,6 +13,7 @@ from tasks.registry import entries
 
 SPLITS = {"held_in": "held-in tasks", "held_out": "held-out tasks", "all": "all tasks"}
 MIN_TASKS = 5  # fewer make intervals that are too narrow
+LEVEL = 0.05  # below which a corrected p-value counts as beyond chance
 
 
 def render_page(result: Mapping[str, Any]) -> str:
@@ -30,7 +31,7 @@ def render_page(result: Mapping[str, Any]) -> str:
         splits=splits,
         headline=headline(result, order),
         figures={split: _figures(agents, order, split) for split in splits},
-        least_p={split: 2 / 2 ** _num_tasks(agents, split) for split in splits},
+        least_p={split: least_p(_num_tasks(agents, split)) for split in splits},
         few=[text for split, text in splits.items() if _num_tasks(agents, split) < MIN_TASKS],
         has_medals=any(each["medals"]["attempts"] for each in agents.values()),
         paper=paper_rows(result, order),
@@ -59,14 +60,25 @@ def headline(result: Mapping[str, Any], order: Sequence[str]) -> str:
     sure = [
         row["other"] if row["agent"] == order[0] else row["agent"]
         for row in result["differences"]
-        if row["split"] == "all" and order[0] in (row["agent"], row["other"]) and row["corrected_p"] < 0.05
+        if row["split"] == "all" and order[0] in (row["agent"], row["other"]) and row["corrected_p"] < LEVEL
     ]
     others = [name for name in order[1:] if name not in sure]
+    num_pairs = len(order) * (len(order) - 1) // 2
+    if others and num_pairs * least_p(num_tasks) >= LEVEL:
+        return (
+            f"{text}; with {num_tasks} tasks and {len(order)} agents no difference can be told from chance after the "
+            "correction for their number."
+        )
     if sure:
         text += f"; more than {_listed([name for name in order if name in sure])} beyond chance"
     if others:
         text += f"; its difference from {_listed(others)} may be chance"
     return f"{text}."
+
+
+def least_p(num_tasks: int) -> float:
+    """Return the least p-value of a sign-flip test over tasks."""
+    return 2 / 2**num_tasks
 
 
 def paper_rows(result: Mapping[str, Any], order: Sequence[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from mlagent_jax.configuration.schema import Tasks
 from mlagent_jax.evaluating import automl
 from mlagent_jax.evaluating.agents import OpenAgent, open_agent, open_coder
 from mlagent_jax.evaluating.grading_report import grading_report
-from mlagent_jax.evaluating.options import CODER, AgentSpec, EvaluateLayout, EvaluateOptions, as_json
+from mlagent_jax.evaluating.options import CODER, AgentSpec, EvaluateLayout, EvaluateOptions, as_json, shown
 from mlagent_jax.evaluating.page import render_page
 from mlagent_jax.evaluating.records import (
     attempts_of,
@@ -197,7 +197,7 @@ def write_results(bench: Bench, failures: Mapping[str, Exception]) -> dict[str, 
     usage = {name: read_usage(layout, name) for name in found}
     result = {
         **summarize(found, bench.tasks, medals, seed=0),
-        "where": {agent.name: agent.where for agent in agents},
+        "where": {agent.name: shown(agent.where) for agent in agents},
         "usage": {**usage, **({CODER: figures} if (figures := bench.coder_figures()) else {})},
         "failures": {name: joined(str(error)) for name, error in failures.items()},
         "options": as_json(options),
