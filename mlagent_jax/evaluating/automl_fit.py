@@ -10,9 +10,11 @@ Writes `submission.csv` to the working directory.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from rollout.runtime.parent_death import die_with_parent
 
+MAX_TERMS, TEXT_LENGTH = 300, 20  # terms of a column of texts; mean characters from which words are texts
 METRICS = {"rmse": "rmse", "mae": "mae", "auc": "roc_auc", "accuracy": "accuracy", "log_loss": "log_loss"}
 
 
@@ -29,7 +31,7 @@ def main() -> None:
     ids = test.pop(problem["id"])
     (target_name,) = problem["columns"] or ["target"]
     target = train.pop(target_name)
-    train = train[list(test.columns)]
+    train, test = text_features(train[list(test.columns)], test)
     is_number = problem["kind"].endswith(("regression", "ordinal", "denoising"))
     metric = METRICS.get(problem["metric"], "auto")
     if problem["metric"] == "f1":
@@ -60,6 +62,27 @@ def main() -> None:
         predicted = pd.DataFrame({target_name: values})
     predicted.insert(0, problem["id"], ids.to_numpy())
     predicted.to_csv("submission.csv", index=False)
+
+
+def text_features(train: Any, test: Any) -> tuple[Any, Any]:
+    """Return the tables with TF-IDF weights in place of texts, which FLAML would take for categories."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    for name in train.select_dtypes(exclude="number").columns:
+        texts = train[name].fillna("").astype(str)
+        if texts.str.len().mean() >= TEXT_LENGTH and texts.nunique() >= 0.5 * len(texts):
+            weights = TfidfVectorizer(max_features=MAX_TERMS).fit(texts)
+            train, test = (with_weights(table, name, weights) for table in (train, test))
+    return train, test
+
+
+def with_weights(table: Any, name: str, weights: Any) -> Any:
+    """Return a table with the weights of the terms of a column in its place."""
+    import pandas as pd
+
+    values = weights.transform(table[name].fillna("").astype(str)).toarray()
+    names = [f"{name} {number}" for number in range(values.shape[1])]
+    return pd.concat([table.drop(columns=name), pd.DataFrame(values, table.index, names)], axis=1)
 
 
 if __name__ == "__main__":
