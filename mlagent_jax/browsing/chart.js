@@ -1,6 +1,6 @@
 "use strict";
-// A line chart on a canvas. Of many points in one column of pixels only the first, the lowest, the highest and the last
-// are drawn, so that ten thousand points take no longer than some hundreds.
+// A line chart on a canvas. It draws at most four points in a column of pixels: the first, the lowest, the highest and the
+// last. So ten thousand points take no longer than some hundreds.
 
 const MARGIN = { left: 56, right: 12, top: 10, bottom: 24 };
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlagent_jax.browsing.listing import Listed, describe, find_runs
+from mlagent_jax.browsing.listing import Listed, list_runs
 from mlagent_jax.browsing.server import RunsServer
 from mlagent_jax.reporting.page import gain_text
 from mlagent_jax.tracking.progress import duration_text
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "mlagent runs") -> 
             raise ValueError(f"there is no folder {folder}; give the one that holds your runs")
         if serves:
             return serve(folder, parsed.host, parsed.port)
-        runs = [describe(root, folder) for root in find_runs(folder)]
+        runs = list_runs(folder)
         if not runs:
             raise ValueError(f"there is no run in {folder}; `mlagent train` makes one")
         Console().print(table(runs))
@@ -67,13 +67,13 @@ def serve(folder: Path, host: str, port: int) -> int:
 
 
 def table(runs: Sequence[Listed]) -> Table:
-    """Return the runs as a table, the newest first."""
+    """Return the runs as a table."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "state", "stage"):
         made.add_column(name, overflow="fold")
     for name in ("reward", "held-in gain", "held-out gain", "changed"):
         made.add_column(name, justify="right", no_wrap=True)
-    for run in sorted(runs, key=lambda run: -run.changed):
+    for run in runs:
         gains = [
             gain_text(run.gains[f"{policy}/{split}"]) if policy else ""
             for split in ("held_in", "held_out")

@@ -1,4 +1,4 @@
-"""What is known about the runs below a folder, read from their files alone."""
+"""List the runs below a folder from their files alone."""
 
 import json
 import os
@@ -52,6 +52,16 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted(_walk(folder, 0))
 
 
+def list_runs(folder: Path) -> list[Listed]:
+    """Return what is known about every run in a folder, the newest first."""
+    return sorted((describe(root, folder) for root in find_runs(folder)), key=lambda run: -run.changed)
+
+
+def name_of(root: Path, folder: Path) -> str:
+    """Return the name of a run: its path below the folder, or the folder's own name."""
+    return str(root.relative_to(folder)) if root != folder else root.resolve().name
+
+
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
     if (folder / "config.yaml").is_file() and ((folder / "stages").is_dir() or (folder / "log.txt").is_file()):
         yield folder
@@ -79,7 +89,7 @@ def describe(root: Path, folder: Path) -> Listed:
         stage = next((name for name in STAGE_NAMES if name not in finished), stage)
     pages = layout.report, layout.trajectory_page, root / "ideas.html"
     return Listed(
-        name=str(root.relative_to(folder)) if root != folder else root.resolve().name,
+        name=name_of(root, folder),
         root=root,
         state=state,
         stage=stage,

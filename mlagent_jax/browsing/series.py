@@ -1,6 +1,5 @@
 """The figures of runs as series, read from their growing metrics files once."""
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -56,18 +55,12 @@ class RunSeries:
     def _begin(self) -> None:
         self.version += 1
         self._tail, self._lines = Tail(self._path, 0), list[Line]()
-        self._stat: os.stat_result | None = None
 
     def _update(self) -> None:
         """Read what is new."""
-        try:
-            now = self._path.stat()
-        except FileNotFoundError:
-            return
-        if self._stat is not None and not os.path.samestat(now, self._stat):
+        if self._tail.is_replaced():
             self._tail.close()
             self._begin()
-        self._stat = now
         try:
             self._lines += self._tail.read()
         except ValueError:  # a damaged line; the run itself says so

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mlagent_jax.browsing.listing import describe, find_runs
+from mlagent_jax.browsing.listing import find_runs, list_runs, name_of
 from mlagent_jax.browsing.series import RunSeries
 
 HERE = Path(__file__).parent
@@ -41,13 +41,11 @@ class RunsServer(ThreadingHTTPServer):
 
     def runs(self) -> list[dict[str, Any]]:
         """Return what is known about every run, the newest first."""
-        found = [describe(root, self.folder) for root in find_runs(self.folder)]
-        listed = sorted(found, key=lambda run: -run.changed)
-        return [{key: value for key, value in asdict(run).items() if key != "root"} for run in listed]
+        return [{key: value for key, value in asdict(run).items() if key != "root"} for run in list_runs(self.folder)]
 
     def root(self, name: str) -> Path | None:
         """Return the directory of the run of a name, None if there is none."""
-        return next((root for root in find_runs(self.folder) if describe(root, self.folder).name == name), None)
+        return next((root for root in find_runs(self.folder) if name_of(root, self.folder) == name), None)
 
     def series(self, name: str) -> RunSeries | None:
         """Return the figures of a run, None if there is none of that name."""

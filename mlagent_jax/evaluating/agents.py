@@ -1,22 +1,18 @@
 """The agents that an evaluation can open."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint
 from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, policy_settings, served_policy
 from mlagent_jax.evaluating.options import AgentSpec, EvaluateOptions
-from mlagent_jax.solving.options import is_address
-from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
-from rollout.endpoint.transport import require_listening
-from rollout.errors import CoderError, ExpertError, InfrastructureError
-from rollout.exploration.candidates import library_candidates
-from rollout.exploration.draws import draw_ideas
+from rollout.errors import CoderError, ExpertError
+from rollout.exploration.candidates import library_drawer
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.sampling.collection import EpisodePlan
 from rollout.sampling.evaluation import InitialScriptActor
@@ -25,7 +21,6 @@ from rollout.scripted.expert import ScriptedExpert
 from rollout.scripted.random_recipes import RandomRecipeActor
 from rollout.types import Actor, Coder
 from tasks.prompt import Prompt
-from tasks.task import Task
 
 Plans = Sequence[EpisodePlan]
 
@@ -75,7 +70,7 @@ def open_agent(
         yield OpenAgent(ScriptedExpert(options.steps), plain, prepare=with_library_ideas)
     elif is_address(spec.where):
         settings = PolicySettings()
-        with endpoint(spec, options, exchanges, event_loop, ExpertError) as model:
+        with open_endpoint(stated_endpoint(spec, options), exchanges, ExpertError, event_loop) as model:
             yield OpenAgent(EndpointExpert(model, settings.system), settings, POLICY_REQUESTS, model.figures)
     else:
         settings = policy_settings(Path(spec.where))
@@ -91,37 +86,17 @@ def open_coder(
     if options.coder.where == "scripted":
         yield ScriptedCoder(), dict
         return
-    with endpoint(options.coder, options, exchanges, event_loop, CoderError) as model:
+    with open_endpoint(stated_endpoint(options.coder, options), exchanges, CoderError, event_loop) as model:
         yield EndpointCoder(model, "script"), model.figures
 
 
-@contextmanager
-def endpoint(
-    spec: AgentSpec,
-    options: EvaluateOptions,
-    exchanges: Path,
-    event_loop: EventLoopThread,
-    kind: type[InfrastructureError],
-) -> Iterator[ChatEndpoint]:
-    """Yield the model at an endpoint, whose answers are journaled, so that none is paid for twice."""
-    require_listening(spec.where, kind)
-    budget = Budget(max_dollars=options.dollars, prices=Prices(spec.price[0], spec.price[0], spec.price[1]))
-    journal = Exchanges(exchanges / spec.name)
-    model = ChatEndpoint(spec.where, spec.model, kind, spec.key_env, name=spec.name, budget=budget, exchanges=journal)
-    try:
-        yield model
-    finally:
-        event_loop.run(model.close(10.0))
+def stated_endpoint(spec: AgentSpec, options: EvaluateOptions) -> EndpointModel:
+    """Return the model of an agent or the coder at an endpoint."""
+    return EndpointModel(spec.name, spec.where, spec.model, spec.key_env, spec.price, options.dollars)
 
 
 def with_library_ideas(plans: Plans) -> Plans:
     """Return the plans with ideas of the library, other ones for each trajectory."""
-    tasks: dict[str, Task] = {plan.instance.task.name: plan.instance.task for plan in plans}
-    pools = {
-        name: {axis: ideas for axis, ideas in pool.items() if ideas}
-        for name, pool in library_candidates(list(tasks.values())).items()
-    }
-    return [
-        replace(plan, ideas=tuple(draw_ideas(random.Random(f"{plan.seed}/ideas"), pools[plan.instance.task.name])))
-        for plan in plans
-    ]
+    tasks = {plan.instance.task.name: plan.instance.task for plan in plans}
+    drawers = {name: library_drawer(task) for name, task in tasks.items()}
+    return [replace(plan, ideas=tuple(drawers[plan.instance.task.name](plan.seed))) for plan in plans]

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlagent_jax.agents.endpoint import is_address
 from mlagent_jax.evaluating.options import BUILT_IN, CODER, SUITES, AgentSpec, EvaluateOptions, read_agents, read_tasks
 from mlagent_jax.evaluating.page import headline
 from mlagent_jax.evaluating.run import evaluate_agents
 from mlagent_jax.reporting.page import gain_text
-from mlagent_jax.solving.options import is_address
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.train import INFRASTRUCTURE_ERROR, INTERRUPTED, USER_ERROR, signals_as_interrupts
 from rollout.errors import InfrastructureError
 from tasks.error_line import error_line
 from tasks.quoting import user_path
 
+PAIRS = ("model", "key-env", "price")  # options that are given as AGENT=VALUE
 DESCRIPTION = f"""\
 Evaluate agents on tasks. The same command goes on with what is not done.
 
@@ -87,9 +88,6 @@ def read_options(parsed: argparse.Namespace) -> EvaluateOptions:
         slots=parsed.slots,
         dollars=parsed.dollars,
     )
-
-
-PAIRS = ("model", "key-env", "price")
 
 
 def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from mlagent_jax.agents.endpoint import is_address
 from mlagent_jax.agents.policy import find_policy
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Tasks
-from mlagent_jax.solving.options import is_address
 from tasks.nearest import nearest
 from tasks.quoting import user_path
 from tasks.registry import find
@@ -50,7 +50,7 @@ class AgentSpec:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is evaluated, and how.
+    """The options of an evaluation.
 
     Attributes:
         out: The folder of the results.

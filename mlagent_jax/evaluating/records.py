@@ -1,4 +1,4 @@
-"""What the folder of an evaluation records of each agent: what its results depend on, its attempts, its usage."""
+"""Records of each agent in the folder of an evaluation: identity, attempts and usage."""
 
 from collections.abc import Mapping
 from pathlib import Path

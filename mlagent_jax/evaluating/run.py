@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bench:
-    """What all agents share.
+    """The parts that all agents share.
 
     Attributes:
         options: The options.

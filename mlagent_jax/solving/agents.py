@@ -1,22 +1,20 @@
 """The agents and coders of `mlagent solve`: the scripted ones, a policy's directory, or a model at an endpoint."""
 
 import os
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint
 from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, model_server, policy_settings, served_policy
-from mlagent_jax.solving.options import SolveLayout, SolveOptions, is_address
-from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
+from mlagent_jax.solving.options import SolveLayout, SolveOptions
+from rollout.endpoint import ChatEndpoint
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
-from rollout.endpoint.transport import require_listening
 from rollout.errors import CoderError, ExpertError, InfrastructureError
-from rollout.exploration.candidates import library_candidates
-from rollout.exploration.draws import draw_ideas
+from rollout.exploration.candidates import library_drawer
 from rollout.runtime.event_loop import EventLoopThread
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import ScriptedExpert
@@ -68,14 +66,10 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
         endpoints: dict[str, ChatEndpoint] = {}
 
         def endpoint(use: str, address: str, model: str, key: str, kind: type[InfrastructureError]) -> ChatEndpoint:
-            require_listening(address, kind)
-            prices = options.price if use == "agent" else options.coder_price
-            budget = Budget(max_dollars=options.dollars_of(use), prices=Prices(prices[0], prices[0], prices[1]))
-            exchanges = Exchanges(layout.exchanges / use)
-            opened = ChatEndpoint(address, model, kind, key, name=use, budget=budget, exchanges=exchanges)
-            endpoints[use] = opened
-            stack.callback(lambda: event_loop.run(opened.close(10.0)))
-            return opened
+            price = options.price if use == "agent" else options.coder_price
+            stated = EndpointModel(use, address, model, key, price, options.dollars_of(use))
+            endpoints[use] = stack.enter_context(open_endpoint(stated, layout.exchanges, kind, event_loop))
+            return endpoints[use]
 
         settings, requests, served = PolicySettings(), POLICY_REQUESTS, None
         if options.agent == "scripted":
@@ -104,14 +98,8 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
 
 def scripted_agent(task: Task, options: SolveOptions) -> Agent:
     """Return the scripted expert, each of whose histories starts with ideas of its own from the idea library."""
-    pool = library_candidates([task])[task.name]
-    pool = {axis: ideas for axis, ideas in pool.items() if ideas}
     num_steps = options.steps * (options.trajectories if options.search == "chain" else 1)
-
-    def draw(seed: int) -> Sequence[str]:
-        return draw_ideas(random.Random(f"{seed}/ideas"), pool)
-
-    return Agent(ScriptedExpert(num_steps + 1), draw)  # its last action would be the final answer
+    return Agent(ScriptedExpert(num_steps + 1), library_drawer(task))  # its last action would be the final answer
 
 
 def describe_sending(options: SolveOptions, system: str, problem: str) -> str:

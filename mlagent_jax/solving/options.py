@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from mlagent_jax.agents.endpoint import is_address
 from rollout.task_tools.from_table.raw_table import TableFormat
 from tasks.quoting import user_path
 
@@ -168,11 +169,6 @@ class SolveOptions:
 def option_of(name: str) -> str:
     """Return the name of the option of the command that sets a field."""
     return {"id_column": "id"}.get(name, name.replace("_", "-"))
-
-
-def is_address(who: str) -> bool:
-    """Return whether an agent or a coder is given as an address."""
-    return who.startswith(("http://", "https://"))
 
 
 class SolveLayout:

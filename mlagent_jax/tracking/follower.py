@@ -119,7 +119,7 @@ class Follower:
 
     @property
     def _remedy(self) -> str:
-        return f"send it later with `{shell_command('mlagent', 'track', self._layout.root, '--to', self.name)}`"
+        return f"send it later with `{track_command(self._layout, self.name)}`"
 
     @property
     def _state_path(self) -> Path:
@@ -187,6 +187,11 @@ class Follower:
         }
         with replacing(self._state_path) as temporary:
             temporary.write_text(json.dumps(sealed(state), indent=1))
+
+
+def track_command(layout: RunLayout, name: str) -> str:
+    """Return the command that sends what a service lacks."""
+    return shell_command("mlagent", "track", layout.root, "--to", name)
 
 
 def _stamp(path: Path) -> str:

@@ -17,12 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlagent_jax.configuration.schema import ConfigError
-from mlagent_jax.tracking.follower import Follower
+from mlagent_jax.tracking.follower import Follower, track_command
 from mlagent_jax.tracking.progress import Reporter
-from mlagent_jax.tracking.services.service import require_package
 from rollout.storage.folder_lock import is_locked
 from rollout.storage.run_layout import RunLayout
-from tasks.quoting import shell_command
 
 READY, COMPLETE = b"ready\n", b"complete\n"
 POLL_SECONDS = 1.0
@@ -39,10 +37,8 @@ def following(layout: RunLayout, names: Sequence[str], reporter: Reporter) -> It
     """Send the run's figures to the named services while the block runs, and its artifacts if it ends well.
 
     Raises:
-        ConfigError: If the package of a service is missing, or the service cannot be used.
+        ConfigError: If a service cannot be used.
     """
-    for name in names:
-        require_package(name)
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in names:
@@ -92,7 +88,7 @@ def _end(started: dict[str, subprocess.Popen[bytes]], layout: RunLayout, last_wo
             logger.warning("%s is still taking figures, in the background", name)
             continue
         if code:
-            later = shell_command("mlagent", "track", layout.root, "--to", name)
+            later = track_command(layout, name)
             logger.warning(
                 "%s did not take everything, see %s; send the rest with `%s`", name, _log(layout, name), later
             )

@@ -85,11 +85,12 @@ def drop_stages(path: Path, stages: Sequence[str], to: Path) -> bool:
     Returns:
         Whether there were any.
     """
-    lines = read_metrics(path)
-    dropped = [line for line in lines if next(iter(line)).partition("/")[0] in stages]
+    kept, dropped = [], []
+    for line in read_metrics(path):
+        (dropped if next(iter(line)).partition("/")[0] in stages else kept).append(line)
     if dropped:
         _write(to, dropped)
-        _write(path, [line for line in lines if line not in dropped])
+        _write(path, kept)
     return bool(dropped)
 
 

@@ -52,6 +52,13 @@ class Tail:
             self._index += 1
             self.num_read = max(self.num_read, self._index)
 
+    def is_replaced(self) -> bool:
+        """Return whether another file is in the place of the one that was read."""
+        try:
+            return self._file is not None and not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
@@ -63,11 +70,9 @@ class Tail:
 
         The one before stays open until then, so that no other file can have its inode.
         """
-        try:
-            now = self._path.stat()
-        except FileNotFoundError:
+        if not self._path.exists():
             return None
-        if self._file is None or not os.path.samestat(now, os.fstat(self._file.fileno())):
+        if self._file is None or self.is_replaced():
             self.close()
             self._file, self._index = open(self._path, "rb"), 0
         return self._file

@@ -1,9 +1,11 @@
 """Candidate ideas, from the library or from a language model that is shown the task and its script."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 
 from rollout.endpoint import ChatEndpoint
+from rollout.exploration.draws import draw_ideas
 from rollout.exploration.idea_text import distinct_ideas
 from rollout.exploration.library import AXES, candidates_for
 from tasks.naming import Names
@@ -42,6 +44,12 @@ def library_candidates(tasks: Sequence[Task]) -> dict[str, dict[str, list[str]]]
         task.name: {axis: [i.text for i in candidates_for(task.kind) if i.axis == axis] for axis in AXES}
         for task in tasks
     }
+
+
+def library_drawer(task: Task) -> Callable[[int], Sequence[str]]:
+    """Return a function that draws ideas of the library for a task, given a seed."""
+    pool = {axis: ideas for axis, ideas in library_candidates([task])[task.name].items() if ideas}
+    return lambda seed: draw_ideas(random.Random(f"{seed}/ideas"), pool)
 
 
 async def propose_candidates(

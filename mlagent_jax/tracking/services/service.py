@@ -58,6 +58,11 @@ def artifact_name(run: str, path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{run}-{path.name}")
 
 
+def artifact_kind(path: Path) -> str:
+    """Return the kind of a file or folder of a run."""
+    return "model" if path.name == "export" else path.stem
+
+
 @dataclass(frozen=True)
 class TrackedRun:
     """A run as a service sees it.
@@ -106,7 +111,7 @@ class Service(ABC):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a service is: its module in this folder, its class, and the package that it needs."""
+    """The place of a service: its module in this folder, its class, and the package that it needs."""
 
     module: str
     name: str

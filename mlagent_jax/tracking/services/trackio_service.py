@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlagent_jax.tracking.services.service import PROJECT, Line, Service, artifact_name
+from mlagent_jax.tracking.services.service import PROJECT, Line, Service, artifact_kind, artifact_name
 
 SETTLE_SECONDS = 1.5  # trackio stores what it was given every half second
 
@@ -42,8 +42,7 @@ class Trackio(Service):
 
     def add_artifact(self, path: Path) -> None:
         """Log an artifact that is named after the run and the file."""
-        kind = "model" if path.name == "export" else path.stem
-        self._trackio.log_artifact(path, name=artifact_name(self._run.name, path), type=kind)
+        self._trackio.log_artifact(path, name=artifact_name(self._run.name, path), type=artifact_kind(path))
 
     def close(self, is_complete: bool) -> None:
         """Finish the run, after everything was stored."""

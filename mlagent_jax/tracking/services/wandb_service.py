@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlagent_jax.tracking.services.service import PROJECT, SECONDS, Line, Service, artifact_name
+from mlagent_jax.tracking.services.service import PROJECT, SECONDS, Line, Service, artifact_kind, artifact_name
 
 FLUSH_SECONDS = 0.1  # between two writes of the service's own file; its default of 15 would lose as much in a kill
 SETTLE_SECONDS = 0.5
@@ -51,8 +51,7 @@ class WeightsAndBiases(Service):
 
     def add_artifact(self, path: Path) -> None:
         """Log an artifact that is named after the run and the file."""
-        kind = "model" if path.name == "export" else path.stem
-        artifact = self._wandb.Artifact(artifact_name(self._run.id, path), type=kind)
+        artifact = self._wandb.Artifact(artifact_name(self._run.id, path), type=artifact_kind(path))
         if path.is_dir():
             artifact.add_dir(str(path))
         else:

@@ -1,4 +1,4 @@
-"""What a tracking service shows of a run, read with the service's own package.
+"""Read the figures of a run from a tracking service, with the service's own package.
 
     python shown_figures.py SERVICE RUN_DIR ID
 
