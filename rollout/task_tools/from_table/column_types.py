@@ -1,5 +1,6 @@
 """Decide whether a column holds numbers or words, and refuse what could be read in two ways."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,11 @@ from dataclasses import dataclass
 from rollout.task_tools.from_table.numbers import are_codes, is_formatted, is_infinite, is_marker, plain_number, unit_of
 from tasks.quoting import MAX_LISTED, quoted
 
+OTHER_DATE = re.compile(  # such as 31.01.2024, 1/31/24, 2024/01/31, 31-Jan-2024 or January 31, 2024, with a time or not
+    r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d{2})|\d{4}([./])\d{1,2}\2\d{1,2}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}"
+    r"|[A-Za-z]{3,9} \d{1,2},? \d{4})(?:[ T,]+\d{1,2}:\d{2}.{0,12})?",
+    re.ASCII,
+)
 MAX_UNITS = 5  # that a column of measurements mixes
 
 
@@ -76,7 +82,8 @@ def typed_feature(name: str, cells: Sequence[str], places: Sequence[str], decima
             f"column {quoted(name)} holds {quoted(cell)} in {place}, which {what}; {remedy}, or read the column as "
             f"words with --words {quoted(name)}"
         )
-    return TypedColumn(column.cells, False, _mostly_numbers(name, cells, others, places))
+    notes = _mostly_numbers(name, cells, others, places) or _other_dates(name, cells)
+    return TypedColumn(column.cells, False, notes)
 
 
 def typed(name: str, cells: Sequence[str], decimal: str) -> TypedColumn:
@@ -120,4 +127,16 @@ def _mostly_numbers(name: str, cells: Sequence[str], others: Sequence[int], plac
     return (
         f"column {quoted(name)} is read as words, because {len(others)} of {filled} cells are not numbers, the first "
         f"{quoted(first)} in {places[others[0]]}; pass --na {quoted(first)} if it means missing",
+    )
+
+
+def _other_dates(name: str, cells: Sequence[str]) -> tuple[str, ...]:
+    """Return a line about a column of dates that are not in ISO 8601."""
+    filled = {cell.strip() for cell in cells} - {""}
+    if not filled or not all(map(OTHER_DATE.fullmatch, filled)):
+        return ()
+    example = next(cell for cell in cells if cell)
+    return (
+        f"column {quoted(name)} is read as words, although {quoted(example)} looks like a date; for numbers of day, "
+        "month and weekday, write dates as 2024-01-31",
     )

@@ -47,9 +47,16 @@ def rescaled(features: Mapping[str, np.ndarray], target: Sequence[str]) -> list[
     ]
 
 
-def numbering(features: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the features that count the rows, which tell the order of the table."""
-    return [name for name, numbers in features.items() if len(numbers) > 1 and (np.diff(numbers) == 1).all()]
+def numbering(features: Mapping[str, np.ndarray], num_test: int = 0) -> list[str]:
+    """Return the features that count the rows, which tell the order of the table; test rows may begin anew."""
+
+    def counts(numbers: np.ndarray) -> bool:
+        steps = np.diff(numbers)
+        if num_test:
+            steps = np.delete(steps, len(steps) - num_test)  # from the last training row to the first test row
+        return len(steps) > 0 and bool((steps == 1).all())
+
+    return [name for name, numbers in features.items() if counts(numbers)]
 
 
 def _is_monotonic(x: np.ndarray, y: np.ndarray) -> bool:
@@ -69,8 +76,15 @@ def _comparable(cell: str) -> float | str:
     return float(number) if number is not None and len(number) <= 15 else cell.strip().casefold()
 
 
-def leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str) -> list[str]:
-    """Return a line for each feature that tells the order of the table or determines the target."""
+def leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str, num_test: int) -> list[str]:
+    """Return a line for each feature that tells the order of the table or determines the target.
+
+    Args:
+        features: The features.
+        values: The target.
+        target: Its name.
+        num_test: The number of the last rows, which are those of the user's own test file.
+    """
     cells = {name: column.cells for name, column in features.items()}
     numbers = {
         name: np.array(list(map(float, column.cells)))
@@ -82,7 +96,7 @@ def leak_notes(features: Mapping[str, TypedColumn], values: Target, target: str)
         *(
             f"column {quoted(name)} counts the rows, so it tells the order of the table; to leave it out, pass "
             + shell_command("--id", name)
-            for name in numbering(numbers)
+            for name in numbering(numbers, num_test)
         ),
         *(
             f"column {quoted(name)} alone determines {quoted(target)} in every row; remove it if it is not known when "

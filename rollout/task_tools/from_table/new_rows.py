@@ -9,7 +9,7 @@ import pandas as pd
 from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.column_types import Feature, without_missing
 from rollout.task_tools.from_table.numbers import is_marker, plain_number
-from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table
+from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_further_table
 from rollout.task_tools.from_table.split_columns import is_date
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.nearest import closest, nearest
@@ -84,11 +84,11 @@ class RowReader:
     def _read_raw(self, file: Path) -> RawTable:
         """Return the cells of a file, which has a single column if there is a single feature and nothing else."""
         try:
-            return read_raw_table(file, self.form)
+            return read_further_table(file, self.form)
         except ValueError:
             if len(self.features) > 1:
                 raise
-            return read_raw_table(file, replace(self.form, separator=self.form.separator or ","), min_columns=1)
+            return read_further_table(file, replace(self.form, separator=self.form.separator or ","), min_columns=1)
 
 
 def row_reader(

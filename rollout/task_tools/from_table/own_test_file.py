@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rollout.task_tools.from_table.column_types import without_missing
 from rollout.task_tools.from_table.numbers import decimal_mark
-from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_raw_table
+from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_further_table
+from rollout.task_tools.from_table.split_columns import is_date
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list
 
@@ -16,14 +17,14 @@ def with_test_rows(raw: RawTable, file: Path, form: TableFormat, id_column: str 
     Args:
         raw: The table of the training rows.
         file: The test file, with the columns of the table in any order.
-        form: The properties of both files that the user states.
+        form: The properties of the files that the user states.
         id_column: A column that only numbers the rows, which the test file may lack; None if there is none.
 
     Raises:
         ValueError: If the columns are not those of the table, or a number can be read in two ways. The message has a
             remedy.
     """
-    test = read_raw_table(file, form)
+    test = read_further_table(file, form)
     if id_column and id_column not in test.names:
         test = replace(test, names=(*test.names, id_column), rows=[[*row, ""] for row in test.rows])
     if bool(test.separator) != bool(raw.separator):
@@ -36,6 +37,7 @@ def with_test_rows(raw: RawTable, file: Path, form: TableFormat, id_column: str 
             raise ValueError(f"{others.file} has no column {quoted(missing[0])}, which {ours.file} has{known}")
     if test.separator != raw.separator and form.decimal is None:
         _require_decimal_mark(test, form)
+    _require_dates(raw, test, form)
     order = [test.names.index(name) for name in raw.names]
     rows = [[row[index] for index in order] for row in test.rows]
     places = [f"{place} of {file}" for place in test.places]
@@ -51,3 +53,16 @@ def _require_decimal_mark(test: RawTable, form: TableFormat) -> None:
         decimal_mark(columns, test.places, test.separator)
     except ValueError as error:
         raise ValueError(f"{test.file}: {error}") from None
+
+
+def _require_dates(raw: RawTable, test: RawTable, form: TableFormat) -> None:
+    """Raise ValueError if a column holds dates in ISO 8601 in one of two files and something else in the other."""
+    for name in (name for name in raw.names if name not in form.words):
+        sides = [(table, without_missing(table.column(name), form.missing)) for table in (raw, test)]
+        for (dates, known), (other, cells) in (sides, sides[::-1]):
+            odd = next((row for row, cell in enumerate(cells) if cell and not is_date(cell)), None)
+            if odd is not None and any(known) and all(is_date(cell) for cell in set(known) - {""}):
+                raise ValueError(
+                    f"{other.file}: column {quoted(name)} holds {quoted(cells[odd])} in {other.places[odd]}, but dates "
+                    f"in {dates.file}; write a date as 2024-01-31, or leave the cell empty"
+                )

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rollout.task_tools.from_table.containers import unpacked
@@ -99,6 +99,26 @@ def read_raw_table(file: Path, form: TableFormat, min_columns: int = 2) -> RawTa
             raise ValueError(f"{file}: {row.place(number)} is the header again; remove it")
     places = [row.place(number) for number, row in enumerate(rows, 1)]
     return RawTable(file, tuple(names), [row.fields for row in rows], places, separator, notes)
+
+
+def read_further_table(file: Path, form: TableFormat, min_columns: int = 2) -> RawTable:
+    """Return the table in a file beside the first one, to which the stated encoding and sheet need not apply.
+
+    Without them a text is UTF-8 or what its byte order mark says, and a workbook has one sheet, so nothing is guessed.
+
+    Raises ValueError, which names the place and a remedy, if it is not a table.
+    """
+    try:
+        return read_raw_table(file, form, min_columns)
+    except ValueError:
+        plain = replace(form, encoding=None, sheet=None)
+        if plain == form:
+            raise
+        try:
+            return read_raw_table(file, plain, min_columns)
+        except ValueError:
+            pass
+        raise
 
 
 def _read_records(file: Path, form: TableFormat, min_columns: int) -> tuple[str, list[Record]]:

@@ -130,6 +130,7 @@ def _user_table(
         metric = guess_metric(target, columns[target], raw.places, decimal)
         notes.append(metric_note(metric))
     is_known = known_target(columns[target], metric, decimal)
+    is_test = list(compress(raw.is_test, is_known))
     places = list(compress(raw.places, is_known))
     columns = {name: list(compress(cells, is_known)) for name, cells in columns.items()}
     given = columns.pop(target)
@@ -147,13 +148,13 @@ def _user_table(
     if num_without := len(raw.rows) - len(given):
         notes.append(f"{num_without} rows without a {quoted(target)} are left out")
     notes += [*raw.notes, *values.notes, *(note for column in features.values() for note in column.notes)]
-    notes += leak_notes(features, values, target)
+    notes += leak_notes(features, values, target, sum(is_test))
     notes += _check_sides(contents, places, group, time)
     names = _free_names(list(features))
     named = tuple(Feature(name, names[name], column.is_numeric) for name, column in features.items())
     numeric = [each.name for each in named if each.is_numeric] + (["target"] if values.is_numeric else [])
     cells = pd.DataFrame({**{names[name]: contents[name] for name in contents}, "target": values.cells}, dtype=object)
-    distinct, num_test, left_out = _distinct_rows(cells, list(compress(raw.is_test, is_known)), target, test)
+    distinct, num_test, left_out = _distinct_rows(cells, is_test, target, test)
     text, text_notes = find_texts(named, cells, form.words, [names.get(side or "", "") for side in (group, time)])
     return UserTable(
         cells=distinct,

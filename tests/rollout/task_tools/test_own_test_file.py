@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from rollout.executor.interpreter import TASK_PYTHON
+from rollout.task_tools.from_table.raw_table import TableFormat
 from rollout.task_tools.from_table.user_table import read_user_table
 from tasks import __main__ as door
 from tasks import registry
@@ -137,3 +138,40 @@ def test_leaky_test_rows_are_to_be_left_out(tmp_path: Path, capsys) -> None:
     assert new(write(tmp_path, of_patients(120), of_patients(40)), "--best", "0", target="y") == 0
     said = capsys.readouterr().out
     assert "leave these test rows out" in said and "--group" not in said
+
+
+def test_files_in_two_encodings_are_read_with_the_encoding_of_one_stated(tmp_path: Path) -> None:
+    train, test = (flats(size, size).replace({"place": {"south": "Süd"}}) for size in (60, 20))
+    files = write(tmp_path, train, test)
+    train.to_csv(files[0], index=False, encoding="cp1252")
+    table = read_user_table(files[0], "price", "rmse", None, TableFormat(encoding="cp1252"), test=files[1])
+    assert set(table.cells["place"]) == {"north", "Süd"}
+
+
+def test_a_sheet_is_that_of_the_file_that_has_it(tmp_path: Path) -> None:
+    train, test = tmp_path / "train.xlsx", tmp_path / "test.xlsx"
+    with pd.ExcelWriter(train) as book:
+        flats(60, 0).to_excel(book, sheet_name="flats", index=False)
+        flats(60, 0).to_excel(book, sheet_name="other", index=False)
+    flats(20, 1).to_excel(test, sheet_name="new", index=False)
+    assert read_user_table(train, "price", "rmse", None, TableFormat(sheet="flats"), test=test).num_test == 20
+
+
+@pytest.mark.parametrize("in_train", [True, False])
+def test_dates_written_in_two_ways_are_refused(tmp_path: Path, in_train: bool) -> None:
+    train, test = (
+        flats(size, size).assign(day=pd.date_range("2024-01-01", periods=size).astype(str)) for size in (60, 20)
+    )
+    odd = train if in_train else test
+    odd["day"] = pd.to_datetime(odd["day"]).dt.strftime("%d.%m.%Y")
+    files = write(tmp_path, train, test)
+    with pytest.raises(ValueError, match=r"column 'day' holds '01\.01\.2024' in row 1 \(line 2\), but dates in"):
+        read_user_table(files[0], "price", "rmse", None, test=files[1])
+
+
+@pytest.mark.parametrize("begins", [1, 61])
+def test_a_column_that_counts_the_rows_of_both_files_is_named(tmp_path: Path, begins: int) -> None:
+    train, test = flats(60, 0).assign(row=range(1, 61)), flats(20, 1).assign(row=range(begins, begins + 20))
+    files = write(tmp_path, train, test)
+    table = read_user_table(files[0], "price", "rmse", None, test=files[1])
+    assert any("column 'row' counts the rows" in note for note in table.notes)

@@ -289,6 +289,23 @@ def test_measurements_in_two_units_are_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "form", ["{day:02d}.01.2024", "1/{day}/24", "2024/01/{day:02d} 12:30", "{day}-Jan-2024", "January {day}, 2024"]
+)
+def test_dates_in_another_form_than_iso_are_said(tmp_path: Path, form: str) -> None:
+    def row(number: int, _: object, rooms: object, price: object) -> str:
+        return f'"{form.format(day=number % 28 + 1)}",{rooms},{price}'
+
+    (note,) = read(tmp_path, lines("day,rooms,price", row)).notes
+    assert note.startswith("column 'day' is read as words, although ") and "write dates as 2024-01-31" in note
+
+
+@pytest.mark.parametrize("cell", ["10.0.{}.1", "{}-1", "section {} of 2024"])
+def test_words_that_are_no_dates_are_not_taken_for_dates(tmp_path: Path, cell: str) -> None:
+    table = read(tmp_path, lines("code,rooms,price", lambda n, _, r, p: f"{cell.format(n % 9)},{r},{p}"))
+    assert not any("looks like a date" in note for note in table.notes)
+
+
 @pytest.mark.parametrize("cell", ["https://example.org/flats/2026/{:020d}.html", "key {:064x}"])
 def test_hashes_and_addresses_in_the_web_are_no_texts(tmp_path: Path, cell: str) -> None:
     table = read(tmp_path, lines("link,rooms,price", lambda n, _, r, p: f"{cell.format(n * n)},{r},{p}"))
