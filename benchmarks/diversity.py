@@ -34,12 +34,12 @@ from rollout.dataset.diversity import diversity, read_edits, table
 from rollout.exploration.draws import BalancedDraws
 from rollout.sampling.collection import collect, plan_collection
 from rollout.scripted.expert import ScriptedExpert
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from rollout.storage.atomic_write import write_json
 from tasks.quoting import shell_command, user_path
 
 # Arm -> its name in tables and pictures. The others are compared with the first.
-ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favourites only"}
+ARMS = {"ideas": "with idea prompts", "own": "no prompts, same habits", "none": "no prompts, favorites only"}
 NUM_VERBS = 10  # drawn; the others share one wedge
 
 
@@ -137,7 +137,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asked)
     collect_arms(config, run_dir)
-    units = {name: read_edits(run_dir.path(name), recognise) for name in ARMS}
+    units = {name: read_edits(run_dir.path(name), recognize) for name in ARMS}
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": shell_command("python", "-m", "benchmarks.diversity", *sys.argv[1:]), "seed": seed}
     result |= {"collections": diversity(units, seed)}

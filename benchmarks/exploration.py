@@ -30,7 +30,7 @@ from mlagent_jax.reporting.figures import MUTED, STYLE, smooth
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.tracking.jsonl import read_metrics
 from rollout.dataset.diversity import diversity, read_edits
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from tasks.quoting import shell_command, user_path
 
 STAGES = ("collect", "sft", "ppo", "evaluate")
@@ -57,7 +57,7 @@ def diversity_of_policies(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return diversity(
         {
             f"{arm} {policy}": [
-                unit for run_dir in runs[arm] for unit in read_edits(run_dir / "evaluate" / policy, recognise)
+                unit for run_dir in runs[arm] for unit in read_edits(run_dir / "evaluate" / policy, recognize)
             ]
             for policy in POLICIES
             for arm in ARMS

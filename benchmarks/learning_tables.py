@@ -11,7 +11,7 @@ from jaxtyping import Float
 from benchmarks.figures import format_interval
 from rollout.sampling.experience import Experience, reward_figures
 from rollout.sampling.grounding import grounding_shares
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from tasks.feedback import Outcome
 
 POLICIES = ("sft", "ppo")
@@ -60,7 +60,7 @@ def difference(runs: Sequence[Acted], edits_only: bool) -> dict[str, float]:
 
 def describe(experiences: Sequence[Experience]) -> dict[str, Any]:
     """Return rewards, outcome shares, grounding and the mix of recipes of one actor."""
-    recipes = Counter(name for experience in experiences for name in recognise(experience.instruction))
+    recipes = Counter(name for experience in experiences for name in recognize(experience.instruction))
     shares = [count / recipes.total() for count in recipes.values()]
     return {
         **reward_figures(experiences),

@@ -235,9 +235,10 @@ def _check_moments(config: Config) -> None:
 
 
 def _check_credit(ppo: PPO) -> None:
-    if ppo.advantage != "gae" and ppo.samples_per_state == 1:
+    if ppo.advantage not in ("gae", "batch") and ppo.samples_per_state == 1:
         raise ConfigError(
-            f"ppo.advantage={ppo.advantage} compares a state's samples; set ppo.samples_per_state to 2 or more"
+            f"ppo.advantage={ppo.advantage} compares a state's samples; set ppo.samples_per_state to 2 or more, or "
+            "ppo.advantage=batch"
         )
     if ppo.advantage != "gae" and (ppo.gamma, ppo.lam) != (1.0, 1.0):
         raise ConfigError(

@@ -230,10 +230,10 @@ class PPO:
     """Sampling temperature, used by the update as well."""
     reward_clip: Positive | None = None
     """Maximum absolute reward in the update; logged rewards are not clipped. null: no limit."""
-    advantage: Literal["gae", "group", "normalized_group", "leave_one_out"] = "gae"
-    """gae: generalized advantage estimation with a critic. Without a critic: group subtracts the mean reward of the
-    state's samples; normalized_group also divides by their standard deviation (GRPO); leave_one_out subtracts the mean
-    of the other samples."""
+    advantage: Literal["gae", "batch", "group", "normalized_group", "leave_one_out"] = "gae"
+    """gae: generalized advantage estimation with a critic. Without a critic: batch subtracts the mean reward of the
+    update; group subtracts that of the state's samples; normalized_group also divides by their standard deviation
+    (GRPO); leave_one_out subtracts the mean of the other samples."""
     whiten: bool = True
     """Whether advantages are normalized to mean 0 and standard deviation 1 over the tokens of an update."""
     gamma: Share = 1.0

@@ -51,15 +51,15 @@ def generalized_advantages(
 def group_advantages(
     rewards: Float[Array, "R T"], mask: Float[Array, "R T"], groups: Float[Array, "S R"]
 ) -> Float[Array, "R T"]:
-    """Return A_{r,t} = G_{r,t} - mean of G_{.,0} over the responses to the same state (arXiv 2503.20783).
+    """Return A_{r,t} = G_{r,t} - mean of G_{.,0} over the responses of the same group (arXiv 2503.20783).
 
-    A response is part of its own baseline, so with n responses the expected gradient is (n - 1) / n of the policy
-    gradient.
+    A response is part of its own baseline, so with n responses in a group the expected gradient is (n - 1) / n of the
+    policy gradient.
 
     Args:
         rewards: The reward of each token.
         mask: 1 on tokens; 0 on padding.
-        groups: 1 at (s, r) if response r answers state s, else 0.
+        groups: 1 at (s, r) if response r is in group s, else 0. A group is the responses to one state, or all.
     """
     to_go = returns_to_go(rewards)
     mean = product("sr,r->s", groups, to_go[:, 0]) / jnp.sum(groups, axis=1)
@@ -76,8 +76,8 @@ def normalized_group_advantages(
     """
     total = returns_to_go(rewards)[:, 0]
     size = jnp.sum(groups, axis=1)
-    centred = total - product("sr,s->r", groups, product("sr,r->s", groups, total) / size)
-    deviation = jnp.sqrt(product("sr,r->s", groups, jnp.square(centred)) / size)
+    centered = total - product("sr,s->r", groups, product("sr,r->s", groups, total) / size)
+    deviation = jnp.sqrt(product("sr,r->s", groups, jnp.square(centered)) / size)
     scale = jnp.where(deviation > 1e-4, 1.0 / (deviation + 1e-4), 0.0)
     return group_advantages(rewards, mask, groups) * product("sr,s->r", groups, scale)[:, None]
 

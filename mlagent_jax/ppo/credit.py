@@ -21,6 +21,7 @@ from mlagent_jax.ppo.kl import kl_estimate
 from rollout.sampling.experience import TrainingSample
 
 CRITIC_FREE = {
+    "batch": group_advantages,
     "group": group_advantages,
     "normalized_group": normalized_group_advantages,
     "leave_one_out": leave_one_out_advantages,
@@ -72,8 +73,10 @@ def assign_credit(
         advantages = concat.split(by_episode)
         returns = advantages + jnp.asarray(values) * present
     else:
-        groups = jnp.asarray(state_groups([samples[episode[0]] for episode in episodes]))
-        advantages = concat.split(CRITIC_FREE[config.advantage](rewards, joined, groups))
+        groups = state_groups([samples[episode[0]] for episode in episodes])
+        if config.advantage == "batch":
+            groups = np.ones_like(groups[:1])
+        advantages = concat.split(CRITIC_FREE[config.advantage](rewards, joined, jnp.asarray(groups)))
         returns = jnp.zeros_like(old)
     if config.whiten:
         advantages = whiten(advantages, present)

@@ -24,7 +24,7 @@ from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.parent_death import dies_with_us
 from rollout.runtime.timeline import TimedExecutor, Timeline
 from rollout.scripted.coder import ScriptedCoder
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.run_layout import RunLayout
 from tasks import registry
@@ -116,7 +116,7 @@ def open_run_context(
             timeline=timeline,
             scheduler=opened.scheduler,
             endpoints=endpoints,
-            recognize=recognise if scripted else None,
+            recognize=recognize if scripted else None,
         )
 
 

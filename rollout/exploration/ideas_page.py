@@ -75,8 +75,8 @@ def project(points: np.ndarray) -> tuple[np.ndarray, float]:
 
     If all points are equal, they are at zero, and the share is 1.
     """
-    centred = points - points.mean(axis=0)
-    left, scales, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(axis=0)
+    left, scales, _ = np.linalg.svd(centered, full_matrices=False)
     flat = np.zeros((len(points), 2))
     flat[:, : min(2, len(scales))] = (left * scales)[:, :2]
     # The sign of an axis is arbitrary: the point farthest out is drawn on the right, or at the top.

@@ -93,9 +93,9 @@ class EventLoopThread:
 
 async def _await_cancelled() -> None:
     """Wait for the tasks that are being canceled."""
-    cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
-    if cancelled:
-        await asyncio.wait(cancelled, timeout=SETTLE_SECONDS)
+    canceled = [task for task in asyncio.all_tasks() if task.cancelling()]
+    if canceled:
+        await asyncio.wait(canceled, timeout=SETTLE_SECONDS)
 
 
 async def _wind_down() -> None:

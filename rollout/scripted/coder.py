@@ -3,7 +3,7 @@
 import csv
 import io
 
-from rollout.scripted.recipes import Cannot, Script, apply, recognise
+from rollout.scripted.recipes import Cannot, Script, apply, recognize
 from rollout.types import CoderReply
 
 MAX_CLASSES = 40  # a numeric target with more distinct values is a number rather than classes
@@ -16,7 +16,7 @@ class ScriptedCoder:
         """Return the edited script, or the reason why there is none. The coder never sees a score."""
         if not source.strip():
             return CoderReply(None, "the script is empty")
-        names = recognise(instruction)
+        names = recognize(instruction)
         if not names:
             return CoderReply(None, "I do not understand the instruction")
         try:

@@ -4,7 +4,7 @@ import random
 import re
 from dataclasses import dataclass, field
 
-from rollout.scripted.recipes import MAX_RECIPES, RECIPES, Recipe, recognise
+from rollout.scripted.recipes import MAX_RECIPES, RECIPES, Recipe, recognize
 from rollout.scripted.wording import Meaning, to_json, word
 from rollout.types import Response
 from tasks import action as grammar
@@ -35,7 +35,7 @@ TUNE_WEIGHT = 3.0
 SUITS = {"words": ("one_hot", "target_encoding"), "gaps": ("median_impute", "missing_flags")}
 SUIT_WEIGHT = 4.0
 # Recipes of an expert that does not explore: the first steps of every tutorial. Assumed rather than measured.
-FAVOURITES = ("standardize", "tfidf", "random_forest", "gradient_boosting", "more_trees")
+FAVORITES = ("standardize", "tfidf", "random_forest", "gradient_boosting", "more_trees")
 
 
 @dataclass
@@ -63,7 +63,7 @@ def read_state(state: State) -> Memory:
     if status is None:
         raise ValueError("the problem text has no line 'Best so far: NAME SCORE'; build it with tasks.prompt")
     name, score = status
-    ideas = [recognise(idea) for idea in parse_ideas(state.problem)]
+    ideas = [recognize(idea) for idea in parse_ideas(state.problem)]
     memory = Memory(
         first=name,
         best=name,
@@ -104,7 +104,7 @@ def _remember(memory: Memory, action: Action, feedback: str, best_before: str) -
         if memory.situation in ("better", "worse", "looked"):
             memory.submitted = script
         if edit:
-            recipes = recognise(action.arguments["edit_instruction"])
+            recipes = recognize(action.arguments["edit_instruction"])
             memory.edited = True
             memory.tried.update(recipes)
             gives = [RECIPES[name].gives for name in recipes if RECIPES[name].gives]
@@ -198,7 +198,7 @@ def _own_idea(kind: str, memory: Memory, script: str, rng: random.Random, explor
     family = memory.families.get(script, "")
     careless = rng.random() < SLIP_FAMILY
     sane = [recipe for recipe in recipes_for(kind) if recipe.effect in EFFECT_WEIGHTS]
-    known = [recipe for recipe in sane if explores or recipe.name in FAVOURITES]
+    known = [recipe for recipe in sane if explores or recipe.name in FAVORITES]
     free = [
         recipe
         for recipe in known

@@ -128,11 +128,11 @@ function drawList(share = 1) {
   drawSummary(share);
 }
 
-function scrollToRow(row, centred = false) {
+function scrollToRow(row, centered = false) {
   const place = shown.indexOf(row);
   if (place < 0) return;
   const top = place * ROW_HEIGHT;
-  if (centred) list.scrollTop = top - (list.clientHeight - ROW_HEIGHT) / 2;
+  if (centered) list.scrollTop = top - (list.clientHeight - ROW_HEIGHT) / 2;
   else if (top < list.scrollTop) list.scrollTop = top;
   else if (top + ROW_HEIGHT > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW_HEIGHT - list.clientHeight;
 }

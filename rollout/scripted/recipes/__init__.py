@@ -20,7 +20,7 @@ from rollout.scripted.recipes.nodes import Cannot
 from rollout.scripted.recipes.recipe import Recipe
 from rollout.scripted.recipes.script import Script
 
-__all__ = ["RECIPES", "Cannot", "Recipe", "Script", "apply", "recognise"]
+__all__ = ["RECIPES", "Cannot", "Recipe", "Script", "apply", "recognize"]
 
 TOPICS = (data, columns, images, texts, models, ensembles, learning, training, reverting, mistakes)
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for topic in TOPICS for recipe in topic.RECIPES}
@@ -31,7 +31,7 @@ PATTERNS = [
 ]
 
 
-def recognise(instruction: str) -> list[str]:
+def recognize(instruction: str) -> list[str]:
     """Return the names of at most two recipes that an instruction asks for, in the order of the instruction.
 
     Recipes are found by keywords. Of overlapping matches the longest counts, so `more trees` is not `trees`. File names

@@ -188,7 +188,7 @@ def test_critic_learns_the_returns(fresh: Fresh, experiences: list[Experience]) 
     assert learner.score(experiences).figures["ppo/explained_variance"] > 0.3
 
 
-@pytest.mark.parametrize("advantage", ["group", "normalized_group", "leave_one_out"])
+@pytest.mark.parametrize("advantage", ["batch", "group", "normalized_group", "leave_one_out"])
 def test_without_a_critic_the_policy_learns_from_the_start(
     without_critic: Learner, experiences: list[Experience], advantage: Any
 ) -> None:

@@ -27,7 +27,7 @@ from rollout.runtime.event_loop import EventLoopThread
 from rollout.runtime.timeline import Timeline
 from rollout.scripted.coder import ScriptedCoder
 from rollout.scripted.expert import ScriptedExpert
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import read_trajectories
 from rollout.types import Execution, Exit, Job, Response, Trajectory
@@ -114,7 +114,7 @@ def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 def tried(trajectories: list[Trajectory]) -> set[str]:
     """Returns the recipes that the edits of the trajectories asked for."""
     edits = [step.arguments["edit_instruction"] for one in trajectories for step in one.steps if step.action == EDIT]
-    return {name for edit in edits for name in recognise(edit)}
+    return {name for edit in edits for name in recognize(edit)}
 
 
 def test_without_ideas_no_prompt_has_one_and_less_is_tried(

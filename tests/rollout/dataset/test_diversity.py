@@ -10,7 +10,7 @@ import pytest
 from rollout.dataset.__main__ import main
 from rollout.dataset.diversity import TITLES, diversity, read_edits, table, verb_nouns
 from rollout.errors import InfrastructureError
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from rollout.storage.blob_store import BlobStore
 from rollout.storage.trajectories import write_trajectories
 from rollout.types import Snapshot, Step, Trajectory
@@ -56,7 +56,7 @@ def collection(folder: Path, instructions: tuple[str, ...], count: int) -> Path:
 
 
 def test_figures_of_a_stored_collection(tmp_path: Path) -> None:
-    units = read_edits(collection(tmp_path, NARROW, 6), recognise)
+    units = read_edits(collection(tmp_path, NARROW, 6), recognize)
     whole = diversity({"narrow": units}, 0, embed)["whole"]["narrow"]
     assert (whole["num_trajectories"], whole["num_edits"]) == (6, 12)
     assert (whole["distinct_instructions"], whole["distinct_verbs"], whole["distinct_nouns"]) == (2, 1, 2)
@@ -72,7 +72,7 @@ def test_verbs_come_with_their_nouns_as_shares_of_all_edits(tmp_path: Path) -> N
 
 def test_wider_collection_differs_by_more_than_chance(tmp_path: Path) -> None:
     narrow, wide = (
-        read_edits(collection(tmp_path / name, texts, count), recognise)
+        read_edits(collection(tmp_path / name, texts, count), recognize)
         for name, texts, count in (("narrow", NARROW, 60), ("wide", WIDE, 20))
     )
     found = diversity({"narrow": narrow, "wide": wide}, 0, embed)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from rollout.scripted.expert import (
-    FAVOURITES,
+    FAVORITES,
     ScriptedExpert,
     edit_meaning,
     read_state,
     recipes_for,
 )
-from rollout.scripted.recipes import RECIPES, recognise
+from rollout.scripted.recipes import RECIPES, recognize
 from rollout.scripted.wording import from_json, reword_response
 from rollout.types import Response
 from tasks import action as grammar
@@ -150,9 +150,9 @@ def test_episodes_end_with_a_final_answer_within_the_limit() -> None:
 def test_ideas_come_first_and_all_are_tried() -> None:
     tried_first = 0
     for _, ideas, _, steps in EPISODES:
-        edits = [recognise(a.arguments["edit_instruction"]) for _, a, _ in steps if a.name == grammar.EDIT]
-        wanted = {name for idea in ideas for name in recognise(idea)}
-        tried_first += edits[0][0] == recognise(ideas[0])[0]
+        edits = [recognize(a.arguments["edit_instruction"]) for _, a, _ in steps if a.name == grammar.EDIT]
+        wanted = {name for idea in ideas for name in recognize(idea)}
+        tried_first += edits[0][0] == recognize(ideas[0])[0]
         assert wanted & {name for names in edits for name in names}
     assert tried_first > 0.85 * len(EPISODES)
 
@@ -168,7 +168,7 @@ def test_the_mix_of_edits_has_mistakes_in_their_small_shares() -> None:
         for where, _, _, steps in EPISODES
         for _, action, _ in steps
         if action.name == grammar.EDIT
-        for name in recognise(action.arguments["edit_instruction"])
+        for name in recognize(action.arguments["edit_instruction"])
     ]
     effects = Counter(RECIPES[name].effect for _, name in edits)
     assert 0 < effects["slow"] <= 0.03 * len(edits)
@@ -198,10 +198,10 @@ def test_an_expert_that_does_not_explore_tries_its_favourites_again_and_again(ki
     for seed in range(60):
         _, steps, _ = play(instance(kind, seed=seed), [], seed, ScriptedExpert(12, explores=False))
         edits = [
-            recognise(action.arguments["edit_instruction"]) for _, action, _ in steps if action.name == grammar.EDIT
+            recognize(action.arguments["edit_instruction"]) for _, action, _ in steps if action.name == grammar.EDIT
         ]
         tried.update(name for names in edits for name in names)
-    favourites = {name for name in FAVOURITES if kind in RECIPES[name].kinds}
+    favourites = {name for name in FAVORITES if kind in RECIPES[name].kinds}
     assert len(favourites) == 4 and favourites <= set(tried)
     assert 0.9 < sum(tried[name] for name in favourites) / tried.total() < 1.0  # the rest are slips
     assert tried.total() > len(favourites) * 60
@@ -263,7 +263,7 @@ def test_rewording_keeps_action_arguments_and_recipes() -> None:
             assert again.name == action.name
             old, new = dict(action.arguments), dict(again.arguments)
             if action.name == grammar.EDIT:
-                assert recognise(old.pop("edit_instruction")) == recognise(new.pop("edit_instruction"))
+                assert recognize(old.pop("edit_instruction")) == recognize(new.pop("edit_instruction"))
             assert old == new
             total += 1
             changed += reword_response(response.wording, rng) != response.text
@@ -293,7 +293,7 @@ def test_the_description_of_a_table_says_which_recipes_are_likely() -> None:
         state = State(problem_text(where)).then(looked, f"{feedback}\n{status_line(where.names.script, 5.0)}")
         for seed in range(400):
             action = parsed(act(EXPERT, where, state, seed))
-            counts.update(recognise(action.arguments.get("edit_instruction", "")))
+            counts.update(recognize(action.arguments.get("edit_instruction", "")))
         return sum(counts[name] for name in names) / counts.total()
 
     size = "train.csv: 900 rows, 9 number columns, "
@@ -308,10 +308,10 @@ def test_the_description_of_a_table_says_which_recipes_are_likely() -> None:
 def test_only_what_was_tried_is_taken_back() -> None:
     asked: list[tuple[str, set[str]]] = []
     for _, ideas, _, steps in EPISODES:
-        told = {name for idea in ideas for name in recognise(idea)}
+        told = {name for idea in ideas for name in recognize(idea)}
         tried: set[str] = set()
         for _, action, _ in steps:
-            names = recognise(action.arguments.get("edit_instruction", ""))
+            names = recognize(action.arguments.get("edit_instruction", ""))
             asked += [(name, set(tried)) for name in names if RECIPES[name].undoes and name not in told]
             tried.update(names)
     fitting = [not tried.isdisjoint(RECIPES[name].undoes) for name, tried in asked]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rollout.scripted.expert import recipes_for
 from rollout.scripted.random_recipes import RandomRecipeActor
-from rollout.scripted.recipes import recognise
+from rollout.scripted.recipes import recognize
 from tasks import action as grammar
 from tasks.action import Action
 from tasks.naming import draw_names
@@ -43,7 +43,7 @@ def test_the_random_actor_draws_every_recipe_of_the_kind_equally_and_edits_the_b
         assert isinstance(action, Action)
         assert action.name == grammar.EDIT
         assert action.arguments["script_name"] == "opal.py"
-        counts.update(recognise(action.arguments["edit_instruction"]))
+        counts.update(recognize(action.arguments["edit_instruction"]))
     fitting = {recipe.name for recipe in recipes_for("text-classification")}
     assert set(counts) == fitting
     expected = num / len(fitting)

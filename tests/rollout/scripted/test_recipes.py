@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollout.exploration.library import AXES, LIBRARY
-from rollout.scripted.recipes import RECIPES, Cannot, apply, recognise
+from rollout.scripted.recipes import RECIPES, Cannot, apply, recognize
 from rollout.scripted.recipes.recipe import ALL
 
 NUMERIC = """\
@@ -72,7 +72,7 @@ def model_line(source: str) -> str:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_phrasing_asks_for_its_recipe_alone(name: str) -> None:
     for phrasing in RECIPES[name].phrasings:
-        assert recognise(phrasing) == [name], phrasing
+        assert recognize(phrasing) == [name], phrasing
         assert len(phrasing.split()) <= 14
         assert phrasing.endswith(".")
 
@@ -96,7 +96,7 @@ def test_any_two_recipes_can_be_asked_for_in_one_sentence() -> None:
         first, second = rng.sample(sorted(RECIPES), 2)
         a, b = rng.choice(RECIPES[first].phrasings), rng.choice(RECIPES[second].phrasings)
         sentence = f"{a.removesuffix('.')} and {b[0].lower()}{b[1:]}"
-        assert recognise(sentence) == [first, second], sentence
+        assert recognize(sentence) == [first, second], sentence
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_any_two_recipes_can_be_asked_for_in_one_sentence() -> None:
     ],
 )
 def test_recognition_survives_odd_sentences(instruction: str, names: list[str]) -> None:
-    assert recognise(instruction) == names
+    assert recognize(instruction) == names
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -123,7 +123,7 @@ def test_what_is_forbidden_is_not_asked_for(name: str, forbid: str) -> None:
     for phrasing in RECIPES[name].phrasings:
         clause = phrasing.partition(" and ")[0]  # a second one would not be forbidden
         sentence = forbid.format(clause[0].lower() + clause[1:])
-        assert name not in recognise(sentence), sentence
+        assert name not in recognize(sentence), sentence
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_what_is_forbidden_is_not_asked_for(name: str, forbid: str) -> None:
     ],
 )
 def test_what_is_turned_down_is_told_from_what_is_wanted(instruction: str, names: list[str]) -> None:
-    assert recognise(instruction) == names
+    assert recognize(instruction) == names
 
 
 def test_a_file_name_asks_for_nothing() -> None:
-    assert recognise("Use bagging.py") == []
-    assert recognise("Use bagging.") == ["bagging"]
+    assert recognize("Use bagging.py") == []
+    assert recognize("Use bagging.") == ["bagging"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -268,7 +268,7 @@ def test_a_script_without_the_structure_is_refused_with_the_reason(source: str, 
 def test_every_idea_of_the_library_is_understood_and_meant_for_its_kinds() -> None:
     assert len({idea.text for idea in LIBRARY}) == len(LIBRARY)
     for idea in LIBRARY:
-        names = recognise(idea.text)
+        names = recognize(idea.text)
         assert names, idea.text
         assert all(set(idea.kinds) <= set(RECIPES[name].kinds) for name in names), idea.text
     for axis in AXES:
@@ -276,7 +276,7 @@ def test_every_idea_of_the_library_is_understood_and_meant_for_its_kinds() -> No
 
 
 def test_every_recipe_worth_asking_for_is_asked_for_by_two_ideas() -> None:
-    asked = Counter(name for idea in LIBRARY for name in recognise(idea.text))
+    asked = Counter(name for idea in LIBRARY for name in recognize(idea.text))
     wanted = [r.name for r in RECIPES.values() if r.effect in ("good", "harmless") and not r.undoes]
     assert not [name for name in wanted if asked[name] < 2]
     assert all(asked[r.name] == 0 for r in RECIPES.values() if r.effect in ("slow", "crash"))

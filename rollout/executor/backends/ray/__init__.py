@@ -126,7 +126,7 @@ class RayBackend:
             if outcome.done():
                 break
         if not outcome.done() or isinstance(outcome.exception(), RayActorError):
-            self.nodes.forget(node, "it does not confirm that a cancelled run has ended")
+            self.nodes.forget(node, "it does not confirm that a canceled run has ended")
 
     def self_test(self) -> None:
         """Raise SandboxUnavailable unless a node passed its self-test."""
