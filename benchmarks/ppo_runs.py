@@ -17,8 +17,9 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from mlagent_jax.configuration.schema import Config
 from mlagent_jax.platform import cpu
 from mlagent_jax.ppo.loop import one_update
 from mlagent_jax.ppo.prefetcher import RolloutPrefetcher
+from mlagent_jax.reporting.edit_stats import edit_stats
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
 from mlagent_jax.run.context import RunContext, open_run_context
 from mlagent_jax.run.policy_server import PolicyServer, connect
@@ -39,6 +41,7 @@ from mlagent_jax.stages.ppo import make_pool
 from mlagent_jax.stages.ppo_training import make_leader, make_learner, make_sync, make_worker
 from mlagent_jax.tracking.progress import Reporter
 from mlagent_jax.training.saved_policy import save_policy
+from rollout.dataset.selection import read_selection, write_selection
 from rollout.inference.canary import MAX_TOKENS
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
@@ -55,19 +58,36 @@ WAYS = {
     "evolving": ["ppo.states=evolving"],
 }
 NUM_UPDATES = 10_000  # more than any time allows
+EDITS = ("effective_kinds", "choice", "recipes")  # that are kept of the statistics of edits
 KEPT = ("config.yaml", "data", "blobs", "cache", "ideas.json", "selection.json", "sft", "tokenizer", "trajectories")
 
 
 def measure(
-    config: Config, base: RunDir, minutes: float, num_marks: int, before: dict[str, Any] | None
+    config: Config,
+    base: RunDir,
+    minutes: float,
+    num_marks: int,
+    before: dict[str, Any] | None,
+    tasks: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the updates and gains of one variant, from the fine-tuned policy of `base`, whose gains are `before`."""
+    """Return the updates and gains of one variant.
+
+    Args:
+        config: The configuration of the variant.
+        base: The run of the fine-tuned policy that it starts from.
+        minutes: The minutes of updates.
+        num_marks: The number of policies to save and evaluate.
+        before: The evaluation of the fine-tuned policy, None if it is to be made.
+        tasks: The tasks in whose states it acts, None for all held-in ones.
+    """
     run_dir = RunDir(Path(config.run_dir))
     shutil.rmtree(run_dir.root, ignore_errors=True)
     for name in filter(lambda name: base.path(name).exists(), KEPT):
         copy = shutil.copytree if base.path(name).is_dir() else shutil.copy
         run_dir.root.mkdir(parents=True, exist_ok=True)
         copy(base.path(name), run_dir.path(name))
+    if tasks is not None:
+        keep_tasks(run_dir, tasks, config)
     sections = config.tasks, config.executor, config.prompt, config.observation, config.expert, config.coder
     opening = open_run_context(run_dir, *sections, Reporter())
     with (
@@ -90,6 +110,18 @@ def measure(
                 mark |= evaluate(config, run_dir, context, client, mark.pop("policy"), mark["updates"])
                 print(mark["updates"], mark["held_in_gain"], file=sys.stderr, flush=True)
     return {"updates": updates, "marks": [before, *marks]}
+
+
+def keep_tasks(run_dir: RunDir, tasks: Collection[str], config: Config) -> None:
+    """Leave in the selection of a run the trajectories of some tasks alone."""
+    selection = read_selection(run_dir.selection)
+    kept = {each.trajectory_id for each in selection.read(run_dir.trajectories) if each.task in tasks}
+    train, validation = (
+        {name: digest for name, digest in side.items() if name in kept}
+        for side in (selection.train, selection.validation)
+    )
+    chosen = replace(selection, train=train, validation=validation)
+    write_selection(run_dir.selection, chosen, config.select, config.seed)
 
 
 def learn(
@@ -135,7 +167,7 @@ def learn(
 def evaluate(
     config: Config, run_dir: RunDir, context: RunContext, client: PolicyClient, policy: Path, number: int
 ) -> dict[str, Any]:
-    """Return the gains of a policy in whole trajectories on every task, with the same plans for all policies."""
+    """Return the gains and edits of a policy in whole trajectories on every task, with the same plans for all."""
     tasks = list(context.tasks.values())
     plans = plan_evaluation(tasks, config.evaluate.num_trajectories, config.seed)
     tokenizer = ChatTokenizer(run_dir.tokenizer, config.system_text)
@@ -145,7 +177,8 @@ def evaluate(
         trajectories = run_episodes(
             run_dir.evaluated(str(number)), actor, plans, config, context, lambda done, total, figures: bar.update(done)
         )
-    return summarize(trajectories, tasks, config.seed)
+    edits = edit_stats(trajectories, context.tasks, context.environment.store, config.seed, context.recognize)
+    return {**summarize(trajectories, tasks, config.seed), "edits": {name: edits[name] for name in EDITS}}
 
 
 def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:

@@ -1,0 +1,73 @@
+"""What the benchmark of the claims says of gains that were made up, so that its answer is known."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.claims import ARMS
+from benchmarks.claims_tables import LABELS, PAPER, difference, picture, summarize, to_markdown, verdict
+
+NUM_TASKS = 6
+
+
+def evaluation(gain: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns an evaluation with this mean gain on held-out tasks, and the same on held-in ones."""
+    tasks = {}
+    for split in ("held_in", "held_out"):
+        for index in range(NUM_TASKS):
+            scores = list(0.5 + 0.4 * rng.normal(gain + 0.1 * (index - 2.5), 0.05, 8))
+            tasks[f"{split}_{index}"] = {"split": split, "m_init": 0.5, "m_best": 0.9, "scores": scores}
+    behavior = {"failures": {"all": 0.3}, "repeated_share": 0.1}
+    relative = {f"{split}_relative_gain": {"mean": gain * 0.8} for split in ("held_in", "held_out")}
+    edits = {"effective_kinds": 5.0, "choice": None, "recipes": []}
+    return {"tasks": tasks, "held_in": behavior, "held_out": behavior, "edits": edits, **relative}
+
+
+def records(gains: dict[str, float], sft: float, num_seeds: int = 2) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    same = {"commit": "abc", "versions": {}, "machine": {"processor": "one", "cores": 2}, "command": "run"}
+    return [
+        {"arm": arm, "seed": seed, "rewards": [0.1] * 7, **same}
+        | {"before": evaluation(sft, rng), "after": evaluation(gain, rng)}
+        for seed in range(num_seeds)
+        for arm, gain in gains.items()
+    ]
+
+
+PLANTED = {"ml_agent": 0.5, "episode_wise": 0.2, "no_ideas": 0.5, "no_ml_reward": 0.7, "tasks_3": 0.3, "tasks_6": 0.4}
+
+
+def test_planted_differences_are_found_and_called_by_their_sign() -> None:
+    found = summarize(records(PLANTED, sft=0.1))
+    said = {name: verdict(each) for name, each in found["claims"].items()}
+    assert said == {
+        "ml_agent sft": "holds",
+        "ml_agent episode_wise": "holds",
+        "ml_agent no_ideas": "not shown",
+        "ml_agent no_ml_reward": "the opposite holds",
+        "tasks_6 tasks_3": "holds",
+        "ml_agent tasks_6": "holds",
+    }
+    assert found["claims"]["ml_agent sft"]["gain"]["mean"] == pytest.approx(0.4, abs=0.03)
+    assert found["arms"]["sft"]["held_out"]["gain"]["mean"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_every_arm_has_a_label_and_a_figure_of_the_paper() -> None:
+    assert set(LABELS) == set(ARMS) and set(PAPER) == {"sft", *ARMS}
+
+
+def test_arms_are_compared_over_the_seeds_that_both_have() -> None:
+    ours = {"a": {0: [0.2], 1: [0.4], 2: [9.0]}, "b": {0: [0.3], 1: [0.3], 2: [9.0]}}
+    theirs = {"a": {0: [0.1], 1: [0.1]}, "b": {0: [0.1], 1: [0.1]}}
+    found = difference(ours, theirs)
+    assert found["gain"]["mean"] == pytest.approx(0.2) and (found["seeds"], found["tasks"]) == (2, 2)
+
+
+def test_an_unfinished_benchmark_has_a_page_and_a_picture_of_its_arms(tmp_path: Path) -> None:
+    found = summarize(records({"ml_agent": 0.5}, sft=0.1, num_seeds=1))
+    text = to_markdown(found)
+    assert "RL gains more than SFT alone" in text and "RL on 6" not in text and "| +15.91 % |" in text
+    picture(found, tmp_path / "claims.svg")
+    assert (tmp_path / "claims.svg").stat().st_size > 1000
