@@ -1,5 +1,6 @@
 """Models at endpoints, as agents or coders of a command."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from pathlib import Path
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
 from rollout.endpoint.transport import require_listening
 from rollout.errors import InfrastructureError
+from rollout.inference.server_process import ServerProcess
 from rollout.runtime.event_loop import EventLoopThread
 
+SERVER_KEY = "MLAGENT_CODER_KEY"  # environment variable with the key of a server of our own
 CLOSE_SECONDS = 10.0  # for requests that are under way
 
 
@@ -37,6 +40,12 @@ class EndpointModel:
 def is_address(who: str) -> bool:
     """Return whether an agent or a coder is given as an address."""
     return who.startswith(("http://", "https://"))
+
+
+def served_here(server: ServerProcess, name: str) -> EndpointModel:
+    """Return the model of a server of our own as one at an endpoint, and set the variable with its key."""
+    os.environ[SERVER_KEY] = server.key
+    return EndpointModel(name, f"{server.address}/v1", str(server.model), SERVER_KEY, (0.0, 0.0), None)
 
 
 @contextmanager

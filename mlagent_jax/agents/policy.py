@@ -20,6 +20,7 @@ from tasks.response_grammar import response_grammar
 from tasks.system_text import system_text
 
 POLICY_REQUESTS = 8  # responses of a served policy at a time
+CODER_CONTEXT = 8192  # tokens of a coder's prompt and its answer
 CPU_CACHE_MB = 1024  # for keys and values of each server on a CPU
 
 

@@ -1,14 +1,21 @@
 """The agents that an evaluation can open."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint
-from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, policy_settings, served_policy
-from mlagent_jax.evaluating.options import AgentSpec, EvaluateOptions
+from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint, served_here
+from mlagent_jax.agents.policy import (
+    CODER_CONTEXT,
+    POLICY_REQUESTS,
+    PolicySettings,
+    model_server,
+    policy_settings,
+    served_policy,
+)
+from mlagent_jax.evaluating.options import CODER, AgentSpec, EvaluateLayout, EvaluateOptions
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
 from rollout.errors import CoderError, ExpertError
@@ -80,13 +87,21 @@ def open_agent(
 
 @contextmanager
 def open_coder(
-    options: EvaluateOptions, exchanges: Path, event_loop: EventLoopThread
+    options: EvaluateOptions, layout: EvaluateLayout, event_loop: EventLoopThread
 ) -> Iterator[tuple[Coder, Callable[[], dict[str, Any]]]]:
-    """Yield the coder of all agents, and a function that returns its tokens and dollars so far."""
+    """Yield the coder of all agents, and a function that returns its tokens and dollars so far.
+
+    Raises InfrastructureError if its server does not start, or nothing listens at its address.
+    """
     if options.coder.where == "scripted":
         yield ScriptedCoder(), dict
         return
-    with open_endpoint(stated_endpoint(options.coder, options), exchanges, CoderError, event_loop) as model:
+    with ExitStack() as stack:
+        stated = stated_endpoint(options.coder, options)
+        if options.coder.is_policy:
+            server = model_server(Path(options.coder.where), layout.coder_log, CODER_CONTEXT)
+            stated = served_here(stack.enter_context(server), CODER)
+        model = stack.enter_context(open_endpoint(stated, layout.exchanges, CoderError, event_loop))
         yield EndpointCoder(model, "script"), model.figures
 
 

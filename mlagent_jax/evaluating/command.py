@@ -68,8 +68,8 @@ def read_options(parsed: argparse.Namespace) -> EvaluateOptions:
     paths = tuple(parsed.path or ())
     coder = AgentSpec(CODER, "scripted")
     if parsed.coder != "scripted":
-        if not is_address(parsed.coder):
-            raise ValueError(f"--coder is {parsed.coder}; expected scripted, or the address of an endpoint")
+        if not is_address(parsed.coder) and not user_path(parsed.coder).is_dir():
+            raise ValueError(f"--coder is {parsed.coder}; expected scripted, a directory of a model, or an address")
         (coder,) = read_agents(
             [f"{CODER}={parsed.coder}"],
             *({CODER: each[CODER]} if CODER in each else {} for each in (models, keys, prices)),
@@ -124,7 +124,9 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=15, help="actions of a trajectory (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=30.0, help="minutes of a trajectory (default: %(default)g)")
     parser.add_argument("--slots", type=int, default=2, help="scripts at a time (default: %(default)s)")
-    parser.add_argument("--coder", default="scripted", metavar="WHO", help="scripted, or the address of an endpoint")
+    parser.add_argument(
+        "--coder", default="scripted", metavar="WHO", help="scripted, a model's directory or an address"
+    )
     parser.add_argument("--model", action="append", metavar="AGENT=MODEL", help="the model at an agent's endpoint")
     parser.add_argument(
         "--key-env", action="append", metavar="AGENT=VARIABLE", help="environment variable with its key"

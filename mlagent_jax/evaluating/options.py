@@ -56,7 +56,7 @@ class EvaluateOptions:
         out: The folder of the results.
         agents: The agents.
         tasks: The names of the tasks.
-        coder: The writer of edits: `scripted`, or a model at an endpoint.
+        coder: The writer of edits: `scripted`, a directory of a model, or a model at an endpoint.
         paths: Folders of tasks that are not bundled.
         raw: The folder of the raw data of the paper's tasks, None if it is fetched.
         k: The number of trajectories of each agent on each task and seed.
@@ -129,6 +129,7 @@ class EvaluateLayout:
         self.trajectories = root / "trajectories.html"
         self.reports = root / "mle_bench"
         self.log = root / "log.txt"
+        self.coder_log = root / "coder.log"
         self.data = root / "data"
         self.blobs = root / "blobs"
         self.result_cache = root / "cache"

@@ -16,6 +16,7 @@ from tasks.registry import find
 from tasks.task import Task
 
 SHARED = ("k", "steps", "minutes", "tasks")  # what agents must share to be compared
+LONG = ("tasks", "weights", "coder_weights")  # values that a message does not show
 DONE = "DONE"
 
 
@@ -37,13 +38,15 @@ def keep_identity(
     identity["tasks"] = {name: [find(name, options.paths).identity(), tasks[name].m_init] for name in sorted(tasks)}
     if agent.is_policy:
         identity["weights"] = folder_digest(Path(agent.where))
+    if options.coder.is_policy and agent.where not in ("automl", "initial"):
+        identity["coder_weights"] = folder_digest(Path(options.coder.where))
     folder = layout.agent(agent.name)
     before = read_identity(folder)
     if before is not None and any(folder.glob("seed-*/*")):
         changed = sorted(key for key in identity.keys() | before.keys() if identity.get(key) != before.get(key))
         if changed:
             key = changed[0]
-            values = f" {before.get(key)}, not {identity.get(key)}" if key not in ("tasks", "weights") else ""
+            values = "" if key in LONG else f" {before.get(key)}, not {identity.get(key)}"
             raise ValueError(
                 f"{layout.root} holds results of {agent.name} with other {key}{values}; give the agent another name, "
                 "or choose another --out"

@@ -107,7 +107,7 @@ def evaluate_agents(options: EvaluateOptions, reporter: Reporter) -> dict[str, A
         store = BlobStore(layout.blobs)
         opened = stack.enter_context(open_executor(ExecutorOptions(slots=options.slots), store, layout.result_cache))
         event_loop = stack.enter_context(EventLoopThread())
-        coder, figures = stack.enter_context(open_coder(options, layout.exchanges, event_loop))
+        coder, figures = stack.enter_context(open_coder(options, layout, event_loop))
         bench = Bench(options, layout, tasks, store, opened.executor, coder, figures, event_loop, reporter)
         failures: dict[str, Exception] = {}
         result: dict[str, Any] = {"agents": {}}

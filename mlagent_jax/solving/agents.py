@@ -1,14 +1,20 @@
 """The agents and coders of `mlagent solve`: the scripted ones, a policy's directory, or a model at an endpoint."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint
-from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, model_server, policy_settings, served_policy
+from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint, served_here
+from mlagent_jax.agents.policy import (
+    CODER_CONTEXT,
+    POLICY_REQUESTS,
+    PolicySettings,
+    model_server,
+    policy_settings,
+    served_policy,
+)
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
 from rollout.endpoint import ChatEndpoint
 from rollout.endpoint.coder import EndpointCoder
@@ -22,9 +28,6 @@ from rollout.search.search import Agent
 from rollout.types import Coder
 from tasks.prompt import Prompt
 from tasks.task import Task
-
-CODER_KEY = "MLAGENT_SOLVE_CODER_KEY"  # environment variable with the key of a coder's own server
-CODER_CONTEXT = 8192  # tokens of a prompt and its answer
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,19 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
     with ExitStack() as stack:
         endpoints: dict[str, ChatEndpoint] = {}
 
-        def endpoint(use: str, address: str, model: str, key: str, kind: type[InfrastructureError]) -> ChatEndpoint:
-            price = options.price if use == "agent" else options.coder_price
-            stated = EndpointModel(use, address, model, key, price, options.dollars_of(use))
-            endpoints[use] = stack.enter_context(open_endpoint(stated, layout.exchanges, kind, event_loop))
-            return endpoints[use]
+        def opened(stated: EndpointModel, kind: type[InfrastructureError]) -> ChatEndpoint:
+            endpoint = stack.enter_context(open_endpoint(stated, layout.exchanges, kind, event_loop))
+            endpoints[stated.name] = endpoint
+            return endpoint
 
         settings, requests, served = PolicySettings(), POLICY_REQUESTS, None
         if options.agent == "scripted":
             settings, requests = PolicySettings(Prompt()), 0
             agent = scripted_agent(task, options)
         elif is_address(options.agent):
-            model = endpoint("agent", options.agent, options.model, options.key_env, ExpertError)
-            agent = Agent(EndpointExpert(model, settings.system))
+            limit = options.dollars_of("agent")
+            stated = EndpointModel("agent", options.agent, options.model, options.key_env, options.price, limit)
+            agent = Agent(EndpointExpert(opened(stated, ExpertError), settings.system))
         else:
             settings = policy_settings(Path(options.agent))
             policy = served_policy(Path(options.agent), settings, layout.server_log, event_loop)
@@ -86,13 +89,15 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
         if options.coder == "scripted":
             coder: Coder = ScriptedCoder()
         else:
-            address, model_name, key = options.coder, options.coder_model, options.coder_key_env
+            limit = options.dollars_of("coder")
+            stated = EndpointModel(
+                "coder", options.coder, options.coder_model, options.coder_key_env, options.coder_price, limit
+            )
             if not is_address(options.coder):
                 if served is None or Path(options.coder).resolve() != served.model:
                     served = stack.enter_context(model_server(Path(options.coder), layout.coder_log, CODER_CONTEXT))
-                os.environ[CODER_KEY] = served.key
-                address, model_name, key = f"{served.address}/v1", str(served.model), CODER_KEY
-            coder = EndpointCoder(endpoint("coder", address, model_name, key, CoderError), "script")
+                stated = served_here(served, "coder")
+            coder = EndpointCoder(opened(stated, CoderError), "script")
         yield Team(agent, coder, settings, endpoints, requests)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -198,6 +199,32 @@ def test_a_killed_evaluation_goes_on_and_ends_like_one_that_was_not(done: Path, 
         ]
 
     assert learned(out) == learned(done)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_with_more_room_the_evaluation_goes_on(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", disk], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk")
+    command = [sys.executable, "-m", "mlagent_jax.evaluate", "--agents", "initial", "scripted", *LIMITS, "--out"]
+    run = shlex.join([*command, str(disk / "out")])
+    first = shlex.quote(str(disk / "out" / "agents" / "initial" / "seed-0" / "DONE"))
+    script = f"""
+        mount -t tmpfs -o size=64m none {disk}
+        {run} &
+        until [ -f {first} ]; do kill -0 $! || exit 9; sleep 0.05; done
+        cat /dev/zero > {disk}/ballast 2> /dev/null
+        wait $!; echo code $?
+        rm {disk}/ballast
+        {run}; echo code $?
+        cp {disk}/out/results.json {tmp_path}/results.json
+    """
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("code")] == ["code 2", "code 0"], done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "No space left on device" in said[0] and "free some space" in said[0]
+    assert set(results(tmp_path)["agents"]) == {"initial", "scripted"}
 
 
 @pytest.mark.slow

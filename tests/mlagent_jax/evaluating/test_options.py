@@ -65,8 +65,9 @@ def test_suites_name_their_tasks_once() -> None:
         (["--agents", "coder=initial", "--tasks", "house_price"], "no agent can be named coder"),
         (
             ["--agents", "initial", "--tasks", "house_price", "--coder", "random"],
-            "--coder is random; expected scripted",
+            "--coder is random; expected scripted, a directory of a model, or an address",
         ),
+        (["--agents", "initial", "--tasks", "house_price", "--coder", "tests"], "tests is no model: expected"),
         (["--agents", "initial", "--tasks", "house_price", "--dollars", "nan"], "--dollars is nan; expected"),
         (["--agents", "initial", "--tasks", "house_price", "--raw", "/nope"], "there is no folder /nope; check --raw"),
         (
