@@ -1,6 +1,6 @@
 """Test the claims of the paper on the bundled tasks: every arm of its ablations, over seeds.
 
-    python -m benchmarks.claims [--seeds 3] [--ablation-seeds 2] [--minutes 8] [--out runs/claims]
+    python -m benchmarks.claims [--arms ARM ...] [--seeds 3] [--ablation-seeds 2] [--minutes 8] [--out runs/claims]
                                 [--results benchmarks/results/claims] [--config configs/full_suite.yaml]
                                 [key.sub=value ...]
 
@@ -9,7 +9,10 @@ minutes in every arm, and the policies are evaluated on the same whole trajector
 claims are that RL gains on held-out tasks, that step-wise gains more than episode-wise in the same time, that every
 ablation loses, and that more training tasks gain more. One arm of one seed takes about twenty minutes after its
 fine-tuning and is recorded as ARM_SEED.json in the results; the same command goes on with the next one. Writes
-claims.json, claims.md and the picture claims.svg of what is recorded.
+claims.json, claims.md and the pictures claims.svg and failures.svg of what is recorded.
+
+`--arms ml_agent expert_states critic` compares choices of this project instead: the states that PPO acts in, and what
+rewards are compared with.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims_tables import picture, summarize, to_markdown
+from benchmarks.claims_tables import draw_failures, draw_gains, summarize, to_markdown
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
 from benchmarks.ppo_runs import WAYS, measure
@@ -58,6 +61,10 @@ ARMS = {
     "tasks_3": Arm(num_tasks=3),
     "tasks_6": Arm(num_tasks=6),
 }
+CHOICES = {
+    "expert_states": Arm(settings=("ppo.states=expert",)),
+    "critic": Arm(settings=("ppo.advantage=gae", "ppo.critic_warmup_updates=2")),
+}
 
 
 def fine_tune(arm: Arm, seed: int, arguments: argparse.Namespace) -> RunDir:
@@ -87,7 +94,7 @@ def fine_tune(arm: Arm, seed: int, arguments: argparse.Namespace) -> RunDir:
 
 def run_arm(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the record of one arm of one seed: rewards by update, and the evaluation before and after PPO."""
-    arm = ARMS[name]
+    arm = (ARMS | CHOICES)[name]
     base = fine_tune(arm, seed, arguments)
     settings = [*arguments.settings, f"seed={seed}", *arm.settings]
     config = load_config(arguments.config, [*settings, f"run_dir={arguments.out / str(seed) / name}"])
@@ -119,6 +126,7 @@ def first_evaluation(seed: int, arguments: argparse.Namespace) -> dict[str, Any]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line; recorded arms are not repeated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *CHOICES], default=list(ARMS), metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the whole method")
     parser.add_argument("--ablation-seeds", type=int, default=2, help="seeds of every other arm")
     parser.add_argument("--minutes", type=float, default=8.0, help="minutes of updates in every arm")
@@ -132,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = [
         (name, seed)
         for seed in range(max(arguments.seeds, arguments.ablation_seeds))
-        for name in ARMS
+        for name in arguments.arms
         if seed < (arguments.seeds if name == "ml_agent" else arguments.ablation_seeds)
     ]
     records, text = [], ""
@@ -144,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = summarize(records)
         text = to_markdown(result)
         write_results(arguments.results, "claims", result, text)
-        picture(result, arguments.results / "claims.svg")
+        draw_gains(result, arguments.results / "claims.svg")
+        draw_failures(result, arguments.results / "failures.svg")
     print(text)
 
 

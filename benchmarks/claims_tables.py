@@ -1,4 +1,4 @@
-"""Summarize `benchmarks.claims`: the gains of every arm, the claims, a table beside the paper's, and a picture."""
+"""Summarize `benchmarks.claims`: the gains of every arm, the claims, a table beside the paper's, and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.exploration_gains import SPLITS, gains_by_task
-from benchmarks.figures import format_interval, table
+from benchmarks.figures import format_interval, save_panels, table
 from mlagent_jax.reporting.figures import MUTED, STYLE
 from rollout.sampling.intervals import bootstrap, sign_flip_p
 
@@ -19,7 +20,10 @@ LABELS = {
     "no_ml_reward": "without the ML reward",
     "tasks_3": "RL on 3 tasks",
     "tasks_6": "RL on 6 tasks",
+    "expert_states": "RL in the expert's states",
+    "critic": "RL with a critic",
 }
+LINES = {"sft": "#8a8a8a", "expert_states": "#4878a8", "ml_agent": "#d1603d"}  # of the picture of failures
 # Mean relative gains of the paper's policy in percent, held-in and held-out (arXiv 2505.23723, ablations).
 PAPER = {
     "sft": (8.34, 0.41),
@@ -36,6 +40,8 @@ CLAIMS = {  # two arms: the first gains more
     **{("ml_agent", arm): f"ML-Agent gains more than {LABELS[arm]}" for arm in ABLATIONS},
     ("tasks_6", "tasks_3"): "RL on 6 tasks gains more than on 3",
     ("ml_agent", "tasks_6"): "RL on all tasks gains more than on 6",
+    ("ml_agent", "expert_states"): "RL in its own states too gains more than in the expert's",
+    ("ml_agent", "critic"): "RL without a critic gains more than with one",
 }
 
 Gains = dict[str, dict[int, list[float]]]  # task -> seed -> gain of each trajectory
@@ -80,6 +86,7 @@ def policy_figures(records: Sequence[Mapping[str, Any]], side: str) -> dict[str,
         "seeds": len(records),
         "updates": _mean([len(record["rewards"]) for record in records]) if side == "after" else 0,
         "effective_kinds": _mean([one["edits"]["effective_kinds"] for one in found]),
+        "failed_by_step": _mean_of_lists([one["failed_by_step"] for one in found]),
         **splits,
     }
 
@@ -126,7 +133,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         gains = [format_interval(each["gain"]) for each in sides]
         kinds = f"{found['effective_kinds']:.1f}"
         own.append((label, found["seeds"], f"{found['updates']:.0f}", *gains, failed, repeated, kinds))
-        paper = ["" if value is None else f"{value:+.2f} %" for value in PAPER[arm]]
+        paper = ["" if value is None else f"{value:+.2f} %" for value in PAPER.get(arm, (None, None))]
         beside.append((label, *(f"{100 * each['relative_gain']:+.2f} %" for each in sides), *paper))
     where = result["machine"]
     return (
@@ -139,7 +146,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     )
 
 
-def picture(result: Mapping[str, Any], path: Path) -> None:
+def draw_gains(result: Mapping[str, Any], path: Path) -> None:
     """Draw the gain of every arm with its interval, one panel for held-in tasks and one for held-out tasks."""
     arms = list(result["arms"])
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "claims"}):
@@ -159,8 +166,29 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
+def draw_failures(result: Mapping[str, Any], path: Path) -> None:
+    """Draw the share of actions that fail against their place in a whole trajectory, before and after PPO."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "failures"}):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for arm, color in LINES.items():
+            if arm in result["arms"]:
+                shares = result["arms"][arm]["failed_by_step"]
+                label = LABELS.get(arm, "SFT alone")
+                axes.plot(range(1, len(shares) + 1), shares, color=color, marker="o", linewidth=1.8, label=label)
+        axes.set_xlabel("action of a trajectory")
+        axes.set_ylim(0, 1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        save_panels(figure, [axes], "share that fails", path)
+
+
 def _nested(gains: Gains) -> list[list[list[float]]]:
     return [list(by_seed.values()) for by_seed in gains.values()]
+
+
+def _mean_of_lists(lists: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean of the first elements, of the second ones, and so on, over the lists that are that long."""
+    return [_mean([each[at] for each in lists if at < len(each)]) for at in range(max(map(len, lists), default=0))]
 
 
 def _mean(values: Sequence[float]) -> float:

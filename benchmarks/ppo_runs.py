@@ -17,7 +17,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +46,10 @@ from rollout.inference.canary import MAX_TOKENS
 from rollout.inference.client import PolicyClient
 from rollout.sampling.episode import PolicyActor
 from rollout.sampling.evaluation import plan_evaluation, summarize
+from rollout.sampling.failures import FAILED
 from rollout.sampling.state_pool import StatePool
 from rollout.tokenizer.chat import ChatTokenizer
+from rollout.types import Trajectory
 from tasks.quoting import shell_command, user_path
 
 WAYS = {
@@ -178,7 +180,20 @@ def evaluate(
             run_dir.evaluated(str(number)), actor, plans, config, context, lambda done, total, figures: bar.update(done)
         )
     edits = edit_stats(trajectories, context.tasks, context.environment.store, config.seed, context.recognize)
-    return {**summarize(trajectories, tasks, config.seed), "edits": {name: edits[name] for name in EDITS}}
+    return {
+        **summarize(trajectories, tasks, config.seed),
+        "edits": {name: edits[name] for name in EDITS},
+        "failed_by_step": failed_by_step(trajectories),
+    }
+
+
+def failed_by_step(trajectories: Sequence[Trajectory]) -> list[float]:
+    """Return the share of the first actions of trajectories that failed, that of the second ones, and so on."""
+    longest = max(len(one.steps) for one in trajectories)
+    outcomes = [
+        [one.steps[step].feedback.outcome for one in trajectories if step < len(one.steps)] for step in range(longest)
+    ]
+    return [sum(outcome in FAILED for outcome in each) / len(each) for each in outcomes]
 
 
 def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:

@@ -6,8 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.claims import ARMS
-from benchmarks.claims_tables import LABELS, PAPER, difference, picture, summarize, to_markdown, verdict
+from benchmarks.claims import ARMS, CHOICES
+from benchmarks.claims_tables import (
+    LABELS,
+    PAPER,
+    difference,
+    draw_failures,
+    draw_gains,
+    summarize,
+    to_markdown,
+    verdict,
+)
 
 NUM_TASKS = 6
 
@@ -22,7 +31,8 @@ def evaluation(gain: float, rng: np.random.Generator) -> dict[str, Any]:
     behavior = {"failures": {"all": 0.3}, "repeated_share": 0.1}
     relative = {f"{split}_relative_gain": {"mean": gain * 0.8} for split in ("held_in", "held_out")}
     edits = {"effective_kinds": 5.0, "choice": None, "recipes": []}
-    return {"tasks": tasks, "held_in": behavior, "held_out": behavior, "edits": edits, **relative}
+    by_step = {"failed_by_step": [0.1, 0.2, 0.4]}
+    return {"tasks": tasks, "held_in": behavior, "held_out": behavior, "edits": edits, **relative, **by_step}
 
 
 def records(gains: dict[str, float], sft: float, num_seeds: int = 2) -> list[dict[str, Any]]:
@@ -55,7 +65,7 @@ def test_planted_differences_are_found_and_called_by_their_sign() -> None:
 
 
 def test_every_arm_has_a_label_and_a_figure_of_the_paper() -> None:
-    assert set(LABELS) == set(ARMS) and set(PAPER) == {"sft", *ARMS}
+    assert set(LABELS) == {*ARMS, *CHOICES} and set(PAPER) == {"sft", *ARMS}
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have() -> None:
@@ -69,5 +79,6 @@ def test_an_unfinished_benchmark_has_a_page_and_a_picture_of_its_arms(tmp_path: 
     found = summarize(records({"ml_agent": 0.5}, sft=0.1, num_seeds=1))
     text = to_markdown(found)
     assert "RL gains more than SFT alone" in text and "RL on 6" not in text and "| +15.91 % |" in text
-    picture(found, tmp_path / "claims.svg")
-    assert (tmp_path / "claims.svg").stat().st_size > 1000
+    draw_gains(found, tmp_path / "claims.svg")
+    draw_failures(found, tmp_path / "failures.svg")
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("claims.svg", "failures.svg"))
