@@ -6,8 +6,9 @@
 The peers run in environments of their own, which this makes below `--work`. AIDE asks the same vLLM server for MODEL
 that serves our agent and our coder; it has the task's data and its problem text, and writes whole scripts. The score is
 that of the delivered submission on the half of the hidden rows that chooses nothing: AIDE's by its own metric, ours by
-the other half, FLAML's only one. FLAML gets the seconds that our side took. A side whose line is in
-`results/peers/peers.jsonl` does not run again.
+the other half, FLAML's only one. FLAML gets the seconds that our side took. AIDE begins no script after 20 minutes: a
+small model's answers often have no script, and it asks again. A side whose line is in `results/peers/peers.jsonl` does
+not run again.
 """
 
 import argparse
@@ -55,11 +56,12 @@ AIDE = (
 )
 FLAML = ("flaml[automl]==2.3.4", "pandas==2.2.3", "numpy==1.26.4", "scikit-learn==1.6.1")
 SECONDS = 60  # of one script
+AIDE_SECONDS = 1200  # after which AIDE begins no script
 CONTEXT = 8192
 # AIDE asks for its reviews as tool calls, and states no limit for an answer, which a small model may never end.
 AIDE_FLAGS = (
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    *("--override-generation-config", '{"max_new_tokens": 1536}'),
+    *("--override-generation-config", '{"max_new_tokens": 1024}'),
 )
 # With this on, vLLM's parser of tool calls writes a grammar that llguidance, the server's, cannot read.
 STRICT_TOOL_CALLS = "VLLM_ENFORCE_STRICT_TOOL_CALLING"
@@ -137,6 +139,7 @@ def run_aide(task: Task, report: Path, options: argparse.Namespace, server: Serv
         "metric": f"{task.metric}, to {task.direction}",
         "num_scripts": options.scripts,
         "seconds": SECONDS,
+        "max_seconds": AIDE_SECONDS,
         "model": str(server.model),
     }
     endpoint = {"OPENAI_BASE_URL": f"{server.address}/v1", "OPENAI_API_KEY": server.key, "ANTHROPIC_API_KEY": "none"}

@@ -2,7 +2,8 @@
 
     python peers_aide.py TASK.json
 
-TASK.json has the folder of the data, the goal, the metric, the number of scripts, the time limit of one, and the model.
+TASK.json has the folder of the data, the goal, the metric, the number of scripts, the time limit of one, that after
+which none begins, and the model.
 After each script, one line of `steps.jsonl` in the working directory says how it went, and its submission is kept.
 """
 
@@ -50,6 +51,8 @@ def main() -> None:
     began = time.monotonic()
     with open("steps.jsonl", "a") as out:
         for step in range(task["num_scripts"]):
+            if time.monotonic() - began > task["max_seconds"]:
+                break
             (working / "submission.csv").unlink(missing_ok=True)
             error = ""
             try:
