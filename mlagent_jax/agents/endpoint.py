@@ -1,9 +1,9 @@
 """Models at endpoints, as agents or coders of a command."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rollout.endpoint import Budget, ChatEndpoint, Exchanges, Prices
@@ -13,6 +13,12 @@ from rollout.inference.server_process import ServerProcess
 from rollout.runtime.event_loop import EventLoopThread
 
 SERVER_KEY = "MLAGENT_CODER_KEY"  # environment variable with the key of a server of our own
+WITHOUT_OPTION = {
+    "base_url": "the address",
+    "budget_dollars": "--dollars",
+    "max_response_tokens": "the limit on an answer's tokens",
+    "max_empty_share": "the accepted share",
+}
 CLOSE_SECONDS = 10.0  # for requests that are under way
 
 
@@ -27,6 +33,7 @@ class EndpointModel:
         key_env: The environment variable with the key, `` if it needs none.
         price: The dollars for a million tokens of prompts and of answers.
         max_dollars: The limit on the cost, None for no limit.
+        options: How the command line states a setting, for errors; one without an option has a description.
     """
 
     name: str
@@ -35,6 +42,11 @@ class EndpointModel:
     key_env: str
     price: tuple[float, float]
     max_dollars: float | None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def setting(self, key: str) -> str:
+        """Return how the user states a setting."""
+        return {**WITHOUT_OPTION, **self.options}.get(key, key.replace("_", " "))
 
 
 def is_address(who: str) -> bool:
@@ -74,6 +86,7 @@ def open_endpoint(
         name=stated.name,
         budget=Budget(max_dollars=stated.max_dollars, prices=Prices(given, given, answered)),
         exchanges=Exchanges(exchanges / stated.name),
+        setting=stated.setting,
     )
     try:
         yield opened

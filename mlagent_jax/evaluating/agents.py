@@ -107,7 +107,8 @@ def open_coder(
 
 def stated_endpoint(spec: AgentSpec, options: EvaluateOptions) -> EndpointModel:
     """Return the model of an agent or the coder at an endpoint."""
-    return EndpointModel(spec.name, spec.where, spec.model, spec.key_env, spec.price, options.dollars)
+    stated = {"model": f"--model {spec.name}=MODEL", "api_key_env": f"--key-env {spec.name}=VARIABLE"}
+    return EndpointModel(spec.name, spec.where, spec.model, spec.key_env, spec.price, options.dollars, stated)
 
 
 def with_library_ideas(plans: Plans) -> Plans:

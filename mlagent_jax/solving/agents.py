@@ -79,7 +79,8 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             agent = scripted_agent(task, options)
         elif is_address(options.agent):
             limit = options.dollars_of("agent")
-            stated = EndpointModel("agent", options.agent, options.model, options.key_env, options.price, limit)
+            own = {"model": "--model", "api_key_env": "--key-env"}
+            stated = EndpointModel("agent", options.agent, options.model, options.key_env, options.price, limit, own)
             agent = Agent(EndpointExpert(opened(stated, ExpertError), settings.system))
         else:
             settings = policy_settings(Path(options.agent))
@@ -90,9 +91,9 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             coder: Coder = ScriptedCoder()
         else:
             limit = options.dollars_of("coder")
-            stated = EndpointModel(
-                "coder", options.coder, options.coder_model, options.coder_key_env, options.coder_price, limit
-            )
+            own = {"model": "--coder-model", "api_key_env": "--coder-key-env"}
+            model, key, price = options.coder_model, options.coder_key_env, options.coder_price
+            stated = EndpointModel("coder", options.coder, model, key, price, limit, own)
             if not is_address(options.coder):
                 if served is None or Path(options.coder).resolve() != served.model:
                     served = stack.enter_context(model_server(Path(options.coder), layout.coder_log, CODER_CONTEXT))

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
@@ -82,7 +82,9 @@ class ChatEndpoint:
         num_attempts: The number of attempts before a transient failure is raised.
         max_wait_seconds: The longest pause between two attempts; pauses grow exponentially, with jitter. A pause that
             the server requests with Retry-After is added, and applies to all requests.
-        name: The section of the user's settings, named in errors.
+        name: What it is used as, named in errors.
+        setting: A function that returns how the user states a setting, such as `model`, named in errors; None for
+            `name.model` and the like, as in a run's configuration.
         max_concurrent: The largest number of concurrent requests; see `ConcurrencyWindow`.
         max_response_tokens: The length limit of an answer in tokens.
         max_empty_share: The largest share of answers without text among the last ones.
@@ -110,16 +112,18 @@ class ChatEndpoint:
     budget: Budget = field(default_factory=Budget)
     exchanges: Exchanges = field(default_factory=lambda: Exchanges(None))
     minute: float = 60.0
+    setting: Callable[[str], str] | None = None
 
     def __post_init__(self) -> None:
+        setting = self.setting or (lambda key: f"{self.name}.{key}")
         self._transport = Transport(
-            self.base_url, self.name, self.api_key_variable, self.timeout_seconds, self.max_concurrent
+            self.base_url, setting, self.api_key_variable, self.timeout_seconds, self.max_concurrent
         )
         self._window = ConcurrencyWindow(self.max_concurrent)
         self._gate = Gate(self.requests_per_minute, self.tokens_per_minute, self.minute)
-        self._spending = Spending(self.budget, self.exchanges.totals, self.name)
+        self._spending = Spending(self.budget, self.exchanges.totals, setting)
         self._counter = TokenCounter()
-        self._empty = EmptyAnswers(self.base_url, self.name, self.max_empty_share, self.max_response_tokens)
+        self._empty = EmptyAnswers(self.base_url, self.name, setting, self.max_empty_share, self.max_response_tokens)
         self._under_way: dict[str, asyncio.Task[Answer]] = {}
         self._sending: set[str] = set()
         self._num_replayed = 0

@@ -1,7 +1,7 @@
 """A server's answer to one chat completion, and the reason why it has no text."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,30 +85,27 @@ def visible_text(text: str) -> str:
     return THOUGHTS.sub("", text).strip()
 
 
-def why_empty(reply: Reply, section: str, max_tokens: int) -> str:
+def why_empty(reply: Reply, setting: Callable[[str], str], max_tokens: int) -> str:
     """Return the cause and the remedy of an answer without text.
 
     Args:
         reply: The answer.
-        section: The section of the user's settings, such as `expert`.
+        setting: A function that returns how the user states a setting, such as `model`.
         max_tokens: The request's limit on the tokens of the answer.
     """
-    raising = f"raise {section}.max_response_tokens ({max_tokens})"
+    model = setting("model")
+    raising = f"raise {setting('max_response_tokens')} ({max_tokens})"
     if reply.end == "content_filter":
-        return f"the server's content filter removed it; use another {section}.model or endpoint"
+        return f"the server's content filter removed it; use another {model} or endpoint"
     if reply.instead == "tool calls":
-        return (
-            f"the model called a tool that nobody offered; use another {section}.model, or a server without tool calls"
-        )
+        return f"the model called a tool that nobody offered; use another {model}, or a server without tool calls"
     if reply.instead == "reasoning" and reply.end == "length":
         return f"the model's reasoning used up the whole answer; {raising}, or switch reasoning off at the server"
     if reply.instead == "reasoning":
         return (
             "the server sent reasoning and no answer after it; switch off reasoning, or the reasoning parser, at the "
-            f"server, or use another {section}.model"
+            f"server, or use another {model}"
         )
     if reply.end == "length":
         return f"hidden reasoning reached the token limit before the first word; {raising}, or switch reasoning off"
-    return (
-        f"the message has no content (finish_reason {reply.end}); check {section}.model and the server's chat template"
-    )
+    return f"the message has no content (finish_reason {reply.end}); check {model} and the server's chat template"

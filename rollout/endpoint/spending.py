@@ -1,7 +1,7 @@
 """The budget of an endpoint's requests, and its enforcement."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -47,15 +47,15 @@ class Spending:
     The budget is therefore never exceeded, except by tokens that a server counts beyond a request's limit.
     """
 
-    def __init__(self, budget: Budget, totals: Totals, name: str) -> None:
+    def __init__(self, budget: Budget, totals: Totals, setting: Callable[[str], str]) -> None:
         """Create a guard.
 
         Args:
             budget: The limits.
             totals: The totals so far of the whole run, which may have had earlier processes.
-            name: The section of the user's settings, named in errors.
+            setting: A function that returns how the user states a setting, such as `budget_dollars`, for errors.
         """
-        self._budget, self._totals, self._name = budget, totals, name
+        self._budget, self._totals, self._setting = budget, totals, setting
         self._in_flight = 0
         self._held_tokens, self._held_dollars = 0, 0.0
         self._released = asyncio.Event()
@@ -107,9 +107,9 @@ class Spending:
         return enough_tokens and (budget.max_dollars is None or dollars <= budget.max_dollars)
 
     def _complaint(self, most: Usage) -> str:
-        used, budget, name = self._totals.usage, self._budget, self._name
+        used, budget = self._totals.usage, self._budget
         over_tokens = budget.max_tokens is not None and used.tokens + most.tokens > budget.max_tokens
-        key = f"{name}.budget_tokens" if over_tokens else f"{name}.budget_dollars"
+        key = self._setting("budget_tokens" if over_tokens else "budget_dollars")
         limit = f"{budget.max_tokens:,}" if over_tokens else f"{budget.max_dollars:g}"
         dollars = f", {self.dollars():.4f} dollars" if budget.prices != Prices() else ""
         return (

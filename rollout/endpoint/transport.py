@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -64,12 +64,14 @@ class Filtered(Exception):
 class Transport:
     """The connections to one endpoint, kept open between requests."""
 
-    def __init__(self, base_url: str, settings: str, key_variable: str, seconds: float, num_connections: int) -> None:
+    def __init__(
+        self, base_url: str, setting: Callable[[str], str], key_variable: str, seconds: float, num_connections: int
+    ) -> None:
         """Check the settings; the first request opens a connection.
 
         Args:
             base_url: The address, up to and including `/v1`.
-            settings: The section of the user's settings, named in errors, such as `expert`.
+            setting: A function that returns how the user states a setting, such as `model`, for errors.
             key_variable: The environment variable that holds the key, `` for none.
             seconds: The time limit of one request, from connecting to the last byte.
             num_connections: The number of open connections.
@@ -78,7 +80,9 @@ class Transport:
             ValueError: If the address is not a URL, the key is missing, or the environment's proxy cannot be used.
         """
         if not base_url.startswith(("http://", "https://")) or not _is_address(base_url):
-            raise ValueError(f"{settings}.base_url={base_url} is no address; expected one such as http://HOST:8000/v1")
+            raise ValueError(
+                f"{setting('base_url')}={base_url} is no address; expected one such as http://HOST:8000/v1"
+            )
         self._key = os.environ.get(key_variable, "").strip() if key_variable else ""
         if key_variable and not self._key:
             raise ValueError(
@@ -91,7 +95,7 @@ class Transport:
                 "breaks; set it to the key alone"
             )
         self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._settings, self._key_variable = settings, key_variable
+        self._setting, self._key_variable = setting, key_variable
         self._seconds = seconds
         self._refused: set[str] = set()  # fields of a request that the model refuses
         limits = httpx.Limits(max_connections=num_connections)
@@ -176,12 +180,12 @@ class Transport:
             remedy = (
                 f"check the key in the environment variable {self._key_variable}, and its permissions"
                 if self._key
-                else f"it needs a key; set {self._settings}.api_key_env to the environment variable that holds it"
+                else f"it needs a key; set {self._setting('api_key_env')} to the environment variable that holds it"
             )
         elif status == 404 or 300 <= status < 400:
-            remedy = f"check {self._settings}.base_url, which ends with /v1, and {self._settings}.model"
+            remedy = f"check {self._setting('base_url')}, which ends with /v1, and {self._setting('model')}"
         else:
-            remedy = f"check {self._settings}.model and {self._settings}.max_response_tokens"
+            remedy = f"check {self._setting('model')} and {self._setting('max_response_tokens')}"
             remedy = f"{unconstrained}; else {remedy}" if unconstrained else remedy
         return EndpointRefused(f"{self._url} answered status {status}: {shown}; {remedy}")
 
@@ -191,7 +195,8 @@ class Transport:
         if field is None:
             return ""
         return (
-            f"if it does not take the field {field}, set {self._settings}.structured_outputs to another kind or to none"
+            f"if it does not take the field {field}, set {self._setting('structured_outputs')} to another kind or to "
+            "none"
         )
 
     def _shown(self, response: httpx.Response) -> str:

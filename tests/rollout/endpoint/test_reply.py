@@ -31,7 +31,7 @@ def test_any_message_is_an_answer_whose_lack_of_text_has_a_cause(message: dict, 
     reply.text.encode()
     if isinstance(content, str) and content.strip() and "think>" not in content:
         assert not reply.is_empty
-    why = why_empty(reply, "expert", 10)
+    why = why_empty(reply, "expert.{}".format, 10)
     assert "\n" not in why.replace(reply.end, "") and ("expert." in why or "server" in why)
 
 

@@ -126,7 +126,7 @@ def test_a_proxy_that_cannot_be_used_stops_nothing_here_and_is_named_elsewhere(
     ask_policy_server(server.address)
     ask_endpoint(server.address)
     with pytest.raises(ValueError, match=r"policy\.example.*ALL_PROXY=.*no_proxy"):
-        Transport(f"{ELSEWHERE}/v1", "expert", "", 5.0, 1)
+        Transport(f"{ELSEWHERE}/v1", "expert.{}".format, "", 5.0, 1)
 
 
 def test_an_answer_that_a_proxy_prevents_says_so(proxy, monkeypatch) -> None:
