@@ -55,7 +55,7 @@ class Arm:
 
 ARMS = {
     "ml_agent": Arm(),
-    "episode_wise": Arm(settings=(*WAYS["episode"], "ppo.states=expert")),
+    "episode_wise": Arm(settings=tuple(WAYS["episode"])),
     "no_ideas": Arm(has_ideas=False),
     "no_ml_reward": Arm(settings=NO_ML_REWARD),
     "tasks_3": Arm(num_tasks=3),
@@ -63,7 +63,7 @@ ARMS = {
 }
 CHOICES = {
     "expert_states": Arm(settings=("ppo.states=expert",)),
-    "critic": Arm(settings=("ppo.advantage=gae", "ppo.critic_warmup_updates=2")),
+    "critic": Arm(settings=("ppo.advantage=gae", "ppo.critic_learning_rate=1e-3", "ppo.critic_warmup_updates=2")),
 }
 
 

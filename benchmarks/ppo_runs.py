@@ -5,8 +5,8 @@
                                   [key.sub=value ...]
 
 `step` is the configuration as it is. `episode` acts in whole episodes, as many as `step` has single actions;
-`few_episodes` in about as many actions as `step`. `ahead` acts one update early. `evolving` adds states that the policy
-reached. Each starts from the same weights and the same cached scripts. Only the time of updates counts. Policies are
+`few_episodes` in about as many actions as `step`. `ahead` acts one update early. `expert_states` acts in
+states of the expert alone. Each starts from the same weights and the same cached scripts. Only the time of updates counts. Policies are
 saved at equally spaced times and then evaluated on the same whole trajectories of every task. Writes ppo_runs.json, .md
 and the picture gain.svg. The last line is JSON with the duration of an update relative to `step`.
 """
@@ -52,12 +52,13 @@ from rollout.tokenizer.chat import ChatTokenizer
 from rollout.types import Trajectory
 from tasks.quoting import shell_command, user_path
 
+EPISODES = "ppo.episodes=true", "ppo.states=expert", "ppo.states_per_trajectory=1"
 WAYS = {
     "step": [],
-    "episode": ["ppo.episodes=true", "ppo.states_per_trajectory=1", "ppo.trajectories_per_update=24"],
-    "few_episodes": ["ppo.episodes=true", "ppo.states_per_trajectory=1", "ppo.trajectories_per_update=6"],
+    "episode": [*EPISODES, "ppo.trajectories_per_update=24"],
+    "few_episodes": [*EPISODES, "ppo.trajectories_per_update=6"],
     "ahead": ["ppo.max_staleness=1"],
-    "evolving": ["ppo.states=evolving"],
+    "expert_states": ["ppo.states=expert"],
 }
 NUM_UPDATES = 10_000  # more than any time allows
 EDITS = ("effective_kinds", "choice", "recipes")  # that are kept of the statistics of edits

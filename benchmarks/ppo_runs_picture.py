@@ -16,7 +16,7 @@ LOOKS = {
     "episode": ("episode-wise, as many episodes", "#4878a8", "s"),
     "few_episodes": ("episode-wise, as many actions", "#7fa6c9", "D"),
     "ahead": ("acting one update early", "#3f8f7a", "^"),
-    "evolving": ("evolving states", "#8f2d3f", "v"),
+    "expert_states": ("the expert's states", "#8f2d3f", "v"),
 }
 
 
