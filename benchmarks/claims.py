@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.claims_tables import draw_failures, draw_gains, summarize, to_markdown
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
-from benchmarks.ppo_runs import WAYS, measure
+from benchmarks.ppo_runs import NUM_UPDATES, WAYS, measure
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.platform import cpu
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
@@ -96,7 +96,7 @@ def run_arm(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     """Return the record of one arm of one seed: rewards by update, and the evaluation before and after PPO."""
     arm = (ARMS | CHOICES)[name]
     base = fine_tune(arm, seed, arguments)
-    settings = [*arguments.settings, f"seed={seed}", *arm.settings]
+    settings = [f"ppo.num_updates={NUM_UPDATES}", *arguments.settings, f"seed={seed}", *arm.settings]
     config = load_config(arguments.config, [*settings, f"run_dir={arguments.out / str(seed) / name}"])
     tasks = None if arm.num_tasks is None else config.tasks.held_in[: arm.num_tasks]
     before = first_evaluation(seed, arguments) if arm.has_ideas else None

@@ -5,10 +5,10 @@
                                   [key.sub=value ...]
 
 `step` is the configuration as it is. `episode` acts in whole episodes, as many as `step` has single actions;
-`few_episodes` in about as many actions as `step`. `ahead` acts one update early. `expert_states` acts in
-states of the expert alone. Each starts from the same weights and the same cached scripts. Only the time of updates counts. Policies are
-saved at equally spaced times and then evaluated on the same whole trajectories of every task. Writes ppo_runs.json, .md
-and the picture gain.svg. The last line is JSON with the duration of an update relative to `step`.
+`few_episodes` in about as many actions as `step`. `ahead` acts one update early. `expert_states` acts in states of the
+expert alone. Each starts from the same weights and the same cached scripts. Only the time of updates counts. Policies
+are saved at equally spaced times and then evaluated on the same whole trajectories of every task. Writes ppo_runs.json,
+.md and the picture gain.svg. The last line is JSON with the duration of an update relative to `step`.
 """
 
 import argparse
