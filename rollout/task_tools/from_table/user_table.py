@@ -130,8 +130,7 @@ def _user_table(
         metric = guess_metric(target, columns[target], raw.places, decimal)
         notes.append(metric_note(metric))
     is_known = known_target(columns[target], metric, decimal)
-    is_test = list(compress(raw.is_test, is_known))
-    places = list(compress(raw.places, is_known))
+    places, is_test = list(compress(raw.places, is_known)), list(compress(raw.is_test, is_known))
     columns = {name: list(compress(cells, is_known)) for name, cells in columns.items()}
     given = columns.pop(target)
     if len(given) < MIN_ROWS:

@@ -143,7 +143,10 @@ def test_wrong_value_names_key_got_and_expected(override: str, words: tuple[str,
         (["ppo.advantage=group", "ppo.gamma=0.9"], "needs undiscounted returns; set both to 1"),
         (["ppo.kl_in=loss"], "has no gradient on average; use ppo.kl_estimator=k2"),
         (["ppo.critic=shared", "ppo.advantage=group"], "has no critic; use ppo.advantage=gae"),
-        (["ppo.critic=shared"], "set ppo.critic_warmup_updates=0, not 2"),
+        (
+            ["ppo.critic=shared", "ppo.advantage=gae", "ppo.critic_warmup_updates=2"],
+            "set ppo.critic_warmup_updates=0, not 2",
+        ),
         (
             ["server.new_weights=restart", "server.address=http://a:1"],
             "set server.address=null to have it started here",
