@@ -203,7 +203,7 @@ def seconds_of_updates(way: Mapping[str, Any], config: Config) -> list[float]:
     If there are too few, return those of the last one.
     """
     seconds = [each["time/total_seconds"] for each in way["updates"]]
-    return seconds[config.ppo.critic_warmup_updates + 1 :] or seconds[-1:]
+    return seconds[1 + config.ppo.critic_warmup_updates * config.ppo.has_own_critic :] or seconds[-1:]
 
 
 def main() -> None:

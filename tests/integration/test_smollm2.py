@@ -114,7 +114,7 @@ collect.num_trajectories=16 collect.max_steps=3 ideas.pool_size=4
     sft.warmup_steps=1 model.dtype=float32 server.dtype=float32 server.kv_cache_mb=512 server.max_model_len=1024
     ppo.num_updates=2 ppo.trajectories_per_update=2 ppo.states_per_trajectory=1 ppo.samples_per_state=2
     ppo.max_response_tokens=96 ppo.row_length=1280 ppo.rows_per_micro_batch=1 ppo.critic_warmup_updates=0
-    ppo.num_minibatches=1 ppo.critic=shared evaluate.num_trajectories=1 evaluate.max_steps=1
+    ppo.num_minibatches=1 ppo.advantage=gae ppo.critic=shared evaluate.num_trajectories=1 evaluate.max_steps=1
     adapter.rank=8 sft.learning_rate=1e-3 ppo.learning_rate=1e-4 server.weight_transfer=adapter""".split()
 
 

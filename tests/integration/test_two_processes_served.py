@@ -32,6 +32,7 @@ LEARNING = [
     "sft.eval_every=1",
     "server.max_model_len=1024",
     *SMALL_UPDATES,
+    "ppo.advantage=gae",
     "ppo.critic_warmup_updates=0",
 ]
 

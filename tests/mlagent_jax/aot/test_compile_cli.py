@@ -40,6 +40,7 @@ SMALL = [
     "model.dtype=bfloat16",
     "sft.max_length=256",
     "sft.batch_size=4",
+    "ppo.advantage=gae",
     "ppo.row_length=256",
     "ppo.rows_per_micro_batch=4",
     "ppo.max_response_tokens=64",

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend is dep
 SMALL = [
     *("model.dtype=bfloat16", "server.kv_cache_mb=1024", "server.max_model_len=256"),
     *("sft.max_length=256", "sft.batch_size=8", "ppo.row_length=256", "ppo.max_response_tokens=64"),
+    "ppo.advantage=gae",
 ]
 ON_EIGHT = ["topology=h100:8", "mesh.fsdp=8", "ppo.rows_per_micro_batch=8", *SMALL]
 ON_ONE = ["topology=h100:1", "sft.rows_per_micro_batch=1", "ppo.rows_per_micro_batch=1", *SMALL]

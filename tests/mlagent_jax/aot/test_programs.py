@@ -35,7 +35,7 @@ from mlagent_jax.training.optimizer import make_optimizer
 from mlagent_jax.training.train_state import abstract_state, make_state
 from rollout.tokenizer.chat import Rendering
 
-QUICKSTART = load_config()
+QUICKSTART = load_config(None, ["ppo.advantage=gae"])
 CONFIG = replace(
     QUICKSTART,
     tokenizer=Tokenizer(vocab_size=64),

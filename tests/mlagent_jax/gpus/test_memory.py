@@ -88,7 +88,13 @@ def gpus(count: int, gib: float, used: float = 0.0) -> list[Gpu]:
 def plan(count: int, gib: float, *settings: str, network: TransformerConfig = QWEN_HALF_B, used: float = 0.0) -> Plan:
     """Return the plan of a run of a 0.5B model in bfloat16 with small batches, or of another network."""
     small = ("model.dtype=bfloat16", "server.dtype=bfloat16", "sft.max_length=4096", "sft.rows_per_micro_batch=1")
-    small += ("sft.batch_size=16", "server.max_model_len=4096", "server.kv_cache_mb=null", "ppo.row_length=6144")
+    small += (
+        "sft.batch_size=16",
+        "server.max_model_len=4096",
+        "server.kv_cache_mb=null",
+        "ppo.row_length=6144",
+        "ppo.advantage=gae",
+    )
     config = load_config(None, [*small, "model.remat=layer", "ppo.rows_per_micro_batch=1", *settings])
     mesh = config.mesh
     found = assign(gpus(count, gib, used), config.trainer, config.server, mesh.data * mesh.fsdp * mesh.tensor)

@@ -24,7 +24,7 @@ from mlagent_jax.training.checkpoint import Checkpoints
 from rollout.sampling.experience import Experience
 
 CONFIG = replace(
-    load_config().ppo,
+    load_config(None, ["ppo.advantage=gae", "ppo.critic_learning_rate=1e-3"]).ppo,
     critic="separate",
     max_response_tokens=6,
     row_length=64,

@@ -18,7 +18,7 @@ from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
 
 CONFIG = replace(
-    load_config().ppo,
+    load_config(None, ["ppo.advantage=gae", "ppo.critic_learning_rate=1e-3"]).ppo,
     advantage="group",
     samples_per_state=2,
     num_minibatches=1,

@@ -26,7 +26,7 @@ from rollout.inference.agreement import Tolerance
 from rollout.sampling.experience import Experience
 
 CONFIG = replace(
-    load_config().ppo,
+    load_config(None, ["ppo.advantage=gae", "ppo.critic_learning_rate=1e-3"]).ppo,
     max_response_tokens=6,
     row_length=18,  # room for the responses to one state, not for those to two
     rows_per_micro_batch=2,

@@ -33,7 +33,7 @@ from mlagent_jax.training.train_state import shardings_of
 from rollout.sampling.experience import Experience
 
 CONFIG = replace(
-    load_config().ppo,
+    load_config(None, ["ppo.advantage=gae", "ppo.critic_learning_rate=1e-3"]).ppo,
     num_updates=5,
     checkpoint_every=2,
     max_response_tokens=4,

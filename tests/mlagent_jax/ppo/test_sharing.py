@@ -21,7 +21,7 @@ from mlagent_jax.ppo.learner import Learner, PreparedBatch
 from rollout.sampling.experience import Experience
 
 CONFIG = replace(
-    load_config().ppo,
+    load_config(None, ["ppo.advantage=gae", "ppo.critic_learning_rate=1e-3"]).ppo,
     max_response_tokens=6,
     row_length=64,
     predictions_per_row=48,

@@ -9,6 +9,7 @@ from mlagent_jax.run import host_memory
 
 SIZES = ["model.num_layers=28", "model.hidden_size=3584", "model.num_heads=28", "model.num_kv_heads=4"]
 SEVEN_B = [*SIZES, "model.intermediate_size=18944", "tokenizer.vocab_size=152064", "model.tie_word_embeddings=false"]
+SEVEN_B += ["ppo.advantage=gae"]
 
 
 @pytest.fixture
