@@ -61,7 +61,12 @@ CHECKPOINTS = {
 }
 # What each of configs/ablations changes in the quickstart, besides the run directory.
 ABLATIONS = {
-    "episode_wise": {"ppo.episodes": True, "ppo.trajectories_per_update": 6, "ppo.states_per_trajectory": 1},
+    "episode_wise": {
+        "ppo.episodes": True,
+        "ppo.states": "expert",
+        "ppo.trajectories_per_update": 6,
+        "ppo.states_per_trajectory": 1,
+    },
     "no_ideas": {"ideas.source": "none", "sft.num_epochs": 2.0, "sft.max_steps": 436},
     "no_ml_reward": {"reward.performance": "binary", "reward.format_penalty": False, "reward.corner_cases": False},
 }
