@@ -20,7 +20,7 @@ from mlagent_jax.ppo.loss import importance_weights
 from mlagent_jax.ppo.step import policy_objective
 from rollout.sampling.experience import Experience
 
-CONFIG = replace(load_config().ppo, whiten=False, reward_clip=None, kl_coefficient=0.0)
+CONFIG = replace(load_config().ppo, advantage="gae", whiten=False, reward_clip=None, kl_coefficient=0.0)
 # All responses there are: token 2 ends one, and so does a second token.
 RESPONSES = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2,))
 REWARDS = np.array([0.2, -1.0, 0.7, 0.0, 1.4, -0.3, 0.5])
