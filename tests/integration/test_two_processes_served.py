@@ -33,7 +33,9 @@ LEARNING = [
     "server.max_model_len=1024",
     *SMALL_UPDATES,
     "ppo.advantage=gae",
+    "ppo.critic_learning_rate=1e-3",  # else all advantages of four failures are rounding, which whitening enlarges
     "ppo.critic_warmup_updates=0",
+    "ppo.kl_coefficient=0.02",
 ]
 
 
