@@ -91,7 +91,7 @@ def draw(case: str, vocab_size: int, num_states: int) -> list[Experience]:
 def single_step(row_length: int, predictions: int, **settings: Any) -> PPO:
     """Return the settings of an update with one row per micro-batch and one optimizer step of both networks."""
     return replace(
-        load_config().ppo,
+        load_config(None, ["ppo.advantage=gae"]).ppo,
         row_length=row_length,
         predictions_per_row=predictions,
         rows_per_micro_batch=1,

@@ -225,7 +225,7 @@ def test_ppo_update_changes_policy_and_critic_and_the_export_is_loadable(
     folder: Path, make_experience: Callable[..., Experience], tmp_path: Path
 ) -> None:
     config = replace(
-        load_config().ppo,
+        load_config(None, ["ppo.advantage=gae"]).ppo,
         max_response_tokens=6,
         row_length=24,
         rows_per_micro_batch=8,

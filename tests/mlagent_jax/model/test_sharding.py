@@ -39,7 +39,7 @@ FAST: Shape = (1, 2, 2, 2)
 GRID: list[Shape] = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 1, 8), (2, 2, 2, 1), (2, 2, 1, 2), (2, 1, 2, 2), (1, 4, 2, 1)]
 MESHES = [pytest.param(FAST)] + [pytest.param(shape, marks=pytest.mark.slow) for shape in GRID]
 CONFIG = replace(
-    load_config().ppo,
+    load_config(None, ["ppo.advantage=gae"]).ppo,
     max_response_tokens=6,
     row_length=24,
     rows_per_micro_batch=8,
