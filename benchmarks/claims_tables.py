@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -34,6 +35,7 @@ PAPER = {
     "tasks_3": (None, 3.53),
     "tasks_6": (None, 5.98),
 }
+MIN_TASKS = 5
 ABLATIONS = ("episode_wise", "no_ideas", "no_ml_reward")
 CLAIMS = {  # two arms: the first gains more
     ("ml_agent", "sft"): "RL gains more than SFT alone",
@@ -78,14 +80,14 @@ def policy_figures(records: Sequence[Mapping[str, Any]], side: str) -> dict[str,
         gains = gains_of(records, side, split)
         splits[split] = {
             "gain": bootstrap(_nested(gains), 0),
-            "relative_gain": _mean([one[f"{split}_relative_gain"]["mean"] for one in found]),
-            "failed_share": _mean([one[split]["failures"]["all"] for one in found]),
-            "repeated_share": _mean([one[split]["repeated_share"] for one in found]),
+            "relative_gain": fmean([one[f"{split}_relative_gain"]["mean"] for one in found]),
+            "failed_share": fmean([one[split]["failures"]["all"] for one in found]),
+            "repeated_share": fmean([one[split]["repeated_share"] for one in found]),
         }
     return {
         "seeds": len(records),
-        "updates": _mean([len(record["rewards"]) for record in records]) if side == "after" else 0,
-        "effective_kinds": _mean([one["edits"]["effective_kinds"] for one in found]),
+        "updates": fmean([len(record["rewards"]) for record in records]) if side == "after" else 0,
+        "effective_kinds": fmean([one["edits"]["effective_kinds"] for one in found]),
         "failed_by_step": _mean_of_lists([one["failed_by_step"] for one in found]),
         **splits,
     }
@@ -103,14 +105,19 @@ def gains_of(records: Sequence[Mapping[str, Any]], side: str, split: str) -> Gai
 def difference(ours: Gains, theirs: Gains) -> dict[str, Any]:
     """Return the paired difference of mean gains over the tasks and seeds that both have."""
     seeds = sorted(set.intersection(*(set(by_seed) for gains in (ours, theirs) for by_seed in gains.values())))
-    values = [[_mean(ours[task][seed]) - _mean(theirs[task][seed]) for seed in seeds] for task in ours]
-    p = sign_flip_p([_mean(each) for each in values], 0)
+    values = [[fmean(ours[task][seed]) - fmean(theirs[task][seed]) for seed in seeds] for task in ours]
+    p = sign_flip_p([fmean(each) for each in values], 0)
     return {"gain": bootstrap(values, 0), "p": p, "seeds": len(seeds), "tasks": len(values)}
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """Return whether a claim holds: its interval is above zero, below, or has it inside."""
+    """Return whether a claim holds: its interval is above zero, below, or has it inside.
+
+    With fewer than `MIN_TASKS` tasks the interval is too narrow to tell (see `bootstrap`).
+    """
     gain = found["gain"]
+    if found["tasks"] < MIN_TASKS:
+        return "too few tasks"
     return "holds" if gain["low"] > 0 else "the opposite holds" if gain["high"] < 0 else "not shown"
 
 
@@ -188,8 +195,4 @@ def _nested(gains: Gains) -> list[list[list[float]]]:
 
 def _mean_of_lists(lists: Sequence[Sequence[float]]) -> list[float]:
     """Return the mean of the first elements, of the second ones, and so on, over the lists that are that long."""
-    return [_mean([each[at] for each in lists if at < len(each)]) for at in range(max(map(len, lists), default=0))]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(len(values), 1)
+    return [fmean([each[at] for each in lists if at < len(each)]) for at in range(max(map(len, lists), default=0))]

@@ -211,7 +211,7 @@ def summary(records: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> str:
             (
                 record["task"],
                 record["side"],
-                f"{gain:+.2f}",
+                f"{gain + 0.0:+.2f}",  # no negative zero
                 f"{shown} (initial {record['initial']:.4g})",
                 record["num_scripts"],
                 valid,

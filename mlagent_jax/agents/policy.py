@@ -114,6 +114,11 @@ def served_policy(
             event_loop.run(client.close())
 
 
+def coder_server(directory: Path, log: Path) -> ServerProcess:
+    """Return a server of the model in a directory as a coder, not yet started."""
+    return model_server(directory, log, CODER_CONTEXT)
+
+
 def model_server(directory: Path, log: Path, max_model_len: int, dtype: str = "bfloat16") -> ServerProcess:
     """Return a server of the model in a directory, not yet started."""
     cache_mb = CPU_CACHE_MB if is_cpu_build() else 0

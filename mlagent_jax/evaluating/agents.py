@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint, served_here
-from mlagent_jax.agents.policy import (
-    CODER_CONTEXT,
-    POLICY_REQUESTS,
-    PolicySettings,
-    model_server,
-    policy_settings,
-    served_policy,
-)
+from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, coder_server, policy_settings, served_policy
 from mlagent_jax.evaluating.options import CODER, AgentSpec, EvaluateLayout, EvaluateOptions
 from rollout.endpoint.coder import EndpointCoder
 from rollout.endpoint.expert import EndpointExpert
@@ -99,8 +92,8 @@ def open_coder(
     with ExitStack() as stack:
         stated = stated_endpoint(options.coder, options)
         if options.coder.is_policy:
-            server = model_server(Path(options.coder.where), layout.coder_log, CODER_CONTEXT)
-            stated = served_here(stack.enter_context(server), CODER)
+            server = stack.enter_context(coder_server(Path(options.coder.where), layout.coder_log))
+            stated = served_here(server, CODER)
         model = stack.enter_context(open_endpoint(stated, layout.exchanges, CoderError, event_loop))
         yield EndpointCoder(model, "script"), model.figures
 

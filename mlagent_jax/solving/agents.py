@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlagent_jax.agents.endpoint import EndpointModel, is_address, open_endpoint, served_here
-from mlagent_jax.agents.policy import (
-    CODER_CONTEXT,
-    POLICY_REQUESTS,
-    PolicySettings,
-    model_server,
-    policy_settings,
-    served_policy,
-)
+from mlagent_jax.agents.policy import POLICY_REQUESTS, PolicySettings, coder_server, policy_settings, served_policy
 from mlagent_jax.solving.options import SolveLayout, SolveOptions
 from rollout.endpoint import ChatEndpoint
 from rollout.endpoint.coder import EndpointCoder
@@ -78,10 +71,7 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
             settings, requests = PolicySettings(Prompt()), 0
             agent = scripted_agent(task, options)
         elif is_address(options.agent):
-            limit = options.dollars_of("agent")
-            own = {"model": "--model", "api_key_env": "--key-env"}
-            stated = EndpointModel("agent", options.agent, options.model, options.key_env, options.price, limit, own)
-            agent = Agent(EndpointExpert(opened(stated, ExpertError), settings.system))
+            agent = Agent(EndpointExpert(opened(stated_endpoint("agent", options), ExpertError), settings.system))
         else:
             settings = policy_settings(Path(options.agent))
             policy = served_policy(Path(options.agent), settings, layout.server_log, event_loop)
@@ -90,16 +80,24 @@ def open_team(options: SolveOptions, layout: SolveLayout, task: Task, event_loop
         if options.coder == "scripted":
             coder: Coder = ScriptedCoder()
         else:
-            limit = options.dollars_of("coder")
-            own = {"model": "--coder-model", "api_key_env": "--coder-key-env"}
-            model, key, price = options.coder_model, options.coder_key_env, options.coder_price
-            stated = EndpointModel("coder", options.coder, model, key, price, limit, own)
+            stated = stated_endpoint("coder", options)
             if not is_address(options.coder):
                 if served is None or Path(options.coder).resolve() != served.model:
-                    served = stack.enter_context(model_server(Path(options.coder), layout.coder_log, CODER_CONTEXT))
+                    served = stack.enter_context(coder_server(Path(options.coder), layout.coder_log))
                 stated = served_here(served, "coder")
             coder = EndpointCoder(opened(stated, CoderError), "script")
         yield Team(agent, coder, settings, endpoints, requests)
+
+
+def stated_endpoint(use: str, options: SolveOptions) -> EndpointModel:
+    """Return the model of the agent or of the coder at an endpoint."""
+    if use == "agent":
+        who, model, key, price, option = options.agent, options.model, options.key_env, options.price, "--"
+    else:
+        who, model, key, price = options.coder, options.coder_model, options.coder_key_env, options.coder_price
+        option = "--coder-"
+    named = {"model": f"{option}model", "api_key_env": f"{option}key-env"}
+    return EndpointModel(use, who, model, key, price, options.dollars_of(use), named)
 
 
 def scripted_agent(task: Task, options: SolveOptions) -> Agent:

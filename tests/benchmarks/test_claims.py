@@ -75,6 +75,12 @@ def test_arms_are_compared_over_the_seeds_that_both_have() -> None:
     assert found["gain"]["mean"] == pytest.approx(0.2) and (found["seeds"], found["tasks"]) == (2, 2)
 
 
+def test_a_few_tasks_settle_no_claim_however_they_agree() -> None:
+    ours, theirs = ({f"task_{index}": {0: [gain]} for index in range(4)} for gain in (0.9, 0.1))
+    found = difference(ours, theirs)
+    assert found["gain"]["low"] > 0 and verdict(found) == "too few tasks"
+
+
 def test_an_unfinished_benchmark_has_a_page_and_a_picture_of_its_arms(tmp_path: Path) -> None:
     found = summarize(records({"ml_agent": 0.5}, sft=0.1, num_seeds=1))
     text = to_markdown(found)

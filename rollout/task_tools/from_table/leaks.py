@@ -47,8 +47,8 @@ def rescaled(features: Mapping[str, np.ndarray], target: Sequence[str]) -> list[
     ]
 
 
-def numbering(features: Mapping[str, np.ndarray], num_test: int = 0) -> list[str]:
-    """Return the features that count the rows, which tell the order of the table; test rows may begin anew."""
+def numbering(features: Mapping[str, np.ndarray], num_test: int) -> list[str]:
+    """Return the features that count the rows, which tell the order of the table; test rows may restart the count."""
 
     def counts(numbers: np.ndarray) -> bool:
         steps = np.diff(numbers)

@@ -10,7 +10,7 @@ from rollout.task_tools.from_table.column_roles import ColumnRoles
 from rollout.task_tools.from_table.column_types import Feature, without_missing
 from rollout.task_tools.from_table.numbers import is_marker, plain_number
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_further_table
-from rollout.task_tools.from_table.split_columns import is_date
+from rollout.task_tools.from_table.split_columns import first_other_than_date
 from rollout.task_tools.from_table.user_table import UserTable
 from tasks.nearest import closest, nearest
 from tasks.quoting import quoted, quoted_list
@@ -63,7 +63,7 @@ class RowReader:
             cells = without_missing(written, self.form.missing)
             columns[feature.name] = cells
             if feature.name in self.dates:
-                odd = next((row for row, cell in enumerate(cells) if cell and not is_date(cell)), None)
+                odd = first_other_than_date(cells)
                 if odd is not None:
                     raise ValueError(
                         f"{file}: column {quoted(feature.written)} holds {quoted(cells[odd])} in {raw.places[odd]}, "

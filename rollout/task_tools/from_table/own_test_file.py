@@ -6,7 +6,7 @@ from pathlib import Path
 from rollout.task_tools.from_table.column_types import without_missing
 from rollout.task_tools.from_table.numbers import decimal_mark
 from rollout.task_tools.from_table.raw_table import RawTable, TableFormat, read_further_table
-from rollout.task_tools.from_table.split_columns import is_date
+from rollout.task_tools.from_table.split_columns import first_other_than_date
 from tasks.nearest import nearest
 from tasks.quoting import quoted, quoted_list
 
@@ -59,10 +59,11 @@ def _require_dates(raw: RawTable, test: RawTable, form: TableFormat) -> None:
     """Raise ValueError if a column holds dates in ISO 8601 in one of two files and something else in the other."""
     for name in (name for name in raw.names if name not in form.words):
         sides = [(table, without_missing(table.column(name), form.missing)) for table in (raw, test)]
-        for (dates, known), (other, cells) in (sides, sides[::-1]):
-            odd = next((row for row, cell in enumerate(cells) if cell and not is_date(cell)), None)
-            if odd is not None and any(known) and all(is_date(cell) for cell in set(known) - {""}):
+        odd = [first_other_than_date(cells) for _, cells in sides]
+        for side, row in enumerate(odd):
+            (table, cells), (dates, known) = sides[side], sides[1 - side]
+            if row is not None and odd[1 - side] is None and any(known):
                 raise ValueError(
-                    f"{other.file}: column {quoted(name)} holds {quoted(cells[odd])} in {other.places[odd]}, but dates "
+                    f"{table.file}: column {quoted(name)} holds {quoted(cells[row])} in {table.places[row]}, but dates "
                     f"in {dates.file}; write a date as 2024-01-31, or leave the cell empty"
                 )

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,16 +109,13 @@ def read_further_table(file: Path, form: TableFormat, min_columns: int = 2) -> R
 
     Raises ValueError, which names the place and a remedy, if it is not a table.
     """
+    plain = replace(form, encoding=None, sheet=None)
     try:
         return read_raw_table(file, form, min_columns)
     except ValueError:
-        plain = replace(form, encoding=None, sheet=None)
-        if plain == form:
-            raise
-        try:
-            return read_raw_table(file, plain, min_columns)
-        except ValueError:
-            pass
+        if plain != form:
+            with suppress(ValueError):
+                return read_raw_table(file, plain, min_columns)
         raise
 
 

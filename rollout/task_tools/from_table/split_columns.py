@@ -21,6 +21,11 @@ def is_date(cell: str) -> bool:
         return False
 
 
+def first_other_than_date(cells: Sequence[str]) -> int | None:
+    """Return the first row whose cell is filled and no date in ISO 8601, None if there is none."""
+    return next((row for row, cell in enumerate(cells) if cell and not is_date(cell)), None)
+
+
 def one_spelling(name: str, cells: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the cells with each group in its first spelling, and lines for the user.
 
