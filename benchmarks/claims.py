@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims_tables import draw_failures, draw_gains, summarize, to_markdown
+from benchmarks.claims_pictures import draw_failures, draw_gains
+from benchmarks.claims_tables import summarize, to_markdown
 from benchmarks.figures import machine, write_results
 from benchmarks.learning import train
 from benchmarks.ppo_runs import NUM_UPDATES, WAYS, measure

@@ -1,20 +1,15 @@
-"""Summarize `benchmarks.claims`: the gains of every arm, the claims, a table beside the paper's, and pictures."""
+"""Summarize `benchmarks.claims`: the gains, failures and edits of every arm, the claims, and the paper's figures."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from benchmarks.exploration_gains import SPLITS, gains_by_task
-from benchmarks.figures import format_interval, save_panels, table
-from mlagent_jax.reporting.figures import MUTED, STYLE
+from benchmarks.figures import format_interval, table
 from rollout.sampling.intervals import bootstrap, sign_flip_p
 
 LABELS = {
+    "sft": "SFT alone",
     "ml_agent": "ML-Agent",
     "episode_wise": "episode-wise RL",
     "no_ideas": "without ideas",
@@ -24,7 +19,6 @@ LABELS = {
     "expert_states": "RL in the expert's states",
     "critic": "RL with a critic",
 }
-LINES = {"sft": "#8a8a8a", "expert_states": "#4878a8", "ml_agent": "#d1603d"}  # of the picture of failures
 # Mean relative gains of the paper's policy in percent, held-in and held-out (arXiv 2505.23723, ablations).
 PAPER = {
     "sft": (8.34, 0.41),
@@ -34,6 +28,16 @@ PAPER = {
     "no_ml_reward": (9.77, -1.65),
     "tasks_3": (None, 3.53),
     "tasks_6": (None, 5.98),
+}
+CAUSES = {
+    "all": "all",
+    "invalid": "no action",
+    "not_edited": "not edited",
+    "repeated": "repeated",
+    "unknown_file": "unknown file",
+    "refused": "refused",
+    "script": "script failed",
+    "limit": "over a limit",
 }
 MIN_TASKS = 5
 ABLATIONS = ("episode_wise", "no_ideas", "no_ml_reward")
@@ -81,13 +85,14 @@ def policy_figures(records: Sequence[Mapping[str, Any]], side: str) -> dict[str,
         splits[split] = {
             "gain": bootstrap(_nested(gains), 0),
             "relative_gain": fmean([one[f"{split}_relative_gain"]["mean"] for one in found]),
-            "failed_share": fmean([one[split]["failures"]["all"] for one in found]),
+            "failures": {cause: fmean([one[split]["failures"][cause] for one in found]) for cause in CAUSES},
             "repeated_share": fmean([one[split]["repeated_share"] for one in found]),
         }
     return {
         "seeds": len(records),
         "updates": fmean([len(record["rewards"]) for record in records]) if side == "after" else 0,
         "effective_kinds": fmean([one["edits"]["effective_kinds"] for one in found]),
+        "choice": [one["edits"]["choice"] for one in found],
         "failed_by_step": _mean_of_lists([one["failed_by_step"] for one in found]),
         **splits,
     }
@@ -122,71 +127,68 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Return the claims and the gains as tables."""
-    rows: list[Sequence[object]] = [("claim", "difference of gains [95 %]", "p", "seeds", "here")]
-    for name, found in result["claims"].items():
-        ours, theirs = name.split()
-        rows.append(
-            (CLAIMS[ours, theirs], format_interval(found["gain"]), f"{found['p']:.3f}", found["seeds"], verdict(found))
-        )
-    heading = ("policy", "seeds", "updates", "held-in gain [95 %]", "held-out gain [95 %]")
-    own: list[Sequence[object]] = [(*heading, "failed, held-in / held-out", "repeated edits", "kinds of edits")]
-    beside: list[Sequence[object]] = [("policy", "held-in here", "held-out here", "paper, held-in", "paper, held-out")]
-    for arm, found in result["arms"].items():
-        label = LABELS.get(arm, "SFT alone")
-        sides = [found[split] for split in SPLITS]
-        failed = " / ".join(f"{100 * each['failed_share']:.0f} %" for each in sides)
-        repeated = " / ".join(f"{100 * each['repeated_share']:.0f} %" for each in sides)
-        gains = [format_interval(each["gain"]) for each in sides]
-        kinds = f"{found['effective_kinds']:.1f}"
-        own.append((label, found["seeds"], f"{found['updates']:.0f}", *gains, failed, repeated, kinds))
-        paper = ["" if value is None else f"{value:+.2f} %" for value in PAPER.get(arm, (None, None))]
-        beside.append((label, *(f"{100 * each['relative_gain']:+.2f} %" for each in sides), *paper))
+    """Return the claims, the gains, the failures and the edits as tables."""
     where = result["machine"]
     return (
         f"`{result['command']}`, {where['processor']}, {where['cores']} cores. Gain is (m - m_init) / "
         "(m_best - m_init). A difference is of held-out gains, paired by task and seed; p is of a sign-flip test over "
         "tasks.\n\n"
-        f"{table(rows)}\n\n{table(own)}\n\n"
+        f"{_claims_table(result['claims'])}\n\n{_gains_table(result['arms'])}\n\n"
+        "Share of the actions in whole trajectories that fail, in percent, by cause, held-in / held-out:\n\n"
+        f"{_failures_table(result['arms'])}\n\n"
+        "Edits in whole trajectories. The number of kinds is the effective one, exp of the entropy. Nats are of mutual "
+        "information between task and kind, beyond what chance gives, with the p-value of a permutation test for each "
+        "seed:\n\n"
+        f"{_edits_table(result['arms'])}\n\n"
         "Relative gains, (m - m_init) / |m_init|, beside the paper's, which are of another policy (7B), other tasks "
-        f"and another expert:\n\n{table(beside)}"
+        f"and another expert:\n\n{_paper_table(result['arms'])}"
     )
 
 
-def draw_gains(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the gain of every arm with its interval, one panel for held-in tasks and one for held-out tasks."""
-    arms = list(result["arms"])
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "claims"}):
-        figure = Figure(figsize=(8.4, 0.6 + 0.42 * len(arms)), layout="constrained")
-        panels = figure.subplots(1, len(SPLITS), sharey=True)
-        for axes, (split, title) in zip(panels, SPLITS.items(), strict=True):
-            axes.axvline(0, color=MUTED, linewidth=0.8)
-            for place, arm in enumerate(arms):
-                gain = result["arms"][arm][split]["gain"]
-                error = [[max(0.0, gain["mean"] - gain["low"])], [max(0.0, gain["high"] - gain["mean"])]]
-                color = "#d1603d" if arm == "ml_agent" else "#4878a8"
-                axes.errorbar(gain["mean"], place, xerr=error, fmt="o", color=color, capsize=3)
-            axes.set_title(title, fontsize=10, loc="left")
-            axes.set_xlabel("gain")
-        panels[0].set_yticks(range(len(arms)), [LABELS.get(arm, "SFT alone") for arm in arms])
-        panels[0].invert_yaxis()
-        figure.savefig(path, format="svg", metadata={"Date": None})
+def _claims_table(claims: Mapping[str, Any]) -> str:
+    rows: list[Sequence[object]] = [("claim", "difference of gains [95 %]", "p", "seeds", "here")]
+    for name, found in claims.items():
+        ours, theirs = name.split()
+        rows.append(
+            (CLAIMS[ours, theirs], format_interval(found["gain"]), f"{found['p']:.3f}", found["seeds"], verdict(found))
+        )
+    return table(rows)
 
 
-def draw_failures(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the share of actions that fail against their place in a whole trajectory, before and after PPO."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "failures"}):
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-        axes = figure.subplots()
-        for arm, color in LINES.items():
-            if arm in result["arms"]:
-                shares = result["arms"][arm]["failed_by_step"]
-                label = LABELS.get(arm, "SFT alone")
-                axes.plot(range(1, len(shares) + 1), shares, color=color, marker="o", linewidth=1.8, label=label)
-        axes.set_xlabel("action of a trajectory")
-        axes.set_ylim(0, 1)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        save_panels(figure, [axes], "share that fails", path)
+def _gains_table(arms: Mapping[str, Any]) -> str:
+    rows: list[Sequence[object]] = [("policy", "seeds", "updates", "held-in gain [95 %]", "held-out gain [95 %]")]
+    for arm, found in arms.items():
+        gains = [format_interval(found[split]["gain"]) for split in SPLITS]
+        rows.append((LABELS[arm], found["seeds"], f"{found['updates']:.0f}", *gains))
+    return table(rows)
+
+
+def _failures_table(arms: Mapping[str, Any]) -> str:
+    rows: list[Sequence[object]] = [("policy", *CAUSES.values())]
+    for arm, found in arms.items():
+        sides = [found[split]["failures"] for split in SPLITS]
+        rows.append((LABELS[arm], *(" / ".join(f"{100 * side[cause]:.0f}" for side in sides) for cause in CAUSES)))
+    return table(rows)
+
+
+def _edits_table(arms: Mapping[str, Any]) -> str:
+    rows: list[Sequence[object]] = [("policy", "kinds", "repeated, held-in / held-out", "nats by task", "p")]
+    for arm, found in arms.items():
+        repeated = " / ".join(f"{100 * found[split]['repeated_share']:.0f} %" for split in SPLITS)
+        choices = [each for each in found["choice"] if each]
+        nats = fmean([each["information"] - each["by_chance"] for each in choices]) if choices else 0.0
+        p_values = ", ".join(f"{each['p_value']:.3f}" for each in choices)
+        rows.append((LABELS[arm], f"{found['effective_kinds']:.1f}", repeated, f"{nats:+.2f}", p_values))
+    return table(rows)
+
+
+def _paper_table(arms: Mapping[str, Any]) -> str:
+    rows: list[Sequence[object]] = [("policy", "held-in here", "held-out here", "paper, held-in", "paper, held-out")]
+    for arm, found in arms.items():
+        own = [f"{100 * found[split]['relative_gain']:+.2f} %" for split in SPLITS]
+        paper = ["" if value is None else f"{value:+.2f} %" for value in PAPER.get(arm, (None, None))]
+        rows.append((LABELS[arm], *own, *paper))
+    return table(rows)
 
 
 def _nested(gains: Gains) -> list[list[list[float]]]:

@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import ARMS, CHOICES
-from benchmarks.claims_tables import (
-    LABELS,
-    PAPER,
-    difference,
-    draw_failures,
-    draw_gains,
-    summarize,
-    to_markdown,
-    verdict,
-)
+from benchmarks.claims_pictures import draw_failures, draw_gains
+from benchmarks.claims_tables import CAUSES, LABELS, PAPER, difference, summarize, to_markdown, verdict
+from rollout.sampling.failures import Cause
 
 NUM_TASKS = 6
 
@@ -28,9 +21,11 @@ def evaluation(gain: float, rng: np.random.Generator) -> dict[str, Any]:
         for index in range(NUM_TASKS):
             scores = list(0.5 + 0.4 * rng.normal(gain + 0.1 * (index - 2.5), 0.05, 8))
             tasks[f"{split}_{index}"] = {"split": split, "m_init": 0.5, "m_best": 0.9, "scores": scores}
-    behavior = {"failures": {"all": 0.3}, "repeated_share": 0.1}
+    failures = {cause: 0.01 for cause in Cause} | {"all": 0.3, "refused": 0.06}
+    behavior = {"failures": failures, "repeated_share": 0.1}
     relative = {f"{split}_relative_gain": {"mean": gain * 0.8} for split in ("held_in", "held_out")}
-    edits = {"effective_kinds": 5.0, "choice": None, "recipes": []}
+    choice = {"information": 0.6, "by_chance": 0.5, "p_value": 0.04}
+    edits = {"effective_kinds": 5.0, "choice": choice, "recipes": []}
     by_step = {"failed_by_step": [0.1, 0.2, 0.4]}
     return {"tasks": tasks, "held_in": behavior, "held_out": behavior, "edits": edits, **relative, **by_step}
 
@@ -65,7 +60,11 @@ def test_planted_differences_are_found_and_called_by_their_sign() -> None:
 
 
 def test_every_arm_has_a_label_and_a_figure_of_the_paper() -> None:
-    assert set(LABELS) == {*ARMS, *CHOICES} and set(PAPER) == {"sft", *ARMS}
+    assert set(LABELS) == {"sft", *ARMS, *CHOICES} and set(PAPER) == {"sft", *ARMS}
+
+
+def test_every_cause_of_failure_has_a_column() -> None:
+    assert set(CAUSES) == {"all", *(cause.value for cause in Cause)}
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have() -> None:
@@ -85,6 +84,8 @@ def test_an_unfinished_benchmark_has_a_page_and_a_picture_of_its_arms(tmp_path: 
     found = summarize(records({"ml_agent": 0.5}, sft=0.1, num_seeds=1))
     text = to_markdown(found)
     assert "RL gains more than SFT alone" in text and "RL on 6" not in text and "| +15.91 % |" in text
+    assert "| ML-Agent | 5.0 | 10 % / 10 % | +0.10 | 0.040 |" in text
+    assert "| ML-Agent | 30 / 30 | 1 / 1 | 1 / 1 | 1 / 1 | 1 / 1 | 6 / 6 | 1 / 1 | 1 / 1 |" in text
     draw_gains(found, tmp_path / "claims.svg")
     draw_failures(found, tmp_path / "failures.svg")
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("claims.svg", "failures.svg"))
