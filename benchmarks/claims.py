@@ -9,10 +9,10 @@ minutes in every arm, and the policies are evaluated on the same whole trajector
 claims are that RL gains on held-out tasks, that step-wise gains more than episode-wise in the same time, that every
 ablation loses, and that more training tasks gain more. One arm of one seed takes about twenty minutes after its
 fine-tuning and is recorded as ARM_SEED.json in the results; the same command goes on with the next one. Writes
-claims.json, claims.md and the pictures claims.svg and failures.svg of what is recorded.
+claims.json, claims.md and the pictures claims.svg and failures.svg of all that is recorded.
 
-`--arms ml_agent expert_states critic` compares choices of this project instead: the states that PPO acts in, and what
-rewards are compared with.
+`--arms ml_agent expert_states critic weaker_kl stronger_kl` compares choices of this project instead: the states that
+PPO acts in, what rewards are compared with, and how far the policy may leave the fine-tuned one.
 """
 
 import argparse
@@ -64,6 +64,8 @@ ARMS = {
 }
 CHOICES = {
     "expert_states": Arm(settings=("ppo.states=expert",)),
+    "weaker_kl": Arm(settings=("ppo.kl_coefficient=0.06",)),
+    "stronger_kl": Arm(settings=("ppo.kl_coefficient=0.2",)),
     "critic": Arm(settings=("ppo.advantage=gae", "ppo.critic_learning_rate=1e-3", "ppo.critic_warmup_updates=2")),
 }
 
@@ -118,6 +120,12 @@ def run_arm(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     }
 
 
+def recorded(results: Path) -> list[dict[str, Any]]:
+    """Return the records of a folder, those of an arm by seed."""
+    paths = [path for name in (*ARMS, *CHOICES) for path in sorted(results.glob(f"{name}_[0-9]*.json"))]
+    return [json.loads(path.read_text()) for path in paths]
+
+
 def first_evaluation(seed: int, arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Return the evaluation of the fine-tuned policy, if an arm of this seed has recorded it."""
     record = arguments.results / f"ml_agent_{seed}.json"
@@ -144,13 +152,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in arguments.arms
         if seed < (arguments.seeds if name == "ml_agent" else arguments.ablation_seeds)
     ]
-    records, text = [], ""
+    text = ""
     for name, seed in wanted:
         path = arguments.results / f"{name}_{seed}.json"
         if not path.exists():
             write_json(path, run_arm(name, seed, arguments))
-        records.append(json.loads(path.read_text()))
-        result = summarize(records)
+        result = summarize(recorded(arguments.results))
         text = to_markdown(result)
         write_results(arguments.results, "claims", result, text)
         draw_gains(result, arguments.results / "claims.svg")

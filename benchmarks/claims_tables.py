@@ -18,6 +18,8 @@ LABELS = {
     "tasks_6": "RL on 6 tasks",
     "expert_states": "RL in the expert's states",
     "critic": "RL with a critic",
+    "weaker_kl": "RL with a KL coefficient of 0.06",
+    "stronger_kl": "RL with a KL coefficient of 0.2",
 }
 # Mean relative gains of the paper's policy in percent, held-in and held-out (arXiv 2505.23723, ablations).
 PAPER = {
@@ -48,6 +50,8 @@ CLAIMS = {  # two arms: the first gains more
     ("ml_agent", "tasks_6"): "RL on all tasks gains more than on 6",
     ("ml_agent", "expert_states"): "RL in its own states too gains more than in the expert's",
     ("ml_agent", "critic"): "RL without a critic gains more than with one",
+    ("ml_agent", "weaker_kl"): "RL with a KL coefficient of 0.1 gains more than with 0.06",
+    ("ml_agent", "stronger_kl"): "RL with a KL coefficient of 0.1 gains more than with 0.2",
 }
 
 Gains = dict[str, dict[int, list[float]]]  # task -> seed -> gain of each trajectory

@@ -33,14 +33,13 @@ from rollout.dataset.diversity import diversity, read_edits
 from rollout.scripted.recipes import recognize
 from tasks.quoting import shell_command, user_path
 
-STAGES = ("collect", "sft", "ppo", "evaluate")
 COLORS = {"ideas": "#d1603d", "none": "#4878a8"}
 REWARDS = {"reward/mean": "all actions", "reward/edit_mean": "edits that ran"}
 
 
 def run_arm(config_path: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Run one arm up to its evaluation and return its figures, rewards by update, and evaluation."""
-    train(config_path, [*overrides, f"run_dir={run_dir}"], STAGES)
+    train(config_path, [*overrides, f"run_dir={run_dir}"])
     summary = json.loads((run_dir / "summary.json").read_text())
     updates = [line for line in read_metrics(run_dir / "metrics.jsonl") if "ppo/update" in line]
     figures = summary["stages"]["sft"]

@@ -3,16 +3,16 @@
     python -m benchmarks.learning [--out runs/learning] [--results benchmarks/results/learning] [--seeds 3]
                                      [--config configs/quickstart.yaml] [key.sub=value ...]
 
-For each seed the configuration runs up to PPO. Then the scripted expert runs new episodes on the held-in and the
-held-out tasks, and every policy acts several times from one fixed sample of their states. The report has the mean
-reward of all actions and of the edits that ran, before and after PPO, with the paired difference and its 95 % interval
-(seeds are resampled, then the episodes of the states), compared with never editing, a uniformly random recipe and the
-scripted expert itself. Writes learning.json and learning.md.
+For each seed the configuration runs up to the evaluation in whole trajectories. Then the scripted expert runs new
+episodes on the held-in and the held-out tasks, and every policy acts several times from one fixed sample of their
+states. The report has the mean reward of all actions and of the edits that ran, before and after PPO, with the paired
+difference and its 95 % interval (seeds are resampled, then the episodes of the states), compared with never editing, a
+uniformly random recipe and the scripted expert itself, and the evaluation of every seed. Writes learning.json and
+learning.md.
 """
 
 import argparse
-import os
-import platform
+import json
 import random
 import subprocess
 import sys
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.expert_states import expert_states
-from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize
+from benchmarks.figures import machine
+from benchmarks.learning_tables import POLICIES, SPLITS, Acted, markdown, summarize, whole_trajectories
 from mlagent_jax.configuration.loading import load_config
 from mlagent_jax.configuration.schema import Config
 from mlagent_jax.reporting.summary import DISTRIBUTIONS, commit, versions
@@ -50,11 +51,12 @@ from tasks.reward import PAPER
 NUM_STATES = {"held_in": 100, "held_out": 60}
 NUM_EPISODES = {"held_in": 50, "held_out": 30}
 NUM_SAMPLES = {"random_recipe": 1, "expert": 1, "sft": 4, "ppo": 4}
+STAGES = "collect", "sft", "ppo", "evaluate"
 STATES_SEED = 1_000_000  # seed of episodes that nothing was trained on
 
 
-def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = ("collect", "sft", "ppo")) -> None:
-    """Run one seed up to PPO, skipping finished stages."""
+def train(config_path: Path, overrides: Sequence[str], stages: Sequence[str] = STAGES) -> None:
+    """Run the stages of one seed, skipping finished ones."""
     for stage in stages:
         command = [
             sys.executable,
@@ -165,15 +167,11 @@ def main() -> None:
     result: dict[str, Any] = {"commit": commit(), "versions": versions(DISTRIBUTIONS), "machine": machine()}
     result |= {"command": shell_command("python", "-m", "benchmarks.learning", *sys.argv[1:])}
     result |= {split: summarize(baselines[split], [each[split] for each in acted]) for split in SPLITS}
+    result["runs"] = [whole_trajectories(json.loads(run.summary.read_text())) for run in runs]
     arguments.results.mkdir(parents=True, exist_ok=True)
     write_json(arguments.results / "learning.json", result)
     write_text(arguments.results / "learning.md", markdown(result))
     print(markdown(result))
-
-
-def machine() -> dict[str, Any]:
-    """Return a description of this machine."""
-    return {"cores": os.cpu_count(), "processor": platform.machine()}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.figures import format_interval
+from benchmarks.figures import format_interval, table
 from rollout.sampling.experience import Experience, reward_figures
 from rollout.sampling.grounding import grounding_shares
 from rollout.scripted.recipes import recognize
@@ -81,6 +81,18 @@ def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
     }
 
 
+def whole_trajectories(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evaluation of one run, from its summary: gains, failures, repeats and kinds of edits by policy."""
+    evaluation = summary["evaluation"]
+    figures = {
+        name: {f"{split}_gain": evaluation[name][f"{split}_gain"] for split in SPLITS}
+        | {f"{split}_failed_share": evaluation[name][split]["failures"]["all"] for split in SPLITS}
+        | {f"{split}_repeated_share": evaluation[name][split]["repeated_share"] for split in SPLITS}
+        for name in POLICIES
+    }
+    return {"seconds": summary["seconds"], "difference": evaluation["ppo_minus_sft"], **figures}
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """Return the result as Markdown."""
     machine, versions = result["machine"], result["versions"]
@@ -91,7 +103,23 @@ def markdown(result: Mapping[str, Any]) -> str:
         rows = {name: [row] for name, row in found["baselines"].items()}
         rows |= {name: [run[name] for run in found["seeds"]] for name in POLICIES}
         lines += [f"## {title}\n", *_rewards(rows), "", *_differences(found), *_readings(rows), "", *_recipes(rows), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "## Whole trajectories\n", *_whole(result["runs"])])
+
+
+def _whole(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the gains of each seed's policies in whole trajectories, and the share of their actions that failed."""
+    heading = "seed", "minutes", "tasks", "gain, SFT", "gain, PPO", "PPO minus SFT", "failed, SFT / PPO", "repeated"
+    rows: list[Sequence[object]] = [heading]
+    for seed, run in enumerate(runs):
+        for split, title in SPLITS.items():
+            gains = [format_interval(run[name][f"{split}_gain"]) for name in POLICIES]
+            failed, repeated = (
+                " / ".join(f"{100 * run[name][f'{split}_{kind}_share']:.0f} %" for name in POLICIES)
+                for kind in ("failed", "repeated")
+            )
+            difference = format_interval(run["difference"][f"{split}_gain"])
+            rows.append((seed, f"{run['seconds'] / 60:.0f}", title, *gains, difference, failed, repeated))
+    return table(rows).splitlines()
 
 
 def _rewards(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
