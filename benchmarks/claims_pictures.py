@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.claims_tables import LABELS
+from benchmarks.claims_tables import LABELS, PAPER
 from benchmarks.exploration_gains import SPLITS
 from benchmarks.figures import save_panels
 from mlagent_jax.reporting.figures import MUTED, STYLE
@@ -17,8 +17,8 @@ LINES = {"sft": "#8a8a8a", "expert_states": "#4878a8", "ml_agent": "#d1603d"}  #
 
 
 def draw_gains(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the gain of every arm with its interval, one panel for held-in tasks and one for held-out tasks."""
-    arms = list(result["arms"])
+    """Draw the gains of the paper's arms with their intervals, in a panel for each split."""
+    arms = [arm for arm in result["arms"] if arm in PAPER]
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "claims"}):
         figure = Figure(figsize=(8.4, 0.6 + 0.42 * len(arms)), layout="constrained")
         panels = figure.subplots(1, len(SPLITS), sharey=True)

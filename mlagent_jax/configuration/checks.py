@@ -24,6 +24,11 @@ def check(config: Config) -> None:
     _check_batches(config)
     _check_moments(config)
     _check_credit(config.ppo)
+    if config.reward.version == "v1" and config.ppo.reward_clip is not None and config.ppo.reward_clip < 1:
+        raise ConfigError(
+            f"ppo.reward_clip={config.ppo.reward_clip} would make all improvements alike, because reward.version=v1 "
+            "rewards them with 0.5 to 1; set ppo.reward_clip=null"
+        )
     _check_tasks("held_in", config.tasks.held_in, config.tasks.paths)
     _check_tasks("held_out", config.tasks.held_out, config.tasks.paths)
     if config.server.new_weights == "restart" and config.server.address is not None:

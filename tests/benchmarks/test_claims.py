@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.claims import ARMS, CHOICES
+from benchmarks.claims import ARMS, CHOICES, recorded
 from benchmarks.claims_pictures import draw_failures, draw_gains
 from benchmarks.claims_tables import CAUSES, LABELS, PAPER, difference, summarize, to_markdown, verdict
 from rollout.sampling.failures import Cause
@@ -89,3 +89,9 @@ def test_an_unfinished_benchmark_has_a_page_and_a_picture_of_its_arms(tmp_path: 
     draw_gains(found, tmp_path / "claims.svg")
     draw_failures(found, tmp_path / "failures.svg")
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("claims.svg", "failures.svg"))
+
+
+def test_records_are_read_by_arm_and_seed_without_the_summary(tmp_path: Path) -> None:
+    for name in ("stronger_kl_0", "ml_agent_1", "ml_agent_0", "claims"):
+        (tmp_path / f"{name}.json").write_text(f'{{"name": "{name}"}}')
+    assert [each["name"] for each in recorded(tmp_path)] == ["ml_agent_0", "ml_agent_1", "stronger_kl_0"]
