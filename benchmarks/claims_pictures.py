@@ -13,7 +13,7 @@ from benchmarks.exploration_gains import SPLITS
 from benchmarks.figures import save_panels
 from mlagent_jax.reporting.figures import MUTED, STYLE
 
-LINES = {"sft": "#8a8a8a", "expert_states": "#4878a8", "ml_agent": "#d1603d"}  # of the picture of failures
+LINES = {"sft": "#8a8a8a", "weaker_kl": "#4878a8", "ml_agent": "#d1603d"}  # of the picture of failures
 
 
 def draw_gains(result: Mapping[str, Any], path: Path) -> None:
@@ -32,7 +32,7 @@ def draw_gains(result: Mapping[str, Any], path: Path) -> None:
             axes.set_title(title, fontsize=10, loc="left")
             axes.set_xlabel("gain")
         panels[0].set_yticks(range(len(arms)), [LABELS[arm] for arm in arms])
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(arms) - 0.5, -0.5)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
