@@ -76,8 +76,9 @@ def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for ours, theirs in CLAIMS
         if gains.get(ours) and gains.get(theirs)
     }
-    provenance = {key: records[-1][key] for key in ("versions", "machine", "command")}
-    return {"commits": sorted({str(each["commit"]) for each in records}), **provenance, "arms": arms, "claims": claims}
+    sources = {f"{key}s": sorted({str(each[key]) for each in records}) for key in ("commit", "command")}
+    where = {key: records[-1][key] for key in ("versions", "machine")}
+    return {**sources, **where, "arms": arms, "claims": claims}
 
 
 def policy_figures(records: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any]:
@@ -132,11 +133,10 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the claims, the gains, the failures and the edits as tables."""
-    where = result["machine"]
+    where, commands = result["machine"], ", ".join(f"`{each}`" for each in result["commands"])
     return (
-        f"`{result['command']}`, {where['processor']}, {where['cores']} cores. Gain is (m - m_init) / "
-        "(m_best - m_init). A difference is of held-out gains, paired by task and seed; p is of a sign-flip test over "
-        "tasks.\n\n"
+        f"{commands}, {where['processor']}, {where['cores']} cores. Gain is (m - m_init) / (m_best - m_init). A "
+        "difference is of held-out gains, paired by task and seed; p is of a sign-flip test over tasks.\n\n"
         f"{_claims_table(result['claims'])}\n\n{_gains_table(result['arms'])}\n\n"
         "Share of the actions in whole trajectories that fail, in percent, by cause, held-in / held-out:\n\n"
         f"{_failures_table(result['arms'])}\n\n"

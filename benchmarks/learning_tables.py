@@ -82,7 +82,7 @@ def summarize(baselines: Acted, runs: Sequence[Acted]) -> dict[str, Any]:
 
 
 def whole_trajectories(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the evaluation of one run, from its summary: gains, failures, repeats and kinds of edits by policy."""
+    """Return the evaluation of one run, from its summary: gains, failures and repeats by policy."""
     evaluation = summary["evaluation"]
     figures = {
         name: {f"{split}_gain": evaluation[name][f"{split}_gain"] for split in SPLITS}
